@@ -32,13 +32,7 @@ _PARTED = re.compile(rf"\r|[;\t]{_STARTS}")
 
 @contextmanager
 def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold the hidden lock beside a file; it is released with the process, however that ends.
-
-    Raises
-    ------
-    Exception
-        ``taken``, if another process holds the lock for longer than ``wait`` seconds.
-    """
+    """Hold the hidden lock beside a file; it is released with the process, however that ends."""
     from filelock import FileLock, Timeout  # 50 ms that most calls need not wait for
 
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
@@ -58,13 +52,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file lies in a hidden folder beside ``path``, so that the move is one step,
     and bears the same name, since writers take the format from its ending.
-
-    Raises
-    ------
-    ValueError
-        If a folder stands there, or a file where its folder would be.
-    OSError
-        If it cannot be written.
     """
     with writing_to(path) as target, hidden_folder(target.parent) as folder:
         yield folder / target.name
@@ -82,11 +69,6 @@ def followed(path: str | os.PathLike[str]) -> Path:
     """Return the path that symbolic links lead to, whether or not there is anything yet.
 
     To replace a link would leave the file behind it as it was.
-
-    Raises
-    ------
-    ValueError
-        If there can be no such path: links lead to one another, its name is too long or holds NUL.
     """
     try:
         os.stat(path)
@@ -154,16 +136,7 @@ def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str]) -> No
 
 @contextmanager
 def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield where ``path`` leads, its folder made; errors name it, and no file beside it.
-
-    Raises
-    ------
-    ValueError
-        If a folder stands there (but for a zarr), a pipe or a device, or a file where its folder
-        would be.
-    OSError
-        If it cannot be written.
-    """
+    """Yield where ``path`` leads, its folder made; errors name it, and no file beside it."""
     with errors_about(path):
         target = followed(path)
         if target.is_dir() and target.suffix != ".zarr":

@@ -35,12 +35,6 @@ def read_table(
 
     The targets are the genes with a shift other than zero. ``spelled`` returns names as the data
     has them, and ``control`` is the label of the controls.
-
-    Raises
-    ------
-    ValueError
-        If a gene is outside the panel, a perturbation comes twice or is that of the controls, or a
-        shift is not finite or too large.
     """
     if not isinstance(table, pd.DataFrame):
         if not all(isinstance(row, (Mapping, pd.Series)) for row in table.values()):

@@ -49,11 +49,6 @@ def plan_environments(
 
     ``labels`` are those of :func:`~nextpert._adata.labels.read_perturbations`; ``what`` is the
     user's name of ``perturbations``.
-
-    Raises
-    ------
-    ValueError
-        If a label of ``perturbations``, or a row of the table of shifts, is borne by no cell.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
     asked = labels.perturbations(perturbations, what)

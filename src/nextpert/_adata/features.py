@@ -58,13 +58,7 @@ class _Part(NamedTuple):
 
 
 def load_features(features: Any) -> Any:
-    """Return side information as ``tl.fit_dag_blr`` takes it; of a path, what the file holds.
-
-    Raises
-    ------
-    ValueError
-        If a file is absent, or of no kind that is read.
-    """
+    """Return side information as ``tl.fit_dag_blr`` takes it; of a path, what the file holds."""
     if not isinstance(features, (str, os.PathLike)):
         return features
     path = Path(features)
@@ -104,11 +98,6 @@ def read_features(
         The panel, on which effects in another screen are returned.
     labels
         Labels of this screen, as which perturbations are spelled.
-
-    Raises
-    ------
-    ValueError
-        If names come twice, or a value is infinite, no real number or too large.
     """
     if features is None:
         return None

@@ -107,14 +107,6 @@ def read_graph(
     The panel is the one stored in ``adata.uns[key]["genes"]``; where a graph was put into
     ``.varp`` by hand and nothing is stored, it is every gene. Genes are named as they were for
     the graph, or by the column ``gene_symbols`` of ``adata.var``.
-
-    Raises
-    ------
-    ValueError
-        If there is no graph, if genes of its panel are gone from ``adata``, or if edges lie
-        outside its panel.
-    CycleError
-        If the graph has a cycle; its genes are named.
     """
     if key not in adata.varp:
         message = (
@@ -206,11 +198,6 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     ``genes`` and ``dag`` are the panel and the graph of all cells, as
     :func:`~nextpert._adata.graph.read_graph` gave them. Where that graph was changed by hand since
     it was learned, the graphs of resamples are not of its kind: they are left out, with a warning.
-
-    Raises
-    ------
-    ValueError
-        If they are damaged: of another shape, with edges outside the panel, or with a cycle.
     """
     result = adata.uns.get(key)
     if not hasattr(result, "keys") or "graphs" not in result:

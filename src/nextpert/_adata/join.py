@@ -126,13 +126,7 @@ def joined_cells(
 
 
 def require_genes(adata: ad.AnnData, panel: Sequence[str], genes: Sequence[str]) -> list[str]:
-    """Return those of ``genes`` that ``adata`` has, in this order.
-
-    Raises
-    ------
-    ValueError
-        If one of the ``panel`` is absent, or a gene occurs twice; they are named.
-    """
+    """Return those of ``genes`` that ``adata`` has, in this order."""
     there = [str(gene) for gene in adata.var_names]
     twice = [gene for gene, n in Counter(there).items() if n > 1]
     if twice:

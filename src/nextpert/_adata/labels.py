@@ -102,13 +102,7 @@ class LabelTable:
     def perturbations(
         self, named: Iterable[str] | None = None, what: str = "perturbations"
     ) -> list[str]:
-        """Return all labels but that of the controls, or those ``named``, as the column has them.
-
-        Raises
-        ------
-        ValueError
-            If no cell bears one of them, or it is that of the controls; ``what`` is the argument.
-        """
+        """Return all labels but that of the controls, or those ``named``, as the column has them."""
         control = (self.naming or Naming()).control
         if named is None:
             return [name for name in self.names if name != control]
@@ -141,11 +135,6 @@ def read_labels(
     """Return the labels in ``adata.obs[key]``; missing values count as no label.
 
     Those that name the same by ``naming`` are one, under the spelling of the first cell.
-
-    Raises
-    ------
-    ValueError
-        If the column is absent; the columns there are named.
     """
     column = column_of(adata, key, f"name the column of labels with {argument}")
     first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
@@ -174,13 +163,7 @@ def names_no_perturbation(label: str) -> bool:
 def read_every_label(
     adata: ad.AnnData, roles: Roles, *, argument: str = "perturbation_key"
 ) -> LabelTable:
-    """Return the label of every cell, to look up some by name; those of the same members are one.
-
-    Raises
-    ------
-    ValueError
-        If the column is absent; the columns there are named.
-    """
+    """Return the label of every cell, to look up some by name; those of the same members are one."""
     naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, roles.control)
     return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
 
@@ -201,11 +184,6 @@ def read_perturbations(
         The column, the label of the controls, which stays whatever it is, and the separator.
     named
         Labels that the caller names as perturbations, which stay whatever they are.
-
-    Raises
-    ------
-    ValueError
-        If the column is absent; the columns there are named.
     """
     labels = read_every_label(adata, roles)
     kept = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}
@@ -251,13 +229,7 @@ def say_pooled(labels: LabelTable) -> None:
 
 
 def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.Series:
-    """Return a column of ``obs`` in memory.
-
-    Raises
-    ------
-    ValueError
-        If it is absent; the columns there are named, and the ``remedy``.
-    """
+    """Return a column of ``obs`` in memory."""
     if key not in adata.obs.columns:
         columns = [str(column) for column in adata.obs.columns]
         message = (

@@ -95,11 +95,6 @@ def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
     """Return which names are there: neither missing nor blank, shape ``(n_names,)``.
 
     Unless it is empty, ``what`` says in the log what the others are, which the caller leaves out.
-
-    Raises
-    ------
-    ValueError
-        If names have several levels.
     """
     if isinstance(names, pd.MultiIndex):
         message = f"{what} have names of several levels: give each one name (index.map('_'.join))."
@@ -159,11 +154,6 @@ def resolve_panel(
 
     ``gene_symbols`` is as of :func:`measured_genes`; ``written`` says of genes of a stored result
     in which slot they are, and which function wrote it.
-
-    Raises
-    ------
-    ValueError
-        If genes are absent, given twice, not unique among the names, or fewer than ``least``.
     """
     measured = measured_genes(adata, gene_symbols)
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]

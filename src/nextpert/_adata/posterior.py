@@ -84,14 +84,7 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
 
 
 def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
-    """Return the posterior in ``adata.uns[key]``, and warn if cells or graph have changed.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or if it belongs to another gene panel than ``adata``, or than the
-        graph it was fitted on has by now; the genes are named.
-    """
+    """Return the posterior in ``adata.uns[key]``, and warn if cells or graph have changed."""
     if not hasattr(adata.uns.get(key), "keys") or "posterior" not in adata.uns[key]:
         message = f"adata.uns has no posterior {key!r}: run tl.fit_dag_blr first."
         raise ValueError(message)

@@ -120,11 +120,6 @@ def read_screens(
         What is summed; cells with -1 in all of them are not read.
     layer
         Layer to read; ``None`` stands for ``adata.X``.
-
-    Raises
-    ------
-    ValueError
-        If a cell that is read holds NaN or infinite values; the genes are named.
     """
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):
@@ -286,12 +281,6 @@ def read_blocks(
     The values have shape ``(n_block, n_columns)``; those of wide panels with few values are CSR.
     Blocks follow the order of the matrix on disk or in memory, so a file is read from front to
     back.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite, unless ``finite=False`` lets them pass; the genes are named.
-        If there are no cells, but a table of effects, unless it is that which is read.
     """
     if not of_table:
         require_cells(adata, "This call")
@@ -369,11 +358,6 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any
     """Return the parent of a view and its layer, ``X`` where ``layer`` is ``None``.
 
     Through the parent a view is read block by block; ``adata.X`` of a view copies all of it.
-
-    Raises
-    ------
-    ValueError
-        If the layer is absent, or holds no numbers.
     """
     source = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
     if layer is not None and layer not in adata.layers:

@@ -90,14 +90,6 @@ def read_roles(
     """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
 
     ``given`` are fields of :class:`Roles`; ``stored=False`` passes over ``uns["screen"]``.
-
-    Raises
-    ------
-    ValueError
-        If ``uns["screen"]`` is damaged or of another version, or a column with a role is absent
-        or has two.
-    TypeError
-        If a name is none.
     """
     held = declared(adata) if stored else {}
     merged = {name: held.get(name) if given.get(name) is None else given[name] for name in ROLES}

@@ -176,11 +176,6 @@ def check_scale(
         Its roles; ``roles.values`` is there where ``pp.setup_screen`` has looked at the layer.
     only_warn
         Whether to warn in place of raising.
-
-    Raises
-    ------
-    ValueError
-        If the values cannot be log-normalised.
     """
     if roles.values:
         return

@@ -198,14 +198,7 @@ class Environments:
 def read_environments(
     adata: ad.AnnData, roles: Roles, *, named: Iterable[str] | None = None
 ) -> Environments:
-    """Return the environments of the labelled cells, the perturbations ``named`` among them.
-
-    Raises
-    ------
-    ValueError
-        If a column is absent, no cell is a control, a batch or condition is missing for a
-        labelled cell, or a numeric covariate is no real number, not finite or too large there.
-    """
+    """Return the environments of the labelled cells, the perturbations ``named`` among them."""
     labels = read_perturbations(adata, roles, named=named)
     require_control(labels, roles.control)
     labelled = labels.codes >= 0
@@ -393,13 +386,7 @@ class Batches:
     sd: NDArray[np.float64]
 
     def of_cells(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return what batches add to each of some cells, shape ``(len(cells), n_genes)``.
-
-        Raises
-        ------
-        ValueError
-            If a batch is missing, or holds no labelled cell.
-        """
+        """Return what batches add to each of some cells, shape ``(len(cells), n_genes)``."""
         self.require(cells)
         return self.offsets[self.codes[cells]]
 

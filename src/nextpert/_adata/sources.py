@@ -232,12 +232,6 @@ def real_values(
     """Return the values of a table or column as floats, NaN where one is missing.
 
     ``remedy`` ends the message of the error.
-
-    Raises
-    ------
-    ValueError
-        If it holds complex numbers, whose imaginary part would be lost, or what is no number;
-        the columns are named.
     """
     frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
     columns = [_real(column) for _, column in frame.items()]

@@ -113,13 +113,7 @@ def as_stored_csr(value: Any) -> Any:
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
-    """Return the result in ``adata.uns[key]``, in memory, as ``function`` wrote it.
-
-    Raises
-    ------
-    ValueError
-        If it has another format version, or is damaged.
-    """
+    """Return the result in ``adata.uns[key]``, in memory, as ``function`` wrote it."""
     stored = eager(adata.uns.get(key))
     require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
     return dict(stored)
@@ -140,11 +134,6 @@ def read_result(
         What it is called, such as ``"plan"``.
     part
         A part that every such result has.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or it is damaged.
     """
     stored = adata.uns.get(key)
     if not hasattr(stored, "keys") or part not in stored:

@@ -177,13 +177,6 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
 
     With ``genes``, those of the panel, vectors become mappings from them.
 
-    Raises
-    ------
-    TypeError
-        If it is none of them.
-    ValueError
-        If a vector has not one number per gene.
-
     Examples
     --------
     >>> from nextpert._adata.target import as_target
@@ -243,13 +236,7 @@ def listed(states: State | list[Any] | None) -> list[Any]:
 def cell_variance(
     control: Moments, genes: Sequence[str], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the variance of control cells, gene by gene; 1 for genes of weight 0.
-
-    Raises
-    ------
-    ValueError
-        If it is 0 for a gene with a weight.
-    """
+    """Return the variance of control cells, gene by gene; 1 for genes of weight 0."""
     variance = np.asarray(control.scatter.diagonal() / max(control.n - 1, 1))
     flat = [genes[int(i)] for i in np.flatnonzero((variance <= 0) & (weights > 0))]
     if flat:

@@ -122,12 +122,6 @@ def unpack(record: Callable[..., T], stored: Any, where: str, remedy: str) -> T:
 
     ``where`` is what the result is called in errors, and ``remedy`` what helps where it is damaged,
     such as ``"run tl.fit_dag_blr again"``.
-
-    Raises
-    ------
-    ValueError
-        If a part is absent, of another kind or shape, or refused by the dataclass with a
-        ValueError.
     """
     try:
         return cast("T", _unpacked(record, stored, {}))
@@ -272,12 +266,6 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     """Raise unless a result is as :func:`describe` says.
 
     Parts may be added, and rows of tables left out.
-
-    Raises
-    ------
-    ValueError
-        If it has another format, or a part of it is gone, was cut, has another type or is no
-        longer finite.
     """
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
         raise damaged(where, "it is no result", remedy)

@@ -40,11 +40,6 @@ class Registry(Generic[Kind]):
         """Register something under a name, and return it.
 
         What is run again, as in a notebook, takes its own place.
-
-        Raises
-        ------
-        ValueError
-            If something else has the name.
         """
         if not str(getattr(kind, "__module__", "")).startswith(self.folder):
             self.every()  # a name of the folder's is refused here, not where it is asked for first
