@@ -80,7 +80,6 @@ CASES = [
     ("circle", lambda: core.Dag.from_edges(3, [(0, 1), (1, 0)]), "->"),
     ("oblong matrix", lambda: core.Dag.from_matrix(np.zeros((2, 3))), "(2, 3)"),
     ("NaN matrix", lambda: core.Dag.from_matrix(np.full((2, 2), NAN)), "NaN"),
-    *many("order", core.Dag.complete, -1, 1.5, "three", [-1, 0], [1, 1], [[0, 1]], [0.0, 1.0]),
     *many("alpha", lambda a: core.gsp(MOMENTS, alpha=a), 0, 1, 2, NAN, "low", None),
     *many("n_runs", lambda n: core.gsp(MOMENTS, n_runs=n), 0, 1.5, "ten", True),
     *many("rng", lambda r: core.gsp(MOMENTS, rng=r), -1, "seed", 1.5),

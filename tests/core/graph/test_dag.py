@@ -61,12 +61,6 @@ def test_order_puts_parents_first_and_smaller_numbers_where_free():
             placed.add(int(node))
 
 
-def test_complete_graph_follows_its_order():
-    dag = Dag.complete([2, 0, 1])
-    assert dag.edges() == [(2, 0), (0, 1), (2, 1)]
-    assert dag.order.tolist() == [2, 0, 1]
-
-
 @pytest.mark.parametrize(
     ("edges", "cycle"),
     [

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from nextpert.core import PriorKnowledge, boss, gsp
-from nextpert.core.search import _grow_shrink as trees
-from nextpert.core.search._boss_kernel import State, climb
+from nextpert.core.search import _boss_kernel as trees
+from nextpert.core.search._boss_kernel import Forest, Growth, State, climb
 from nextpert.core.search._classes import Scratch, local_score
-from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search.minimal_imap import make_score
 
 PENALTY = 1.5

@@ -15,7 +15,7 @@ from nextpert.core import (
     context_moments,
     random_scm,
 )
-from nextpert.core.graph._equivalence import Pdag
+from nextpert.core.graph.dag import Pdag
 from nextpert.core.search._classes import oriented_by
 
 

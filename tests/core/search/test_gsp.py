@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, LinearScm, Moments, PriorKnowledge, boss, gsp, minimal_imap
-from nextpert.core.graph._equivalence import Pdag
+from nextpert.core.graph.dag import Pdag
 from nextpert.core.search.methods.gsp import _run
 from nextpert.core.search.minimal_imap import make_tests
 

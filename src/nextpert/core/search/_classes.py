@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._compile import fast, inner, lean
-from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.graph.dag import Dag
+from nextpert.core.graph.dag import Dag, Pdag
 from nextpert.core.search.prior_knowledge import PriorKnowledge
 
 if TYPE_CHECKING:

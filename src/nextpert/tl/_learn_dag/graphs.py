@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -126,33 +126,12 @@ def without_sets(
         yield environments.only(others), screen.some(kept).moments()
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """Graphs of resamples.
-
-    Parameters
-    ----------
-    edges
-        A matrix a graph, CSR, row = parent, shape ``(n_genes, n_genes)``.
-    context_frequency
-        Share of the graphs that have an edge from a context node, ``(n_context, n_genes)``.
-    """
-
-    edges: list[sp.csr_array]
-    context_frequency: NDArray[np.float64]
-
-    @property
-    def frequency(self) -> sp.csr_array:
-        """Share of the graphs that have an edge, row = parent."""
-        total = sum(self.edges[1:], start=self.edges[0])
-        return sp.csr_array(total / len(self.edges))
-
-    def stored(self) -> dict[str, Any]:
-        """Return the graphs as they are stored."""
-        stacked = sp.csr_array(sp.vstack(self.edges))
-        stacked.sort_indices()
-        pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
-        return pack(GraphsRecord(len(self.edges), *pointers))
+def stored_graphs(edges: Sequence[sp.csr_array]) -> dict[str, Any]:
+    """Return graphs, a matrix each with row = parent, as they are stored."""
+    stacked = sp.csr_array(sp.vstack(edges))
+    stacked.sort_indices()
+    pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
+    return pack(GraphsRecord(len(edges), *pointers))
 
 
 def ensemble(
@@ -162,8 +141,11 @@ def ensemble(
     options: SearchOptions,
     rng: np.random.Generator,
     n_jobs: int,
-) -> Ensemble:
+) -> tuple[list[sp.csr_array], NDArray[np.float64]]:
     """Return the graphs of ``n_graphs`` resamples of the cells within environments, guides whole.
+
+    They are matrices, row = parent; then the share of them that have an edge from a context node,
+    ``(n_context, n_genes)``.
 
     A gene that is seen in too few cells to vary in a resample has no edges in its graph.
 
@@ -186,7 +168,7 @@ def ensemble(
             done[k] = sp.csr_array(best.dag.to_matrix())
             counts[present] += best.context_edges
             bar.update()
-    return Ensemble([done[i] for i in range(n_graphs)], counts / n_graphs)
+    return [done[i] for i in range(n_graphs)], counts / n_graphs
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:

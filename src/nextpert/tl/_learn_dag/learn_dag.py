@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata import list_names, strings
@@ -24,7 +25,7 @@ from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, Panel, search
-from nextpert.tl._learn_dag.graphs import ensemble
+from nextpert.tl._learn_dag.graphs import ensemble, stored_graphs
 from nextpert.tl._learn_dag.prior import (
     Prior,
     given_graph,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import anndata as ad
-    import scipy.sparse as sp
     from numpy.typing import NDArray
 
     from nextpert.core import Dag, Moments
@@ -277,12 +277,13 @@ def _from_cells(
     frequency = of_context = None
     if n_graphs > 1:  # from where the search of all cells ended
         from_there = replace(options, order=best.order)
-        many = ensemble(panel, context, n_graphs, from_there, rng, n_jobs)
-        frequency, of_context = many.frequency, many.context_frequency[joint.present]
+        graphs, of_context = ensemble(panel, context, n_graphs, from_there, rng, n_jobs)
+        of_context = of_context[joint.present]
+        frequency = sp.csr_array(sum(graphs[1:], start=graphs[0]) / n_graphs)
         each = frequency.toarray()
         stored["edges"]["frequency"] = np.array([each[x, y] for x, y, _ in edges])
         stored["edges"]["adjacency"] = np.array([each[x, y] + each[y, x] for x, y, _ in edges])
-        stored["graphs"] = many.stored()
+        stored["graphs"] = stored_graphs(graphs)
     if joint.names:
         stored["direct_targets"] = target_table(joint.names, genes, best.context_edges, of_context)
     by = [how for _, _, how in edges]

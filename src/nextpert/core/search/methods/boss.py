@@ -11,12 +11,10 @@ from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count, require_kind
 from nextpert.core._shown import Shown
-from nextpert.core.graph._equivalence import Pdag
-from nextpert.core.graph.dag import Dag
+from nextpert.core.graph.dag import Dag, Pdag
 from nextpert.core.screen.moments import Moments
-from nextpert.core.search._boss_kernel import State, climb
+from nextpert.core.search._boss_kernel import Forest, Growth, State, climb
 from nextpert.core.search._classes import Score, Scratch, backward, rows_of, total_score
-from nextpert.core.search._grow_shrink import Forest, Growth
 from nextpert.core.search._gsp_kernel import N_SLACKS, sparse_order
 from nextpert.core.search.minimal_imap import checked_orders, checked_prior, make_score, sets_of
 from nextpert.core.search.prior_knowledge import PriorKnowledge
