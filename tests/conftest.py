@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,23 +110,39 @@ def full_screen(_full_screen):
     return _full_screen.copy()
 
 
-BRIEF = """
-import sys
-from nextpert.core.model.chain import Chain
-full = Chain.of_size
-Chain.of_size = lambda size: min(Chain(10, 10, 1), full(size), key=lambda chain: chain.keep)
-from nextpert.cli import main
-if __name__ == "__main__":
-    sys.exit(main())
+# Notes how it was called, and makes its files; with $FAIL it fails.
+NOTING = """#!/usr/bin/env bash
+printf '%q ' "$@" >> "$COMMANDS"; echo >> "$COMMANDS"
+[ -z "${FAIL:-}" ] || exit 2
+for word in "$@"; do
+  case ${last:-} in --out | --table) touch "$word" ;; esac
+  last=$word
+done
 """
 
 
-@pytest.fixture(scope="session")
-def brief_command(tmp_path_factory) -> list[str]:
-    """The words of the command ``nextpert`` in a process of its own, with a chain of 20 sweeps."""
-    path = tmp_path_factory.mktemp("command") / "brief_nextpert.py"
-    path.write_text(BRIEF)
-    return [sys.executable, str(path)]
+@pytest.fixture
+def noted(tmp_path, monkeypatch):
+    """Put a stand-in of ``nextpert`` first on the path; return what runs in this process, in order.
+
+    Scripts that start many commands cost no start of Python each.
+    """
+    programs, commands = tmp_path / "bin", tmp_path / "commands.txt"
+    programs.mkdir()
+    (programs / "nextpert").write_text(NOTING)
+    (programs / "nextpert").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("COMMANDS", str(commands))
+
+    def run_them() -> list[str]:
+        from nextpert.cli import main
+
+        lines = commands.read_text().splitlines()
+        for line in lines:
+            assert main(shlex.split(line)) == 0, line
+        return [line.split()[0] for line in lines]
+
+    return run_them
 
 
 @pytest.hookimpl(wrapper=True)

@@ -126,7 +126,7 @@ def test_moments(client, tmp_path, monkeypatch):
 def test_restarts_of_gsp(client):
     cells = random_scm(60, "erdos_renyi", expected_degree=8, rng=0).sample(2000, rng=1)
     moments = Moments.from_array(cells)
-    options = {"n_runs": 1500, "depth": 4, "alpha": 1e-3, "rng": 3}
+    options = {"n_runs": 1500, "alpha": 1e-3, "rng": 3}
     alone = gsp(moments, **options)
     with one_worker_killed(client), joblib.parallel_config(backend="dask"):
         found = gsp(moments, n_jobs=None, **options)

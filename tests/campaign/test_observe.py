@@ -183,15 +183,6 @@ def test_the_same_cells_are_not_counted_twice(campaign, parts):
         campaign.observe(parts[1], batch="same")
 
 
-def test_a_perturbation_that_nobody_knew(campaign, parts, caplog):
-    later = parts[1].copy()
-    later.obs["perturbation"] = "drug X"
-    with caplog.at_level(logging.INFO, "nextpert"):
-        campaign.observe(later, batch="same")
-    assert "without a proposal: drug X" in caplog.text
-    assert campaign.summarize()["best"].iloc[-1] == "drug X"
-
-
 @pytest.mark.parametrize(
     ("change", "batch", "message"),
     [
@@ -212,25 +203,3 @@ def test_bad_cells_change_nothing(change, batch, message, campaign, parts, asser
         campaign.observe(later, batch=batch)
     assert_same_adata(campaign.adata, cells)
     assert campaign.history.equals(before)
-
-
-def test_names_of_cells_stay_unique(campaign, parts):
-    later = parts[1].copy()
-    later.obs_names = parts[0].obs_names[: later.n_obs]
-    campaign.observe(later, batch="same")
-    assert campaign.adata.obs_names.is_unique
-    assert campaign.adata.obs_names[-1] == f"{later.obs_names[-1]}-1"
-
-
-@pytest.mark.formats
-def test_cells_of_a_file(parts, target, given, tmp_path, assert_same):
-    for name, part in zip(("first", "later"), parts, strict=True):
-        part.write_h5ad(tmp_path / f"{name}.h5ad")
-    files = [ad.read_h5ad(tmp_path / f"{name}.h5ad", backed="r") for name in ("first", "later")]
-    one = npt.Campaign(files[0], target, learn=given)
-    two = npt.Campaign(parts[0], target, learn=given)
-    one.observe(files[1], batch="same")
-    two.observe(parts[1], batch="same")
-    assert_same(fitted(one), fitted(two))
-    for file in files:
-        file.file.close()

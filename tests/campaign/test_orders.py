@@ -106,14 +106,3 @@ def test_another_separator(parts, target, given):
     campaign.observe(later, batch="same")
     assert not campaign.pending
     assert campaign.history.query("action == 'observed'")["perturbation"].tolist() == ["CD59_B2M"]
-
-
-@pytest.mark.formats
-def test_it_comes_back_from_a_file(campaign, cells, tmp_path):
-    campaign.mark_pending([ONE])
-    campaign.save(tmp_path / "screen.h5ad")
-    loaded = npt.Campaign.load(tmp_path / "screen.h5ad")
-    loaded.mark_failed([TURNED])
-    assert (loaded.pending, loaded.failed) == ({}, {ONE: ""})
-    loaded.observe(cells(TURNED), batch="same")
-    assert not loaded.failed

@@ -229,14 +229,6 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert pd.read_csv(table)["n_cells"].sum() == 100
 
 
-def test_labels_in_tables_are_no_formulas(small_screen, tmp_path):
-    labels = small_screen.obs["perturbation"].cat.rename_categories({"HS2": "=HYPERLINK(1)"})
-    small_screen.obs["perturbation"] = labels
-    small_screen.write_h5ad(tmp_path / "screen.h5ad")
-    assert run("preprocess", tmp_path / "screen.h5ad", "--table", tmp_path / "book.csv") == 0
-    assert "'=HYPERLINK(1)" in set(pd.read_csv(tmp_path / "book.csv")["perturbation"])
-
-
 def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
     (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
     table = tmp_path / "edges.csv"

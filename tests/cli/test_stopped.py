@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
-import anndata as ad
-import numpy as np
 import pytest
 
 from nextpert.cli import main
@@ -87,25 +84,6 @@ def test_a_folder_that_cannot_be_is_found_early(place, screen, demo, capsys):
     assert demo(place) == 2
     assert "folder" in capsys.readouterr().err
     assert sorted(screen.parent.rglob("*")) == before
-
-
-def test_a_disk_that_takes_no_more(fitted, brief_command):
-    """A limit on the size of files stands for the disk."""
-    adata = ad.read_h5ad(fitted)
-    adata.obsm["large"] = np.random.default_rng(0).normal(size=(adata.n_obs, 700))
-    adata.write_h5ad(fitted, compression="gzip")
-    done = subprocess.run(
-        [*brief_command, "effects", str(fitted), "--quiet"],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21)),
-    )
-    assert done.returncode == 2, done.stderr
-    assert "nextpert: error: " in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 3, "HDF5 says nothing of its own"
-    assert list(fitted.parent.iterdir()) == [fitted]
 
 
 def _into(words, place, unbuffered):

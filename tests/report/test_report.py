@@ -21,7 +21,7 @@ import nextpert as npt
 from nextpert._adata.stored import with_format
 from nextpert._report.measured import diagnosis_section
 from nextpert._report.planned import plan_section
-from nextpert._report.results import KINDS, keys_of, read_all
+from nextpert._report.results import KINDS
 from nextpert.core.design.stopping import ORDER
 
 pytestmark = pytest.mark.brief_chain
@@ -147,29 +147,12 @@ def test_tables_hold_what_the_results_hold(adata, page, seen):
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
 
 
-@pytest.mark.formats
-def test_labels_in_files_are_no_formulas(adata, tmp_path):
-    adata.uns["plan"]["plate"].loc[0, ["perturbation", "why"]] = ["=1+1", "@SUM(A1)"]
-    row = download(read(npt.report(adata, tmp_path / "page.html")), "plate")[0]
-    assert (row["perturbation"], row["why"]) == ("'=1+1", "'@SUM(A1)")
-
-
 @pytest.mark.parametrize(("label", "is_listed"), [("B+A", False), ("enhancer 7", True)])
 def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, label, is_listed):
     plan = adata.uns["plan"]
     plan["plate"].loc[0, ["perturbation", "target_genes"]] = [label, "A, B"]
     heads = [column.head for column in plan_section({"plan": plan}).tables[0].columns]
     assert ("Target genes" in heads) == is_listed
-
-
-@pytest.mark.slow
-def test_genes_that_are_to_stay_are_no_rows_of_the_target(adata, tmp_path):
-    fit, plan = adata.uns["dag_blr"], adata.uns["plan"]
-    plan["target_mean"] = fit["control_mean"].copy()
-    plan["target_mean"][[2, 4]] += [0.25, -0.5]
-    rows = Page(read(npt.report(adata, tmp_path / "page.html"))).tables["target-means-table"]
-    assert [row[0] for row in rows[1:]] == [fit["genes"][4], fit["genes"][2]]
-    assert [row[3] for row in rows[1:]] == ["-0.500", "+0.250"]
 
 
 def test_what_it_was_made_of_is_told(seen):
@@ -226,17 +209,6 @@ def test_keys_name_other_results(adata, tmp_path):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
     with pytest.raises(ValueError, match=r"unknown names: plann\. Close matches: plan"):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})
-
-
-@pytest.mark.parametrize("name", [*KINDS, "dag_blr"])
-def test_results_of_another_kind_are_refused(name, adata):
-    function = KINDS[name].function if name in KINDS else "tl.fit_dag_blr"
-    for slot in {*KINDS, "dag_blr"} - {name}:
-        message = rf"keys names '{slot}' for {name}, but .* no result of {function} there"
-        with pytest.raises(ValueError, match=message):
-            read_all(adata, keys_of({name: slot}), {name: slot})
-    adata.uns[name] = adata.uns["plan" if name == "plan_cells" else "plan_cells"]
-    assert name not in read_all(adata, keys_of({}), {})  # in a usual slot it is left out
 
 
 @pytest.mark.slow

@@ -60,19 +60,6 @@ def test_directions_and_direct_targets(chain):
     assert "direct_targets" not in chain.uns["dag"]
 
 
-def test_the_log_says_what_all_would_settle(chain, caplog):
-    with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(chain)
-    assert "; 3 remain unoriented" in caplog.text
-    assert "The cells of 4 perturbations were not read" in caplog.text
-    caplog.clear()
-    some = chain[chain.obs["perturbation"].isin(["control", "enh"])].copy()
-    with caplog.at_level("INFO", logger="nextpert"):
-        npt.tl.learn_dag(some, method="boss", environments="all")
-    assert "2 edges are oriented by interventions; 1 remain unoriented" in caplog.text
-    assert "were not read" not in caplog.text  # all were
-
-
 @pytest.mark.parametrize(("environments", "n"), [("control", 3), ("all", 1)])
 def test_three_cells_are_refused(chain, environments, n):
     few = chain[np.r_[:n, 1500 : 1500 + 3 - n]].copy()
@@ -183,30 +170,6 @@ def test_adjacency_counts_both_directions(chain):
     assert (edges["frequency"] < edges["adjacency"]).any()
 
 
-def test_a_plate_without_controls_costs_one_of_its_perturbations(chain, caplog):
-    """Its perturbations add up to the plate: as many nodes are left as can be told apart."""
-    chain = chain[chain.obs["perturbation"] != "A+D"].copy()
-    other = chain.obs["perturbation"].isin(["enh", "D"])
-    chain.obs["plate"] = np.where(other, "p2", "p1")
-    npt.pp.setup_screen(chain, batch_key="plate")
-    npt.tl.learn_dag(chain, method="boss", environments="all")
-    assert "other perturbations explain them: enh" in caplog.text
-    assert edges_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
-    names = {name for name, _ in table(chain)}
-    assert "A" in names
-    assert "enh" not in names
-
-
-def test_frequencies_of_direct_targets(chain):
-    npt.tl.learn_dag(chain, method="boss", environments="all", n_graphs=10)
-    targets = chain.uns["dag"]["direct_targets"]
-    strong = targets.set_index(["perturbation", "gene"])["frequency"]
-    assert strong[("A", "A")] == strong[("enh", "C")] == 1.0
-    edges = chain.uns["dag"]["edges"]
-    assert (edges["frequency"] <= edges["adjacency"]).all()
-    assert (edges["adjacency"] > 0.9).all()
-
-
 def test_combinations_stand_for_members_that_cannot_be_distinguishable(chain):
     labels = chain.obs["perturbation"].replace({"A": "P+Q", "enh": "Q+R", "A+D": "R+S"})
     chain.obs["perturbation"] = labels  # three combinations of four members; D as before
@@ -308,11 +271,6 @@ def test_wrong_targets_are_named(chain, targets, said):
     assert "dag" not in chain.uns
 
 
-def test_targets_need_perturbed_cells(chain):
-    with pytest.raises(ValueError, match='perturbation_targets needs environments="all"'):
-        npt.tl.learn_dag(chain, **known(environments="control"))
-
-
 def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
     """Those that a fit and the diagnosis search anew, of whichever labels are left."""
     npt.tl.learn_dag(chain, **known({"A": "A", "enh": ["B"]}))
@@ -324,13 +282,6 @@ def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
     rest = held_out.environments.only(["control", "enh", "D"])
     context = ContextNodes.of(rest, GENES, held_out.targets)
     assert {context.names[k]: nodes for k, nodes in context.targets.items()} == {"enh": [1]}
-
-
-def test_known_targets_go_with_their_node_where_a_batch_explains_another(chain):
-    chain.obs["plate"] = np.where(chain.obs["perturbation"].isin(["A", "A+D"]), "p2", "p1")
-    npt.pp.setup_screen(chain, batch_key="plate")
-    npt.tl.learn_dag(chain, **known({"A": "A", "D": ["B"], "enh": ["C", "D"]}))
-    assert table(chain) == {("D", "B"), ("enh", "C"), ("enh", "D")}
 
 
 def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monkeypatch):

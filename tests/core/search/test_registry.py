@@ -8,7 +8,7 @@ import pytest
 import nextpert as npt
 from nextpert.core import Dag
 from nextpert.core.search import methods, registry
-from nextpert.core.search.registry import Found, names_that, register, searches
+from nextpert.core.search.registry import Found, register, searches
 
 FILES = sorted(file.stem for file in Path(methods.__path__[0]).glob("[!_]*.py"))
 
@@ -67,8 +67,3 @@ def test_a_name_is_taken_by_one_search_which_may_be_run_again():
         ValueError, match=r"There is a search 'gsp' already \(.*methods\.gsp\.learn"
     ):
         register("gsp")(searches()["chain"].learn)
-
-
-@pytest.mark.usefixtures("chain")
-def test_names_in_messages_are_those_of_the_registry():
-    assert names_that(lambda search: "alpha" in search.options).endswith('"chain" or "gsp"')
