@@ -102,7 +102,7 @@ class LabelTable:
     def perturbations(
         self, named: Iterable[str] | None = None, what: str = "perturbations"
     ) -> list[str]:
-        """Return all labels but that of the controls, or those ``named``, as the column has them."""
+        """Return all labels but the controls', or those ``named``, as the column has them."""
         control = (self.naming or Naming()).control
         if named is None:
             return [name for name in self.names if name != control]
@@ -163,7 +163,7 @@ def names_no_perturbation(label: str) -> bool:
 def read_every_label(
     adata: ad.AnnData, roles: Roles, *, argument: str = "perturbation_key"
 ) -> LabelTable:
-    """Return the label of every cell, to look up some by name; those of the same members are one."""
+    """Return the label of every cell, to look some up; those of the same members are one."""
     naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, roles.control)
     return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
 
