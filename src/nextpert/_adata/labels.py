@@ -94,10 +94,8 @@ class LabelTable:
         """Return the table with some labels left out: their cells count as cells without one."""
         gone = {name: self.n_cells(name) for name in names}
         kept = [name for name in self.names if name not in gone]
-        place = {name: i for i, name in enumerate(kept)}
-        lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
         left_out = {**self.left_out, **gone}
-        return replace(self, names=kept, codes=lookup[self.codes], left_out=left_out)
+        return replace(self, names=kept, codes=self.groups(kept), left_out=left_out)
 
     def perturbations(
         self, named: Iterable[str] | None = None, what: str = "perturbations"
