@@ -84,19 +84,10 @@ def with_conditions(
 ) -> FitCells:
     """Return the cells of a fit with the same cells by condition.
 
-    Conditions without controls or without perturbed cells are left out. They stay pooled where
-    fewer than two are left, or where a perturbation is in none of these.
-
-    Parameters
-    ----------
-    whole
-        The cells, conditions pooled.
-    screen, group, guide, alike, fixed_sd
-        As of :func:`pool_cells`; batches were compared within conditions.
-    condition
-        Condition of each environment, shape ``(n_environments,)``.
-    names
-        Names of the conditions.
+    The rest is as in :func:`pool_cells`. ``condition`` is that of each environment, by its place
+    among ``names``; batches were compared within conditions. Conditions without controls or without
+    perturbed cells are left out. All stay pooled where fewer than two are left, or where a
+    perturbation is in none of these.
     """
     n_groups, some = len(whole.pooled.n), screen.n > 0
     controls, perturbed = (
@@ -149,24 +140,11 @@ def pool_cells(
 ) -> FitCells:
     """Pool the guides of the controls (group 0) and of every perturbation (equation 7).
 
-    Parameters
-    ----------
-    screen
-        Moments of environments, the columns of batches after the genes
-        (:meth:`~nextpert.core.ScreenMoments.without_batches`).
-    group
-        Perturbation of each, shape ``(n_environments,)``.
-    n_groups
-        Number of perturbations, and the controls.
-    guide
-        Guide of each, same shape; ``None`` without guides.
-    spread
-        Variance of guides over that of noise, which is learned unless it is given.
-    alike
-        Groups whose guides are taken as not to differ, shape ``(n_groups,)``; by default the
-        controls, if all their cells have one guide: which they have is not known then.
-    fixed_sd
-        As in :func:`~nextpert.core.screen.guides.pool_guides`.
+    ``screen`` has an environment for each perturbation, guide and batch, the columns of batches
+    after the genes (:meth:`~nextpert.core.ScreenMoments.without_batches`); ``group`` and ``guide``
+    are those of each. ``spread`` is the variance of guides over that of noise, learned by default.
+    ``alike`` are groups whose guides are taken as not to differ: by default the controls, if all
+    their cells have one guide.
     """
     # An environment for every perturbation and guide; batches are taken off already.
     pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)

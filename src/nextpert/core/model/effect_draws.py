@@ -282,20 +282,10 @@ class EffectDraws:
     def draws(
         self, n_samples: int | None = None, *, rng: int | np.random.Generator | None = None
     ) -> Iterator[Array]:
-        """Yield joint draws of all effects, each of shape ``(n_perturbations, n_genes)``.
+        """Yield joint draws of all effects, each ``(n_perturbations, n_genes)``, units of the data.
 
-        Parameters
-        ----------
-        n_samples
-            Number of draws; by default one of each that was kept. More repeat these with other
-            own parts, fewer are spread evenly over them.
-        rng
-            Seed or generator.
-
-        Yields
-        ------
-        ndarray
-            Effects, units of the data. Only one draw is held at a time.
+        By default one of each draw that was kept. More repeat these with other own parts, fewer are
+        spread evenly over them. Only one draw is held at a time.
         """
         generator = as_rng(rng)
         for k, count in self.taken(n_samples):

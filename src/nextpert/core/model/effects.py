@@ -69,26 +69,14 @@ def learn_efficacy(
     """Learn the efficacy of a screen from the changes of perturbed genes.
 
     The change of gene ``k`` under its perturbation ``j`` is ``direction * rho_j * mu_k`` and an
-    error of known size, with ``rho_j ~ N(rho, s^2)``. Weak priors speak where few changes are
-    measured: ``rho ~ N(.5, .3^2)`` and ``s`` half-normal with scale .3 for knockouts (1, 1 and 1
-    for activation). Given ``s`` everything is normal; ``s`` is summed out by quadrature.
+    error of known size, with ``rho_j ~ N(rho, s^2)``. Weak priors: ``rho ~ N(.5, .3^2)`` and ``s``
+    half-normal with scale .3 for knockouts (1, 1 and 1 for activation). Given ``s`` everything is
+    normal; ``s`` is summed out by quadrature. A change beyond three standard deviations of the
+    prior counts as measured worse by the excess, so that no single one sets the efficacy.
 
-    A gene that is hardly there in the controls tells nothing of ``rho``, whatever its change. A
-    change beyond three standard deviations of the prior counts as measured worse by the excess,
-    so that no single one (a gene that rises when it is knocked out) sets the efficacy.
-
-    Parameters
-    ----------
-    control_mean
-        Control mean ``mu`` of the own gene of every perturbation, shape ``(n_perturbations,)``,
-        units of the data. For activation it may be any scale in which ``rho`` is alike.
-    target_gene_change
-        Measured change of that gene (perturbed less control), same shape and units; NaN where
-        there are no cells.
-    target_gene_se
-        Its standard error, same shape and units.
-    direction
-        -1 for knockouts and knockdowns, 1 for activation.
+    ``control_mean`` is ``mu`` of the own gene of every perturbation, ``target_gene_change`` its
+    measured change (NaN without cells) and ``target_gene_se`` its standard error, each of shape
+    ``(n_perturbations,)``; ``direction`` is -1 for knockouts and knockdowns, 1 for activation.
     """
     x = direction * np.asarray(control_mean, np.float64)
     y, error = np.asarray(target_gene_change, np.float64), np.asarray(target_gene_se, np.float64)
@@ -128,22 +116,11 @@ def screen_efficacy(
     *,
     direction: int,
 ) -> Efficacy:
-    """Learn the efficacy of a screen from the cells of its perturbations.
+    """Learn the efficacy of a screen from the cells of its controls (first) and perturbations.
 
-    Parameters
-    ----------
-    cells
-        The controls, and then the perturbations of the screen.
-    rows, genes
-        Perturbation and own gene of every pair of them, shape ``(n_pairs,)``; ``rows`` count from
-        the first perturbation.
-    full
-        Size of a full knockout or activation of the own gene, same shape, units of the data.
-    speaks
-        Whether the own gene says anything of the efficacy (see :func:`speaks_of_knockouts`), same
-        shape.
-    direction
-        -1 for knockouts and knockdowns, 1 for activation.
+    ``rows`` and ``genes`` are every pair of a perturbation and its own gene, ``full`` the size of a
+    full knockout or activation of the gene, and ``speaks`` whether the gene is there enough to tell
+    (:func:`speaks_of_knockouts`), each of shape ``(n_pairs,)``.
     """
     # Standard error of a change: the variance within perturbations over the cells that count.
     n_groups = int((cells.n_cells > 0).sum())
@@ -205,20 +182,8 @@ def exact_effects(
     """Return the effects of known shifts on a graph, ``(I - B)^-1 a``, by draws of ``B``.
 
     This is the model of Zhang et al. 2023: the shifts are taken as exact, so that the weights alone
-    are uncertain, and cells of a perturbation have no further say.
-
-    Parameters
-    ----------
-    posteriors
-        Posteriors over the weights of one graph or several, such as those of resamples.
-    shifts
-        Known shifts, shape ``(n_perturbations, n_nodes)``, units of the data.
-    level
-        Probability inside ``lower`` to ``upper``.
-    n_samples
-        Number of draws.
-    rng
-        Seed or generator.
+    are uncertain, and cells of a perturbation have no further say. Several ``posteriors``, such as
+    those of resamples, count alike; ``shifts`` have the shape ``(n_perturbations, n_nodes)``.
     """
     # The mean is exact, E[(I - B)^-1] a by graph; the rest is by draws of B.
     given = np.atleast_2d(np.asarray(shifts, np.float64))

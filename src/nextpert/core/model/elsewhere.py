@@ -100,17 +100,7 @@ def fit_each(
 def as_condition(
     fit: Hierarchical, cells: PooledGuides, name: str, control: ArrayLike
 ) -> Condition:
-    """Return what a fit says of a condition.
-
-    Parameters
-    ----------
-    fit, cells
-        The fit, and the controls and perturbations of the condition.
-    name
-        Its name.
-    control
-        Means of controls that states start from in all conditions, shape ``(n_genes,)``.
-    """
+    """Return what a fit says of a condition; states start from ``control`` in all of them."""
     effects, measured = fit.effects, cells.n[1:, None] > 0
     every = effects.centres(np.arange(len(effects.expected)))
     return Condition(
@@ -121,16 +111,9 @@ def as_condition(
 
 
 def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGuides:
-    """Return the cells of a condition, to which those of others add as far as they agree.
+    """Return the cells of condition ``here``, to which those of others add as far as they agree.
 
-    Parameters
-    ----------
-    parts
-        Controls and perturbations of each condition, all with cells.
-    here
-        Number of the condition.
-    changes
-        Genes that count as changed, 0 or 1, shape ``(n_perturbations, n_genes)``.
+    ``changes`` are the genes that count as changed, 0 or 1, shape ``(n_perturbations, n_genes)``.
     """
     own = parts[here]
     varies = own.covariance.diagonal()
@@ -184,21 +167,9 @@ def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple
     """Yield the probabilities of variances by which the effects of two conditions depart.
 
     Those of :data:`DEPARTURES` for some perturbations, shape ``(n_some, n_genes, n_departures)``.
-    How often there is each is estimated from genes that change, as all agree where nothing happens;
-    in a perturbation without the gene itself.
-
-    Parameters
-    ----------
-    square, variance
-        Squared differences of effects, and their sampling variances, shape ``(n_perturbations,
-        n_genes)``.
-    changes
-        How far a gene counts as changed, 0 to 1, same shape.
-
-    Yields
-    ------
-    tuple
-        Some perturbations, and their probabilities.
+    How often there is each is estimated from genes that change (``changes``, 0 to 1), as all agree
+    where nothing happens; in a perturbation without the gene itself. ``square`` and ``variance``
+    are squared differences of effects and their sampling variances.
     """
     (n, p), size = square.shape, len(DEPARTURES)
     blocks = list(in_blocks(n, p * size))
@@ -233,13 +204,8 @@ def _with_all(cells: PooledGuides) -> PooledGuides:
 def of_table(cells: PooledGuides, effects: ArrayLike, precision: ArrayLike) -> PooledGuides:
     """Return effects in another screen as controls and perturbations of a condition.
 
-    Parameters
-    ----------
-    cells
-        The controls of this screen, and its perturbations.
-    effects, precision
-        Effects in the other screen, and one over their sampling variances, the error of its
-        controls included; shape ``(n_perturbations, n_genes)``, 0 where unknown.
+    ``precision`` is one over their sampling variance, the error of its controls included; 0 where
+    unknown.
     """
     there, known = np.asarray(effects, np.float64), np.asarray(precision, np.float64)
     within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)

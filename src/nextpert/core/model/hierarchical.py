@@ -167,21 +167,10 @@ class Hierarchical:
         In every draw each is like one of the perturbations with cells, taken at random: it has the
         sizes of its scores and, in any order of genes, of its own part. So a prediction says how
         far perturbations of this screen differ from what is expected of them, and how they do:
-        along the program, along coexpression, or in genes of their own. Draws go with those of
-        the perturbations that have cells.
-
-        Parameters
-        ----------
-        expected
-            Expected effects, such as those of weighted predictors, shape ``(n_new, n_genes)``,
-            units of the data. They are the means of the draws.
-        own_variance
-            Variance of own parts where it is known, as in :func:`fit_hierarchical`.
-        scale
-            What variances of what scores add, and those of other own parts, are multiplied by,
-            shape ``(n_new, 2)``; 1 by default.
-        rng
-            Seed or generator.
+        along the program, along coexpression, or in genes of their own. Draws go with those of the
+        perturbations that have cells; their means are the ``expected`` effects, shape ``(n_new,
+        n_genes)``. ``own_variance`` is as of :class:`Prior`, and ``scale``, ``(n_new, 2)``,
+        multiplies variances of what scores add, and those of other own parts (by default 1).
         """
         # A draw of a new perturbation borrows scores and exponents of own parts of one with cells.
         generator, known = as_rng(rng), self.effects
@@ -244,15 +233,7 @@ _UNSEEN_WEIGHTS /= _UNSEEN_WEIGHTS.sum()
 def controls_alone(
     cells: PooledGuides, *, rng: int | np.random.Generator | None = 0
 ) -> Hierarchical:
-    """Return the model of a screen without perturbed cells, which predicts departures by a prior.
-
-    Parameters
-    ----------
-    cells
-        The controls, and no perturbations with cells.
-    rng
-        Seed or generator.
-    """
+    """Return the model of controls alone, which predicts departures by a prior."""
     generator, p, n_draws = as_rng(rng), cells.mean.shape[1], Chain().keep
     unit = np.sqrt(np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny))
     control = cells.mean[0] + unit * generator.standard_normal((n_draws, p)) / np.sqrt(cells.n[0])

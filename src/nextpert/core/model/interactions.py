@@ -422,26 +422,14 @@ def learn_interactions(
     """Learn from measured combinations what any combination of these members will do.
 
     Strength and the standard deviations of ``v`` and ``r`` (see :class:`Interactions`) have the
-    largest evidence under weak priors: effects add up, give or take 0.3, and departures have 0.3
-    of the size of single effects, within a factor of 2. Without combinations the priors remain.
+    largest evidence under weak priors: effects add up, give or take 0.3, and departures have 0.3 of
+    the size of single effects, within a factor of 2. Without combinations the priors remain.
 
-    Parameters
-    ----------
-    alone, variance
-        Posterior mean and variance of every member's effect alone, shape ``(n_members, n_dims)``,
-        units of the data; rows of NaN for members that were never measured alone, of which the
-        combinations they are in tell.
-    combinations
-        Members of every measured combination, two or more; their order is of no matter.
-    effects, noise
-        Effects of the combinations and their sampling variances, shape ``(n_combinations,
-        n_dims)``; an infinite one says nothing.
-    scale
-        Size of effects of single perturbations, shape ``(n_dims,)``, units of the data; by default
-        the root mean square of those measured, drawn to that of all dimensions by the worth of
-        one perturbation.
-    learned
-        What was learned before, with its scale, to be taken as it is; by default it is learned.
+    ``alone`` and ``variance`` are the posterior of every member's effect alone (rows of NaN for
+    members never measured alone), ``effects`` and ``noise`` those of the combinations and their
+    sampling variances (infinite where nothing is known). ``scale`` is the size of effects of single
+    perturbations, by default the root mean square of those measured, drawn to that of all
+    dimensions by the worth of one; ``learned`` is taken as it is.
     """
     members = tuple(canonical(combinations))
     effects, noise = np.asarray(effects, np.float64), np.asarray(noise, np.float64)

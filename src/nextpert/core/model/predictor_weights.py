@@ -91,41 +91,26 @@ def learn_predictor_weights(
     Genes are in units of their standard deviation. Either predictors are of use on a screen, and
     the weights have the prior ``N(0, 1)`` between 0 and 1, or they are of no use, and the weights
     are 0; both are equally probable before. The weights are the mode of the posterior where they
-    are of use, multiplied by the posterior probability that they are (Laplace's approximation to
-    the evidence), and by the slope, 0 to 1, of the observed effects on the predictions of left-out
-    perturbations (van Houwelingen and le Cessie 1990, doi:10.1002/sim.4780091109). Without evidence
-    they are therefore near 0, and predictors that fail on left-out perturbations are shrunk to 0.
-    The prediction of a left-out perturbation uses the weights learned from the others. Fixed
-    predictors (:attr:`Prediction.fixed`) have a weight of 1, and some a smaller largest weight
-    (:attr:`Prediction.most`).
+    are of use, times the posterior probability that they are (Laplace), and times the slope, 0 to
+    1, of the observed effects on the predictions of left-out perturbations (van Houwelingen and le
+    Cessie 1990, doi:10.1002/sim.4780091109). Fixed predictors have a weight of 1, and some a
+    smaller largest weight (:attr:`Prediction.most`).
 
-    The genes of a perturbation change together, so that its effects are fewer observations than
-    there are genes. They count as ``m = J^2 / sum cos^2`` independent ones, where the sum is over
-    all pairs of the ``J`` perturbations and ``cos`` is the cosine of their effects: the
-    participation ratio of the directions that effects take, 1 to ``J``. All perturbations count
-    alike in ``m``; without that, a few strong ones would determine it.
-
-    The total squared error is minimised, so strong perturbations have most influence. The weight
-    of an effect is ``1 / (t^2 + variance)``, ``t^2`` the variance of the true effects, so that
-    perturbations with few cells have little influence. If a predictor shares sampling error with
-    the observed effects (:attr:`Prediction.shared`), the shared error is subtracted, so that the
-    risk of the true effects is minimised.
-
-    Weights learned without a perturbation still use its cells if a predictor of other perturbations
-    does (the mean of perturbations); this effect is of second order. More than 100 perturbations
-    are left out in 100 blocks. Of more than 10 million effects, some genes are learned from.
+    The genes of a perturbation change together: they count as ``m = J^2 / sum cos^2`` independent
+    ones, the sum over all pairs of the ``J`` perturbations and ``cos`` the cosine of their effects.
+    The weight of an effect is ``1 / (t^2 + variance)``, ``t^2`` the variance of the true effects.
+    What a predictor shares with the sampling error (:attr:`Prediction.shared`) is subtracted, so
+    that the risk of the true effects is minimised. More than 100 perturbations are left out in 100
+    blocks.
 
     Parameters
     ----------
-    observed
-        Observed effects, shape ``(n_perturbations, n_genes)``, units of the data.
-    variance
-        Their sampling variance, same shape; not read where ``scored`` is False.
+    observed, variance
+        Observed effects and their sampling variance, shape ``(n_perturbations, n_genes)``.
     predictions
         Prediction of each predictor.
     scored
-        Whether an effect is learned from, same shape: False for target genes and for perturbations
-        without cells.
+        Whether an effect is learned from, same shape: not target genes, nor what has no cells.
     sd
         Standard deviation of every gene between cells, shape ``(n_genes,)``.
     """

@@ -82,23 +82,13 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     """Return the programs of genes that two or more perturbations share (equation 22).
 
     With effects in units of the standard deviation of genes within cells, the products of the
-    effects of two perturbations, summed over genes, tell what they share. As a matrix they are
-    ``A A'`` plus a diagonal, which holds what each perturbation does alone, and so does not matter:
-    loadings ``A`` are found by principal-axis factoring, and turned by varimax so that each
-    perturbation takes part in few (Kaiser 1958, doi:10.1007/BF02289233). There are as many as
-    directions in which draws of the products are three standard deviations above 0. Those are
-    programs on which two perturbations or more have scores of a quarter of the largest and three
-    standard deviations from 0. Genes are regressed on loadings, and perturbations on genes. Of more
-    than 1,000 perturbations, programs are those of the 1,000 with the largest effects, and scores
-    are of all.
-
-    Parameters
-    ----------
-    fit
-        The posterior.
-    targets
-        Which genes each perturbation targets, shape ``(n_perturbations, n_genes)``. What it does to
-        them says nothing of programs and is left out of all sums.
+    effects of two perturbations, summed over genes, are ``A A'`` plus a diagonal, which holds what
+    each does alone: loadings ``A`` are found by principal-axis factoring, as many as directions in
+    which draws of the products are three standard deviations above 0, and turned by varimax (Kaiser
+    1958, doi:10.1007/BF02289233). A program has two perturbations or more with scores of a quarter
+    of the largest and three standard deviations from 0. Of more than 1,000 perturbations, programs
+    are those of the 1,000 with the largest effects, and scores are of all. ``targets`` says which
+    genes each perturbation targets, which are left out of all sums.
     """
     effects, unit = fit.effects, fit.effects.unit
     mean = _in_others(effects.posterior_mean(), effects, targets)

@@ -398,19 +398,9 @@ _LEAST, _SHARE = 0.1, 0.5
 def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
     """Return the columns of errors that batches leave in effects, and what is left beside them.
 
-    In coordinates that are not correlated over perturbations. In units of the noise of a cell; the
-    coefficients of a column have the covariance of a cell.
-
-    Parameters
-    ----------
-    cells
-        The controls, and then the perturbations.
-
-    Returns
-    -------
-    tuple of ndarray
-        Columns that perturbations share, shape ``(n_perturbations, n_columns)``; and the variance
-        of what is left, which counts as noise of each, shape ``(n_perturbations,)``.
+    In units of the noise of a cell, in coordinates that are not correlated over perturbations:
+    columns that perturbations share, ``(n_perturbations, n_columns)``, and the variance of what is
+    left, which counts as noise of each, ``(n_perturbations,)``.
     """
     apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
     size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
@@ -440,19 +430,10 @@ class Columns(NamedTuple):
     def integrated(cls, block: Array, cross: Array, right: Array) -> tuple[Columns, Array, Array]:
         """Return them, and what integrating them out takes from the other terms.
 
-        Parameters
-        ----------
-        block, cross
-            Precision of the coefficients, ``(..., n_columns, n_columns)``, and what couples them to
-            other terms, ``(..., n_columns, m)``.
-        right
-            Their right-hand side, shape ``(..., n_columns)``.
-
-        Returns
-        -------
-        tuple
-            The columns, and what is to be subtracted from the precision of the other terms,
-            ``(..., m, m)``, and from their right-hand side, ``(..., m)``.
+        ``block`` is the precision of the coefficients, ``cross``, ``(..., n_columns, m)``, couples
+        them to other terms, and ``right`` is their right-hand side. What is taken from the
+        precision of the other terms has the shape ``(..., m, m)``, from their right-hand side
+        ``(..., m)``.
         """
         # A block A = [[a, c], [c', b]] of a precision: b - c' a^-1 c is left of b.
         solved = np.linalg.solve(block, np.concatenate([cross, right[..., None]], axis=-1))
@@ -476,17 +457,10 @@ _TOLERANCE = 1e-4  # of the logarithm of the density
 def best_weights(chance: Array, prior: Array, start: Array) -> Array:
     r"""Return the weights of a mixture that maximise a posterior density, by Newton's method.
 
-    That is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is concave. Steps of
-    EM are so slow where components are hard to distinguish that they stay near where they start.
-    The sum of the weights is 1 at the maximum of that less ``total`` times their sum (Kim et al.
-    2020, doi:10.1080/10618600.2019.1689985).
-
-    Parameters
-    ----------
-    chance
-        Densities of every component, ``(n, n_components)``; a factor common to a row is no matter.
-    prior, start
-        The counts ``a``, above 0, and weights to start from, ``(n_components,)``.
+    That is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is concave;
+    ``chance`` are the densities ``c``, ``prior`` the counts ``a``. Steps of EM stay near where they
+    start where components are hard to distinguish. The sum of the weights is 1 at the maximum of
+    that less ``total`` times their sum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
     """
     weights, total = start, len(chance) + prior.sum()
 

@@ -46,31 +46,16 @@ class SquaredSize(NamedTuple):
 def squared_size(
     effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike, *, overlap: float = 0.0
 ) -> SquaredSize:
-    r"""Return the squared size of differences of means, less their noise, and whether it is clear.
+    r"""Return the squared size of differences of means, less their noise, and its p-value.
 
     With ``V`` the covariance of a difference ``d``, :math:`|d|^2 - \operatorname{tr} V` is
-    unbiased. Where there is no effect :math:`|d|^2` is a weighted sum of chi-squares, taken for
-    a shifted and scaled one with the same mean, variance and skewness (Pearson's approximation,
-    Imhof 1961, doi:10.1093/biomet/48.3-4.419). With mean and variance alone, a p-value of 0.001
-    would be three to five times too small where few factors make genes vary together. Of ``V`` only
-    the traces of its first three powers are needed, so that one covariance does for all
-    perturbations. Of a perturbation with genes that were not measured, as in tables, the others are
-    summed, and the ratio of the degrees of freedom by the third and the second power is that of all
-    genes.
-
-    Parameters
-    ----------
-    effects
-        Differences of means, shape ``(n_perturbations, n_genes)``, units of the data.
-    counted
-        Number of cells whose mean would have the variance of the difference, at the variance in
-        ``covariance``, same shape; 0 where nothing was measured. A row of zeros is not judged
-        (nan).
-    covariance
-        Covariance within cells, shape ``(n_genes, n_genes)``.
-    overlap
-        Lower bound of :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`, where errors of
-        genes are correlated by more than the covariance says; 0 (default): no bound.
+    unbiased. Without an effect :math:`|d|^2` is a weighted sum of chi-squares, taken for a shifted
+    and scaled one of the same mean, variance and skewness (Pearson's approximation, Imhof 1961,
+    doi:10.1093/biomet/48.3-4.419); by mean and variance alone a p-value of 0.001 would be three to
+    five times too small. ``counted`` are the cells whose mean would have the variance of a
+    difference at the variance in ``covariance``, 0 where nothing was measured; of such rows the
+    other genes are summed, and a row of zeros is not judged (nan). ``overlap`` is a lower bound of
+    :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`.
     """
     d, n = np.atleast_2d(np.asarray(effects, np.float64)), np.asarray(counted, np.float64)
     sigma = np.asarray(covariance, np.float64)
@@ -110,20 +95,9 @@ def squared_size(
 def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredSize, SquaredSize]:
     r"""Return how far perturbations lie from the controls, and from the mean of the others.
 
-    A table does not tell how errors of genes are correlated. The squared cosine of two
-    perturbations without effects is expected to be :math:`\operatorname{tr} V^2 /
-    (\operatorname{tr} V)^2`: it is learned as the median over pairs, which larger effects of fewer
-    than half of the pairs do not move. Effects that most perturbations share make the test
-    conservative.
-
-    Parameters
-    ----------
-    pooled
-        Groups with their guides pooled; the controls are group 0. The perturbations follow. What
-        has no cells to compare is not judged (NaN).
-    factor
-        Factor by which standard errors are multiplied
-        (:attr:`nextpert.core.model.scores.NullWidth.factor`).
+    A table does not tell how errors of genes are correlated: the squared cosine of two
+    perturbations without effects, :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`, is then
+    the median over pairs. ``factor`` multiplies standard errors (:attr:`NullWidth.factor`).
     """
     counted = np.where(pooled.variance_ratio < UNKNOWN, pooled.counted, 0.0)
     mean, n = pooled.mean[1:], counted[1:]
@@ -198,22 +172,8 @@ def correlations(
 ) -> Array:
     """Return Pearson's correlation of every row; nan where a side is constant or genes are few.
 
-    Parameters
-    ----------
-    one, two
-        Estimates of effects, shape ``(n_perturbations, n_genes)``.
-    used
-        Which of them take part, same shape; ``None`` (default): all.
-    shared
-        Covariance of their sampling errors, same shape, as of two estimates that have the
-        controls in common. It is taken out of their covariance: else two estimates of nothing are
-        correlated. ``None`` (default): none.
-
-    Examples
-    --------
-    >>> from nextpert.core.model.scores import correlations
-    >>> correlations([[1.0, 2.0, 3.0]], [[2.0, 4.0, 6.0]]).tolist()
-    [1.0]
+    ``used`` says which entries take part, and ``shared`` is the covariance of the sampling errors
+    of two estimates that have the controls in common: it is taken out of their covariance.
     """
     a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
     mask = np.ones(a.shape, bool) if used is None else np.asarray(used, bool)
@@ -277,22 +237,13 @@ class NullWidth:
 
 
 def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
-    r"""Return the width of the null from z-scores of effects that are 0.
+    """Return the width of the null from z-scores of effects that are 0.
 
     The median of ``abs(z)`` over that of a standard normal, so that a few genes that a control
-    guide does change count as false discoveries, but do not widen the null of all others. Genes
-    are correlated within cells: ``p`` of them count as ``p^2 / sum r^2`` (Box 1954). The standard
-    error is that of independent z-scores, or, with four rows or more, that over rows (jackknife),
-    whichever is larger.
-
-    Parameters
-    ----------
-    z
-        Effects over their standard errors, shape ``(n_rows, n_genes)``, one row per group of
-        controls that takes the place of a perturbation. Rows are compared with one another, so
-        one fewer is independent.
-    covariance
-        Covariance within cells, shape ``(n_genes, n_genes)``; genes without variance are left out.
+    guide does change do not widen the null of all others. Genes are correlated within cells: ``p``
+    of them count as ``p^2 / sum r^2`` (Box 1954). The standard error is that of independent
+    z-scores or, with four rows or more, of the jackknife over rows, whichever is larger. ``z`` has
+    a row per group of controls that takes the place of a perturbation; one fewer is independent.
     """
     sigma = np.asarray(covariance, np.float64)
     kept = np.flatnonzero(sigma.diagonal() > 0)

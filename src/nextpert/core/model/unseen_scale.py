@@ -94,16 +94,9 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     Those of what scores add, which predictors may know, and those of own parts, of which they know
     less: ``2^x``, shape ``(2, 2)``. With the prior ``x ~ N(0, I)``, they are the mode given
     departures of left-out perturbations, by the density of draws of ``predict`` where nothing is
-    expected. The genes of a perturbation depart together: they count as so many independent ones
-    as explain how much slopes of the log density vary between perturbations. With side information
-    the prior is centred at the ``x`` without it.
-
-    Parameters
-    ----------
-    model
-        The hierarchical model of the perturbations with cells.
-    left_out
-        What their effects depart by from what is expected without their cells.
+    expected. The genes of a perturbation depart together: they count as so many independent ones as
+    explain how much slopes of the log density vary between perturbations. With side information the
+    prior is centred at the ``x`` without it.
     """
     few, known = model.thinned(_SIZE), left_out.known
     parts = [(left_out.alone, np.ones_like(known))]

@@ -42,20 +42,9 @@ def response_variance(
 
     Some escape, others respond more: ``x = c + s theta`` with ``s`` of mean 1 and variance phi. The
     variance of a gene then exceeds that of other cells by ``phi theta^2``, and the excess is
-    regressed on it. Before the cells are seen phi is normal with mean 0 and a standard deviation of
-    1/8, which counts where effects are too small to tell.
-
-    Parameters
-    ----------
-    cells
-        The controls, and then the perturbations.
-    effects
-        Returns the effects of some perturbations, shape ``(n_some, n_genes)``.
-    unit
-        Standard deviation of every gene within cells, shape ``(n_genes,)``.
-    error
-        What sampling adds to squared effects, in units of the variance within cells, shape
-        ``(n_perturbations, n_genes)``; ``None`` where effects are expected ones.
+    regressed on it, with the prior ``phi ~ N(0, 1/8^2)``. ``effects`` returns those of some
+    perturbations, ``unit`` is the standard deviation of genes within cells, and ``error`` what
+    sampling adds to squared effects (``None`` where effects are expected ones).
     """
     along = total = 0.0
     for rows in in_blocks(len(cells.n) - 1, cells.mean.shape[1]):

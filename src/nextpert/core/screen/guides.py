@@ -40,22 +40,10 @@ class _MeanSquares(NamedTuple):
 def spread_within(screen: ScreenMoments, blocks: ArrayLike) -> float:
     """Return how far environments of one block scatter beyond sampling, pooled over blocks.
 
-    By the median over nodes of the mean square between environments over that within, which a
-    few genes that the environments do change do not move.
-
-    Parameters
-    ----------
-    screen
-        Moments of the environments.
-    blocks
-        Block of every environment, whose means would be the same but for what is sought, shape
-        ``(n_environments,)``; -1 for those to leave out.
-
-    Returns
-    -------
-    float
-        In units of the noise variance of a cell; 0 where they differ by no more than sampling, or
-        where fewer than 2 degrees of freedom are left.
+    By the median over nodes of the mean square between environments over that within, which a few
+    genes that the environments do change do not move. ``blocks`` are of environments whose means
+    would be the same but for what is sought, -1 for those to leave out. In units of the noise
+    variance of a cell; 0 where they differ by no more than sampling, or are too few.
     """
     squares_of = _mean_squares(screen, blocks)
     if squares_of is None:
@@ -72,17 +60,8 @@ def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
     The mean over nodes of the mean square between environments over that within is, if cells are
     independent, about a scaled chi-square, whose degrees of freedom the correlations of the nodes
     within environments set (Box 1954, doi:10.1214/aoms/1177728786). Unlike the median of
-    :func:`spread_within` it also sees environments that differ in few nodes.
-
-    Parameters
-    ----------
-    screen, blocks
-        As in :func:`spread_within`.
-
-    Returns
-    -------
-    float
-        NaN where fewer than 2 degrees of freedom are left, or no node varies.
+    :func:`spread_within` it also sees environments that differ in few nodes. NaN where fewer than 2
+    degrees of freedom are left, or no node varies.
     """
     squares_of = _mean_squares(screen, blocks)
     if squares_of is None or squares_of.freedom[1] <= _FEWEST:

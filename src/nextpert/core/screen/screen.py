@@ -392,16 +392,9 @@ class ScreenMoments(Shown):
         """Return the moments with the effects of batches subtracted from the means.
 
         The effects are those of the least squares fit of the environments' means by one mean a
-        group (perturbation) and the columns of ``fixed``, weighted by cells, so that batches may
-        be crossed with perturbations, guides and one another. Means are those at the average of
+        group (perturbation) and the columns of ``fixed``, weighted by cells, so that batches may be
+        crossed with perturbations, guides and one another. Means are those at the average of
         ``fixed`` over all cells. Columns that groups explain are left alone.
-
-        Parameters
-        ----------
-        fixed
-            Columns such as indicators of batches, shape ``(n_environments, n_fixed)``.
-        groups
-            Group of every environment, shape ``(n_environments,)``.
         """
         columns = np.asarray(fixed, np.float64)
         within = self._within_groups(columns, groups), self._within_groups(self.mean, groups)
@@ -416,15 +409,7 @@ class ScreenMoments(Shown):
 
         They span the directions of ``fixed`` that groups leave free, have the mean 0 and the mean
         square 1 over all cells, and least squares estimates of their coefficients are not
-        correlated.
-
-        Returns
-        -------
-        columns
-            Shape ``(n_environments, n_columns)``.
-        sd
-            Standard error of each least squares coefficient over the noise's standard deviation,
-            shape ``(n_columns,)``.
+        correlated. The second is the standard error of each over the noise's standard deviation.
         """
         columns = np.asarray(fixed, np.float64)
         centred = columns - np.average(columns, axis=0, weights=self.n)

@@ -218,15 +218,8 @@ def build_predictors(sources: Sources) -> list[Predictor]:
 def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> Prediction:
     """Return slopes times changes of target genes, summed over the targets of a perturbation.
 
-    Parameters
-    ----------
-    name
-        The predictor.
-    candidates
-        The perturbations.
-    slopes
-        Effect of a unit change of each target on every gene, by perturbation, each of shape
-        ``(n_genes, n_targets)``.
+    ``slopes`` are the effects of a unit change of each target on every gene, by perturbation, each
+    of shape ``(n_genes, n_targets)``.
     """
     change, n = candidates.observed, candidates.n
     error = np.broadcast_to(n[:, None] > 0, change.shape)  # whether a change was measured
