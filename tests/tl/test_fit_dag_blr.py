@@ -245,18 +245,6 @@ def test_two_names_of_the_same_targets_are_taken_as_one(screen, caplog):
     assert len(screen.uns["dag_blr"]["environments"]) == 5 + 2
 
 
-def test_one_perturbation_of_every_gene_is_fitted():
-    rng = np.random.default_rng(0)
-    label = np.repeat(["control", "A+B"], [200, 50])
-    x = 3.0 + rng.normal(size=(250, 2)) - 2.0 * (label == "A+B")[:, None]
-    obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(250)])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=["A", "B"]))
-    npt.tl.learn_dag(adata)
-    npt.tl.fit_dag_blr(adata)
-    npt.tl.perturbation_effects(adata, candidates=["A+B", "A"])
-    assert (adata.uns["perturbation_effects"]["mean"][0] < -1).all()
-
-
 @pytest.mark.slow
 def test_effects_do_not_depend_on_the_number_of_threads(small_screen, monkeypatch):
     npt.tl.learn_dag(small_screen, search_options={"n_runs": 2}, rng=0)

@@ -201,17 +201,6 @@ def test_genes_outside_the_panel_are_shrunken(narrow):
     np.testing.assert_array_equal(found["lfsr"][:, constant], [1, 1, np.nan])
 
 
-@pytest.mark.slow
-def test_some_genes_in_the_order_given(narrow):
-    npt.tl.perturbation_effects(narrow, genes="all", key_added="all")
-    npt.tl.perturbation_effects(narrow, genes=["MYC", "FOS"])
-    found, every = narrow.uns["perturbation_effects"], narrow.uns["all"]
-    assert list(found["genes"]) == ["MYC", "FOS"]
-    np.testing.assert_array_equal(
-        found["mean"][:, 0], every["mean"][:, narrow.var_names.get_loc("MYC")]
-    )
-
-
 @pytest.mark.parametrize("at_once", [500, 20])
 def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch):
     """One gene in ten responds; nine tenths of the intervals of the others cover 0."""
@@ -242,18 +231,6 @@ def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch)
     raw = effects.layers["raw_mean"][:, outside]
     assert ((mean - truth) ** 2).sum() < 0.7 * ((raw - truth) ** 2).sum()
     assert weight[strong].mean() > weight[~strong].mean()
-
-
-def test_what_is_wrong_is_said(fitted):
-    with pytest.raises(ValueError, match=r"NOPE"):
-        npt.tl.perturbation_effects(fitted, candidates=["NOPE"])
-    with pytest.raises(ValueError, match=r"Genes not in .*: NOPE"):
-        npt.tl.perturbation_effects(fitted, genes=["NOPE"])
-    with pytest.raises(ValueError, match="level must be a finite number between 0 and 1"):
-        npt.tl.perturbation_effects(fitted, level=1.5)
-    with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):
-        npt.tl.perturbation_effects(fitted, posterior_key="mine")
-    assert "perturbation_effects" not in fitted.uns
 
 
 @pytest.mark.parametrize("n_alone", [2, 4])

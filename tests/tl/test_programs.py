@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -181,15 +179,6 @@ def test_without_the_hierarchical_model_there_are_none(shared):
     npt.tl.fit_dag_blr(shared, shift_sd=0)
     npt.tl.perturbation_effects(shared)
     assert not {"programs", "alike"} & set(shared.uns["perturbation_effects"])
-
-
-def test_the_log_says_them(shared, caplog):
-    with caplog.at_level(logging.INFO, logger="nextpert"):
-        npt.tl.perturbation_effects(shared)
-    said = caplog.messages[-1]
-    n = len(shared.uns["perturbation_effects"]["programs"]["shares"])
-    assert said.startswith(f"{n} programs shared by perturbations; the largest (")
-    assert "Alike (probability above 90%): G0, G1, G2" in said
 
 
 def test_groups_are_alike_in_every_pair():

@@ -321,13 +321,6 @@ def test_hardly_anything_measured_teaches_hardly_anything(n):
     assert np.isnan(found.error) == (n == 0)
 
 
-def test_errors_name_the_predictor(screen):
-    observed, tables, *_ = screen
-    for wrong in (np.full((9, 30), np.nan), tables[0][:4]):
-        with pytest.raises(ValueError, match="The effects of 'predictor 1' must be finite"):
-            learn(observed, [tables[0], wrong])
-
-
 def test_weights_of_very_large_screens_are_those_of_some_genes(monkeypatch):
     rng = np.random.default_rng(0)
     truth, wrong = rng.normal(size=(2, 20, 50))

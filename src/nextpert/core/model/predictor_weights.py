@@ -135,10 +135,6 @@ def learn_predictor_weights(
     fixed = np.array([e.fixed for e in predictions], bool)
     most = np.array([e.most for e in predictions])
     free = ~fixed & (most > 0)
-    for each in predictions:
-        if each.effects.shape != used.shape or not np.isfinite(each.effects[used]).all():
-            message = f"The effects of {each.name!r} must be finite and of shape {used.shape}."
-            raise ValueError(message)
     # Effects, predictions, what they share and variances, in units of sd; 0 if not used.
     y, noise = np.where(used, observed, 0.0) / by, np.where(used, variance, 0.0) / by**2
     x = np.array([np.where(used, e.effects, 0.0) / by for e in predictions])
