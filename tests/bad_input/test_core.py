@@ -157,8 +157,6 @@ CASES = [
     ("distance of four", lambda: states_of(BLR, np.eye(4)), "4"),
     ("distance to two", lambda: core.ranked_distance(EXACT, [1, 2]), "target"),
     *many("n_samples", lambda n: core.ranked_distance(EXACT, TARGET, n_samples=n), 0, "a"),
-    *many("target_variance", lambda v: ranked(target_variance=v), np.ones(2), -TARGET),
-    *many("confidence", lambda c: ranked(confidence=c), 1.0),
     *many("use Sphere or Pool", lambda d: core.CivOw(BLR, TARGET, domain=d), core.Box(0, 1)),
     ("shd of sizes", lambda: core.shd(DAG, core.Dag.from_edges(2, [])), "nodes"),
     ("posterior of nothing", lambda: core.DagBlr.from_dict({}), "posterior"),

@@ -192,13 +192,12 @@ def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
 
 def test_a_bare_mean_is_the_goal_of_that_point(uncertain):
     states = uncertain().states
-    mean, variance = np.ones(P), np.full(P, 0.1)
-    goal = Goal.point(mean, variance)
-    bare = ranked_distance(states, mean, target_variance=variance, rng=1)
+    mean, goal = np.ones(P), Goal.point(np.ones(P))
+    bare = ranked_distance(states, mean, rng=1)
     np.testing.assert_array_equal(ranked_distance(states, goal, rng=1).draws, bare.draws)
     assert goal.is_plain
     assert not rich()[0].is_plain
-    assert not Goal(mean, states=[mean], scale=variance).is_plain
+    assert not Goal(mean, states=[mean], scale=np.full(P, 0.1)).is_plain
 
 
 def test_bad_goals_are_refused():
@@ -226,5 +225,3 @@ def test_bad_goals_are_refused():
             Goal(zero, **options)
     with pytest.raises(ValueError, match="goal is of 4 nodes"):
         as_goal(Goal.point(one), 3)
-    with pytest.raises(ValueError, match="for a bare mean"):
-        as_goal(Goal.point(one), P, one)

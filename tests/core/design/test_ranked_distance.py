@@ -80,9 +80,7 @@ def test_a_noisy_target_leaves_distances_unbiased_and_intervals_honest(matrix):
     given = covariance if matrix else np.diag(covariance)
     truth = np.append((states**2).sum(axis=1), 0.0)  # the target is the first state
     found = [
-        ranked_distance(
-            known, root @ rng.normal(size=3), target_variance=given, n_samples=200, rng=rng
-        )
+        ranked_distance(known, Goal.point(root @ rng.normal(size=3), given), n_samples=200, rng=rng)
         for _ in range(count)
     ]
     means = np.array([f.mean for f in found])

@@ -50,8 +50,6 @@ class Candidates(Shown):
     noise_aware
         Whether to include the information in the scatter of these cells (see
         :class:`LookaheadAcquisition`).
-    target_variance
-        Sampling variance of a target state, for acquisitions on draws.
     n_samples
         Number of draws, at least 2.
     states
@@ -80,7 +78,6 @@ class Candidates(Shown):
         *,
         n_cells: float = 1,
         noise_aware: bool = False,
-        target_variance: ArrayLike | None = None,
         n_samples: int = 1000,
         states: States | None = None,
         measured: ArrayLike | None = None,
@@ -96,7 +93,7 @@ class Candidates(Shown):
                 raise ValueError(message)
             states = states_of(self.graphs, self._shifts)
         self.states, self.size = states, len(states.mean) - 1
-        self.goal = as_goal(target, self.graphs[0].n_nodes, target_variance)
+        self.goal = as_goal(target, self.graphs[0].n_nodes)
         self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
         self.n_samples, self.rng = n_samples, as_rng(rng)
         none = np.zeros(self.size, bool)

@@ -24,21 +24,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+INTERVAL = 0.9  # coverage of intervals, one level in the whole package
+
 
 def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States:
     """Return the joint posterior of the states that known shifts reach, that of no shift last.
 
-    Parameters
-    ----------
-    posterior
-        The posterior over the weights; or one on each of several graphs, which count alike.
-    shifts
-        Shape ``(n_shifts, n_nodes)``, units of the data.
-
-    Raises
-    ------
-    ValueError
-        If posteriors and shifts do not fit together, or hold an impossible value.
+    ``shifts`` has the shape ``(n_shifts, n_nodes)``; several posteriors, one on each of several
+    graphs, count alike.
 
     Examples
     --------
@@ -65,36 +58,13 @@ def first_order_distances(
     n_samples: int = 400,
     rng: int | np.random.Generator | None = None,
 ) -> tuple[Array, Array]:
-    """Return distances of the expected states, and draws of them to first order.
+    """Return distances of the expected states, ``(n,)``, and draws to first order, ``(n_draws, n)``.
 
     What is left out, the squares of what a draw departs by, has heavy tails: summed over many
     genes it hides what sets candidates apart, and most of all of those not yet seen. So the
     probability of being the nearest under these draws tells better which candidates to try, as
-    replays of screens show; it is no posterior of the distance.
-
-    Parameters
-    ----------
-    states
-        The joint posterior of the states, as of
-        :func:`~nextpert.core.design.distances.states_of` for known shifts.
-    target
-        The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind, whose
-        kinks and bounds are smoothed over the step of a difference.
-    n_samples
-        Number of draws.
-    rng
-        Seed or generator.
-
-    Returns
-    -------
-    expected, draws
-        Shapes ``(n_perturbations,)`` and ``(n_draws, n_perturbations)``; squared units of the
-        data, or as the goal measures. What the error of the target adds is not taken out.
-
-    Raises
-    ------
-    ValueError
-        If posteriors, shifts and target do not fit together.
+    replays of screens show; it is no posterior of the distance. What the error of the target adds
+    is not taken out.
 
     Examples
     --------
@@ -128,22 +98,18 @@ class RankedDistance(Shown):
     mean
         Posterior mean. It can be below 0 if the target has an error and the distance is about 0.
     median
-        Posterior median, not below 0: uncertain states do not have a large one by the rare draws
-        that are far away.
+        Posterior median, not below 0; the rare draws that are far away have no part in it.
     low, high
-        Ends of the interval, not below 0. Of a squared distance to target states (equation 30),
+        Ends of the 90% interval, not below 0. Of a squared distance to target states (equation 30),
         ``high`` is a quantile of the draws, and ``low`` the smaller one of two: the lower end of
         the shortest interval, and the quantile of draws to first order, which lack the variance of
-        the state that every draw adds to its distance. Of goals with other parts it is the
-        shortest interval.
+        the state that every draw adds. Of goals with other parts it is the shortest interval.
     centre
-        Squared distance of the expected state, ``|E theta - mu*|^2``. ``mean`` exceeds it by the
-        variance of the state, summed over nodes, so uncertain states have a large mean distance.
-        The perturbation that defines the target ranks first more often by ``centre``.
-    nearest
-        Probability of being the nearest perturbation; 0 for the control, which is none.
-    nearer
-        Probability of being nearer than the control; 0 for the control itself.
+        Squared distance of the expected state, ``|E theta - mu*|^2``; ``mean`` exceeds it by the
+        variance of the state. The perturbation that defines the target ranks first more often by
+        ``centre``.
+    nearest, nearer
+        Probability of being the nearest perturbation, and nearer than the control; 0 for the control.
     draws
         The draws, shape ``(n_draws, n_perturbations + 1)``.
     """
@@ -175,8 +141,6 @@ def ranked_distance(
     states: States,
     target: ArrayLike | Goal,
     *,
-    target_variance: ArrayLike | None = None,
-    confidence: float = 0.9,
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> RankedDistance:
@@ -185,11 +149,9 @@ def ranked_distance(
     By joint draws of states. Where the target is the mean of some cells, its error is drawn too and
     what it adds to a squared distance, the trace of its covariance ``V``, is taken out: once for
     the error in the mean given, once for that drawn. So the mean is unbiased, as that of
-    :func:`nextpert.tl.target_distances`. Of a goal that is so for its target states, by weights and
-    shares; from bounds, signatures, margins and angles nothing is taken out. What these start from
-    is the control state of the same draw. A target state that is itself a perturbation of the draws
-    (:class:`Draw`) has no other error, and nothing is taken out: each draw holds one possible truth
-    of both.
+    :func:`nextpert.tl.target_distances`; from bounds, signatures, margins and angles nothing is
+    taken out. A target state that is itself a perturbation of the draws (:class:`Draw`) has no
+    other error: each draw holds one possible truth of both.
 
     Parameters
     ----------
@@ -198,13 +160,7 @@ def ranked_distance(
         :func:`~nextpert.core.design.distances.states_of` for known shifts.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
-        :class:`~nextpert.core.design.goal.Goal`).
-    target_variance
-        Sampling variance of a target mean: of every node, shape ``(n_nodes,)``, or its covariance,
-        ``(n_nodes, n_nodes)``; squared units of the data. ``None`` (default): known without error,
-        or as the goal says.
-    confidence
-        Coverage of the intervals, above 0 and below 1.
+        :class:`~nextpert.core.design.goal.Goal`), with the variance of its states.
     n_samples
         Number of draws, at least 2; rounded up to the same number from every graph.
     rng
@@ -213,7 +169,7 @@ def ranked_distance(
     Raises
     ------
     ValueError
-        If posteriors, shifts and target do not fit together, or hold an impossible value.
+        If states and target do not fit together, or hold an impossible value.
 
     Examples
     --------
@@ -225,13 +181,10 @@ def ranked_distance(
     >>> found.mean.tolist(), found.nearest.tolist(), found.nearer.tolist()
     ([1.0, 13.0, 4.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     """
-    if not 0 < confidence < 1:
-        message = f"confidence must be between 0 and 1, both excluded, but is {confidence!r}."
-        raise ValueError(message)
     require_count(n_samples, "n_samples", least=2)
     generator = as_rng(rng)
     expected, draw = states
-    goal = as_goal(target, expected.shape[1], target_variance)
+    goal = as_goal(target, expected.shape[1])
     drawn, found, slopes = draw(n_samples, generator), [], []
     own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
     for one in drawn:
@@ -240,11 +193,11 @@ def ranked_distance(
             slopes.append(slope_draws(goal, expected, one, more))
     draws, control = (np.concatenate(each) - 2 * goal.floor for each in zip(*found, strict=True))
     centre = goal.distance(expected, expected[-1]) - goal.floor
-    low, high = shortest_interval(np.maximum(draws, 0.0), confidence)
+    low, high = shortest_interval(np.maximum(draws, 0.0), INTERVAL)
     if slopes:  # equation 30
         linear = np.concatenate(slopes)
         linear += goal.error_sd(expected) * more.standard_normal(linear.shape)
-        ends = (1.0 - confidence) / 2, (1.0 + confidence) / 2
+        ends = (1.0 - INTERVAL) / 2, (1.0 + INTERVAL) / 2
         low = np.minimum(low, np.maximum(centre + np.quantile(linear, ends[0], axis=0), 0.0))
         high = np.maximum(np.quantile(draws, ends[1], axis=0), 0.0)
     nearer = (draws < control).mean(axis=0)

@@ -74,12 +74,8 @@ class Quadratic(NamedTuple):
 class OwnNodes:
     """What of the distance is left out for each state alone, and what it is then multiplied by.
 
-    Parameters
-    ----------
-    left_out
-        1 for nodes that do not count for a state, shape ``(n, n_nodes)``.
-    factor
-        Distance of the control over that on the other nodes, shape ``(n,)``.
+    ``left_out`` is 1 for nodes that do not count for a state, ``(n, n_nodes)``; ``factor`` is the
+    distance of the control over that on the other nodes, ``(n,)``.
     """
 
     left_out: csr_array
@@ -227,17 +223,10 @@ class Goal(Shown):
         found = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in found]
         self.variances = np.array([each for _, each in found]).reshape(-1, p)
-        # What the errors of the target states add to the distance; with own nodes ``(n,)``.
-        self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
-        """Return the goal of one target mean, with equal weights of nodes.
-
-        Parameters
-        ----------
-        mean, variance
-            The target mean, and its sampling variance or covariance.
+        """Return the goal of one target mean, with its sampling variance, and equal weights of nodes.
 
         Examples
         --------
@@ -258,21 +247,13 @@ class Goal(Shown):
 
         .. math:: \frac{d_0}{d_{0j}} \sum_{i \notin O_j} w_i (\theta_i - m_i)^2,
 
-        so that distances relative to the control's are those on the same nodes. States that this
-        goal is asked for are those of all candidates, and of the control, last; see :meth:`rows`.
-
-        Parameters
-        ----------
-        common
-            Nodes that count for nobody.
-        each
-            Nodes that do not count for each candidate.
-        control
-            What every node adds to the control's expected distance, shape ``(n_nodes,)``.
+        so that distances relative to the control's are those on the same nodes. ``common`` nodes count
+        for no candidate, ``each`` not for one; ``control`` is what every node adds to the control's
+        expected distance, ``(n_nodes,)``. States that this goal is asked for are those of all
+        candidates, and of the control, last; see :meth:`rows`.
         """
         found = copy(self)
-        found.weights = self.weights.copy()
-        found.weights[list(common)] = 0.0
+        found.weights = np.where(np.isin(np.arange(self.n_nodes), list(common)), 0.0, self.weights)
         if any(each):
             row = np.repeat(np.arange(len(each)), [len(some) for some in each])
             node = np.array([i for some in each for i in some], np.int64)
@@ -283,7 +264,7 @@ class Goal(Shown):
             if not self.direction_only:  # which has no size
                 np.divide(counted.sum(), left, out=factor, where=left > 0)
             found.own = OwnNodes(out, factor)
-        found.floor = found.shares @ [found.excess(each) for each in found.variances]
+        found.__dict__.pop("floor", None)
         return found
 
     def rows(self, which: Any) -> Goal:
@@ -295,8 +276,13 @@ class Goal(Shown):
             return self
         found = copy(self)
         found.own = OwnNodes(own.left_out[which], own.factor[which])
-        found.floor = self.floor[which]
+        found.__dict__.pop("floor", None)
         return found
+
+    @cached_property
+    def floor(self) -> Any:
+        """What the errors of the target states add to the distance; with own nodes ``(n,)``."""
+        return self.shares @ [self.excess(each) for each in self.variances]
 
     def weigh(self, x: ArrayLike) -> Array:
         """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
@@ -331,23 +317,10 @@ class Goal(Shown):
     def distance(
         self, states: ArrayLike, origin: ArrayLike | None = None, errors: Array | None = None
     ) -> Array:
-        """Return the distance of every state.
+        """Return the distance of every state, ``(n,)``: squared units over the scale, or 0 to 2.
 
-        Parameters
-        ----------
-        states
-            Shape ``(n, n_nodes)``, units of the data.
-        origin
-            Control state that signature and directions start from, in place of the
-            goal's own: that of the same draw, say. Shape ``(n_nodes,)``.
-        errors
-            Errors of the target states (see :meth:`draw_errors`).
-
-        Returns
-        -------
-        ndarray
-            Shape ``(n,)``: squared units of the data over that of the scale, or 0 to 2 for
-            directions.
+        ``origin`` is the control state that signature and directions start from, in place of the goal's
+        own: that of the same draw, say. ``errors`` are of the target states (:meth:`draw_errors`).
         """
         start = self.origin if origin is None else np.asarray(origin, np.float64)
         every = np.asarray(states)
@@ -467,13 +440,13 @@ class Goal(Shown):
         return self.origin + (along if along > 0 else far) * v
 
 
-def as_goal(target: ArrayLike | Goal, n_nodes: int, variance: ArrayLike | None = None) -> Goal:
+def as_goal(target: ArrayLike | Goal, n_nodes: int) -> Goal:
     """Return a goal as it is, and a bare target mean as the goal of that point.
 
     Raises
     ------
     ValueError
-        If it is of another number of nodes, or a goal has a variance beside its own.
+        If it is of another number of nodes.
 
     Examples
     --------
@@ -482,10 +455,7 @@ def as_goal(target: ArrayLike | Goal, n_nodes: int, variance: ArrayLike | None =
     [[1.0, 2.0]]
     """
     if not isinstance(target, Goal):
-        return Goal.point(as_vector(target, n_nodes, "target_mean"), variance)
-    if variance is not None:
-        message = "target_variance is for a bare mean: a goal holds its own (variances)."
-        raise ValueError(message)
+        return Goal.point(as_vector(target, n_nodes, "target_mean"))
     if target.n_nodes != n_nodes:
         message = f"The goal is of {target.n_nodes} nodes, but the posterior of {n_nodes}."
         raise ValueError(message)

@@ -39,19 +39,15 @@ class Draw:
     Parameters
     ----------
     states
-        Means without own parts, that of the controls last, shape ``(n_perturbations + 1,
-        n_nodes)``, units of the data.
+        Means without own parts, that of the controls last, ``(n_perturbations + 1, n_nodes)``.
     spread
-        Standard deviations of own parts, same shape. ``None`` where there are none: ``states`` are
-        draws themselves.
+        Standard deviations of own parts, same shape; ``None``: ``states`` are draws themselves.
     count
         How many draws these are.
-    target_error
-        What target states depart by from those of the goal, where they are perturbations of the
-        same draw, without own parts; 0 for others; shape ``(n_states, n_nodes)``. ``None`` where
-        none is.
-    target_spread
-        Standard deviations of the own parts of target states, same shape; ``None`` for none.
+    target_error, target_spread
+        What target states that are perturbations of the draw depart by from those of the goal,
+        without own parts, and the standard deviations of these, ``(n_states, n_nodes)``; 0 for
+        other target states, ``None`` where there are none.
     target_rows
         Which perturbation each target state is, -1 of one that is not among them.
     """
@@ -99,13 +95,8 @@ class Draw:
 class States(NamedTuple):
     """The joint posterior of the means that perturbations reach, of any model.
 
-    Parameters
-    ----------
-    mean
-        Expected means, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``, units
-        of the data.
-    draws
-        Given a number and a generator, yields so many joint draws of them, some at a time.
+    ``mean`` are expected means, that of the controls last, ``(n_perturbations + 1, n_nodes)``;
+    ``draws``, given a number and a generator, yields so many joint draws of them, some at a time.
     """
 
     mean: Array
@@ -115,13 +106,8 @@ class States(NamedTuple):
 class Joined(NamedTuple):
     """What of a target has a part in the draws of candidates.
 
-    Parameters
-    ----------
-    rows
-        For every target state the perturbation of the fit that it is, -1 for none.
-    numbers
-        The target state that was given by its numbers, NaN of genes that were not, shape
-        ``(n_genes,)``; ``None`` without one.
+    ``rows`` are the perturbations of the fit that its states are, -1 for none; ``numbers`` is a
+    state that was given by its numbers, NaN of genes that were not, ``(n_genes,)``.
     """
 
     rows: tuple[int, ...] = ()
@@ -142,26 +128,21 @@ def states_by_effects(
 ) -> States:
     """Return the joint posterior of the states that effects lead to from the controls.
 
-    A target state given by its numbers says something of the means of the controls, which most of
-    its genes share: draws are those given these numbers (:func:`given_numbers`).
+    A target state given by its ``numbers`` (:class:`Joined`) says something of the means of the
+    controls, which most of its genes share: draws are those given these numbers.
 
     Parameters
     ----------
     effects
         Draws of effects.
     control
-        Means of the controls in the draws that were kept, shape ``(n_draws, n_nodes)``, units of
-        the data.
+        Means of the controls in the draws that were kept, shape ``(n_draws, n_nodes)``.
     place
-        Which of these are the perturbations, in their order, and last those of ``n_more`` that are
+        Which of the effects are the perturbations, in order, and last those of ``n_more`` that are
         targets alone; all by default.
     targets, points
         For every target state the row of the perturbation that it is, -1 for none, and the state
-        that the goal has, shape ``(n_states, n_nodes)``; by default no target is a perturbation.
-    n_more
-        How many of the last perturbations are targets alone.
-    numbers
-        As of :class:`Joined`.
+        that the goal has, ``(n_states, n_nodes)``.
     """
     which = np.arange(len(effects.expected)) if place is None else np.asarray(place, np.int64)
     n, index = len(which) - n_more, np.array(targets, np.int64)
@@ -218,21 +199,15 @@ def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
 
 
 def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
-    r"""Return how draws of the controls' means move if a target's numbers are known.
+    """Return how draws of the controls' means move if a target's numbers are known.
 
     Target ``g`` and controls ``c`` differ by ``delta_i ~ sum_m pi_m N(0, 2^m s_i^2)`` with weights
     learned from all genes, as most genes of a target are those of the controls (equation 31). With
     ``S_i`` the variance of the draws of ``c_i``, and ``delta_i`` drawn with its variance ``v``, a
     draw of ``c_i`` moves by ``S_i (g_i - c_i - delta_i) / (S_i + v)`` (Matheron's rule).
 
-    Parameters
-    ----------
-    numbers
-        The target, NaN of genes that it does not name, shape ``(n_genes,)``.
-    control
-        Draws of the means of the controls, shape ``(n_draws, n_genes)``, same units.
-    unit
-        Standard deviations of genes within cells, shape ``(n_genes,)``.
+    ``numbers`` is NaN of genes that are not named, ``(n_genes,)``; ``control`` are draws,
+    ``(n_draws, n_genes)``; ``unit`` standard deviations within cells, ``(n_genes,)``.
     """
     moved, told = np.zeros_like(control), np.flatnonzero(np.isfinite(numbers))
     variance, square = control[:, told].var(axis=0, ddof=1), unit[told] ** 2
@@ -285,17 +260,8 @@ def distance_draws(
 
     a sum of squares of independent normals. Its four terms of largest variance are drawn, and the
     rest of it from the gamma distribution, shifted and scaled, that has the same mean, variance and
-    skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). The errors of target states are drawn.
-    Goals with other parts are asked for the distance of every draw.
-
-    Parameters
-    ----------
-    goal
-        The goal.
-    drawn
-        Draws that have all but own parts in common.
-    rng, own
-        Generators of own parts, and of the errors of the goal's target states.
+    skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). Goals with other parts are asked for the
+    distance of every draw. ``rng`` draws own parts, ``own`` the errors of target states.
 
     Examples
     --------
@@ -385,17 +351,9 @@ def _square_draws(
 def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) -> Array:
     """Return draws of what distances change by to first order, ``(count, n_perturbations + 1)``.
 
-    By the slope of the distance at the expected states towards those of each draw. To target states
-    it is linear, so that own parts add a normal; goals with other parts are asked draw by draw.
-
-    Parameters
-    ----------
-    goal
-        The goal, whose kinks and bounds are smoothed over the step of a difference.
-    mean
-        Expected states, that of the controls last, shape ``(n_perturbations + 1, n_nodes)``.
-    drawn, rng
-        As in :func:`distance_draws`.
+    By the slope of the distance at the expected states ``mean`` towards those of each draw. To
+    target states it is linear, so that own parts add a normal; goals with other parts are asked
+    draw by draw, their kinks and bounds smoothed over the step of a difference.
     """
     blocks = in_blocks(*mean.shape)
 

@@ -53,16 +53,9 @@ def abundance_cv(n_cells: ArrayLike) -> float:
 def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
     """Return which share of perturbations has its least cells, of ``n_cells`` (equation 38).
 
-    Parameters
-    ----------
-    n_cells
-        Assigned cells of all perturbations together.
-    share
-        What part of them a perturbation is meant to have, shape ``(n_perturbations,)``.
-    least
-        Cells that it needs, a number or of each.
-    cv
-        Coefficient of variation of the abundance of each, a number or of each; log-normal.
+    ``share`` is what part of the assigned cells a perturbation is meant to have, ``(n,)``; ``least``
+    are the cells that it needs, and ``cv`` the coefficient of variation of its abundance
+    (log-normal), each a number or of every perturbation.
     """
     sd = np.sqrt(np.log1p(np.square(np.asarray(cv, np.float64))))[..., None]
     mean = n_cells * np.asarray(share, np.float64)[:, None] * np.exp(sd * _NODES - sd**2 / 2)
@@ -94,16 +87,8 @@ def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLi
 class Lanes(NamedTuple):
     """Lanes of a droplet instrument, loaded alike.
 
-    Parameters
-    ----------
-    n
-        Number of lanes.
-    captured
-        Cells in the droplets of one lane.
-    barcodes
-        Its droplets with cells: what software counts as cells.
-    singles
-        Those of them with one cell.
+    ``n`` lanes, and of each the cells ``captured`` in droplets, its ``barcodes`` (droplets with
+    cells, what software counts as cells), and those of them with one cell (``singles``).
     """
 
     n: int
@@ -118,19 +103,9 @@ def lanes_for(
     """Return the fewest lanes, and how they are loaded, for so many usable cells (equation 39).
 
     Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share
-    ``1 - exp(-x)`` of droplets has cells and ``x exp(-x)`` has one.
-
-    Parameters
-    ----------
-    n_cells
-        Usable cells: one construct, which is known, and good enough for the analysis.
-    usable
-        Their share of droplets with one cell; or, ``of_barcodes``, of all droplets with cells, as a
-        screen shows it, doublets included.
-    droplets
-        Droplets of a lane.
-    most
-        Most cells captured in a lane.
+    ``1 - exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
+    cells among droplets with one cell; or, ``of_barcodes``, among all droplets with cells, as a
+    screen shows it, doublets included. ``most`` cells are captured in a lane at most.
 
     Examples
     --------

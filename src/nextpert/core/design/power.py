@@ -91,20 +91,9 @@ class Layout:
 class ScreenNoise:
     """The noise of a screen, by group: the controls are group 0, perturbations follow.
 
-    Parameters
-    ----------
-    pooled
-        Groups with their guides pooled.
-    covariance
-        Covariance of a cell within guides, over all groups, shape ``(n_nodes, n_nodes)``.
-    guide_variance
-        Variance of a guide of a perturbation over that of a cell.
-    control_guide_variance
-        The same of the guides of the controls.
-    replicate_variance
-        Variance of a replicate of a perturbation over that of a cell.
-    n_guides, n_replicates
-        Of every group, shape ``(n_groups,)``.
+    ``pooled`` are groups with their guides pooled; ``covariance`` is that of a cell within guides,
+    over all groups. Variances of a guide of perturbations and of controls, and of a replicate of a
+    perturbation, are relative to that of a cell. Numbers of guides and replicates are of groups.
     """
 
     pooled: PooledGuides
@@ -176,13 +165,11 @@ def screen_noise(
         Moments of the environments (group x guide x replicate), batches taken off; their columns
         may come after the nodes.
     groups, guides, replicates
-        Of every environment, whole numbers of 0 or more, shape ``(n_environments,)``. Group 0 are
-        the controls.
+        Of every environment, whole numbers of 0 or more. Group 0 are the controls.
     n_groups
         Number of groups.
     fixed_sd
-        Standard errors of the columns of batches, as in
-        :func:`~nextpert.core.screen.guides.pool_guides`.
+        Standard errors of the columns of batches (:func:`~nextpert.core.screen.guides.pool_guides`).
 
     Examples
     --------

@@ -27,15 +27,8 @@ _LEAST_VARIANCE = 1e-300  # keeps 0 / 0 from a division; below every variance
 class NextPlate(NamedTuple):
     """Joint draws of what the next plate measures.
 
-    Parameters
-    ----------
-    candidates
-        Which candidates are on it, shape ``(n,)``.
-    distances
-        Their squared distances, shape ``(n_draws, n)``.
-    expected
-        In the same draws, the squared distances of the states that will be expected after the
-        plate's cells, same shape.
+    ``candidates`` are on it, ``(n,)``; ``distances`` are their squared distances, ``(n_draws, n)``,
+    and ``expected``, in the same draws, those of the states expected after the plate's cells.
     """
 
     candidates: NDArray[np.int64]
@@ -68,10 +61,8 @@ def draw_plate(
         Their indices in the pool, shape ``(n,)``.
     variance
         Sampling variance of a candidate's mean on the plate, a number or of every node.
-    n_samples
-        Number of draws; fewer where a plate of many nodes would not fit into memory.
-    rng
-        Seed or generator.
+    n_samples, rng
+        Number of draws (fewer where a plate of many nodes would not fit into memory), and seed.
     """
     generator, index = as_rng(rng), np.asarray(candidates, np.int64)
     expected, draw = states
@@ -95,34 +86,21 @@ def draw_plate(
 
 
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
-    """Return by how much the best known is expected to be closer after the next plate.
+    """Return by how much the best known is expected to be closer after the next plate, at least 0.
 
     What is expected of a distance after the plate is its regression on the distance of the expected
     state: its mean over draws in which that is equal. Half of the draws determine which candidate
     will be chosen, the other half what is then expected of it, by turns, so that a choice among
-    noisy means has no optimistic bias.
-
-    Parameters
-    ----------
-    plate
-        The next plate.
-    measured
-        Which of its candidates have cells already, shape ``(n,)``.
-    elsewhere
-        The smallest expected distance of those known and not on the plate, the control among them.
-
-    Returns
-    -------
-    float
-        At least 0, squared units of the data.
+    noisy means has no optimistic bias. ``measured`` tells which candidates of the plate have cells;
+    ``elsewhere`` is the smallest expected distance of those known and not on it, or the control's.
 
     Examples
     --------
     >>> import numpy as np
     >>> from nextpert.core.design.stopping import NextPlate, knowledge_gradient
     >>> distance = np.repeat([[1.0], [3.0]], 100, axis=0)
-    >>> told = NextPlate(np.array([0]), distance, distance)
-    >>> knowledge_gradient(told, [False], elsewhere=2.0)
+    >>> plate = NextPlate(np.array([0]), distance, distance)
+    >>> knowledge_gradient(plate, [False], elsewhere=2.0)
     0.5
     """
     distances, seen = plate.distances, np.asarray(measured, np.bool_)
@@ -168,18 +146,14 @@ class Stopping:
     chosen
         The best known: of the candidates with cells, and the control (the last), that of the
         smallest mean distance.
-    gain
-        Squared distance by which the best known is expected to be closer after the next plate,
-        squared units of the data.
-    relative_gain
-        The gain as a share of the control's distance; NaN where the control cannot be
-        distinguished from the target.
+    gain, relative_gain
+        Squared distance by which the best known is expected to be closer after the next plate, and
+        as a share of the control's distance; NaN where the control may be at the target.
     good_enough
         Probability that no candidate is closer than the best known by more than the tolerance;
         NaN where the gain's share is.
     gain_of_more
-        The gain of as many more cells of candidates with cells alone; NaN where it is not asked
-        for.
+        The gain of as many more cells of candidates with cells alone; NaN if it is not asked for.
     advice
         One of :data:`KINDS`.
     """
@@ -202,17 +176,18 @@ def stopping(
     confidence: float = 0.95,
     distinct: bool = True,
 ) -> Stopping:
-    r"""Return what the next plate is expected to gain, and one of five kinds of advice.
+    """Return what the next plate is expected to gain, and one of five kinds of advice.
 
     They are tried in this order: the target does not differ from the control; no candidate with
-    cells differs from the others; with probability ``confidence`` or more no candidate is closer to
-    the target than the best known by more than ``tolerance``, so confirm that; more cells of
-    candidates with cells gain as much as the plate, so measure these first; else order the plate.
+    cells differs from the others (``distinct``); with probability ``confidence`` or more no
+    candidate is closer to the target than the best known by more than ``tolerance`` of the
+    control's distance, so confirm that; more cells of candidates with cells (the plate ``more``)
+    gain as much as the plate, so measure these first; else order the plate.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008,
     doi:10.1137/070693424): the expected distance of the best known now, less that of the best known
-    after the plate (:func:`~nextpert.core.design.stopping.knowledge_gradient`). Expected distances
-    are compared, not the smallest of noisy draws, so that noise alone promises no gain.
+    after the plate. Expected distances are compared, not the smallest of noisy draws, so that noise
+    alone promises no gain.
 
     Candidates without cells may hold more than the model expects of them. Their distances are
     therefore also taken to be distributed as those measured: ``record_chance`` is the chance that
@@ -222,30 +197,11 @@ def stopping(
     variance of the estimate; so what the best known leaves to gain is the distance of its expected
     state less that variance.
 
-    Parameters
-    ----------
-    found
-        Distances by draws, of all candidates and the control.
-    measured
-        Which candidates have cells, shape ``(n_candidates,)``.
-    plate
-        The next plate (:func:`~nextpert.core.design.stopping.draw_plate`).
-    more
-        A plate of candidates with cells alone; ``None`` (default): it is not compared.
-    tolerance
-        What need not be gained any more, as a share of the control's distance.
-    confidence
-        Probability asked for.
-    distinct
-        Whether any candidate with cells differs from the others. Where none does, no plate is
-        advised.
-
     Examples
     --------
     >>> from nextpert.core import Dag, DagBlr, ranked_distance
     >>> from nextpert.core.design.distances import states_of
-    >>> from nextpert.core.design.stopping import draw_plate
-    >>> from nextpert.core.design.stopping import stopping
+    >>> from nextpert.core.design.stopping import draw_plate, stopping
     >>> blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
     >>> states = states_of(blr, [[1.0], [1.5]])
     >>> found = ranked_distance(states, [2.0], n_samples=10)
@@ -305,17 +261,8 @@ def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.
 def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> float:
     """Return by how much one of some more values is expected to lie below the smallest known.
 
-    The integral of :func:`record_chance` over excesses from ``excess`` on; 0 where fewer than two
-    values are known, which have no scale.
-
-    Parameters
-    ----------
-    values, n_more
-        As for :func:`record_chance`.
-    excess
-        What does not count, 0 or more.
-    most
-        What counts at most.
+    The integral of :func:`record_chance` over excesses from ``excess`` up to ``most`` beyond it; 0
+    where fewer than two values are known, which have no scale.
     """
     if len(np.asarray(values)) < 2 or n_more < 1 or not most > 0:
         return 0.0
@@ -335,24 +282,8 @@ def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike
 
     .. math:: r = \frac{m}{k} \frac{e^{-x/s} - e^{-x_{most}/s}}{1 - e^{-x_{most}/s}},
 
-    and the sum of spacings is a gamma variable of the scale, over which the mean is taken.
-
-    Parameters
-    ----------
-    values
-        Those known, shape ``(k,)``.
-    n_more
-        Number to come.
-    excess
-        Excess below the smallest known, 0 or more.
-    most
-        Excess that is possible, numbers or shape ``(n,)``; where it is less than ``excess`` the
-        chance is 0.
-
-    Returns
-    -------
-    ~numpy.ndarray
-        The chance, as many as there are of ``most``.
+    and the sum of spacings is a gamma variable of the scale, over which the mean is taken. ``most``
+    is the excess that is possible, numbers or ``(n,)``: the chance of a larger ``excess`` is 0.
 
     Examples
     --------
