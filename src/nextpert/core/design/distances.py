@@ -58,7 +58,7 @@ def first_order_distances(
     n_samples: int = 400,
     rng: int | np.random.Generator | None = None,
 ) -> tuple[Array, Array]:
-    """Return distances of the expected states, ``(n,)``, and draws to first order, ``(n_draws, n)``.
+    """Return distances of the expected states, ``(n,)``, and first-order draws, ``(n_draws, n)``.
 
     What is left out, the squares of what a draw departs by, has heavy tails: summed over many
     genes it hides what sets candidates apart, and most of all of those not yet seen. So the
@@ -109,7 +109,7 @@ class RankedDistance(Shown):
         variance of the state. The perturbation that defines the target ranks first more often by
         ``centre``.
     nearest, nearer
-        Probability of being the nearest perturbation, and nearer than the control; 0 for the control.
+        Probability of being nearest, and of being nearer than the control; 0 for the control.
     draws
         The draws, shape ``(n_draws, n_perturbations + 1)``.
     """

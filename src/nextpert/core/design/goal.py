@@ -226,7 +226,7 @@ class Goal(Shown):
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
-        """Return the goal of one target mean, with its sampling variance, and equal weights of nodes.
+        """Return the goal of one target mean, its sampling variance, and equal weights.
 
         Examples
         --------
@@ -247,10 +247,10 @@ class Goal(Shown):
 
         .. math:: \frac{d_0}{d_{0j}} \sum_{i \notin O_j} w_i (\theta_i - m_i)^2,
 
-        so that distances relative to the control's are those on the same nodes. ``common`` nodes count
-        for no candidate, ``each`` not for one; ``control`` is what every node adds to the control's
-        expected distance, ``(n_nodes,)``. States that this goal is asked for are those of all
-        candidates, and of the control, last; see :meth:`rows`.
+        so that distances relative to the control's are those on the same nodes. ``common`` nodes
+        count for no candidate, ``each`` not for one; ``control`` is what every node adds to the
+        control's expected distance, ``(n_nodes,)``. States that this goal is asked for are those of
+        all candidates, and of the control, last; see :meth:`rows`.
         """
         found = copy(self)
         found.weights = np.where(np.isin(np.arange(self.n_nodes), list(common)), 0.0, self.weights)
@@ -319,8 +319,9 @@ class Goal(Shown):
     ) -> Array:
         """Return the distance of every state, ``(n,)``: squared units over the scale, or 0 to 2.
 
-        ``origin`` is the control state that signature and directions start from, in place of the goal's
-        own: that of the same draw, say. ``errors`` are of the target states (:meth:`draw_errors`).
+        ``origin`` is the control state that signature and directions start from, in place of the
+        goal's own: that of the same draw, say. ``errors`` are of the target states
+        (:meth:`draw_errors`).
         """
         start = self.origin if origin is None else np.asarray(origin, np.float64)
         every = np.asarray(states)

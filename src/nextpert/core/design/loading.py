@@ -53,8 +53,8 @@ def abundance_cv(n_cells: ArrayLike) -> float:
 def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
     """Return which share of perturbations has its least cells, of ``n_cells`` (equation 38).
 
-    ``share`` is what part of the assigned cells a perturbation is meant to have, ``(n,)``; ``least``
-    are the cells that it needs, and ``cv`` the coefficient of variation of its abundance
+    ``share`` is what part of the assigned cells a perturbation is meant to have, ``(n,)``;
+    ``least`` are the cells that it needs, and ``cv`` the coefficient of variation of its abundance
     (log-normal), each a number or of every perturbation.
     """
     sd = np.sqrt(np.log1p(np.square(np.asarray(cv, np.float64))))[..., None]
@@ -102,8 +102,8 @@ def lanes_for(
 ) -> Lanes:
     """Return the fewest lanes, and how they are loaded, for so many usable cells (equation 39).
 
-    Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share
-    ``1 - exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
+    Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share ``1 -
+    exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
     cells among droplets with one cell; or, ``of_barcodes``, among all droplets with cells, as a
     screen shows it, doublets included. ``most`` cells are captured in a lane at most.
 

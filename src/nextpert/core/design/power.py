@@ -169,7 +169,7 @@ def screen_noise(
     n_groups
         Number of groups.
     fixed_sd
-        Standard errors of the columns of batches (:func:`~nextpert.core.screen.guides.pool_guides`).
+        Standard errors of columns of batches (:func:`~nextpert.core.screen.guides.pool_guides`).
 
     Examples
     --------
