@@ -113,7 +113,7 @@ def advice_on(
     is_kept = choice.admitted.copy()
     is_kept[planned.candidates] = True  # also those included on request
     kept = np.flatnonzero(is_kept)
-    found, noise = choice.asked.distances.rows(kept), choice.asked.noise
+    distances, noise = choice.asked.distances.rows(kept), choice.asked.noise
     pool, target = pool.rows(kept), target.rows(kept)
     names, seen = pool.interventions.names, pool.measured
     rows = fit.rows_of(names)
@@ -127,27 +127,29 @@ def advice_on(
     plate, with_cells = np.searchsorted(kept, planned.candidates), np.flatnonzero(seen)
     plates = [plate]
     if len(with_cells) and not seen[plate].all():  # as large a plate of candidates with cells alone
-        order, _ = best_order(found.centre[with_cells], found.draws[:, with_cells], len(plate))
+        order, _ = best_order(
+            distances.centre[with_cells], distances.draws[:, with_cells], len(plate)
+        )
         plates.append(with_cells[order[: len(plate)]])
     variance = (1 / n_cells + noise.shared) * _variance(fit)
     drawn = [
         draw_plate(
             pool.rows(some).states(fit, target.targets), target.goal.rows([*some, -1]), some,
-            variance=variance, n_samples=len(found.draws), rng=0,
+            variance=variance, n_samples=len(distances.draws), rng=0,
         )
         for some in plates
     ]  # fmt: skip
     advised = stopping(
-        found, seen, drawn[0], drawn[-1] if len(with_cells) else None, tolerance=tolerance,
+        distances, seen, drawn[0], drawn[-1] if len(with_cells) else None, tolerance=tolerance,
         confidence=CONFIDENCE, distinct=(differs.any() or not seen.any()) and null.is_trusted,
     )  # fmt: skip
-    nothing = float(found.mean[-1])
+    nothing = float(distances.mean[-1])
     is_apart = np.isfinite(advised.relative_gain)
     first, named, cells = advised.chosen, np.zeros(0, np.int64), 0.0
     if advised.advice == CONFIRM and first < len(names):
-        near = found.draws - found.draws.min(axis=1, keepdims=True) <= tolerance * nothing
+        near = distances.draws - distances.draws.min(axis=1, keepdims=True) <= tolerance * nothing
         also = np.flatnonzero(seen & (near.mean(axis=0)[:-1] >= _AS_NEAR))
-        also = also[np.argsort(found.mean[also], kind="stable")]
+        also = also[np.argsort(distances.mean[also], kind="stable")]
         named = np.append(first, also[also != first])[:_NAMED]
         of_named = noise.rows(kept[named].tolist())
         cells = float(of_named.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
@@ -155,14 +157,14 @@ def advice_on(
             step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
             cells = float(step * np.ceil(cells / step))
     elif advised.advice == MEASURE:
-        likely = found.nearest[plates[-1]] >= _LIKELY  # a plan may be filled up with others
+        likely = distances.nearest[plates[-1]] >= _LIKELY  # a plan may be filled up with others
         named = plates[-1][likely] if likely.any() else plates[-1]
     of_more = advised.gain_of_more if len(with_cells) else 0.0
-    relative = found.median[first] / found.median[-1] if is_apart else np.nan
+    relative = distances.median[first] / distances.median[-1] if is_apart else np.nan
     stored = {
         "kind": advised.advice,
         "best_known": [*names, NO_PERTURBATION][first],
-        "probability_best_known": float(found.nearest[first]),
+        "probability_best_known": float(distances.nearest[first]),
         "good_enough": advised.good_enough,
         "gain": advised.gain,
         "relative_gain": advised.relative_gain,
@@ -208,23 +210,23 @@ def name_of(target: Any) -> str:
     return f"{state} ({'; '.join(how)})" if how else state
 
 
-def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
+def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     """Return an advice in one sentence, or in two; ``genes`` says which are left out."""
-    kind, best = str(said["kind"]), str(said["best_known"])
+    kind, best = str(advice["kind"]), str(advice["best_known"])
     if kind == AT_TARGET:
         return (
             f"Order nothing: {target} cannot be distinguished from the control{' ' * bool(genes)}"
             f"{genes}, so no perturbation can be said to be nearer. Choose a target farther from "
             f"the control, or measure more cells of both."
         )
-    if kind == NO_DIFFERENCE and not said["controls_trusted"]:
+    if kind == NO_DIFFERENCE and not advice["controls_trusted"]:
         return (
             "Order nothing: as the negative controls of tl.diagnose are not trusted, no "
             "perturbation can be said to differ from the others. Declare guides and batches that "
             "are not declared, and fit again; if all are, the controls need more guides."
         )
     if kind == NO_DIFFERENCE:
-        new = int(said["n_untested"])
+        new = int(advice["n_untested"])
         others = f"the {new} untested candidates" if new > 1 else "other perturbations"
         return (
             f"Order no perturbation by this ranking: none differs from the others. Measure more "
@@ -232,43 +234,46 @@ def in_words(said: Mapping[str, Any], target: str, genes: str = "") -> str:
         )
     best = "the control" if best == NO_PERTURBATION else best
     # Rounded down, so that no probability below 0.95 reads as 95%.
-    enough, n = percent(floor(100 * said["good_enough"]) / 100), len(said["candidates"])
+    enough, n = percent(floor(100 * advice["good_enough"]) / 100), len(advice["candidates"])
     chance = (
         f"ith probability {enough}, none of the {n} candidates is closer to {target} than {best} "
-        f"by more than {100 * said['tolerance']:g}% of the control's distance"
+        f"by more than {100 * advice['tolerance']:g}% of the control's distance"
     )
-    named = _adata.list_names(said["perturbations"], limit=8)
+    named = _adata.list_names(advice["perturbations"], limit=8)
     if kind == CONFIRM:
-        x, far = said["relative_distance"], said["relative_distance"] > _FAR
-        share = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
+        x, far = advice["relative_distance"], advice["relative_distance"] > _FAR
+        fraction = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
         if best == "the control":
             return f"Order nothing: w{chance}."
         if far:
             return (
-                f"Order nothing: no candidate comes close. W{chance}, and {best} has {share} of it."
+                f"Order nothing: no candidate comes close. W{chance}, and {best} has {fraction} of "
+                f"it."
             )
-        needed = said["cells_needed"]
+        needed = advice["cells_needed"]
         each = f" with at least {needed:,.0f} cells" if 0 < needed < np.inf else ""
-        each += " each" * (bool(each) and len(said["perturbations"]) > 1)
+        each += " each" * (bool(each) and len(advice["perturbations"]) > 1)
         return (
-            f"Order nothing new; confirm {named}{each}: w{chance}. {best} has {share} of the "
+            f"Order nothing new; confirm {named}{each}: w{chance}. {best} has {fraction} of the "
             f"control's distance."
         )
     gain, of_more = (
-        percent(said[name]).replace("<", "less than")
+        percent(advice[name]).replace("<", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
-    each, n_new = f"{said['n_cells']:,} cells each", int(said["n_new_guides"])
+    each, n_new = f"{advice['n_cells']:,} cells each", int(advice["n_new_guides"])
     of_new = f", with {n_new} new guide{'s' * (n_new > 1)} each" if n_new else ""
     closer = "is expected to bring the best perturbation closer by {} of the control's distance"
     if kind == MEASURE:
-        instead = f" (the best plan with untested candidates: {gain})" if said["n_untested"] else ""
+        instead = (
+            f" (the best plan with untested candidates: {gain})" if advice["n_untested"] else ""
+        )
         return (
             f"Measure more cells of {named} first ({each}{of_new}): that {closer.format(of_more)}"
             f"{instead}. W{chance}."
         )
-    instead = f" (more cells of measured ones: {of_more})" if said["n_untested"] else ""
+    instead = f" (more cells of measured ones: {of_more})" if advice["n_untested"] else ""
     return (
-        f"Order a plan of {said['n_perturbations']} perturbations ({each}): it "
+        f"Order a plan of {advice['n_perturbations']} perturbations ({each}): it "
         f"{closer.format(gain)}{instead}. W{chance}."
     )

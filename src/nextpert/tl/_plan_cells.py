@@ -266,9 +266,9 @@ class _Distances:
     @property
     def difference(self) -> Array:
         """Of the distance and that of the nearest; of the nearest itself, of the second's."""
-        found = self.distance - self.distance[0]
-        found[0] = found[1] if len(found) > 1 else np.nan
-        return found
+        difference = self.distance - self.distance[0]
+        difference[0] = difference[1] if len(difference) > 1 else np.nan
+        return difference
 
 
 def _read_distances(

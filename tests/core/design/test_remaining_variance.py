@@ -141,7 +141,7 @@ def test_of_many_independent_distances_few_cells_remove_little():
     left = RemainingVariance(np.random.default_rng(0).normal(size=(100, 3000)), np.ones(3000))
     for k in range(30):
         left.observe(k, 0.0)
-    after = left.weights @ (left._told + left._own)
+    after = left.weights @ (left._common + left._own)
     assert 1 - after / left.before == pytest.approx(0.01, abs=0.004)  # 0.23 without shrinkage
 
 

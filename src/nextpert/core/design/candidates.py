@@ -131,8 +131,10 @@ class Candidates(Shown):
     @cached_property
     def remaining(self) -> RemainingVariance:
         """The variance of the distances of candidates that may be nearer than the control."""
-        found = self.distances
-        return RemainingVariance(found.draws[:, :-1], found.nearer[:-1], found.centre[:-1])
+        distances = self.distances
+        return RemainingVariance(
+            distances.draws[:, :-1], distances.nearer[:-1], distances.centre[:-1]
+        )
 
     @cached_property
     def distances(self) -> RankedDistance:

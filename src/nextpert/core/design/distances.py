@@ -185,13 +185,15 @@ def ranked_distance(
     generator = as_rng(rng)
     expected, draw = states
     goal = as_goal(target, expected.shape[1])
-    drawn, found, slopes = draw(n_samples, generator), [], []
+    drawn, distances, slopes = draw(n_samples, generator), [], []
     own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
     for one in drawn:
-        found.append(distance_draws(goal, one, generator, own))
+        distances.append(distance_draws(goal, one, generator, own))
         if goal.is_states:
             slopes.append(slope_draws(goal, expected, one, more))
-    draws, control = (np.concatenate(each) - 2 * goal.floor for each in zip(*found, strict=True))
+    draws, control = (
+        np.concatenate(each) - 2 * goal.floor for each in zip(*distances, strict=True)
+    )
     centre = goal.distance(expected, expected[-1]) - goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), INTERVAL)
     if slopes:  # equation 30

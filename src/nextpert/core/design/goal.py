@@ -50,17 +50,17 @@ def numbers(
     """
     if value is None:
         return np.full((0, n) if many else n, default)
-    found = as_numbers(value, name)
-    if found.ndim != 1 + many or found.shape[-1] != n:
+    values = as_numbers(value, name)
+    if values.ndim != 1 + many or values.shape[-1] != n:
         rows = "one row per state, " * many
-        message = f"{name} has shape {found.shape}: give {rows}one value for each of {n}."
+        message = f"{name} has shape {values.shape}: give {rows}one value for each of {n}."
         raise ValueError(message)
     if np.isfinite(default):
-        require_finite(found, name)
-    elif np.isnan(found).any() or (found == -default).any():
+        require_finite(values, name)
+    elif np.isnan(values).any() or (values == -default).any():
         message = f"{name} holds NaN or a bound that no state keeps: use {default} for none."
         raise ValueError(message)
-    return found
+    return values
 
 
 class Quadratic(NamedTuple):
@@ -84,9 +84,9 @@ class OwnNodes:
     @cached_property
     def counted(self) -> Array:
         """The factor where a node counts for a state, else 0, shape ``(n, n_nodes)``."""
-        found = np.repeat(self.factor[:, None], self.left_out.shape[1], axis=1)
-        found[self.row, self.left_out.indices] = 0.0
-        return found
+        counted = np.repeat(self.factor[:, None], self.left_out.shape[1], axis=1)
+        counted[self.row, self.left_out.indices] = 0.0
+        return counted
 
     @cached_property
     def row(self) -> NDArray[np.int64]:
@@ -220,9 +220,9 @@ class Goal(Shown):
         # Whether it is only the squared distance to target states, weighted or not.
         beside = signed or bounded or len(self.away_from) > 0
         self.is_states = n > 0 and not self.direction_only and not beside
-        found = [sampling_root(variance, p) for variance in given]
-        self._roots = [root for root, _ in found]
-        self.variances = np.array([each for _, each in found]).reshape(-1, p)
+        roots = [sampling_root(variance, p) for variance in given]
+        self._roots = [root for root, _ in roots]
+        self.variances = np.array([each for _, each in roots]).reshape(-1, p)
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
@@ -234,8 +234,8 @@ class Goal(Shown):
         >>> Goal.point([1.0, 2.0]).distance([[1.0, 0.0]]).tolist()
         [4.0]
         """
-        wanted = np.atleast_1d(as_numbers(mean, "mean"))
-        return cls(np.zeros(len(wanted)), states=wanted[None], variances=[variance])
+        point = np.atleast_1d(as_numbers(mean, "mean"))
+        return cls(np.zeros(len(point)), states=point[None], variances=[variance])
 
     def leave_out(
         self, common: Sequence[int], each: Sequence[Sequence[int]], control: ArrayLike
@@ -252,20 +252,20 @@ class Goal(Shown):
         control's expected distance, ``(n_nodes,)``. States that this goal is asked for are those of
         all candidates, and of the control, last; see :meth:`rows`.
         """
-        found = copy(self)
-        found.weights = np.where(np.isin(np.arange(self.n_nodes), list(common)), 0.0, self.weights)
+        goal = copy(self)
+        goal.weights = np.where(np.isin(np.arange(self.n_nodes), list(common)), 0.0, self.weights)
         if any(each):
             row = np.repeat(np.arange(len(each)), [len(some) for some in each])
             node = np.array([i for some in each for i in some], np.int64)
             shape = len(each) + 1, self.n_nodes
             out = csr_array((np.ones(len(row)), (row, node)), shape)
-            counted = np.where(found.weights > 0, control, 0.0)
+            counted = np.where(goal.weights > 0, control, 0.0)
             left, factor = counted.sum() - out @ counted, np.ones(len(each) + 1)
             if not self.direction_only:  # which has no size
                 np.divide(counted.sum(), left, out=factor, where=left > 0)
-            found.own = OwnNodes(out, factor)
-        found.__dict__.pop("floor", None)
-        return found
+            goal.own = OwnNodes(out, factor)
+        goal.__dict__.pop("floor", None)
+        return goal
 
     def rows(self, which: Any) -> Goal:
         """Return the goal for some of its candidates; the same where none has own nodes."""
@@ -274,10 +274,10 @@ class Goal(Shown):
             isinstance(which, slice) and which.indices(len(own.factor)) == (0, len(own.factor), 1)
         ):
             return self
-        found = copy(self)
-        found.own = OwnNodes(own.left_out[which], own.factor[which])
-        found.__dict__.pop("floor", None)
-        return found
+        goal = copy(self)
+        goal.own = OwnNodes(own.left_out[which], own.factor[which])
+        goal.__dict__.pop("floor", None)
+        return goal
 
     @cached_property
     def floor(self) -> Any:
@@ -286,18 +286,18 @@ class Goal(Shown):
 
     def weigh(self, x: ArrayLike) -> Array:
         """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
-        found = np.asarray(self.weights * np.asarray(x))
-        return found if self.own is None else found * self.own.counted
+        weighed = np.asarray(self.weights * np.asarray(x))
+        return weighed if self.own is None else weighed * self.own.counted
 
     def dot(self, states: Array, x: Array) -> Array:
         """Return the weighted product of states with others ``(..., n_nodes)`` for all of them."""
-        found = np.asarray(states @ (self.weights * x).T)
+        product = np.asarray(states @ (self.weights * x).T)
         if self.own is None:
-            return found
+            return product
         out, row = self.own.left_out, self.own.row
         held = np.broadcast_to(states, out.shape)[row, out.indices]
         own = csr_array((held, out.indices, out.indptr), out.shape) @ (self.weights * x).T
-        return ((found - own).T * self.own.factor).T
+        return ((product - own).T * self.own.factor).T
 
     def _facts(self) -> dict[str, int | None]:
         parts = {
@@ -331,12 +331,12 @@ class Goal(Shown):
                 [self.rows(rows).distance(every[rows], start, errors) for rows in blocks]
             )
         given = as_numbers(states, "states", copy=False)
-        wanted = self.states if errors is None else self.states + errors
+        targets = self.states if errors is None else self.states + errors
         if self.direction_only:
-            return self._turned(given - start, wanted - start)
+            return self._turned(given - start, targets - start)
         total = np.zeros(len(given))
-        for share, state in zip(self.shares, wanted, strict=True):
-            total += share * self._square(given - state)
+        for weight, state in zip(self.shares, targets, strict=True):
+            total += weight * self._square(given - state)
         if self.signature is not None:
             total += self._lacking(given - start) ** 2
         hinge = np.zeros(len(given))
@@ -372,8 +372,8 @@ class Goal(Shown):
         every = np.asarray(states)
         total = np.zeros(len(every))
         if np.any(self.floor):
-            for share, state, root in zip(self.shares, self.states, self._roots, strict=True):
-                total += share**2 * ((self.weigh(every - state) @ root) ** 2).sum(axis=1)
+            for weight, state, root in zip(self.shares, self.states, self._roots, strict=True):
+                total += weight**2 * ((self.weigh(every - state) @ root) ** 2).sum(axis=1)
         return 2.0 * np.sqrt(total)
 
     def quadratic(self, at: ArrayLike) -> Quadratic:
@@ -417,17 +417,17 @@ class Goal(Shown):
         size = self._length(v)
         return np.maximum(size - change @ (self.weights * v) / size, 0.0)
 
-    def _directions(self, wanted: Array) -> tuple[Array, Array]:
+    def _directions(self, targets: Array) -> tuple[Array, Array]:
         return (
-            (wanted, self.shares) if self.signature is None else (self.signature[None], np.ones(1))
+            (targets, self.shares) if self.signature is None else (self.signature[None], np.ones(1))
         )
 
-    def _turned(self, change: Array, wanted: Array) -> Array:
+    def _turned(self, change: Array, targets: Array) -> Array:
         size, total = self._length(change), np.ones(len(change))
-        for v, share in zip(*self._directions(wanted), strict=True):
+        for v, weight in zip(*self._directions(targets), strict=True):
             both = size * self._length(v)
             along = self.dot(change, v)
-            total -= share * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
+            total -= weight * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
         return np.maximum(total, 0.0)
 
     def _along(self, here: Array) -> Array:

@@ -150,8 +150,8 @@ def states_by_effects(
     rows = tuple(np.where(index < n, index, -1).tolist())
 
     moved, slopes = None, np.zeros(0)
-    told_enough = numbers is not None and np.isfinite(numbers).sum() >= _FEWEST_TOLD
-    if numbers is not None and told_enough and len(control) > 1:
+    are_enough = numbers is not None and np.isfinite(numbers).sum() >= _FEWEST_TOLD
+    if numbers is not None and are_enough and len(control) > 1:
         moved = given_numbers(numbers, control, effects.unit)
         slopes = _slopes_on_control(effects, control, np.append(which, which[:1]))
         slopes[n] = 1.0
@@ -162,16 +162,16 @@ def states_by_effects(
             # One row more, for the controls; of many effects there is no room for a copy.
             states, spread = effects.given(k, np.append(which, which[:1]))
             states += control[k]
-            told: dict[str, Any] = {}
+            of_targets: dict[str, Any] = {}
             if points is not None and joined.any():
-                told = {
+                of_targets = {
                     "target_rows": rows, "target_spread": np.where(joined, spread[index], 0.0),
                     "target_error": np.where(joined, states[index] - points, 0.0),
                 }  # fmt: skip
             states[n], spread[n] = control[k], 0.0
             if moved is not None:
                 states += slopes * moved[k]
-            yield Draw(states[: n + 1], spread[: n + 1], count, **told)
+            yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
             del states, spread  # before the next are made
 
     start = control.mean(axis=0)
@@ -209,25 +209,25 @@ def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
     ``numbers`` is NaN of genes that are not named, ``(n_genes,)``; ``control`` are draws,
     ``(n_draws, n_genes)``; ``unit`` standard deviations within cells, ``(n_genes,)``.
     """
-    moved, told = np.zeros_like(control), np.flatnonzero(np.isfinite(numbers))
-    variance, square = control[:, told].var(axis=0, ddof=1), unit[told] ** 2
-    told, variance, square = (x[variance > 0] for x in (told, variance, square))
-    if not len(told):
+    moved, known = np.zeros_like(control), np.flatnonzero(np.isfinite(numbers))
+    variance, square = control[:, known].var(axis=0, ddof=1), unit[known] ** 2
+    known, variance, square = (x[variance > 0] for x in (known, variance, square))
+    if not len(known):
         return moved
     each = square[:, None] * 2.0**_APART
     total = variance[:, None] + each
-    away = numbers[told] - control[:, told].mean(axis=0)
-    logs = -0.5 * (np.log(total) + away[:, None] ** 2 / total)
+    departure = numbers[known] - control[:, known].mean(axis=0)
+    logs = -0.5 * (np.log(total) + departure[:, None] ** 2 / total)
     chance = np.exp(logs - logs.max(axis=1, keepdims=True))
     size = len(_APART)
     chance *= best_weights(chance, np.full(size, 1.0 / size), np.full(size, 1.0 / size))
     below = np.cumsum(chance, axis=1) / chance.sum(axis=1, keepdims=True)
     rng = np.random.default_rng(0)
     for k in range(len(control)):
-        which = (rng.random((len(told), 1)) > below[:, :-1]).sum(axis=1)
-        apart = each[np.arange(len(told)), which]
-        rest = numbers[told] - control[k, told] - np.sqrt(apart) * rng.standard_normal(len(told))
-        moved[k, told] = variance * rest / (variance + apart)
+        which = (rng.random((len(known), 1)) > below[:, :-1]).sum(axis=1)
+        apart = each[np.arange(len(known)), which]
+        rest = numbers[known] - control[k, known] - np.sqrt(apart) * rng.standard_normal(len(known))
+        moved[k, known] = variance * rest / (variance + apart)
     return moved
 
 
@@ -236,12 +236,12 @@ def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Arra
 
     The covariance of states and these means over draws, relative to the variance of the means.
     """
-    away = control - control.mean(axis=0)
-    square = np.maximum((away**2).sum(axis=0), _TINY)
+    departure = control - control.mean(axis=0)
+    square = np.maximum((departure**2).sum(axis=0), _TINY)
     slopes = np.empty((len(which), control.shape[1]), table_type(len(which) * control.shape[1]))
     for rows, some in effects.blocks(which):
         centre = effects.centres(some)
-        slopes[rows] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, away) / square
+        slopes[rows] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, departure) / square
     return slopes
 
 
@@ -287,64 +287,69 @@ def distance_draws(
     off: Array = np.zeros((1, *goal.states.shape)) if errors is None else errors
     if np.any(goal.floor):
         off = np.array([goal.draw_errors(own) for _ in range(drawn.count)]) + off
-    wanted = goal.states + off
-    middle, reference = goal.shares @ wanted, goal.shares @ goal.states
-    scattered = (wanted - middle[:, None]) ** 2  # of the states about their mean
+    target = goal.states + off
+    middle, reference = goal.shares @ target, goal.shares @ goal.states
+    scattered = (target - middle[:, None]) ** 2  # of the states about their mean
     spread, off_middle, blocks = drawn.spread, middle - reference, []
     for k in range(0, len(spread), _ROWS):
         rows = slice(k, min(k + _ROWS, len(spread)))
         weights = goal.rows(rows).weigh(np.ones(goal.n_nodes))
         apart = goal.shares @ (scattered @ weights.T).swapaxes(0, 1).reshape(len(goal.states), -1)
-        away, states = apart.reshape(len(off), -1), drawn.states[rows] - reference
+        scatter, states = apart.reshape(len(off), -1), drawn.states[rows] - reference
         blocks.append(
-            away + _square_draws(states, spread[rows], off_middle, weights, drawn.count, rng)
+            scatter + _square_draws(states, spread[rows], off_middle, weights, drawn.count, rng)
         )
-    found = np.concatenate(blocks, axis=1)
+    distances = np.concatenate(blocks, axis=1)
     for row, states in drawn.joined(errors).items():
         of_row = goal.rows([row])
-        found[:, row] = [
+        distances[:, row] = [
             of_row.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
         ]
-    control = found[:, -1:]
+    control = distances[:, -1:]
     if goal.own is not None:  # less what it has in the nodes left out
         at, node = goal.own.row, goal.own.left_out.indices
-        square = goal.shares @ (drawn.states[-1, node] - wanted[:, :, node]) ** 2
+        square = goal.shares @ (drawn.states[-1, node] - target[:, :, node]) ** 2
         part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
         control = (control - (part @ square.T).T) * goal.own.factor
-    return found, control
+    return distances, control
 
 
 def _square_draws(
-    away: Array, spread: Array, off: Array, weights: Array, count: int, rng: np.random.Generator
+    departure: Array,
+    spread: Array,
+    off: Array,
+    weights: Array,
+    count: int,
+    rng: np.random.Generator,
 ) -> Array:
-    """Return draws of ``sum(weights (away + spread z - off)^2)``, shape ``(count, n)``.
+    """Return draws of ``sum(weights (departure + spread z - off)^2)``, shape ``(count, n)``.
 
-    ``away`` and ``spread`` have the shape ``(n, n_nodes)``, ``off`` ``(count, n_nodes)`` or
+    ``departure`` and ``spread`` have the shape ``(n, n_nodes)``, ``off`` ``(count, n_nodes)`` or
     ``(1, n_nodes)``. With ``v = w s^2`` and ``a`` what a state departs by from the point, mean,
     variance and third central moment of the sum are ``sum(w a^2 + v)``, ``sum(2 v^2 + 4 v w a^2)``
     and ``sum(8 v^3 + 24 v^2 w a^2)``.
     """
-    v, power = weights * spread**2, weights * np.ones_like(away)  # weights of each, or of all
-    few = min(_DRAWN, away.shape[1])
-    share = v * (v + 2.0 * weights * away**2)
-    top = np.argpartition(share, -few, axis=1)[:, -few:]
-    at = np.arange(len(away))[:, None], top
-    drawn = away[at] + spread[at] * rng.standard_normal((count, *top.shape)) - off[:, top]
-    found = np.asarray((power[at] * drawn**2).sum(axis=2))
+    v, power = weights * spread**2, weights * np.ones_like(departure)  # weights of each, or of all
+    few = min(_DRAWN, departure.shape[1])
+    variances = v * (v + 2.0 * weights * departure**2)
+    top = np.argpartition(variances, -few, axis=1)[:, -few:]
+    at = np.arange(len(departure))[:, None], top
+    drawn = departure[at] + spread[at] * rng.standard_normal((count, *top.shape)) - off[:, top]
+    total = np.asarray((power[at] * drawn**2).sum(axis=2))
     v[at] = power[at] = 0.0
     moments, square, own = [], off**2, np.ones_like(v)
     for order, factor in enumerate((1.0, 2.0, 8.0)):
         # sum of power (away - off)^2, with power = w v^order, and of v^(order + 1).
-        weighted, own = power * away, own * v
-        sums = (weighted * away).sum(axis=1) - 2.0 * off @ weighted.T + square @ power.T
+        weighted, own = power * departure, own * v
+        sums = (weighted * departure).sum(axis=1) - 2.0 * off @ weighted.T + square @ power.T
         moments.append(factor * (own.sum(axis=1) + (order + 1) * sums))
         power = power * v
     mean, variance, third = np.maximum(moments, 0.0)
     # Of a sum of variance v and third central moment t the shape is 4 v^3 / t^2.
     ratio = np.divide(variance, third, out=np.ones_like(third), where=third > 0)
     shape = np.clip(4.0 * variance * ratio**2, _TINY, _NORMAL)
-    gamma = rng.standard_gamma(np.broadcast_to(shape, found.shape))
-    return found + mean + np.sqrt(variance) * (gamma - shape) / np.sqrt(shape)
+    gamma = rng.standard_gamma(np.broadcast_to(shape, total.shape))
+    return total + mean + np.sqrt(variance) * (gamma - shape) / np.sqrt(shape)
 
 
 @one_thread()
@@ -381,19 +386,19 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
         root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
     if drawn.target_error is not None:
         each = zip(goal.shares, goal.states, drawn.target_error, strict=True)
-        for share, state, off in each:
-            common -= 2.0 * share * (goal.dot(mean, off) - goal.dot(state, off))
-    found = common + root * rng.standard_normal((drawn.count, len(root)))
+        for weight, state, off in each:
+            common -= 2.0 * weight * (goal.dot(mean, off) - goal.dot(state, off))
+    slopes = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
         for row, states in drawn.joined(errors).items():
             towards = goal.rows([row]).weigh(mean[row] - point).reshape(-1)
-            found[:, row] = common[row] + 2.0 * ((states - drawn.states[row]) @ towards)
+            slopes[:, row] = common[row] + 2.0 * ((states - drawn.states[row]) @ towards)
         for s, state in enumerate(goal.states):
             towards = goal.dot(state, more[:, s]).T
             towards = towards if goal.own else towards[:, None]
-            found -= 2.0 * (goal.dot(mean, more[:, s]).T - towards)
-    return found
+            slopes -= 2.0 * (goal.dot(mean, more[:, s]).T - towards)
+    return slopes
 
 
 _STEP = 1e-3  # of a draw's departure; central differences are exact for squared distances

@@ -184,9 +184,9 @@ def screen_noise(
     """
     group, batch = np.asarray(groups, np.int64), np.asarray(replicates, np.int64)
     of_guide = np.column_stack([group, np.asarray(guides, np.int64)])
-    found, place = np.unique(of_guide, axis=0, return_inverse=True)
-    place, own = place.ravel(), found[:, 0]
-    augmented, genes = screen.pool(place, len(found)), np.arange(screen.n_nodes)
+    pairs_of, place = np.unique(of_guide, axis=0, return_inverse=True)
+    place, own = place.ravel(), pairs_of[:, 0]
+    augmented, genes = screen.pool(place, len(pairs_of)), np.arange(screen.n_nodes)
     genes = genes[: len(genes) - len(np.asarray(fixed_sd))]
     screen, each = screen.subset(genes), augmented.subset(genes)
     of_control = spread_within(each, np.where(own == 0, 0, -1))
@@ -381,12 +381,12 @@ def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
     """Return the probability that a noncentral t variable lies above ``reach``."""
     # The usual normal approximation, within 1e-4 where it is used.
     lower = reach * (1 - 1 / (4 * freedom)) - size
-    found = np.asarray(norm.sf(lower / np.sqrt(1 + reach**2 / (2 * freedom))))
+    probability = np.asarray(norm.sf(lower / np.sqrt(1 + reach**2 / (2 * freedom))))
     few = (freedom < _FEW) & (np.abs(size) < _CERTAIN)
     if few.any():
         exact = nct.sf(reach[few], freedom[few], size[few])
-        found[few] = np.where(np.isfinite(exact), exact, found[few])
-    return found
+        probability[few] = np.where(np.isfinite(exact), exact, probability[few])
+    return probability
 
 
 def quadratic_form(d: Array, matrix: Array, error: Array | float) -> float:

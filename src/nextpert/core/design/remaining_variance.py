@@ -46,8 +46,8 @@ class NoiseTerms(NamedTuple):
     def cells_for(self, variance: float) -> Array:
         """Return the least cells for a variance so low, infinite where guides alone exceed it."""
         root = self.linear + np.sqrt(self.linear**2 + 4 * self.square * variance)
-        spare = 2 * variance / np.maximum(root, 1e-300) - self.shared
-        return np.where(spare > 0, np.ceil(1 / np.where(spare > 0, spare, 1.0)), np.inf)
+        room = 2 * variance / np.maximum(root, 1e-300) - self.shared
+        return np.where(room > 0, np.ceil(1 / np.where(room > 0, room, 1.0)), np.inf)
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class CellNoise:
         return NoiseTerms(4.0 * linear, square, self.shared)
 
     def _drawn(self, goal: Goal, states: Array, rng: np.random.Generator) -> NoiseTerms:
-        level, found = goal.distance(states), []
+        level, terms = goal.distance(states), []
         for _ in range(_DRAWN):
             step = np.sqrt(self.own) * rng.standard_normal(len(self.own))
             step = _SHIFT * (step + self.loadings @ rng.standard_normal(self.loadings.shape[1]))
             up, down = goal.distance(states + step), goal.distance(states - step)
-            found.append(((up - down) / (2 * _SHIFT), (up + down - 2 * level) / (2 * _SHIFT**2)))
-        linear, square = np.array(found).var(axis=0, ddof=1)
+            terms.append(((up - down) / (2 * _SHIFT), (up + down - 2 * level) / (2 * _SHIFT**2)))
+        linear, square = np.array(terms).var(axis=0, ddof=1)
         return NoiseTerms(linear, square, self.shared)
 
 
@@ -143,14 +143,14 @@ class RemainingVariance:
         alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
         self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
         self._own = (1.0 - alike) * variance + excess  # what it shares with no other candidate
-        self._told = alike * variance
+        self._common = alike * variance
         self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
         self.before = float(self.weights @ whole)
 
     def gains(self, noise: Array) -> Array:
         """Return what cells of each, which measure with variances ``noise``, would remove."""
-        whole, told = self._told + self._own, self._told
-        fall = self._gain + self.weights * (whole**2 - told**2)
+        whole, common = self._common + self._own, self._common
+        fall = self._gain + self.weights * (whole**2 - common**2)
         total = whole + noise
         return np.divide(fall, total, out=np.zeros_like(fall), where=total > 0)
 
@@ -158,13 +158,13 @@ class RemainingVariance:
     def observe(self, k: int, noise: float) -> None:
         """Take in cells of a candidate, which measure its distance with a variance of ``noise``."""
         u, own = self._root[:, k].copy(), self._own[k]
-        total = self._told[k] + own + noise
+        total = self._common[k] + own + noise
         if total <= 0:
             return
         p = self._within @ u
         g = self._within @ (self._gram @ p)
         a, b = p @ self._root, g @ self._root
-        self._told -= a**2 / total
+        self._common -= a**2 / total
         self._gain += a**2 * (g @ u) / total**2 - 2.0 * a * b / total
         self._within -= np.outer(p, p) / total
         # What is left of its own part: so much less of the common part shows in its distance.
@@ -174,7 +174,7 @@ class RemainingVariance:
         self._gram -= lost * np.outer(u, u)
         self._root[:, k] *= rest
         self._own[k] *= rest
-        self._told[k] *= rest**2
+        self._common[k] *= rest**2
         self._gain[k] *= rest**2
 
     def most_informative(
@@ -191,16 +191,16 @@ class RemainingVariance:
         At most ``size`` candidates, of those ``allowed``. Cells of each measure with variances
         ``noise``; ``seen`` are candidates in progress, each with the variance of its cells.
         """
-        left, found, may = deepcopy(self), list(chosen), allowed.copy()
-        may[found] = False
-        for k, variance in (*seen, *((k, float(noise[k])) for k in found)):
+        left, plate, may = deepcopy(self), list(chosen), allowed.copy()
+        may[plate] = False
+        for k, variance in (*seen, *((k, float(noise[k])) for k in plate)):
             left.observe(k, variance)
-        while len(found) < size and may.any():
+        while len(plate) < size and may.any():
             best = int(np.where(may, left.gains(noise), -np.inf).argmax())
-            found.append(best)
+            plate.append(best)
             may[best] = False
             left.observe(best, float(noise[best]))
-        return found
+        return plate
 
     @one_thread()
     def among(self, some: Sequence[int]) -> tuple[Array, Array]:
@@ -217,12 +217,12 @@ def removed(covariance: Array, gain: Array, noise: Array, n: int) -> Array:
 
     Together it is ``tr((C + s)^-1 B)``. Those after the first ``n`` are counted with each.
     """
-    found = []
+    traces = []
     for k in range(1, n + 1):
         some = np.ix_(*[[*range(k), *range(n, len(noise))]] * 2)
         total = covariance[some] + np.diag(noise[some[1][0]])
-        found.append(np.trace(np.linalg.lstsq(total, gain[some], rcond=None)[0]))
-    return np.array(found)
+        traces.append(np.trace(np.linalg.lstsq(total, gain[some], rcond=None)[0]))
+    return np.array(traces)
 
 
 @one_thread()

@@ -78,11 +78,11 @@ def draw_plate(
     drawn = np.array(rows)
     mean, spread = drawn.mean(axis=0), drawn.var(axis=0)
     error = np.broadcast_to(np.asarray(variance, np.float64), p)
-    share = spread / np.maximum(spread + error, _LEAST_VARIANCE)
+    fraction = spread / np.maximum(spread + error, _LEAST_VARIANCE)
     drawn += np.sqrt(error) * generator.standard_normal(drawn.shape)
-    after = mean + share * (drawn - mean)
-    told = [goal.distance(state, mean[-1]) for state in after]
-    return NextPlate(index, np.array(distances)[:, :-1], np.array(told)[:, :-1])
+    after = mean + fraction * (drawn - mean)
+    expected_after = [goal.distance(state, mean[-1]) for state in after]
+    return NextPlate(index, np.array(distances)[:, :-1], np.array(expected_after)[:, :-1])
 
 
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
@@ -114,9 +114,9 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
             mean = ordered[rows[half::2]].mean(axis=0, keepdims=True)
             np.put_along_axis(after, order[rows], mean, axis=0)
     gains = []
-    for told, true in (halves, halves[::-1]):
-        best = told.argmin(axis=1)[:, None]
-        chosen, value = (np.take_along_axis(x, best, axis=1) for x in (told, true))
+    for prediction, true in (halves, halves[::-1]):
+        best = prediction.argmin(axis=1)[:, None]
+        chosen, value = (np.take_along_axis(x, best, axis=1) for x in (prediction, true))
         gains.append(now - np.where(chosen < elsewhere, value, elsewhere).mean())
     return max(float(np.mean(gains)), 0.0)
 
@@ -167,7 +167,7 @@ class Stopping:
 
 
 def stopping(
-    found: RankedDistance,
+    ranked: RankedDistance,
     measured: ArrayLike,
     plate: NextPlate,
     more: NextPlate | None = None,
@@ -209,21 +209,21 @@ def stopping(
     >>> [stopping(found, [True, seen], plate).advice for seen in (False, True)]
     ['order this plan', 'confirm what you have']
     """
-    seen, nothing = np.asarray(measured, np.bool_), float(found.mean[-1])
+    seen, nothing = np.asarray(measured, np.bool_), float(ranked.mean[-1])
     known = np.append(seen, True)  # the control is
-    chosen = int(np.where(known, found.mean, np.inf).argmin())
+    chosen = int(np.where(known, ranked.mean, np.inf).argmin())
     # The control can be distinguished from the target if the interval of its draws is above 0, once
     # what the error of its state adds is taken out: twice, as draws scatter about an estimate that
     # is itself off.
-    low = float(np.quantile(found.draws[:, -1], (1 - _INTERVAL) / 2))
-    error = max(float(nothing - found.centre[-1]), 0.0)
+    low = float(np.quantile(ranked.draws[:, -1], (1 - _INTERVAL) / 2))
+    error = max(float(nothing - ranked.centre[-1]), 0.0)
     is_apart = low - 2 * error > 0 and nothing > 0
     enough = tolerance * max(nothing, 0.0)
-    within = found.draws[:, chosen] - found.draws.min(axis=1) <= enough
-    tried = found.mean[:-1][seen]
+    within = ranked.draws[:, chosen] - ranked.draws.min(axis=1) <= enough
+    tried = ranked.mean[:-1][seen]
     # Above 0 where the best known is the control.
-    farther = float(tried.min() - found.mean[chosen]) if len(tried) else 0.0
-    room = max(float(2 * found.centre[chosen] - found.mean[chosen]), 0.0)
+    farther = float(tried.min() - ranked.mean[chosen]) if len(tried) else 0.0
+    room = max(float(2 * ranked.centre[chosen] - ranked.mean[chosen]), 0.0)
     n_new = int((~seen).sum())
     record = float(record_chance(tried, n_new, farther + enough, farther + room))
     good = float(within.mean()) * (1 - record)
@@ -232,7 +232,7 @@ def stopping(
         if each is not None:
             elsewhere = known.copy()
             elsewhere[each.candidates] = False
-            nearest = float(found.mean[elsewhere].min())
+            nearest = float(ranked.mean[elsewhere].min())
             gradients[i] = knowledge_gradient(each, seen[each.candidates], nearest)
     of_records = record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room)
     gain, of_more = max(gradients[0], of_records), gradients[1]
@@ -244,8 +244,8 @@ def stopping(
         advice = CONFIRM
     else:
         advice = MEASURE if of_more >= gain else ORDER
-    share = gain / nothing if is_apart else np.nan
-    return Stopping(chosen, gain, share, good if is_apart else np.nan, of_more, advice)
+    fraction = gain / nothing if is_apart else np.nan
+    return Stopping(chosen, gain, fraction, good if is_apart else np.nan, of_more, advice)
 
 
 def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.bool_]:
@@ -301,7 +301,7 @@ def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike
     spacings = max(float((known[few] - known[:few]).sum()), _TINY)
     rate = gamma.ppf((np.arange(_NODES) + 0.5) / _NODES, few)[:, None] / spacings
     end = np.exp(-rate * np.maximum(most, excess).ravel())
-    share = np.exp(-rate * excess) - end
-    ratio = n_more / len(known) * share / np.maximum(1 - end, _TINY)
+    fraction = np.exp(-rate * excess) - end
+    ratio = n_more / len(known) * fraction / np.maximum(1 - end, _TINY)
     chance = (ratio / (1 + ratio)).mean(axis=0).reshape(most.shape)
     return np.where(possible, chance, 0.0)

@@ -137,8 +137,10 @@ def design_interventions(
     """
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)
-    wanted = read_target(adata, target, fit)
-    pool, wanted = without_own_genes(read_candidates(candidates, shift, fit, wanted), wanted, fit)
+    requested = read_target(adata, target, fit)
+    pool, requested = without_own_genes(
+        read_candidates(candidates, shift, fit, requested), requested, fit
+    )
     this_round = 1
     if trace is not None and len(trace):  # again that of the last one if it used the same cells
         same = str(_adata.eager(adata.uns[key_added]).get("cells", "")) == fit.fingerprint
@@ -146,24 +148,24 @@ def design_interventions(
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
     asked = as_asked(
-        fit, pool, wanted.goal, wanted.targets, n_cells=n_cells, noise_aware=noise_aware,
+        fit, pool, requested.goal, requested.targets, n_cells=n_cells, noise_aware=noise_aware,
         n_samples=n_samples, rng=np.random.default_rng(seeds),
     )  # fmt: skip
-    admission = admit(asked, pool, fit, wanted)
+    admission = admit(asked, pool, fit, requested)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         acquisition = "civ" if fit.is_exact else "probability"
     values, reduction = core.find_acquisition(acquisition).of_candidates(asked)
     # What their cells are expected to resolve, where the acquisition knows.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
     distance = asked.distances
-    ranking, order = ranking_table(pool, values, removed, distance, admission, wanted, fit)
+    ranking, order = ranking_table(pool, values, removed, distance, admission, requested, fit)
     best = ranking.iloc[0]
     row = {
         "round": this_round,
         "chosen": str(best["perturbation"]),
         "acquisition": acquisition,
         "value": float(best["acquisition"]),
-        "target": wanted.name,
+        "target": requested.name,
         "predicted_distance": float(best["predicted_distance"]),
         "predicted_low": float(best["predicted_low"]),
         "predicted_high": float(best["predicted_high"]),
@@ -176,24 +178,24 @@ def design_interventions(
         "ranking": ranking,
         "not_ranked": pd.DataFrame(
             {
-                "perturbation": _adata.strings(wanted.not_ranked),
-                "why": _adata.strings(wanted.not_ranked.values()),
+                "perturbation": _adata.strings(requested.not_ranked),
+                "why": _adata.strings(requested.not_ranked.values()),
             }
         ),
         "trace": _extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.interventions.shifts[order]),
-        "advice": advise(adata, fit, pool, wanted),
-        "floor": float(np.atleast_1d(wanted.cells.floor)[-1]),
-        "target_mean": wanted.mean,
+        "advice": advise(adata, fit, pool, requested),
+        "floor": float(np.atleast_1d(requested.cells.floor)[-1]),
+        "target_mean": requested.mean,
         "genes": _adata.strings(fit.genes),
         **fit.origin,
         "params": {
             "acquisition": acquisition,
             "n_graphs": fit.n_graphs,
-            "target": wanted.name,
-            "distance": wanted.distance,
-            "genes_left_out": wanted.genes_in_words,
+            "target": requested.name,
+            "distance": requested.distance,
+            "genes_left_out": requested.genes_in_words,
             "candidates": _word(candidates, "fitted"),
             "shift": _word(shift, "fitted"),
             "n_cells": n_cells,
@@ -212,7 +214,8 @@ def design_interventions(
         "Round %d: of %d candidates towards %s, %s is the first by %s%s. It is "
         "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "
         "the control's %.3g.",
-        this_round, int(admission.admitted.sum()), wanted.name, best["perturbation"], acquisition,
+        this_round, int(admission.admitted.sum()), requested.name, best["perturbation"],
+        acquisition,
         f" (shift of {best['target_genes']}: {best['shift']})" * bool(best["target_genes"]),
         percent(best["probability_best"]),
         best["predicted_distance"], best["predicted_low"], best["predicted_high"],

@@ -174,7 +174,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         If ``target`` is none of its forms.
     """
     given = as_target(target, fit.genes)
-    states, away, control = _read_states(adata, given, fit)
+    states, avoided, control = _read_states(adata, given, fit)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
@@ -196,8 +196,8 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         signature=signature,
         low=low,
         high=high,
-        away_from=[state.mean for state in away] or None,
-        margins=None if given.margin is None else [given.margin] * len(away),
+        away_from=[state.mean for state in avoided] or None,
+        margins=None if given.margin is None else [given.margin] * len(avoided),
         weights=weights,
         scale=scale,
         penalty=given.penalty,
@@ -205,7 +205,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     )
     means, variances = [each.mean for each in states], [each.variance for each in states]
     of_cells = make(states=means or None, variances=variances)
-    name = target_in_words(given, [each.name for each in states], [each.name for each in away])
+    name = target_in_words(given, [each.name for each in states], [each.name for each in avoided])
     # Control cells are not to reach it already.
     message, origin = "", of_cells.origin
     same = [np.array_equal(state, origin) for state in of_cells.states]
@@ -215,15 +215,15 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         message = f"The target {name!r} is reached by the control cells already: nothing to do."
     elif len(of_cells.margins) and not of_cells.margins.all():
         message = (
-            f"away_from {away[int(of_cells.margins.argmin())].name!r} asks for no distance, as "
+            f"away_from {avoided[int(of_cells.margins.argmin())].name!r} asks for no distance, as "
             f"control cells have none of it: give a margin above 0."
         )
     if message:
         raise ValueError(message)
     targets = NOT_JOINED
     if fit.hierarchical is not None:  # what of the target has a part in its draws
-        found = fit.rows_of(state.label or "" for state in states)
-        rows = (int(row) if row >= 0 and fit.seen[row] else -1 for row in found)
+        rows_found = fit.rows_of(state.label or "" for state in states)
+        rows = (int(row) if row >= 0 and fit.seen[row] else -1 for row in rows_found)
         by_numbers = len(states) == 1 and not states[0].n_cells
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
         targets = Joined(tuple(rows), numbers)
@@ -393,16 +393,16 @@ def _by_gene(
 
     With ``weights``, none may be of a gene that counts for nothing.
     """
-    found = np.full(len(genes), default)
+    values = np.full(len(genes), default)
     if given is not None:
         place = panel_index([str(gene) for gene, _ in given.items()], genes, f"{name} of target")
-        found[place] = [float(value) for _, value in given.items()]
+        values[place] = [float(value) for _, value in given.items()]
     counts = np.ones(len(genes)) if weights is None else weights
-    lost = [genes[int(i)] for i in np.flatnonzero((found != default) & (counts == 0))]
+    lost = [genes[int(i)] for i in np.flatnonzero((values != default) & (counts == 0))]
     if lost:
         message = (
             f"{name} names {list_names(lost)}, which count for nothing by weights: add them to "
             f"weights, or leave them out."
         )
         raise ValueError(message)
-    return found
+    return values

@@ -146,39 +146,40 @@ def plan_screen(
     """
     asked = _Constraints(**constraints or {})
     fit = _adata.posterior_from(adata, posterior_key)
-    wanted = read_target(adata, target, fit)
+    requested = read_target(adata, target, fit)
     wells = split_cells(n_cells, n_perturbations, asked.n_controls, asked.min_cells)
-    pool, wanted, limits = read_pool(
-        candidates, fit, wanted, include=asked.include, exclude=asked.exclude, pending=pending,
+    pool, requested, limits = read_pool(
+        candidates, fit, requested, include=asked.include, exclude=asked.exclude, pending=pending,
         pairs=asked.max_combination > 1, cells_each=wells.each,
     )  # fmt: skip
     existing, usual = guides_of(adata, fit)
     ranked = as_asked(
-        fit, pool, wanted.goal, wanted.targets, n_guides=usual, n_cells=wells.each,
+        fit, pool, requested.goal, requested.targets, n_guides=usual, n_cells=wells.each,
         n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
-    admission = admit(ranked, pool, fit, wanted)
+    admission = admit(ranked, pool, fit, requested)
     choice = Choice(ranked, limits, wells, admission.admitted)
-    found = choice.choose(strategy)
+    chosen = choice.choose(strategy)
     # Perturbations of the screen keep the guides that they have, others get as many as is usual.
     names = pool.interventions.names
-    own = [len((existing or {}).get(names[i], ())) or usual for i in found.candidates]
-    guides = np.minimum(np.minimum(own, usual), found.cells)
-    plate = plate_table(pool, choice, found, admission, guides, wanted, fit)
+    own = [len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
+    guides = np.minimum(np.minimum(own, usual), chosen.cells)
+    plate = plate_table(pool, choice, chosen, admission, guides, requested, fit)
     under_way = [names[i] for i in limits.under_way]
     some = np.flatnonzero(admission.admitted)
     if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
         advice = advise(
-            adata, fit, pool.rows(some), wanted.rows(some), wells=wells, are_admitted=True, rng=rng
+            adata, fit, pool.rows(some), requested.rows(some), wells=wells, are_admitted=True,
+            rng=rng,
         )  # fmt: skip
     else:
-        advice = advice_on(adata, fit, pool, wanted, choice, found, usual)
+        advice = advice_on(adata, fit, pool, requested, choice, chosen, usual)
     stored = {
         "plate": plate,
         "constructs": constructs_table(plate, fit, existing, under_way),
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
-            "n_controls": found.n_controls,
+            "n_controls": chosen.n_controls,
             "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
             "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
             "n_not_admitted": int((~admission.admitted).sum()),
@@ -191,13 +192,13 @@ def plan_screen(
                 "n_cells": np.array(limits.pending, np.float64),
             }
         ),
-        "target_mean": wanted.mean,
+        "target_mean": requested.mean,
         "genes": _adata.strings(fit.genes),
         **fit.origin,
         "params": {
-            "target": wanted.name,
-            "distance": wanted.distance,
-            "genes_left_out": wanted.genes_in_words,
+            "target": requested.name,
+            "distance": requested.distance,
+            "genes_left_out": requested.genes_in_words,
             "strategy": strategy,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
@@ -211,7 +212,7 @@ def plan_screen(
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    _say(stored, len(found.candidates))
+    _say(stored, len(chosen.candidates))
     return written
 
 

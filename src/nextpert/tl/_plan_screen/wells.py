@@ -207,7 +207,7 @@ class Choice:
 def plate_table(
     pool: CandidateSet,
     choice: Choice,
-    found: Chosen,
+    plan: Chosen,
     admission: Admission,
     n_guides: Index,
     target: PanelTarget,
@@ -218,23 +218,23 @@ def plate_table(
     ``n_guides`` are those of each, shape ``(n_perturbations,)``.
     """
     given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
-    chosen = found.candidates
+    chosen = plan.candidates
     rows = [*chosen, -1]  # the control is last in distances
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
     covariance, gain, fixed = choice.among(chosen)
-    noise = np.append(choice.asked.noise.rows(chosen).at(found.cells), fixed)
+    noise = np.append(choice.asked.noise.rows(chosen).at(plan.cells), fixed)
     before = choice.asked.remaining.before
     reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
-    n_cells = np.append(found.cells, found.n_controls)
+    n_cells = np.append(plan.cells, plan.n_controls)
     # Why each is there, by the value of the column that chose it.
     state, why = np.maximum(distance.centre, 0.0), []
     ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
     place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
     more = 100 * np.diff(reduction, prepend=0.0)
     for i, strategy, chance, percentage in zip(
-        chosen, found.strategies, found.chance, more, strict=True
+        chosen, plan.strategies, plan.chance, more, strict=True
     ):
         words = "named in include"
         if strategy == "exploit" and np.isnan(chance):
@@ -255,7 +255,7 @@ def plate_table(
         {
             "perturbation": strings([*names, str(fit.params["control"])]),
             "n_guides": np.append(n_guides, 0),
-            "strategy": strings([*found.strategies, "control"]),
+            "strategy": strings([*plan.strategies, "control"]),
             "target_genes": strings([*(", ".join(given.targets[i]) for i in chosen), ""]),
             "genes_left_out": target.left_out_of(rows),
             "n_cells_seen": np.append(seen, fit.n_control_cells),
@@ -272,7 +272,7 @@ def plate_table(
         },
         index=pd.Index(np.arange(len(rows))),
     )
-    return table if found.n_controls else table.head(len(chosen))
+    return table if plan.n_controls else table.head(len(chosen))
 
 
 KINDS = {1: "single guide", 2: "dual guide"}
@@ -309,8 +309,10 @@ def constructs_table(
             rows.append((label, 1, "control", "existing", "", "", "", n_cells))
             continue
         inside, outside = naming.targets(label)
-        told = [gene for gene in str(row["target_genes"]).split(", ") if gene]
-        genes = told if told and not inside else [*inside, *outside]  # or by a table of shifts
+        by_table = [gene for gene in str(row["target_genes"]).split(", ") if gene]
+        genes = (
+            by_table if by_table and not inside else [*inside, *outside]
+        )  # or by a table of shifts
         members = naming.key(label)
         kind = KINDS.get(len(members), f"{len(members)} guides")
         # Constructs that exist, then combinations of guides that exist, then those to design;
