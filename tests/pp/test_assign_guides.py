@@ -75,6 +75,9 @@ def test_other_choices(cells):
     assert new.obs["mine"].tolist() == ["JUN", "multi", "multi", "multi", "multi", "multi", "multi"]
     assert new.obs["guides"].iloc[5] == "NO_SITE_4;ONE_NON-GENE_SITE_7"
     assert new.uns["guides"]["kind"].tolist() == ["targeting"] * 2 + ["control"] * 3
+    assert npt.pp.assign_guides(
+        cells, guides=given(cells, "table"), control_guides=["MYC_1"], copy=True
+    ).uns["guides"].loc["NO_SITE_4"].tolist()[:2] == ["NO_SITE", "targeting"]  # as it is not named
     assert cells.obs.columns.empty
     assert not cells.uns
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import coding, read_environments, read_screens
-from nextpert.core.model import _sweep
+from nextpert.core.model import sampler
 from nextpert.core.screen.guides import pool_guides
 
 GENES = [f"g{i}" for i in range(30)]
@@ -65,7 +65,7 @@ def without_coexpression(monkeypatch):
     def none(matrix, n):
         return np.zeros((len(matrix), 0)), np.ones(len(matrix))
 
-    monkeypatch.setattr(_sweep, "factors", none)
+    monkeypatch.setattr(sampler, "factors", none)
 
 
 def through(adata, target="g1"):
@@ -161,6 +161,8 @@ def test_a_perturbation_of_two_batches_is_one():
     adata = ad.AnnData(both.to_numpy(copy=True), obs, pd.DataFrame(index=GENES))
     adata.layers["se"] = np.full(adata.shape, 0.1)
     screen = npt.pp.effect_table(adata, n_cells=100, n_controls=1000)
+    # They differ by twice their standard errors: by the root of 2 times what these expect.
+    np.testing.assert_allclose(screen.layers["se"][2:], 0.1 * np.sqrt(2), rtol=1e-6)
     npt.tl.fit_dag_blr(screen)
     npt.tl.perturbation_effects(screen)
     found = screen.uns["perturbation_effects"]

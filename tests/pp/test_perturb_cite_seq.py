@@ -178,6 +178,19 @@ def test_counts_of_every_form_are_normalised_by_all_genes(small_study, form):
     np.testing.assert_allclose(small_study.var["seen_in_control"], (controls > 0).mean(axis=0))
 
 
+def test_fewest_cells_and_tpm_on_another_scale(small_study):
+    counts = small_study.X.toarray()
+    depth = counts.sum(axis=1)
+    small_study.obs["UMI_count"] = depth
+    small_study.X = np.log1p(counts / depth[:, None] * 1e6)
+    rows = small_study.obs_names
+    npt.pp.perturb_cite_seq(small_study, panel=["STAT1", "MYC", "TP53"], min_cells=22)
+    assert set(small_study.obs["perturbation"]) == {"control", "MYC", "STAT1"}  # 22, and 21 of TP53
+    at = rows.get_indexer(small_study.obs_names)
+    expected = np.log1p(counts[at][:, [3, 2, 4]] / depth[at, None] * 1e4)
+    np.testing.assert_allclose(small_study.X, expected, rtol=1e-4)
+
+
 def test_what_the_file_held_stays_in_a_layer(small_study):
     counts = small_study.to_df()
     small_study.obs["UMI_count"] = 500.0
