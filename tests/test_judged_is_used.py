@@ -10,9 +10,8 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.fit.learn import Model
-from nextpert.tl._diagnose.model import read_refit
-from nextpert.tl._diagnose.unseen import predictors
+from nextpert.tl._diagnose.refit import read_refit
+from nextpert.tl._diagnose.scores import judge_unseen, predictors, read_sides
 from nextpert.tl._learn_dag import graphs
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
@@ -98,6 +97,15 @@ def folds(adata):
     return [names[k::5] for k in range(5)]
 
 
+def unseen_of(adata):
+    """Return the fits without a fold, and what is scored of perturbations without their fold."""
+    fit = posterior_from(adata)
+    refit, halves, _ = read_refit(adata, fit, "dag_blr", np.random.default_rng(0))
+    cells = halves.pool(halves.whole, by_guide=halves.declared)
+    sides = read_sides(refit, halves, cells.guide_variance)
+    return refit, judge_unseen(refit, halves, cells, sides)
+
+
 def same(found, wanted):
     scale = np.abs(wanted).max()
     assert scale > 0.1
@@ -148,39 +156,36 @@ def judged(request):
         adata = _table()
     whole = fitted(adata, **options)
     assert (whole.uns["dag_blr"]["predictors"]["scales"] < 0.9).any()  # so they are judged, too
-    npt.tl.diagnose(whole)
-    return whole, {k: (folds(whole)[k], fitted(adata, folds(whole)[k], **options)) for k in (0, 2)}
+    reduced = {k: (folds(whole)[k], fitted(adata, folds(whole)[k], **options)) for k in (0, 2)}
+    return whole, reduced, *unseen_of(whole)
 
 
 @pytest.mark.brief_chain
 @pytest.mark.slow
 def test_what_is_scored_is_what_is_handed_out(judged):
     """A fold left out of the data, its labels are told what the diagnosis scored of them."""
-    whole, reduced = judged
-    found = whole.uns["diagnosis"]
-    row = {name: j for j, name in enumerate(found["perturbations"]["perturbation"])}
-    assert found["genes"].tolist() == GENES
+    _, reduced, _, unseen = judged
+    row = {name: j for j, name in enumerate(unseen.table.index)}
     for fold, adata in reduced.values():
         npt.tl.perturbation_effects(adata, candidates=fold)
         told = adata.uns["perturbation_effects"]
         assert sorted(told["perturbations"]) == sorted(fold)
         for name in TABLES:
-            scored = found[f"unseen_{name}"][[row[label] for label in told["perturbations"]]]
-            same(told[name], scored)
+            scored = getattr(unseen.effects, name)
+            same(told[name], scored[[row[label] for label in told["perturbations"]]])
 
 
 @pytest.mark.brief_chain
 @pytest.mark.slow
 def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     """By itself, at weight 1, a predictor hands out what the diagnosis scores of it."""
-    whole, reduced = judged
-    fit = posterior_from(whole)
-    refit, _, _ = read_refit(whole, fit, "dag_blr", np.random.default_rng(0))
-    weights = list(fit.expectation.weights)
-    assert ("members together" in weights) == any("+" in label for label in refit.names)
+    whole, reduced, refit, _ = judged
+    weights = list(refit.fit.expectation.weights)
+    names = refit.spec.plan.names
+    assert ("members together" in weights) == any("+" in label for label in names)
     spoke = set()
     for k, (fold, adata) in reduced.items():
-        left_out = refit.as_stored(Model.fit(*refit.without_fold(k)))
+        left_out = refit.as_stored(refit.without_fold(k))
         wanted = read_wanted(fold, left_out)
         scored = predictors(wanted, left_out, panel_effects(left_out, wanted))
         npt.tl.perturbation_effects(adata, candidates=fold)
@@ -242,12 +247,10 @@ def test_what_cannot_be_a_candidate_is_not_judged():
     """A label without a target on the panel is refused as a candidate, so nothing is scored."""
     found = renamed({"G3": "enhancer"})
     table = found["perturbations"].set_index("perturbation")
-    of_it = [name for name in table if "unseen" in name or name.startswith("r_")]
+    of_it = [name for name in table if name.startswith("r_")]
     assert table.loc["enhancer", of_it].isna().all()
     others = table.drop(index="enhancer")
-    assert others[["error_unseen", "r_all"]].notna().all(axis=None)
-    assert np.isnan(found["unseen_mean"][table.index == "enhancer"]).all()
-    assert np.isfinite(found["unseen_mean"][table.index != "enhancer"]).all()
+    assert others["r_all"].notna().all()
     words = "9 of 10 were judged: the others have a target that is not on the panel"
     assert words in found["verdict"]
     assert np.isfinite(table.loc["enhancer", "error_half"])  # its cells are judged all the same
@@ -259,7 +262,7 @@ def test_labels_without_targets_are_judged_by_what_is_said_of_them():
     parts = found["parts"].set_index("part")
     assert parts.loc["unseen perturbations", "level"] == "do not trust"
     assert "mean perturbation" in parts.loc["unseen perturbations", "verdict"]
-    assert found["perturbations"]["error_unseen"].notna().all()
+    assert found["perturbations"]["r_all"].notna().all()
     assert parts.loc["graph", "level"] == "do not trust"
     assert "use the shrunken effects" in parts.loc["shrinkage", "verdict"]
     assert parts.loc["positive controls", "level"] == "care"
@@ -273,5 +276,5 @@ def test_labels_without_targets_are_judged_by_what_is_said_of_them():
 def test_few_perturbations_are_judged_by_what_the_rest_says():
     """Of two others no weights are learned: candidates do what follows on the graph."""
     found = renamed(dict.fromkeys(SINGLE[3:]))
-    assert np.isfinite(found["unseen_mean"]).all()
+    assert np.isfinite(found["perturbations"]["r_all"]).all()
     assert np.isfinite(found["predictors"]["error_to_no_effect"]).all()

@@ -38,7 +38,7 @@ WRONG = {
     "separator": (3, None, b"+"),
     "key_added": ("a/b", "", 3, None),
     **dict.fromkeys(("copy", "show_progress", "intercept", "noise_aware", "directed"), FLAG),
-    **dict.fromkeys(("standardize", "return_fig", "verify", "counts", "as_anndata"), FLAG),
+    **dict.fromkeys(("return_fig", "verify", "counts", "as_anndata"), FLAG),
     "show": ("yes", 2),
     "held_out": ("maybe", 2),
     "protein": (3, None),

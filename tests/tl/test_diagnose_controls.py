@@ -19,9 +19,7 @@ from nextpert.tl._diagnose.controls import (
     judge_controls,
     stored_null,
 )
-from nextpert.tl._diagnose.halves import read_halves
-from nextpert.tl._diagnose.judged import read_sides
-from nextpert.tl._diagnose.model import read_refit
+from nextpert.tl._diagnose.refit import read_halves, read_refit
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -82,7 +80,6 @@ def values(found, name=NEGATIVE):
 def test_the_null_of_a_model_that_is_right_has_the_width_1(spread, right):
     found = diagnosed(guided(spread), guide_key="guide") if spread else right.uns["diagnosis"]
     value = values(found)
-    assert value["n_controls"] == 10
     assert value["null_width"] == pytest.approx(1.0, abs=0.15)
     assert value["standard_error_factor"] == 1.0
     assert value["false_share"] < 0.01
@@ -148,7 +145,6 @@ def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(rig
     found = adata.uns["diagnosis"]
     after = found["perturbations"]
     assert "(standard errors multiplied by 2.00, see negative controls)" in found["verdict"]
-    np.testing.assert_allclose(after["target_gene_z"], before["target_gene_z"] / 2)
     assert (after["q_value"] >= before["q_value"]).all()
     assert (after["q_value"] > before["q_value"]).any()
     lost = before["squared_distance"] - after["squared_distance"]
@@ -356,36 +352,6 @@ def test_few_controls_cannot_be_judged():
     assert values(found)["standard_error_factor"] == 1.0
 
 
-# -- coverage by size ---------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_coverage_by_size_against_a_count_of_intervals():
-    adata = guided(0.1)
-    found = diagnosed(adata, guide_key="guide")
-    refit, halves, _ = read_refit(adata, posterior_from(adata), "dag_blr", np.random.default_rng(0))
-    spread = halves.pool(halves.whole, by_guide=True).guide_variance
-    inside, size = [], []
-    one, two = read_sides(refit, halves, spread)
-    for mine, other in ((one, two), (two, one)):
-        effects = refit.effects(refit.learned(mine.cells))
-        noise = 1.6448536 * np.sqrt(other.variance)
-        low = effects.mean - np.hypot(effects.mean - effects.lower, noise)
-        high = effects.mean + np.hypot(effects.upper - effects.mean, noise)
-        inside.append((low <= other.seen.observed) & (other.seen.observed <= high))
-        size.append(np.abs(effects.mean) / effects.sd)
-    inside, size = np.concatenate(inside).ravel(), np.concatenate(size).ravel()
-    table = found["coverage_by_size"]
-    assert table["n"].sum() == len(size) == 2 * N_PERTURBED * N_GENES
-    for row in table.itertuples():
-        mine = (row.size_from <= size) & (size < row.size_to)
-        assert row.n == mine.sum() > 0
-        assert row.coverage == pytest.approx(inside[mine].mean())
-    # Three standard errors of a share of so many.
-    assert (table["coverage"] > 0.9 - 3 * np.sqrt(0.09 / table["n"])).all()
-    assert table["standard_error"].between(0, 0.15).all()
-
-
 # -- positive controls --------------------------------------------------------------------------
 
 
@@ -400,7 +366,6 @@ def test_target_genes_are_found_as_the_effects_say(right):
         for each in ("lower", "upper"):
             assert row[f"target_gene_{each}"] == pytest.approx(own.layers[each].item())
     assert table["target_gene_found"].eq("yes").all()
-    assert table["target_gene_expected"].eq(-1).all()
     assert part(found, "positive controls")["level"] == "trust"
     assert "in the expected direction in 6 of 6" in part(found, "positive controls")["verdict"]
 
@@ -449,9 +414,7 @@ def test_what_predictors_could_gain():
         others = np.arange(N_GENES) != int(name[1:])
         r = np.corrcoef(observed[others], effects[name][others])[0, 1]
         assert table.loc[name, "ceiling_r"] == pytest.approx(r, abs=0.04)
-    share = table["error_unseen"] / table["error_unseen_no_effect"]
-    assert share["G5"] > 0.9
-    assert share["G0"] < 0.5
+    assert table.loc["G5", "r_all"] < 0.5 < 0.9 < table.loc["G0", "r_all"]
     value = values(found, "ceiling")
     kinds = ["n_by_mean", "n_by_others", "n_room", "n_not_measurable"]
     assert value[kinds].tolist() == [5, 0, 1, 2]

@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import read_roles
-from nextpert.tl._diagnose.halves import read_halves
+from nextpert.tl._diagnose.refit import read_halves
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 pytestmark = pytest.mark.brief_chain
@@ -69,7 +69,7 @@ def test_halves_are_of_guides_and_intervals_allow_for_those_that_are_scored():
     assert value["shrinkage", "n_by_guides"] == 6
     assert value["shrinkage", "coverage_90"] == pytest.approx(0.9, abs=0.07)
     assert levels(found)["shrinkage"] == "trust"
-    assert "Learned from half of the guides, " in found["verdict"]
+    assert "half of the screen (by guide for 6 of 6 perturbations), " in found["verdict"]
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_a_perturbation_of_one_guide_is_split_by_cells():
     by = found["perturbations"].set_index("perturbation")["split_by"].to_dict()
     assert by == {"P1": "cells", "P2": "cells"} | dict.fromkeys(["P3", "P4", "P5", "P6"], "guides")
     assert values(found)["shrinkage", "n_by_guides"] == 4
-    assert "half of the guides (half of the cells for 2 of 6 perturbations)" in found["verdict"]
+    assert "half of the screen (by guide for 4 of 6 perturbations)" in found["verdict"]
 
 
 @pytest.mark.slow

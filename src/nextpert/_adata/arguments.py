@@ -40,6 +40,7 @@ GONE = {
     "dag_key": "the graph is that of the fit",
     "candidates": "they are the perturbations of the fit: tl.fit_dag_blr(perturbations=...)",
     "campaign_options": "100 control cells start a campaign, and the shift is that of the fit",
+    "standardize": "genes of the layer are scaled before: scanpy.pp.scale",
     "held_out": "tl.replay_design(held_out=..., key_added=...) stores one of the two at a time",
     "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
     "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",

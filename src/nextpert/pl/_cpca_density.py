@@ -134,8 +134,7 @@ def cpca_density(
             _draw(panel, drawn[name], limits, BLUE, linewidths=1.0)
         panel.set_title(f"{name} ({counted(len(cells[name]), 'cell')})")
         panel.set(xlim=limits[0], ylim=limits[1])
-    unit = "s.d. of controls" if stored["params"]["standardize"] else "log-normalised expression"
-    across, up = (f"cPC{c} ({unit})" for c in components)
+    across, up = (f"cPC{c} (log-normalised expression)" for c in components)
     handles = [
         Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
         entry("perturbed", BLUE, line="-"),

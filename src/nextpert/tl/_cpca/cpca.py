@@ -32,14 +32,12 @@ def cpca(
     adata: AnnData,
     *,
     genes: Iterable[str] | None = None,
-    gene_symbols: str | None = None,
     perturbation_key: str | None = None,
     control: str | None = None,
     groups: Sequence[str] | None = None,
     n_components: int = 2,
     alpha: float | str = "auto",
     layer: str | None = None,
-    standardize: bool = False,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "cpca",
     copy: bool = False,
@@ -61,8 +59,6 @@ def cpca(
         Cells x genes, log-normalised expression, dense or sparse.
     genes
         The genes to use; by default all.
-    gene_symbols
-        Column of ``adata.var`` with the names of genes, if not ``adata.var_names``.
     perturbation_key, control, layer
         Column of labels, label of the controls (the background), and layer. ``None`` takes the
         declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"`` and
@@ -77,8 +73,6 @@ def cpca(
         of the candidates that the package ``contrastive`` finds, the one whose components
         separate groups and controls best (variance between over variance within, the
         Hotelling-Lawley trace).
-    standardize
-        Whether to divide every gene by its standard deviation in control cells.
     rng
         Seed or generator of the search for ``alpha``.
     key_added
@@ -110,8 +104,7 @@ def cpca(
     ------
     ValueError
         If there are no control cells, no perturbed cells, unknown labels, absent or duplicated
-        genes, NaN or infinite values, fewer genes than components, a gene constant among the
-        controls (with ``standardize``), or a negative ``alpha``.
+        genes, NaN or infinite values, fewer genes than components, or a negative ``alpha``.
 
     Examples
     --------
@@ -123,13 +116,10 @@ def cpca(
     """
     require_cells(adata, "cpca")
     roles = _adata.read_roles(
-        adata, perturbation_key=perturbation_key, control=control, layer=layer,
-        gene_symbols=gene_symbols,
-    )  # fmt: skip
-    _adata.require_layer(adata, roles.layer)
-    names, columns = _adata.resolve_panel(
-        adata, genes, least=max(2, n_components), gene_symbols=gene_symbols
+        adata, perturbation_key=perturbation_key, control=control, layer=layer
     )
+    _adata.require_layer(adata, roles.layer)
+    names, columns = _adata.resolve_panel(adata, genes, least=max(2, n_components))
     if len(names) > _MANY_GENES:
         message = (
             f"Contrastive PCA of {len(names)} genes solves eigenproblems of that size and may take "
@@ -152,18 +142,20 @@ def cpca(
     codes = labels.groups([roles.control, *foreground])
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     moments, batches = _adata.read_groups(adata, columns, codes, len(foreground) + 1, roles)
-    scale = _scale(moments, names, standardize=standardize)
+    for kind, each in (("control", moments[:1]), ("perturbed", moments[1:])):
+        if sum(group.n for group in each) < 2:
+            message = f"There is only one {kind} cell: a covariance needs at least two."
+            raise ValueError(message)
     with one_thread():
-        result, loadings = _contrast(moments, scale, n_components, alpha, as_rng(rng))
-    mapping = loadings / scale[:, None]
+        result, loadings = _contrast(moments, n_components, alpha, as_rng(rng))
     scores = np.zeros((adata.n_obs, n_components))
     every = np.arange(adata.n_obs)
     for cells, block in _adata.read_blocks(adata, columns, every, layer=roles.layer):
         with one_thread():
-            scores[cells] = block @ mapping
+            scores[cells] = block @ loadings
             if batches is not None:
-                scores[cells] -= batches.of_cells(cells) @ mapping
-    scores -= moments[0].mean @ mapping
+                scores[cells] -= batches.of_cells(cells) @ loadings
+    scores -= moments[0].mean @ loadings
     result |= {
         "genes": _adata.strings(names),
         "groups": _adata.strings(foreground),
@@ -171,7 +163,6 @@ def cpca(
             **roles.stored(),
             "alpha": alpha if isinstance(alpha, str) else float(alpha),
             "n_components": int(n_components),
-            "standardize": bool(standardize),
             "rng": _adata.seed_of(rng),
         },
     }
@@ -187,40 +178,15 @@ def cpca(
     )
 
 
-def _scale(moments: list[Moments], names: list[str], *, standardize: bool) -> Array:
-    """Return what every gene is divided by, or raise where there are too few cells."""
-    message, controls = "", moments[0]
-    if controls.n < 2:
-        message = "There is only one control cell: a background covariance needs at least two."
-    elif sum(group.n for group in moments[1:]) < 2:
-        message = "There is only one perturbed cell: a foreground covariance needs at least two."
-    constant = controls.constant_nodes() if standardize and not message else ()
-    if len(constant):
-        message = (
-            f"Genes constant among the control cells: "
-            f"{_adata.list_names(names[i] for i in constant)}. "
-            "Leave them out of `genes`, or pass standardize=False."
-        )
-    if message:
-        raise ValueError(message)
-    if not standardize:
-        return np.ones(len(names))
-    return np.sqrt(np.diag(controls.scatter) / (controls.n - 1))
-
-
 def _contrast(
-    moments: list[Moments],
-    scale: Array,
-    n_components: int,
-    alpha: float | str,
-    rng: np.random.Generator,
+    moments: list[Moments], n_components: int, alpha: float | str, rng: np.random.Generator
 ) -> tuple[dict[str, Any], Array]:
     """Return the alpha in use, the candidates it was chosen from, eigenvalues, and loadings."""
     from nextpert.tl._cpca.contrastive import CovarianceCpca
 
-    total, units = sum(moments[2:], start=moments[1]), np.outer(scale, scale)
-    background = moments[0].scatter / (moments[0].n - 1) / units
-    engine = CovarianceCpca(total.scatter / (total.n - 1) / units, background, n_components)
+    total = sum(moments[2:], start=moments[1])
+    background = moments[0].scatter / (moments[0].n - 1)
+    engine = CovarianceCpca(total.scatter / (total.n - 1), background, n_components)
     is_auto = isinstance(alpha, str)
     candidates = engine.candidate_alphas(rng) if is_auto else np.array([float(alpha)])
     # The Hotelling-Lawley trace of groups and controls: variance between over variance within.
@@ -230,7 +196,7 @@ def _contrast(
     pooled = sum(group.scatter for group in moments)
     separation = []
     for each in candidates:
-        mapping = engine.directions(each)[0] / scale[:, None]
+        mapping = engine.directions(each)[0]
         between, within = means @ mapping, mapping.T @ pooled @ mapping
         ratio = np.linalg.pinv(within, hermitian=True) @ (between.T @ between)
         separation.append(float(np.trace(ratio)))
@@ -242,4 +208,4 @@ def _contrast(
         "separation": np.array(separation),
         "eigenvalues": eigenvalues[:n_components],
     }
-    return result, loadings[:, :n_components]
+    return result, np.ascontiguousarray(loadings[:, :n_components])

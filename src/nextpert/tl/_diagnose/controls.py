@@ -16,8 +16,8 @@ from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.scores import MEDIAN, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
-from nextpert.tl._diagnose.judged import LEFT
-from nextpert.tl._diagnose.quantities import NEGATIVE, NO_ERROR
+from nextpert.tl._diagnose.quantities import NO_ERROR
+from nextpert.tl._diagnose.scores import LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._diagnose.halves import Halves
-    from nextpert.tl._diagnose.model import Refit
     from nextpert.tl._diagnose.quantities import Numbers
+    from nextpert.tl._diagnose.refit import Halves, Refit
 
     Array = NDArray[np.float64]
 
@@ -47,8 +46,7 @@ class Nulls(NamedTuple):
     table: pd.DataFrame
     z: Array  # differences of means over their standard errors, shape (n_nulls, n_genes)
     factor: float  # of the standard errors in tests, which allow for undeclared guides
-    numbers: dict[tuple[str, str], Numbers]  # the quantities of the part; NaN without nulls
-    has_replicates: bool  # as of Halves
+    numbers: dict[str, Numbers]  # the quantities of the part; NaN without nulls
 
 
 class _Split(NamedTuple):
@@ -72,7 +70,7 @@ def judge_controls(
     """
     split = _split(halves)
     prefix, names = "null", list(split.members)
-    while any(name.startswith(prefix) for name in refit.names):
+    while any(name.startswith(prefix) for name in refit.fit.names):
         prefix += "0"
     n_folds = min(_FOLDS, len(names))
     folds = [names[k::n_folds] for k in range(n_folds)]
@@ -109,7 +107,6 @@ def judge_controls(
     )
     share_error, covered_error = (np.sqrt(p * (1 - p) / n) if n else p for p in (share, covered))
     numbers = {
-        "n_controls": (size, NO_ERROR, int(table["n_cells"].sum())),
         "n_false": (false, NO_ERROR, n),
         "false_share": (share, share_error, n),
         "false_share_lower": (low, NO_ERROR, n),
@@ -121,16 +118,13 @@ def judge_controls(
         "standard_error_factor": (factor, NO_ERROR, size),
     }
     if halves.of_table:  # the z-scores of its perturbations are all that tells of its errors
-        cells = halves.pool(halves.whole)
+        cells = halves.pool(halves.whole, every=True)
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
         sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
         # About 1 if standard errors are right and as many perturbations change few genes.
         least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
-        numbers["perturbations_width"] = least, NO_ERROR, len(refit.names)
-    return Nulls(
-        split.kind, table.assign(name=strings(table["name"])), every, factor,
-        {(NEGATIVE, name): each for name, each in numbers.items()}, halves.has_replicates,
-    )  # fmt: skip
+        numbers["perturbations_width"] = least, NO_ERROR, len(refit.fit.names)
+    return Nulls(split.kind, table.assign(name=strings(table["name"])), every, factor, numbers)
 
 
 def _split(halves: Halves) -> _Split:
@@ -212,9 +206,9 @@ def _in_place_of_perturbations(halves: Halves, members: list[NDArray[np.bool_]])
     for k, which in enumerate(members):
         group[which] = halves.n_groups + k
         condition[which] += (k + 1) * step
-    return replace(
-        halves, group=group, condition=condition, n_groups=halves.n_groups + len(members)
-    )
+    new = halves.n_groups + np.arange(len(members))
+    scored, n_groups = np.append(halves.scored, new), halves.n_groups + len(members)
+    return replace(halves, group=group, condition=condition, n_groups=n_groups, scored=scored)
 
 
 def _z_scores(cells: FitCells) -> Array:
@@ -246,8 +240,8 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
         stored: Any = read_stored(adata, key, "tl.diagnose")
     except ValueError:  # of an earlier version, or damaged
         return StoredNull()
-    same = "negative_controls" in stored and str(stored["cells"]) == fit.fingerprint
-    if not same or str(stored["params"]["guide_key"]) != str(fit.params.get("guide_key") or ""):
+    guide_key = str(fit.params.get("guide_key") or "")
+    if (stored["cells"], stored["params"]["guide_key"]) != (fit.fingerprint, guide_key):
         return StoredNull()
     levels = stored["parts"].set_index("part")["level"].astype(str)
     trusted = levels.get("negative controls") != "do not trust"

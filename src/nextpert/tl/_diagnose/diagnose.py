@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import WORKERS, checked
@@ -13,22 +14,20 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
+from nextpert.core.model.effects import Effects
 from nextpert.core.model.predictors.graph import Graph
-from nextpert.tl._diagnose import judged
 from nextpert.tl._diagnose import quantities as q
+from nextpert.tl._diagnose import scores
 from nextpert.tl._diagnose import verdict as verdicts
 from nextpert.tl._diagnose.controls import judge_controls
-from nextpert.tl._diagnose.judged import read_sides
-from nextpert.tl._diagnose.model import read_refit
-from nextpert.tl._diagnose.unseen import judge_unseen
+from nextpert.tl._diagnose.refit import read_refit
+from nextpert.tl._fit_dag_blr import spec_of
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     import anndata as ad
 
 logger = logging.getLogger(__name__)
-
-PREDICTED = ("mean", "sd", "lower", "upper")  # of perturbations without their fold
 
 
 @checked(n_jobs=WORKERS)
@@ -85,13 +84,10 @@ def diagnose(
         - ``summary`` (table): each ``quantity`` of a ``part``: ``value``, ``standard_error``,
           ``n``, ``rule``, ``passed`` and ``meaning``.
         - ``predictors`` (table): ``weight`` and left-out error of each predictor.
-        - ``perturbations`` (table): of each, q-values, the change of its target genes, and errors
-          and coverage on the cells left out.
-        - ``coverage_by_size`` (table): coverage of 90% intervals by the size of the effect.
+        - ``perturbations`` (table): of each, q-values, the effect on its target gene, and errors
+          and correlations on the cells left out.
         - ``negative_controls`` (table): each group of controls in the place of a perturbation.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
-        - ``unseen_mean``, ``unseen_sd``, ``unseen_lower``, ``unseen_upper`` (arrays,
-          ``(n_perturbations, n_genes)``): predictions without the cells of the perturbation.
 
     Raises
     ------
@@ -112,47 +108,46 @@ def diagnose(
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key)
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
-    cells = halves.pool(halves.whole, by_guide=halves.declared)
-    sides = read_sides(refit, halves, cells.guide_variance)
-    unseen = judge_unseen(refit, halves, cells, sides)
-    on_halves, by_size = judged.judge_halves(refit, sides)
+    cells = halves.pool(halves.whole, every=True, by_guide=halves.declared)
+    judged, names = cells.rows(halves.scored), refit.spec.plan.names
+    sides = scores.read_sides(refit, halves, cells.guide_variance)
+    unseen = scores.judge_unseen(refit, halves, judged, sides)
+    on_halves = scores.judge_halves(refit, sides)
+    effects = panel_effects(fit, read_wanted(None, fit))
+    if fit.is_exact:  # with shifts learned, of those that are judged
+        learned = vars(refit.effects(refit.learned(judged))).items()
+        tables = {name: pd.DataFrame(each, names).reindex(fit.names) for name, each in learned}
+        effects = Effects(**{name: each.to_numpy() for name, each in tables.items()})
+    others = ~scores.measured(spec_of(fit), cells).own()
+    called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
+    nulls = judge_controls(refit, halves, undeclared, called)
     shown = cells
     if undeclared is not None:  # cells that share a level are no replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
-        shown = halves.pool(halves.whole, by_guide=True, spread=undeclared.variance, alike=alike)
-    effects = panel_effects(fit, read_wanted(None, fit))
-    if fit.is_exact:  # with shifts learned
-        effects = refit.effects(refit.learned(cells))
-    others = ~judged.measured(refit, cells).own()
-    called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
-    nulls = judge_controls(refit, halves, undeclared, called)
-    split_by = np.where(halves.by_guides[1:], "guides", "table" if halves.of_table else "cells")
-    table = q.perturbation_table(refit, shown, on_halves, unseen, split_by, effects, nulls.factor)
-    left_out = judged.judge_left_out(refit, halves, cells.guide_variance)
-    weight = unseen.weights[Graph.name], unseen.graph_spread, int(table["error_unseen"].count())
-    known = {**nulls.numbers, (q.GRAPH_PART, "weight"): weight}
-    rows = q.quantities(table, on_halves, unseen, left_out, known, undeclared)
-    level, verdict, parts = verdicts.judge(
-        rows, unseen.weights, nulls, undeclared, len(refit.sample), len(refit.names),
-        by_condition=bool(halves.line_names),
-    )  # fmt: skip
-    summary = q.summary_table(rows)
-    if halves.of_table:
-        verdict = verdicts.of_table(verdict)
-        for each, column in ((parts, "verdict"), (summary, "meaning")):
-            each[column] = _adata.strings(map(verdicts.of_table, each[column]))
+        shown = halves.pool(
+            halves.whole, every=True, by_guide=True, spread=undeclared.variance, alike=alike
+        )
+    split = "table" if halves.of_table else "cells"
+    on_halves["split_by"] = np.where(halves.by_guides[halves.scored[1:]], "guides", split)
+    by_part = q.part_scores(fit, shown, effects, nulls.factor, on_halves, unseen)
+    by_part |= scores.judge_left_out(refit, halves, cells.guide_variance)
+    weight = (
+        unseen.weights[Graph.name],
+        unseen.graph_spread,
+        int(unseen.table[scores.WHOLE].count()),
+    )
+    known = {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}}
+    rows = q.quantities(by_part, known, undeclared)
+    level, verdict, parts = verdicts.judge(rows, unseen.weights, nulls, halves, undeclared)
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
         "parts": parts,
-        "summary": summary,
+        "summary": q.summary_table(rows),
         "predictors": q.predictor_table(unseen),
-        "perturbations": table,
-        "coverage_by_size": by_size,
+        "perturbations": q.perturbation_table(by_part),
         "negative_controls": nulls.table,
         "null_z": nulls.z,
-        **{f"unseen_{name}": getattr(unseen.effects, name) for name in PREDICTED},
-        "genes": _adata.strings(fit.genes),
         **fit.origin,
         "params": {
             "posterior_key": posterior_key,

@@ -1,6 +1,6 @@
-"""The scores of a diagnosis in one table, and its quantities, declared as rows.
+"""The scores of a diagnosis, one table by part, and its quantities, declared as rows.
 
-Verdict, plots and report are read from the quantities.
+Verdict, plots and report are read from these.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, pooled_sizes, ratio_with_error
 from nextpert.core.screen.guides import UNKNOWN
-from nextpert.tl._diagnose.judged import (
+from nextpert.tl._diagnose.scores import (
+    ALONE,
     BATCHES,
     COVERAGE,
     COVERED,
     FIRST,
     GUIDES,
     LARGE,
+    MEAN_ALONE,
     MEANS,
-    NO_GRAPH,
     NOTHING,
+    R_OF,
     SHRUNKEN,
+    WHOLE,
+    WITHOUT_GRAPH,
     measured,
-)  # fmt: skip
-from nextpert.tl._diagnose.unseen import ALONE, MEAN_ALONE, R_OF, WHOLE, WITHOUT_GRAPH
+)
+from nextpert.tl._fit_dag_blr import spec_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
+    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.model.effects import Effects
-    from nextpert.tl._diagnose.model import Refit
-    from nextpert.tl._diagnose.unseen import Unseen
+    from nextpert.tl._diagnose.scores import Unseen
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 NEGATIVE, POSITIVE, CEILING = "negative controls", "positive controls", "ceiling"
@@ -57,7 +59,6 @@ LEAST_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of 90% intervals
 NOT_WORSE = 1.1  # of squared errors
 LARGEST_SHARE = 0.95  # the same, of what is a gain
 LEAST_WEIGHT = 0.05  # of the graph
-LARGEST_HARM = 0.1  # of the graph to measured effects, over the error of the cells' means
 FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
 FALSE_SHARE = 2 * CLEAR_SIGN  # of the negative controls: twice what a threshold of 0.05 states
 LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
@@ -157,9 +158,9 @@ def _scored(of: str, where: str, not_worse: Rule | None = None) -> list[_Row]:
     error = f"squared error of effects learned {where}, sampling error subtracted, relative to that"
     return [
         ("error_to_raw_means", ("ratio", SHRUNKEN, MEANS), not_worse,
-         f"{error} of the cells' means"),
+         f"{error} of raw means"),
         ("error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE, f"{error} of 'no effect'"),
-        *_covered(of, "the cells that they are learned from"),
+        *_covered(of, "the half or cells that they are learned from"),
     ]  # fmt: skip
 
 
@@ -171,13 +172,11 @@ _OWN = "share of distinct perturbations nearest to their own state in one half, 
 ROWS: dict[str, list[_Row]] = {
     CELLS: [
         ("n_significant", ("count", "is_significant"), _ENOUGH,
-         f"perturbations whose cells differ from the controls (false discovery rate {CLEAR:g})"),
+         f"perturbations that differ from the controls (false discovery rate {CLEAR:g})"),
         ("n_distinct", ("count", "is_distinct"), _ENOUGH,
          "those of them that also differ from the mean of the others"),
     ],
     NEGATIVE: [
-        ("n_controls", (), None,
-         "groups of control cells in the place of perturbations; n is their number of cells"),
         ("n_false", (), None,
          f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}), which are false"),
         ("false_share", (), None, "share of their effects that are false discoveries"),
@@ -200,24 +199,22 @@ ROWS: dict[str, list[_Row]] = {
          f"target genes that change in the expected direction (lfsr < {CLEAR_SIGN:g})"),
         ("n_opposite", ("count", "target_gene_found", OPPOSITE), None,
          "target genes that change significantly in the opposite direction"),
-        ("n_found_by_cells", ("count", "by_cells"), None,
-         "target genes that change as expected by 2 standard errors, by their cells alone"),
     ],
     SHRINKAGE: [
         ("n_by_guides", ("count", "split_by", "guides"), None,
-         "perturbations split into halves by guide; the others are split by cells"),
-        *_scored("means of the other half", "from half of the guides or cells, on the other half",
+         "perturbations split into halves by guide"),
+        *_scored("means of the other half", "from half of the screen, on the other half",
                  _at_most(NOT_WORSE)),
         ("own_state_first", ("mean", FIRST[SHRUNKEN]), None, f"{_OWN} from the other"),
         ("own_state_first_by_raw_means", ("mean", FIRST[MEANS]), None,
-         "the same for the cells' means"),
+         "the same for raw means"),
     ],
     UNSEEN: [
         ("error_to_no_effect", ("ratio", WHOLE, NOTHING), _MUCH_BELOW_ONE,
          "squared error of predicted effects on other genes, relative to that of 'no effect'"),
         ("error_to_mean", ("gain", MEAN_ALONE), BELOW_ONE,
          "the same relative to that of the mean perturbation, which distinguishes none"),
-        *_covered("effects on other genes", "the half of the cells that is not scored on"),
+        *_covered("effects on other genes", "the half that is not scored on"),
     ],
     CEILING: [
         ("n_by_mean", ("count", "ceiling", BY_MEAN), None,
@@ -239,83 +236,87 @@ ROWS: dict[str, list[_Row]] = {
          "squared error of predictions by the graph alone, relative to that of 'no effect'"),
         ("error_to_no_graph", ("gain", WITHOUT_GRAPH), _at_most(LARGEST_SHARE),
          "squared error of all predictors, relative to that of all but the graph"),
-        ("error_half_added", ("ratio", "added", MEANS), _at_most(LARGEST_HARM),
-         "what the graph adds to the error of shrunken effects, relative to the cells' means"),
     ],
     GUIDES: _scored("means of the guide left out", "without a guide, on its means"),
     BATCHES: _scored("means of the batch left out", "without a batch, on its means"),
 }  # fmt: skip
 
 
-def perturbation_table(
-    refit: Refit,
+def part_scores(
+    fit: FittedPosterior,
     cells: FitCells,
-    on_halves: pd.DataFrame,
-    unseen: Unseen,
-    split_by: NDArray[np.object_],
     effects: Effects,
     factor: float,
-) -> pd.DataFrame:
-    """Return one row per perturbation: what its cells show, and how well it was predicted.
+    on_halves: pd.DataFrame,
+    unseen: Unseen,
+) -> dict[str, pd.DataFrame]:
+    """Return the scores of each part, one row per perturbation that was judged, by its label.
 
-    From its cells, scores on halves and without cells, how each is split into halves, effects as
-    users get them, and the factor by which the null says that standard errors are to be multiplied.
+    From the cells of all, effects as users get them, the factor by which the null says that
+    standard errors are to be multiplied, and scores on halves and without cells.
     """
     from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
-    differs, predicted = from_controls.q_value < CLEAR, unseen.table
-    columns = {
-        "perturbation": strings(refit.names),
-        "target_genes": strings(", ".join(targets) for targets in refit.spec.plan.targets),
-        "n_cells": cells.n_cells,
-        "squared_distance": from_controls.estimate,
-        "q_value": from_controls.q_value,
-        "is_significant": differs,
-        "q_value_from_others": from_others.q_value,
-        "is_distinct": differs & (from_others.q_value < CLEAR),
-        **_target_genes(refit, cells, effects, factor),
-        "split_by": strings(np.where(refit.is_sampled, split_by, "")),
-        "error_half": on_halves[SHRUNKEN],
-        "error_half_raw_means": on_halves[MEANS],
-        "error_half_no_effect": on_halves[NOTHING],
-        "error_unseen": predicted[WHOLE],
-        "error_unseen_no_effect": predicted[NOTHING],
-        **_ceilings(unseen, on_halves["r_others"], differs),
+    differs = from_controls.q_value < CLEAR
+    of_cells = pd.DataFrame(
+        {
+            "n_cells": cells.n_cells,
+            "squared_distance": from_controls.estimate,
+            "q_value": from_controls.q_value,
+            "q_value_from_others": from_others.q_value,
+            "is_significant": differs,
+            "is_distinct": differs & (from_others.q_value < CLEAR),
+        },
+        index=fit.names,
+    )
+    # Own states are to be found of perturbations that differ from the others.
+    is_distinct = of_cells["is_distinct"].reindex(on_halves.index)
+    first = {each: on_halves[each].where(is_distinct) for each in FIRST.values()}
+    table = unseen.table
+    return {
+        CELLS: of_cells,
+        POSITIVE: _target_genes(fit, cells, effects, factor),
+        SHRINKAGE: on_halves.assign(**first),
+        UNSEEN: table,
+        CEILING: _ceilings(unseen, on_halves["r_others"], of_cells["is_significant"]),
+        GRAPH_PART: table,
     }
-    return pd.DataFrame(columns, index=pd.Index(np.arange(len(refit.names))))
 
 
-def _target_genes(refit: Refit, cells: FitCells, effects: Effects, factor: float) -> dict[str, Any]:
-    """Return the positive control: each perturbation's weakest target gene, by its cells.
+def _target_genes(
+    fit: FittedPosterior, cells: FitCells, effects: Effects, factor: float
+) -> pd.DataFrame:
+    """Return the positive control: the effect on each perturbation's weakest target gene.
 
-    And its effect as users get it; "" and NaN for a perturbation without any.
+    The weakest is that with the smallest change in standard errors, by its cells.
     """
-    plan, genes, pooled = refit.spec.plan, np.array(refit.spec.genes), cells.pooled
+    spec, pooled = spec_of(fit), cells.pooled
     change, error = pooled.to_controls()
     z = change / (factor * np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300)))
-    own = measured(refit, cells).own() & (cells.n_cells > 0)[:, None]
-    own &= pooled.variance_ratio[1:] < UNKNOWN
-    has_target = own.any(axis=1)
+    own = (
+        measured(spec, cells).own()
+        & (cells.n_cells > 0)[:, None]
+        & (pooled.variance_ratio[1:] < UNKNOWN)
+    )
     weakest = np.arange(len(own)), np.where(own, np.abs(z), np.inf).argmin(axis=1)
-    expected = np.sign(shift_environments(plan, list(genes), cells.control).shifts)
-    if isinstance(plan.shift, str) and plan.shift == "knockout":
+    expected = np.sign(shift_environments(spec.plan, fit.genes, cells.control).shifts)
+    if fit.params["shift"] == "knockout":
         expected = np.where(own, -1.0, expected)  # also where control means are not known, or 0
     status = np.where(np.sign(effects.mean) * expected < 0, OPPOSITE, FOUND)
     status = np.where(effects.lfsr < CLEAR_SIGN, status, NOT_FOUND)
-    numbers = {
-        "z": z, "mean": effects.mean, "lower": effects.lower, "upper": effects.upper,
-        "expected": expected,
-    }  # fmt: skip
-    return {
-        "weakest_target": strings(np.where(has_target, genes[weakest[1]], "")),
-        **{
-            f"target_gene_{name}": np.where(has_target, each[weakest], np.nan)
-            for name, each in numbers.items()
+    has_target = own.any(axis=1)
+    return pd.DataFrame(
+        {
+            **{
+                f"target_gene_{name}": np.where(has_target, getattr(effects, name)[weakest], np.nan)
+                for name in ("mean", "lower", "upper")
+            },
+            "target_gene_found": np.where(has_target, status[weakest], ""),
         },
-        "target_gene_found": strings(np.where(has_target, status[weakest], "")),
-    }
+        index=fit.names,
+    )
 
 
-def _ceilings(unseen: Unseen, r_others: pd.Series, differs: NDArray[np.bool_]) -> dict[str, Any]:
+def _ceilings(unseen: Unseen, r_others: pd.Series, differs: pd.Series) -> pd.DataFrame:
     """Return the correlations of predictors with observed effects, and the largest possible.
 
     ``r_others`` are those of the halves, ``differs`` whether effects differ from the controls.
@@ -327,51 +328,57 @@ def _ceilings(unseen: Unseen, r_others: pd.Series, differs: NDArray[np.bool_]) -
     # Halves of few cells say little of the ceiling; what a predictor reached is possible too.
     ceiling = np.fmax(np.sqrt(2 * half / (1 + half)), np.fmax(r_all, r_mean))
     # What a better predictor could gain: nothing is predicted if a target is not on the panel.
-    is_measurable, near = differs & (ceiling >= LEAST_CEILING), NEAR_CEILING * ceiling
+    is_measurable = differs.reindex(table.index) & (ceiling >= LEAST_CEILING)
+    near = NEAR_CEILING * ceiling
     kinds: list[Any] = [table[WHOLE].isna(), ~is_measurable, r_mean >= near, r_all >= near]
     kind = np.select(kinds, ["", NOT_MEASURABLE, BY_MEAN, BY_OTHERS], default=ROOM)
-    return {"r_all": r_all, **r, "ceiling_r": ceiling, "ceiling": strings(kind)}
+    return pd.DataFrame({"r_all": r_all, **r, "ceiling_r": ceiling, "ceiling": kind})
+
+
+def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return what is stored of each perturbation; NaN or empty where it was not judged."""
+    names, errors = scores[CELLS].index, ["error_half", "error_half_raw_means"]
+    halves = scores[SHRINKAGE].rename(
+        columns=dict(
+            zip((SHRUNKEN, MEANS, NOTHING), [*errors, "error_half_no_effect"], strict=True)
+        )
+    )
+    parts = [
+        scores[CELLS].drop(columns=["is_significant", "is_distinct"]), scores[POSITIVE],
+        halves[["split_by", *errors, "error_half_no_effect"]],
+        scores[CEILING].filter(regex="^(r_(all|graph|coexpression|mean_perturbation)|ceiling.*)$"),
+    ]  # fmt: skip
+    table = pd.concat([part.reindex(names) for part in parts], axis=1)
+    texts = {x: strings(table[x].fillna("")) for x in ("target_gene_found", "split_by", "ceiling")}
+    table = table.assign(**texts)
+    table.insert(0, "perturbation", strings(names))
+    return table.set_index(np.arange(len(table)))
 
 
 def quantities(
-    table: pd.DataFrame,
-    on_halves: pd.DataFrame,
-    unseen: Unseen,
-    left_out: Mapping[str, pd.DataFrame],
-    known: Mapping[tuple[str, str], Numbers],
+    scores: Mapping[str, pd.DataFrame],
+    known: Mapping[str, Mapping[str, Numbers]],
     undeclared: Nested | None,
 ) -> list[Quantity]:
     """Return the quantities of all parts that were judged.
 
-    From scores of perturbations, on halves, without cells, and with guides or batches left out;
-    from numbers that are ``known``, by part and name; and from a column that looks like guides.
+    From the scores of each part, numbers that are ``known``, and a column that looks like guides.
     """
-    own, predicted = table[table["target_gene_found"] != ""], table[table["ceiling"] != ""]
-    is_expected = np.sign(own["target_gene_z"]) == own["target_gene_expected"]
-    is_measurable = predicted["ceiling"] != NOT_MEASURABLE
-    scores = {
-        CELLS: table,
-        POSITIVE: own.assign(by_cells=(own["target_gene_z"].abs() >= SURE) & is_expected),
-        SHRINKAGE: on_halves.assign(
-            split_by=table["split_by"],
-            **{each: on_halves[each].where(table["is_distinct"]) for each in FIRST.values()},
+    ceiling = scores[CEILING]
+    measurable = ~ceiling["ceiling"].isin(["", NOT_MEASURABLE])
+    tables = {
+        **scores,
+        CEILING: ceiling.assign(
+            **{x: ceiling[x].where(measurable) for x in ("ceiling_r", "r_all")}
         ),
-        UNSEEN: unseen.table,
-        CEILING: predicted.assign(
-            **{each: predicted[each].where(is_measurable) for each in ("ceiling_r", "r_all")}
-        ),
-        GRAPH_PART: unseen.table.assign(
-            added=on_halves[SHRUNKEN] - on_halves[NO_GRAPH], **{MEANS: on_halves[MEANS]}
-        ),
-        **left_out,
     }
     rows = []
     for part, of_part in ROWS.items():
         for name, how, rule, meaning in of_part:
-            if how and part in scores:
-                rows.append(Quantity(part, name, rule, meaning, *measure(scores[part], *how)))
-            elif (part, name) in known:
-                rows.append(Quantity(part, name, rule, meaning, *known[part, name]))
+            if how and part in tables:
+                rows.append(Quantity(part, name, rule, meaning, *measure(tables[part], *how)))
+            elif name in known.get(part, ()):
+                rows.append(Quantity(part, name, rule, meaning, *known[part][name]))
     if undeclared is not None:
         meaning = (
             f"variance between the levels of adata.obs[{undeclared.column!r}], which nest in the "

@@ -5,7 +5,7 @@ Each part lists its cases in order, level and what to do; the first that holds i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from nextpert._adata import list_names, strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, OF_TABLE
-from nextpert.tl._diagnose.judged import LEFT
+from nextpert.tl._diagnose.scores import LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nextpert._adata.nested import Nested
     from nextpert.tl._diagnose.controls import Nulls
     from nextpert.tl._diagnose.quantities import Quantity
+    from nextpert.tl._diagnose.refit import Halves
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"
 _STRONG = "do not rely on them for strong perturbations"
@@ -43,18 +44,6 @@ _WITHIN_BATCH = (
     " Standard errors within a batch do not include the variation between clones and batches, and "
     "no perturbation has rows in two batches that would show it."
 )
-# What a table has in place of cells.
-_OF_TABLE = {
-    "Cells: ": "Effects of the table: ",
-    "the cells' means": "the table's effects",
-    "by their cells alone": "by the table alone",
-    "half of the cells": "half of the table",
-    "half of the guides or cells": "half of the table",
-    "the cells that they": "the half that they",
-    "whose cells differ": "that differ",
-    "extrapolated to all cells": "extrapolated to the whole table",
-}
-
 _Rows = dict[str, "Quantity"]
 _Cases = list[tuple[object, str, str]]  # whether it holds, level, what to do
 
@@ -66,43 +55,40 @@ class Part(NamedTuple):
     level: str
     verdict: str
 
-    @classmethod
-    def of(cls, name: str, cases: _Cases, words: str, *ratios: Quantity, title: str = "") -> Part:
-        """Return the verdict of the first case that holds.
 
-        With care, it names those of the ratios that have no standard error.
-        """
-        level, start = next((level, start) for holds, level, start in cases if holds)
-        if start:
-            words = f"{start}. {words[:1].upper()}{words[1:]}"
-        unjudged = [row.name for row in ratios if level == CARE and not np.isfinite(row.error)]
-        if unjudged:
-            words += f" {list_names(unjudged)} could not be judged (no standard error)."
-        return cls(name, level, f"{title or name.capitalize()}: {words}".rstrip())
+def _part(name: str, cases: _Cases, words: str, *ratios: Quantity, title: str = "") -> Part:
+    """Return the verdict of the first case that holds.
+
+    With care, it names those of the ratios that have no standard error.
+    """
+    level, start = next((level, start) for holds, level, start in cases if holds)
+    if start:
+        words = f"{start}. {words[:1].upper()}{words[1:]}"
+    unjudged = [row.name for row in ratios if level == CARE and not np.isfinite(row.error)]
+    if unjudged:
+        words += f" {list_names(unjudged)} could not be judged (no standard error)."
+    return Part(name, level, f"{title or name.capitalize()}: {words}".rstrip())
 
 
 def judge(
     rows: list[Quantity],
     weights: Mapping[str, float],
     nulls: Nulls,
+    halves: Halves,
     undeclared: Nested | None,
-    n_judged: int,
-    n: int,
-    *,
-    by_condition: bool,
 ) -> tuple[str, str, pd.DataFrame]:
     """Return the level of all parts together, the verdict in words, and a table of the parts.
 
     ``weights`` are those of the predictors; ``nulls`` are the negative controls; ``undeclared`` is
-    a column that looks like guides but is not declared; ``n_judged`` of ``n`` perturbations are
-    judged by fits to parts of the cells; ``by_condition`` says whether conditions are declared.
+    a column that looks like guides but is not declared.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
         by.setdefault(row.part, {})[row.name] = row
+    n_judged, n = len(halves.scored) - 1, halves.n_groups - 1
     parts = [
         _cells(by[q.CELLS], by[q.NEGATIVE]["standard_error_factor"]),
-        _negative(by[q.NEGATIVE], nulls),
+        _negative(by[q.NEGATIVE], nulls, halves),
         _positive(by[q.POSITIVE]),
         _shrinkage(by[q.SHRINKAGE]),
         _unseen(by[q.UNSEEN], by[q.CEILING], weights, n_judged),
@@ -110,14 +96,14 @@ def judge(
     ]
     # All rests on standard errors: on their size, and on what they hold.
     width = by[q.NEGATIVE].get("perturbations_width")
-    if (width is not None and width.passed is False) or not nulls.has_replicates:
+    if (width is not None and width.passed is False) or not halves.has_replicates:
         parts = [part._replace(level=CARE) if part.level == TRUST else part for part in parts]
     if undeclared is not None:  # first, as it bears on all others
         parts.insert(0, _undeclared(undeclared))
     elif q.GUIDES in by:
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
     if q.BATCHES in by:
-        parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=by_condition))
+        parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=bool(halves.line_names)))
     # All other parts rest on cells, negative controls and shrinkage.
     levels = {part.name: part.level for part in parts}
     no = "Do not trust the model here"
@@ -151,10 +137,10 @@ def _cells(of: _Rows, factor: Quantity) -> Part:
         (differ.passed and distinct.passed, TRUST, ""),
         (True, CARE, ""),
     ]
-    return Part.of(q.CELLS, cases, f"{words}.")
+    return _part(q.CELLS, cases, f"{words}.")
 
 
-def _negative(of: _Rows, nulls: Nulls) -> Part:
+def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     """Return the verdict on control cells that took the place of perturbations.
 
     A table of effects has no control cells, but shows whether its standard errors look too small.
@@ -163,13 +149,13 @@ def _negative(of: _Rows, nulls: Nulls) -> Part:
         is_small = not of["perturbations_width"].passed
         start = "could not be judged, as a table has no control cells: its standard errors are "
         start += "taken as they are"
-        words = f"{_TOO_SMALL * is_small}{_WITHIN_BATCH * (not nulls.has_replicates)}"
+        words = f"{_TOO_SMALL * is_small}{_WITHIN_BATCH * (not halves.has_replicates)}"
         cases: _Cases = [(is_small, NOT, f"{start}, but look too small"), (True, CARE, start)]
-        return Part.of(q.NEGATIVE, cases, words.format_map(of).lstrip())
+        return _part(q.NEGATIVE, cases, words.format_map(of).lstrip())
     n = len(nulls.table)
     if not n:
         words = f"could not be judged, as the controls have fewer than {2 * LEFT} cells."
-        return Part.of(q.NEGATIVE, [(True, CARE, "")], words)
+        return _part(q.NEGATIVE, [(True, CARE, "")], words)
     what = {
         BY_GUIDES: f"{n} control guide{'s' * (n != 1)}",
         BY_BATCHES: f"the controls of {n} batch{'es' * (n != 1)}",
@@ -201,7 +187,7 @@ def _negative(of: _Rows, nulls: Nulls) -> Part:
          "read significant effects with care"),
         (True, TRUST, "calibrated"),
     ]  # fmt: skip
-    return Part.of(q.NEGATIVE, cases, words)
+    return _part(q.NEGATIVE, cases, words)
 
 
 def _positive(of: _Rows) -> Part:
@@ -216,52 +202,38 @@ def _positive(of: _Rows) -> Part:
     ]
     words = (
         f"the target gene changes in the expected direction in {expected:.0f} of {expected.n} "
-        f"perturbations (lfsr < {CLEAR_SIGN:g}; {of['n_found_by_cells']:.0f} by their cells "
-        f"alone), and in the opposite one in {opposite:.0f}."
+        f"perturbations (lfsr < {CLEAR_SIGN:g}), and in the opposite one in {opposite:.0f}."
     )
-    return Part.of(q.POSITIVE, cases, words if expected.n else "")
+    return _part(q.POSITIVE, cases, words if expected.n else "")
 
 
 def _shrinkage(of: _Rows) -> Part:
     means, nothing, split = of["error_to_raw_means"], of["error_to_no_effect"], of["n_by_guides"]
-    half, n_by_cells = "half of the guides", split.n - int(split.value)
-    if not split.value:
-        half = "half of the cells"
-    elif n_by_cells:
-        half += f" (half of the cells for {n_by_cells} of {split.n} perturbations)"
+    by_guide = f" (by guide for {split:.0f} of {split.n} perturbations)" if split.value else ""
     no_better = "do not use them, they are estimated no better than by no effect"
     if means.value < 1:
-        no_better += ", and by the cells' means worse"
+        no_better += ", and by raw means worse"
     covers, intervals = _intervals(of)
     cases: _Cases = [
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
         (of["coverage_90"].is_hopeless, NOT, "do not use the shrunken effects"),
         (not nothing.value < 1, NOT, no_better),
-        (not means.passed, CARE, "use the cells' means, not the shrunken effects"),
+        (not means.passed, CARE, "use raw means, not the shrunken effects"),
         (nothing.passed and covers, TRUST, "use the shrunken effects"),
         (True, CARE, "use the shrunken effects"),
     ]
     words = (
-        f"Learned from {half}, shrunken effects have on the other half a squared error of {means} "
-        f"relative to the cells' means and of {nothing} relative to no effect.{intervals}"
+        f"Learned from half of the screen{by_guide}, shrunken effects have on the other half a "
+        f"squared error of {means} relative to raw means and of {nothing} relative to no effect."
+        f"{intervals}"
     )
     first, plain = (of[f"own_state_first{by}"] for by in ("", "_by_raw_means"))
     if first.n:
         words += (
             f" A distinct perturbation ranks first towards its own state in {first:.0%} of cases "
-            f"({plain:.0%} by the cells' means)."
+            f"({plain:.0%} by raw means)."
         )
-    return Part.of(q.SHRINKAGE, cases, words, means, nothing, title="Effects")
-
-
-def ceiling_in_words(n: Mapping[str, Any]) -> str:
-    """Return what better predictors could gain, from the numbers of perturbations (``n_...``)."""
-    verb = "leaves" if f"{n['n_room']:.0f}" == "1" else "leave"
-    return (
-        f"{n['n_by_mean']:.0f} are predicted by the mean perturbation, {n['n_by_others']:.0f} by "
-        f"other predictors, {n['n_room']:.0f} {verb} room for improvement, and the effects of "
-        f"{n['n_not_measurable']:.0f} are too small to be measured"
-    )
+    return _part(q.SHRINKAGE, cases, words, means, nothing, title="Effects")
 
 
 def _unseen(of: _Rows, ceiling: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
@@ -290,31 +262,33 @@ def _unseen(of: _Rows, ceiling: _Rows, weights: Mapping[str, float], n_judged: i
     if nothing.n < n_judged:
         words += f"{nothing.n} of {n_judged} were judged: the others have a target that is not on "
         words += "the panel. "
-    words += f"Of {ceiling['n_room'].n} perturbations {ceiling_in_words(ceiling)}"
+    room = ceiling["n_room"]
+    words += (
+        f"Of {room.n} perturbations {ceiling['n_by_mean']:.0f} are predicted by the mean "
+        f"perturbation, {ceiling['n_by_others']:.0f} by other predictors, {room:.0f} "
+        f"leave{'s' * (room.value == 1)} room for improvement, and the effects of "
+        f"{ceiling['n_not_measurable']:.0f} are too small to be measured"
+    )
     most, r = ceiling["ceiling_r"], ceiling["r"]
     if np.isfinite([most.value, r.value]).all():
         words += f" (of the others: correlation {r:.2f}, at most {most:.2f} possible)"
     words = f"{words}.{intervals}" if nothing.n else ""
-    return Part.of(q.UNSEEN, cases, words, nothing, mean)
+    return _part(q.UNSEEN, cases, words, nothing, mean)
 
 
 def _graph(of: _Rows) -> Part:
-    alone, share, harm = of["error_alone"], of["error_to_no_graph"], of["error_half_added"]
-    does_help = share.passed and harm.passed and q.BELOW_ONE.holds(alone)
+    alone, share = of["error_alone"], of["error_to_no_graph"]
     cases: _Cases = [
         (not of["weight"].passed or not share.value < 1, NOT,
          "it adds nothing here, do not rank unseen perturbations by it"),
-        (does_help, TRUST, "it helps"),
+        (share.passed and q.BELOW_ONE.holds(alone), TRUST, "it helps"),
         (True, CARE, "it helps a little"),
     ]  # fmt: skip
     words = (
         f"Its weight is {of['weight']:.2f}. Alone it has a squared error of {alone} relative to no "
         f"effect; all predictors have one of {share:.2f} relative to those without it."
     )
-    if harm.passed is False and np.isfinite(harm.error):
-        words += f" It adds {harm:.2f} of the squared error of the cells' means to that of measured"
-        words += " effects: fit an empty graph."
-    return Part.of(q.GRAPH_PART, cases, words, share, harm)
+    return _part(q.GRAPH_PART, cases, words, share)
 
 
 def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
@@ -338,7 +312,7 @@ def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
     )
     if name == q.BATCHES and (disagree or not covers):
         words += _CONDITIONS[by_condition]
-    return Part.of(name, cases, words, nothing)
+    return _part(name, cases, words, nothing)
 
 
 def _undeclared(nested: Nested) -> Part:
@@ -351,7 +325,7 @@ def _undeclared(nested: Nested) -> Part:
         f"adata.obs[{nested.column!r}] is not declared, but its {nested.n_levels} levels nest in "
         f"the perturbation labels, as guides do: {nested.scatter_in_words()}. {end}"
     )
-    return Part.of(q.GUIDES, [(True, level, "")], words)
+    return _part(q.GUIDES, [(True, level, "")], words)
 
 
 def _intervals(of: _Rows) -> tuple[bool, str]:
@@ -362,10 +336,3 @@ def _intervals(of: _Rows) -> tuple[bool, str]:
         but = "and" if large.value >= q.LEAST_COVERAGE else "but only"
         words += f" {but} {large:.0%} of the large ones"
     return bool(every.passed) and large.passed is not False, f"{words}."
-
-
-def of_table(words: str) -> str:
-    """Return what is said of a screen of cells as it is said of a table."""
-    for cells, table in _OF_TABLE.items():
-        words = words.replace(cells, table)
-    return words

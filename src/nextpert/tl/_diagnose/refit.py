@@ -1,4 +1,4 @@
-"""The cells of a fit in two halves, by guide where there are several, batches taken off."""
+"""The model of a fit, learned anew from some of its cells, which are read in two halves."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 
-from nextpert._adata.nested import FEWEST_CELLS
+from nextpert import _adata
+from nextpert._adata.nested import FEWEST_CELLS, undeclared_guides
 from nextpert._adata.screen import read_environments
+from nextpert._adata.stored import eager
 from nextpert._adata.table import in_halves, is_table, of_samples
+from nextpert.core import Dag
+from nextpert.core._checks import as_rng
 from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
+from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of
 from nextpert.core.screen.guides import distinct
-from nextpert.tl._cells import (
-    Cells,
-    condition_names,
-    fit_environments,
-    read_cells,
-)
+from nextpert.tl._cells import Cells, condition_names, fit_environments, read_cells
+from nextpert.tl._fit_dag_blr import record_of, spec_of
+from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
+from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +30,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
-    from nextpert._adata.screen import Environments
+    from nextpert._adata.nested import Nested
     from nextpert.core import ScreenMoments
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.core.model.effects import Effects
     from nextpert.core.screen.screen import Screen
 
-
+# Perturbations that are judged by fits to parts of the screen, at most. A fit's time grows with
+# them: some twenty fits to 150 of 1,000 take as long as three to all.
+MOST = 150
 FEWEST_CONTROLS = 2  # of each half, to know the noise of a control cell
 _SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
 
@@ -58,7 +66,8 @@ class Halves:
     parts: tuple[ScreenMoments, ScreenMoments]  # the two halves of the cells
     whole: ScreenMoments  # all cells
     n_groups: int  # perturbations, and the controls
-    by_guides: NDArray[np.bool_]  # which of them are split by guide
+    scored: NDArray[np.int64]  # controls and perturbations of which effects are judged
+    by_guides: NDArray[np.bool_]  # which of all are split by guide
     declared: bool  # whether guides are, so that the fit allows for the variance between them
     line_names: list[str]  # conditions; none where none are declared
     of_table: bool  # a table of effects, both halves of which have noise of their own
@@ -70,43 +79,42 @@ class Halves:
         """Return what the variance between guides counts for in the mean of every group.
 
         With shares ``w`` of the group's cells in each guide it is ``sum w^2``, one over the number
-        of guides where these are alike.
+        of guides where these are alike. Of the groups that are scored.
         """
         pairs, place = distinct(self.group, self.guide)
         cells = np.bincount(place, screen.n, len(pairs))
         whole = np.bincount(pairs[:, 0], cells, self.n_groups)
         squares = np.bincount(pairs[:, 0], cells**2, self.n_groups)
-        return np.asarray(squares / np.maximum(whole, 1.0) ** 2)
+        return np.asarray(squares / np.maximum(whole, 1.0) ** 2)[self.scored]
 
     def pool(
         self,
         screen: ScreenMoments,
         which: NDArray[np.bool_] | None = None,
         *,
+        every: bool = False,
         by_guide: bool = False,
-        spread: float | None = None,
-        alike: NDArray[np.bool_] | None = None,
+        **guides: Any,
     ) -> FitCells:
-        """Return the cells of some environments as a fit takes them.
+        """Return the cells of some environments as a fit takes them, of the groups to score.
 
         The scatter within the others stays, at the weight of those taken: it says nothing of means.
-        ``by_guide`` says whether guides are separate, with the variance ``spread`` between those
-        of all groups but ``alike``.
+        ``every`` group is returned, not only those that are scored. ``by_guide`` says whether
+        guides are separate, ``guides`` are ``spread`` and ``alike`` of
+        :func:`~nextpert.core.fit.cells.pool_cells`.
         """
         kept = np.ones(len(self.group), bool) if which is None else which
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
-        group, guide = self.group[kept], self.guide[kept] if by_guide else None
-        pooled = pool_cells(
-            clean, group, self.n_groups, guide=guide, spread=spread, alike=alike, fixed_sd=sd
-        )
-        if not self.line_names:
-            return pooled
-        within = distinct(self.condition, self.line)[1][kept]
-        clean, sd = screen.some(kept).without_batches(self.fixed[kept], within)
-        return with_conditions(
-            pooled, clean, group, self.line[kept], self.line_names, guide=guide, alike=alike,
-            fixed_sd=sd,
-        )  # fmt: skip
+        group = self.group[kept]
+        guides |= {"guide": self.guide[kept] if by_guide else None}
+        pooled = pool_cells(clean, group, self.n_groups, fixed_sd=sd, **guides)
+        if self.line_names:
+            guides.pop("spread", None)
+            within = distinct(self.condition, self.line)[1][kept]
+            clean, sd = screen.some(kept).without_batches(self.fixed[kept], within)
+            line, names = self.line[kept], self.line_names
+            pooled = with_conditions(pooled, clean, group, line, names, fixed_sd=sd, **guides)
+        return pooled if every else pooled.rows(self.scored)
 
 
 def read_halves(
@@ -117,15 +125,14 @@ def read_halves(
     rng: np.random.Generator,
     *,
     undeclared: str | None = None,
-    judged: Sequence[str] | None = None,
-    fits: Environments | None = None,
+    sample: NDArray[np.int64] | None = None,
     **options: Any,
 ) -> tuple[Halves, Cells]:
     """Read all labelled cells once, those of the controls and perturbations ``names`` in halves.
 
-    ``undeclared`` is a column that holds guides but is not declared; ``judged`` are those of the
-    perturbations (by default all) of whose fits, in environments ``fits``, the cells are read
-    besides, with ``options`` of :func:`~nextpert.tl._cells.read_cells`.
+    ``undeclared`` is a column that holds guides but is not declared; ``sample`` are the places of
+    those perturbations (by default all) of whose fits the cells are read besides, with ``options``
+    of :func:`~nextpert.tl._cells.read_cells`.
     """
     column = undeclared if roles.guide_key is None else roles.guide_key
     every = read_environments(adata, replace(roles, guide_key=column), named=names)
@@ -155,8 +162,9 @@ def read_halves(
             f"{n_controls.sum()} in all: tl.diagnose needs more control cells."
         )
         raise ValueError(message)
-    some = names if judged is None else judged
-    fits = fit_environments(adata, roles, some) if fits is None else fits
+    sample = np.arange(len(names)) if sample is None else sample
+    some = [names[j] for j in sample]
+    fits = fit_environments(adata, roles, some)
     cells = read_cells(adata, columns, fits, some, halves=(every, half), **options)
     screen = cast("Screen", cells.halves)
     if of_table:
@@ -175,6 +183,7 @@ def read_halves(
         group=group, condition=every.levels(roles.perturbation_key, *every.condition_names),
         guide=guide, batch=every.levels(*roles.batch_key),
         fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names),
+        scored=np.append(0, 1 + sample),
         declared=roles.guide_key is not None, by_guides=by_guides, parts=(one, two),
         guide_name=guide_name, batch_name=batch_name, line=every.levels(*conditions),
         line_names=condition_names(every), of_table=of_table, whole=whole,
@@ -209,3 +218,100 @@ def _deal(
             total[of_guide[k]] += size[k]
         half[mine] = of_guide[place]
     return half
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What a fit was told, and the graphs that have not seen some of its perturbations."""
+
+    fit: FittedPosterior  # the fit that is judged
+    cells: Cells
+    guided: bool  # whether guides are declared
+    spec: Spec  # of the perturbations that are judged; shifts are learned
+    folds: list[list[str]]  # labels that are left out together
+    without: list[Dag]  # the graph without each fold, single also where the fit has many
+    inner: list[list[Dag]]  # those without a fold and, in turn, without each fold of the others
+
+    def learned(self, cells: FitCells, others: Sequence[str] = ()) -> Model:
+        """Return the model of the perturbations that are judged, and of others after these.
+
+        The others target nothing. Perturbation ``j`` stays in the fold without which its graph was
+        learned.
+        """
+        plan, dag = self.spec.plan, self.fit.posterior.dag
+        targets = [*plan.targets, *([] for _ in others)]
+        spec = replace(self.spec, plan=replace(plan, names=[*plan.names, *others], targets=targets))
+        known = [*self.without, *[dag] * len(others)]
+        return Model.fit(spec, cells, Graphs(dag, [], lambda folds: known[: len(folds)]))
+
+    def without_fold(self, fold: int) -> Model:
+        """Return the model if no cell of a fold of perturbations is there."""
+        gone, names = set(self.folds[fold]), self.spec.plan.names
+        spec = self.spec.rows([j for j, name in enumerate(names) if name not in gone])
+        cells = self.cells.fit_cells(spec.plan.names, fold, guided=self.guided)
+        return Model.fit(spec, cells, Graphs(self.without[fold], [], lambda _: self.inner[fold]))
+
+    def as_stored(self, model: Model) -> FittedPosterior:
+        """Return a model as it is read once it is stored."""
+        params = self.fit.params | {"shift_sd": "learned"}
+        record = record_of(model, params, left_out=pd.DataFrame())
+        return replace(record, columns=self.fit.columns)
+
+    def effects(self, model: Model) -> Effects:
+        """Return the effects of a model as users get them, ``(n_perturbations, n_genes)`` each."""
+        fit = self.as_stored(model)
+        return panel_effects(fit, read_wanted(None, fit))
+
+
+def read_refit(
+    adata: ad.AnnData, fit: FittedPosterior, key: str, rng: np.random.Generator, *, n_jobs: int = 1
+) -> tuple[Refit, Halves, Nested | None]:
+    """Return what is needed to learn the fit in ``uns[key]`` anew, and its cells in halves.
+
+    And the column that looks like guides but is not declared. Cells are read and graphs are
+    searched here.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three perturbations, or genes are linearly dependent without some.
+    """
+    names, params, n = fit.names, fit.params, len(fit.names)
+    if n < FEWEST:
+        message = (
+            f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
+            f"{FEWEST} are needed to predict one from the others: fit more of them."
+        )
+        raise ValueError(message)
+    sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))
+    some = [names[j] for j in sample]
+    folds = folds_of(some)
+    # Of the fit without a fold, the folds that its graphs are learned without.
+    inner = [folds_of([name for name in some if name not in fold]) for fold in folds]
+    sets = [
+        each
+        for fold, others in zip(folds, inner, strict=True)
+        for each in (fold, *(fold + more for more in others))
+    ]
+    roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
+    held_out = read_held_out(adata, dag_key, roles, len(fit.genes), names)
+    undeclared = undeclared_guides(adata, fit.columns, names, roles)
+    halves, cells = read_halves(
+        adata, fit.columns, names, roles, rng, sample=sample, without=folds, sets=sets,
+        searches=None if held_out is None else held_out.environments,
+        undeclared=None if undeclared is None else undeclared.column,
+    )  # fmt: skip
+    # The seed of the search, 0 where it was no number.
+    stored: Any = eager(adata.uns.get(dag_key))
+    options = stored.get("params", {}) if hasattr(stored, "get") else {}
+    text = str(options.get("rng", ""))
+    seed = int(text) if text.isdigit() else 0
+    streams = [each for rest in inner for each in (as_rng(seed), *fold_streams(len(rest)))]
+    graphs = iter(graphs_without(
+        fit.posterior.dag, held_out, cells.searches, fit.genes, sets, streams, n_jobs=n_jobs
+    ))  # fmt: skip
+    pairs = [(next(graphs), [next(graphs) for _ in rest]) for rest in inner]
+    without, both = (list(each) for each in zip(*pairs, strict=True))
+    spec = spec_of(fit).rows(sample.tolist())
+    guided = roles.guide_key is not None
+    return Refit(fit, cells, guided, spec, folds, without, both), halves, undeclared

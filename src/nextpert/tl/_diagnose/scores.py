@@ -1,0 +1,392 @@
+"""Effects scored on cells that they were not learned from: halves, guides, batches, perturbations.
+
+All tables have one row per perturbation to judge, with NaN where it cannot be. Their columns are an
+estimate's squared error summed over genes, under its name, ``COVERAGE`` (the fraction of genes
+whose 90% interval covers the mean), and of large effects how many are covered and how many there
+are (``COVERED``, ``LARGE``). Large effects are chosen by the cells that they are learned from: 3
+standard errors or more there. A calibrated posterior covers 90% of any effects chosen by these
+cells. If effects were chosen by the cells that they are scored on, some would be large by chance,
+and few of their intervals would cover the means, even for a calibrated model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata.progress import progress
+from nextpert.core.fit.candidates import shared_with_controls
+from nextpert.core.fit.naming import places
+from nextpert.core.model import scores
+from nextpert.core.model.effects import Effects
+from nextpert.core.model.interactions import Together
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import learn_predictor_weights
+from nextpert.core.model.predictors.base import Prediction
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.predictors.members import Members
+from nextpert.core.screen.guides import distinct
+from nextpert.tl._design_interventions.candidates import can_be_candidate
+from nextpert.tl._perturbation_effects import panel_effects, read_wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+
+    from nextpert.core.fit.cells import FitCells
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.core.fit.learn import Model, Spec
+    from nextpert.tl._diagnose.refit import Halves, Refit
+    from nextpert.tl._perturbation_effects import Wanted
+
+    Array = NDArray[np.float64]
+
+SURE = 3.0  # standard errors of an effect that is called large
+LEFT = 20  # cells of a guide or batch to score on, at least
+_FOLDS = 4  # of guides
+_MOST_BATCHES = 5
+SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
+COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
+GUIDES, BATCHES = "guides", "batches"
+FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
+
+
+class Side(NamedTuple):
+    """One half of the cells, to learn from or to score on; tables ``(n_perturbations, n_genes)``.
+
+    Variances are those of observed effects about those of the perturbations: sampling error, and
+    the variance that the fit expects between the guides that the other half does not hold.
+    """
+
+    cells: FitCells  # as the fit takes them
+    seen: Perturbations  # means and their sampling error
+    variance: Array
+    variance_unseen: Array  # about effects that are expected without any cells, so of all guides
+    large: NDArray[np.bool_]  # which effects are 3 standard errors or more
+
+
+def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
+    """Return both halves of the cells; ``spread`` is the variance between guides of the fit.
+
+    What is judged is what the fit says of effects of perturbations, whatever the guide. Half of the
+    guides differ from the effect by their own deviations, which no interval for the effect holds.
+    So the variance between the guides that are scored is added to the sampling error, where a
+    perturbation or the controls are split by guide: with shares ``w`` of their cells in each guide,
+    ``spread * sum w^2`` of the noise variance each. It is the variance that the fit itself takes
+    guides to have. Where none are declared that is 0: the fit says then that other guides show the
+    same means but for sampling, and guides that scatter are its errors. To add the variance that
+    they do have would hide this: between halves that are alike the fit misses by that variance
+    twice, and would be excused for one.
+
+    Where a perturbation has one guide its halves share the deviation of that guide, so it is taken
+    to have none, in the half that is learned from as well: sampling alone is judged there.
+    """
+    if not halves.declared:
+        spread = 0.0
+    sides = []
+    for part in halves.parts:
+        cells = halves.pool(part, by_guide=halves.declared, spread=spread, alike=~halves.by_guides)
+        seen, share = measured(refit.spec, cells), spread * halves.guide_shares(part)
+        by_guides = halves.by_guides[halves.scored]
+        variance, unseen = (
+            seen.variance + (of[1:] + of[0])[:, None] * seen.within
+            for of in (np.where(by_guides, share, 0.0), share)
+        )
+        large = np.abs(seen.observed) >= SURE * np.sqrt(variance)
+        sides.append(Side(cells, seen, variance, unseen, large))
+    return sides
+
+
+def measured(spec: Spec, cells: FitCells) -> Perturbations:
+    """Return the means of some cells and their sampling error, by perturbation."""
+    targets = places(spec.plan.targets, spec.genes)
+    return Perturbations(cells.screen, 0, np.arange(1, len(targets) + 1), targets)
+
+
+def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
+    """Judge effects learned from one half of the cells of every perturbation on the other.
+
+    The mean over both ways; besides, the correlation of the halves' effects over genes that are no
+    targets (``r_others``), and how often a perturbation's own state comes first (``FIRST``), by
+    estimate.
+    """
+    (one, two), parts = sides, []
+    used = (one.seen.n > 1) & (two.seen.n > 1)
+    for mine, other in (sides, sides[::-1]):
+        truth, known = other.seen.observed, np.isfinite(other.variance) & used[:, None]
+        effects = refit.effects(refit.learned(mine.cells))
+        estimates = {SHRUNKEN: effects.mean, MEANS: mine.seen.observed}
+        table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
+        for name, column in FIRST.items():
+            table[column] = scores.comes_first(
+                estimates[name], np.where(known, truth, np.nan), used
+            )
+        parts.append(table)
+    others = ~one.seen.own() & np.isfinite(one.variance)
+    r_others = scores.correlations(one.seen.observed, two.seen.observed, others)
+    table = _mean_of(parts).assign(r_others=np.where(used, r_others, np.nan))
+    return table.set_axis(refit.spec.plan.names)
+
+
+def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.DataFrame]:
+    """Judge effects learned without some guides, or a batch, on these; parts with enough cells.
+
+    Without a guide of each perturbation and half of the controls' guides: intervals have the
+    variance between guides, ``spread``, added. And without each of the largest batches.
+    """
+    parts: dict[str, list[pd.DataFrame]] = {GUIDES: [], BATCHES: []}
+    n, control = halves.whole.n, halves.group == 0
+    pairs, place = distinct(halves.group, halves.guide)
+    size = np.bincount(place, n, len(pairs))
+    enough = [np.flatnonzero((pairs[:, 0] == g) & (size >= LEFT)) for g in range(halves.n_groups)]
+    several = [some for some in enough[1:] if len(some) > 1]
+    n_folds = min(_FOLDS, max(map(len, several), default=0))
+    for fold in range(n_folds if halves.declared and len(enough[0]) > 1 else 0):
+        of_control = enough[0][fold % 2 :: 2]
+        held = [of_control, *(some[[fold % len(some)]] for some in several)]
+        share = size[of_control] / size[of_control].sum()
+        extra = spread * (1.0 + float((share**2).sum()))
+        left_out = np.isin(place, np.concatenate(held))
+        parts[GUIDES].append(_left_out(refit, halves, left_out, spread=spread, extra=extra))
+    for batch in np.argsort(-np.bincount(halves.batch, n), kind="stable")[:_MOST_BATCHES]:
+        left_out = halves.batch == batch
+        if min(n[control & left_out].sum(), n[control & ~left_out].sum()) >= LEFT:
+            part = _left_out(refit, halves, left_out)
+            parts[BATCHES] += [part] * bool(part[COVERAGE].notna().any())
+    return {name: _mean_of(some) for name, some in parts.items() if some}
+
+
+def _left_out(
+    refit: Refit,
+    halves: Halves,
+    held: NDArray[np.bool_],
+    *,
+    spread: float | None = None,
+    extra: float = 0.0,
+) -> pd.DataFrame:
+    """Score effects learned without some environments on these.
+
+    ``extra`` is the variance between guides that intervals are to allow for, over that of noise.
+    """
+    whole, none = halves.whole, np.zeros(halves.n_groups, bool)  # guides of all groups differ
+    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=none)
+    mine, other = measured(refit.spec, cells), measured(refit.spec, halves.pool(whole, held))
+    used = (mine.n > 1) & (other.n >= LEFT)
+    effects = refit.effects(refit.learned(cells))
+    observed, error = cells.pooled.to_controls()
+    large = np.abs(observed) >= SURE * np.sqrt(mine.within * error)
+    estimates = {SHRUNKEN: effects.mean, MEANS: observed}
+    between = extra * other.within
+    return _score(
+        effects, estimates, other.observed, other.variance, used, large=large, between=between
+    )
+
+
+def _score(
+    effects: Effects,
+    estimates: dict[str, Array],
+    observed: Array,
+    variance: Array,
+    used: NDArray[np.bool_],
+    *,
+    large: NDArray[np.bool_],
+    between: Array | float = 0.0,
+) -> pd.DataFrame:
+    """Return the scores of effects and other estimates on means of other cells.
+
+    All tables are ``(n_perturbations, n_genes)``. Intervals are those of ``effects``; to
+    ``estimates``, by name, "no effect" is added. ``variance``, that of the ``observed`` means, is
+    taken off errors; it is infinite where a table has no value, which is not scored. ``between``
+    is variance that intervals are to allow for besides.
+    """
+    known = np.isfinite(variance) & used[:, None]
+    noise = np.where(known, variance, 0.0)
+    every = estimates | {NOTHING: np.zeros_like(observed)}
+    table = pd.DataFrame(
+        {
+            # Squared error on these means, less their variance: unbiased, so below 0 now and then.
+            name: (np.where(known, each - observed, 0.0) ** 2 - noise).sum(axis=1)
+            for name, each in every.items()
+        }
+    )
+    inside, large = scores.holds(effects, observed, noise + between) & known, large & known
+    table[COVERAGE] = inside.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    table[~used] = np.nan
+    return table.assign(**{COVERED: (inside & large).sum(axis=1), LARGE: large.sum(axis=1)})
+
+
+def _mean_of(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the mean over splits of what each perturbation was judged by; counts are added."""
+    every = pd.concat(parts).groupby(level=0)
+    return every.mean().assign(**{name: every[name].sum() for name in (COVERED, LARGE)})
+
+
+WHOLE, WITHOUT_GRAPH, MEAN_ALONE = "all together", "all but the graph", "mean perturbation only"
+# Columns of a predictor: its error by the weight that it gets alone, and its correlation.
+ALONE, R_OF = ", alone", "r of "
+_TOTALS = (NOTHING, WHOLE, WITHOUT_GRAPH, MEAN_ALONE)
+
+
+class Unseen(NamedTuple):
+    """Predictions of perturbations without cells, and their errors on other genes.
+
+    NaN stands for perturbations of which nothing is predicted, as a target is outside the panel.
+    The table has one row per perturbation. Errors are squared, summed over genes in units of their
+    standard deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of
+    "no effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
+    where the mean perturbation is the only one, and of each predictor by the weight that it gets
+    alone (``ALONE``). Correlations with observed effects (``R_OF``) are NaN also where all that is
+    predicted is 0. ``COVERAGE``, ``COVERED`` and ``LARGE`` are those of ``judged`` on the
+    other genes; predictions have seen none of the cells, so large effects are chosen by one half of
+    the cells and scored on the other, both ways.
+    """
+
+    weights: Mapping[str, float]  # of every predictor in the fit, by name
+    graph_spread: float  # standard deviation of the weight of the graph without each fold
+    effects: Effects  # as users get them; tables of shape (n_perturbations, n_genes)
+    table: pd.DataFrame
+
+
+def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
+    """Predict every perturbation without its fold, as users would, and score the predictions.
+
+    ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
+    the labels of a fold as candidates, after graph and fit without any cell of it.
+    """
+    seen = measured(refit.spec, cells)
+    # Weights of the fit by name, and the variance that all predictors leave; those of learned
+    # shifts where the fit took shifts as exact.
+    weights: Mapping[str, float] = {Graph.name: 1.0}
+    beyond, known = 0.0, refit.fit.expectation
+    if known is not None and refit.fit.predictors is not None:
+        weights, beyond = known.weights, refit.fit.predictors.residual_variance
+    elif (whole := refit.learned(cells).weighted) is not None:
+        weights = dict(zip(whole.weights.names, whole.weights.weights.tolist(), strict=True))
+        beyond = whole.weights.residual_variance
+    shape, names = seen.observed.shape, refit.spec.plan.names
+    place = {name: j for j, name in enumerate(names)}
+    by = np.where(seen.sd > 0, seen.sd, 1.0)
+    used = seen.scored()
+    noise = np.where(used, seen.variance, 0.0) / by**2
+    # Effects are weighted as when predictor weights are learned: less if there are few cells.
+    counts = np.where(used, 1 / np.maximum(noise + beyond, np.finfo(np.float64).tiny), 0.0)
+    counts /= max(counts.max(initial=0.0), np.finfo(np.float64).tiny)
+    tables = {name: np.full(shape, np.nan) for name in Effects.__dataclass_fields__}
+    columns = [
+        *_TOTALS,
+        *(f"{name}{ALONE}" for name in weights),
+        *(f"{R_OF}{x}" for x in (WHOLE, *weights)),
+    ]
+    table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
+    of_graph = []
+    folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
+    for k, fold in enumerate(folds):
+        model = refit.without_fold(k)
+        fit = refit.as_stored(model)
+        of_graph.append(_weights(model, weights).get(Graph.name, 0.0))
+        asked = [name for name in fold if can_be_candidate(name, fit)]
+        if not asked:
+            continue
+        with warnings.catch_warnings():  # that a table has no row for what was left out
+            warnings.simplefilter("ignore", UserWarning)
+            chosen = read_wanted(asked, fit)
+        rows = [place[name] for name in chosen.names]
+        effects = panel_effects(fit, chosen)
+        for name, each in vars(effects).items():
+            tables[name][rows] = each
+        # Effects and, after them, their covariance with the sampling error of the observed ones
+        # (that of the controls is in both): before weights, and by the weights that some
+        # predictors get without the others.
+        nothing = np.zeros((2, *effects.mean.shape))
+        single = dict.fromkeys(weights, nothing) | predictors(chosen, fit, effects)
+        some = {
+            WHOLE: [*single], WITHOUT_GRAPH: [name for name in single if name != Graph.name],
+            MEAN_ALONE: [MeanPerturbation.name], **{f"{name}{ALONE}": [name] for name in weights},
+        }  # fmt: skip
+        estimates = single | {NOTHING: nothing}
+        for name, kept in some.items():
+            by_weight = _weights(model, kept).items()
+            estimates[name] = sum((w * single[each] for each, w in by_weight), start=nothing)
+        estimates[WHOLE] = np.array([effects.mean, estimates[WHOLE][1]])
+        observed = seen.observed[rows] / by
+        for name, (effect, covariance) in estimates.items():
+            predicted, shared = effect / by, covariance / by**2
+            if name in table:
+                departure = (observed - predicted) ** 2 - noise[rows] + 2 * shared
+                table.loc[rows, name] = (departure * counts[rows]).sum(axis=1)
+            if (of_name := f"{R_OF}{name}") in table:
+                r = scores.correlations(predicted, observed, used[rows], shared)
+                table.loc[rows, of_name] = r
+    used &= table[NOTHING].notna().to_numpy()[:, None]
+    effects = Effects(**tables)
+    share = cells.guide_variance * halves.guide_shares(halves.whole)
+    variance = seen.variance + (share[1:] + share[0])[:, None] * seen.within
+    inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0)) & used
+    n_used = used.sum(axis=1)
+    table[COVERAGE] = np.where(n_used > 0, inside.sum(axis=1) / np.maximum(n_used, 1), np.nan)
+    table[[COVERED, LARGE]] = 0
+    both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
+    for mine, other in (sides, sides[::-1]):
+        spread = np.where(both, other.variance_unseen, 0.0)
+        which = both & mine.large
+        table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & which).sum(axis=1)
+        table[LARGE] += which.sum(axis=1)
+    return Unseen(weights, float(np.std(of_graph)), effects, table.set_axis(names))
+
+
+def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
+    """Return the weights of some predictors, learned where the others are none.
+
+    Of fewer than three perturbations nothing is learned: the graph is believed.
+    """
+    # Members are believed as they are, also where no combination was there to learn from.
+    together = {Members.name: 1.0} if Members.name in kept else {}
+    if model.weighted is None:
+        return together | ({Graph.name: 1.0} if Graph.name in kept else {})
+    learned, seen = model.weighted.weights, model.weighted.seen
+    some = [each for each in model.weighted.predictors() if each.name in kept]
+    if all(each.fixed for each in some):  # none has a weight to learn
+        return together
+    if len(some) < len(learned.names):
+        learned = learn_predictor_weights(
+            seen.observed, seen.variance, some, seen.scored(), sd=seen.sd
+        )
+    return together | dict(zip(learned.names, learned.weights.tolist(), strict=True))
+
+
+def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
+    """Return what each predictor of a fit says of perturbations without cells, before weights.
+
+    Effects, and their covariance with the sampling error of the controls' means, each of shape
+    ``(2, n_perturbations, n_genes)``.
+
+    The changes of target genes that they start from are those expected by the efficacy. Of
+    combinations none speaks but their members, whose word is what is predicted (``effects``).
+    """
+    chosen, names = candidates.pool.interventions, candidates.names
+    targets = places(chosen.targets, fit.genes)
+    nothing = np.zeros_like(effects.mean)
+    rows, shared = shared_with_controls(names, fit)
+    together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
+    if fit.expectation is not None:
+        every = fit.expectation.predictions(
+            names, targets, chosen.shifts, weights=fit.posterior.mean().toarray(), together=together
+        )
+    else:  # too few perturbations to learn weights from: shifts on the graph, and members
+        own = np.zeros(chosen.shifts.shape, bool)
+        for row, some in zip(own, targets, strict=True):
+            row[some] = True
+        follows = fit.posterior.solve(np.ascontiguousarray(chosen.shifts.T)).T
+        members = nothing.copy()
+        members[rows] = together.mean
+        every = [
+            Prediction(name, np.where(own, 0.0, table))
+            for name, table in ((Graph.name, follows), (Members.name, members))
+        ]
+    every = [Members(together).silenced(each) for each in every]
+    return {p.name: np.array([p.effects, nothing if p.shared is None else p.shared]) for p in every}
