@@ -105,10 +105,9 @@ def test_halves_add_up_to_the_table():
     one, two = in_halves(moments, np.random.default_rng(0))
     assert (one.counted == two.counted).all()
     assert ((one.counted == 0) == (moments.counted == 0)).all()
-    both = one + two  # of rows of more than three cells
-    assert both.n.tolist() == moments.n.tolist()
-    for name in ("mean", "counted", "scatter"):
-        assert np.allclose(getattr(both, name), getattr(moments, name))
+    assert (one.n + two.n).tolist() == moments.n.tolist()
+    assert np.allclose((one.mean + two.mean) / 2, moments.mean)
+    assert np.allclose(one.counted + two.counted, moments.counted)
     for half in (one, two):  # what a mean counts for is its variance, in every half
         for row in range(moments.n_environments):
             assert np.allclose(half.mean_variance(row), 2 * moments.mean_variance(row))
@@ -137,7 +136,7 @@ def test_halves_are_independent_where_the_correlation_of_genes_is_known():
 
 
 @pytest.mark.slow
-def test_a_table_is_judged_by_halves_of_its_own(tmp_path):
+def test_a_table_is_judged_by_halves_of_its_own():
     seen, se = effects(size=0.8)
     table = npt.pp.effect_table(seen, se, **TOLD)
     npt.tl.fit_dag_blr(table)
@@ -159,10 +158,6 @@ def test_a_table_is_judged_by_halves_of_its_own(tmp_path):
     assert not found["parts"]["level"].eq("trust").any()  # alleles in another batch: 0.55 covered
     assert "cells' means" not in found["verdict"]
     assert not found["summary"]["meaning"].str.contains("cells' means|half of the cells").any()
-    npt.tl.perturbation_effects(table)
-    npt.report(table, tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    assert "Effects learned from one half of this screen and tested on the other" in page
     checks = npt.pl.diagnose(table, panel="checks", show=False)
     assert "a table has no control cells" in [text.get_text() for ax in checks for text in ax.texts]
     assert "half of the table" in npt.pl.diagnose(table, show=False)[0].get_title()

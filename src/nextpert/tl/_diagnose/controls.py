@@ -81,15 +81,17 @@ def judge_controls(
         alike = np.zeros(held.n_groups, bool)
         if split.kind != BY_GUIDES and not halves.by_guides[0]:  # one guide is on both sides
             alike[[0, *range(halves.n_groups, held.n_groups)]] = True
-        cells = held.pool(split.screen, by_guide=halves.declared, alike=alike)
-        effects = refit.effects(refit.learned(cells, [f"{prefix}{k}" for k in range(len(fold))]))
+        cells = held.pool(split.screen, every=True, by_guide=halves.declared, alike=alike)
+        new = [f"{prefix}{k}" for k in range(len(fold))]
+        effects = refit.effects(refit.learned(cells.rows(held.scored), new))
         mine = slice(-len(fold), None)
         inside = (effects.lower[mine] <= 0) & (effects.upper[mine] >= 0)
         n_false = (effects.lfsr[mine] < CLEAR_SIGN).sum(axis=1)
         rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
         z.append(_z_scores(cells)[mine])
         if undeclared is not None:
-            cells = held.pool(split.screen, by_guide=True, spread=undeclared.variance, alike=alike)
+            guides = {"by_guide": True, "spread": undeclared.variance, "alike": alike}
+            cells = held.pool(split.screen, every=True, **guides)
             z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance
     table = pd.DataFrame(rows, columns=["name", "n_cells", "n_false", "coverage"])
