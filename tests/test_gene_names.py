@@ -94,18 +94,19 @@ def test_symbols_give_what_names_give(kind, by_symbol, tmp_path, assert_same):
     genes = ["OXR1", "MYC", "STK3"]
     found = []
     for adata, options in zip(by_symbol, [{}, {"gene_symbols": "symbol"}], strict=True):
-        npt.tl.learn_dag(adata, genes=genes, method="boss", **options)
+        npt.pp.setup_screen(adata, **options)
+        npt.tl.learn_dag(adata, genes=genes, method="boss")
         npt.tl.fit_dag_blr(adata)
         adata = through(adata, kind, tmp_path)
         npt.tl.design_interventions(adata, {"MYC": 1.0}, candidates="genes", n_samples=20)
         npt.tl.diagnose(adata)
         npt.tl.dag_fit(adata, n_random=5)
-        npt.tl.cpca(adata, genes=genes, alpha=1.0, **options)
-        npt.tl.target_distances(adata, {"MYC": 1.0}, **options)
+        npt.tl.cpca(adata, genes=genes, alpha=1.0)
+        npt.tl.target_distances(adata, {"MYC": 1.0})
         npt.pl.dag(adata, show=False)
-        npt.pl.expression_shift(adata, genes=["MYC"], show=False, **options)
+        npt.pl.expression_shift(adata, genes=["MYC"], show=False)
         for key in adata.uns:
-            adata.uns[key].get("params", {}).pop("gene_symbols", None)
+            adata.uns[key].get("params", adata.uns[key]).pop("gene_symbols", None)
             for part in ("contents", "digest", "fit"):  # by the names of the genes as they are
                 adata.uns[key].pop(part, None)
         found.append(adata)
