@@ -78,8 +78,9 @@ def follow(files, changes, commands, clone):
             text = text.replace(before, after)
         (clone / path).write_text(text, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(clone / "src"), "MPLBACKEND": "agg"}
-    for command in commands:
-        asked = [sys.executable, *shlex.split(command)[1:], "-q", "-p", "no:cacheprovider"]
+    for command in commands:  # the rules of the house are tested on the file below
+        words = [word for word in shlex.split(command)[1:] if word != "tests/test_house.py"]
+        asked = [sys.executable, *words, "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(
             asked, cwd=clone, env=environment, capture_output=True, text=True, check=False
         )

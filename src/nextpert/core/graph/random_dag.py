@@ -40,8 +40,8 @@ def barabasi_albert(p: int, degree: float, rng: np.random.Generator) -> Edges:
     edges: Edges = []
     weight = np.ones(p)
     for i in range(1, p):
-        share = weight[:i] / weight[:i].sum()
-        for k in rng.choice(i, size=min(m, i), replace=False, p=share):
+        probability = weight[:i] / weight[:i].sum()
+        for k in rng.choice(i, size=min(m, i), replace=False, p=probability):
             edges.append((int(k), i))
             weight[[k, i]] += 1
     return edges

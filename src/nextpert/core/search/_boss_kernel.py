@@ -67,7 +67,7 @@ class Growth(NamedTuple):
     variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
     covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
     key: NDArray[np.float64]  # (p,)
-    found: NDArray[np.int64]  # (p,)
+    node: NDArray[np.int64]  # (p,)
 
     @classmethod
     def empty(cls, p: int) -> Growth:
@@ -79,7 +79,7 @@ class Growth(NamedTuple):
             variance=np.zeros((p + 1, p)),
             covariance=np.zeros((p + 1, p)),
             key=np.zeros(p),
-            found=np.zeros(p, np.int64),
+            node=np.zeros(p, np.int64),
         )
 
 
@@ -145,10 +145,12 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
     _residuals(problem, growth, owner, depth)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
     residual, n = variance[owner], np.int64(0)
+    # -n/2 log(1 - r^2) > s(d) - s(d + 1), r the partial correlation given the path.
     bound = -np.expm1((problem.constant[depth + 1] - problem.constant[depth]) / problem.weight)
     for u in range(problem.matrix.shape[0]):
-        share = covariance[u] * covariance[u] / (variance[u] * residual)
-        if not share > bound:  # most nodes
+        explained = covariance[u] * covariance[u] / (variance[u] * residual)
+        # Most nodes end here, before anything else is read of them.
+        if not explained > bound:
             continue
         if u == owner or sets[0, u] or sets[1, u] or problem.required[owner, u]:
             continue
@@ -156,19 +158,20 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
             continue
         if not problem.forbidden[owner, u]:
             j = n
-            while j > 0 and growth.key[j - 1] < share:
-                growth.key[j], growth.found[j] = growth.key[j - 1], growth.found[j - 1]
+            while j > 0 and growth.key[j - 1] < explained:
+                growth.key[j], growth.node[j] = growth.key[j - 1], growth.node[j - 1]
                 j -= 1
-            growth.key[j], growth.found[j] = share, u
+            growth.key[j], growth.node[j] = explained, u
             n += 1
     first = forest.used[1]
     forest.first[vertex] = first
     forest.count[vertex] = 0
     for c in range(n):
-        forest.branch[first + c] = growth.found[c]
+        forest.branch[first + c] = growth.node[c]
         forest.vertex[first + c] = -1
         forest.count[vertex] += 1
-        if problem.before[owner, growth.found[c]]:  # in every prefix: none goes on past it
+        # One that must stand before is in every prefix: none goes on past it.
+        if problem.before[owner, growth.node[c]]:
             break
     forest.used[1] += forest.count[vertex]
 
@@ -279,7 +282,8 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
     for m in range(low):  # v stands at low or later, so that it is not among these
         prefix[state.order[m]] = True
     own = trace(problem, forest, growth, scratch, v, prefix, state.own)
-    shift = 0.0  # of all others together, as v moves on from place low
+    # What all others together gain as v moves on from place low.
+    shift = 0.0
     gain[low] = own
     for j in range(low, high):
         node = state.order[j] if j < a else state.order[j + 1]
@@ -337,7 +341,8 @@ def _improve(problem, forest, growth, scratch, state, random):
     """Move one node after the other to its best place until none gains."""
     queue, has_moved = state.queue, True
     while has_moved:
-        for k in range(queue.shape[0] - 1, 0, -1):  # a new sweep, in a new order of nodes
+        # A new sweep, in a new order of nodes (Fisher and Yates).
+        for k in range(queue.shape[0] - 1, 0, -1):
             other = random_below(random, k + 1)
             queue[k], queue[other] = queue[other], queue[k]
         has_moved = False

@@ -176,9 +176,10 @@ def shrink(problem, row, child, scratch):
         factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
         best, place = 0.0, np.int64(-1)
         for i in range(m):
-            share = factor[m, i] * factor[m, i] / sums[i]  # squared partial correlation
+            # The squared partial correlation of child and parent given the other parents.
+            squared = factor[m, i] * factor[m, i] / sums[i]
             gain = problem.constant[m - 1] - problem.constant[m]
-            gain += problem.weight * np.log1p(-share)
+            gain += problem.weight * np.log1p(-squared)
             if gain > best and not problem.required[child, sequence[i]]:
                 best, place = gain, i
         if place < 0:
@@ -222,7 +223,7 @@ def backward(
 
     while True:
         graph = Pdag.of_class(dag, n_context)
-        found: list[tuple[float, int, int, set[int]]] = []
+        deletions: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
             parents, beside = graph.parents(y), graph.neighbours(y)
             for x in sorted(parents | beside):
@@ -231,9 +232,9 @@ def backward(
                     base = frozenset(kept | parents) - {x}
                     gain = score(y, base) - score(y, base | {x})
                     if gain > _LEAST_GAIN:
-                        found.append((gain, x, y, common - kept))
-        found.sort(key=lambda deletion: -deletion[0])
-        thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in found)
+                        deletions.append((gain, x, y, common - kept))
+        deletions.sort(key=lambda deletion: -deletion[0])
+        thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in deletions)
         best = next((thinner for thinner in thinned if thinner is not None), None)
         if best is None:
             return dag

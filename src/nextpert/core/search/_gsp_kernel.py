@@ -83,10 +83,10 @@ def sparse_order(precision, threshold, after, slack, random):
         ties, chosen = np.int64(0), np.int64(-1)
         for a in range(n):
             ties += np.int64(degree[a] <= least + slack)
-        wanted = random_below(random, ties)
-        while wanted >= 0:
+        drawn = random_below(random, ties)
+        while drawn >= 0:
             chosen += 1
-            wanted -= np.int64(degree[chosen] <= least + slack)
+            drawn -= np.int64(degree[chosen] <= least + slack)
         node = left[chosen]
         order[n - 1] = node
         left[chosen] = left[n - 1]
@@ -192,7 +192,8 @@ def _lose_edges(problem, scratch, space, name, left, random, bound):
         if a < 0 or (bound and not _may_turn(problem, space.parents, scratch.sequence, a, b)):
             continue
         count = falling(problem, scratch, space, a, b)
-        if count >= most:  # the turn that drops the most edges, ties at random
+        # The turn that drops the most edges, one of several at random.
+        if count >= most:
             ties = ties + 1 if count == most else 1
             most = count
             if random_below(random, ties) == 0:

@@ -238,17 +238,17 @@ class _Task(NamedTuple):
             order = np.append(np.arange(p, p + self.n_context), start)
             return self._climb(self.problem, order, np.array([seed], np.uint64))[:2]
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
-        found = [self._from_start(self.problem, slack, seed)[:2]]
+        ends = [self._from_start(self.problem, slack, seed)[:2]]
         if self.prior is not None:
             _, free, order = self._from_start(self.free, slack, seed)
             class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
             known = self.known
             member = class_.to_dag(known.before, known.forbidden)
             order = known.nearest_order(order) if member is None else known.order_of(member)
-            found.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
+            ends.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
             if member is not None and known.allows(member):
-                found.append(_scored(self.problem, member))
-        return max(found, key=lambda pair: pair[0])
+                ends.append(_scored(self.problem, member))
+        return max(ends, key=lambda pair: pair[0])
 
     def _from_start(
         self, problem: Score, slack: int, seed: np.uint64

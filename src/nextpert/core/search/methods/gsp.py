@@ -193,8 +193,8 @@ def learn(
     """
     n_starts = default_starts(moments.n_nodes)
     order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
-    found = gsp(
+    best = gsp(
         moments, alpha=options.alpha, n_runs=options.n_runs, orders=order, prior=options.prior,
         rng=rng, n_jobs=n_jobs, progress=more["progress"],
     )  # fmt: skip
-    return Found(found.dag, found.order, stored={"run_n_edges": found.n_edges})
+    return Found(best.dag, best.order, stored={"run_n_edges": best.n_edges})
