@@ -284,6 +284,13 @@ def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
     assert {context.names[k]: nodes for k, nodes in context.targets.items()} == {"enh": [1]}
 
 
+def test_known_targets_go_with_their_node_where_a_batch_explains_another(chain):
+    chain.obs["plate"] = np.where(chain.obs["perturbation"].isin(["A", "A+D"]), "p2", "p1")
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, **known({"A": "A", "D": ["B"], "enh": ["C", "D"]}))
+    assert table(chain) == {("D", "B"), ("enh", "C"), ("enh", "D")}
+
+
 def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monkeypatch):
     npt.tl.learn_dag(chain, **known({"A": ["A", "B"]}))
     seen, real = [], graphs.search
