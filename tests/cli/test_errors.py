@@ -52,7 +52,6 @@ CASES = [
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
     (f"{PLAN} --pending MYC=20 STK3", "--pending MYC=20 STK3: ", "NAME=VALUE"),
-    (f"{PLAN} --costs budget=10 perturbation=absent.csv", "--costs budget=10", "No such file"),
     # what is refused by the functions, under the names of Python
     (f"{LEARN} --alpha nan", "search_options['alpha'] must be"),
     ("fit screen.h5ad", "run tl.learn_dag first"),

@@ -42,12 +42,3 @@ def test_every_well_is_drawn(planned, rows):
     covered, removed = axes[2].lines
     np.testing.assert_allclose(covered.get_xdata(), 100 * wells["probability_contains_best"])
     np.testing.assert_allclose(removed.get_xdata(), 100 * wells["variance_reduction"])
-
-
-def test_wells_are_named_where_there_are_some(planned):
-    table = planned.uns["plan"]["plate"]
-    table["well"] = [f"A{i + 1}" for i in range(len(table))]
-    names = [t.get_text() for t in plan_screen(planned, show=False)[0].get_yticklabels()]
-    pairs = zip(table["well"], table["perturbation"], strict=True)
-    for name, (well, label) in zip(names, pairs, strict=True):
-        assert name.startswith(f"{well}  {label}")
