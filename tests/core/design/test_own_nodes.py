@@ -153,8 +153,10 @@ def test_errors_of_a_target_count_without_own_nodes(rng):
     variance, weights = rng.gamma(1.0, 0.2, P), rng.gamma(1.0, 1.0, P)
     goal = Goal(np.zeros(P), states=[rng.normal(size=P)], variances=[variance], weights=weights)
     by_node = rng.gamma(1.0, 1.0, P)
+    assert goal.floor == pytest.approx(weights @ variance)
     bound, factor = goal.leave_out(COMMON, OWN, by_node), factors(by_node, [*OWN, []])
     states = rng.normal(size=(5, P))
+    assert bound.rows([2, 0]).floor.tolist() == pytest.approx(bound.floor[[2, 0]])
     for j, own in enumerate([*OWN, []]):
         left = [i for i in range(P) if i not in (*COMMON, *own)]
         assert bound.floor[j] == pytest.approx(factor[j] * (weights * variance)[left].sum())
