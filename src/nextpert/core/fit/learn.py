@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
     Progress = Callable[[int, int], object]  # of what is done, and of how much
+    FoldWeights = tuple[NDArray[np.int64], Array]  # perturbations, and weights without their cells
 
 # Weight of another screen as a predictor from which on its effects count for perturbations that
 # have cells.
@@ -245,14 +246,13 @@ def folds_of(names: Sequence[str]) -> list[list[str]]:
     return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
-def _weights_without(
-    spec: Spec, cells: FitCells, graphs: Graphs, names: Sequence[str]
-) -> list[tuple[NDArray[np.int64], Array]]:
+def weights_without(spec: Spec, cells: FitCells, graphs: Graphs) -> list[FoldWeights]:
     """Return folds of perturbations, and the weights of a graph that has not seen each.
 
     The scatter within perturbations, from which weights are learned, says nothing of effects.
     """
     none = np.zeros((len(spec.genes), len(spec.genes)))
+    names = spec.plan.names
     row, folds = {name: j for j, name in enumerate(names)}, folds_of(names)
     learned: dict[int, Array] = {}  # the same graph is often that of several folds
     out = []
@@ -264,11 +264,12 @@ def _weights_without(
 
 
 def weigh_predictors(
-    spec: Spec, cells: FitCells, expected: Expected, graphs: Graphs
+    spec: Spec, cells: FitCells, expected: Expected, by_graph: Sequence[FoldWeights]
 ) -> Weighted | None:
     """Return the weights of all predictors (11); ``None`` where perturbations are too few.
 
     With fewer than three no weights can be learned, and the graph is the only predictor.
+    ``by_graph`` are those of :func:`weights_without`.
     """
     names = expected.used.names
     if len(names) < FEWEST:
@@ -282,7 +283,6 @@ def weigh_predictors(
     members = [spec.naming.members(name) for name in names]
     if any(len(some) > 1 for some in members):
         additivity, together = expect_combinations(members, cells, expected, seen)
-    by_graph = _weights_without(spec, cells, graphs, names)
     asked = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
@@ -455,7 +455,8 @@ class Model(NamedTuple):
             )
             if not spec.exact:
                 # Weights of predictors by left-out perturbations (equations 11 and 12).
-                weighted = weigh_predictors(spec, cells, expected, graphs)
+                without = weights_without(spec, cells, graphs)
+                weighted = weigh_predictors(spec, cells, expected, without)
                 # Joint draws of the effects (equations 13 to 19, and 24 by condition).
                 on = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, weighted, on, progress)
