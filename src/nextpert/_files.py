@@ -7,9 +7,10 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+_LOCK = ".lock"  # in a hidden folder
 _SEAL = b"nextpert"  # before the digest at the end of an h5ad
 
 # Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
@@ -60,8 +62,17 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def hidden_folder(place: Path) -> Iterator[Path]:
-    """Yield a new folder in another, and remove it."""
-    with tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place) as name:
+    """Yield a new folder in another, locked as long as this process lives, and remove it.
+
+    The folders of processes that were killed, whose locks are free, are removed too.
+    """
+    from filelock import FileLock, Timeout
+
+    for lock in place.glob(f".nextpert_*/{_LOCK}"):
+        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+    with hidden as name, FileLock(Path(name) / _LOCK):
         yield Path(name)
 
 

@@ -134,9 +134,13 @@ def _changed(adata: ad.AnnData, fit: FittedPosterior) -> str:
     """Return what of the cells is not as it was when they were fitted, or an empty string."""
     try:
         roles = fitted_roles(adata, fit.params)
-        now = fingerprint(adata, roles, fit.columns).split()
+        column_of(adata, roles.perturbation_key)
+        is_there = roles.layer is None or roles.layer in adata.layers
     except ValueError:
+        is_there = False
+    if not is_there:
         return "a column or layer of the fit is gone"
+    now = fingerprint(adata, roles, fit.columns).split()
     before = fit.fingerprint.split()
     if now[0] != before[0]:
         return f"names, or columns {list_names(roles.columns)}"
