@@ -223,6 +223,8 @@ class Goal(Shown):
         roots = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in roots]
         self.variances = np.array([each for _, each in roots]).reshape(-1, p)
+        # What the errors of the target states add to the distance; with own nodes ``(n,)``.
+        self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
@@ -264,7 +266,7 @@ class Goal(Shown):
             if not self.direction_only:  # which has no size
                 np.divide(counted.sum(), left, out=factor, where=left > 0)
             goal.own = OwnNodes(out, factor)
-        goal.__dict__.pop("floor", None)
+        goal.floor = goal.shares @ [goal.excess(each) for each in goal.variances]
         return goal
 
     def rows(self, which: Any) -> Goal:
@@ -276,13 +278,8 @@ class Goal(Shown):
             return self
         goal = copy(self)
         goal.own = OwnNodes(own.left_out[which], own.factor[which])
-        goal.__dict__.pop("floor", None)
+        goal.floor = self.floor[which]
         return goal
-
-    @cached_property
-    def floor(self) -> Any:
-        """What the errors of the target states add to the distance; with own nodes ``(n,)``."""
-        return self.shares @ [self.excess(each) for each in self.variances]
 
     def weigh(self, x: ArrayLike) -> Array:
         """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
