@@ -55,8 +55,6 @@ def test_every_parameter_has_an_option_and_its_default(command):
             wanted = default
             if (command, name) == ("preprocess", "control"):
                 wanted = (wanted,)  # one label or several
-            if name == "held_out":
-                wanted = str(wanted).lower()
             assert options[name] == wanted, name
     own = {"screen", "out", "config", "overwrite", "json", "quiet", "debug"}
     own |= {"also"} if command == "report" else {"table", "show"}

@@ -58,7 +58,7 @@ def preprocess(
     results: Results = _RESULTS,
     labels: Labels = _LABELS,
     min_cells: Whole = 20,
-    separator: str = "+",
+    separator: str | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Select cells and genes, normalise counts and read the labels.
@@ -74,7 +74,7 @@ def preprocess(
     min_cells
         Minimum number of cells per perturbation.
     separator
-        What joins the target genes of a label.
+        What joins the target genes of a label. By default '+'.
     """
 
 

@@ -225,9 +225,6 @@ class Columns:
     'control'."""
     layer: str | None = None
     """Layer to read. By default X."""
-    gene_symbols: str | None = None
-    """Column of var with the gene names that labels and options use, if the names of var are
-    others, such as Ensembl ids."""
 
 
 @Parameter(name="*", group=_OPTIONS)
