@@ -144,7 +144,7 @@ def troubles(fitted, folder):
     lacking = campaign()
     effects = pd.DataFrame(np.ones((1, 2)), ["CD58"], ["CD58", "CD59"])
     return [
-        lambda: npt.tl.learn_dag(screen(), control="NT"),
+        lambda: npt.pp.setup_screen(screen(), control="NT"),
         lambda: npt.pp.setup_screen(screen(), perturbation_key="gene"),
         lambda: npt.tl.design_interventions(fitted, "TP53"),
         lambda: npt.pp.setup_screen(
