@@ -139,8 +139,8 @@ def test_plates_until_good():
 
 
 def test_holm():
-    # By hand: 0.01 x 4, 0.02 x 3, 0.03 x 2 (raised to 0.06), 0.9.
-    np.testing.assert_allclose(holm(np.array([0.03, 0.9, 0.01, 0.02])), [0.06, 0.9, 0.04, 0.06])
+    # By hand: 0.01 x 4, 0.02 x 3, 0.025 x 2 (raised to 0.06), 0.9.
+    np.testing.assert_allclose(holm(np.array([0.025, 0.9, 0.01, 0.02])), [0.06, 0.9, 0.04, 0.06])
 
 
 @pytest.mark.slow
