@@ -4,6 +4,8 @@
 with one and several guides; without guides also beside the textbook's formula (two-sample t test,
 noncentral t). *Real*: n control cells of a screen, moved by an effect up or down, tested by Welch's
 test against the other controls, gene by gene; planned from the variance of as many controls more.
+*First*: ``tl.plan_cells`` on the controls of a screen alone, against the effects that its cells
+show when few of each perturbation are drawn.
 *Distances*: standard deviation of the unbiased squared distance, and how often the nearer of two
 comes out nearer. *Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels
 shuffled or cells drawn like controls.
@@ -23,7 +25,7 @@ from scipy.stats import nct, norm, ttest_ind_from_stats
 from scipy.stats import t as student
 
 import nextpert as npt
-from benchmarks._page import options, save, show, table
+from benchmarks._page import options, quiet, save, show, table
 from benchmarks._screens import SOURCES, read_screen
 from nextpert.core.design.power import DistancePrecision, EffectPrecision, Layout
 from nextpert.core.design.stopping import KINDS
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
 DRAWS, PAIRS = 40000, 20000
+CELLS, EFFECTS = (10, 25, 50, 100), ((0.1, 0.2), (0.2, 0.4), (0.4, 0.8), (0.8, 9))
 ONE = np.ones(1)
 
 
@@ -118,6 +121,95 @@ def real_table(folder: Path, n_draws: int) -> str:
     ])  # fmt: skip
 
 
+@quiet()
+def first_table(folder: Path, n_draws: int) -> str:
+    """Return the power planned from controls alone, and the share of known effects found.
+
+    An effect is known if its difference of means is five standard errors or more in half of the
+    cells. Its size is that in the other half, from which cells are drawn with replacement, in
+    guides that are drawn with replacement as well.
+    """
+    rng, rows = np.random.default_rng(3), {}
+    for name in ("papalexi", "tapseq"):
+        screen = read_screen(folder, SOURCES[name], name=name)
+        labels, x = screen.labels(), np.asarray(screen.cells.X)
+        guides = screen.cells.obs[screen.guide_key].astype(str).to_numpy()
+        control = x[labels == screen.control]
+        plan = plan_of_controls(screen.cells[labels == screen.control].copy())
+        found: dict[str, list[tuple[float, ...]]] = {}
+        for perturbation in sorted(set(labels) - {screen.control}):
+            own = rng.permutation(np.flatnonzero(labels == perturbation))
+            first, second = x[own[::2]], own[1::2]
+            error = np.sqrt(first.var(axis=0) / len(first) + control.var(axis=0) / len(control))
+            is_known = np.abs(first.mean(axis=0) - control.mean(axis=0)) > 5 * error
+            pools = [x[second[guides[second] == guide]] for guide in sorted(set(guides[second]))]
+            pools = [pool for pool in pools if len(pool) > 1]
+            effect = np.mean([pool.mean(axis=0) for pool in pools], axis=0) - control.mean(axis=0)
+            for n, (low, high) in product(CELLS, EFFECTS):
+                large = is_known & (np.abs(effect) >= low) & (np.abs(effect) < high)
+                if large.any():
+                    planned = plan.power([n], np.abs(effect))[0][large]
+                    shown = share_found(control, pools, n, plan.layout, n_draws, rng)[large]
+                    row = f"{name}, effect {low:g} to {high:g}, {n} cells"
+                    found.setdefault(row, []).append((large.sum(), planned.sum(), shown.sum()))
+        rows |= {row: compared(np.array(found[row]), rng) for row in sorted(found, key=by_number)}
+    heads = ["effects", "perturbations", "planned", "found", "planned less found"]
+    return "\n\n".join([
+        f"## Power planned from controls alone, in %, {n_draws} draws of each perturbation: means "
+        "over known effects, 95% intervals over perturbations",
+        table(["", *heads], rows),
+    ])  # fmt: skip
+
+
+def plan_of_controls(controls: ad.AnnData) -> EffectPrecision:
+    """Return the precision that ``tl.plan_cells`` plans a first screen with."""
+    controls.obs["perturbation"] = "control"
+    npt.pp.setup_screen(controls, check_scale=False)
+    npt.tl.plan_cells(controls)
+    stored = controls.uns["plan_cells"]
+    variance, n = stored["genes"]["cell_sd"].to_numpy() ** 2, controls.n_obs
+    guide_variance = stored["noise"]["guide_variance"]
+    layout = Layout(stored["params"]["n_guides"], guide_variance=guide_variance)
+    return EffectPrecision(variance, variance / n, n, layout)
+
+
+def share_found(
+    control: np.ndarray, pools: list[np.ndarray], n: int, layout: Layout, n_draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
+    """Return how often Welch's test finds each gene changed in ``n`` cells of resampled guides."""
+    other, m = control.var(axis=0, ddof=1) / len(control), len(control)
+    hits = np.zeros(control.shape[1])
+    for _ in range(n_draws):
+        guides = rng.integers(len(pools), size=layout.n_guides)[np.arange(n) % layout.n_guides]
+        cells = np.array([pools[g][rng.integers(len(pools[g]))] for g in guides])
+        own = cells.var(axis=0, ddof=1) * layout.spread(n)
+        freedom = (own + other) ** 2 / (own**2 / (n - 1) + other**2 / (m - 1))
+        difference = np.abs(cells.mean(axis=0) - control.mean(axis=0))
+        hits += difference > student.ppf(0.975, freedom) * np.sqrt(own + other)
+    return hits / n_draws
+
+
+def compared(pairs: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """Return planned and found power of perturbations: numbers of effects, and sums of both."""
+    drawn = pairs[rng.integers(len(pairs), size=(2000, len(pairs)))].sum(axis=1)
+    (n, planned, found), of_draws = pairs.sum(axis=0), 100 * drawn[:, 1:] / drawn[:, :1]
+    shown, gaps = of_draws[:, 1], of_draws[:, 0] - of_draws[:, 1]
+    limits = [np.quantile(values, (0.025, 0.975)) for values in (shown, gaps)]
+    return [
+        f"{n:.0f}", str(len(pairs)), f"{100 * planned / n:.0f}",
+        *(f"{value:.0f} ({low:.0f} to {high:.0f})" for value, (low, high) in zip(
+            (100 * found / n, 100 * (planned - found) / n), limits, strict=True
+        )),
+    ]  # fmt: skip
+
+
+def by_number(row: str) -> tuple[str, int]:
+    """Return what rows are sorted by: their size of effects, and the number of cells."""
+    effect, cells = row.rsplit(", ", 1)
+    return effect, int(cells.split()[0])
+
+
 def distances_table() -> str:
     """Return planned and simulated precision of distances and chance of the right choice."""
     rng, rows, p = np.random.default_rng(2), {}, 50
@@ -174,7 +266,7 @@ def noise_table(n_screens: int) -> str:
     for kind, seed in product(("shuffled", "noise", "effects"), range(n_screens)):
         adata, targets = noise_screen(seed, kind)
         for name, target in targets.items():
-            npt.tl.plan_cells(adata, target, n_samples=400)
+            npt.tl.plan_cells(adata, target)
             counts = rows.setdefault(f"{kind}, towards {name}", [0] * len(KINDS))
             counts[KINDS.index(adata.uns["plan_cells"]["advice"]["kind"])] += 1
     return "\n\n".join([
@@ -190,6 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options("power", __doc__, data=True)
     made = {
         "power": power_table, "real": lambda: real_table(args.data, args.draws),
+        "first": lambda: first_table(args.data, args.draws // 5),
         "distances": distances_table, "noise": lambda: noise_table(args.screens),
     }  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(made), choices=list(made))

@@ -50,3 +50,16 @@ def test_a_line_for_every_number_of_guides(designed):
     assert texts == ["1 guide", "2 guides", "3 guides", "4 guides", "8 guides", "needed"]
     colours = [line.get_color() for line in axes[0].lines]
     assert len(set(colours)) == 6
+
+
+def test_a_budget_is_one_more_panel(designed):
+    npt.tl.plan_cells(designed, effect=0.5, n_cells=4000)
+    *others, last = plan_cells(designed, show=False)
+    assert len(others) == 2
+    budget = designed.uns["plan_cells"]["budget"]
+    curve, _, largest = last.lines
+    np.testing.assert_allclose(curve.get_xdata(), budget["n_perturbations"])
+    np.testing.assert_allclose(curve.get_ydata(), budget["power"])
+    (most,) = largest.get_xdata()
+    assert most == budget.loc[budget["power"] >= 0.8, "n_perturbations"].max()
+    assert last.get_xlabel() == "perturbations that share 4,000 cells"

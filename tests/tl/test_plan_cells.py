@@ -11,7 +11,7 @@ from scipy.stats import norm
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.design.distances import ranked_distance
-from nextpert.core.design.power import EffectPrecision
+from nextpert.core.design.power import EffectPrecision, Layout
 from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
@@ -293,7 +293,7 @@ def test_noise_is_never_a_reason_to_go_on(kind, seed):
     """It said so, as the smallest of noisy draws is always smaller than the best known."""
     adata, targets = noise_screen(seed, kind)
     for target in targets.values():
-        npt.tl.plan_cells(adata, target, n_samples=300)
+        npt.tl.plan_cells(adata, target)
         found = adata.uns["plan_cells"]
         assert found["advice"]["kind"] not in (MEASURE, ORDER)
 
@@ -380,3 +380,89 @@ def test_a_fit_of_controls_alone_is_refused(fitted):
     npt.tl.fit_dag_blr(fitted, perturbations=[])
     with pytest.raises(ValueError, match="no perturbed cells"):
         npt.tl.plan_cells(fitted)
+
+
+def controls_of(adata, n_guides=1):
+    controls = adata[adata.obs["perturbation"] == "control"].copy()
+    controls.uns.clear()
+    controls.obs["guide"] = (np.arange(controls.n_obs) % n_guides).astype(str)
+    return controls
+
+
+def test_a_first_screen_is_planned_from_its_controls(fitted):
+    controls = controls_of(fitted)
+    npt.tl.plan_cells(controls, effect=0.5, n_cells=3000)
+    found = controls.uns["plan_cells"]
+    sd = cells_of(fitted, "control").std(axis=0, ddof=1)
+    np.testing.assert_allclose(found["genes"]["cell_sd"], sd, rtol=1e-6)
+    layout = Layout(4, guide_variance=0.004)
+    plan = EffectPrecision(sd**2, sd**2 / 600, 600, layout)
+    np.testing.assert_array_equal(found["genes"]["cells_needed"], plan.cells_for_power(0.5, 0.8))
+    assert found["genes"]["power"].isna().all()  # no cell of a perturbation is there
+    assert found["params"]["n_guides"] == 4
+    # Every number of perturbations that 3,000 cells suffice for, controls by Dunnett's rule.
+    powers = {}
+    for k in range(1, 1000):
+        m = round(3000 * np.sqrt(k) / (k + np.sqrt(k)))
+        n = (3000 - m) // k
+        if n >= 4:
+            one = EffectPrecision(sd**2, sd**2 / m, m, layout)
+            powers[k] = n, m, one.power([n], 0.5).mean()
+    most = max(k for k, (_, _, power) in powers.items() if power >= 0.8)
+    budget = found["budget"].set_index("n_perturbations")
+    assert most in budget.index
+    for k, row in budget.iterrows():
+        assert (row["n_cells"], row["n_controls"]) == powers[k][:2]
+        np.testing.assert_allclose(row["power"], powers[k][2], rtol=1e-9)
+    n, m, _ = powers[most]
+    assert (
+        f"in up to {most} perturbations, with {n} cells each and {m} controls" in (found["verdict"])
+    )
+
+
+def test_a_fitted_screen_and_its_controls_plan_alike(fitted):
+    controls = controls_of(fitted)
+    for adata in (fitted, controls):
+        npt.tl.plan_cells(adata, effect=0.4, n_guides=2, n_cells=20_000)
+    of_fit, of_controls = (adata.uns["plan_cells"]["budget"] for adata in (fitted, controls))
+    both = of_fit.merge(of_controls, on=["n_perturbations", "n_cells", "n_controls"])
+    assert len(both) >= 15
+    np.testing.assert_allclose(both["power_x"], both["power_y"], atol=0.03)
+    assert "no fit" in controls.uns["plan_cells"]["verdict"]
+    assert "no fit" not in fitted.uns["plan_cells"]["verdict"]
+
+
+def test_too_few_cells_for_one_perturbation_are_said(fitted):
+    for n_cells in (3, 20):
+        npt.tl.plan_cells(fitted, n_cells=n_cells)
+        assert f"A screen of {n_cells} cells cannot detect" in fitted.uns["plan_cells"]["verdict"]
+
+
+def test_guides_and_batches_of_controls_count_among_their_noise(fitted):
+    controls = controls_of(fitted, 6)
+    rng, guide = np.random.default_rng(0), controls.obs["guide"].astype(int).to_numpy()
+    controls.X = controls.X + 0.1 * rng.normal(size=(6, controls.n_vars))[guide]
+    controls.obs["batch"] = (np.arange(controls.n_obs) % 7).astype(str)
+    shift = rng.normal(size=(7, controls.n_vars))
+    controls.X = controls.X + shift[np.arange(controls.n_obs) % 7]
+    npt.pp.setup_screen(controls, guide_key="guide", batch_key="batch")
+    npt.tl.plan_cells(controls)
+    noise = controls.uns["plan_cells"]["noise"]
+    assert noise["control_guide_variance"] > 0.02
+    assert noise["guide_variance"] == 0.004
+    sd = cells_of(fitted, "control").std(axis=0, ddof=1)
+    np.testing.assert_allclose(controls.uns["plan_cells"]["genes"]["cell_sd"], sd, rtol=0.03)
+
+
+def test_neither_a_fit_nor_a_control_names_both_remedies(fitted):
+    adata = fitted[fitted.obs["perturbation"] != "control"].copy()
+    adata.uns.clear()
+    with pytest.raises(ValueError, match=r"run tl.fit_dag_blr first, or plan a first screen from"):
+        npt.tl.plan_cells(adata)
+    counts = controls_of(fitted)
+    counts.X = np.random.default_rng(0).poisson(5, counts.shape).astype(np.float32)
+    with pytest.raises(ValueError, match="holds counts"):
+        npt.tl.plan_cells(counts)
+    with pytest.raises(ValueError, match=r"run tl.fit_dag_blr first"):
+        npt.tl.plan_cells(controls_of(fitted), "CDK4")  # a target takes a fit
+    assert "plan_cells" not in adata.uns

@@ -308,6 +308,7 @@ def cells(
     tolerance: float = 0.1,
     power: float = 0.8,
     n_guides: WholeOrNone = None,
+    n_cells: WholeOrNone = None,
     pool: Pool = _POOL,
     rng: Rng = 0,
     run: Run = _USUAL,
@@ -317,7 +318,8 @@ def cells(
     Reads a screen after `nextpert fit` and writes how many cells per perturbation detect an effect
     on each gene. With a target, it also writes how many cells distinguish the nearest perturbation
     from the others, and whether further experiments are worthwhile. The table has a row per gene:
-    the power with the cells there are, and the number of cells needed.
+    the power with the cells there are, and the number of cells needed. Of control cells after
+    `nextpert preprocess`, without a fit, it plans a first screen of `--n-cells` cells.
 
     Example: `nextpert cells screen.fit.h5ad --target MYC --effect 0.2 --table cells.csv`
 
@@ -331,6 +333,8 @@ def cells(
         Probability of detecting the effect that is needed.
     n_guides
         Number of guides per perturbation. By default the median of the screen.
+    n_cells
+        Cells that can be sequenced: how many perturbations they suffice for.
     """
 
 

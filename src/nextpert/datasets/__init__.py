@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     from nextpert.datasets._perturb_cite_seq import perturb_cite_seq
     from nextpert.datasets._perturb_cite_seq_standin import perturb_cite_seq_standin
     from nextpert.datasets._schraivogel_2020 import schraivogel_2020
+    from nextpert.datasets._simulated_controls import simulated_controls
     from nextpert.datasets._simulated_screen import simulated_screen
 
-__all__ = ["perturb_cite_seq", "perturb_cite_seq_standin", "schraivogel_2020", "simulated_screen"]
+__all__ = [
+    "perturb_cite_seq", "perturb_cite_seq_standin", "schraivogel_2020", "simulated_controls",
+    "simulated_screen",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,9 @@ from nextpert.pl._figure import (
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -64,7 +66,8 @@ def plan_cells(
     interval of an effect on the median gene. With a target, below: half the width of the interval
     of the nearest perturbation's squared distance, relative to the control's distance, and the
     probability that it is measured nearer than the second. One line per number of guides; the
-    black one is the number planned for. Dashed lines are the values needed.
+    black one is the number planned for. Dashed lines are the values needed. With ``n_cells``, the
+    last panel has the fraction of genes by the number of perturbations that share these cells.
 
     Parameters
     ----------
@@ -98,13 +101,18 @@ def plan_cells(
     """
     stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     what = _what_to_draw(stored)
-    panels, _ = panels_of(ax, len(what), 2, 2, (3.8, 2.6), (0.0, 0.7))
+    budget = stored.get("budget") if ax is None else None
+    has_budget = budget is not None and len(budget) > 0
+    n_panels = len(what) + has_budget
+    panels, _ = panels_of(ax, n_panels, 2, 2, (3.8, 2.6), (0.0, 0.7))
     if ax is None:
         title = f"{stored['noise']['n_control_cells']} control cells"
         if "target" in stored["params"]:
             title += f"; target {goal(stored['params']['target'])}"
         root_figure(panels[0]).suptitle(title, fontsize=TEXT)
-    for panel, (column, label, needed) in zip(panels, what, strict=ax is None):
+    if has_budget:
+        _draw_budget(panels[-1], budget, stored["params"])
+    for panel, (column, label, needed) in zip(panels, what, strict=False):
         _draw(panel, stored, column, needed)
         panel.set_ylabel(label)
     legend(panels[0], panels[0].get_legend_handles_labels()[0], loc="lower right")
@@ -151,3 +159,22 @@ def _draw(panel: Axes, stored: dict[str, Any], column: str, needed: float) -> No
         values = curves.loc[curves["n_cells"] >= _FEW_CELLS, column].to_numpy(float)
         panel.set_ylim(0, 1.08 * np.nanmax(values, initial=needed))
     panel.set_xlabel("cells per perturbation")
+
+
+def _draw_budget(panel: Axes, budget: pd.DataFrame, params: Mapping[str, Any]) -> None:
+    """Draw the power by the number of perturbations that share the cells, and the largest."""
+    number, needed = budget["n_perturbations"], float(params["power"])
+    panel.plot(number, budget["power"], color=BLACK, linewidth=2.0, zorder=3)
+    panel.axhline(needed, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    if (enough := budget["power"] >= needed).any():
+        largest = budget[enough].iloc[-1]
+        panel.plot(largest["n_perturbations"], largest["power"], "o", color=BLACK, zorder=4)
+        panel.annotate(
+            f"{largest['n_perturbations']:,.0f} of {largest['n_cells']:,.0f} cells",
+            (largest["n_perturbations"], largest["power"]), (-6, -4), ha="right", va="top",
+            textcoords="offset points", fontsize=TEXT,
+        )  # fmt: skip
+    logarithmic(panel, "x", number.max() / number.min())
+    panel.set_ylim(-0.03, 1.03)
+    panel.set_xlabel(f"perturbations that share {int(params['n_cells']):,} cells")
+    panel.set_ylabel(f"fraction of genes in which\na change of {params['effect']:g} is detected")

@@ -12,13 +12,16 @@ from scipy.stats import norm
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, between, checked, one_of
+from nextpert._adata.environments import require_varying
 from nextpert._adata.table import require_cells
 from nextpert.core.design.power import (
+    Budget,
     DistancePrecision,
     EffectPrecision,
     Layout,
     ScreenNoise,
     screen_noise,
+    screens_within,
 )
 from nextpert.core.screen.guides import distinct
 from nextpert.tl._advice import TOLERANCE, advise
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.target import Target, Vector
     from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.tl._cells import Cells
     from nextpert.tl._design_interventions.target import PanelTarget
 
     Array = NDArray[np.float64]
@@ -50,6 +54,10 @@ INTERVAL = 0.9  # coverage of intervals, one level in the whole package
 CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 GUIDES = (1, 2, 4, 8)
 _MANY = 1e6  # cells that nobody measures
+# Of a screen that has not been done: guides per perturbation, and their variance over that of a
+# cell. Both are those of two real screens with four guides per gene: the variance is 0.0036 on that
+# of Schraivogel et al. 2020 and 0.0004 on that of Papalexi et al. 2021 (benchmarks/power.py).
+FIRST_GUIDES, FIRST_GUIDE_VARIANCE = 4, 0.004
 
 
 @checked(effect=above(0), tolerance=above(0), power=between(0.5, 1), candidates=one_of("genes"))
@@ -62,6 +70,7 @@ def plan_cells(
     tolerance: float = TOLERANCE,
     power: float = 0.8,
     n_guides: int | None = None,
+    n_cells: int | None = None,
     candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan_cells",
@@ -85,6 +94,8 @@ def plan_cells(
     ----------
     adata
         Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
+        Before the first screen, log-normalised control cells of the same kind, without a fit: of
+        another screen, or of :func:`nextpert.datasets.simulated_controls`.
     target
         The target state, as in :func:`design_interventions`; ``None`` plans for effects alone. A
         :class:`nextpert.Target` that is more than one state gets the advice alone.
@@ -100,7 +111,11 @@ def plan_cells(
         Probability of detecting the effect, and of distinguishing the nearest from another
         perturbation, above 0.5; 0.8 is the usual choice.
     n_guides
-        Guides per perturbation to plan for; ``None`` (default): the median of the screen.
+        Guides per perturbation to plan for; ``None`` (default): the median of the screen, 4
+        without a fit.
+    n_cells
+        Usable cells that can be sequenced in a screen, controls included: how many perturbations
+        they suffice for.
     candidates
         Candidates for the advice, as in :func:`design_interventions`.
     rng
@@ -119,6 +134,8 @@ def plan_cells(
         - ``verdict`` (text): all results in sentences.
         - ``genes`` (table): by gene, ``power`` with the present cells, and ``cells_needed``.
         - ``curves`` (table): ``power`` and ``half_width`` by ``n_guides`` and ``n_cells``.
+        - ``budget`` (table): with ``n_cells``, ``n_perturbations``, ``n_cells`` of each,
+          ``n_controls`` and the ``power`` averaged over genes.
         - ``distances`` (table): with a target, the ``distance`` of every perturbation, nearest
           first, and ``cells_to_distinguish`` it from the nearest.
         - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence), ``best_known``,
@@ -128,8 +145,9 @@ def plan_cells(
     Raises
     ------
     ValueError
-        If there is no fit, it has no perturbed cells, a name is unknown, or a number is out of
-        range. TypeError if ``target`` has none of its forms. Nothing is written then.
+        If there is neither a fit nor a control, the fit has no perturbed cells, a name is unknown,
+        or a number is out of range. TypeError if ``target`` has none of its forms. Nothing is
+        written then.
 
     Examples
     --------
@@ -143,6 +161,15 @@ def plan_cells(
     True
     >>> plan["distances"]["perturbation"].tolist()
     ['MYC', 'FOS']
+
+    Before the first screen:
+
+    >>> controls = adata[adata.obs["perturbation"] == "control"].copy()
+    >>> controls.uns.clear()
+    >>> npt.tl.plan_cells(controls, effect=0.5, n_cells=20_000)
+    >>> budget = controls.uns["plan_cells"]["budget"]
+    >>> int(budget.query("power > 0.8")["n_perturbations"].max())
+    500
     """
     require_cells(adata, "plan_cells")
     if n_guides is not None and n_guides > CELLS[-1]:
@@ -152,24 +179,29 @@ def plan_cells(
         )
         raise ValueError(message)
     effect, tolerance = float(effect), float(tolerance)
-    fit = _adata.posterior_from(adata, posterior_key)
-    goal = None if target is None else read_target(adata, target, fit)
-    noise = _read_noise(adata, fit)
+    fit = goal = None
+    if target is None and posterior_key == "dag_blr" and posterior_key not in adata.uns:
+        panel, noise = _read_controls(adata)
+        usual_guides = FIRST_GUIDES
+    else:
+        fit = _adata.posterior_from(adata, posterior_key)
+        goal = None if target is None else read_target(adata, target, fit)
+        panel, noise = fit.genes, _read_noise(adata, fit)
+        usual_guides = usual(noise.n_guides[1:])
     layout = Layout(
-        usual(noise.n_guides[1:]) if n_guides is None else n_guides,
-        usual(noise.n_replicates[1:]), noise.guide_variance, noise.replicate_variance,
+        usual_guides if n_guides is None else n_guides, usual(noise.n_replicates[1:]),
+        noise.guide_variance, noise.replicate_variance,
     )  # fmt: skip
-    n_control, n_cells = float(noise.pooled.n_cells[0]), noise.pooled.n_cells[1:]
-    of_control = noise.variance(0) * (noise.layout(0).spread(n_control) + noise.batch_error)
-    effects = EffectPrecision(noise.perturbed_variance, of_control, n_control, layout)
+    n_control = int(noise.pooled.n_cells[0])
+    effects = noise.precision(layout, n_control)
     distances = None
     # Of a goal that is not one state the precision has no closed form.
-    if goal is not None and goal.goal.is_states and len(goal.goal.states) == 1:
+    if fit and goal and goal.goal.is_states and len(goal.goal.states) == 1:
         distances = _read_distances(noise, goal, fit)
-    now = [float(np.median(n_cells))]
+    now = [_median(noise.pooled.n_cells[1:])]
     genes = pd.DataFrame(
         {
-            "gene": _adata.strings(fit.genes),
+            "gene": _adata.strings(panel),
             "cell_sd": np.sqrt(noise.perturbed_variance),
             "half_width": effects.half_width(now, INTERVAL)[0],
             "power": effects.power(now, effect)[0],
@@ -184,22 +216,32 @@ def plan_cells(
             "guide_variance": noise.guide_variance,
             "control_guide_variance": noise.control_guide_variance,
             "replicate_variance": noise.replicate_variance,
-            "n_control_cells": int(n_control),
-            "n_guides": float(np.median(noise.n_guides[1:])),
-            "n_replicates": float(np.median(noise.n_replicates[1:])),
+            "n_control_cells": n_control,
+            "n_guides": _median(noise.n_guides[1:]),
+            "n_replicates": _median(noise.n_replicates[1:]),
             "n_cells": now[0],
         },
     }
     sentences = [_effects_in_words(genes, layout, effect=effect, power=power)]
+    if fit is None:
+        sentences.insert(0, (
+            f"There is no fit: this is planned from the noise of {n_control:,} control cells, for "
+            f"as many controls, with guides that vary as in two published screens."
+        ))  # fmt: skip
+    if n_cells is not None:
+        budget = screens_within(n_cells, noise, layout, effect=effect, power=power)
+        stored["budget"] = pd.DataFrame(budget._asdict()).drop(columns="most")
+        sentences.append(_budget_in_words(budget, n_cells, effect=effect, power=power))
     params: dict[str, Any] = {
         "effect": effect,
         "power": power,
         "tolerance": tolerance,
         "n_guides": layout.n_guides,
+        "n_cells": n_cells,
         "posterior_key": posterior_key,
         "rng": _adata.seed_of(rng),
     }
-    if goal is not None:
+    if fit and goal:
         if distances is not None:
             table = _distances_table(distances, layout, tolerance, power)
             sentences.append(_distances_in_words(table, goal.name, layout, tolerance, power))
@@ -215,7 +257,8 @@ def plan_cells(
             adata, fit, pool, bound, n_guides=n_guides, tolerance=tolerance, rng=rng
         )
         sentences.append(stored["advice"]["words"])
-    stored |= {"verdict": "\n".join(sentences), **fit.origin, "params": params}
+    origin = {} if fit is None else fit.origin
+    stored |= {"verdict": "\n".join(sentences), **origin, "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written
@@ -229,21 +272,56 @@ def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:
     ValueError
         If the fit has no perturbation, or one of its columns is gone.
     """
-    names = fit.names
-    if not names:
+    if not fit.names:
         message = (
             "The fit has no perturbed cells, so their variance cannot be estimated: fit a screen "
             "with perturbed cells."
         )
         raise ValueError(message)
     roles = _adata.fitted_roles(adata, fit.params)
-    cells = read_cells(adata, fit.columns, fit_environments(adata, roles, names), names)
+    environments = fit_environments(adata, roles, fit.names)
+    return _noise_of(read_cells(adata, fit.columns, environments, fit.names), fit.names)
+
+
+def _read_controls(adata: ad.AnnData) -> tuple[list[str], ScreenNoise]:
+    """Return all genes, and the noise of the controls with guides that vary as usual.
+
+    Raises
+    ------
+    ValueError
+        If there are no controls, or their values are not log-normalised.
+    """
+    roles = _adata.read_roles(adata)
+    try:
+        environments = fit_environments(adata, roles, ())
+    except ValueError as error:
+        message = (
+            f"adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first, or plan a first "
+            f"screen from control cells (of a screen of the same kind of cells, or of "
+            f"datasets.simulated_controls). {error}"
+        )
+        raise ValueError(message) from error
+    genes, columns = _adata.resolve_panel(adata, None)
+    is_control = environments.groups([roles.control])[environments.codes] == 0
+    used = np.flatnonzero(is_control & (environments.codes >= 0))
+    _adata.check_scale(adata, columns, used, roles)
+    cells = read_cells(adata, columns, environments, ())
+    require_varying(cells.fit_cells((), guided=False).control, genes)
+    return genes, replace(_noise_of(cells, ()), guide_variance=FIRST_GUIDE_VARIANCE)
+
+
+def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
+    """Return the noise of controls and perturbations, by guide and batch."""
     known, sums = cells.fits[0]
     screen, keys, sd = known.without_batches(sums, names)
     rows, place = distinct(*keys.T)  # conditions would split guides into more than there are
     group, guide, batch, _ = rows.T
     screen = screen.pool(place, len(rows))
     return screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
+
+
+def _median(counts: NDArray[np.int64]) -> float:
+    return float(np.median(counts)) if len(counts) else np.nan
 
 
 @dataclass(frozen=True)
@@ -406,6 +484,19 @@ def _effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, pow
             f"replicates: more cells or guides do not suffice."
         )
     return text
+
+
+def _budget_in_words(budget: Budget, total: int, *, effect: float, power: float) -> str:
+    """Return how many perturbations so many cells suffice for."""
+    wanted = f"a change of {effect:g} with {100 * power:g}% power, averaged over genes"
+    if not budget.most:
+        return f"A screen of {_cells(total)} cannot detect {wanted}, in any perturbation."
+    row = int(np.flatnonzero(budget.n_perturbations == budget.most)[0])
+    return (
+        f"A screen of {_cells(total)} detects {wanted}, in up to {budget.most:,} "
+        f"perturbation{'s' * (budget.most > 1)}, with {_cells(budget.n_cells[row])} each and "
+        f"{budget.n_controls[row]:,} controls."
+    )
 
 
 def _distances_in_words(

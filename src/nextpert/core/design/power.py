@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import nct, norm
 from scipy.stats import t as student
 
+from nextpert.core.design.plate import dunnett_controls
 from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _FEW = 100.0  # degrees of freedom up to which the noncentral t distribution is 
 _CONFIDENCE = 0.95  # one minus the level of a test, two-sided
 _CERTAIN = 30.0  # standard errors from which the power is 1
 _TINY = float(np.finfo(float).tiny)
+# Perturbations of the screens that are compared.
+_NUMBERS = tuple(x * 10**k for k in range(5) for x in (1, 2, 3, 5, 7))
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,12 @@ class ScreenNoise:
 
     @property
     def perturbed_variance(self) -> Array:
-        """Variance of a perturbed cell, the mean over perturbations by cells that count."""
+        """Variance of a perturbed cell, the mean over perturbations by cells that count.
+
+        Without perturbations it is that of a control cell.
+        """
+        if len(self.pooled.n) == 1:
+            return self.variance(0)
         weight = self.pooled.n[1:, None]
         mean = (weight * self.pooled.variance_ratio[1:]).sum(axis=0) / max(weight.sum(), 1e-300)
         return self.covariance.diagonal() * mean
@@ -141,7 +149,15 @@ class ScreenNoise:
 
         Over that of a cell, where cells to come are spread over batches as those of the screen.
         """
-        return float(np.median(self.pooled.fixed_error()[1:]))
+        errors = self.pooled.fixed_error()[1:]
+        return float(np.median(errors)) if len(errors) else 0.0
+
+    def precision(self, layout: Layout, n_control: float) -> EffectPrecision:
+        """Return the precision of effects against so many controls, in the guides they have."""
+        spread = self.layout(0).spread(n_control) + self.batch_error
+        return EffectPrecision(
+            self.perturbed_variance, self.variance(0) * spread, n_control, layout
+        )
 
 
 def screen_noise(
@@ -291,6 +307,63 @@ class EffectPrecision:
         sd, freedom, reach = self._error(n, _CONFIDENCE)
         size = np.minimum(abs(effect) / np.maximum(sd, np.sqrt(_TINY)), _CERTAIN)
         return _beyond(reach, freedom, size) + _beyond(reach, freedom, -size)
+
+
+class Budget(NamedTuple):
+    """Screens of one number of cells, by their number of perturbations (equation 40).
+
+    Cells of each perturbation, controls, and the power of a test, the mean over genes, each of
+    shape ``(n_screens,)``; ``most`` is the largest number of perturbations with enough power, 0 if
+    there is none.
+    """
+
+    n_perturbations: NDArray[np.int64]
+    n_cells: NDArray[np.int64]
+    n_controls: NDArray[np.int64]
+    power: Array
+    most: int
+
+
+def screens_within(
+    total: int, noise: ScreenNoise, layout: Layout, *, effect: float, power: float
+) -> Budget:
+    """Return what ``total`` cells can show of more and more perturbations, controls included.
+
+    The fewer perturbations, the more cells each has, and so does the control by Dunnett's rule:
+    the power falls with their number, and the largest number is found by halving.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core import ScreenMoments
+    >>> from nextpert.core.design.power import Layout, screen_noise, screens_within
+    >>> x = np.random.default_rng(0).normal(size=(4000, 3))
+    >>> controls = ScreenMoments.from_array(x, np.zeros(4000, int), 1)
+    >>> noise = screen_noise(controls, [0], [0], [0], 1)
+    >>> screens_within(10_000, noise, Layout(), effect=0.5, power=0.8).most
+    197
+    """
+    least = max(layout.n_guides, 2)  # a cell a guide, and two to have a variance
+
+    def split(k: int) -> tuple[int, int]:
+        n_controls = round(dunnett_controls(total, k))
+        return (total - n_controls) // k, n_controls
+
+    def mean_power(k: int) -> float:
+        each, n_controls = split(k)
+        if each < least:
+            return 0.0
+        return float(noise.precision(layout, n_controls).power([each], effect).mean())
+
+    most, too_many = 0, total // least + 1
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        enough = mean_power(middle) >= power
+        most, too_many = (middle, too_many) if enough else (most, middle)
+    numbers = sorted({*(k for k in _NUMBERS if split(k)[0] >= least), *([most] if most else [])})
+    cells = np.array([split(k) for k in numbers], np.int64).reshape(-1, 2)
+    powers = np.array([mean_power(k) for k in numbers], np.float64)
+    return Budget(np.array(numbers, np.int64), cells[:, 0], cells[:, 1], powers, most)
 
 
 class DistancePrecision(NamedTuple):
