@@ -46,7 +46,7 @@ SECTIONS = {
     "tl.diagnose": ("Predicted shifts", "A hierarchical model of effects"),
     "tl.learn_dag": ("Graphs",),
     "tl.perturbation_effects": ("Predicted shifts",),
-    "tl.plan_cells": ("Number of cells", "Acquisitions"),
+    "tl.plan_cells": ("Number of cells", "A screen that has not been done", "Acquisitions"),
     "tl.plan_loading": ("Cells to load",),
     "tl.plan_screen": ("Acquisitions",),
     "tl.replay_design": ("Acquisitions",),

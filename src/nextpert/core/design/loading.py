@@ -9,6 +9,8 @@ from scipy.optimize import brentq
 from scipy.special import gammainc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
@@ -128,3 +130,23 @@ def lanes_for(
         brentq(lambda x: found(x) - n_cells / n, 0.0, most) if found(most) * n > n_cells else most
     )
     return Lanes(n, captured, *lane(captured))
+
+
+def most_within(budget: float, cost: Callable[[int], float]) -> int:
+    """Return the largest number of cells that costs no more than a budget, 0 if one does.
+
+    ``cost`` of a number of cells does not fall with it, and exceeds the budget somewhere.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.loading import most_within
+    >>> most_within(100, lambda n: 30 + 2 * n), most_within(100, lambda n: 101 + n)
+    (35, 0)
+    """
+    few, many = 0, 1
+    while cost(many) <= budget:
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (middle, many) if cost(middle) <= budget else (few, middle)
+    return few
