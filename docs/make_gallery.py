@@ -104,7 +104,7 @@ def screen() -> AnnData:
     npt.tl.plan_screen(adata, target, candidates="genes", n_perturbations=6)
     npt.tl.replay_design(
         adata,
-        labels[:3],
+        others[:3],
         strategies=["exploit", "thompson", "random", "round_robin_means"],
         held_out=True,
         n_rounds=4,

@@ -126,5 +126,5 @@ def test_a_complex_table_of_shifts_is_refused(counts):
     adata = make(counts)
     npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
     table = pd.DataFrame([[1 + 2j]], index=["A"], columns=["A"])
-    with pytest.raises(ValueError, match="table of shifts must hold real numbers"):
+    with pytest.raises(ValueError, match="table of shifts must contain only real numbers"):
         npt.tl.fit_dag_blr(adata, shift=table)

@@ -36,7 +36,7 @@ def test_a_file_that_cannot_be_written_is_named_as_the_user_did(kind, planned, t
         WRITERS[kind](planned, path)
     (tmp_path / "file").write_text("")
     below = tmp_path / "file" / path.name
-    with pytest.raises(ValueError, match=rf"^Cannot write to '{below}': .*file' is no folder"):
+    with pytest.raises(ValueError, match=rf"^Cannot write to '{below}': .*file' is not a folder"):
         WRITERS[kind](planned, below)
     long = tmp_path / f"{'x' * 300}.{ENDINGS[kind]}"
     with pytest.raises(ValueError, match=rf"^Cannot write to '{long}' \(File name too long\)"):
@@ -54,7 +54,7 @@ def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, mo
     path = tmp_path / "figure.png"
     with pytest.raises(PermissionError) as caught:
         npt.pl.plan_screen(planned, save=path, show=False)
-    shown = "(Permission denied): make room there, or name another."
+    shown = "(Permission denied): make room there, or name another file."
     assert str(caught.value) == f"Cannot write to {str(path)!r} {shown}"
 
 

@@ -87,7 +87,7 @@ def followed(path: str | os.PathLike[str]) -> Path:
         pass  # looked at where it is written
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        message = f"Cannot write to {str(path)!r} ({why}): name another."
+        message = f"Cannot write to {str(path)!r} ({why}): name another file."
         raise ValueError(message) from error
     return Path(os.path.realpath(path))
 
@@ -154,11 +154,11 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
             message = f"{str(path)!r} is a folder: name a file in it."
             raise ValueError(message)
         if target.exists() and not (target.is_file() or target.is_dir()):
-            message = f"{str(path)!r} is a pipe or device and no regular file: name another."
+            message = f"{str(path)!r} is a pipe or device, not a regular file: name another file."
             raise ValueError(message)
         above = next(parent for parent in target.parents if parent.exists())
         if not above.is_dir():
-            message = f"Cannot write to {str(path)!r}: {str(above)!r} is no folder. Name another."
+            message = f"Cannot write to {str(path)!r}: {str(above)!r} is not a folder."
             raise ValueError(message)
         target.parent.mkdir(parents=True, exist_ok=True)
         yield target
@@ -171,7 +171,7 @@ def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        message = f"Cannot write to {str(path)!r} ({why}): make room there, or name another."
+        message = f"Cannot write to {str(path)!r} ({why}): make room there, or name another file."
         raise type(error)(message) from error
 
 
@@ -180,8 +180,8 @@ def as_csv(
 ) -> str:
     """Return a table as csv without its index, in which no text is a formula.
 
-    Spreadsheets run a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break: it
-    gets an apostrophe before it, as OWASP advises. Numbers stay as they are, as text too.
+    Spreadsheets run a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break, so
+    it is prefixed with an apostrophe, as OWASP recommends. Numbers do not change, even as text.
 
     Parameters
     ----------

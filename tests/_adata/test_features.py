@@ -202,10 +202,10 @@ BAD = {
     "words": (TABLE.astype(object).replace(1.0, "x"), "real numbers"),
     "a family": (
         TABLE.assign(family="x"),
-        "but those of family are none. The columns of an edge list are source, target and",
+        "but those of family are not. The columns of an edge list are source, target and",
     ),
-    "thousands": (TABLE.assign(length="1,000")[["length"]], "those of length are none"),
-    "dates": (TABLE.assign(day=pd.Timestamp(0)), "those of day are none"),
+    "thousands": (TABLE.assign(length="1,000")[["length"]], "those of length are not"),
+    "dates": (TABLE.assign(day=pd.Timestamp(0)), "those of day are not"),
     "too large a number": (
         pd.DataFrame({"u": [10**400, 1]}, ["A", "B"], dtype=object),
         "those of u are",
@@ -252,9 +252,9 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         read(tmp_path / "one.gmt")
     whole = gzip.compress("\n".join(f"s{k}\t\tA\t{k * k}" for k in range(9999)).encode())
     for name, held, message in (
-        ("words.csv", b"a,b,c\nx,y,z\n", "must hold real numbers alone, but those of b, c are"),
-        ("family.csv", b"gene,family,score\nA,x,1\nB,y,2\n", "those of family are none"),
-        ("percent.csv", b"gene,share\nA,5%\nB,6%\n", "those of share are none"),
+        ("words.csv", b"a,b,c\nx,y,z\n", "must contain only real numbers, but those of b, c are"),
+        ("family.csv", b"gene,family,score\nA,x,1\nB,y,2\n", "those of family are not"),
+        ("percent.csv", b"gene,share\nA,5%\nB,6%\n", "those of share are not"),
         ("empty.csv", b"gene,share\n", "holds no value"),
         ("twice.gmt", b"s\t\tA\tB\ns\t\tA\tC\n", "sets more than once: give s once"),
         ("cut.gmt.gz", whole[:-99], r"cannot be read as \.gmt"),

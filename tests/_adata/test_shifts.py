@@ -69,7 +69,7 @@ def test_shifts_are_finite(bad):
 def test_shifts_are_numbers_of_perturbations(text):
     table = {"p": {"A": 1.0}, "control": {"A": text}}
     for given in (table, pd.DataFrame(table).T, pd.DataFrame(table, dtype=str).T):
-        with pytest.raises(ValueError, match=r"shifts must hold real numbers alone, but"):
+        with pytest.raises(ValueError, match=r"shifts must contain only real numbers, but"):
             shifts.read_table(given, GENES)
     table["control"]["A"] = 1.0
     with pytest.raises(ValueError, match=r"a row of the controls, 'control': leave it out"):

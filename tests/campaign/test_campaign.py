@@ -167,7 +167,7 @@ def test_options_that_are_none(options, message, parts, target, given):
 def test_names_that_nobody_knows(campaign):
     before = campaign.history
     for mark in (campaign.mark_pending, campaign.mark_failed, campaign.retry):
-        with pytest.raises(ValueError, match=r"Neither measured.*CDK44.*Close matches: CDK4"):
+        with pytest.raises(ValueError, match=r"neither measured.*CDK44.*Close matches: CDK4"):
             mark(["CDK44"])
         with pytest.raises(TypeError, match="must be a list of names"):
             mark("CDK4")
@@ -191,7 +191,7 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
     ("call", "message"),
     [
         (lambda c: npt.Campaign(c.adata, None), "target must be"),
-        (lambda c: c.mark_pending(["control"]), "'control' are the controls, on every plate"),
+        (lambda c: c.mark_pending(["control"]), "'control' are the controls of every plate"),
         (lambda c: c.mark_failed(["CDK4"], reason=3), "reason must be a string"),
     ],
 )

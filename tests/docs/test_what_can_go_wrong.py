@@ -75,7 +75,8 @@ def counts():
 def scaled_counts(logarithms):
     """Return a screen of counts, scaled to 500 in each cell, and ``log1p`` of them."""
     adata = screen()
-    adata.X = np.random.default_rng(0).poisson(5, adata.shape)[:, ::-1] + 1.0
+    adata.X = np.random.default_rng(0).poisson(5, adata.shape) + 1.0
+    adata.X[:, 0] = 1  # the smallest count of a cell shows its unit
     adata.X = adata.X / adata.X.sum(axis=1, keepdims=True) * 500
     for _ in range(logarithms):
         adata.X = np.log1p(adata.X)

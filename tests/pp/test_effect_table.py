@@ -263,7 +263,7 @@ def test_labels_are_those_of_a_column_or_the_names_of_rows():
 def test_logarithms_are_converted_and_what_is_not_told_is_said(plain, caplog):
     table, se, told = plain
     one = npt.pp.effect_table(table, se, **told)
-    assert "does not tell" not in caplog.text
+    assert "does not state" not in caplog.text
     with caplog.at_level(logging.INFO, "nextpert"):
         two = npt.pp.effect_table(table / np.log(2), se / np.log(2), base="2", **told)
     assert "base 2 were converted to natural ones" in caplog.text
@@ -397,14 +397,14 @@ def at(table, value):
 
 BAD = {
     "no layer of errors": (lambda t, s: (ad.AnnData(t),), r"no layer 'se'"),
-    "no errors": (lambda t, s: (t,), r"needs one of their standard errors"),
+    "no errors": (lambda t, s: (t,), r"needs a table of standard errors"),
     "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
              r"must be above 0 .*, but are not for g1 on g2: "),
     "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
                         r"billionth of their median.*g1 on g2: make them NaN"),
     "infinite": (lambda t, s: (at(t, np.inf), s), r"infinite for g1 on g2"),
     "too large": (lambda t, s: (at(t, 1e80), s), r"Effects holds values above 1e\+70"),
-    "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers alone, but those of g2 are none"),
+    "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers, but those of g2 are not"),
     "texts": (lambda t, s: (at(t, "x"), s), r"real numbers"),
     "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"the genes g2: leave them out"),
     "a perturbation without any": (

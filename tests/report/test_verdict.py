@@ -35,7 +35,7 @@ def test_of_a_plate(found):
         "61%, the nearest of 1,234 candidates to memory is among them."
     )
     words = plan_section(only(found, "plan")).words
-    assert words[1].startswith("196 untested combinations are no candidates")
+    assert words[1].startswith("196 untested combinations are not candidates")
     summary["if_effects_add_up"] = 1
     sure = "ith probability 61%, if effects add up, the nearest of 1,234 candidates to memory is"
     assert f"w{sure} among them." in verdict_of(only(found, "plan")).next

@@ -250,7 +250,7 @@ def test_where_no_pair_is_admitted_there_is_nothing_to_order(screens, caplog):
     assert not plan["plate"]["perturbation"].str.contains("+", regex=False).any()
     assert plan["advice"]["words"].startswith("Order nothing new; confirm g0 with at least ")
     assert "contains the nearest of 4 candidates, and" in caplog.text
-    assert "6 untested combinations are no candidates" in caplog.text
+    assert "6 untested combinations are not candidates" in caplog.text
     npt.tl.design_interventions(adata, state(along(-2.0)))
     assert adata.uns["design"]["advice"]["words"] == plan["advice"]["words"]
     # Asked to reduce uncertainty, pairs are planned nevertheless.

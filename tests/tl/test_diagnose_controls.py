@@ -248,7 +248,7 @@ def test_halves_of_the_cells_are_the_weaker_proof(case):
         del adata.obs["guide"]
     found = diagnosed(adata, guide_key=None if case == "no column" else "guide")
     assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
-    assert "This is the weaker proof" in part(found)["verdict"]
+    assert "This is weaker evidence" in part(found)["verdict"]
     assert part(found)["level"] == "trust"
     assert values(found)["null_width"] == pytest.approx(1.0, abs=0.35)
 
@@ -280,7 +280,7 @@ def test_controls_of_batches_take_the_place_of_guides(spread):
     found = diagnosed(adata, batch_key="batch")
     assert sorted(found["negative_controls"]["name"]) == list("abcd")
     assert "effects of the controls of 4 batches" in part(found)["verdict"]
-    assert "weaker proof" in part(found)["verdict"]
+    assert "weaker evidence" in part(found)["verdict"]
     assert part(found)["level"] == ("do not trust" if spread else "trust")
 
 

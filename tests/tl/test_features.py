@@ -270,7 +270,7 @@ def test_the_command_and_a_campaign_read_features(modules, tmp_path, caplog):
             adata.copy(), {"G0": 1.0}, learn={"method": "given", "dag": []},
             fit={"features": str(tmp_path / "table.csv")},
         )  # fmt: skip
-    assert "Features are known of 24 labels" in caplog.text
+    assert "24 labels have features" in caplog.text
     (tmp_path / "table.csv").unlink()  # the campaign has kept what it held
     campaign.save(tmp_path / "campaign.h5ad")
     assert npt.Campaign.load(tmp_path / "campaign.h5ad") is not None

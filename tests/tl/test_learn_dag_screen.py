@@ -258,10 +258,10 @@ def test_targets_of_members_and_conditions(chain):
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
-        ({"enhh": ["C"]}, "names enhh, which is no perturbation .* Close matches: enh"),
+        ({"enhh": ["C"]}, "names enhh, which is not a perturbation .* Close matches: enh"),
         ({"enh": ["CC"]}, r"\['enh'\] names genes outside the panel: CC. Close matches: C"),
         ({"D+A": ["D"]}, r"combination A\+D, which acts through .* targets of A, D instead"),
-        ({"control": ["A"]}, "names control, which is no perturbation"),
+        ({"control": ["A"]}, "names control, which is not a perturbation"),
         ({"A+enh": "A", "enh + A": "A"}, "more than once"),
     ],
 )

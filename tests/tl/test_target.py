@@ -162,7 +162,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "close": {"state": "MYCC"},
         "Close matches: squared": {"state": "MYC", "distance": "square"},
         "at_least is above at_most for MYC": {"at_least": {"MYC": 2}, "at_most": {"MYC": 1}},
-        "count for nothing by weights": {"at_least": {"MYC": 2}, "weights": ["STK3"]},
+        "have no weight": {"at_least": {"MYC": 2}, "weights": ["STK3"]},
         "reached by the control cells already": {"at_least": {"MYC": -9}},
         "control state itself": {"state": "control"},
         "give a margin above 0": {"state": "MYC", "away_from": "control"},

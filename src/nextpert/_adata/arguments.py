@@ -198,19 +198,18 @@ def checked(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Check the arguments of a public function by its annotations, and by bounds of some.
 
-    Annotations stand for what they say: ``int`` for a whole number (a count of at least 1, where
-    no bound is declared), ``float`` for a finite number, ``str`` for one that is not empty,
-    ``Iterable[str]`` for a list of names, and so on; a bool is no number. A bound is of numbers or
-    of texts; a parameter that may be either can have one of each. Whole numbers and flags arrive as
-    ``int`` and ``bool``. The bound of a mapping of options is a class declared by :func:`options`.
-    A function with ``copy`` writes: its ``key_added`` names a slot, and ``adata`` can be written
-    to.
+    Annotations state the kinds: ``int`` a whole number (of at least 1, unless a bound is declared),
+    ``float`` a finite number, ``str`` a text that is not empty, ``Iterable[str]`` a list of names,
+    and so on. A bool is not a number. A bound is of numbers or of texts; a parameter that may be
+    either can have one of each. Whole numbers and flags arrive as ``int`` and ``bool``. The bound
+    of a mapping of options is a class declared by :func:`options`. A function with ``copy`` writes:
+    its ``key_added`` names a slot, and ``adata`` can be written to.
 
     Raises
     ------
     TypeError
-        If an argument is of another kind than declared, or there is none of its name; what an
-        earlier version called so is named in its new place.
+        If an argument is unknown or of another kind than declared. For one that was removed, the
+        error names the replacement.
     ValueError
         If a value is out of bounds, NaN, infinite or empty.
 

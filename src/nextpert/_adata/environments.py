@@ -116,7 +116,8 @@ def warn_other_layer(layer: str | None, graph: Any) -> None:
         if learned != layer:
             message = (
                 f"The graph was learned on {slot(learned)}, but this call reads {slot(layer)}: "
-                f"pass the same layer to both, unless the two are meant to differ."
+                f"declare one layer with pp.setup_screen and learn the graph again, unless the "
+                f"two are meant to differ."
             )
             warn(message)
 
@@ -151,9 +152,9 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
             logger.info("%s", message)
     if confounded:
         warn(
-            f"Batches without control cells explain the effects of {list_names(confounded)}: these "
-            f"contain what the batches add, and no interval allows for it. Add control cells of "
-            f"these batches, or leave these perturbations out."
+            f"Batches without control cells confound the effects of {list_names(confounded)}: "
+            f"these include batch effects, for which the intervals do not account. Add control "
+            f"cells of these batches, or leave these perturbations out."
         )
 
 

@@ -124,7 +124,7 @@ def read_features(
             f"rows as labels or genes."
         )
         warn(message)
-    logger.info("Features are known of %d labels: %s.", len(described), list_names(described))
+    logger.info("%d labels have features: %s.", len(described), list_names(described))
     # As they are stored, so that a fit predicts the same before and after.
     stored = rows.astype(np.float32).astype(np.float64)
     return SideInformation(names, stored, part.effects, part.observed, part.precision)
@@ -167,7 +167,7 @@ def _sets(sets: Any) -> _Part:
     pairs = pd.DataFrame(each, columns=["set", "gene"], dtype=object)
     if not pairs["gene"].dropna().map(lambda x: isinstance(x, str)).all():
         message = (
-            "features maps names to lists of other things than genes: give numbers as a table, "
+            "features maps names to lists that are not genes: give numbers as a table, "
             "pandas.DataFrame.from_dict(..., orient='index')."
         )
         raise ValueError(message)

@@ -221,7 +221,7 @@ def say_pooled(labels: LabelTable) -> None:
             same.setdefault(name, []).append(other)
         shown = (f"{name} ({', '.join(others)})" for name, others in same.items())
         logger.warning(
-            "Labels of adata.obs[%r] that name the same perturbation are taken as one: %s.",
+            "Labels of adata.obs[%r] that name the same perturbation are merged: %s.",
             labels.key, list_names(shown),
         )  # fmt: skip
 

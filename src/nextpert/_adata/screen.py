@@ -95,8 +95,8 @@ class Environments:
         )
         if missing:
             logger.warning(
-                "%d labelled cells have no guide in adata.obs[%r]: those of a perturbation count "
-                "as one guide of it. Fill the column, or drop these cells.", missing, key,
+                "%d labelled cells have no guide in adata.obs[%r]: those of each perturbation "
+                "are treated as one guide. Fill the column, or drop these cells.", missing, key,
             )  # fmt: skip
 
     def naming_on(self, genes: Iterable[str]) -> Naming:
@@ -394,7 +394,7 @@ class Batches:
         """Raise unless it is known what batches add to each of some cells."""
         codes = self.codes[cells]
         if (codes < 0).any():
-            message = f"{(codes < 0).sum()} of the cells that are read have no batch: fill it."
+            message = f"{(codes < 0).sum()} of the cells that are read have no batch: fill it in."
             raise ValueError(message)
         unknown = [k for k in np.unique(codes) if np.isnan(self.offsets[k]).any()]
         if unknown:

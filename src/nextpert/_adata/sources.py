@@ -237,7 +237,7 @@ def real_values(
     columns = [_real(column) for _, column in frame.items()]
     if bad := [str(key) for key, values in zip(frame, columns, strict=True) if values is None]:
         which = f"those of {list_names(bad)}" if table is frame else "some of its values"
-        message = f"{name} must hold real numbers alone, but {which} are none.{remedy}"
+        message = f"{name} must contain only real numbers, but {which} are not.{remedy}"
         raise ValueError(message)
     values = np.array(columns, np.float64).reshape(frame.shape[::-1]).T
     return values if table is frame else values[:, 0]

@@ -170,7 +170,7 @@ def eager(value: Any) -> Any:
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:
-    """Return what a function was given as ``rng``: the seed, or that there was none to repeat.
+    """Return the ``rng`` of a call as it is stored: the seed, or a note that there was none.
 
     Examples
     --------

@@ -98,7 +98,7 @@ def cells_of(adata: ad.AnnData) -> Index:
     if "n_cells" not in adata.obs or SE not in adata.layers:
         message = (
             "A table of effects has obs['n_cells'] and layers['se'], of which this AnnData lacks "
-            "one: put it back, or make the table anew with pp.effect_table."
+            "one: put it back, or make the table again with pp.effect_table."
         )
         raise ValueError(message)
     return adata.obs["n_cells"].to_numpy(np.int64)
@@ -187,7 +187,7 @@ def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
 
 
 def shrunk_correlation(covariance: Array, freedom: float) -> Array:
-    r"""Return correlations shrunk to 0, ``(n_genes, n_genes)``, as few samples call for.
+    r"""Return correlations shrunk to 0, ``(n_genes, n_genes)``, most strongly for few samples.
 
     By :math:`\sum (1 - r^2)^2 / f` over :math:`\sum r^2`, with ``f`` degrees of freedom: the mean
     squared error is about the least (Schäfer and Strimmer 2005, doi:10.2202/1544-6115.1175).

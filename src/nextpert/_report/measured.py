@@ -41,11 +41,11 @@ def distances_section(results: Results) -> Section | None:
     words = (
         f"Unbiased distances of the cells to {name_of(stored['target'])} "
         f"({DISTANCES[str(params['distance'])]}), without a model, over all "
-        f"{number(len(stored['genes']))} genes, own target genes among them."
+        f"{number(len(stored['genes']))} genes, target genes included."
     )
     caption = (
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
-        f"intervals; the dashed lines are the control, and no difference from it"
+        f"intervals; the dashed lines are the control, and a difference of 0"
     )
     is_control = table["perturbation"].astype(str) == str(params["control"])
     shown = Table(
@@ -292,8 +292,8 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
             pl.diagnose, adata,
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
             f"distribution; the width of the null is {width:.2f}.",
-            "Control cells in the place of perturbations: on the dashed diagonal, standard errors "
-            "are right; points on a steeper line mean that they are too small.",
+            "Control cells, analysed as perturbations. Points on the dashed diagonal show that "
+            "standard errors are correct; points on a steeper line, that they are too small.",
             key=keys["diagnosis"], panel="negative controls",
         )]  # fmt: skip
     return Section("diagnostics", "Diagnostics", figures=figures, tables=[first, second])
@@ -303,7 +303,7 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
     """Report what the page was made from: cells, options, versions, command."""
     source = f"{number(adata.n_obs)} cells"
     if is_table(adata):
-        source = "A table of effects and standard errors in place of cells"
+        source = "A table of effects and standard errors, without cells"
     words, tables = [f"{source}, {number(adata.n_vars)} genes."], []
     if FIT in results:
         fit, cells = results[FIT], ""

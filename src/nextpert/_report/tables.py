@@ -28,7 +28,7 @@ NOTHING = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number in a few digits, whole numbers in all of them; a dash where there is none.
+    """Return a number with few digits, a whole number with all, and a dash for a missing one.
 
     Examples
     --------

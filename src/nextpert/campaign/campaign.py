@@ -36,8 +36,8 @@ class Campaign:
     A combination is the set of its members: cells of a proposed ``"GATA1+MYC"`` may be labelled
     ``"MYC+GATA1"``.
 
-    A step that fails changes nothing. The same steps on the same cells give the same plates, to
-    the bit, also if the campaign is saved and loaded in between.
+    A step that fails changes nothing. The same steps on the same cells give identical plates, also
+    if the campaign is saved and loaded in between.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ class Campaign:
         Raises
         ------
         ValueError
-            If it is no campaign, one of another version, or truncated or damaged.
+            If it is not a campaign, one of another version, or truncated or damaged.
         """
         cells, stamp = read_campaign(Path(path))
         out = cls.__new__(cls)

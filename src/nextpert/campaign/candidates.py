@@ -74,8 +74,8 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
     names = sorted(set(known.dropna()))
     if batch == SAME and len(names) > 1:
         message = (
-            f"batch='same' could be any of the batches {_adata.list_names(names)}: name the one "
-            f"that the new cells are of."
+            f"batch='same' could be any of the batches {_adata.list_names(names)}: name the "
+            f"batch of the new cells."
         )
         raise ValueError(message)
     return str(names[0]) if batch == SAME else batch
@@ -174,14 +174,14 @@ def known_names(
     fit = fit_of(cells)
     naming, known = fit.naming, [*fit.names, *marked, *_names(fit, plan)]
     if naming.control in names:
-        message = f"{naming.control!r} are the controls, on every plate: name only perturbations."
+        message = f"{naming.control!r} are the controls of every plate: name only perturbations."
         raise ValueError(message)
     every = {*known, *fit.genes}
     keys = {naming.key(name) for name in every}
     unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
         message = (
-            f"Neither measured, nor candidates, nor genes of the panel: "
+            f"These are neither measured perturbations, nor candidates, nor genes of the panel: "
             f"{_adata.list_names(unknown)}.{_adata.closest(unknown, every)}"
         )
         raise ValueError(message)

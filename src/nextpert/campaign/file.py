@@ -67,8 +67,8 @@ def _opened(path: Path) -> h5py.File:
     content = path.read_bytes()
     if not _files.is_sealed(content):
         message = (
-            f"{str(path)!r} holds no campaign as Campaign.save wrote it: it is another file, or "
-            f"damaged. Name another, or take it from a copy."
+            f"{str(path)!r} holds no campaign that Campaign.save wrote: it is another file, or "
+            f"damaged. Name another file, or restore a copy."
         )
         raise ValueError(message)
     return h5py.File(io.BytesIO(content), "r")

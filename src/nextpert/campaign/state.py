@@ -105,7 +105,7 @@ def kept_value(value: Any, what: str) -> Any:
 
 
 def to_stored(value: Any, what: str) -> dict[str, Any]:
-    """Return a nested value as JSON, and the tables in it beside.
+    """Return a nested value as JSON, and the tables in it separately.
 
     Examples
     --------

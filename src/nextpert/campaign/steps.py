@@ -119,8 +119,8 @@ def with_new_cells(
         message = (
             "Cells and tables of effects do not go together in one campaign. In one that started "
             "from a table, observe npt.pp.effect_table(cells), after npt.pp.setup_screen(cells). "
-            "Of one that started from cells, go on with "
-            "npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
+            "To continue one that started from cells, "
+            "use npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])

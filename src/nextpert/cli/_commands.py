@@ -102,11 +102,11 @@ def learn(
 ) -> None:
     """Learn the causal graph of the genes.
 
-    Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
-    writes the graph. By default the greedy sparsest permutation (GSP) learns it from control cells,
-    as in the paper, with the order of BOSS as one more start. We recommend the example's options:
-    BOSS learns from all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs
-    show how certain each edge is. The table lists the edges.
+    Reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the graph.
+    By default the greedy sparsest permutation (GSP) learns it from control cells, as in the paper,
+    with the order of BOSS as one more start. We recommend the example's options: BOSS learns from
+    all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs show how certain
+    each edge is. The table lists the edges.
 
     Example: `nextpert learn screen.preprocess.h5ad --method boss --environments all --n-graphs 25`
 
@@ -204,7 +204,7 @@ def effects(
     """Estimate the effects of perturbations on genes, with intervals.
 
     Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
-    mean, credible interval, local false sign rate, and direct part; in the table a row of each.
+    mean, credible interval, local false sign rate, and direct part; one row each in the table.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 
@@ -213,7 +213,8 @@ def effects(
     genes
         Genes to report: their names, or 'all'. By default those of the graph.
     condition
-        Value of condition_key that effects are wanted in; by default averages over conditions.
+        Condition of the effects, a value of condition_key. By default effects are averages over
+        conditions.
     level
         Probability that the credible intervals cover.
     candidates
@@ -330,7 +331,7 @@ def cells(
     tolerance
         Precision needed of distances to the target, relative to the distance of the control cells.
     power
-        Probability of detecting the effect that is needed.
+        Required probability of detecting the effect.
     n_guides
         Number of guides per perturbation. By default the median of the screen.
     n_cells
@@ -352,9 +353,9 @@ def distances(
 ) -> None:
     """Measure how far the cells of each perturbation are from a target state.
 
-    Reads a screen after `nextpert preprocess`, or one that is log-normalised by other means, and
-    writes the distance of the cells of each perturbation, with intervals, without a model. The
-    table has a row per perturbation, the nearest first.
+    Reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the
+    distance of the cells of each perturbation, with intervals, without a model. The table has a row
+    per perturbation, the nearest first.
 
     Example: `nextpert distances screen.preprocess.h5ad --target MYC --table distances.csv`
 
@@ -460,7 +461,7 @@ def report(
     title
         Title of the page. By default the target.
     keys
-        Results that are stored under other than the usual names.
+        Results that are stored under names other than the default.
     """
 
 
@@ -482,9 +483,9 @@ def demo(
 
     By default the screen is simulated and its truth known. The target state is the mean under a
     knockout that the screen does not contain, and the true distance of each candidate is printed
-    beside the predicted one. A screen of your own is preprocessed first, unless it was. The graph
-    is learned as we recommend (`nextpert learn --method boss --environments all --n-graphs 25`);
-    each step by itself has more options, listed by `nextpert STEP --help`.
+    next to the predicted one. A screen of your own is preprocessed first, unless it already is. The
+    graph is learned as we recommend (`nextpert learn --method boss --environments all --n-graphs
+    25`); each step by itself has more options, listed by `nextpert STEP --help`.
 
     Example: `nextpert demo --data screen.h5ad --target MYC --control non-targeting`
 

@@ -274,7 +274,7 @@ class Run:
     """What all commands have."""
 
     config: Annotated[Path | None, Parameter(group=FILES)] = None
-    """A TOML file with settings, such as every run writes. Options given here go before it."""
+    """A TOML file with settings, as every run writes one. The command line takes precedence."""
     overwrite: Annotated[Flag, Parameter(group=FILES)] = False
     """Replace files that exist."""
     json: Flag = False

@@ -262,7 +262,8 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
             place = next(x for x in target.parents if x.exists())
             if source is not None and source.exists() and target == source.resolve():
                 message = (
-                    f"{str(path)!r} is the screen itself, which is kept: name another with --out."
+                    f"{str(path)!r} is the screen itself, which is never replaced: name another "
+                    f"file with --out."
                 )
                 raise ValueError(message)
             if path.exists() and not overwrite:

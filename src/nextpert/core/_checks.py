@@ -82,7 +82,7 @@ def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.
     except (TypeError, ValueError):
         pass
     message = (
-        f"{name} must hold numbers alone, in rows of one length, but is {reprlib.repr(value)}."
+        f"{name} must contain only numbers, in rows of one length, but is {reprlib.repr(value)}."
     )
     raise TypeError(message)
 

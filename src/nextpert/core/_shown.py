@@ -73,7 +73,7 @@ def brief(value: Any) -> str:
 
 
 def in_one_direction(text: str) -> str:
-    r"""Return a text or page with the characters that would turn its direction as their codes.
+    r"""Return a text or page in which characters that reverse text are written as codes.
 
     Examples
     --------
@@ -114,14 +114,14 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
 def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     """Return a title with one line per fact, as HTML; empty facts are left out.
 
-    No colour is set but by what surrounds it, so that it suits a dark notebook, too.
+    It takes its colours from what surrounds it, and so suits dark notebooks, too.
 
     Parameters
     ----------
     title, facts
         Plain text, escaped here.
     more
-        HTML to stand below.
+        HTML to add below.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
 
 
 def percent(probability: float) -> str:
-    """Return a probability in percent: estimated from draws, none is exactly 0 or 1.
+    """Return a probability in percent; an estimate from draws is never shown as 0% or 100%.
 
     Examples
     --------

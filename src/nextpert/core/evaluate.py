@@ -347,8 +347,8 @@ def replay_plates(
     """Run a campaign: see cells, recommend, fill a plate, and so on.
 
     The k-th cell drawn of a perturbation is fixed by ``deal``, so that strategies given the same
-    deal see the same cells. A perturbation gives the cells that it has left, and with none left it
-    is proposed no more. ``candidates`` may be proposed and recommended; all by default.
+    deal see the same cells. A perturbation gives its remaining cells, and is no longer proposed
+    once none remain. ``candidates`` may be proposed and recommended; all by default.
 
     Examples
     --------

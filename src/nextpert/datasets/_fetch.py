@@ -32,7 +32,7 @@ def from_folder(file: RemoteFile, folder: str | os.PathLike[str], *, verify: boo
     if verify and pooch.file_hash(path, algorithm) != digits:
         message = (
             f"{str(path)!r} is not the file expected (its checksum differs; was the download "
-            f"truncated?): download it anew from {file.url}, or pass `verify=False` if it is "
+            f"truncated?): download it again from {file.url}, or pass `verify=False` if it is "
             "another on purpose."
         )
         raise ValueError(message)

@@ -49,7 +49,7 @@ def perturb_cite_seq_standin(
     Parameters
     ----------
     folder
-        Folder to write to; made if absent. Files of the same names are written over.
+        Folder to write to, created if absent. Files of the same names are replaced.
     n_cells
         Number of cells, 140 or more; six sevenths of them in the condition ``Control``.
     n_genes
@@ -61,7 +61,7 @@ def perturb_cite_seq_standin(
     -------
     ~pandas.DataFrame
         The truth: weights of the causal model, genes x genes, row = parent: the change of a gene's
-        log expression a unit of its parent's.
+        log expression per unit of its parent's.
 
     Raises
     ------

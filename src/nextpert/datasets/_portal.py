@@ -118,7 +118,7 @@ def _table(path: Path, *columns: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (EOFError, OSError, ValueError, zlib.error) as error:
-        message = f"{path.name!r} is no whole csv text in UTF-8 ({error})."
+        message = f"{path.name!r} is not a complete csv text in UTF-8 ({error})."
         raise ValueError(message) from error
     if absent := [name for name in columns if name not in table]:
         message = f"{path.name!r} lacks {list_names(absent)}. It holds {list_names(table.columns)}."
@@ -139,7 +139,7 @@ def _numbers(table: pd.DataFrame, column: str, *, least: float = -np.inf) -> NDA
     if len(wrong):
         name, text = table.index[wrong[0]], table[column].iloc[wrong[0]]
         file = table.attrs["file"]
-        message = f"{file!r} holds {text!r} as {column} of {name!r}, which is no such number."
+        message = f"{file!r} holds {text!r} as {column} of {name!r}, which is not a valid number."
         raise ValueError(message)
     return values
 
@@ -306,7 +306,7 @@ def _read_table(
         message = (
             f"{table.path.name!r}: the values of {int((off > _MILLION).sum())} of {len(off)} cells "
             f"do not sum up to a million transcripts per million (cell {table.cells[worst]!r}: "
-            f"{sums[worst]:.2f}): values are altered, or genes missing. Download the file anew, or "
+            f"{sums[worst]:.2f}): values are altered, or genes missing. Download it again, or "
             f"pass `verify=False` to load it as it is."
         )
         raise ValueError(message)

@@ -58,7 +58,7 @@ def schraivogel_2020(
         Folder that holds ``gene_expression_counts.csv`` and ``gRNA_counts.h5ad``. By default
         they are downloaded.
     min_umi
-        Fewest UMI of a guide in a cell for the guide to be called.
+        Minimum UMI count of a guide in a cell for the guide to be called.
     cache
         Folder that keeps the downloads; by default the user's cache folder.
     verify
@@ -112,7 +112,7 @@ def schraivogel_2020(
     if len(differ):
         message = (
             f"{counts_path.name!r} and {guides_path.name!r} do not name the same cells "
-            f"({len(differ)} differ, such as {differ[0]!r}): download both anew."
+            f"({len(differ)} differ, such as {differ[0]!r}): download both again."
         )
         raise ValueError(message)
     guides = guides[counts.index]
@@ -145,8 +145,8 @@ def _read_counts(path: Path) -> pd.DataFrame:
     kinds = {dtype.kind for dtype in counts.dtypes}
     if not whole or counts.empty or not kinds <= {"i", "u"}:
         message = (
-            f"{str(path)!r} is truncated or not a table of counts (a row is cut short or holds "
-            f"something else than whole numbers): download it anew from {COUNTS.url}."
+            f"{str(path)!r} is truncated or not a table of counts (a row is cut short or contains "
+            f"values that are not whole numbers): download it again from {COUNTS.url}."
         )
         raise ValueError(message)
     counts.index = counts.index.astype(str)

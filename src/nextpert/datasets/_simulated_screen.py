@@ -63,11 +63,11 @@ def simulated_screen(
     Returns
     -------
     ~anndata.AnnData
-        ``X``: float32, cells x genes, in units of log-normalised expression (Gaussian, so that
-        a value now and then lies below 0). ``obs["perturbation"]``: ``control`` or the gene
-        knocked out. ``uns["truth"]``: ``genes``, ``weights`` (CSR, row = child, column =
-        parent), ``noise_var``, ``intercept``, ``control_mean`` (one value a gene) and ``order``
-        (a topological order, as indices into ``genes``).
+        ``X``: float32, cells x genes, in units of log-normalised expression (Gaussian, so that a
+        few values lie below 0). ``obs["perturbation"]``: ``control`` or the gene knocked out.
+        ``uns["truth"]``: ``genes``, ``weights`` (CSR, row = child, column = parent), ``noise_var``,
+        ``intercept``, ``control_mean`` (one value per gene) and ``order`` (a topological order, as
+        indices into ``genes``).
 
     Raises
     ------

@@ -127,7 +127,7 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
     Returns
     -------
     ~pandas.DataFrame
-        One row a perturbation, in the order of the fit: ``perturbation``, ``n_cells``,
+        One row per perturbation, in the order of the fit: ``perturbation``, ``n_cells``,
         ``n_guides`` (if the fit knows a column of guides), ``target_genes`` and
         ``targets_on_panel``, whether all its targets are genes of the graph, so that its shift is
         expected as well as measured.
@@ -180,11 +180,11 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     Returns
     -------
     ~pandas.DataFrame
-        One row per construct, those of a perturbation in a row, the controls last:
-        ``perturbation``, ``construct`` (its number within the perturbation), ``kind`` (``"single
-        guide"``, ``"dual guide"``, ``"control"``), ``status`` (``"existing"``: in the screen;
-        ``"clone"``: to be cloned from guides of the screen; ``"design"``: with a guide to design),
-        ``guides`` (identifiers of the guides that exist, if a column of guides was declared),
+        One row per construct, ordered by perturbation, the controls last: ``perturbation``,
+        ``construct`` (its number within the perturbation), ``kind`` (``"single guide"``, ``"dual
+        guide"``, ``"control"``), ``status`` (``"existing"``: in the screen; ``"clone"``: to be
+        cloned from guides of the screen; ``"design"``: with a guide to design), ``guides``
+        (identifiers of the guides that exist, if a column of guides was declared),
         ``new_guides_of`` (members for which a guide is to be designed), ``target_genes`` (of all
         members, also outside the panel) and ``n_cells`` (cells to profile, after filtering).
 

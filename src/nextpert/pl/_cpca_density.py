@@ -157,7 +157,7 @@ def _distance(cells: Scores, control: Scores) -> float:
 def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
     name = f"X_{key}"
     if name not in adata.obsm or key not in adata.uns:
-        message = f"adata.obsm has no {name!r} with its adata.uns[{key!r}]: run tl.cpca first."
+        message = f"adata.obsm has no {name!r}, or adata.uns no {key!r}: run tl.cpca first."
         raise ValueError(message)
     scores = np.asarray(adata.obsm[name])
     require_numbers(scores, f"adata.obsm[{name!r}]")

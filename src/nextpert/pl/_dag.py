@@ -122,8 +122,8 @@ def dag(
     Raises
     ------
     ValueError
-        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it,
-        or ``modules`` is no column, or of none of the genes drawn.
+        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it, or
+        ``modules`` is not a column, or has no value for the genes drawn.
 
     Examples
     --------
@@ -396,7 +396,7 @@ def _read_modules(
     named = zip(genes, values, strict=True)
     member = {gene: str(module) for gene, module in named if not pd.isna(module)}
     if not member:
-        message = f"adata.var[{column!r}] names none of the genes drawn: {list_names(genes)}."
+        message = f"adata.var[{column!r}] has no value for the genes drawn: {list_names(genes)}."
         raise ValueError(message)
     return member
 

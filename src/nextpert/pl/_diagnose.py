@@ -57,7 +57,7 @@ def diagnose(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | Axes | None:
-    """Draw which parts of a fit are worth trusting on a screen.
+    """Draw which parts of a fit are reliable on a screen.
 
     The figure of the perturbations has one row for each, the largest effects on top: the squared
     error of effects learned from half of its guides or cells on the other half, for shrunken
@@ -80,7 +80,7 @@ def diagnose(
     key
         Its ``key_added``.
     n_top
-        Most perturbations to draw, those with most cells.
+        Maximum number of perturbations to draw, those with the most cells.
     ax
         Axes to draw one panel on: ``"errors"`` (default) or ``"negative controls"``.
     panel
@@ -96,7 +96,7 @@ def diagnose(
     ------
     ValueError
         If there is no diagnosis (run :func:`nextpert.tl.diagnose` first), ``panel`` is unknown, or
-        ``n_top`` is no whole number of at least 1.
+        ``n_top`` is not a whole number of at least 1.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
     colours = [*[BLUE] * (len(predictors) - 1), ORANGE]  # all together
     values, sd = predictors["error_to_no_effect"], predictors["error_to_no_effect_se"]
     _draw_points(panels[0], predictors["predictor"].astype(str) + weights, values, sd, colours)
-    label = "squared error over that of no effect"
+    label = "squared error relative to no effect"
     panels[0].set(title="predictors (weight), left out", xlabel=label)
     names = errors["part"].map(parts) + " vs " + errors["quantity"].map(beside)
     _draw_points(panels[1], names, errors["value"], errors["standard_error"])

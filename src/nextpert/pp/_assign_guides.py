@@ -109,7 +109,7 @@ def assign_guides(
     ['MYC', 'MYC', 'JUN', 'unassigned']
     """
     if key_added in ("guides", "n_guides", "n_targets"):
-        message = f"key_added={key_added!r} is the name of another column written: choose another."
+        message = f"key_added={key_added!r} is the name of another result: choose another name."
         raise ValueError(message)
     if isinstance(guides, str) and guides not in adata.obsm:
         remedy = (
@@ -171,7 +171,7 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
     matrix = sp.csr_matrix(values)[rows]
     matrix.sum_duplicates()  # before counts are compared with the threshold
     if matrix.data.dtype.kind not in "buif" or not bool((matrix.data >= 0).all()):
-        message = "The table of guides must have counts: some are negative, NaN or not numbers."
+        message = "The table of guides must contain counts: some are negative, NaN or not numbers."
         raise ValueError(message)
     return matrix, [str(name) for name in names]
 

@@ -93,8 +93,8 @@ def effect_table(
         rows and columns.
     source
         What wrote a long table, with a row for each perturbation and gene: ``"plain"`` (``gene``,
-        ``effect``, ``se``), ``"deseq2"``, ``"edger"`` or ``"sceptre"``. A standard error that is
-        not there follows from the statistic.
+        ``effect``, ``se``), ``"deseq2"``, ``"edger"`` or ``"sceptre"``. A missing standard error is
+        computed from the statistic.
     base
         Base of the logarithms: ``"e"``, ``"2"`` or ``"10"``; by default that of the source.
     perturbation_key
@@ -102,11 +102,11 @@ def effect_table(
         source.
     n_cells
         Cells of each perturbation: a number, a mapping, or a column of ``obs`` (by default
-        ``"n_cells"``, if there). Without them, numbers of cells are no more than a scale.
+        ``"n_cells"``, if there). Without them, numbers of cells only set a scale.
     n_controls
         Control cells (of each batch), in the same forms or as a mapping from batches.
     batch
-        Batch of each perturbation, with controls of its own: a mapping, or a column of ``obs``. A
+        Batch of each perturbation, with its own controls: a mapping, or a column of ``obs``. A
         perturbation of several has a row in each; if these differ by more than their standard
         errors, all standard errors are multiplied by the factor.
     control_mean, control_se
@@ -135,7 +135,7 @@ def effect_table(
     Raises
     ------
     ValueError
-        If the error of the controls is not told, or tables, columns or values are none of these.
+        If the error of the controls is not given, or tables, columns or values have another form.
 
     Examples
     --------
@@ -183,7 +183,7 @@ def effect_table(
         if factor > 1.0:
             logger.info(
                 "Perturbations in several batches differ by %.2f times their standard errors: all "
-                "standard errors are multiplied by this.", factor,
+                "standard errors are multiplied by this factor.", factor,
             )  # fmt: skip
     cells = _counts(n_cells, given.obs, labels, "n_cells")
     controls = _of_controls(n_controls, given.obs, labels, in_batch)
@@ -195,7 +195,7 @@ def effect_table(
     has_error = controls is not None or error is not None
     if not (has_error or is_conservative) or (controls is not None and cells is None):
         message = (
-            "The table does not tell the error of the controls, which all effects of a batch "
+            "The table does not state the error of the controls, which all effects of a batch "
             "share: give n_controls with n_cells, or control_se, or control_se='conservative' "
             "if neither is known."
         )
@@ -259,8 +259,8 @@ def _known_entries(
         empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
         if empty:
             message = (
-                f"No effect with a standard error is known of the {what} {list_names(empty)}: "
-                f"leave them out."
+                f"Without any effect that has a standard error: the {what} "
+                f"{list_names(empty)}. Leave them out."
             )
             raise ValueError(message)
     require_small(effects[known], "Effects")
@@ -492,8 +492,8 @@ def _say(table: ad.AnnData, shape: tuple[int, ...], how: str) -> None:
         CORRELATION not in table.varp
     ):
         logger.warning(
-            "The table does not tell how genes are correlated, and has more than %d perturbations: "
-            "no program is modelled, as correlated errors would pass for one. Effects that all "
-            "perturbations share are not recognised. Give correlation: control cells or samples, "
-            "or genes x genes.", WITHOUT_CORRELATION,
+            "The table does not state how genes are correlated, and has more than %d "
+            "perturbations. No programs are modelled, because correlated errors would look like "
+            "programs, and effects that all perturbations share are not recognised. Give "
+            "correlation: control cells or samples, or genes x genes.", WITHOUT_CORRELATION,
         )  # fmt: skip

@@ -159,7 +159,7 @@ def _require_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
         # Files round: leave room for three decimals of the logarithm.
         off = np.abs(counts - np.maximum(np.round(counts), 1)) > 0.1 + 0.002 * counts
         bad = bool(off.size) and bool(off.mean() > 0.05)
-        reason = "with the cells' total counts they give no whole numbers"
+        reason = "given the cells' total counts they are not whole numbers"
     if bad:
         message = (
             f"The matrix does not hold ln(1 + TPM) ({reason}): name the layer of counts or of "

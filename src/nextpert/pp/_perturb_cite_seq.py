@@ -85,7 +85,7 @@ def perturb_cite_seq(
     panel, min_cells, combinations
         As of :func:`perturbation_screen`.
     max_guides
-        Most guides of a cell, control guides counted; ``None`` for any number.
+        Maximum number of guides per cell, control guides included; ``None`` for any number.
     preset
         ``"zhang2023"`` for the choices of the paper.
     layer

@@ -97,7 +97,7 @@ def read_table(
     """Return what was given; the arguments are those of :func:`effect_table`."""
     if isinstance(adata, ad.AnnData):
         if isinstance(se, pd.DataFrame) or source is not None:
-            message = "Of an AnnData, se is the name of a layer, and source is left out."
+            message = "With an AnnData, se is the name of a layer, and source is left out."
             raise ValueError(message)
         name = se or SE
         if se is None and SE not in adata.layers:
@@ -126,7 +126,7 @@ def read_table(
     else:
         if not isinstance(se, pd.DataFrame):
             message = (
-                "A table of effects needs one of their standard errors: give it as se, or name "
+                "A table of effects needs a table of standard errors: give it as se, or name "
                 f"what wrote a long table with source: {', '.join(OUTPUTS)}."
             )
             raise ValueError(message)

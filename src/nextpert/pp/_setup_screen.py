@@ -57,14 +57,14 @@ def setup_screen(
         given ``"perturbation"`` and ``"control"``. Cells without a label, or with one such as
         ``unassigned``, ``multiplet`` or ``NA``, are not used.
     guide_key
-        Column with the guide of every cell. Guides of one perturbation are its repeats: what they
-        differ by is noise, however many cells they have.
+        Column with the guide of every cell. Guides of one perturbation are replicates: their
+        differences are noise, however many cells they have.
     batch_key
         Column, or columns, with batches, replicates or donors: fixed effects, estimated with
         everything else. They may be crossed with perturbations and one another.
     condition_key
         Column with conditions, such as cell lines or treatments, in which perturbations may act
-        differently; each has controls of its own. For all but effects it is a ``batch_key``.
+        differently; each has its own controls. For all but effects it is a ``batch_key``.
     covariates
         Columns of what else may act on genes: numbers (depth, cell cycle scores) or categories
         (doses), the first of which is the reference.
@@ -99,7 +99,7 @@ def setup_screen(
     ValueError
         If a column or layer is absent, a column has two roles, no cell is a control, a condition
         has no control, a batch, condition or covariate is missing for a labelled cell,
-        ``batch_key`` is no category, or the values cannot be log-normalised.
+        ``batch_key`` is not categorical, or the values cannot be log-normalised.
 
     Examples
     --------

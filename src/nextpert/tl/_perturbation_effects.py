@@ -424,10 +424,9 @@ def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.
 
 
 def groups_alike(pairs: pd.DataFrame) -> list[tuple[list[str], float]]:
-    """Return groups of perturbations of which each pair is alike, and the least probability.
+    """Return groups in which all pairs of perturbations are similar, and the smallest probability.
 
-    A perturbation is in one group only, that which complete linkage puts it in; the largest group
-    is first.
+    Each perturbation is in one group, by complete linkage; the largest group is first.
 
     Examples
     --------

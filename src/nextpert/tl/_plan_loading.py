@@ -82,8 +82,9 @@ def plan_loading(
     A plan counts cells that are usable: with one construct, which is known, and kept by all
     filters. Not all cells that are loaded are. From the plan to the instrument:
 
-    1. Constructs of a library are not equally abundant. So many usable cells are needed that 90% of
-       the perturbations reach the minimum of the plan (``min_cells``), and at least those planned.
+    1. Constructs of a library are not equally abundant. The number of usable cells is such that 90%
+       of the perturbations reach the minimum of the plan (``min_cells``), and is at least that
+       planned.
     2. Of the droplets with cells a share is usable. It is that of this screen, if
        ``uns["preprocessing"]`` has its filters; else, or if ``moi`` or ``kept`` is given, that of
        droplets with one cell, of cells with one construct (Poisson, cells without any are selected

@@ -221,8 +221,8 @@ def design_loops(
 ) -> list[DesignLoopResult]:
     """Run many independent loops, in parallel, as in the replays of Zhang et al. 2023.
 
-    Every loop has a stream of random numbers of its own, fixed before the first one starts,
-    so results are the same to the bit for any number of workers (doi:10.1038/s42256-023-00719-0).
+    Every loop has its own stream of random numbers, fixed before the first loop starts, so that
+    results are identical for any number of workers (doi:10.1038/s42256-023-00719-0).
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def design_loops(
     Raises
     ------
     ValueError
-        If a task lacks an argument or has one too many, or :func:`design_loop` raises.
+        If a task lacks an argument or has an unknown one, or :func:`design_loop` raises.
 
     Examples
     --------

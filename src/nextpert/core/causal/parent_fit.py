@@ -23,10 +23,10 @@ def parent_fit(
     """Return the Pearson correlation of a node with its prediction from each set of parents.
 
     The node is regressed on its parents, with an intercept, in the cells of ``train[f]``, and
-    predicted in those of ``test[f]``; covariances and variances are added up over the folds
-    ``f``, each about its own mean. With the same cells on both sides the result is the multiple
-    correlation, which never falls as parents are added: take other cells for ``test``. Moments
-    are all that is needed, so that any number of sets costs no further pass over the cells.
+    predicted in those of ``test[f]``; covariances and variances are added up over the folds ``f``,
+    each about its own mean. With the same cells on both sides the result is the multiple
+    correlation, which never falls as parents are added: take other cells for ``test``. Only moments
+    are needed, so that further sets do not require reading the cells again.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ _ACQUISITIONS: Registry[type[Acquisition]] = Registry(
 
 
 def acquisition(name: str) -> Callable[[Kind], Kind]:
-    """Register a class of acquisition under a name, by which every function then finds it.
+    """Register a class of acquisition under a name that every function then accepts.
 
     Raises
     ------

@@ -121,9 +121,9 @@ class Sphere(Domain):
 class Sparse(Sphere):
     """All shifts of norm ``radius`` with at most ``k`` nodes shifted.
 
-    The best single node is found by trying all; further nodes are added one at a time, each time
-    the one whose addition lowers the acquisition most, with the shift searched anew, and exchanged
-    while that helps.
+    All single nodes are tried. Further nodes are added one at a time, each time the one that lowers
+    the acquisition most, with a new search of the shift. Nodes are then exchanged as long as that
+    lowers it.
 
     Parameters
     ----------

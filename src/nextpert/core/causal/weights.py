@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None = None) -> DagBlr:
     """Return the posterior over the weights of a graph given the cells of a screen.
 
-    Where shifts are known, as in Zhang et al. 2023, the means of perturbations tell of the weights
-    (Lemma 1). Where they are not, every perturbation shifts every gene freely: a regression with an
-    intercept for each environment, in which the scatter within environments tells of the weights,
-    and the mean of the controls of their intercept (equation 9).
+    Where shifts are known, as in Zhang et al. 2023, the means of perturbations inform the weights
+    (Lemma 1). Where they are unknown, every perturbation shifts every gene freely. This is a
+    regression with one intercept per environment: the scatter within environments determines the
+    weights, and the mean of the controls their intercept (equation 9).
 
     Parameters
     ----------
     posterior
-        Before any cells: the graph and its priors.
+        The graph and its priors, before any cells.
     cells
         The controls, which have no shift, and then the perturbations of the screen. Their fixed
         columns, such as batches, join the regression of every node that has an intercept.

@@ -28,10 +28,10 @@ INTERVAL = 0.9  # coverage of intervals, one level in the whole package
 
 
 def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States:
-    """Return the joint posterior of the states that known shifts reach, that of no shift last.
+    """Return the joint posterior of the states under known shifts, the state without a shift last.
 
     ``shifts`` has the shape ``(n_shifts, n_nodes)``; several posteriors, one on each of several
-    graphs, count alike.
+    graphs, have equal weights.
 
     Examples
     --------
@@ -60,11 +60,11 @@ def first_order_distances(
 ) -> tuple[Array, Array]:
     """Return distances of the expected states, ``(n,)``, and first-order draws, ``(n_draws, n)``.
 
-    What is left out, the squares of what a draw departs by, has heavy tails: summed over many
-    genes it hides what sets candidates apart, and most of all of those not yet seen. So the
-    probability of being the nearest under these draws tells better which candidates to try, as
-    replays of screens show; it is no posterior of the distance. What the error of the target adds
-    is not taken out.
+    The squares of the deviations of a draw are left out. They have heavy tails: summed over many
+    genes, they mask the differences between candidates, above all between unseen ones. In replays
+    of screens, the probability of being the nearest under these draws is the better guide to what
+    to test; it is not a posterior of the distance. The contribution of the target's error is not
+    subtracted.
 
     Examples
     --------
@@ -146,12 +146,12 @@ def ranked_distance(
 ) -> RankedDistance:
     """Return every perturbation's squared distance to a target, and probabilities of their order.
 
-    By joint draws of states. Where the target is the mean of some cells, its error is drawn too and
-    what it adds to a squared distance, the trace of its covariance ``V``, is taken out: once for
-    the error in the mean given, once for that drawn. So the mean is unbiased, as that of
-    :func:`nextpert.tl.target_distances`; from bounds, signatures, margins and angles nothing is
-    taken out. A target state that is itself a perturbation of the draws (:class:`Draw`) has no
-    other error: each draw holds one possible truth of both.
+    Distances follow from joint draws of the states. Where the target is the mean of some cells, its
+    error is drawn too. It adds the trace of its covariance ``V`` to a squared distance; this is
+    subtracted twice, for the error of the given mean and for that of the draw. The mean is thus
+    unbiased, as in :func:`nextpert.tl.target_distances`. Nothing is subtracted for bounds,
+    signatures, margins and angles. A target state that is itself a perturbation of the draws
+    (:class:`Draw`) has no further error, because each draw contains both states.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def ranked_distance(
     Raises
     ------
     ValueError
-        If states and target do not fit together, or hold an impossible value.
+        If states and target do not match, or contain an impossible value.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def ranked_distance(
 
 
 def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:
-    """Return the ends of the shortest intervals that hold a share of the draws ``(n_draws, n)``.
+    """Return bounds of the shortest intervals that contain a share of draws ``(n_draws, n)``.
 
     Examples
     --------
@@ -226,7 +226,7 @@ def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:
 
 
 def probability_nearest(draws: Array) -> Array:
-    """Return the share of draws ``(n_draws, n)`` in which each of ``n`` is least; ties are split.
+    """Return the share of draws ``(n_draws, n)`` in which each ``n`` is smallest; ties are split.
 
     Examples
     --------

@@ -249,9 +249,10 @@ def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Arra
 def distance_draws(
     goal: Goal, drawn: Draw, rng: np.random.Generator, own: np.random.Generator
 ) -> tuple[Array, Array]:
-    r"""Return draws of distances to a goal, and of the control's on the nodes that each is of.
+    r"""Return draws of distances to a goal, and of the control's distances on the same nodes.
 
-    Both ``(count, n_perturbations + 1)``; ``(count, 1)`` of the control if all are of one set.
+    Both have the shape ``(count, n_perturbations + 1)``; the control's is ``(count, 1)`` if all
+    distances are over the same nodes.
 
     Given what draws share, the squared distance to target states whose weighted mean is ``m`` is
     (equation 29)
@@ -260,8 +261,8 @@ def distance_draws(
 
     a sum of squares of independent normals. Its four terms of largest variance are drawn, and the
     rest of it from the gamma distribution, shifted and scaled, that has the same mean, variance and
-    skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). Goals with other parts are asked for the
-    distance of every draw. ``rng`` draws own parts, ``own`` the errors of target states.
+    skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). For goals with other parts, the distance
+    of every draw is computed. ``rng`` draws own parts, ``own`` the errors of target states.
 
     Examples
     --------

@@ -20,7 +20,7 @@ _MOST = 1e12  # cells; a library that needs more is not evened out by cells
 
 
 def share_single(moi: float) -> float:
-    """Return which share of transduced cells has one construct (equation 37).
+    """Return the fraction of transduced cells with one construct (equation 37).
 
     Constructs per cell are Poisson with the mean ``moi``, and cells without one are selected out.
 
@@ -34,10 +34,10 @@ def share_single(moi: float) -> float:
 
 
 def abundance_cv(n_cells: ArrayLike) -> float:
-    """Return how unequal a library is, by the cells of each of its constructs.
+    """Return how unequally abundant the constructs of a library are.
 
-    The coefficient of variation of abundance: what the counts vary by beyond Poisson sampling, over
-    their mean; 0 where they vary by no more.
+    This is the coefficient of variation of abundance: the standard deviation of the counts beyond
+    Poisson sampling, divided by their mean; 0 if there is none.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayL
 
 
 def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
-    """Return the assigned cells with which so large a share of perturbations has its least.
+    """Return the assigned cells with which a given share of perturbations reaches its minimum.
 
     The other parameters are those of :func:`share_reached`.
 
@@ -102,12 +102,12 @@ class Lanes(NamedTuple):
 def lanes_for(
     n_cells: float, usable: float, *, droplets: float, most: float, of_barcodes: bool
 ) -> Lanes:
-    """Return the fewest lanes, and how they are loaded, for so many usable cells (equation 39).
+    """Return the smallest number of lanes for these usable cells, and their load (equation 39).
 
     Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share ``1 -
     exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
-    cells among droplets with one cell; or, ``of_barcodes``, among all droplets with cells, as a
-    screen shows it, doublets included. ``most`` cells are captured in a lane at most.
+    cells among droplets with one cell; or, with ``of_barcodes``, among all droplets with cells,
+    doublets included, as a screen shows it. At most ``most`` cells are captured in a lane.
 
     Examples
     --------

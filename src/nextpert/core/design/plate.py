@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
-    """Return all candidates in the order in which a plate takes them, and what ordered them.
+    """Return all candidates in the order of the plate, and the probabilities behind it.
 
-    Half of the wells (rounded up) take the candidates of least expected distance, the others those
-    of the rest that are most probably nearest. Of different candidates at most one is the nearest,
-    so the probability that a plate contains it is the sum of theirs. Under draws a candidate whose
-    state is hardly known is the nearest now and then by chance alone, and many such together crowd
-    out those that a measured own gene or first cells point to; hence the first half.
+    Half of the places (rounded up) are for the candidates with the smallest expected distance, the
+    others for those remaining candidates that are most probably the nearest. Only one candidate is
+    the nearest, so the probability that a plate contains it is the sum of theirs. A candidate whose
+    state is hardly known is occasionally the nearest in a draw by chance, and many of these would
+    displace candidates that measured target genes or first cells support; hence the first half.
 
     Parameters
     ----------
     expected
         Squared distances of the expected states, shape ``(n_candidates,)``.
     draws
-        Squared distances under joint draws, shape ``(n_draws, n_candidates)``: what is unknown of
-        all candidates alike then distinguishes none of them.
+        Squared distances under joint draws, shape ``(n_draws, n_candidates)``: uncertainty that all
+        candidates share then does not change their order.
     size
         Number of wells, at least 1.
 
@@ -41,7 +41,8 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     ndarray, ndarray
         Indices, of which the first ``size`` are the plate; and for every candidate the probability
         of being the nearest of those not chosen by expectation, NaN for those that are. Of equally
-        probable ones (most are the nearest in no draw) the one of least mean distance comes first.
+        probable candidates (most are the nearest in no draw) the one with the smallest mean
+        distance comes first.
 
     Examples
     --------

@@ -32,14 +32,14 @@ _NUMBERS = tuple(x * 10**k for k in range(5) for x in (1, 2, 3, 5, 7))
 
 @dataclass(frozen=True)
 class Layout:
-    r"""Guides and replicates of a perturbation, its cells evenly over both.
+    r"""Guides and replicates of a perturbation, with its cells spread evenly over both.
 
-    The mean of ``n`` cells in ``g`` guides and ``r`` replicates scatters by
+    The mean of ``n`` cells in ``g`` guides and ``r`` replicates has the variance
 
     .. math:: \sigma^2 (1/n + \tau_g^2 / g + \tau_r^2 / r),
 
-    so that cells alone never bring it below ``floor``. What a replicate does to all cells alike,
-    controls included, is no part of it: it cancels in a difference to its own controls.
+    which more cells cannot lower below ``floor``. What a replicate does to all of its cells,
+    controls included, is not part of it, because it cancels in a difference from its own controls.
 
     Parameters
     ----------
@@ -169,19 +169,20 @@ def screen_noise(
     *,
     fixed_sd: ArrayLike = (),
 ) -> ScreenNoise:
-    """Return how far cells, guides and replicates of a screen scatter.
+    """Return the variances between cells, guides and replicates of a screen.
 
-    Guides of perturbations scatter for themselves, as they silence more or less; where no
-    perturbation has two, those of the controls stand for them. A replicate is what is left of a
-    batch once what it does to all cells alike is taken off.
+    The variance between guides is that between guides of one perturbation, which differ in
+    efficacy; where no perturbation has two guides, it is that between control guides. The variance
+    between replicates is what remains of a batch after its common effect on all cells is
+    subtracted.
 
     Parameters
     ----------
     screen
-        Moments of the environments (group x guide x replicate), batches taken off; their columns
-        may come after the nodes.
+        Moments of the environments (group x guide x replicate), with batches subtracted; their
+        columns may follow the nodes.
     groups, guides, replicates
-        Of every environment, whole numbers of 0 or more. Group 0 are the controls.
+        Those of every environment, as whole numbers from 0. Group 0 is the controls.
     n_groups
         Number of groups.
     fixed_sd
@@ -229,8 +230,8 @@ class EffectPrecision:
 
     The variance of a difference is :math:`s^2 k(n) + v_0`, with ``k`` the spread of a
     :class:`Layout`. The variance of a cell is taken to be estimated from the cells of each side, so
-    that tests are Welch's, with Satterthwaite's degrees of freedom, two-sided at the level 0.05;
-    how far guides and replicates scatter is known from the screen.
+    that tests are Welch's, with Satterthwaite's degrees of freedom, two-sided at the level 0.05.
+    The variances of guides and replicates are those of the screen.
 
     Parameters
     ----------

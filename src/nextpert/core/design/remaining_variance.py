@@ -99,20 +99,20 @@ class CellNoise:
 class RemainingVariance:
     """Variance that remains of the distances of candidates as cells of some are observed.
 
-    An observation is a rank-one step in draws: nothing is of size candidates x candidates. As
-    covariances that are 0 are not estimated as 0 by few draws, all are shrunk by one factor
-    (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+    An observation is a rank-one update of the draws, so that no matrix of candidates x candidates
+    is formed. Few draws estimate covariances of 0 with noise, so all covariances are shrunk by one
+    factor (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
 
     Parameters
     ----------
     draws
         Joint draws of the distances, shape ``(n_draws, n_candidates)``.
     weights
-        What each candidate counts for, such as its probability of being nearer to the target than
-        the control, shape ``(n_candidates,)``; equal if nothing uncertain counts.
+        Weight of each candidate, such as its probability of being nearer to the target than the
+        control, shape ``(n_candidates,)``; equal if nothing uncertain counts.
     centre
-        Distances of the expected states, same shape. What the mean distance exceeds them by,
-        squared, is added to the variance; only cells of the candidate itself reduce it.
+        Distances of the expected states, same shape. The squared excess of the mean distance over
+        them is added to the variance; only cells of the candidate itself reduce it.
 
     Examples
     --------

@@ -88,11 +88,12 @@ def draw_plate(
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
     """Return by how much the best known is expected to be closer after the next plate, at least 0.
 
-    What is expected of a distance after the plate is its regression on the distance of the expected
-    state: its mean over draws in which that is equal. Half of the draws determine which candidate
-    will be chosen, the other half what is then expected of it, by turns, so that a choice among
-    noisy means has no optimistic bias. ``measured`` tells which candidates of the plate have cells;
-    ``elsewhere`` is the smallest expected distance of those known and not on it, or the control's.
+    The expected distance after the plate is the regression of the distance on that of the expected
+    state: its mean over draws in which that is equal. One half of the draws determines which
+    candidate will be chosen, the other half its expected distance, and vice versa, so that the
+    choice among noisy means has no optimistic bias. ``measured`` states which candidates of the
+    plate have cells; ``elsewhere`` is the smallest expected distance of those known and not on it,
+    or the control's.
 
     Examples
     --------
@@ -176,7 +177,7 @@ def stopping(
     confidence: float = 0.95,
     distinct: bool = True,
 ) -> Stopping:
-    """Return what the next plate is expected to gain, and one of five kinds of advice.
+    """Return the expected gain of the next plate, and one of five kinds of advice.
 
     They are tried in this order: the target does not differ from the control; no candidate with
     cells differs from the others (``distinct``); with probability ``confidence`` or more no
@@ -189,13 +190,12 @@ def stopping(
     after the plate. Expected distances are compared, not the smallest of noisy draws, so that noise
     alone promises no gain.
 
-    Candidates without cells may hold more than the model expects of them. Their distances are
-    therefore also taken to be distributed as those measured: ``record_chance`` is the chance that
-    one of them is closer by more than the tolerance, and its integral what those on the plate are
-    expected to gain, which counts where it exceeds the knowledge gradient. No candidate is
-    closer than the target itself. A state that is the target lies, as estimated, off it by the
-    variance of the estimate; so what the best known leaves to gain is the distance of its expected
-    state less that variance.
+    Candidates without cells may be better than the model expects. Their distances are therefore
+    also assumed to have the distribution of the measured ones: ``record_chance`` is the chance that
+    one of them is closer by more than the tolerance. Its integral, the expected gain of those on
+    the plate, is used where it exceeds the knowledge gradient. No candidate is closer than the
+    target itself. The estimate of a state that is the target is off by its variance, so the
+    possible gain is the distance of the best known's expected state minus that variance.
 
     Examples
     --------
@@ -273,7 +273,7 @@ def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> f
 
 
 def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike) -> Array:
-    r"""Return the chance that one of some more values lies below the smallest by more than excess.
+    r"""Return the chance that one of some further values is below the smallest by more than excess.
 
     If all values come from one distribution, whatever it is, the smallest of all is one of the
     ``m`` to come with probability ``m / (m + k)``, ``k`` those known. By how much depends on the

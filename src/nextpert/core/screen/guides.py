@@ -246,8 +246,8 @@ def pool_guides(
         ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
         each environment.
     fixed_sd
-        Standard errors of fixed columns: as many of the nodes, the last ones, are no genes but
-        columns as of :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
+        Standard errors of fixed columns, which are the last of the nodes, as of
+        :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
 
     Examples
     --------
@@ -326,7 +326,7 @@ def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
     Returns
     -------
     float
-        In units of the noise variance of a cell; 0 if guides differ by no more than sampling.
+        In units of the noise variance of a cell; 0 if guides do not differ beyond sampling.
 
     Examples
     --------
@@ -368,11 +368,11 @@ def context_moments(
     fixed: ArrayLike | None = None,
     guide_variance: float = 0.0,
 ) -> Moments:
-    """Return the moments over all cells of the nodes of a screen and of indicators.
+    """Return the moments of the nodes of a screen and of indicators, over all cells.
 
     Every regression on them is that of the cells with the indicators as columns (joint causal
-    inference; Mooij et al. 2020, JMLR 21:99). With ``fixed`` it is the regression that has those
-    columns, and the intercept, besides (Frisch, Waugh, Lovell): batches are fixed effects.
+    inference; Mooij et al. 2020, JMLR 21:99). With ``fixed`` the regression also has those columns
+    and the intercept (Frisch, Waugh, Lovell): batches are fixed effects.
 
     Parameters
     ----------

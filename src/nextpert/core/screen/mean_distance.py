@@ -29,7 +29,7 @@ class MeanDistance:
     Parameters
     ----------
     estimate
-        Unbiased estimate; below 0 now and then where the distance is about nothing.
+        Unbiased estimate, which may be below 0 where the distance is close to 0.
     sd
         Its standard deviation.
     low, high

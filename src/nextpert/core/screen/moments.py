@@ -159,7 +159,7 @@ def require_numbers(values: Any, name: str = "The matrix") -> None:
 
 def damaged(what: str, name: str = "The sparse matrix") -> ValueError:
     """Return the error about a damaged matrix."""
-    return ValueError(f"{name} is damaged: it has {what}. Write the file anew.")
+    return ValueError(f"{name} is damaged: it has {what}. Write the file again.")
 
 
 # Sparse squares are summed about zero; where the scatter is a smaller share, they are not enough.

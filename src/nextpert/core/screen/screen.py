@@ -220,9 +220,9 @@ class ScreenMoments(Shown):
         Sum over all cells of ``(x - mean)(x - mean)'``, the mean that of the cell's environment,
         shape ``(n_nodes, n_nodes)``.
     counted
-        Of a screen given as a table, the cells that each mean counts for: the variance of its node
-        over the squared standard error, 0 where nothing is known (equation 25); same shape as
-        ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default): the cells.
+        For a screen given as a table, the number of cells that each mean counts as: the variance of
+        its node over the squared standard error, 0 where nothing is known (equation 25); same shape
+        as ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default): the cells.
 
     Examples
     --------
@@ -452,15 +452,15 @@ def _members(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:
 class Screen:
     """Cells, means and squares of environments, and one pooled scatter of every fold of them.
 
-    An environment is a group of cells that share whatever a call tells apart: perturbation, guide,
-    batch, condition, half. A fold is a set of environments that is left out, or looked at, as a
-    whole. So cells are read once, whatever is left out: 26 folds of 1,000 genes take 208 MB, where
-    a scatter of each of 10,000 environments would take 80 GB.
+    An environment is a group of cells that share all columns which a call distinguishes:
+    perturbation, guide, batch, condition, half. A fold is a set of environments that is left out,
+    or looked at, as a whole. Cells are therefore read once, whatever is left out: 26 folds of 1,000
+    genes take 208 MB, where a scatter of each of 10,000 environments would take 80 GB.
 
     Parameters
     ----------
     columns
-        What tells environments apart: by name a whole number for each, shape
+        What distinguishes environments: under each name a whole number per environment, shape
         ``(n_environments,)``; -1 for what has none.
     fold
         Fold of every environment, shape ``(n_environments,)``.

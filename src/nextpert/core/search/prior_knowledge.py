@@ -101,7 +101,7 @@ class PriorKnowledge:
     def with_context(
         self, n_context: int, targets: Mapping[int, Iterable[int]] | None = None
     ) -> PriorKnowledge:
-        """Return the same of nodes followed by context nodes, which nothing is a cause of.
+        """Return the same knowledge of nodes followed by context nodes, which have no causes.
 
         ``targets`` has known targets, nodes by the number of the context node (from 0): its edges
         into them are required, its others forbidden. The edges of other context nodes are free.

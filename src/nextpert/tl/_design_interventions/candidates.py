@@ -133,8 +133,8 @@ def read_candidates(
         targets, guessed = _targets(names, fit)
         if guessed:
             warn(
-                f"Of {list_names(guessed)} nothing is known: no cells, no features and no target "
-                f"on the panel. The mean of the screen's perturbations is expected of each."
+                f"Of {list_names(guessed)} nothing is known: they have no cells, no features and "
+                f"no target on the panel. The mean perturbation is predicted for each."
             )
         if shift is None:
             return fitted_candidates(as_fitted(names, targets, fit), fit)
@@ -276,6 +276,6 @@ def admit(
 def not_admitted_in_words(n: int) -> str:
     """Return why some untested combinations are no candidates of a plan."""
     return (
-        f"{n:,} untested combinations are no candidates: they are not nearer than their members "
+        f"{n:,} untested combinations are not candidates: they are not nearer than their members "
         f"and than the best measured perturbation with probability above {MORE_LIKELY:g}."
     )

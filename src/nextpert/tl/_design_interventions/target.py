@@ -215,8 +215,8 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         message = f"The target {name!r} is reached by the control cells already: nothing to do."
     elif len(of_cells.margins) and not of_cells.margins.all():
         message = (
-            f"away_from {avoided[int(of_cells.margins.argmin())].name!r} asks for no distance, as "
-            f"control cells have none of it: give a margin above 0."
+            f"away_from {avoided[int(of_cells.margins.argmin())].name!r} has the margin 0, which "
+            f"is its distance from the control cells: give a margin above 0."
         )
     if message:
         raise ValueError(message)
@@ -401,8 +401,8 @@ def _by_gene(
     lost = [genes[int(i)] for i in np.flatnonzero((values != default) & (counts == 0))]
     if lost:
         message = (
-            f"{name} names {list_names(lost)}, which count for nothing by weights: add them to "
-            f"weights, or leave them out."
+            f"{name} names {list_names(lost)}, which have no weight: add them to weights, or "
+            f"leave them out."
         )
         raise ValueError(message)
     return values

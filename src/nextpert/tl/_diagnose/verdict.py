@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 TRUST, CARE, NOT = "trust", "care", "do not trust"
 _STRONG = "do not rely on them for strong perturbations"
 _WEAKER = (
-    ". This is the weaker proof: the controls have no two guides with enough cells, so that no "
-    "variance between guides is seen."
+    ". This is weaker evidence, because the controls have no two guides with enough cells to "
+    "show the variance between guides."
 )
 _CONDITIONS = {  # what to do where perturbations act differently in batches, by whether it is known
     True: " Use those of each condition: tl.perturbation_effects(condition=...).",
@@ -210,9 +210,9 @@ def _positive(of: _Rows) -> Part:
 def _shrinkage(of: _Rows) -> Part:
     means, nothing, split = of["error_to_raw_means"], of["error_to_no_effect"], of["n_by_guides"]
     by_guide = f" (by guide for {split:.0f} of {split.n} perturbations)" if split.value else ""
-    no_better = "do not use them, they are estimated no better than by no effect"
+    no_better = "do not use them: their error is as large as that of assuming no effect"
     if means.value < 1:
-        no_better += ", and by raw means worse"
+        no_better += ", and that of raw means is larger"
     covers, intervals = _intervals(of)
     cases: _Cases = [
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),

@@ -169,8 +169,8 @@ def read_targets(
     for name, acts in naming.renamed(targets, known, "perturbation_targets").items():
         if name not in known:
             message = (
-                f"perturbation_targets names {name}, which is no perturbation of the cells that "
-                f"are read.{closest([name], known)}"
+                f"perturbation_targets names {name}, which is not a perturbation of the cells "
+                f"that are read.{closest([name], known)}"
             )
             raise ValueError(message)
         if name not in nodes:

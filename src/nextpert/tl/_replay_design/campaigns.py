@@ -283,8 +283,8 @@ def read_goals(
         goals.append(Replayed(name, goal, truth, every[~(held_out & np.isin(every, own))]))
     if not goals:
         message = (
-            f"No perturbation lies {_CLEAR:g} standard errors off the controls, so there is no "
-            f"state to find: name targets yourself, or widen the panel."
+            f"No perturbation lies {_CLEAR:g} standard errors from the controls, so that there "
+            f"is no state to find: name targets, or widen the panel."
         )
         raise ValueError(message)
     return goals
@@ -301,7 +301,7 @@ def _requested(targets: Any, labels: LabelTable, control: str) -> list[str | Tar
         goals += [each] if isinstance(each, Target) else labels.spelled([str(each)])
     goals = list(dict.fromkeys(goals))
     if not goals:
-        message = "targets is empty: name a label, or leave it at None for all clear ones."
+        message = "targets is empty: name a label, or leave it at None for all clear targets."
         raise ValueError(message)
     names = [each for each in goals if isinstance(each, str)]
     labels.require(names, "Targets")

@@ -102,7 +102,7 @@ def replay_design(
 
         - ``summary`` (text): the results in sentences.
         - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``
-          (last distance, relative to the control's) and ``verdict`` beside the baseline.
+          (last distance, relative to the control's) and ``verdict``, compared with the baseline.
         - ``table`` (table): the ``median`` distance after every ``round``, and ``low`` to ``high``
           of the middle 90% of the campaigns.
         - ``targets`` (table): distances of the best, the control and the pool.

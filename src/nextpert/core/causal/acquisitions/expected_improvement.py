@@ -34,8 +34,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
     target_mean
         The target mean, shape ``(n_nodes,)``, units of the data.
     best
-        Smallest squared distance to the target of the mean of any round's cells, squared units
-        of the data; infinite (default) while there was no round.
+        Smallest squared distance to the target of the mean of any round's cells, squared units of
+        the data; infinite (default) before the first round.
     n_samples
         Number of posterior draws.
     rng
@@ -88,11 +88,11 @@ class ExpectedImprovementInt(DrawnAcquisition):
 
 
 def kept_distance(distances: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the expected squared distance if the better is kept of candidate and incumbent.
+    """Return the expected squared distance of the better of candidate and incumbent.
 
-    That of the incumbent, the measured candidate (or the control) of the least mean distance,
-    less the expected improvement on it. Both are taken from the same draws: what is unknown of
-    both alike is no chance of an improvement.
+    The incumbent is the measured candidate, or the control, with the smallest mean distance. The
+    value is its distance minus the expected improvement. Both come from the same draws, so that
+    uncertainty which they share is not a chance of improvement.
 
     Parameters
     ----------

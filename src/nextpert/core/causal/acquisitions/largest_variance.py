@@ -80,7 +80,7 @@ class LargestVariance(LookaheadAcquisition):
 class MaxVariance(LargestVariance):
     """MaxV: the largest remaining variance of any weight direction, ``max_i e_i |M_i|_2``.
 
-    Zhang et al. 2023, Methods (baselines). It does not look at the target.
+    Zhang et al. 2023, Methods (baselines). It does not depend on the target.
 
     Examples
     --------

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Probability(Acquisition):
     """Minus the probability of being the nearest of all candidates to the target.
 
-    By joint draws of weights, graphs and shifts (see :func:`~nextpert.core.ranked_distance`).
+    It follows from joint draws of weights, graphs and shifts (see
+    :func:`~nextpert.core.ranked_distance`).
 
     Examples
     --------

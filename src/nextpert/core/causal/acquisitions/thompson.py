@@ -56,15 +56,13 @@ class Thompson(Acquisition):
 def thompson_plate(
     draws: Vector, size: int, rng: int | np.random.Generator | None = None
 ) -> NDArray[np.int64]:
-    """Return different candidates for one plate, each the nearest of a draw of its own.
+    """Return different candidates for one plate, each the nearest in another draw.
 
     Parameters
     ----------
     draws
         Squared distances under draws, shape ``(n_draws, n_perturbations)``.
-    size
-        Number of candidates; where there are fewer, all.
-    rng
+    size Number of candidates; all if there are fewer. rng
         Seed or generator.
 
     Returns

@@ -284,12 +284,12 @@ class OtherScreen(Predictor):
 
 @predictor("features")
 class Features(Predictor):
-    """What perturbations of similar features do beyond the mean perturbation (equations 26, 27).
+    """Departures from the mean perturbation that similar features predict (equations 26, 27).
 
     The effects on a gene, in units of its standard deviation, are a mean and normal departures,
-    whose correlation between two perturbations is the share ``rho`` times the similarity of
-    their features. It has the least error of left-out perturbations. Of what is expected only the
-    departure is given: the mean is another predictor's.
+    whose correlation between two perturbations is the share ``rho`` times the similarity of their
+    features. ``rho`` has the smallest error of left-out perturbations. Only the expected departure
+    is returned, because the mean is another predictor.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def causaldag_gsp(
     ``alpha`` is that of :func:`minimal_imap` at ``2 * alpha``. (:func:`gsp` is two-sided
     throughout.) It tests the edges at a covered edge given the parents as they are before the edge
     is turned. And its starts fill in the graph of partial correlations given all other nodes, where
-    :func:`gsp` tests those of the nodes left anew.
+    :func:`gsp` tests those of the remaining nodes again.
 
     The package draws from the global generators of ``random`` and ``numpy.random``; these are
     seeded from ``rng`` meanwhile and then put back. Do not call it from several threads.

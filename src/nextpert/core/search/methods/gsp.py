@@ -98,7 +98,7 @@ def gsp(
     alpha
         Significance level of every test, two-sided.
     n_runs
-        Number of runs, each from permutations of its own.
+        Number of runs, each from its own permutations.
     orders
         Orders of the nodes to start further runs from, such as that of :func:`boss`, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``. The other runs do not change.
