@@ -327,7 +327,7 @@ def test_many_perturbations_have_a_program_only_if_correlations_are_known(caplog
     for correlation, has_program in ((None, False), (controls(), True)):
         caplog.clear()
         screen = npt.pp.effect_table(table, table * 0 + 0.1, correlation=correlation, **told)
-        assert ("no program is modelled" in caplog.text) != has_program
+        assert ("No programs are modelled" in caplog.text) != has_program
         npt.tl.fit_dag_blr(screen)
         assert screen.uns["dag_blr"]["hierarchical"]["program"].any() == has_program
     few = npt.pp.effect_table(table.iloc[:30], table.iloc[:30] * 0 + 0.1, **told)
@@ -406,10 +406,10 @@ BAD = {
     "too large": (lambda t, s: (at(t, 1e80), s), r"Effects holds values above 1e\+70"),
     "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers, but those of g2 are not"),
     "texts": (lambda t, s: (at(t, "x"), s), r"real numbers"),
-    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"the genes g2: leave them out"),
+    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"the genes g2. Leave them out"),
     "a perturbation without any": (
         lambda t, s: (t, s.mask(np.outer(t.index == "HS1", t.columns != ""))),
-        r"known of the perturbations HS1",
+        r"error in the perturbations HS1",
     ),
     "no rows": (lambda t, s: (t[:0], s[:0]), r"has no row, or no column, of effects"),
     "rows of two levels": (lambda t, s: (t.set_axis(pd.MultiIndex.from_product([[1], t.index])), s),

@@ -60,7 +60,7 @@ def test_a_graph_that_is_not_trusted_shows_associations(adata, asked):
     section = graph(judged(adata, "do not trust"))
     assert asked["directed"] is False
     assert section.title == "Associations"
-    assert "not causes and effects" in section.words[1]
+    assert "so its edges are associations" in section.words[1]
     assert section.words[1].endswith("Diagnosis: it adds nothing here.")
     heads = [column.head for column in section.tables[0].columns]
     assert heads[:2] == ["Gene", "Associated gene"]

@@ -117,8 +117,8 @@ def test_results_of_other_cells_and_targets_are_named(found):
     assert note.endswith("run again: the ranking.")
     found["dag_blr"]["digest"] = "x"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
-    every = "the next round, the ranking, the effects, the number of cells, the diagnostics"
-    assert note.endswith(f"run again: {every}.")
+    parts = "the next round, the ranking, the effects, the number of cells, the replay"
+    assert note.endswith(f"run again: {parts}, the diagnostics.")
 
 
 def test_pairs_of_measured_members_are_not_judged_as_unseen_singles(found):

@@ -123,7 +123,7 @@ def read_roles(
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
     if twice:
         message = (
-            f"Columns with more than one role: {list_names(twice)}. Give each column one role of "
+            f"Columns with more than one role: {list_names(twice)}. A column can be only one of "
             f"perturbation_key, guide_key, batch_key and covariates."
         )
         raise ValueError(message)

@@ -90,7 +90,7 @@ def not_told(adata: ad.AnnData) -> str:
         "(control_mean)",
     }
     absent = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
-    return f"The table does not tell {'; '.join(absent)}." if absent else ""
+    return f"The table does not state {'; '.join(absent)}." if absent else ""
 
 
 def cells_of(adata: ad.AnnData) -> Index:

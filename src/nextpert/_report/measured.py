@@ -142,7 +142,8 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
     if len(shares):
         words = [
             "A program is a set of genes that two or more perturbations change together; the score "
-            "of a perturbation says how strongly, and in which direction, without target genes."
+            "of a perturbation states how strongly, and in which direction. Target genes are left "
+            "out."
         ]
         on = scores[scores["takes_part"].astype(bool)]
         in_words = {
@@ -228,8 +229,8 @@ def _caveat(results: Results, method: str) -> str:
     if not len(verdicts):
         return ""
     return (
-        f"The graph is not trusted on this screen, so these are associations, not causes and "
-        f"effects: of two genes joined, either may act on the other, or neither. Diagnosis: "
+        f"The graph is not trusted on this screen, so its edges are associations: of two "
+        f"genes joined, either may act on the other, or neither. Diagnosis: "
         f"{str(verdicts.iloc[0]).split(': ', 1)[-1]}"
     )
 
@@ -327,7 +328,7 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
         made_by = str(results[name].get("version", NOTHING))
         rows.append((SOURCES[name].function, f'uns["{keys[name]}"]', made_by, seed, options))
     names = ["function", "stored_in", "nextpert", "seed", "options"]
-    caption = "Every result on this page: version, seed and options, as stored with it"
+    caption = "Version, seed and options of every result on this page"
     frame = pd.DataFrame(rows, columns=names)
     tables.append(Table("options", caption, frame, names, in_print=0))
     return Section("made", "How this was made", words, tables=tables, code=command or "")

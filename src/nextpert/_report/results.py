@@ -212,7 +212,7 @@ def _notes(results: Results) -> list[str]:
     if len(targets) > 1:
         notes.append("Next round and ranking have different targets: see both sections.")
     if stale := _stale(results):
-        what = "other cells or another fit than the present one"
+        what = "other cells or another fit"
         notes.append(f"Computed from {what}, run again: {', '.join(stale)}.")
     return notes
 

@@ -102,11 +102,11 @@ def learn(
 ) -> None:
     """Learn the causal graph of the genes.
 
-    Reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the graph.
-    By default the greedy sparsest permutation (GSP) learns it from control cells, as in the paper,
-    with the order of BOSS as one more start. We recommend the example's options: BOSS learns from
-    all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs show how certain
-    each edge is. The table lists the edges.
+    It reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the
+    graph. By default the greedy sparsest permutation (GSP) learns it from control cells, as in the
+    paper, with the order of BOSS as one more start. We recommend the example's options: BOSS learns
+    from all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs show how
+    certain each edge is. The table lists the edges.
 
     Example: `nextpert learn screen.preprocess.h5ad --method boss --environments all --n-graphs 25`
 
@@ -159,9 +159,9 @@ def fit(
 ) -> None:
     """Fit the model: weights of the graph and shifts of the perturbations.
 
-    Reads a screen after `nextpert learn` and writes the posterior over the weights of the graph and
-    over the shift that each perturbation causes. The table lists the perturbations: target genes,
-    shift, its source and the number of cells.
+    It reads a screen after `nextpert learn` and writes the posterior over the weights of the graph
+    and over the shift that each perturbation causes. The table lists the perturbations: target
+    genes, shift, its source and the number of cells.
 
     Example: `nextpert fit screen.learn.h5ad`
 
@@ -203,7 +203,7 @@ def effects(
 ) -> None:
     """Estimate the effects of perturbations on genes, with intervals.
 
-    Reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
+    It reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
     mean, credible interval, local false sign rate, and direct part; one row each in the table.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
@@ -235,8 +235,8 @@ def design(
 ) -> None:
     """Rank the candidates for the next experiment towards a target state.
 
-    Reads a screen after `nextpert fit` and writes the ranking of the candidates, tested or not, and
-    the trace of the rounds. The table is the ranking, the best first.
+    It reads a screen after `nextpert fit` and writes the ranking of the candidates, tested or not,
+    and the trace of the rounds. The table is the ranking, the best first.
 
     Example: `nextpert design screen.fit.h5ad --target MYC --table ranking.csv`
 
@@ -270,8 +270,8 @@ def plan(
 ) -> None:
     """Plan the next plate within a budget.
 
-    Reads a screen after `nextpert fit` and writes the plate: which perturbations, how many cells of
-    each, the controls, and the reason for each choice. The table has a row per perturbation.
+    It reads a screen after `nextpert fit` and writes the plate: which perturbations, how many cells
+    of each, the controls, and the reason for each choice. The table has a row per perturbation.
 
     Example: `nextpert plan screen.fit.h5ad --target MYC --n-perturbations 8 --table plate.csv`
 
@@ -316,11 +316,11 @@ def cells(
 ) -> None:
     """Compute how many cells, guides and replicates are needed, and whether to stop.
 
-    Reads a screen after `nextpert fit` and writes how many cells per perturbation detect an effect
-    on each gene. With a target, it also writes how many cells distinguish the nearest perturbation
-    from the others, and whether further experiments are worthwhile. The table has a row per gene:
-    the power with the cells there are, and the number of cells needed. Of control cells after
-    `nextpert preprocess`, without a fit, it plans a first screen of `--n-cells` cells.
+    It reads a screen after `nextpert fit` and writes how many cells per perturbation detect an
+    effect on each gene. With a target, it also writes how many cells distinguish the nearest
+    perturbation from the others, and whether further experiments are worthwhile. The table has a
+    row per gene: the power with the present cells, and the number of cells needed. From control
+    cells after `nextpert preprocess`, without a fit, it plans a first screen of `--n-cells` cells.
 
     Example: `nextpert cells screen.fit.h5ad --target MYC --effect 0.2 --table cells.csv`
 
@@ -329,7 +329,8 @@ def cells(
     effect
         Size of the effect to detect, in units of log-normalised expression.
     tolerance
-        Precision needed of distances to the target, relative to the distance of the control cells.
+        Required precision of distances to the target, relative to the distance of the control
+        cells.
     power
         Required probability of detecting the effect.
     n_guides
@@ -353,7 +354,7 @@ def distances(
 ) -> None:
     """Measure how far the cells of each perturbation are from a target state.
 
-    Reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the
+    It reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the
     distance of the cells of each perturbation, with intervals, without a model. The table has a row
     per perturbation, the nearest first.
 
@@ -388,8 +389,8 @@ def replay(
 ) -> None:
     """Replay campaigns on the cells of the screen, to compare ways of choosing.
 
-    Reads a screen after `nextpert fit` and writes how many plates each way of choosing would have
-    taken to find a state of this screen. The table has a row per way of choosing.
+    It reads a screen after `nextpert fit` and writes how many plates each way of choosing would
+    have taken to find a state of this screen. The table has a row per way of choosing.
 
     Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
 
@@ -426,9 +427,9 @@ def diagnose(
 ) -> None:
     """Judge which parts of the fit to trust.
 
-    Reads a screen after `nextpert fit` and writes a verdict on cells, shrinkage, perturbations that
-    were not measured, graph, guides and batches. The table has a row per quantity: part, value,
-    rule, and whether it passed.
+    It reads a screen after `nextpert fit` and writes a verdict on cells, shrinkage, perturbations
+    that were not measured, graph, guides and batches. The table has a row per quantity: part,
+    value, rule, and whether it passed.
 
     Example: `nextpert diagnose screen.fit.h5ad`
     """
@@ -446,7 +447,7 @@ def report(
 ) -> None:
     """Write one HTML page with all results.
 
-    The last step. Reads a screen with results of `effects`, `design`, `plan`, `diagnose` and
+    The last step. It reads a screen with results of `effects`, `design`, `plan`, `diagnose` and
     others, in one file or in several of the same fit, and writes a page for the lab: verdict,
     plate, ranking, effects, graph, checks.
 

@@ -129,7 +129,7 @@ class Truth:
 
 
 class CellPool:
-    """Real cells: controls, and those of every perturbation that may be proposed.
+    """Cells of a real screen: controls, and every perturbation that may be proposed.
 
     Parameters
     ----------

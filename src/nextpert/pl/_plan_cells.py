@@ -62,12 +62,13 @@ def plan_cells(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw power and precision by number of cells and guides.
 
-    Above, the fraction of genes in which the effect is detected, and half the width of the
-    interval of an effect on the median gene. With a target, below: half the width of the interval
-    of the nearest perturbation's squared distance, relative to the control's distance, and the
-    probability that it is measured nearer than the second. One line per number of guides; the
-    black one is the number planned for. Dashed lines are the values needed. With ``n_cells``, the
-    last panel has the fraction of genes by the number of perturbations that share these cells.
+    The upper panels show the fraction of genes in which the effect is detected, and half the width
+    of the interval of an effect on the median gene. With a target, the lower panels show half the
+    width of the interval of the nearest perturbation's squared distance, relative to the control's
+    distance, and the probability that it is measured nearer than the second. Each number of guides
+    has a line; the black one is the number of the plan. Dashed lines are the values needed. With
+    ``n_cells``, the last panel shows the fraction of genes by the number of perturbations that
+    share these cells.
 
     Parameters
     ----------

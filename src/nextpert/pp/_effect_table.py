@@ -259,8 +259,7 @@ def _known_entries(
         empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
         if empty:
             message = (
-                f"Without any effect that has a standard error: the {what} "
-                f"{list_names(empty)}. Leave them out."
+                f"No effect has a standard error in the {what} {list_names(empty)}. Leave them out."
             )
             raise ValueError(message)
     require_small(effects[known], "Effects")

@@ -39,10 +39,10 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     Returns
     -------
     ndarray, ndarray
-        Indices, of which the first ``size`` are the plate; and for every candidate the probability
-        of being the nearest of those not chosen by expectation, NaN for those that are. Of equally
-        probable candidates (most are the nearest in no draw) the one with the smallest mean
-        distance comes first.
+        The indices, of which the first ``size`` are the plate; and the probability of each
+        candidate of being the nearest of those not chosen by expectation (NaN for those that are).
+        Of equally probable candidates (most are the nearest in no draw) the one with the smallest
+        mean distance comes first.
 
     Examples
     --------
