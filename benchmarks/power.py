@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
 DRAWS, PAIRS = 40000, 20000
-CELLS, EFFECTS = (10, 25, 50, 100), ((0.1, 0.2), (0.2, 0.4), (0.4, 0.8), (0.8, 9))
+CELLS, EFFECTS = (10, 25, 50, 100), ((0.1, 0.2), (0.2, 0.4), (0.4, 9))
 ONE = np.ones(1)
 
 
@@ -136,7 +136,7 @@ def first_table(folder: Path, n_draws: int) -> str:
         guides = screen.cells.obs[screen.guide_key].astype(str).to_numpy()
         control = x[labels == screen.control]
         plan = plan_of_controls(screen.cells[labels == screen.control].copy())
-        found: dict[str, list[tuple[float, ...]]] = {}
+        found: dict[str, list[list[tuple[float, ...]]]] = {}
         for perturbation in sorted(set(labels) - {screen.control}):
             own = rng.permutation(np.flatnonzero(labels == perturbation))
             first, second = x[own[::2]], own[1::2]
@@ -148,12 +148,17 @@ def first_table(folder: Path, n_draws: int) -> str:
             for n, (low, high) in product(CELLS, EFFECTS):
                 large = is_known & (np.abs(effect) >= low) & (np.abs(effect) < high)
                 if large.any():
-                    planned = plan.power([n], np.abs(effect))[0][large]
-                    shown = share_found(control, pools, n, plan.layout, n_draws, rng)[large]
-                    row = f"{name}, effect {low:g} to {high:g}, {n} cells"
-                    found.setdefault(row, []).append((large.sum(), planned.sum(), shown.sum()))
+                    planned = plan.power([n], np.abs(effect))[0]
+                    shown = share_found(control, pools, n, plan.layout, n_draws, rng)
+                    sums = [
+                        (one.sum(), planned[one].sum(), shown[one].sum())
+                        for one in (large, large & (effect > 0), large & (effect < 0))
+                    ]
+                    row = f"{name}, {low:g} to {high:g}, {n} cells".replace("to 9", "and more")
+                    found.setdefault(row, []).append(sums)
         rows |= {row: compared(np.array(found[row]), rng) for row in sorted(found, key=by_number)}
     heads = ["effects", "perturbations", "planned", "found", "planned less found"]
+    heads += ["of increases, planned / found", "of decreases"]
     return "\n\n".join([
         f"## Power planned from controls alone, in %, {n_draws} draws of each perturbation: means "
         "over known effects, 95% intervals over perturbations",
@@ -190,17 +195,26 @@ def share_found(
     return hits / n_draws
 
 
-def compared(pairs: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """Return planned and found power of perturbations: numbers of effects, and sums of both."""
-    drawn = pairs[rng.integers(len(pairs), size=(2000, len(pairs)))].sum(axis=1)
-    (n, planned, found), of_draws = pairs.sum(axis=0), 100 * drawn[:, 1:] / drawn[:, :1]
-    shown, gaps = of_draws[:, 1], of_draws[:, 0] - of_draws[:, 1]
-    limits = [np.quantile(values, (0.025, 0.975)) for values in (shown, gaps)]
+def compared(sums: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """Return planned and found power, with intervals over perturbations.
+
+    ``sums`` are, of every perturbation, the number of effects and the sums of their planned and
+    found power, over all effects, increases and decreases: ``(n_perturbations, 3, 3)``.
+    """
+    drawn = sums[rng.integers(len(sums), size=(2000, len(sums))), 0].sum(axis=1)
+    of_draws = 100 * drawn[:, 1:] / drawn[:, :1]
+    (n, planned, found), *by_sign = sums.sum(axis=0)
+    limits = [
+        np.quantile(values, (0.025, 0.975))
+        for values in (of_draws[:, 1], of_draws[:, 0] - of_draws[:, 1])
+    ]
     return [
-        f"{n:.0f}", str(len(pairs)), f"{100 * planned / n:.0f}",
+        f"{n:.0f}", str(len(sums)), f"{100 * planned / n:.0f}",
         *(f"{value:.0f} ({low:.0f} to {high:.0f})" for value, (low, high) in zip(
             (100 * found / n, 100 * (planned - found) / n), limits, strict=True
         )),
+        *(f"{100 * one[1] / one[0]:.0f} / {100 * one[2] / one[0]:.0f}" if one[0] else "-"
+          for one in by_sign),
     ]  # fmt: skip
 
 

@@ -23,6 +23,29 @@ def test_simulated_power_is_that_planned(monkeypatch):
         assert abs(found - planned) < 4 * np.sqrt(0.25 / 20000) + 0.005
 
 
+def test_drawn_cells_of_guides_find_what_is_planned_from_controls():
+    from benchmarks import power
+
+    rng, effect = np.random.default_rng(1), np.array([0.0, 0.3, 0.6, 1.0])
+    control = rng.normal(size=(4000, 4))
+    pools = [rng.normal(size=(4000, 4)) + effect for _ in range(4)]
+    plan = EffectPrecision(np.ones(4), np.ones(4) / 4000, 4000, Layout(4))
+    found = power.share_found(control, pools, 20, plan.layout, 2000, rng)
+    np.testing.assert_allclose(found, plan.power([20], effect)[0], atol=0.05)
+
+
+def test_compared_power_is_the_mean_over_effects():
+    from benchmarks import power
+
+    of_one = [(4, 2.0, 3.0), (1, 0.5, 1.0), (3, 1.5, 2.0)]
+    n, perturbations, planned, found, gap, up, down = power.compared(
+        np.array([of_one] * 3), np.random.default_rng(0)
+    )
+    assert (n, perturbations, planned) == ("12", "3", "50")
+    assert (found, gap) == ("75 (75 to 75)", "-25 (-25 to -25)")
+    assert (up, down) == ("50 / 100", "50 / 67")
+
+
 def test_advice_on_noise_is_that_of_plan_cells():
     from benchmarks import power
 

@@ -103,15 +103,16 @@ def plan_cells(
     stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     what = _what_to_draw(stored)
     budget = stored.get("budget") if ax is None else None
-    has_budget = budget is not None and len(budget) > 0
-    n_panels = len(what) + has_budget
+    if budget is not None and budget.empty:
+        budget = None
+    n_panels = len(what) + (budget is not None)
     panels, _ = panels_of(ax, n_panels, 2, 2, (3.8, 2.6), (0.0, 0.7))
     if ax is None:
         title = f"{stored['noise']['n_control_cells']} control cells"
         if "target" in stored["params"]:
             title += f"; target {goal(stored['params']['target'])}"
         root_figure(panels[0]).suptitle(title, fontsize=TEXT)
-    if has_budget:
+    if budget is not None:
         _draw_budget(panels[-1], budget, stored["params"])
     for panel, (column, label, needed) in zip(panels, what, strict=False):
         _draw(panel, stored, column, needed)
