@@ -111,3 +111,29 @@ def test_a_plan_says_what_to_make(small_screen, edges):
     assert set(pair["status"]) == {"clone"}
     assert set(pair["target_genes"]) == {"MYC, HS2"}
     assert pair["guides"].is_unique
+
+
+def with_controls(n_controls, guides):
+    names = ["perturbation", "n_guides", "n_cells", "strategy", "target_genes"]
+    plates = [("A", 3, 90, "exploit", ""), ("B", 2, 60, "exploit", "")]
+    plates += [("control", 0, n_controls, "control", "")]
+    fit = SimpleNamespace(names=list(GUIDES), naming=Naming({"A", "B", "C", "X"}))
+    table = constructs_table(pd.DataFrame(plates, columns=names), fit, guides)
+    assert table["n_cells"].sum() == 150 + n_controls
+    return table[table["kind"] == "control"]
+
+
+def test_controls_have_guides_of_as_many_cells_as_others():
+    guides = GUIDES | {"control": [f"nt{i}" for i in range(9)]}
+    table = with_controls(121, guides)
+    assert table["guides"].tolist() == ["nt0", "nt1", "nt2", "nt3"]
+    assert sorted(table["n_cells"]) == [30, 30, 30, 31]
+    assert set(table["status"]) == {"existing"}
+    assert with_controls(10, guides)["guides"].tolist() == ["nt0"]
+    assert len(with_controls(3000, guides)) == 9  # there are no more
+    assert with_controls(121, None)[["guides", "n_cells"]].to_numpy().tolist() == [["", 121]]
+
+
+def test_target_genes_follow_the_label():
+    assert set(made("e+A", 1)["target_genes"]) == {"e, A"}
+    assert set(made("Y+X", 1)["target_genes"]) == {"Y, X"}

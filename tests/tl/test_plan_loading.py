@@ -45,6 +45,9 @@ def test_the_share_that_filters_left_is_that_of_the_next_round(planned):
     assert x["droplets_with_cells"] == pytest.approx(4 * x["usable_cells"])
     sources = found["steps"].set_index("quantity")["source"]
     assert sources["share_usable"] == "this screen"
+    # A file of which nothing was dropped was filtered before, and does not show it.
+    adata.uns["preprocessing"]["steps"]["n_cells_kept"] = 1000
+    assert loaded(adata)[1]["share_usable"] == loaded(planned)[1]["share_usable"]
     _, given = loaded(adata, loading={"kept": 0.9})
     assert given["share_usable"] > 0.6
 

@@ -172,7 +172,8 @@ def _draw_budget(panel: Axes, budget: pd.DataFrame, params: Mapping[str, Any]) -
         largest = budget[enough].iloc[-1]
         panel.plot(largest["n_perturbations"], largest["power"], "o", color=BLACK, zorder=4)
         panel.annotate(
-            f"{largest['n_perturbations']:,.0f} of {largest['n_cells']:,.0f} cells",
+            f"{largest['n_perturbations']:,.0f} perturbations,\n"
+            f"{largest['n_cells']:,.0f} cells each",
             (largest["n_perturbations"], largest["power"]), (-6, -4), ha="right", va="top",
             textcoords="offset points", fontsize=TEXT,
         )  # fmt: skip

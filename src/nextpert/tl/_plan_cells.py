@@ -225,8 +225,8 @@ def plan_cells(
     sentences = [_effects_in_words(genes, layout, effect=effect, power=power)]
     if fit is None:
         sentences.insert(0, (
-            f"There is no fit: this is planned from the noise of {n_control:,} control cells, for "
-            f"as many controls, with guides that vary as in two published screens."
+            f"There is no fit: the noise is that of {n_control:,} control cells (and as many "
+            f"controls are assumed), and guides are assumed to vary as in two published screens."
         ))  # fmt: skip
     if n_cells is not None:
         budget = screens_within(n_cells, noise, layout, effect=effect, power=power)

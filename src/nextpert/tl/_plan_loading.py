@@ -304,10 +304,13 @@ def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
 
 
 def _share_filtered(adata: ad.AnnData) -> float | None:
-    """Return which share of all cells the preprocessing kept; ``None`` if it is not known."""
+    """Return which share of all cells the preprocessing kept; ``None`` if it is not known.
+
+    Of a file that holds only cells that were kept before, it is not.
+    """
     stored: Any = _adata.eager(adata.uns.get("preprocessing", {}))
     steps = stored.get("steps") if hasattr(stored, "get") else None
     if steps is None or "n_cells_kept" not in getattr(steps, "columns", ()) or len(steps) < 2:
         return None
     kept = steps["n_cells_kept"].to_numpy(float)
-    return float(kept[-1] / kept[0]) if 0 < kept[-1] <= kept[0] else None
+    return float(kept[-1] / kept[0]) if 0 < kept[-1] < kept[0] else None

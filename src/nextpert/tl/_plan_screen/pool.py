@@ -194,12 +194,12 @@ def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[
 
 
 def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[str]] | None, int]:
-    """Return the guides of every perturbation of a fit, those of most cells first, and how many.
+    """Return the guides of every perturbation of a fit and of the controls, most cells first.
 
-    That is the median over perturbations. ``None`` and 1 where no column has them.
+    And how many perturbations have, the median. ``None`` and 1 where no column has them.
     """
     roles = fitted_roles(adata, fit.params)
-    names = fit.names
+    names = [*fit.names, fit.naming.control]
     if roles.guide_key is None:
         return None, 1
     group = read_every_label(adata, roles).groups(names)
@@ -211,7 +211,7 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
     guides: dict[str, list[str]] = {name: [] for name in names}
     for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
         guides[names[place]].append(read.names[guide])
-    return guides, usual(np.array([*map(len, guides.values())], np.int64))
+    return guides, usual(np.array([len(guides[name]) for name in fit.names], np.int64))
 
 
 def usual(counts: NDArray[np.int64]) -> int:

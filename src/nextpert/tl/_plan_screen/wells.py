@@ -294,25 +294,31 @@ def constructs_table(
     fit
         The fit, which knows what was measured.
     guides
-        Guides of every measured perturbation, most cells first; ``None`` if they are not known.
+        Guides of every measured perturbation and of the controls, most cells first; ``None`` if
+        they are not known. As many of the controls are used as give them the cells of others.
     pending
         Perturbations in progress, whose guides exist.
     """
     naming = fit.naming
     guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
     in_screen = {each for name in [*fit.names, *pending] for each in naming.members(name)}
+    is_control = plate["strategy"].astype(str) == "control"
+    cells, constructs = (plate.loc[~is_control, name].sum() for name in ("n_cells", "n_guides"))
     rows = []
 
     for row in plate.to_dict("records"):
         label, n, n_cells = str(row["perturbation"]), int(row["n_guides"]), int(row["n_cells"])
         if str(row["strategy"]) == "control":
-            rows.append((label, 1, "control", "existing", "", "", "", n_cells))
+            enough = max(round(n_cells * constructs / max(cells, 1)), 1)
+            ids = list((guides or {}).get(label, ()))[:enough] or [""]
+            for i, n_each in enumerate(_evenly(n_cells, len(ids))):
+                rows.append((label, i + 1, "control", "existing", ids[i], "", "", n_each))
             continue
         inside, outside = naming.targets(label)
         by_table = [gene for gene in str(row["target_genes"]).split(", ") if gene]
-        genes = (
-            by_table if by_table and not inside else [*inside, *outside]
-        )  # or by a table of shifts
+        # In the order of the label; or those of a table of shifts.
+        named = sorted([*inside, *outside], key=label.find)
+        genes = by_table if by_table and not inside else named
         members = naming.key(label)
         kind = KINDS.get(len(members), f"{len(members)} guides")
         # Constructs that exist, then combinations of guides that exist, then those to design;
@@ -328,7 +334,7 @@ def constructs_table(
                 for parts in islice(combined(existing), n)
             ]
         made += [("", "design", ", ".join(members))] * n
-        each = np.diff(np.arange(n + 1) * n_cells // n).tolist()
+        each = _evenly(n_cells, n)
         for i, (ids, status, new) in enumerate(made[:n]):
             rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
     names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
@@ -336,6 +342,11 @@ def constructs_table(
     table = pd.DataFrame(rows, columns=names)
     texts = {name: strings(table[name]) for name in names if name not in ("construct", "n_cells")}
     return table.assign(**texts)
+
+
+def _evenly(n_cells: int, n: int) -> list[int]:
+    """Return so many cells over ``n`` constructs."""
+    return np.diff(np.arange(n + 1) * n_cells // n).tolist()
 
 
 def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
