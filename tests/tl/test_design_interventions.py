@@ -274,7 +274,7 @@ def test_first_choice_is_logged(fitted, caplog):
     with caplog.at_level(logging.INFO, logger="nextpert"):
         table = ranking(fitted, "MYC")
     text = caplog.text
-    assert f"{table.iloc[0]['perturbation']} is the first by " in text
+    assert f"{table.iloc[0]['perturbation']} ranks first by " in text
     assert fitted.uns["design"]["advice"]["words"] in text
     assert "Round 1: of 4 candidates towards MYC" in text
 

@@ -138,7 +138,7 @@ def test_without_effects_nothing_is_trusted(of_nothing):
     value = values(found)["shrinkage", "error_to_raw_means"]
     assert value < -0.01  # as it came out, by chance; not printed as 0
     assert f"of {value:.2f} ± " in found["verdict"]
-    worse = "as large as that of assuming no effect, and that of raw means is larger"
+    worse = "assuming no effect is as accurate, and raw means are less accurate"
     assert worse in found["verdict"]
     assert "use raw means" not in found["verdict"]
 

@@ -259,8 +259,8 @@ def _log(model: Model, *, is_table: bool) -> None:
     efficacy, of_targets = model.expected.efficacy, ""
     if efficacy is not None:
         n = efficacy.n_measured
-        known = f"from {n} own genes" if n else "a guess: none seen"
-        of_targets = f" Efficacy {efficacy.mean:.2f} +- {efficacy.sd:.2f} ({known})."
+        known = f"from {n} target genes" if n else "a guess: none seen"
+        of_targets = f" Efficacy {efficacy.mean:.2f} ± {efficacy.sd:.2f} ({known})."
     n_cells = model.cells.n_cells
     logger.info(
         "Fitted %d weights to %s of %d perturbations%s.%s",

@@ -472,5 +472,5 @@ def programs_in_words(stored: Mapping[str, Any]) -> str:
     if groups:
         listed = "; ".join(list_names(some, 8) for some, _ in groups[:3])
         more = f" and {len(groups) - 3} more groups" if len(groups) > 3 else ""
-        text += f" Alike (probability above {100 * ALIKE:.0f}%): {listed}{more}."
+        text += f" Similar effects (probability above {100 * ALIKE:.0f}%): {listed}{more}."
     return text

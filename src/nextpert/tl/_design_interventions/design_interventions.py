@@ -211,7 +211,7 @@ def design_interventions(
     severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)  # no ranking can be followed
     logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
-        "Round %d: of %d candidates towards %s, %s is the first by %s%s. It is "
+        "Round %d: of %d candidates towards %s, %s ranks first by %s%s. It is "
         "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "
         "the control's %.3g.",
         this_round, int(admission.admitted.sum()), requested.name, best["perturbation"],

@@ -210,9 +210,9 @@ def _positive(of: _Rows) -> Part:
 def _shrinkage(of: _Rows) -> Part:
     means, nothing, split = of["error_to_raw_means"], of["error_to_no_effect"], of["n_by_guides"]
     by_guide = f" (by guide for {split:.0f} of {split.n} perturbations)" if split.value else ""
-    no_better = "do not use them: their error is as large as that of assuming no effect"
+    no_better = "do not use them, because assuming no effect is as accurate"
     if means.value < 1:
-        no_better += ", and that of raw means is larger"
+        no_better += ", and raw means are less accurate"
     covers, intervals = _intervals(of)
     cases: _Cases = [
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
@@ -247,9 +247,8 @@ def _unseen(of: _Rows, ceiling: _Rows, weights: Mapping[str, float], n_judged: i
     none = "none can be predicted, as each has a target that is not on the panel"
     cases: _Cases = [
         (not nothing.n, NOT, none),
-        (no_gain[0], NOT, "do not rank them, they are not predicted better than by no effect"),
-        (no_gain[1], NOT, "do not rank them, they are not distinguished better than by the mean "
-         "perturbation"),
+        (no_gain[0], NOT, "do not rank them, because assuming no effect is as accurate"),
+        (no_gain[1], NOT, "do not rank them, because the mean perturbation is as accurate"),
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
         (nothing.passed and mean.passed and covers, TRUST, "they can be ranked"),
         (True, CARE, "rank them with care"),
@@ -280,7 +279,7 @@ def _graph(of: _Rows) -> Part:
     alone, share = of["error_alone"], of["error_to_no_graph"]
     cases: _Cases = [
         (not of["weight"].passed or not share.value < 1, NOT,
-         "it adds nothing here, do not rank unseen perturbations by it"),
+         "it adds nothing here; do not rank unseen perturbations by it"),
         (share.passed and q.BELOW_ONE.holds(alone), TRUST, "it helps"),
         (True, CARE, "it helps a little"),
     ]  # fmt: skip

@@ -234,7 +234,7 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
         "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
         "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
         "%.2g%% of the remaining uncertainty.",
-        "Plate" if is_advised else "Not what is advised, but planned: a plate",
+        "Plate" if is_advised else "Planned, but not advised: a plate",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
         percent(summary["probability_contains_best"]), params["n_candidates"],
