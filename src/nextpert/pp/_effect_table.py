@@ -139,12 +139,17 @@ def effect_table(
 
     Examples
     --------
-    >>> import numpy as np, pandas as pd, nextpert as npt
-    >>> rng, genes = np.random.default_rng(0), [f"g{i}" for i in range(20)]
-    >>> effects = pd.DataFrame(rng.normal(size=(6, 20)), list("ABCDEF"), genes)
-    >>> screen = npt.pp.effect_table(effects, effects * 0 + 0.1, n_cells=100, n_controls=500)
-    >>> npt.tl.fit_dag_blr(screen)
-    >>> npt.tl.perturbation_effects(screen)
+    >>> import nextpert as npt
+    >>> screen = npt.datasets.simulated_screen(n_genes=12, n_control=500, n_perturbed=100, rng=0)
+    >>> npt.pp.setup_screen(screen)
+    >>> own = npt.pp.effect_table(screen)  # of cells; a published table has effects and errors:
+    >>> effects = own.to_df().iloc[1:] - own.to_df().loc["control"]
+    >>> se = own.to_df("se").iloc[1:]
+    >>> table = npt.pp.effect_table(effects, se, n_cells=100, n_controls=500)
+    >>> npt.tl.fit_dag_blr(table)
+    >>> npt.tl.perturbation_effects(table)
+    >>> npt.get.effects_df(table)["gene"].head(3).tolist()
+    ['B2M', 'CTSA', 'CD59']
     """
     given = read_table(adata, se, source, perturbation_key)
     if not given.effects.size:

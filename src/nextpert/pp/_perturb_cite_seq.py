@@ -120,15 +120,13 @@ def perturb_cite_seq(
 
     Examples
     --------
-    >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
-    >>> counts = np.random.default_rng(0).poisson(500, (100, 2)).astype(np.float32)
-    >>> guides = ["NO_SITE_7"] * 50 + ["MYC_1"] * 25 + ["MYC_1,MYC_3"] * 15 + [""] * 10
-    >>> obs = pd.DataFrame({"guides": guides, "condition": "Control"})
-    >>> adata = ad.AnnData(counts, obs.set_index("CELL_" + obs.index.astype(str)))
-    >>> adata.var_names = ["MYC", "JUN"]
-    >>> npt.pp.perturb_cite_seq(adata)
-    >>> adata.obs["perturbation"].value_counts().to_dict()
-    {'control': 50, 'MYC': 40}
+    >>> import tempfile, nextpert as npt
+    >>> with tempfile.TemporaryDirectory() as folder:  # a stand-in for the files of the study
+    ...     truth = npt.datasets.perturb_cite_seq_standin(folder, n_cells=1400)
+    ...     adata = npt.datasets.perturb_cite_seq(folder, genes="zhang2023")
+    >>> npt.pp.perturb_cite_seq(adata, preset="zhang2023")
+    >>> adata.n_vars, adata.obs["perturbation"].value_counts().index[0]
+    (36, 'control')
     """
     join.check_in_place(adata, copy=copy)
     given: dict[str, Any] = {

@@ -109,14 +109,14 @@ def perturbation_screen(
 
     Examples
     --------
-    >>> import anndata as ad, numpy as np, pandas as pd, nextpert as npt
-    >>> counts = np.random.default_rng(0).poisson(5, (100, 2)).astype(np.float32)
-    >>> obs = pd.DataFrame({"target": ["NT"] * 50 + ["MYC"] * 30 + ["multi"] * 20})
-    >>> adata = ad.AnnData(counts, obs.set_index("c" + obs.index.astype(str)))
-    >>> adata.var_names = ["MYC", "JUN"]
-    >>> npt.pp.perturbation_screen(adata, "target", "NT")
-    >>> adata.obs["perturbation"].value_counts().to_dict()
-    {'control': 50, 'MYC': 30}
+    >>> import numpy as np, nextpert as npt
+    >>> adata = npt.datasets.simulated_screen(n_genes=8, n_control=200, n_perturbed=40)
+    >>> adata.X = np.random.default_rng(0).poisson(np.exp(adata.X))  # counts, as they are sequenced
+    >>> adata.obs["target"] = adata.obs["perturbation"].cat.rename_categories({"control": "NT"})
+    >>> npt.pp.perturbation_screen(adata, "target", "NT", min_cells=20)
+    >>> adata.uns["preprocessing"]["steps"]["step"].tolist()[:3]
+    ['all cells', 'assigned', 'depth']
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     """
     join.check_in_place(adata, copy=copy)
     roles = read_roles(
