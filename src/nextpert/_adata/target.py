@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order
 from nextpert.core._checks import LARGEST, list_names
+from nextpert.core.design.goal import DISTANCES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +25,13 @@ Vector = NDArray[np.float64]
 State = str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector
 Numbers = Mapping[str, float] | pd.Series
 
-# How distances are measured, and in what, as axes say it.
-DISTANCES = {
-    "squared": "squared, log-normalised expression²",
-    "noise": "squared, variances of control cells",
-    "cosine": "1 - cosine of the angle",
-}
 NAMED = 5  # genes of a target that its name lists
 _STATES = "str | tuple[str, str] | Mapping[str, float] | Vector | None"
 _SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= LARGEST)
 _WEIGHT = Bound(
     "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
 )
-_DISTANCES, _OWN_GENES = one_of(*DISTANCES), one_of("exclude", "include")
+_DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -158,11 +153,12 @@ class Target:
             isinstance(self.state, list) and len(self.state) == len(list(self.shares))
         ):
             message = "shares are of several states: give state as a list, and one share for each."
-        elif self.distance == "cosine":
+        elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
             if not pulls or both or bounds or self.away_from is not None:
                 message = (
-                    "distance='cosine' takes state or signature, and weights: leave the others out."
+                    f"distance={self.distance!r} takes state or signature, and weights: leave the "
+                    f"others out."
                 )
         if message:
             raise ValueError(message)
@@ -277,9 +273,8 @@ def target_in_words(target: Target, states: Sequence[str], away_from: Sequence[s
         words.append(f"in {list_names(target.weights, limit=5)}")
     if target.own_genes != "exclude":
         words.append("own genes included")
-    if target.distance != "squared":
-        words.append({"noise": "in units of noise", "cosine": "direction only"}[target.distance])
-    return "; ".join(words)
+    words.append(DISTANCES[target.distance].words)
+    return "; ".join(filter(None, words))
 
 
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:

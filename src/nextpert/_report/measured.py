@@ -12,10 +12,10 @@ from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.table import is_table, not_told
-from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
 from nextpert._report.tables import MOST_ROWS, NOTHING, Table, above_0, number, ratio
+from nextpert.core.design.goal import DISTANCES
 from nextpert.core.model.programs import CORRELATED
 from nextpert.tl._advice import name_of
 from nextpert.tl._perturbation_effects import ALIKE
@@ -40,7 +40,7 @@ def distances_section(results: Results) -> Section | None:
     table, params = stored["table"], stored["params"]
     words = (
         f"Unbiased distances of the cells to {name_of(stored['target'])} "
-        f"({DISTANCES[str(params['distance'])]}), without a model, over all "
+        f"({DISTANCES[str(params['distance'])].axis}), without a model, over all "
         f"{number(len(stored['genes']))} genes, target genes included."
     )
     caption = (

@@ -8,10 +8,10 @@ import pandas as pd
 
 from nextpert import core
 from nextpert._adata import list_names
-from nextpert._adata.target import DISTANCES
 from nextpert._report.page import Section
 from nextpert._report.results import advice_of, chosen_of, contains_best, orders_plan
 from nextpert._report.tables import Table, number, ratio
+from nextpert.core.design.goal import DISTANCES
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.tl._advice import name_of
 from nextpert.tl._design_interventions.candidates import not_admitted_in_words
@@ -67,7 +67,7 @@ def target_section(results: Results) -> Section | None:
 
 
 def _unit(params: Mapping[str, Any]) -> str:
-    return DISTANCES.get(str(params.get("distance", "squared")), "squared")
+    return DISTANCES[str(params.get("distance", "squared"))].axis
 
 
 def steps_section(results: Results) -> Section | None:

@@ -71,7 +71,7 @@ class PoolGoal:
             shares=old.shares if len(old.states) else None, signature=old.signature,
             low=old.low, high=old.high, away_from=moved(old.away_from, self.away),
             margins=old.margins if len(old.margins) else None, weights=old.weights,
-            penalty=old.penalty, direction_only=old.direction_only,
+            penalty=old.penalty, distance=old.kind,
         )  # fmt: skip
 
 

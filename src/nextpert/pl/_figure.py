@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from nextpert._adata import closest, in_order, list_names
-from nextpert._adata.target import DISTANCES
 from nextpert._files import whole_file
+from nextpert.core.design.goal import DISTANCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -338,7 +338,7 @@ def counted(n: int, what: str) -> str:
 
 def unit_of_distance(stored: Any) -> str:
     """Return what the distances of a stored result are measured in, and if genes are left out."""
-    unit = DISTANCES[str(stored["params"].get("distance", "squared"))]
+    unit = DISTANCES[str(stored["params"].get("distance", "squared"))].axis
     return f"{unit};\nwithout own target genes" if stored["params"].get("genes_left_out") else unit
 
 

@@ -20,6 +20,7 @@ from nextpert._adata.target import (
     target_in_words,
 )
 from nextpert._warn import warn
+from nextpert.core.design.goal import DISTANCES
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import read_group, weights_of
@@ -218,7 +219,7 @@ def _require_one_state(given: Target) -> None:
     parts = set(parts_of(given))
     others = parts - {"state", "weights", "distance", "penalty"}
     several = isinstance(given.state, list) or "state" not in parts
-    if others or several or given.distance == "cosine":
+    if others or several or DISTANCES[given.distance].of_changes:
         message = (
             "tl.target_distances measures the squared distance to one state, which is known "
             "without bias: give a Target with state, weights and distance 'squared' or 'noise' "

@@ -100,7 +100,7 @@ def test_directions_by_angles():
     rng = np.random.default_rng(2)
     origin, scale = rng.normal(size=P), np.array([1.0, 2.0, 0.5, 3.0])
     states, points = rng.normal(size=(2, P)), rng.normal(size=(30, P))
-    goal = Goal(origin, states=states, shares=[1, 3], scale=scale, direction_only=True)
+    goal = Goal(origin, states=states, shares=[1, 3], scale=scale, distance="cosine")
     root = np.sqrt(scale)
     units = [(x - origin) * root for x in (*states, *points)]
     units = [u / np.linalg.norm(u) for u in units]
@@ -109,7 +109,7 @@ def test_directions_by_angles():
     farther = origin + 7 * (points - origin)
     np.testing.assert_allclose(goal.distance(farther), wanted, rtol=1e-10)
     assert goal.distance([origin]).tolist() == [1.0]
-    one = Goal(origin, signature=states[0] - origin, direction_only=True)
+    one = Goal(origin, signature=states[0] - origin, distance="cosine")
     for x in (points[0], 2 * origin - points[0]):  # towards it and, one of them, away from it
         point = one.quadratic(x).point
         assert one.distance([point])[0] == pytest.approx(0, abs=1e-12)
@@ -186,7 +186,7 @@ def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
     found = ranked_distance(states, goal, n_samples=50, rng=4)
     assert found.draws[:, -1] == pytest.approx([30.0] * 50)
     assert found.nearest.sum() == pytest.approx(1)
-    turned = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0), direction_only=True)
+    turned = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0), distance="cosine")
     assert (ranked_distance(states, turned, rng=4).draws[:, -1] == 1).all()
 
 
@@ -217,8 +217,8 @@ def test_bad_goals_are_refused():
         "one row per state": {"states": [[1.0, 2.0]]},
         "margins must be": {"states": [one], "away_from": [one], "margins": [-1.0]},
         "states holds NaN": {"states": [np.nan * one]},
-        "nothing beside it": {"states": [one], "high": one, "direction_only": True},
-        "direction_only takes": {"states": [one], "signature": one, "direction_only": True},
+        "nothing beside it": {"states": [one], "high": one, "distance": "cosine"},
+        "distance=.cosine. takes": {"states": [one], "signature": one, "distance": "cosine"},
     }
     for message, options in wrong.items():
         with pytest.raises(ValueError, match=message):

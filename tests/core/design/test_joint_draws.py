@@ -110,7 +110,7 @@ def test_other_goals_are_asked_draw_by_draw(goal):
     wanted = {
         "bounds": Goal(np.zeros(9), low=np.zeros(9)),
         "signature": Goal(np.zeros(9), signature=points[0]),
-        "direction": Goal(np.zeros(9), states=points[:1], direction_only=True),
+        "direction": Goal(np.zeros(9), states=points[:1], distance="cosine"),
     }[goal]
     found = distance_draws(wanted, drawn, np.random.default_rng(5), np.random.default_rng(6))[0]
     each = drawn.sampled(np.random.default_rng(5))

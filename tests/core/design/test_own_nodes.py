@@ -167,7 +167,7 @@ def test_errors_of_a_target_count_without_own_nodes(rng):
 
 def test_directions_are_without_own_nodes(rng):
     wanted, states, weights = rng.normal(size=P), rng.normal(size=(5, P)), rng.gamma(1.0, 1.0, P)
-    goal = Goal(np.zeros(P), states=[wanted], weights=weights, direction_only=True)
+    goal = Goal(np.zeros(P), states=[wanted], weights=weights, distance="cosine")
     found = goal.leave_out(COMMON, OWN, np.ones(P)).distance(states)
     for j, own in enumerate([*OWN, []]):
         w = np.where([i in (*COMMON, *own) for i in range(P)], 0.0, weights)

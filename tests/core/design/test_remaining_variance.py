@@ -161,7 +161,7 @@ def test_noise_terms_are_those_of_dense_matrices():
     "goal",
     [
         Goal(np.zeros(5), states=[np.ones(5), np.arange(5.0)], weights=[1, 2, 0, 1, 3]),
-        Goal(np.zeros(5), states=[np.ones(5)], direction_only=True),
+        Goal(np.zeros(5), states=[np.ones(5)], distance="cosine"),
         Goal(np.zeros(5), low=[1.0, -np.inf, 2.0, -np.inf, -np.inf]),
     ],
     ids=["states", "direction", "bounds"],

@@ -15,7 +15,7 @@ from nextpert.core._checks import as_numbers, as_vector, require_finite
 from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -70,6 +70,46 @@ class Quadratic(NamedTuple):
     weights: Array
 
 
+class Distance(NamedTuple):
+    """A kind of distance: its names, and its formula unless it is a sum of squared differences.
+
+    ``axis`` names it on axes, ``words`` after the name of a target. ``of_changes(goal, changes,
+    wanted, shares)`` returns how far changes from the control, ``(n, n_nodes)``, are from wanted
+    ones, ``(n_wanted, n_nodes)``. ``nearest(goal, change, wanted, shares)`` returns the change at
+    distance 0 nearest to one; ``None``: the mean of the wanted ones.
+    """
+
+    axis: str
+    words: str = ""
+    of_changes: Callable[[Goal, Array, Array, Array], Array] | None = None
+    nearest: Callable[[Goal, Array, Array, Array], Array] | None = None
+
+
+def _cosine(goal: Goal, changes: Array, wanted: Array, shares: Array) -> Array:
+    size, total = goal.length(changes), np.ones(len(changes))
+    for v, share in zip(wanted, shares, strict=True):
+        both = size * goal.length(v)
+        along = goal.dot(changes, v)
+        total -= share * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
+    return np.maximum(total, 0.0)
+
+
+def _along(goal: Goal, change: Array, wanted: Array, shares: Array) -> Array:
+    """Return the nearest point in the wanted direction, or where it leads if none is near."""
+    sizes = goal.length(wanted)
+    v = shares @ (wanted / np.maximum(sizes, 1e-300)[:, None])
+    along = float(change @ (goal.weights * v)) / max(float(goal.square(v)), 1e-300)
+    return (along if along > 0 else float(shares @ sizes)) * v
+
+
+# By the names of ``distance`` of :class:`nextpert.Target`.
+DISTANCES = {
+    "squared": Distance("squared, log-normalised expression²"),
+    "noise": Distance("squared, variances of control cells", "in units of noise"),
+    "cosine": Distance("1 - cosine of the angle", "direction only", _cosine, _along),
+}
+
+
 @dataclass(frozen=True)
 class OwnNodes:
     """What of the distance is left out for each state alone, and what it is then multiplied by.
@@ -113,9 +153,9 @@ class Goal(Shown):
     - of bounds ``l``, ``h``, gene by gene, and of states ``t`` to avoid by a distance ``r``, in
       units of ``|x|``.
 
-    With ``direction_only`` it is one minus the cosine of the angle between ``theta - o`` and
+    With ``distance="cosine"`` it is one minus the cosine of the angle between ``theta - o`` and
     ``m_s - o``, or ``v``, with weights ``w``: 0 for the same direction, 1 for no change or one at
-    a right angle, 2 for the opposite.
+    a right angle, 2 for the opposite. Other names of ``DISTANCES`` have formulas of their own.
 
     Parameters
     ----------
@@ -138,8 +178,8 @@ class Goal(Shown):
         shape ``(n_nodes,)``, 1 by default.
     penalty
         Weight of bounds and of states to avoid, ``lambda``.
-    direction_only
-        Whether only the direction counts.
+    distance
+        A name of ``DISTANCES``; for ``"noise"`` give one over the variances as ``scale``.
 
     Raises
     ------
@@ -172,14 +212,14 @@ class Goal(Shown):
         weights: ArrayLike | None = None,
         scale: ArrayLike | None = None,
         penalty: float = 1.0,
-        direction_only: bool = False,
+        distance: str = "squared",
     ) -> None:
         p = self.n_nodes = len(np.atleast_1d(np.asarray(origin)))
         self.origin = numbers(origin, p, "origin", 0.0)
         self.scale = numbers(scale, p, "scale", 1.0)
         self.weights = numbers(weights, p, "weights", 1.0) * self.scale
         self.penalty = float(penalty)
-        self.direction_only = bool(direction_only)
+        self.kind, self.of_changes = distance, DISTANCES[distance].of_changes
         self.own: OwnNodes | None = None
         self.states = numbers(states, p, "states", 0.0, many=True)
         self.shares = numbers(shares, len(self.states), "shares", 1.0)
@@ -187,7 +227,7 @@ class Goal(Shown):
         self.low = numbers(low, p, "low", -np.inf)
         self.high = numbers(high, p, "high", np.inf)
         self.away_from = numbers(away_from, p, "away_from", 0.0, many=True)
-        self.margins = self._length(self.away_from - self.origin)  # those of the origin
+        self.margins = self.length(self.away_from - self.origin)  # those of the origin
         if margins is not None:
             self.margins = numbers(margins, len(self.away_from), "margins", 0.0)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
@@ -207,10 +247,11 @@ class Goal(Shown):
             f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
             "Nothing is wanted: give states, a signature or bounds.": not (n or signed or bounded),
             "The signature asks for no change: give it a node that counts.": (
-                self.signature is not None and not self._length(self.signature) > 0
+                self.signature is not None and not self.length(self.signature) > 0
             ),
-            "direction_only takes states or a signature, and nothing beside it.": (
-                self.direction_only and (bool(n) == signed or bounded or len(self.away_from))
+            f"distance={distance!r} takes states or a signature, and nothing beside it.": (
+                self.of_changes is not None
+                and (bool(n) == signed or bounded or len(self.away_from))
             ),
         }
         for message, is_wrong in wrong.items():
@@ -219,7 +260,7 @@ class Goal(Shown):
         self.shares = self.shares / max(self.shares.sum(), 1e-300)
         # Whether it is only the squared distance to target states, weighted or not.
         beside = signed or bounded or len(self.away_from) > 0
-        self.is_states = n > 0 and not self.direction_only and not beside
+        self.is_states = n > 0 and self.of_changes is None and not beside
         roots = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in roots]
         self.variances = np.array([each for _, each in roots]).reshape(-1, p)
@@ -263,9 +304,11 @@ class Goal(Shown):
             out = csr_array((np.ones(len(row)), (row, node)), shape)
             counted = np.where(goal.weights > 0, control, 0.0)
             left, factor = counted.sum() - out @ counted, np.ones(len(each) + 1)
-            if not self.direction_only:  # which has no size
-                np.divide(counted.sum(), left, out=factor, where=left > 0)
-            goal.own = OwnNodes(out, factor)
+            if self.of_changes is not None:
+                goal.own, goal.floor = OwnNodes(out, factor), np.zeros(len(factor))
+                left = goal.distance(np.broadcast_to(self.origin, shape))
+            # The last is the control, without which no node is left out.
+            goal.own = OwnNodes(out, np.divide(left[-1], left, out=factor.copy(), where=left > 0))
         goal.floor = goal.shares @ [goal.excess(each) for each in goal.variances]
         return goal
 
@@ -329,18 +372,18 @@ class Goal(Shown):
             )
         given = as_numbers(states, "states", copy=False)
         targets = self.states if errors is None else self.states + errors
-        if self.direction_only:
-            return self._turned(given - start, targets - start)
+        if self.of_changes is not None:
+            return self.of_changes(self, given - start, *self._wanted(targets - start))
         total = np.zeros(len(given))
         for weight, state in zip(self.shares, targets, strict=True):
-            total += weight * self._square(given - state)
+            total += weight * self.square(given - state)
         if self.signature is not None:
             total += self._lacking(given - start) ** 2
         hinge = np.zeros(len(given))
         if self._bounded.any():
-            hinge += self._square(np.clip(given, self.low, self.high) - given)
+            hinge += self.square(np.clip(given, self.low, self.high) - given)
         for state, margin in zip(self.away_from, self.margins, strict=True):
-            hinge += np.maximum(margin - self._length(given - state), 0.0) ** 2
+            hinge += np.maximum(margin - self.length(given - state), 0.0) ** 2
         return total + self.penalty * hinge
 
     def excess(self, variance: ArrayLike) -> Any:
@@ -348,7 +391,7 @@ class Goal(Shown):
 
         What it adds to other parts, or to angles, has no closed form and is not subtracted: 0.
         """
-        if not len(self.states) or self.direction_only:
+        if not len(self.states) or self.of_changes is not None:
             return 0.0 if self.own is None else np.zeros(len(self.own.factor))
         if self.own is None:
             return float((np.asarray(variance) * self.weights).sum())
@@ -383,18 +426,22 @@ class Goal(Shown):
         """
         here = as_vector(at, self.n_nodes, "at")
         w, parts = self.weights, []
-        if self.direction_only:
-            parts.append((self._along(here), w))
+        if self.of_changes is not None:
+            wanted, shares = self._wanted(self.states - self.origin)
+            nearest = DISTANCES[self.kind].nearest
+            change = here - self.origin
+            change = nearest(self, change, wanted, shares) if nearest else shares @ wanted
+            parts.append((self.origin + change, w))
         else:
             parts += [(m, c * w) for m, c in zip(self.states, self.shares, strict=True)]
             if self.signature is not None:
-                v = self.signature / self._length(self.signature)
+                v = self.signature / self.length(self.signature)
                 lacking = self._lacking((here - self.origin)[None])[0]
                 parts.append((here + lacking * v, w * v**2 * w))
             kept = np.clip(here, self.low, self.high)
             parts.append((kept, self.penalty * w * self._bounded))
             for state, margin in zip(self.away_from, self.margins, strict=True):
-                apart, off = here - state, self._length(here - state)
+                apart, off = here - state, self.length(here - state)
                 if 0 < off < margin:
                     parts.append((state + apart * (margin / off), self.penalty * w))
         weights = np.sum([weight for _, weight in parts], axis=0)
@@ -402,40 +449,25 @@ class Goal(Shown):
         point = np.divide(pulled, weights, out=here.copy(), where=weights > 0)
         return Quadratic(point, weights)
 
-    def _square(self, x: Array) -> Array:
+    def square(self, x: Array) -> Array:
+        """Return the weighted sum of squares over nodes."""
         return self.weigh(x**2).sum(axis=-1)
 
-    def _length(self, x: Array) -> Array:
-        return np.sqrt(self._square(x))
+    def length(self, x: Array) -> Array:
+        """Return its root."""
+        return np.sqrt(self.square(x))
 
     def _lacking(self, change: Array) -> Array:
         v = self.signature
         assert v is not None
-        size = self._length(v)
+        size = self.length(v)
         return np.maximum(size - change @ (self.weights * v) / size, 0.0)
 
-    def _directions(self, targets: Array) -> tuple[Array, Array]:
+    def _wanted(self, targets: Array) -> tuple[Array, Array]:
+        """Return wanted changes and their shares: the signature, or those to target states."""
         return (
             (targets, self.shares) if self.signature is None else (self.signature[None], np.ones(1))
         )
-
-    def _turned(self, change: Array, targets: Array) -> Array:
-        size, total = self._length(change), np.ones(len(change))
-        for v, weight in zip(*self._directions(targets), strict=True):
-            both = size * self._length(v)
-            along = self.dot(change, v)
-            total -= weight * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
-        return np.maximum(total, 0.0)
-
-    def _along(self, here: Array) -> Array:
-        """Return the nearest point in the wanted direction, or where it leads if none is near."""
-        directions, shares = self._directions(self.states - self.origin)
-        units = directions / np.maximum(self._length(directions), 1e-300)[:, None]
-        v = shares @ units
-        square = max(float(self._square(v)), 1e-300)
-        along = float((here - self.origin) @ (self.weights * v)) / square
-        far = float(shares @ self._length(directions))
-        return self.origin + (along if along > 0 else far) * v
 
 
 def as_goal(target: ArrayLike | Goal, n_nodes: int) -> Goal:

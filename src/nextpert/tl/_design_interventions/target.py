@@ -201,7 +201,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         weights=weights,
         scale=scale,
         penalty=given.penalty,
-        direction_only=given.distance == "cosine",
+        distance=given.distance,
     )
     means, variances = [each.mean for each in states], [each.variance for each in states]
     of_cells = make(states=means or None, variances=variances)
@@ -209,7 +209,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     # Control cells are not to reach it already.
     message, origin = "", of_cells.origin
     same = [np.array_equal(state, origin) for state in of_cells.states]
-    if any(same) and (len(same) == 1 or of_cells.direction_only):
+    if any(same) and (len(same) == 1 or of_cells.of_changes):
         message = f"The target {name!r} is the control state itself: nothing to reach."
     elif of_cells.distance(origin[None])[0] == 0:
         message = f"The target {name!r} is reached by the control cells already: nothing to do."
@@ -235,7 +235,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         goal = make(states=means, variances=variances)
     label = states[0].label if len(states) == 1 else None
     genes = None
-    plain = goal.is_states or (goal.direction_only and given.state is not None)
+    plain = goal.is_states or (goal.of_changes is not None and given.state is not None)
     if given.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
         genes = tuple(dict.fromkeys(gene for row in targets.rows for gene in fit.targets[row]))
     return PanelTarget(name, goal, of_cells, given.distance, label, targets, genes)
