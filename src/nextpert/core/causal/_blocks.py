@@ -293,7 +293,7 @@ class Regressions(Shown):
         nodes = np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
 
         def of_node(terms: Vector) -> Vector:
-            return np.bincount(nodes, terms, self.n_nodes)
+            return np.asarray(np.bincount(nodes, terms, self.n_nodes), np.float64)
 
         # With eigenvalues v of the gram and X'y = s in its basis: sum log(1 + v / lambda), and
         # y'y - sum s^2 / (v + lambda), the sum of squares that the weights leave.

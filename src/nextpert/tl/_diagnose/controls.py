@@ -90,8 +90,9 @@ def judge_controls(
         rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
         z.append(_z_scores(cells)[mine])
         if undeclared is not None:
-            guides = {"by_guide": True, "spread": undeclared.variance, "alike": alike}
-            cells = held.pool(split.screen, every=True, **guides)
+            cells = held.pool(
+                split.screen, every=True, by_guide=True, spread=undeclared.variance, alike=alike
+            )
             z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance
     table = pd.DataFrame(rows, columns=["name", "n_cells", "n_false", "coverage"])
