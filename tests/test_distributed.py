@@ -154,3 +154,14 @@ def test_fit_of_lazy_cells(client, assert_same):
     for adata in (alone, lazy):
         npt.tl.perturbation_effects(adata)
     assert_same(lazy.uns["perturbation_effects"], alone.uns["perturbation_effects"])
+
+
+@pytest.mark.full_chain  # as worker processes fit
+def test_a_diagnosis_on_the_cluster_is_that_of_one_process(client, small_screen):
+    npt.tl.learn_dag(small_screen, method="boss", environments="all")
+    npt.tl.fit_dag_blr(small_screen)
+    alone = npt.tl.diagnose(small_screen, copy=True).uns["diagnosis"]
+    with joblib.parallel_config(backend="dask"):
+        there = npt.tl.diagnose(small_screen, n_jobs=2, copy=True).uns["diagnosis"]
+    pd.testing.assert_frame_equal(there["perturbations"], alone["perturbations"], check_exact=True)
+    pd.testing.assert_frame_equal(there["parts"], alone["parts"], check_exact=True)

@@ -90,7 +90,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
             np.testing.assert_allclose(getattr(found, name), getattr(moments, name), rtol=1e-9)
 
 
-@pytest.mark.brief_chain
+@pytest.mark.full_chain  # as worker processes fit
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
     prior = {"tiers": [["MYC", "STK3", "OXR1"], ["UBR5", "CPQ"]]}

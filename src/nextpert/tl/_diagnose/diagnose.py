@@ -64,7 +64,8 @@ def diagnose(
     posterior_key
         The ``key_added`` of the fit.
     n_jobs
-        Number of threads of the searches; the result does not depend on it.
+        Number of workers of the searches and of the fits without some perturbations, on this
+        machine or a Dask cluster (:doc:`/guides/many_machines`); the result does not depend on it.
     rng
         Seed or generator, which splits the cells.
     key_added
@@ -111,7 +112,7 @@ def diagnose(
     cells = halves.pool(halves.whole, every=True, by_guide=halves.declared)
     judged, names = cells.rows(halves.scored), refit.spec.plan.names
     sides = scores.read_sides(refit, halves, cells.guide_variance)
-    unseen = scores.judge_unseen(refit, halves, judged, sides)
+    unseen = scores.judge_unseen(refit, halves, judged, sides, n_jobs)
     on_halves = scores.judge_halves(refit, sides)
     effects = panel_effects(fit, read_wanted(None, fit))
     if fit.is_exact:  # with shifts learned, of those that are judged

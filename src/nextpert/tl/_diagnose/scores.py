@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.progress import progress
+from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.fit.candidates import shared_with_controls
 from nextpert.core.fit.naming import places
 from nextpert.core.model import scores
@@ -252,7 +253,9 @@ class Unseen(NamedTuple):
     table: pd.DataFrame
 
 
-def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side]) -> Unseen:
+def judge_unseen(
+    refit: Refit, halves: Halves, cells: FitCells, sides: list[Side], n_jobs: int = 1
+) -> Unseen:
     """Predict every perturbation without its fold, as users would, and score the predictions.
 
     ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
@@ -283,13 +286,12 @@ def judge_unseen(refit: Refit, halves: Halves, cells: FitCells, sides: list[Side
         *(f"{R_OF}{x}" for x in (WHOLE, *weights)),
     ]
     table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
-    of_graph = []
-    folds = progress(len(refit.folds), "Held-out perturbations", iterable=refit.folds)
-    for k, fold in enumerate(folds):
-        model = refit.without_fold(k)
+    of_graph = np.zeros(n_folds := len(refit.folds))
+    models = run_tasks(refit.without_fold, ((k,) for k in range(n_folds)), n_jobs=n_jobs)
+    for k, model in progress(n_folds, "Held-out perturbations", iterable=models):
         fit = refit.as_stored(model)
-        of_graph.append(_weights(model, weights).get(Graph.name, 0.0))
-        asked = [name for name in fold if can_be_candidate(name, fit)]
+        of_graph[k] = _weights(model, weights).get(Graph.name, 0.0)
+        asked = [name for name in refit.folds[k] if can_be_candidate(name, fit)]
         if not asked:
             continue
         with warnings.catch_warnings():  # that a table has no row for what was left out
