@@ -129,7 +129,7 @@ def first_table(folder: Path, n_draws: int) -> str:
     cells. Its size is that in the other half, from which cells are drawn with replacement, in
     guides that are drawn with replacement as well.
     """
-    rng, rows = np.random.default_rng(3), {}
+    rng, rows, gaps = np.random.default_rng(3), {}, {}
     for name in ("papalexi", "tapseq"):
         screen = read_screen(folder, SOURCES[name], name=name)
         labels, x = screen.labels(), np.asarray(screen.cells.X)
@@ -156,13 +156,17 @@ def first_table(folder: Path, n_draws: int) -> str:
                     ]
                     row = f"{name}, {low:g} to {high:g}, {n} cells".replace("to 9", "and more")
                     found.setdefault(row, []).append(sums)
-        rows |= {row: compared(np.array(found[row]), rng) for row in sorted(found, key=by_number)}
+        for row in sorted(found, key=by_number):
+            rows[row] = compared(sums := np.array(found[row]), rng)
+            n_effects, planned, shown = sums.sum(axis=0).T
+            gaps[row] = 100 * (planned - shown) / np.maximum(n_effects, 1)
     heads = ["effects", "perturbations", "planned", "found", "planned less found"]
     heads += ["of increases, planned / found", "of decreases"]
     return "\n\n".join([
         f"## Power planned from controls alone, in %, {n_draws} draws of each perturbation: means "
         "over known effects, 95% intervals over perturbations",
         table(["", *heads], rows),
+        misses(gaps),
     ])  # fmt: skip
 
 
@@ -216,6 +220,16 @@ def compared(sums: np.ndarray, rng: np.random.Generator) -> list[str]:
         *(f"{100 * one[1] / one[0]:.0f} / {100 * one[2] / one[0]:.0f}" if one[0] else "-"
           for one in by_sign),
     ]  # fmt: skip
+
+
+def misses(gaps: dict[str, np.ndarray]) -> str:
+    """Return where planned power misses most, with 10 cells and with more."""
+    parts = []
+    for (k, kind), few in product(enumerate(("all", "increases", "decreases")), (True, False)):
+        rows = [row for row in gaps if row.endswith(", 10 cells") == few]
+        most = max(rows, key=lambda row: abs(gaps[row][k]))
+        parts.append(f"{kind}, {gaps[most][k]:.0f} ({most})")
+    return f"Largest misses, planned less found in points: {'; '.join(parts)}."
 
 
 def by_number(row: str) -> tuple[str, int]:

@@ -44,6 +44,12 @@ def test_compared_power_is_the_mean_over_effects():
     assert (n, perturbations, planned) == ("12", "3", "50")
     assert (found, gap) == ("75 (75 to 75)", "-25 (-25 to -25)")
     assert (up, down) == ("50 / 100", "50 / 67")
+    gaps = {"a, 10 cells": np.array([-9, 1, 2.0]), "a, 25 cells": np.array([1, -3, 4.0])}
+    gaps["b, 50 cells"] = np.array([2, 2, -5.0])
+    assert power.misses(gaps).split(": ")[1] == (
+        "all, -9 (a, 10 cells); all, 2 (b, 50 cells); increases, 1 (a, 10 cells); increases, -3 "
+        "(a, 25 cells); decreases, 2 (a, 10 cells); decreases, -5 (b, 50 cells)."
+    )
 
 
 def test_advice_on_noise_is_that_of_plan_cells():

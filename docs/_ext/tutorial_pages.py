@@ -43,7 +43,7 @@ GROUPS: dict[str, dict[str, tuple[str, int]]] = {
             1,
         ),
         "a_campaign_in_three_rounds": (
-            "How do I run several rounds, with failed wells and colleagues, and when do I stop?",
+            "How do I get from counts to an order, run several rounds, and when do I stop?",
             3,
         ),
         "replay_a_screen": (
