@@ -275,7 +275,7 @@ def by_expectation(title: str, draws: list[Scores]) -> str:
     """Return the means over draws as a table."""
     rows = {}
     for row in draws[0]:
-        values = np.mean([draw[row] for draw in draws], axis=0)
+        values = np.mean([scores[row] for scores in draws], axis=0)
         rows[row] = ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
     head = ("expectation", "before the cells", "after them", "weight of it", "of its features")
     return f"## {title}\n\n{table(head, rows)}"

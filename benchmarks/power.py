@@ -97,8 +97,8 @@ def real_table(folder: Path, n_draws: int) -> str:
         variance, x = x[::2].var(axis=0, ddof=1), x[1::2]
         for n, effect in product((10, 30, 100), (0.2, 0.4)):
             hits = np.zeros((2, x.shape[1]))
-            for draw in range(n_draws):
-                order, up = rng.permutation(len(x)), draw % 2
+            for k in range(n_draws):
+                order, up = rng.permutation(len(x)), k % 2
                 own, other = x[order[:n]] + (effect if up else -effect), x[order[n:]]
                 a, b = ((part.mean(axis=0), part.std(axis=0, ddof=1)) for part in (own, other))
                 p = ttest_ind_from_stats(*a, n, *b, len(other), equal_var=False).pvalue

@@ -84,8 +84,8 @@ def simulated_table(n_screens: int) -> str:
     draws = [simulated(seed) for seed in range(n_screens)]
     rows = {}
     for which in TABLES:
-        ratio = np.array([draw[which][0] / draw["none"][0] for draw in draws])
-        covered, weight = np.array([draw[which][1:] for draw in draws]).T
+        ratio = np.array([one[which][0] / one["none"][0] for one in draws])
+        covered, weight = np.array([one[which][1:] for one in draws]).T
         rows[which] = [
             *with_error(ratio, 3).split(" ± "), f"{ratio.max():.3f}", f"{covered.mean():.0%}",
             f"{weight.mean():.2f}", f"{(weight > 0).sum()} of {len(weight)}",

@@ -149,9 +149,9 @@ def mean_draws(
     for blr in posteriors:
         dag = blr.dag
         weights, _ = blr.sample(-(-count // len(posteriors)), generator)
-        for draw in weights:
+        for b in weights:
             x = source.copy()
             if blr.intercept:
-                x += draw[blr.vptr[:-1], None]
-            kernels.solve_forward(dag.indptr, dag.indices, dag.order, blr.vptr, draw, x)
+                x += b[blr.vptr[:-1], None]
+            kernels.solve_forward(dag.indptr, dag.indices, dag.order, blr.vptr, b, x)
             yield x.T

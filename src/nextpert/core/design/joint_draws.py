@@ -87,8 +87,8 @@ class Draw:
         joined = self.joined(errors)
         for k in range(self.count):
             states = self.states + self.spread * rng.standard_normal(self.states.shape)
-            for row, drawn in joined.items():
-                states[row] = drawn[k]
+            for row, values in joined.items():
+                states[row] = values[k]
             yield Draw(states, target_error=None if errors is None else errors[k])
 
 

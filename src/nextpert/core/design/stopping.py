@@ -89,11 +89,11 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
     """Return by how much the best known is expected to be closer after the next plate, at least 0.
 
     The expected distance after the plate is the regression of the distance on that of the expected
-    state: its mean over draws in which that is equal. One half of the draws determines which
-    candidate will be chosen, the other half its expected distance, and vice versa, so that the
-    choice among noisy means has no optimistic bias. ``measured`` states which candidates of the
-    plate have cells; ``elsewhere`` is the smallest expected distance of those known and not on it,
-    or the control's.
+    state: its mean over draws where that is equal. One half of the draws determines which candidate
+    will be chosen, the other half its expected distance, and vice versa, so that the choice among
+    noisy means has no optimistic bias. ``measured`` states which candidates of the plate have
+    cells; ``elsewhere`` is the smallest expected distance of those known and not on it, or the
+    control's.
 
     Examples
     --------

@@ -189,7 +189,7 @@ def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
 def alike(effects: EffectDraws, targets: Mask) -> tuple[Array, Array]:
     """Return the probability that two perturbations do the same, and the correlation of effects.
 
-    The probability is the share of draws in which the correlation of their effects is above
+    The probability is the share of draws whose correlation of the two effects is above
     :data:`CORRELATED`: over genes in units of their standard deviation within cells, about 0 (no
     effect) and not about the mean, and without the genes that either of them targets. Both have the
     shape ``(n_perturbations, n_perturbations)``, 1 on the diagonal; the correlation is the mean

@@ -213,9 +213,9 @@ class Sampler:
         n, p = self.means.x.shape
         count = np.zeros(len(TAILS))
         sums = np.zeros((5 + 3 * self.columns.shape[1] + self.products.shape[1], p))
-        for some, drawn in workers(partial(self.visit, number=number), range(0, n, _BLOCK)):
+        for some, counted in workers(partial(self.visit, number=number), range(0, n, _BLOCK)):
             sums += some
-            count += drawn
+            count += counted
         self.sums, self.count = sums, count
         return sums
 

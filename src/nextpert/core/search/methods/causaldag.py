@@ -85,8 +85,8 @@ def causaldag_gsp(
             "rho": precision / np.outer(scale, scale),
         }
         nodes, tested = set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha)
-        arcs = search(nodes, tested, depth=DEPTH, nruns=require_count(n_runs, "n_runs")).arcs
-    return Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in arcs))
+        edges = search(nodes, tested, depth=DEPTH, nruns=require_count(n_runs, "n_runs")).arcs
+    return Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in edges))
 
 
 def _import_causaldag() -> tuple[Any, Any, Any]:
