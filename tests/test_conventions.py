@@ -1,6 +1,5 @@
 """Conventions of the package, checked for every public function at once."""
 
-import ast
 import importlib
 import inspect
 import re
@@ -41,15 +40,10 @@ def sections(doc):
 
 
 @pytest.mark.parametrize(("sub", "name"), FUNCTIONS, **IDS)
-def test_one_function_a_file_named_after_it(sub, name):
+def test_a_function_is_defined_in_a_private_module_of_its_package(sub, name):
     public = function(sub, name)
     assert inspect.isfunction(public)
-    alone = f"nextpert.{sub}._{name}"  # or in a folder of that name, with its helpers beside it
-    assert public.__module__ in (alone, f"{alone}.{name}")
-    tree = ast.parse(Path(inspect.getfile(inspect.unwrap(public))).read_text())
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    shown = [node.name for node in tree.body if isinstance(node, kinds) and node.name[0] != "_"]
-    assert shown == [name]
+    assert public.__module__.startswith(f"nextpert.{sub}._")
 
 
 @pytest.mark.parametrize(("sub", "name"), ON_ADATA, **IDS)
@@ -62,7 +56,7 @@ def test_signature(sub, name):
     params = parameters(sub, name)
     positional = [p for p in params.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
-    assert len(params) <= 15
+    assert len(params) <= 12
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in params.values())
     assert all(p.annotation is not p.empty for p in params.values())
     assert inspect.signature(function(sub, name)).return_annotation is not inspect.Signature.empty
@@ -100,7 +94,7 @@ def test_functions_that_write(sub, name):
     assert params["copy"].default is False
     returned = str(inspect.signature(function(sub, name)).return_annotation)
     assert returned.replace("ad.", "") == "AnnData | None"
-    if name != "setup_screen":  # every later call looks for the roles in one place
+    if sub != "pp" or name == "assign_guides":  # a screen has one record of roles and of its steps
         assert isinstance(params["key_added"].default, str)
 
 

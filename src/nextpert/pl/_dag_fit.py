@@ -17,6 +17,7 @@ from nextpert.pl._figure import (
     entry,
     finish,
     legend,
+    root_figure,
     row_panels,
 )
 
@@ -92,14 +93,18 @@ def dag_fit(
     rows = rows[np.argsort(stored["table"]["r"].to_numpy(float)[rows], kind="stable")]
     width = float(np.clip(1.6 + 0.18 * len(rows), 3.6, 9.8))
     panels = [ax] if ax is not None else row_panels(0, (width, 2.6), least=4.0)
-    _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])
+    handles = _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])
     if ax is None:
         _draw_means(panels[1], stored)
+        legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
+    else:
+        legend(ax, handles, loc="best")
     drawn = panels if ax is None else ax
     return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
 
 
-def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -> None:
+def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -> list[Any]:
+    """Draw the correlations of genes, and return the entries of the legend."""
     from matplotlib.patches import Patch
 
     is_named, places = len(table) <= _MOST_NAMES, np.arange(len(table))
@@ -121,12 +126,12 @@ def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -
     panel.set_xlim(-0.7, len(places) - 0.3)
     panel.set_ylabel("Pearson r with the prediction\nfrom the parents")
     panel.set_title(
-        f"held-out cells: {int((r > high).sum())} of {len(r)} genes above the middle 90%\n"
-        "of random graphs"
+        f"held-out cells: {int((r > high).sum())} of {len(r)} genes above\n"
+        "the middle 90% of random graphs"
     )
     random_graphs = Patch(color=GREY, alpha=0.55, lw=0, label=f"{len(random)} random graphs: 90%")
     handles = [entry("this graph, above them", BLUE, "o"), entry("not above", BLUE, "o", face="w")]
-    legend(panel, [*handles, random_graphs], loc="best")
+    return [*handles, random_graphs]
 
 
 def _draw_means(panel: Axes, stored: Any) -> None:
@@ -139,6 +144,5 @@ def _draw_means(panel: Axes, stored: Any) -> None:
     if (random < own).all():  # no random graph predicts as well
         chance = f"p < {1 / len(random):.2g}"
     panel.set_title(
-        f"{own:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, {chance} from "
-        f"{len(random)} graphs"
+        f"{own:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, {chance}"
     )
