@@ -5,6 +5,7 @@ import re
 import tarfile
 import tomllib
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_the_version_is_the_same_everywhere():
     assert read(".github/conda/recipe.yaml")["context"]["version"] == version
     released = re.findall(r"^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert released[0] == version
+
+
+def test_the_ledger_has_every_file_once():
+    table = (ROOT / "docs/developer/ledger.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    source, counts = ROOT / "src" / "nextpert", Counter()
+    for name in (name for row in rows for name in re.findall(r"`([^`]+)`", row[2])):
+        place = source / name
+        counts.update(place.rglob("*.py") if place.is_dir() else [place])
+    files = {path for path in source.rglob("*.py") if path.name != "__init__.py"}
+    assert {path for path in counts if path.name != "__init__.py"} == files
+    assert max(counts.values()) == 1
+    *each, total = (int(row[3].replace(",", "")) for row in rows)
+    assert sum(each) == total
 
 
 def test_a_file_missing_from_an_archive_is_named(tmp_path):

@@ -92,7 +92,9 @@ def follow(files, changes, commands, clone):
         )  # fmt: skip
         done = run()
         # The one thing that a run tells: the digest of fields that have changed.
-        if new := re.search(r"set this digest in FIELDS.*?'(\w{8})' == '(\w{8})'", done.stdout, re.S):
+        if new := re.search(
+            r"set this digest in FIELDS.*?'(\w{8})' == '(\w{8})'", done.stdout, re.S
+        ):
             slots = clone / "tests" / "test_documented_slots.py"
             slots.write_text(slots.read_text(encoding="utf-8").replace(new[2], new[1]))
             done = run()
