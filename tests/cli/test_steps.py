@@ -74,8 +74,9 @@ CALLS = {
          "n_controls": 50},
     ),
     "cells": (
-        "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2",
-        {"target": "MYC", "candidates": ["MYC", "OXR1"], "effect": 0.3, "n_guides": 2},
+        "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2 --n-cells 900",
+        {"target": "MYC", "candidates": ["MYC", "OXR1"], "effect": 0.3, "n_guides": 2,
+         "n_cells": 900},
     ),
     "distances": (
         "--target-group batch a --genes STK3 OXR1 --confidence 0.9",

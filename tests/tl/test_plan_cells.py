@@ -450,8 +450,23 @@ def test_guides_and_batches_of_controls_count_among_their_noise(fitted):
     noise = controls.uns["plan_cells"]["noise"]
     assert noise["control_guide_variance"] > 0.02
     assert noise["guide_variance"] == 0.004
+    table = controls.uns["plan_cells"]["genes"]
     sd = cells_of(fitted, "control").std(axis=0, ddof=1)
-    np.testing.assert_allclose(controls.uns["plan_cells"]["genes"]["cell_sd"], sd, rtol=0.03)
+    np.testing.assert_allclose(table["cell_sd"], sd, rtol=0.03)
+    of_control = sd**2 * (1 / 600 + noise["control_guide_variance"] / 6)
+    plan = EffectPrecision(sd**2, of_control, 600, Layout(4, guide_variance=0.004))
+    needed = plan.cells_for_power(0.2, 0.8)
+    assert np.isfinite(needed).any()
+    np.testing.assert_allclose(table["cells_needed"], needed, rtol=0.15, atol=2)
+
+
+def test_a_guide_has_a_cell_at_least_in_a_budget(fitted):
+    controls = controls_of(fitted)
+    npt.tl.plan_cells(controls, effect=50.0, n_guides=8, n_cells=300)
+    budget = controls.uns["plan_cells"]["budget"]
+    each = {k: (300 - round(300 / (1 + np.sqrt(k)))) // k for k in range(1, 40)}
+    assert budget["n_perturbations"].max() == max(k for k, n in each.items() if n >= 8)
+    assert budget["n_cells"].min() == 8
 
 
 def test_neither_a_fit_nor_a_control_names_both_remedies(fitted):

@@ -342,7 +342,7 @@ def screens_within(
     >>> controls = ScreenMoments.from_array(x, np.zeros(4000, int), 1)
     >>> noise = screen_noise(controls, [0], [0], [0], 1)
     >>> screens_within(10_000, noise, Layout(), effect=0.5, power=0.8).most
-    197
+    268
     """
     least = max(layout.n_guides, 2)  # a cell a guide, and two to have a variance
 

@@ -310,9 +310,9 @@ def constructs_table(
         label, n, n_cells = str(row["perturbation"]), int(row["n_guides"]), int(row["n_cells"])
         if str(row["strategy"]) == "control":
             enough = max(round(n_cells * constructs / max(cells, 1)), 1)
-            ids = list((guides or {}).get(label, ()))[:enough] or [""]
-            for i, n_each in enumerate(_evenly(n_cells, len(ids))):
-                rows.append((label, i + 1, "control", "existing", ids[i], "", "", n_each))
+            used = list((guides or {}).get(label, ()))[:enough] or [""]
+            for i, part in enumerate(_evenly(n_cells, len(used))):
+                rows.append((label, i + 1, "control", "existing", used[i], "", "", part))
             continue
         inside, outside = naming.targets(label)
         by_table = [gene for gene in str(row["target_genes"]).split(", ") if gene]
