@@ -186,7 +186,7 @@ def as_csv(
     Parameters
     ----------
     table, float_format, lineterminator
-        As of :meth:`pandas.DataFrame.to_csv`.
+        As for :meth:`pandas.DataFrame.to_csv`.
 
     Examples
     --------

@@ -297,7 +297,7 @@ class State:
     target, options
         The target state, and the options of learning, fitting and planning.
     history
-        As of :mod:`nextpert.campaign.state`.
+        As for :mod:`nextpert.campaign.state`.
     standings
         One row a fit: ``round``, then what ``standing`` returns.
     pending

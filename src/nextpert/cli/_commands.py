@@ -245,7 +245,7 @@ def design(
     noise_aware
         Let the acquisition account for the noise of the next experiment.
     shift
-        As of `nextpert fit`.
+        As for `nextpert fit`.
     """
 
 

@@ -39,12 +39,12 @@ def perturb_cite_seq_standin(
 ) -> pd.DataFrame:
     """Write a small made-up Perturb-CITE-seq study in the layouts of the portal's files.
 
-    The study of Frangieh et al. 2021 (Single Cell Portal, SCP1064) needs a sign-in. What is
-    written here, expression, metadata and guides, is read by :func:`perturb_cite_seq` in the same
-    way, so that an analysis can be tried before the files are there. Counts are Poisson draws
-    around a linear causal model; a guide takes nine tenths of its target's control mean away.
-    Targets are the 36 genes of Zhang et al. 2023, and three more. Nothing in it is a finding about
-    any gene.
+    The study of Frangieh et al. 2021 (Single Cell Portal, SCP1064) needs a sign-in.
+    :func:`perturb_cite_seq` reads the files written here (expression, metadata and guides) in the
+    same way, so that an analysis can be tried before the files of the study are there. Counts are
+    Poisson draws around a linear causal model; a guide takes nine tenths of its target's control
+    mean away. Targets are the 36 genes of Zhang et al. 2023, and three more. Nothing in it is a
+    finding about any gene.
 
     Parameters
     ----------

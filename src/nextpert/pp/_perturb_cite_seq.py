@@ -83,7 +83,7 @@ def perturb_cite_seq(
         ``"no_guide"``, cells without any guide; ``"control_guide"`` (default), cells whose guides
         are all control guides; or ``"both"``.
     panel, min_cells, combinations
-        As of :func:`perturbation_screen`.
+        As for :func:`perturbation_screen`.
     max_guides
         Maximum number of guides per cell, control guides included; ``None`` for any number.
     preset

@@ -53,8 +53,8 @@ def setup_screen(
     adata
         Cells x genes.
     perturbation_key, control
-        Column with the perturbation of every cell, and the label of unperturbed cells; if never
-        given ``"perturbation"`` and ``"control"``. Cells without a label, or with one such as
+        Column with the perturbation of every cell, and the label of unperturbed cells; by default
+        ``"perturbation"`` and ``"control"``. Cells without a label, or with one such as
         ``unassigned``, ``multiplet`` or ``NA``, are not used.
     guide_key
         Column with the guide of every cell. Guides of one perturbation are replicates: their

@@ -273,7 +273,7 @@ def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> f
 
 
 def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike) -> Array:
-    r"""Return the chance that one of some further values is below the smallest by more than excess.
+    r"""Return the chance that a further value is below the smallest by more than excess.
 
     If all values come from one distribution, whatever it is, the smallest of all is one of the
     ``m`` to come with probability ``m / (m + k)``, ``k`` those known. By how much depends on the

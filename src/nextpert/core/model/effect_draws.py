@@ -99,7 +99,7 @@ class FromCells:
     batches
         Coefficients of these columns, shape ``(n_draws, n_columns, n_genes)``.
     control, program, factors, scores, along
-        As of :class:`~nextpert.core.model.hierarchical.Hierarchical`, which stores them, but for
+        As for :class:`~nextpert.core.model.hierarchical.Hierarchical`, which stores them, but for
         the units of ``control``.
     """
 

@@ -248,7 +248,7 @@ def minimal_imap(
     Raises
     ------
     ValueError
-        As of :func:`gsp`.
+        As for :func:`gsp`.
 
     Examples
     --------

@@ -89,7 +89,7 @@ def graphs_without(
     dag
         The graph of all cells, which is returned where nothing is held out of it.
     held_out
-        As of :func:`read_held_out`.
+        As for :func:`read_held_out`.
     searches
         Its environments and their sums, each set a union of folds.
     genes

@@ -24,8 +24,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
     """EI-Int: the expected smaller of the squared distance after a shift and the best one so far.
 
     ``E min(|(I - B)^-1 (c + a) - mu*|^2, best)`` over the posterior of the weights, that is
-    ``best`` less the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). A mean over
-    ``n_samples`` draws, the same for every shift.
+    ``best`` less the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). It is a mean
+    over ``n_samples`` draws, which are the same for every shift.
 
     Parameters
     ----------

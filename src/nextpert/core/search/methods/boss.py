@@ -124,7 +124,7 @@ def boss(
         then searches twice: from its own order, and from where the search without prior knowledge
         ends, because constraints block many ways to the best order.
     rng, n_jobs, progress
-        As of :func:`gsp`.
+        As for :func:`gsp`.
 
     Raises
     ------
