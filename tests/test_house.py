@@ -128,9 +128,10 @@ def test_no_file_is_long(path):
 # Functions of the package below a call on 10 genes and 6 perturbations, and calls one below the
 # other, at most. A predictor more, as a contributor adds it, passes one or two.
 FEW = {
-    "fit_dag_blr": (222, 11), "perturbation_effects": (150, 12), "plan_screen": (242, 11),
-    "diagnose": (320, 11),
+    "fit_dag_blr": (222, 11), "perturbation_effects": (135, 12), "plan_screen": (240, 12),
+    "diagnose": (315, 15),
 }  # fmt: skip
+INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -153,7 +154,8 @@ def test_a_call_passes_few_functions(name):
         if event == "call":
             stack.append((code.co_filename, code.co_qualname))
             passed.add(stack[-1])
-            longest = max(longest, len(stack))
+            # Comprehensions are frames in some versions of Python, and no functions.
+            longest = max(longest, sum(not name.endswith(INLINE) for _, name in stack))
         elif event == "return" and stack:
             stack.pop()
 
