@@ -61,7 +61,7 @@ def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_
     assert (names.count(ONE), names.count(TURNED)) == (1, 0)
     for adata in (both, one):  # all that reads the cells once more
         npt.tl.diagnose(adata)
-        npt.tl.plan_cells(adata, TURNED, n_samples=50)
+        npt.tl.plan_cells(adata, TURNED)
         npt.tl.target_distances(adata, "MYC")
         npt.tl.cpca(adata, alpha=1.0)
         npt.tl.perturbation_effects(adata, genes="all")

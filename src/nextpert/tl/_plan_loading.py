@@ -166,8 +166,8 @@ def plan_loading(
             "lane or a million reads."
         )
         raise ValueError(message)
-    fit = _adata.posterior_from(adata, str(plan["params"]["posterior_key"]))
-    roles = _adata.fitted_roles(adata, fit.params)
+    fit = _adata.read_stored(adata, str(plan["params"]["posterior_key"]), "tl.fit_dag_blr")
+    roles = _adata.fitted_roles(adata, fit["params"])
     groups = labels = _adata.read_every_label(adata, roles)
     if by_guide := roles.guide_key is not None:
         groups = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
