@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What is on each picture, and the options it is drawn with.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "cpca_density": (
-        "Where the cells of each perturbation lie beside control cells, in contrastive components.",
+        "Where the cells of each perturbation lie relative to control cells, in contrastive components.",
         {},
     ),
     "dag": (
@@ -33,7 +33,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {},
     ),
     "dag_fit": (
-        "How well parents predict each gene in held-out cells, beside random graphs.",
+        "How well parents predict each gene in held-out cells, compared with random graphs.",
         {},
     ),
     "design": (
