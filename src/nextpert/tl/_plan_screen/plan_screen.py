@@ -223,8 +223,8 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     n_learn = int((table["strategy"] == "explore").sum())
     if params["strategy"] == "exploit" and n_learn and can_advise:
         logger.warning(
-            "%d of %d perturbations are chosen by strategy 'explore' instead of 'exploit': "
-            "no other candidate allowed has an expected state nearer to %s than the control.",
+            "%d of %d perturbations are chosen to reduce uncertainty (strategy 'explore'), because "
+            "no other candidate has an expected state nearer to %s than the control.",
             n_learn, n_chosen, target,
         )  # fmt: skip
     logger.log(logging.INFO if can_advise else logging.WARNING, "%s", stored["advice"]["words"])
