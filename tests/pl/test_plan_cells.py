@@ -63,3 +63,5 @@ def test_a_budget_is_one_more_panel(designed):
     (most,) = largest.get_xdata()
     assert most == budget.loc[budget["power"] >= 0.8, "n_perturbations"].max()
     assert last.get_xlabel() == "perturbations that share 4,000 cells"
+    npt.tl.plan_cells(designed, n_cells=2)
+    assert len(plan_cells(designed, show=False)) == 2  # cells that suffice for no perturbation

@@ -106,7 +106,8 @@ def plan_cells(
     if budget is not None and budget.empty:
         budget = None
     n_panels = len(what) + (budget is not None)
-    panels, _ = panels_of(ax, n_panels, 2, 2, (3.8, 2.6), (0.0, 0.7))
+    columns = 2 if n_panels < 5 else 3
+    panels, _ = panels_of(ax, n_panels, columns, columns, (3.8, 2.6), (0.0, 0.7))
     if ax is None:
         title = f"{stored['noise']['n_control_cells']} control cells"
         if "target" in stored["params"]:
@@ -171,11 +172,9 @@ def _draw_budget(panel: Axes, budget: pd.DataFrame, params: Mapping[str, Any]) -
     if (enough := budget["power"] >= needed).any():
         largest = budget[enough].iloc[-1]
         panel.plot(largest["n_perturbations"], largest["power"], "o", color=BLACK, zorder=4)
-        panel.annotate(
-            f"{largest['n_perturbations']:,.0f} perturbations,\n"
-            f"{largest['n_cells']:,.0f} cells each",
-            (largest["n_perturbations"], largest["power"]), (-6, -4), ha="right", va="top",
-            textcoords="offset points", fontsize=TEXT,
+        panel.text(
+            0.04, 0.06, f"{largest['n_perturbations']:,.0f} perturbations,\n"
+            f"{largest['n_cells']:,.0f} cells each", transform=panel.transAxes, fontsize=TEXT,
         )  # fmt: skip
     logarithmic(panel, "x", number.max() / number.min())
     panel.set_ylim(-0.03, 1.03)
