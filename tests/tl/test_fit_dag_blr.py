@@ -235,7 +235,7 @@ def test_two_names_of_the_same_targets_are_taken_as_one(screen, caplog):
     labels.iloc[np.flatnonzero(labels == "STK3")[1::2]] = "control+STK3"
     screen.obs["perturbation"] = labels
     npt.tl.fit_dag_blr(screen)
-    assert "taken as one: MYC+OXR1 (OXR1 + MYC), STK3 (control+STK3)." in caplog.text
+    assert "are merged: MYC+OXR1 (OXR1 + MYC), STK3 (control+STK3)." in caplog.text
     found = (adata.uns["dag_blr"]["environments"] for adata in (screen, wanted))
     pd.testing.assert_frame_equal(*found)
     caplog.clear()

@@ -101,7 +101,16 @@ class Environments:
 
     def naming_on(self, genes: Iterable[str]) -> Naming:
         """Return how labels name targets, with these genes measured."""
-        return Naming(set(genes), self.roles.separator, self.roles.control)
+        return Naming(frozenset(genes), self.roles.separator, self.roles.control)
+
+    @property
+    def is_control(self) -> NDArray[np.bool_]:
+        """Which environments are of control cells."""
+        return np.asarray(self.perturbation == self.roles.control)
+
+    def numbered(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return 0 for environments of controls, from 1 on those of ``names``, -1 for others."""
+        return self.groups([self.roles.control, *names])
 
     def groups(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return for every environment the position of its perturbation in ``names``, or -1."""
@@ -152,7 +161,7 @@ class Environments:
             within = [roles.perturbation_key, *self.condition_names]
             condition = self.levels(*within, *(each if by_condition else []))[rows]
             clean, sd = screen.without_batches(self.indicators(roles.batch_key)[1][rows], condition)
-        group = self.groups([roles.control, *names])
+        group = self.numbered(names)
         guide = self.levels(*([] if roles.guide_key is None else [roles.guide_key]))
         batch = self.levels(*roles.batch_key)
         keys = np.column_stack([group, guide, batch, self.levels(*each)])[rows]
@@ -176,7 +185,7 @@ class Environments:
         within = columns - (mean / n[:, None])[group]
         sizes, directions = np.linalg.eigh(within.T @ within)
         free = columns[first] @ directions[:, sizes < 1e-9 * len(columns)]
-        own = self.groups([self.roles.control, *names])[first]
+        own = self.numbered(names)[first]
         separate = {
             int(own[k])
             for control in free[own == 0]

@@ -227,7 +227,7 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
     (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     screen, is_new = cells.moments(), cells.columns["new"] > 0
-    is_control = environments.perturbation[cells.columns["environment"]] == roles.control
+    is_control = environments.is_control[cells.columns["environment"]]
     whole_old, whole_new = (looks_like_counts(_pooled(screen, is_new == x)) for x in (False, True))
     if whole_old != whole_new:
         which = "are" if whole_new else "are not"

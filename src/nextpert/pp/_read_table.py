@@ -169,7 +169,7 @@ def _of_cells(adata: ad.AnnData) -> Given:
     cells: Array = pooled.n_cells.astype(np.float64)
     if "n_cells" in adata.obs:  # rows are samples, of so many cells each
         each = real_values(adata.obs["n_cells"], "n_cells")
-        groups = np.append(environments.groups([roles.control, *names]), -1)
+        groups = np.append(environments.numbered(names), -1)
         sample = groups[environments.codes]
         cells = np.zeros(1 + len(names))
         np.add.at(cells, sample[sample >= 0], each[sample >= 0])

@@ -78,7 +78,7 @@ def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> E
     if roles.batch_key:
         return read_environments(adata, roles, named=names)
     every = read_environments(adata, replace(roles, covariates=()), named=names)
-    asked = every.groups([roles.control, *names]) >= 0
+    asked = every.numbered(names) >= 0
     return every.only(sorted(set(every.perturbation[asked])))
 
 
@@ -121,7 +121,7 @@ def read_cells(
         gone = environments.groups(list(some)) >= 0
         rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
         fits.append(rest)
-        group = rest.groups([rest.roles.control, *names])  # their order is that of sums
+        group = rest.numbered(names)  # their order is that of sums
         of_cell = {"order": np.append(group, -1)[rest.codes], "environment": rest.codes}
         codings.append(coding(of_cell, fold=np.append(group >= 0, -1)[rest.codes]))
     if halves is not None:

@@ -25,7 +25,6 @@ from nextpert.core._codec import digest_of, pack
 from nextpert.core.fit.fitted import FittedPosterior, PredictorRecord
 from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
-from nextpert.core.fit.naming import Naming
 from nextpert.core.model.perturbations import CellMeans
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.tl._cells import fit_environments, read_cells
@@ -158,7 +157,6 @@ def fit_dag_blr(
     symbols = roles.gene_symbols or _adata.symbols_of(adata.uns.get(dag_key))
     perturbations = None if perturbations is None else _adata.in_order(perturbations)
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
-    _adata.require_control(labels, roles.control)
     plan = environments.plan_environments(
         labels, genes, measured=_adata.measured_genes(adata, symbols),
         perturbations=perturbations, shift=shift, every=not exact,
@@ -194,7 +192,7 @@ def fit_dag_blr(
             DagBlr, noise_var=noise_var, intercept=chosen.intercept,
             prior_scale=chosen.prior_scale, prior_units=chosen.prior_units,
         ),
-        Naming(frozenset(genes), roles.separator, roles.control),
+        found.naming_on(genes),
         None if features is None else _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
     # For every fold a graph that has not seen it; one that is given, or was learned from the

@@ -288,7 +288,7 @@ def _read_controls(adata: ad.AnnData) -> tuple[list[str], ScreenNoise]:
         )
         raise ValueError(message) from error
     genes, columns = _adata.resolve_panel(adata, None)
-    is_control = environments.groups([roles.control])[environments.codes] == 0
+    is_control = environments.is_control[environments.codes]
     used = np.flatnonzero(is_control & (environments.codes >= 0))
     _adata.check_scale(adata, columns, used, roles)
     cells = read_cells(adata, columns, environments, ())

@@ -136,9 +136,9 @@ def read_halves(
     """
     column = undeclared if roles.guide_key is None else roles.guide_key
     every = read_environments(adata, replace(roles, guide_key=column), named=names)
-    mine = every.groups([roles.control, *names]) >= 0
+    mine = every.numbered(names) >= 0
     every = every.only(sorted(set(every.perturbation[mine])))
-    group, codes, n = every.groups([roles.control, *names]), every.codes, len(every.table)
+    group, codes, n = every.numbered(names), every.codes, len(every.table)
     guides, conditions = (
         [] if each is None else [each] for each in (column, roles.condition_key)
     )  # fmt: skip

@@ -94,7 +94,7 @@ class ContextNodes:
         groups, columns = _joined(parts + names, np.hstack([rows, indicators]))
         guide = np.full(len(label), -1)
         if roles.guide_key is not None:
-            is_control = label == roles.control
+            is_control = environments.is_control
             own = environments.table[roles.guide_key].to_numpy(dtype=object)[is_control]
             guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
         group = np.unique(label.astype(str), return_inverse=True)[1]

@@ -248,7 +248,7 @@ def _from_cells(
             "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names([context.names[k] for k in explained]),
         )
-    is_control = environments.perturbation == environments.roles.control
+    is_control = environments.is_control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
     with progress(options.n_runs, options.method.upper()) as bar:
