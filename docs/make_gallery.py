@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # What is on each picture, and the options it is drawn with.
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "cpca_density": (
-        "Where the cells of each perturbation lie relative to control cells, in contrastive components.",
+        "Where the cells of each perturbation lie relative to control cells, in contrastive "
+        "components.",
         {},
     ),
     "dag": (
