@@ -82,6 +82,10 @@ def learn(**options):
     return lambda adata: npt.tl.learn_dag(adata, **in_mappings(npt.tl.learn_dag, flat))
 
 
+def roles(**options):
+    return lambda adata: npt.pp.setup_screen(adata, **options)
+
+
 def give(dag, **options):
     return lambda adata: npt.tl.learn_dag(adata, method="given", dag=dag, **options)
 
@@ -103,11 +107,11 @@ def case(name, prepare, call, *words, error=ValueError):
     CASES[name] = (prepare, call, error, words)
 
 
-case("no control cells, learn", same, learn(control="ctrl"), "No control", "'ctrl'", "control")
+case("no control cells", same, roles(control="ctrl"), "No control", "'ctrl'", "control")
 case(
-    "no column, learn",
+    "no column",
     same,
-    learn(perturbation_key="perturb"),
+    roles(perturbation_key="perturb"),
     "'perturb'",
     "perturbation",
     "batch",
@@ -176,7 +180,7 @@ def test_bad_input(case, small_screen, assert_refused):
     assert_refused(prepare(small_screen), call, error, words)
 
 
-@pytest.mark.parametrize("case", ["no control cells, learn", "unknown target", "NaN"])
+@pytest.mark.parametrize("case", ["no control cells", "unknown target", "NaN"])
 def test_a_view_stays_a_view(case, small_screen, assert_same_adata):
     prepare, call, error, _ = CASES[case]
     parent = prepare(small_screen)

@@ -123,7 +123,7 @@ def test_values_that_cannot_be(scperturb, loaded):
     assert perturb_cite_seq(scperturb, verify=False).n_obs == 90
     made = loaded.copy()
     made.X.data[made.X.data.argmin()] *= 0.9
-    with pytest.raises(ValueError, match=r"no whole number.*counts=False"):
+    with pytest.raises(ValueError, match=r"not a whole number.*counts=False"):
         perturb_cite_seq(made, counts=True)
     del scperturb.obs["perturbation_2"]
     with pytest.raises(ValueError, match=r"adata.obs lacks condition; it holds"):

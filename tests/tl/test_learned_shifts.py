@@ -33,7 +33,7 @@ def test_every_perturbation_takes_part(screen, caplog):
     assert len(screen.uns["dag_blr"]["left_out"]) == 0
     assert "without a target on the panel" in caplog.text
     assert "from their cells only: HS2 (not measured)." in caplog.text
-    assert "from 5 own genes" in caplog.text
+    assert "from 5 target genes" in caplog.text
 
 
 def test_labels_that_are_no_perturbation_are_left_out_unless_they_are_asked_for(screen):

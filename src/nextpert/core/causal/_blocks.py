@@ -290,15 +290,12 @@ class Regressions(Shown):
 
         The first three are those of :meth:`_spectra`.
         """
-        nodes = np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
-
-        def of_node(terms: Vector) -> Vector:
-            return np.asarray(np.bincount(nodes, terms, self.n_nodes), np.float64)
-
+        p, nodes = self.n_nodes, np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
         # With eigenvalues v of the gram and X'y = s in its basis: sum log(1 + v / lambda), and
         # y'y - sum s^2 / (v + lambda), the sum of squares that the weights leave.
-        logdet = of_node(np.log1p(values / scale))
-        square = np.maximum(rest - of_node(scores**2 / (values + scale)), 0.0)
+        logdet = np.bincount(nodes, np.log1p(values / scale), p)
+        explained = np.bincount(nodes, scores**2 / (values + scale), p)
+        square = np.maximum(rest - explained, 0.0)
         if self.known_noise_var is not None:
             return -0.5 * (logdet + square / self.known_noise_var)
         shape = self.prior_shape + self.cells / 2

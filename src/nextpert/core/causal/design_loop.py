@@ -48,6 +48,10 @@ def run_tasks(
     and the rest is run here, one task after the other, with a warning.
     """
     numbered = enumerate(tasks)
+    if n_jobs == 1:
+        for i, task in numbered:
+            yield i, function(*task)
+        return
     waiting: dict[int, tuple[Any, ...]] = {}  # given to workers, and not finished
 
     def given() -> Iterator[Any]:
