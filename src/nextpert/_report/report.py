@@ -199,7 +199,7 @@ def methods_of(results: Results) -> str:
 
     Examples
     --------
-    >>> from nextpert._report.methods import methods_of
+    >>> from nextpert._report.report import methods_of
     >>> methods_of({"dag": {"genes": ["A"], "n_edges": 0, "params": {"method": "given"}}})[-46:]
     'A given graph over 1 genes (0 edges) was used.'
     """
