@@ -204,7 +204,10 @@ def test_modules_colour_the_names(designed):
     designed.var["name"], designed.var["none"] = designed.var_names, None
     many = _tiles(dag(designed, modules="name", show=False))
     assert len(set(many.values())) == len(many) > 30
-    for wrong, message in (("modul", "not in adata.var: modul"), ("none", "no value for the genes drawn")):
+    for wrong, message in (
+        ("modul", "not in adata.var: modul"),
+        ("none", "no value for the genes drawn"),
+    ):
         with pytest.raises(ValueError, match=message):
             dag(designed, modules=wrong)
 
