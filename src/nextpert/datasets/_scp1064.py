@@ -114,7 +114,7 @@ def require_whole(values: Array, umi: Array, where: str, options: Options) -> Ar
     if len(wrong) and (options.counts or options.verify):
         i = wrong[0]
         message = (
-            f"{where} holds {values[i]:g} for a cell with {umi[i]:g} UMI: which is a count "
+            f"{where} holds {values[i]:g} for a cell with {umi[i]:g} UMI, which is a count "
             f"of {counts[i]:.6g}, not a whole number. Are the metadata of the same study? Pass "
             f"`{'counts' if options.counts else 'verify'}=False` to load the values as they are."
         )
