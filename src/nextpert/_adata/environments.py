@@ -162,7 +162,8 @@ def _by_reason(reasons: Reasons) -> str:
     """Return names, grouped by reason: ``"ATF2, HS2 (not measured) and 27 more"``."""
     named: dict[str, list[str]] = {}
     for name, reason in reasons[:_MOST_NAMED]:
-        why, _, genes = reason.partition(": ")  # genes that are the label itself are not repeated
+        # Genes that are the label itself are not repeated.
+        why, _, genes = reason.partition(": ")
         named.setdefault(why if genes == name else reason, []).append(name)
     shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
     more = len(reasons) - _MOST_NAMED

@@ -184,7 +184,8 @@ class GraphsRecord:
         n, p = self.n_graphs, (len(self.indptr) - 1) // self.n_graphs
         parts = np.ones(len(self.indices)), self.indices, self.indptr
         stacked = sp.csr_array(parts, shape=(n * p, p))
-        stacked.check_format(full_check=True)  # pointers and indices are within their range
+        # Pointers and indices are within their range.
+        stacked.check_format(full_check=True)
         if not stacked.has_canonical_format:
             message = "an edge is there twice, or edges are not in order"
             raise ValueError(message)

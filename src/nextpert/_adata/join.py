@@ -45,7 +45,8 @@ def take(adata: ad.AnnData, cells: NDArray, genes: NDArray) -> ad.AnnData:
     source = _parent(adata)
     if not adata.isbacked and not is_lazy(source.X):
         return adata[cells, genes].copy()
-    if source is not adata:  # a view of a backed file has no views of its own
+    # A view of a backed file has no views of its own.
+    if source is not adata:
         cells = np.arange(source.n_obs)[adata._oidx][cells]
         genes = np.arange(source.n_vars)[adata._vidx][genes]
     # What to_memory returns of a view still bears the classes of views; a copy does not.

@@ -135,7 +135,8 @@ def read_labels(
     Those that name the same by ``naming`` are one, under the spelling of the first cell.
     """
     column = column_of(adata, key, f"name the column of labels with {argument}")
-    first, values = pd.factorize(column, use_na_sentinel=True)  # a million strings are made once
+    # A million strings are made once.
+    first, values = pd.factorize(column, use_na_sentinel=True)
     text = [str(value) for value in values]  # by the first cell of each
     shown = text if naming is None else naming.spelled(text)
     again, names = pd.factorize(np.array(shown, dtype=object), sort=True)  # 1 and "1" are one label

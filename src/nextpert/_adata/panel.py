@@ -127,7 +127,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
         )
         raise ValueError(message)
     column = adata.var[gene_symbols]
-    if hasattr(column, "to_series"):  # var of anndata.experimental.read_lazy
+    # Var of anndata.experimental.read_lazy.
+    if hasattr(column, "to_series"):
         column = column.to_series()
     there, symbols = with_names(column), column.astype(str)
     times = Counter(symbols)

@@ -39,7 +39,8 @@ def progress(total: int | None, what: str, **options: Any) -> tqdm[Any]:
 def reported(what: str) -> Iterator[Callable[[int, int], None]]:
     """Return a callable for the core that shows as a bar how much is done, of how much."""
     with ExitStack() as stack:
-        bar: tqdm[Any] | None = None  # begun with the first step: what is before has its own bars
+        # Begun with the first step: what is before has its own bars.
+        bar: tqdm[Any] | None = None
 
         def report(done: int, total: int) -> None:
             nonlocal bar

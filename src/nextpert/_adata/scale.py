@@ -98,9 +98,11 @@ def read_scale(
     low, high = float(sample.min()), float(sample.max())
     whole = low >= 0 and bool((sample.data == np.floor(sample.data)).all())
     scale = partial(Scale, minimum=low, maximum=high, n_cells=sample.shape[0], whole=whole)
-    if low < 0:  # centred or simulated values, axes of effects
+    # Centred or simulated values, axes of effects.
+    if low < 0:
         return scale("values below 0, used as they are")
-    if whole and high - low < 2:  # seen or not may be so on any scale
+    # Seen or not may be so on any scale.
+    if whole and high - low < 2:
         return scale("0 and 1, or one value")
     logged: Any = eager(adata.uns.get("log1p"))
     base = logged.get("base") if hasattr(logged, "get") else None  # as scanpy writes it
@@ -145,7 +147,8 @@ def _n_logarithms(sample: sp.csr_array, bases: Iterable[float]) -> int | None:
     for depth in shares:
         for base in bases if depth else (1.0,):
             values = sample.data
-            with np.errstate(all="ignore"):  # large values are no logarithms
+            # Large values are no logarithms.
+            with np.errstate(all="ignore"):
                 for _ in range(depth):
                     values = np.expm1(values * np.log(base))
                 ratio = values / np.repeat(np.minimum.reduceat(values, starts), counts)

@@ -526,7 +526,8 @@ def _batches(
     offsets = np.full((len(names), labelled.n_nodes), np.nan)
     of_combination = np.full((len(names), len(sd)), np.nan)
     cells, of_environment = np.unique(environments.codes, return_index=True)
-    first = of_environment[cells >= 0]  # a cell of every environment
+    # A cell of every environment.
+    first = of_environment[cells >= 0]
     offsets[codes[first]] = labelled.mean - without
     of_combination[codes[first]] = columns
     return Batches(names, codes, offsets, of_combination, sd)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def check_writable(adata: ad.AnnData, key: str, *, copy: bool) -> None:
     """Raise if results cannot be written: no name of a slot, or a view of a file."""
-    if not isinstance(key, str) or not key or "/" in key:  # files take a slash for a group
+    # Files take a slash for a group.
+    if not isinstance(key, str) or not key or "/" in key:
         message = f"key_added must be a non-empty string without a slash, but is {key!r}."
         raise ValueError(message)
     if adata.is_view and adata.isbacked and not copy:
@@ -161,7 +162,8 @@ def eager(value: Any) -> Any:
     for into, name, part in _leaves(value, every):
         while hasattr(part, "compute") and not hasattr(part, "to_memory"):
             part = part.compute()
-        if hasattr(part, "to_memory"):  # a table of anndata.experimental.read_lazy
+        # A table of anndata.experimental.read_lazy.
+        if hasattr(part, "to_memory"):
             part = part.to_memory()
         elif getattr(getattr(part, "dtype", None), "kind", "") == "T":
             part = part.astype(object)

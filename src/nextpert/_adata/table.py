@@ -173,7 +173,8 @@ def table_moments(
         scale = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
         counted[:, genes] = scale / own  # 0 where nothing is known
         squares[:, genes] = freedom * np.where(known, np.minimum(within, _MOST * scale), scale)
-    if not rows.cells_known:  # nothing is known of how cells of a perturbation vary
+    # Nothing is known of how cells of a perturbation vary.
+    if not rows.cells_known:
         squares[~rows.is_control] = 0.0
     return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
 

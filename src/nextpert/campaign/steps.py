@@ -66,7 +66,8 @@ def standing(
         cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
     )  # fmt: skip
     n_cells = int(fit["n_control_cells"] + fit["environments"]["n_cells"].sum())
-    if not len(fit["environments"]):  # controls alone: nothing is known of any other
+    # Controls alone: nothing is known of any other.
+    if not len(fit["environments"]):
         return {
             "best": NO_PERTURBATION, "measured_distance": 1.0, "predicted_distance": 1.0,
             "probability_best": 0.0, "expected_gain": np.nan, "good_enough": np.nan, "advice": "",
@@ -191,7 +192,8 @@ def proposed(
     rng: int | np.random.Generator | None,
 ) -> State:
     """Plan a plate and return the state in which it is under way."""
-    this_round, seed = state.round + 1, rng  # written down, so that a plate can be made again
+    # Written down, so that a plate can be made again.
+    this_round, seed = state.round + 1, rng
     if seed is None:
         seed = secrets.randbits(63)
     elif isinstance(seed, np.random.Generator):
@@ -223,7 +225,8 @@ def observed(
     seen = digest(new, fit_of(before).naming, roles, panel)
     _require_unseen(state, seen)
     if is_table(joined):
-        pass  # effects of any table are differences of natural logarithms
+        # Effects of any table are differences of natural logarithms.
+        pass
     elif check_scale:
         require_same_scale(joined, before.n_obs, roles, panel)
     else:
@@ -268,7 +271,8 @@ def without(
 
 
 def _require_unseen(state: State, seen: str) -> None:
-    values = seen.split()[-1]  # labels may be spelled otherwise
+    # Labels may be spelled otherwise.
+    values = seen.split()[-1]
     same = state.history[state.history["options"].str.contains(values, regex=False)]
     if len(same):
         first = same.iloc[0]

@@ -108,7 +108,8 @@ def _messages(job: Job) -> Iterator[None]:
             job.logged.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if category is UserWarning:  # sub-classes are other packages' deprecations and the like
+        # sub-classes are other packages' deprecations and the like.
+        if category is UserWarning:
             once(f"warning: {message}")
 
     handler, logger = logging.Handler(logging.INFO), logging.getLogger("nextpert")

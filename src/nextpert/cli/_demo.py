@@ -65,7 +65,8 @@ def run_demo(job: Job) -> None:
         design = arguments_of(tl.design_interventions, given)
         with stage(options, "Reading the screen"):
             adata = _preprocessed(data, job)
-        if isinstance(design["target"], str):  # the others are examined by the ranking
+        # The others are examined by the ranking.
+        if isinstance(design["target"], str):
             known = _adata.read_every_label(adata, _adata.read_roles(adata))
             known.require([design["target"]], "target")
     words, truth = _analyse(adata, job, design), None

@@ -278,7 +278,8 @@ def write_all(writers: Writers) -> None:
     with ExitStack() as stack:
         for path, write in writers.items():
             write(stack.enter_context(whole_file(path)))
-        for path in filter(Path.is_dir, writers):  # a zarr: no folder takes the place of another
+        # A zarr: no folder takes the place of another.
+        for path in filter(Path.is_dir, writers):
             shutil.rmtree(followed(path))
 
 

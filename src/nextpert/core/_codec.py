@@ -111,7 +111,8 @@ def _store(part: Part, value: Any) -> Any:
         return {str(k): _store(part.inner, one) for k, one in enumerate(value)}
     if part.kind == "array" and part.shape:
         dtype = table_type(np.size(value)) if part.is_table else part.dtype
-        if part.is_table and not np.any(value):  # pages of zeros, not written, take no memory
+        # Pages of zeros, not written, take no memory.
+        if part.is_table and not np.any(value):
             return np.zeros(np.shape(value), dtype)
         return np.asarray(value, dtype, order="C")
     return value
@@ -293,7 +294,8 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
 def digest_of(value: Any) -> str:
     """Return a digest of a result; of arrays of more than a million values, of some."""
     text, waiting = hashlib.sha256(), [value]
-    while waiting:  # depth first, every name before what it names
+    # Depth first, every name before what it names.
+    while waiting:
         part = waiting.pop()
         if isinstance(part, bytes):
             text.update(part)

@@ -42,7 +42,8 @@ class Registry(Generic[Kind]):
         What is run again, as in a notebook, takes its own place.
         """
         if not str(getattr(kind, "__module__", "")).startswith(self.folder):
-            self.every()  # a name of the folder's is refused here, not where it is asked for first
+            # A name of the folder's is refused here, not where it is asked for first.
+            self.every()
         before = self._known.get(name, kind)
         names = [getattr(each, "__qualname__", str(each)) for each in (before, kind)]
         if names[0] != names[1]:

@@ -86,7 +86,8 @@ class Study:
             "verified": bool(options.verify),
         }
         obs = self.obs.loc[self.kept, list(_COLUMNS)].copy()
-        present = set(obs["condition"])  # categories in the study's order
+        # Categories in the study's order.
+        present = set(obs["condition"])
         known = [name for name in CONDITIONS if name in present]
         obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(present - {*known})])
         for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):

@@ -118,7 +118,8 @@ def cpca_density(
     if not names or (ax is not None and len(names) > 1):
         message = f"ax takes one group, but there are {len(names)}: name one with `groups`."
         raise ValueError(message)
-    rng = np.random.default_rng(0)  # the same cells on every call
+    # The same cells on every call.
+    rng = np.random.default_rng(0)
     drawn = {name: _thin(cells[name], rng) for name in dict.fromkeys([control, *names])}
     # Limits cover 99% of the cells of every group.
     ends = np.array([np.quantile(each, [0.005, 0.995], axis=0) for each in drawn.values()])

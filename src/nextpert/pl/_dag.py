@@ -205,7 +205,8 @@ def _draw_names(
 
     The panel, which is returned first, has room for the ``edges`` above and below.
     """
-    column = float(np.clip(19.0 / len(names), 0.1, 0.21))  # width of a gene, in inches
+    # Width of a gene, in inches.
+    column = float(np.clip(19.0 / len(names), 0.1, 0.21))
     size = font_size(column)
     width = max(2.0 + column * len(names), 4.0)
     panel = panel_of(ax, (width, min(max(0.5 * width, 3.4), SCREEN)))

@@ -141,7 +141,8 @@ def _draw_means(panel: Axes, stored: Any) -> None:
     panel.axvline(own, color=BLUE, linewidth=2)
     panel.set(xlabel="mean r over the genes", ylabel="random graphs")
     chance = f"p = {float(stored['p_value']):.2g}"
-    if (random < own).all():  # no random graph predicts as well
+    # No random graph predicts as well.
+    if (random < own).all():
         chance = f"p < {1 / len(random):.2g}"
     panel.set_title(
         f"{own:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, {chance}"

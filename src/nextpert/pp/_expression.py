@@ -95,7 +95,8 @@ def normalise(
     """
     values = new.X if layer is None else new.layers[layer]
     if sp.issparse(values):
-        values.sum_duplicates()  # the logarithm is that of the sum, not of its parts
+        # The logarithm is that of the sum, not of its parts.
+        values.sum_duplicates()
     try:
         require_finite(values)
     except ValueError as error:

@@ -167,7 +167,8 @@ def _of_cells(adata: ad.AnnData) -> Given:
     effects = pd.DataFrame(change[:, kept], names, index)
     se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
     cells: Array = pooled.n_cells.astype(np.float64)
-    if "n_cells" in adata.obs:  # rows are samples, of so many cells each
+    # Rows are samples, of so many cells each.
+    if "n_cells" in adata.obs:
         each = real_values(adata.obs["n_cells"], "n_cells")
         groups = np.append(environments.numbered(names), -1)
         sample = groups[environments.codes]
@@ -211,7 +212,8 @@ def _read_output(
     effect = real_values(table[output.effect], f"The column {output.effect!r}")
     se, how = _standard_errors(table, output, effect)
     if not output.base:
-        with np.errstate(all="ignore"):  # the delta method; a ratio of 0 has no logarithm
+        # The delta method; a ratio of 0 has no logarithm.
+        with np.errstate(all="ignore"):
             seen = effect > 0
             se = np.where(seen, se / effect, np.nan)
             effect = np.where(seen, np.log(effect), np.nan)
@@ -250,7 +252,8 @@ def _standard_errors(table: pd.DataFrame, output: Output, effect: Array) -> tupl
         raise ValueError(message)
     values = real_values(table[name], f"The column {name!r}")
     if kinds[name] != "se":
-        with np.errstate(all="ignore"):  # a square below 0 and a statistic of 0 say nothing
+        # A square below 0 and a statistic of 0 say nothing.
+        with np.errstate(all="ignore"):
             statistic = np.sqrt(values) if kinds[name] == "squared" else np.abs(values)
             values = np.where(statistic > 0, np.abs(effect) / statistic, np.nan)
     return values, f"column {name}"

@@ -400,7 +400,8 @@ def _messages(
         logger.info("Perturbations left out: %s.", _adata.list_names(shown, limit=30))
     unmeasured = [label for label in kept["perturbation"] if not measured & set(targets[label])]
     hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
-    if unmeasured and hint:  # a slip is likely; without one they are kept on purpose
+    # A slip is likely; without one they are kept on purpose.
+    if unmeasured and hint:
         out.append(
             f"Perturbations kept although their targets are not among the genes: "
             f"{_adata.list_names(unmeasured, limit=10)}.{hint}"

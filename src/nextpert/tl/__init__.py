@@ -39,7 +39,8 @@ def __getattr__(name: str) -> Any:
     # On first use, so that learning a graph does not load the plots of contrastive PCA.
     if name in __all__:
         module = importlib.import_module(f"nextpert.tl._{name}")
-        if hasattr(module, "__path__"):  # a folder, whose parts other tools import
+        # A folder, whose parts other tools import.
+        if hasattr(module, "__path__"):
             module = importlib.import_module(f"nextpert.tl._{name}.{name}")
         found = getattr(module, name)
         globals()[name] = found

@@ -157,7 +157,8 @@ def advice_on(
             step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
             cells = float(step * np.ceil(cells / step))
     elif advised.advice == MEASURE:
-        likely = distances.nearest[plates[-1]] >= _LIKELY  # a plan may be filled up with others
+        # A plan may be filled up with others.
+        likely = distances.nearest[plates[-1]] >= _LIKELY
         named = plates[-1][likely] if likely.any() else plates[-1]
     of_more = advised.gain_of_more if len(with_cells) else 0.0
     relative = distances.median[first] / distances.median[-1] if is_apart else np.nan

@@ -121,7 +121,8 @@ def read_cells(
         gone = environments.groups(list(some)) >= 0
         rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
         fits.append(rest)
-        group = rest.numbered(names)  # their order is that of sums
+        # Their order is that of sums.
+        group = rest.numbered(names)
         of_cell = {"order": np.append(group, -1)[rest.codes], "environment": rest.codes}
         codings.append(coding(of_cell, fold=np.append(group >= 0, -1)[rest.codes]))
     if halves is not None:

@@ -281,7 +281,8 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     if fit.posterior.dag.n_edges:  # (I - B) times the effect
         direct -= (fit.posterior.mean() @ mean.T).T
     weight = fit.data_weight()
-    if not np.array_equal(pool.place, np.arange(len(weight))):  # -1, without cells, is last
+    # -1, without cells, is last.
+    if not np.array_equal(pool.place, np.arange(len(weight))):
         weight = np.vstack([weight, np.zeros((1, mean.shape[1]), weight.dtype)])[pool.place]
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 

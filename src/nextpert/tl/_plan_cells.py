@@ -300,7 +300,8 @@ def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
     """Return the noise of controls and perturbations, by guide and batch."""
     known, sums = cells.fits[0]
     screen, keys, sd = known.without_batches(sums, names)
-    rows, place = distinct(*keys.T)  # conditions would split guides into more than there are
+    # Conditions would split guides into more than there are.
+    rows, place = distinct(*keys.T)
     group, guide, batch, _ = rows.T
     screen = screen.pool(place, len(rows))
     return screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)

@@ -167,7 +167,8 @@ def target_distances(
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     cells, batches = _adata.read_groups(adata, columns, codes, len(rows) + 1, roles)
     errors = np.zeros((len(rows) + 1, 0))
-    if batches is not None:  # errors of the means of batches, for each perturbation and the target
+    # Errors of the means of batches, for each perturbation and the target.
+    if batches is not None:
         errors = batches.errors(codes, len(rows) + 1)
     weights = weights_of(given, names)
     if given.distance == "noise":

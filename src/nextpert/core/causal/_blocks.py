@@ -95,7 +95,8 @@ class Regressions(Shown):
                 self.known_noise_var = np.broadcast_to(given, (self.n_nodes,)).copy()
         if message:
             raise ValueError(message)
-        scale: Any = prior_scale  # a number, unless it is learned
+        # A number, unless it is learned.
+        scale: Any = prior_scale
         self.prior_scale = scale if learned else require_positive(scale, "prior_scale")
         self.prior_units, self.prior_rate = units, None if prior_rate is None else float(prior_rate)
         # Where the blocks of every node lie in flat arrays, as kernels take them.
@@ -315,7 +316,8 @@ class Regressions(Shown):
             columns = vptr[nodes, None] + np.arange(d)
             gram = self.xtx[self.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
             cross = self.xty[columns]
-            for c in range(k):  # sweep out one column after the other
+            # Sweep out one column after the other.
+            for c in range(k):
                 # Of free shifts only the controls tell of the intercept: X'X has their number.
                 pivot = gram[:, c, c] + INTERCEPT_PRECISION
                 rest[nodes] -= cross[:, c] ** 2 / pivot

@@ -197,7 +197,8 @@ def add_means(layout, mean, shift, count, sums, design):
             if k == 0.0:
                 continue
             d = fill_row(indptr, indices, vptr, i, mean[j], design)
-            response = mean[j, i] - shift[j, i]  # x_i - a_i = (1, f, x_P)' (c, ., B_iP) + noise
+            # x_i - a_i = (1, f, x_P)' (c, ., B_iP) + noise.
+            response = mean[j, i] - shift[j, i]
             # A two-dimensional view, so that the inner loop vectorises.
             block = xtx[mptr[i] : mptr[i + 1]].reshape(d, d)
             for a in range(d):

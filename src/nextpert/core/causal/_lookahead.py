@@ -91,7 +91,8 @@ def look_ahead(layout, terms, i, x, row, y):
     block = cov[m : m + d * d].reshape(d, d)
     for a in range(d):
         y[a] = 0.0
-    for b in range(d):  # M is symmetric: add its rows, which lie along memory
+    # M is symmetric: add its rows, which lie along memory.
+    for b in range(d):
         s = row[b]
         for a in range(d):
             y[a] += s * block[b, a]
@@ -170,9 +171,11 @@ def _shared(problem, x, gx):
         z[m] = dot(root[m, : m + 1], row)
     # A node later in the order sees one number more: both sums run on.
     value, d1, d2 = 0.0, 0.0, inv_n
-    along, square = np.zeros(size + 1), np.zeros(size + 1)  # slopes by d1 and d2 of later nodes
+    # Slopes by d1 and d2 of later nodes.
+    along, square = np.zeros(size + 1), np.zeros(size + 1)
     for t in range(p):
-        n = k + t  # numbers that the t-th node sees
+        # Numbers that the t-th node sees.
+        n = k + t
         if n:  # equation 6, as in _summed
             d1 += zq[n - 1] * z[n - 1]
             d2 += z[n - 1] * z[n - 1]

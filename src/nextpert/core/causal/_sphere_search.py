@@ -119,7 +119,8 @@ def minimise_on_sphere(problem, radius, start, max_iter, tol):
         )
         evaluations += tried
         if length == 0.0:
-            if stored:  # a stale memory: try once more along the gradient
+            # A stale memory: try once more along the gradient.
+            if stored:
                 stored = 0
                 continue
             break

@@ -173,7 +173,8 @@ class LookaheadAcquisition(Acquisition):
             self.w_now = project(posterior, self.target_mean)[1]
             self.cov = settle_by_noise(posterior, self.n_cells)
         root, root_q = self._shared_root()
-        if len(root):  # q' M q of one node after the other; M q is not needed
+        # q' M q of one node after the other; M q is not needed.
+        if len(root):
             u, w0 = np.zeros(0), np.zeros(self.n_nodes)
             w0[dag.order[1 - int(posterior.intercept) :]] = np.cumsum(root_q**2)
         else:
@@ -345,7 +346,8 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     pairs = zip(posterior.squares(blocks["cov"]), posterior.squares(ahead), strict=True)
     for i, (cov, later) in enumerate(pairs):
         parents, noise = dag.parents(i), np.zeros_like(cov)
-        k = len(cov) - len(parents)  # the intercept's column does not vary
+        # The intercept's column does not vary.
+        k = len(cov) - len(parents)
         noise[k:, k:] = n_cells * spread[np.ix_(parents, parents)]
         # (M^-1 + n Cov)^-1 = (I + M n Cov)^-1 M, without an inverse of M.
         block = np.linalg.solve(np.eye(len(cov)) + cov @ noise, cov)

@@ -155,7 +155,8 @@ class DagBlr(Regressions):
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        if moments.n > 1:  # a single cell does not scatter
+        # A single cell does not scatter.
+        if moments.n > 1:
             new.add_scatter(moments.scatter, held)
         new.add_means(moments.mean[None], offset[None], count[None])
         new.cells += count
@@ -271,7 +272,8 @@ class DagBlr(Regressions):
         draws, sd = generator.standard_normal((count, int(self.vptr[-1]))), np.sqrt(noise_var)
         for i, block in enumerate(self.squares(self.blocks["cov"])):
             columns = slice(self.vptr[i], self.vptr[i + 1])
-            if len(block):  # B_iP | sigma_i^2 ~ N(m, sigma_i^2 M)
+            # B_iP | sigma_i^2 ~ N(m, sigma_i^2 M).
+            if len(block):
                 scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
                 draws[:, columns] = self.blocks["weights"][columns] + scaled
         return draws, noise_var

@@ -52,7 +52,8 @@ def run_tasks(
         for i, task in numbered:
             yield i, function(*task)
         return
-    waiting: dict[int, tuple[Any, ...]] = {}  # given to workers, and not finished
+    # Given to workers, and not finished.
+    waiting: dict[int, tuple[Any, ...]] = {}
 
     def given() -> Iterator[Any]:
         for i, task in numbered:
@@ -182,7 +183,8 @@ def design_loop(
     True
     """
     rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
-    find_acquisition(acquisition, on_domain=True)  # a wrong name is found before cells are drawn
+    # A wrong name is found before cells are drawn.
+    find_acquisition(acquisition, on_domain=True)
     p = posterior.n_nodes
     target = as_vector(target_mean, p, "target_mean")
     where = Sphere(1.0) if domain is None else domain

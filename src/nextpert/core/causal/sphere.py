@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from nextpert.core.causal.domains import Criterion
 
     Vector = NDArray[np.float64]
-    _End = tuple[Vector, float, NDArray[np.bool_]]  # a shift, its value and its support
+    # A shift, its value and its support.
+    _End = tuple[Vector, float, NDArray[np.bool_]]
 
 
 class Sphere(Domain):
@@ -192,7 +193,8 @@ class Sparse(Sphere):
             return *min(ends, key=lambda end: end[1]), support
 
         each = np.eye(p, dtype=np.bool_)
-        for _ in range(min(self.k, p) - 1):  # the node whose addition lowers the acquisition most
+        # The node whose addition lowers the acquisition most.
+        for _ in range(min(self.k, p) - 1):
             wider = [
                 on(support | each[new], np.where(each[new], 0.1 * self.radius, best))
                 for new in np.flatnonzero(~support)
@@ -201,7 +203,8 @@ class Sparse(Sphere):
             # A wider support holds the shift so far: keep it where no search got below it.
             if value < least:
                 best, least = shift, value
-        for _ in range(p if self.k > 1 else 0):  # one node exchanged for another
+        # One node exchanged for another.
+        for _ in range(p if self.k > 1 else 0):
             swaps = product(np.flatnonzero(support), np.flatnonzero(~support))
             exchanged = (on(support ^ each[gone] ^ each[new]) for gone, new in swaps)
             limit = least - 1e-9 * abs(least)

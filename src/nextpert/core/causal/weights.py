@@ -64,7 +64,8 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     n_known, n_fixed = len(given), cells.fixed.shape[1] if posterior.intercept else 0
     least = given[1:] if n_known > 1 else given
     require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, least)
-    if n_fixed != posterior.n_fixed:  # what batches add has columns of its own
+    # What batches add has columns of its own.
+    if n_fixed != posterior.n_fixed:
         posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
     blr = posterior._copied(with_blocks=False)
     scatter = cells.scatter
@@ -79,7 +80,8 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     # Every free shift takes one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
-    blr._blocks = blr._fitted()  # what cannot be fitted is refused here
+    # What cannot be fitted is refused here.
+    blr._blocks = blr._fitted()
     return blr.without_fixed()
 
 

@@ -157,7 +157,8 @@ def states_by_effects(
         slopes[n] = 1.0
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
-        del rng  # what is left to draw are own parts
+        # What is left to draw are own parts.
+        del rng
         for k, count in effects.taken(n_samples):
             # One row more, for the controls; of many effects there is no room for a copy.
             states, spread = effects.given(k, np.append(which, which[:1]))
@@ -330,7 +331,8 @@ def _square_draws(
     variance and third central moment of the sum are ``sum(w a^2 + v)``, ``sum(2 v^2 + 4 v w a^2)``
     and ``sum(8 v^3 + 24 v^2 w a^2)``.
     """
-    v, power = weights * spread**2, weights * np.ones_like(departure)  # weights of each, or of all
+    # Weights of each, or of all.
+    v, power = weights * spread**2, weights * np.ones_like(departure)
     few = min(_DRAWN, departure.shape[1])
     variances = v * (v + 2.0 * weights * departure**2)
     top = np.argpartition(variances, -few, axis=1)[:, -few:]

@@ -344,7 +344,8 @@ def screens_within(
     >>> screens_within(10_000, noise, Layout(), effect=0.5, power=0.8).most
     268
     """
-    least = max(layout.n_guides, 2)  # a cell a guide, and two to have a variance
+    # A cell a guide, and two to have a variance.
+    least = max(layout.n_guides, 2)
 
     def split(k: int) -> tuple[int, int]:
         n_controls = round(dunnett_controls(total, k))

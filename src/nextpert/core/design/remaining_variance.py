@@ -142,7 +142,8 @@ class RemainingVariance:
         chance = ((self.weights @ variance) ** 2 - own.sum() + seen) / (n - 1)
         alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
         self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
-        self._own = (1.0 - alike) * variance + excess  # what it shares with no other candidate
+        # What it shares with no other candidate.
+        self._own = (1.0 - alike) * variance + excess
         self._common = alike * variance
         self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
         self.before = float(self.weights @ whole)
@@ -237,7 +238,8 @@ def split_by_variance(
     k = len(noise.linear)
     cells = np.full(k, least, np.int64)
     left = n_cells - least * k
-    tiny = 1e-12 * max(float(np.trace(covariance)), 1e-300)  # a distance that is known exactly
+    # A distance that is known exactly.
+    tiny = 1e-12 * max(float(np.trace(covariance)), 1e-300)
     inverse = np.linalg.inv(covariance + np.diag(np.append(noise.at(cells), fixed) + tiny))
     while left > 0:
         step = min(_STEP, left)

@@ -117,7 +117,8 @@ def as_expected(interventions: Interventions, fit: FittedPosterior) -> Candidate
         mean, sd = fit.efficacy.mean, fit.efficacy.sd
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
-    if fit.expectation is None:  # too few perturbations to learn from: the graph alone speaks
+    # Too few perturbations to learn from: the graph alone speaks.
+    if fit.expectation is None:
         effect = own + downstream(fit.posteriors, own)
         prior = WithoutCells(effect, variance, np.ones((len(new), 2)))
     else:
@@ -145,7 +146,8 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
     sources = fit.environments["shift_source"].astype(str).tolist()
     for i, row in enumerate(rows.tolist()):
         shift = fit.shifts[row] if row >= 0 else full.shifts[i]
-        if targets[i] or shift.any():  # untouched pages of zeros take no memory
+        # Untouched pages of zeros take no memory.
+        if targets[i] or shift.any():
             efficacy = 1.0 if row >= 0 or fit.efficacy is None else fit.efficacy.mean
             full.shifts[i] = efficacy * shift
         full.sources[i] = sources[row] if row >= 0 else full.sources[i]

@@ -111,7 +111,8 @@ def with_conditions(
         )  # fmt: skip
     cells = np.sum([part.n_cells for part in parts], axis=0)
     if ((cells == 0) & (whole.pooled.n_cells > 0)).any():
-        return whole  # controls of one condition in the place of a perturbation
+        # Controls of one condition in the place of a perturbation.
+        return whole
     return replace(whole, conditions=ByCondition([names[k] for k in held], parts))
 
 
@@ -151,7 +152,8 @@ def pool_cells(
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))
     screen, n_fixed = augmented, len(np.asarray(fixed_sd))
-    if n_fixed:  # the last nodes are the columns of batches
+    # The last nodes are the columns of batches.
+    if n_fixed:
         screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:

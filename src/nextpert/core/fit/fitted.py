@@ -392,7 +392,8 @@ class FittedPosterior:
         """
         shape = len(self.names), len(self.genes)
         weight = np.zeros(shape, table_type(shape[0] * shape[1]))
-        if self.hierarchical is None or self.means is None:  # exact shifts, whatever the cells
+        # Exact shifts, whatever the cells.
+        if self.hierarchical is None or self.means is None:
             return weight
         effects, means = self.hierarchical.effects, self.means
         if not self.seen.any():

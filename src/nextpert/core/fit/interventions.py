@@ -98,7 +98,8 @@ def in_full(
     """Return interventions that shift the targets of each in full, and no other gene."""
     shifts, full = np.zeros((len(names), len(genes))), own_shift(kind, control_mean)
     for row, own in zip(shifts, places(targets, genes), strict=True):
-        if own:  # untouched pages of zeros take no memory
+        # Untouched pages of zeros take no memory.
+        if own:
             row[own] = full[own]
     return Interventions(names, targets, shifts, [kind] * len(names))
 

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
     Progress = Callable[[int, int], object]  # of what is done, and of how much
-    FoldWeights = tuple[NDArray[np.int64], Array]  # perturbations, and weights without their cells
+    # perturbations, and weights without their cells.
+    FoldWeights = tuple[NDArray[np.int64], Array]
 
 # Weight of another screen as a predictor from which on its effects count for perturbations that
 # have cells.
@@ -254,7 +255,8 @@ def weights_without(spec: Spec, cells: FitCells, graphs: Graphs) -> list[FoldWei
     none = np.zeros((len(spec.genes), len(spec.genes)))
     names = spec.plan.names
     row, folds = {name: j for j, name in enumerate(names)}, folds_of(names)
-    learned: dict[int, Array] = {}  # the same graph is often that of several folds
+    # The same graph is often that of several folds.
+    learned: dict[int, Array] = {}
     out = []
     for fold, dag in zip(folds, graphs.without(folds), strict=True):
         if dag.n_edges and id(dag) not in learned:
@@ -325,7 +327,8 @@ def weigh_predictors(
             observed - described[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
-    if len(names) * len(spec.genes) > ENOUGH:  # no room for them beside the draws of effects
+    # No room for them beside the draws of effects.
+    if len(names) * len(spec.genes) > ENOUGH:
         once.clear()
     of_graph = weights.left_out[:, weights.names.index(Graph.name)]
     return Weighted(

@@ -382,7 +382,8 @@ def visit(means, first, last, grid, control, batches, state, block):
                 departure[i] -= means.design[s, i] * along
         for i in range(n_genes):
             work[i] = departure[i] - means.design[0, i] * score[0]
-            if place[i] == N_VARIANCES:  # the same whatever the scale
+            # The same whatever the scale.
+            if place[i] == N_VARIANCES:
                 density[i] = 1.0
             else:
                 _fill_densities(work[i], noise[i], grid.variance, density[i])
@@ -519,7 +520,8 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
                 else:
                     high = value
                 new = value - (below - level[which]) / max(density, 1e-300)
-                if not low < new < high:  # a step too far: halve the bracket
+                # A step too far: halve the bracket.
+                if not low < new < high:
                     new = 0.5 * (low + high)
                 step = abs(new - value)
                 value = new

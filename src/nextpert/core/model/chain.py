@@ -77,7 +77,8 @@ class Chain(NamedTuple):
                 done: Iterable[Any] = pool(map(delayed(task), blocks))
                 return done
 
-            workers: Workers = map if n_jobs == 1 else shared  # a chain is many short sweeps
+            # A chain is many short sweeps.
+            workers: Workers = map if n_jobs == 1 else shared
             for number in range(every):
                 draw, left = divmod(number - self.burn + 1, self.every)
                 yield number, draw - 1 if draw > 0 and left == 0 else None, workers

@@ -190,7 +190,8 @@ def exact_effects(
     every = np.ascontiguousarray(given.T)
     mean = np.mean([blr.solve(every).T for blr in posteriors], axis=0)
     sd, lower, upper, lfsr = np.empty((4, *given.shape))
-    seed = int(as_rng(rng).integers(2**63))  # the same weights are drawn for every block
+    # The same weights are drawn for every block.
+    seed = int(as_rng(rng).integers(2**63))
     q = (1.0 - level) / 2.0
     size = max(_ROOM // (n_samples * given.shape[1]), 1)
     for first in range(0, len(given), size):
@@ -200,6 +201,7 @@ def exact_effects(
         draws = np.array([each[:-1] - each[-1] for each in drawn])
         sd[rows] = draws.std(axis=0)
         lower[rows], upper[rows] = np.quantile(draws, (q, 1.0 - q), axis=0)
-        nil = 1e-9 * np.abs(given).max(initial=0.0)  # what rounding leaves of 0 has no sign
+        # What rounding leaves of 0 has no sign.
+        nil = 1e-9 * np.abs(given).max(initial=0.0)
         lfsr[rows] = np.minimum((draws <= nil).mean(axis=0), (draws >= -nil).mean(axis=0))
     return Effects(mean, sd, lower, upper, lfsr, given.copy(), np.zeros_like(given))

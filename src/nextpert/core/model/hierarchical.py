@@ -107,7 +107,8 @@ class Hierarchical:
     conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
     def __post_init__(self) -> None:
-        if self.effects.cells is not None:  # what both have is stored once
+        # What both have is stored once.
+        if self.effects.cells is not None:
             cells = replace(
                 self.effects.cells, control=self.control / self.effects.unit, program=self.program,
                 factors=self.factors, scores=self.scores, along=self.along,
@@ -193,7 +194,8 @@ class Hierarchical:
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
             # Exponents of own parts, of genes in any order.
             size = generator.permuted(known.place[like, :, k], axis=1)
-            is_known = size == N_VARIANCES  # a variance that was known is none of another gene
+            # A variance that was known is none of another gene.
+            is_known = size == N_VARIANCES
             size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
             if (factor != 1.0).any():
                 up = step[:, None] - steps[0] + (generator.random((n, p)) < more[:, None])
@@ -217,7 +219,8 @@ class Hierarchical:
         )  # fmt: skip
         # No cells: change and noise are 0, and the precision is that of known own parts alone.
         drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
-        if n_draws > 1:  # what is expected is known exactly, whatever these few draws
+        # What is expected is known exactly, whatever these few draws.
+        if n_draws > 1:
             expected -= drawn.posterior_mean()
         return replace(drawn, expected=expected)
 
@@ -324,7 +327,8 @@ def fit_hierarchical(
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
         error = means.error[rows]
-        if sampler.doubt is not None:  # part of the effect, not of its noise
+        # Part of the effect, not of its noise.
+        if sampler.doubt is not None:
             error = error - sampler.doubt[rows] / unit**2
         variance = means.psi * error
         own = (

@@ -222,12 +222,14 @@ class _Sums:
         """
         k, n = self.cross.shape[1], int(self.n[kept].sum())
         size = float(self.size[kept].sum())
-        if n < 2 or k == 0 or size <= 0:  # one perturbation tells nothing of others
+        # One perturbation tells nothing of others.
+        if n < 2 or k == 0 or size <= 0:
             return np.zeros(k), 0.0, 0.0
         one, both = self.alike[:, ~kept].sum(axis=1)
         # m = J^2 / sum cos^2 over the pairs that are left.
         m = n**2 / max(float(self.alike[0].sum()) - 2 * one + both, np.finfo(np.float64).tiny)
-        per = size / (n * m)  # weighted variance of one of the n * m independent effects
+        # Weighted variance of one of the n * m independent effects.
+        per = size / (n * m)
         gram, cross = self.gram[kept] / per, self.cross[kept] / per
         # The mode with all of them, and without each.
         precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])

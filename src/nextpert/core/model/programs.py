@@ -177,7 +177,8 @@ def _loadings(products: Array, n_programs: int) -> Array:
 
 def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
     """Return the ``k`` largest eigenvalues of a symmetric matrix, and their vectors as columns."""
-    if 4 * k >= len(matrix):  # Lanczos' method is for few of many
+    # Lanczos' method is for few of many.
+    if 4 * k >= len(matrix):
         values, vectors = np.linalg.eigh(matrix)
     else:
         values, vectors = eigsh(matrix, k, which="LA", v0=np.ones(len(matrix)))

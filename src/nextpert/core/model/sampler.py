@@ -92,7 +92,8 @@ class Sampler:
         varies = within.diagonal() > 0
         middle = np.median(within.diagonal()[varies])
         self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
-        gamma, psi = np.zeros((p, 0)), np.ones(p)  # a table may say nothing of coexpression
+        # A table may say nothing of coexpression.
+        gamma, psi = np.zeros((p, 0)), np.ones(p)
         if cells.knows_correlation:
             # Sigma, less what (23) explains, is Psi + Gamma Gamma', by principal-axis factoring.
             q = int(np.clip(p // 10, 1, _FACTORS))

@@ -103,7 +103,8 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     if not np.array_equal(left_out.described[known], left_out.alone[known]):
         parts.append((left_out.described, known))
     modes, prior = [], np.zeros(2)
-    for departure, rows in parts:  # the prior of described ones is what the others have
+    # The prior of described ones is what the others have.
+    for departure, rows in parts:
         x, used = prior, left_out.scored[rows]
         if len(used) > _FREE:
             slopes = _Slopes.of(few, departure[rows], left_out.variance[rows], used)

@@ -70,7 +70,8 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
     along them noise. In units of ``unit``, shape ``(n_genes, n_genes)``.
     """
     within = cells.covariance / np.outer(unit, unit)
-    if not cells.are_cells:  # a table brings the correlation of its controls
+    # A table brings the correlation of its controls.
+    if not cells.are_cells:
         return np.asarray(within)
     change, error = cells.to_controls()
     change, n = change / unit, cells.n_cells[1:, None]

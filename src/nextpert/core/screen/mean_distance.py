@@ -99,7 +99,8 @@ def mean_distance(
     if errors is not None and (apart := float((np.diff(errors, axis=0) ** 2).sum())):
         covariances.append(apart * covariance_within(sides))
         n.append(sum(n))
-    d = cells.mean - target_mean  # equation 36: |d|^2 less the variance of both means
+    # Equation 36: |d|^2 less the variance of both means.
+    d = cells.mean - target_mean
     variance = sum(covariances[1:], start=covariances[0])
     with np.errstate(over="ignore"):
         plug_in, noise = float(d @ d), float(np.trace(variance))

@@ -53,7 +53,8 @@ class PairwiseSum(Generic[T]):
     def total(self) -> T:
         """Return the sum of all parts added."""
         total: T | None = None
-        for held in self._levels:  # the later parts lie at the lower levels
+        # The later parts lie at the lower levels.
+        for held in self._levels:
             if held is not None:
                 total = held if total is None else self.merge(held, total)
         return self.empty if total is None else total
@@ -261,7 +262,8 @@ class Moments(Shown):
             if not np.isfinite(mean).all():
                 bad = np.asarray(~np.isfinite(dense).all(axis=0))
                 raise not_finite(bad) if bad.any() else too_large(~np.isfinite(mean))
-            if n == 1:  # its scatter is 0: a loop over single cells need not limit threads
+            # Its scatter is 0: a loop over single cells need not limit threads.
+            if n == 1:
                 return cls(n, mean, np.zeros((p, p)))
             centred = dense - mean
             with one_thread():

@@ -184,7 +184,8 @@ def merge(first: Part, second: Part) -> Part:
     # Chan's update: n1 n2 / n times the squared difference of means.
     step = mean[1] - mean[0]
     share = n[0] * n[1] / total
-    both = np.flatnonzero(share)  # an environment of one part alone adds nothing between
+    # An environment of one part alone adds nothing between.
+    both = np.flatnonzero(share)
     between = step[both] * share[both, None]
     squares[both] += between * step[both]
     scatter = first.scatter | second.scatter
@@ -362,7 +363,8 @@ class ScreenMoments(Shown):
         members, counted = _members(codes, n_groups), np.asarray(self.counted)
         n = np.asarray(members @ self.n, np.int64)
         total = members @ counted
-        some = np.where(total[codes] > 0, counted, self.n[:, None])  # none knows: any mean will do
+        # None knows: any mean will do.
+        some = np.where(total[codes] > 0, counted, self.n[:, None])
         mean = members @ (some * self.mean) / np.maximum(members @ some, 1e-300)
         freedom = [max(int(each.sum()) - len(each), 1) for each in (n[n > 0], self.n)]
         scatter = self.scatter * (freedom[0] / freedom[1])

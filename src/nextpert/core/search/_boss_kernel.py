@@ -279,7 +279,8 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
     a = state.place[v]
     prefix, gain = state.prefix, state.gain
     prefix[:] = False
-    for m in range(low):  # v stands at low or later, so that it is not among these
+    # v stands at low or later, so that it is not among these.
+    for m in range(low):
         prefix[state.order[m]] = True
     own = trace(problem, forest, growth, scratch, v, prefix, state.own)
     # What all others together gain as v moves on from place low.

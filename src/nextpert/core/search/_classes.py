@@ -250,7 +250,8 @@ def _without(
     thinner = Pdag(graph.edges.copy())
     thinner.edges[x, y] = thinner.edges[y, x] = False
     for node in freed:
-        thinner.edges[node, y] = False  # y -> node, and x -> node where x - node
+        # y -> node, and x -> node where x - node.
+        thinner.edges[node, y] = False
         thinner.edges[node, x] &= not thinner.edges[x, node]
     return thinner.to_dag() if prior is None else thinner.to_dag(prior.before, prior.forbidden)
 

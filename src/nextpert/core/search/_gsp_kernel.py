@@ -239,6 +239,7 @@ def descend(problem, threshold, parents, depth, random, bound):
     )
     for i in range(p):
         shrink(problem, parents[i], i, scratch)
-    graph = np.uint64(p * p)  # numbers below are words of edges
+    # Numbers below are words of edges.
+    graph = np.uint64(p * p)
     while _lose_edges(problem, scratch, space, mix(graph), depth, random, bound):
         graph += np.uint64(1)

@@ -193,7 +193,8 @@ def make_tests(
     known = checked_prior(prior, p)
     correlation = checked_correlation(moments)
     given = np.arange(max(p - 1, 1))
-    if are_few(n, p):  # shrunk, they lose no degree of freedom to the nodes given
+    # shrunk, they lose no degree of freedom to the nodes given.
+    if are_few(n, p):
         given = np.zeros_like(given)
     threshold = np.asarray(fisher_z_threshold(n, given, alpha), np.float64) ** 2
     constant = np.zeros(p + 1)

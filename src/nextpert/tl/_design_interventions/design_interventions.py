@@ -142,7 +142,8 @@ def design_interventions(
         read_candidates(candidates, shift, fit, requested), requested, fit
     )
     this_round = 1
-    if trace is not None and len(trace):  # again that of the last one if it used the same cells
+    # Again that of the last one if it used the same cells.
+    if trace is not None and len(trace):
         same = str(_adata.eager(adata.uns[key_added]).get("cells", "")) == fit.fingerprint
         this_round = int(trace["round"].max()) + (not (same and fit.fingerprint))
     # A seed is joined with the number of the round, so that rounds differ.
@@ -208,7 +209,8 @@ def design_interventions(
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     advice = stored["advice"]
-    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)  # no ranking can be followed
+    # No ranking can be followed.
+    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
     logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
         "Round %d: of %d candidates towards %s, %s ranks first by %s%s. It is "
@@ -258,7 +260,8 @@ def ranking_table(
     # Ties are ordered by the distance of the expected state, which finds a state more often than
     # the mean distance does; so are all candidates if the acquisition distinguishes none.
     order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
-    rows = [*order, -1]  # the control comes last in distances
+    # The control comes last in distances.
+    rows = [*order, -1]
 
     def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
         return np.append(of_candidates, of_control)[rows]

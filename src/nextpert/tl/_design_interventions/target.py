@@ -221,14 +221,16 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     if message:
         raise ValueError(message)
     targets = NOT_JOINED
-    if fit.hierarchical is not None:  # what of the target has a part in its draws
+    # What of the target has a part in its draws.
+    if fit.hierarchical is not None:
         rows_found = fit.rows_of(state.label or "" for state in states)
         rows = (int(row) if row >= 0 and fit.seen[row] else -1 for row in rows_found)
         by_numbers = len(states) == 1 and not states[0].n_cells
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
         targets = Joined(tuple(rows), numbers)
     for k, row in enumerate(targets.rows):
-        if row >= 0:  # its error is that of the draws
+        # Its error is that of the draws.
+        if row >= 0:
             means[k], variances[k] = fit.expected_state(row), None
     goal = of_cells
     if max(targets.rows, default=-1) >= 0:
@@ -255,7 +257,8 @@ def without_own_genes(
     ValueError
         If no gene is left, or no candidate.
     """
-    if pool.is_exact:  # no draws of these states hold the target
+    # No draws of these states hold the target.
+    if pool.is_exact:
         return pool, replace(target, goal=target.cells, targets=NOT_JOINED, target_genes=None)
     if target.target_genes is None:
         return pool, target

@@ -79,7 +79,8 @@ def judge_controls(
     for fold in progress(n_folds, "Negative controls", iterable=folds):
         held = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
         alike = np.zeros(held.n_groups, bool)
-        if split.kind != BY_GUIDES and not halves.by_guides[0]:  # one guide is on both sides
+        # One guide is on both sides.
+        if split.kind != BY_GUIDES and not halves.by_guides[0]:
             alike[[0, *range(halves.n_groups, held.n_groups)]] = True
         cells = held.pool(split.screen, every=True, by_guide=halves.declared, alike=alike)
         new = [f"{prefix}{k}" for k in range(len(fold))]
@@ -120,7 +121,8 @@ def judge_controls(
         "null_width": (width.value, width.error, size),
         "standard_error_factor": (factor, NO_ERROR, size),
     }
-    if halves.of_table:  # the z-scores of its perturbations are all that tells of its errors
+    # The z-scores of its perturbations are all that tells of its errors.
+    if halves.of_table:
         cells = halves.pool(halves.whole, every=True)
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
         sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]

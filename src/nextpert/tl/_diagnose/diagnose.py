@@ -123,7 +123,8 @@ def diagnose(
     called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
     nulls = judge_controls(refit, halves, undeclared, called)
     shown = cells
-    if undeclared is not None:  # cells that share a level are no replicates
+    # Cells that share a level are no replicates.
+    if undeclared is not None:
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         shown = halves.pool(
             halves.whole, every=True, by_guide=True, spread=undeclared.variance, alike=alike

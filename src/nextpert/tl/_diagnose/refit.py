@@ -144,7 +144,8 @@ def read_halves(
     )  # fmt: skip
     guide, of_table = every.levels(*guides), is_table(adata)
     half = np.zeros(len(codes), np.int64)
-    if not of_table:  # every second cell of an environment, in random order
+    # Every second cell of an environment, in random order.
+    if not of_table:
         order = rng.permutation(len(half))
         order = order[np.argsort(codes[order], kind="stable")]
         first = np.searchsorted(codes[order], codes[order])

@@ -174,7 +174,8 @@ def _left_out(
 
     ``extra`` is the variance between guides that intervals are to allow for, over that of noise.
     """
-    whole, none = halves.whole, np.zeros(halves.n_groups, bool)  # guides of all groups differ
+    # Guides of all groups differ.
+    whole, none = halves.whole, np.zeros(halves.n_groups, bool)
     cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=none)
     mine, other = measured(refit.spec, cells), measured(refit.spec, halves.pool(whole, held))
     used = (mine.n > 1) & (other.n >= LEFT)
@@ -352,7 +353,8 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
         return together | ({Graph.name: 1.0} if Graph.name in kept else {})
     learned, seen = model.weighted.weights, model.weighted.seen
     some = [each for each in model.weighted.predictors() if each.name in kept]
-    if all(each.fixed for each in some):  # none has a weight to learn
+    # None has a weight to learn.
+    if all(each.fixed for each in some):
         return together
     if len(some) < len(learned.names):
         learned = learn_predictor_weights(

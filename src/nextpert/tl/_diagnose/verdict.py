@@ -98,7 +98,8 @@ def judge(
     width = by[q.NEGATIVE].get("perturbations_width")
     if (width is not None and width.passed is False) or not halves.has_replicates:
         parts = [part._replace(level=CARE) if part.level == TRUST else part for part in parts]
-    if undeclared is not None:  # first, as it bears on all others
+    # first, as it bears on all others.
+    if undeclared is not None:
         parts.insert(0, _undeclared(undeclared))
     elif q.GUIDES in by:
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))

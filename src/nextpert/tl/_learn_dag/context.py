@@ -199,7 +199,8 @@ def search(
     """
     method, p, cells = searches()[options.method], len(genes), joint.moments
     n_context = cells.n_nodes - p
-    if n_context and not method.context:  # the scatter of genes that no context node explains
+    # The scatter of genes that no context node explains.
+    if n_context and not method.context:
         cross = cells.scatter[:p, p:]
         left = cells.scatter[:p, :p] - cross @ np.linalg.lstsq(cells.scatter[p:, p:], cross.T)[0]
         cells = Moments(cells.n, cells.mean[:p], (left + left.T) / 2)
@@ -235,13 +236,15 @@ def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
     holds = sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(names)))
     n_groups, group = connected_components(holds.T @ holds, directed=False)
     labels, out = list(sets), dict(sets)
-    for k in range(n_groups):  # members that share labels, directly or through others
+    # Members that share labels, directly or through others.
+    for k in range(n_groups):
         members = np.flatnonzero(group == k)
         if len(members) < 2:
             continue
         part = holds[:, members]
         present = np.flatnonzero(part.sum(axis=1))
-        distinct = np.unique(part.toarray()[present], axis=1)  # equal ones become one node
+        # Equal ones become one node.
+        distinct = np.unique(part.toarray()[present], axis=1)
         if np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True) < distinct.shape[1]:
             out.update({labels[row]: [labels[row]] for row in present})
     return out

@@ -155,7 +155,8 @@ def ensemble(
         If genes are linearly dependent in a resample; they are named.
     """
     seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
-    streams = rng.spawn(n_graphs)  # one a resample, whichever worker takes it
+    # One a resample, whichever worker takes it.
+    streams = rng.spawn(n_graphs)
     screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds)
     genes = panel.genes
     joints = (_isolated(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)

@@ -243,7 +243,8 @@ def _from_cells(
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
     explained = sorted(set(range(len(context.names))) - set(joint.present.tolist()))
-    if explained:  # such as perturbations of a plate without controls: one is the plate's effect
+    # Such as perturbations of a plate without controls: one is the plate's effect.
+    if explained:
         logger.warning(
             "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names([context.names[k] for k in explained]),

@@ -118,7 +118,8 @@ def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
         return None
     edges = {name: _edges(getattr(prior, name), genes, name) for name in EDGES_OF}
     tiers: Any = prior.tiers
-    if isinstance(tiers, Mapping):  # the numbers of tiers by gene
+    # The numbers of tiers by gene.
+    if isinstance(tiers, Mapping):
         levels = sorted(set(tiers.values()))
         tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
     if tiers is not None:

@@ -166,7 +166,8 @@ class Choice:
             chosen += more[: wells.size - len(chosen)]
             strategies += ["acquisition"] * (len(chosen) - len(strategies))
         cells, n_controls = wells.share_out(len(chosen))
-        if strategy == "explore":  # divided to reduce uncertainty most, else equally
+        # Divided to reduce uncertainty most, else equally.
+        if strategy == "explore":
             covariance, gains, fixed = self.among(chosen)
             own, total = asked.noise.rows(chosen), int(cells.sum())
             cells = split_by_variance(covariance, gains, own, total, wells.least, fixed)
@@ -219,7 +220,8 @@ def plate_table(
     """
     given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = plan.candidates
-    rows = [*chosen, -1]  # the control is last in distances
+    # The control is last in distances.
+    rows = [*chosen, -1]
     covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
     covariance, gain, fixed = choice.among(chosen)
     noise = np.append(choice.asked.noise.rows(chosen).at(plan.cells), fixed)

@@ -103,7 +103,8 @@ class MaxVariance(LargestVariance):
     def _terms(self, shift: Vector) -> Vector:
         x, terms = self.posterior.predict_mean(shift), np.zeros(self.n_nodes)
         for i in np.argsort(-self._before):
-            if self._before[i] <= terms.max():  # cells only take away: 0 stands for the others
+            # Cells only take away: 0 stands for the others.
+            if self._before[i] <= terms.max():
                 break
             terms[i] = self.problem.lin[i] * np.linalg.eigvalsh(self._node(i, x)[-1])[-1]
         return terms

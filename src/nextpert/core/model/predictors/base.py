@@ -222,7 +222,8 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
     of shape ``(n_genes, n_targets)``.
     """
     change, n = candidates.observed, candidates.n
-    error = np.broadcast_to(n[:, None] > 0, change.shape)  # whether a change was measured
+    # Whether a change was measured.
+    error = np.broadcast_to(n[:, None] > 0, change.shape)
     if candidates.change is not None:
         given = np.asarray(candidates.change, np.float64)
         error = error & np.isnan(given)

@@ -72,7 +72,8 @@ class Solved(NamedTuple):
             Whether an effect is unknown, same shape.
         """
         n, root = len(rows), np.sqrt(noise)
-        if rows.shape[1] > n:  # any Z of the same Z Z' will do
+        # Any Z of the same Z Z' will do.
+        if rows.shape[1] > n:
             size, basis = np.linalg.eigh(rows @ rows.T)
             rows = basis * np.sqrt(np.maximum(size, 0.0))
         scaled = rows / root[:, None]
@@ -95,7 +96,8 @@ class Solved(NamedTuple):
             out = np.flatnonzero(missing[:, g])
             columns = -(inner.T @ (inner[:, out] / root[out])) / root[:, None]
             columns[out, np.arange(len(out))] += 1.0 / noise[out]
-            gone = np.linalg.solve(columns[out], columns.T)  # A less columns gone: K without `out`
+            # A less columns gone: K without `out`.
+            gone = np.linalg.solve(columns[out], columns.T)
             values[:, g] -= gone.T @ values[out, g]
             ones[:, g] -= gone.T @ ones[out, g]
             diagonal[:, g] -= np.einsum("nk,kn->n", columns, gone)
@@ -177,7 +179,8 @@ class _Screen(NamedTuple):
     def covariance(self, rho: float, rows: Array) -> tuple[Array, Array]:
         """Return ``Z`` and the diagonal of ``D`` if features explain a part of the variance."""
         z = np.sqrt(rho) * rows
-        rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)  # every effect has the same variance
+        # Every effect has the same variance.
+        rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)
         return z, rest + self.noise / self.size
 
     def solved(self, rho: float, rows: Array) -> Solved:

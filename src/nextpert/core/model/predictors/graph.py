@@ -73,6 +73,7 @@ class Graph(Predictor):
         for rows, weights in self.held_out_weights:
             some = screen.some(rows)
             follows = Graph(weights).predict(some, some)
-            if follows.effects.any():  # untouched pages of zeros take no memory
+            # Untouched pages of zeros take no memory.
+            if follows.effects.any():
                 effects[rows], shared[rows] = follows.effects, follows.shared
         return Prediction(self.name, effects, shared)
