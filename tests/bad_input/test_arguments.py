@@ -52,6 +52,8 @@ WRONG = {
     **dict.fromkeys(("moi", "droplets", "lane_cells", "reads"), (0, -1, *NUMBER)),
     **dict.fromkeys(("kept", "recovery"), (-1, 2, *NUMBER)),
     **dict.fromkeys(("construct", "cell", "lane", "million_reads"), (-1, *NUMBER)),
+    "budget": (-1, *NUMBER),
+    **dict.fromkeys(("mean", "dispersion"), (-1, *NUMBER[:3])),
     **dict.fromkeys(("ncols", "n_cols", "n_perturbed", "min_umi"), COUNT),
     "n_graphs": COUNT,
     **dict.fromkeys(("n_samples", "n_folds", "n_genes", "n_control"), (1, *COUNT)),
