@@ -129,7 +129,7 @@ def plate(world: World, adata: ad.AnnData, arm: str, rng: np.random.Generator) -
         return dict.fromkeys(chosen.tolist(), CELLS // WELLS)
     npt.tl.plan_screen(
         adata, world.target, n_perturbations=WELLS, n_cells=CELLS, strategy="explore",
-        n_controls=0, constraints={"min_cells": LEAST},
+        constraints={"min_cells": LEAST, "n_controls": 0},
     )  # fmt: skip
     table = adata.uns["plan"]["plate"]
     told = dict(zip(table["perturbation"].astype(str), table["n_cells"].astype(int), strict=True))

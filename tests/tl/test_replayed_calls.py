@@ -85,7 +85,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
         assert ranking["mean_distance"].idxmin() == names[found.recommended[t]]
         npt.tl.plan_screen(
             adata, target, strategy=strategy.removeprefix("exact_"), n_perturbations=SIZE,
-            n_cells=SIZE * N_CELLS, n_controls=0, constraints={"min_cells": N_CELLS},
+            n_cells=SIZE * N_CELLS, constraints={"min_cells": N_CELLS, "n_controls": 0},
             rng=streams[2 * t + 1], candidates=candidates,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]

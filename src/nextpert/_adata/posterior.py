@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 from pandas.util import hash_array
 
 from nextpert._adata.graph import panel_of, read_graph, symbols_of
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 
     from nextpert._adata.roles import Roles
 
-# Cells whose values are compared: what is done to a matrix is done to all of its cells.
+# Cells whose values are compared where the others lie in a file: what is done to a matrix is done
+# to all of its cells.
 _SAMPLED = 16
+# Relative difference of sums of the same values in another order.
+_ROUNDING = 1e-12
 
 
 def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> str:
     """Return digests of the names and roles of all labelled cells, and of the values of 16.
 
+    Of a matrix that is held in memory also the sum of all values, cells weighted by their names.
     They depend neither on the order of cells nor on how these are stored.
     """
     words = hash_array(np.array(adata.obs_names, dtype=object))
@@ -57,7 +62,26 @@ def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> 
         ):
             values[k, (cells[:, None] == some).argmax(axis=0)] = dense(block) + 0.0  # no -0.0
     total = int(words[labelled].sum(dtype=np.uint64))
-    return f"{total:016x} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
+    found = f"{total:016x} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
+    matrices = [adata.X if layer is None else adata.layers[layer] for layer in layers]
+    if all(isinstance(matrix, np.ndarray) or sp.issparse(matrix) for matrix in matrices):
+        weight, held = words / 2.0**64, 0.0
+        for layer in layers:
+            for some, block in read_blocks(
+                adata, columns, labelled, layer=layer, finite=False, of_table=True
+            ):
+                held += float(weight[some] @ np.ravel(block.sum(axis=1, dtype=np.float64)))
+        found += f":{held!r}"
+    return found
+
+
+def same_cells(one: str, other: str) -> bool:
+    """Return whether two fingerprints are those of the same cells."""
+    (a, _, x), (b, _, y) = one.partition(":"), other.partition(":")
+    if a != b or not (x and y):
+        return a == b
+    near = np.isclose(float(x), float(y), rtol=_ROUNDING, atol=0.0, equal_nan=True)
+    return bool(near)
 
 
 def require_other_cells(adata: ad.AnnData, features: Any) -> None:
@@ -72,7 +96,8 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
     try:
         symbols = symbols_of({"params": params})
         _, columns = resolve_panel(adata, map(str, origin["panel"]), gene_symbols=symbols)
-        same = fingerprint(adata, fitted_roles(adata, params), columns) == origin["cells"]
+        now = fingerprint(adata, fitted_roles(adata, params), columns)
+        same = same_cells(now, str(origin["cells"]))
     except ValueError:  # without its columns, genes or layer: other cells
         return
     if same:
@@ -140,8 +165,7 @@ def _changed(adata: ad.AnnData, fit: FittedPosterior) -> str:
         is_there = False
     if not is_there:
         return "a column or layer of the fit is gone"
-    now = fingerprint(adata, roles, fit.columns).split()
-    before = fit.fingerprint.split()
-    if now[0] != before[0]:
+    now = fingerprint(adata, roles, fit.columns)
+    if now.split()[0] != fit.fingerprint.split()[0]:
         return f"names, or columns {list_names(roles.columns)}"
-    return "" if now[1] == before[1] else f"values of {slot(roles.layer)}"
+    return "" if same_cells(now, fit.fingerprint) else f"values of {slot(roles.layer)}"

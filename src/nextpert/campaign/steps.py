@@ -164,7 +164,7 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
     adata = ad.AnnData(adata.X, adata.obs.assign(**{key: alike}), **parts)  # values are not copied
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
     labelled = Roles(roles.perturbation_key, layer=roles.layer)  # in whatever batch they come again
-    return _adata.fingerprint(adata, labelled, columns)
+    return _adata.fingerprint(adata, labelled, columns).partition(":")[0]
 
 
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:
