@@ -223,6 +223,9 @@ def _assert_same(one: object, two: object, where: str = "") -> None:
         else:
             assert one.dtype == two.dtype, where
             assert np.array_equal(one, two, equal_nan=True), where
+    elif where.endswith(("/cells", "/cells/values")):
+        # Only of a matrix in memory the sum of all values follows the digest.
+        assert str(one).partition(":")[0] == str(two).partition(":")[0], where
     else:
         assert type(one) is type(two), f"{where}: {type(one)} and {type(two)}"
         assert one == two or (one != one and two != two), where  # NaN
