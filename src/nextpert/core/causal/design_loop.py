@@ -48,10 +48,6 @@ def run_tasks(
     and the rest is run here, one task after the other, with a warning.
     """
     numbered = enumerate(tasks)
-    if n_jobs == 1:
-        for i, task in numbered:
-            yield i, function(*task)
-        return
     # Given to workers, and not finished.
     waiting: dict[int, tuple[Any, ...]] = {}
 
@@ -63,7 +59,8 @@ def run_tasks(
     workers = Parallel(n_jobs=n_jobs, prefer=prefer, return_as="generator_unordered")
     n_done = 0
     try:
-        for i, result in workers(given()):
+        # One worker is this process: the loop at the end has all tasks.
+        for i, result in () if n_jobs == 1 else workers(given()):
             del waiting[i]
             n_done += 1
             yield i, result
