@@ -25,7 +25,12 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import fingerprint, posterior_from, require_other_cells
+from nextpert._adata.posterior import (
+    fingerprint,
+    posterior_from,
+    require_other_cells,
+    same_cells,
+)
 from nextpert._adata.read import (
     read_blocks,
     require_layer,

@@ -14,7 +14,7 @@ from pandas.util import hash_array
 from nextpert._adata.graph import panel_of, read_graph, symbols_of
 from nextpert._adata.labels import column_of, read_labels
 from nextpert._adata.panel import resolve_panel
-from nextpert._adata.read import read_blocks, slot
+from nextpert._adata.read import read_blocks, require_layer, slot
 from nextpert._adata.roles import KEY, declared, fitted_roles, role_texts
 from nextpert._adata.sources import dense
 from nextpert._adata.stored import eager, read_stored
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
 # Cells whose values are compared where the others lie in a file: what is done to a matrix is done
 # to all of its cells.
 _SAMPLED = 16
-# Relative difference of sums of the same values in another order.
-_ROUNDING = 1e-12
 
 
 def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> str:
     """Return digests of the names and roles of all labelled cells, and of the values of 16.
 
-    Of a matrix that is held in memory also the sum of all values, cells weighted by their names.
-    They depend neither on the order of cells nor on how these are stored.
+    Of a matrix that is held in memory, after a colon, also one of all values. They depend neither
+    on the order of cells nor on the format of the matrix; :func:`same_cells` compares them.
     """
     words = hash_array(np.array(adata.obs_names, dtype=object))
     for key in roles.columns:
@@ -55,33 +53,40 @@ def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> 
     labelled = np.flatnonzero(read_labels(adata, roles.perturbation_key).codes >= 0)
     cells = labelled[np.argsort(words[labelled], kind="stable")][:_SAMPLED]
     layers = [roles.layer, SE] if is_table(adata) else [roles.layer]
-    values = np.zeros((len(layers), len(cells), len(columns)))
+    matrices = [require_layer(adata, layer)[1] for layer in layers]
+    in_memory = all(isinstance(each, np.ndarray) or sp.issparse(each) for each in matrices)
+    values, every = np.zeros((len(layers), len(cells), len(columns))), 0
     for k, layer in enumerate(layers):
         for some, block in read_blocks(
-            adata, columns, cells, layer=layer, finite=False, of_table=True
-        ):
-            values[k, (cells[:, None] == some).argmax(axis=0)] = dense(block) + 0.0  # no -0.0
+            adata, columns, labelled if in_memory else cells, layer=layer, finite=False,
+            of_table=True,
+        ):  # fmt: skip
+            sampled, row = np.nonzero(cells[:, None] == some)
+            values[k, sampled] = dense(block[row]) + 0.0  # no -0.0
+            if in_memory:
+                every += int(hash_array(words[some] + _row_words(block)).sum(dtype=np.uint64))
     total = int(words[labelled].sum(dtype=np.uint64))
     found = f"{total:016x} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
-    matrices = [adata.X if layer is None else adata.layers[layer] for layer in layers]
-    if all(isinstance(matrix, np.ndarray) or sp.issparse(matrix) for matrix in matrices):
-        weight, held = words / 2.0**64, 0.0
-        for layer in layers:
-            for some, block in read_blocks(
-                adata, columns, labelled, layer=layer, finite=False, of_table=True
-            ):
-                held += float(weight[some] @ np.ravel(block.sum(axis=1, dtype=np.float64)))
-        found += f":{held!r}"
-    return found
+    return f"{found}:{every % 2**64:016x}" if in_memory else found
+
+
+def _row_words(block: Any) -> NDArray[np.uint64]:
+    """Return a word for the values of every row, the same whether zeros are stored or not."""
+    # Odd, so that no change of a value is multiplied away.
+    factors = hash_array(np.arange(block.shape[1])) | np.uint64(1)
+    is_sparse = sp.issparse(block)
+    # The bits of 0 are 0, so that zeros add nothing; sums are exact, as those of words wrap around.
+    bits = (np.asarray(block.data if is_sparse else block, np.float64) + 0.0).view(np.uint64)
+    if not is_sparse:
+        return np.asarray((bits * factors).sum(axis=1, dtype=np.uint64))
+    total = np.append(np.uint64(0), np.cumsum(bits * factors[block.indices], dtype=np.uint64))
+    return np.asarray(total[block.indptr[1:]] - total[block.indptr[:-1]])
 
 
 def same_cells(one: str, other: str) -> bool:
-    """Return whether two fingerprints are those of the same cells."""
+    """Return whether two fingerprints are those of the same cells, by what both know of these."""
     (a, _, x), (b, _, y) = one.partition(":"), other.partition(":")
-    if a != b or not (x and y):
-        return a == b
-    near = np.isclose(float(x), float(y), rtol=_ROUNDING, atol=0.0, equal_nan=True)
-    return bool(near)
+    return a == b and (x == y or not (x and y))
 
 
 def require_other_cells(adata: ad.AnnData, features: Any) -> None:

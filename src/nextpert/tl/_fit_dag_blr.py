@@ -232,9 +232,7 @@ def fit_dag_blr(
     present = _adata.fingerprint(adata, roles, columns)
     record = record_of(
         model, params, left_out=left_out_table(n_cells, [why for _, why in plan.left_out]),
-        cells={
-            **dict(zip(("roles", "values"), present.split(), strict=True)),
-        },
+        cells=dict(zip(("roles", "values"), present.split(), strict=True)),
     )  # fmt: skip
     mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
     stored = pack(record)

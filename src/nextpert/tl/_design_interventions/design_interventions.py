@@ -144,8 +144,9 @@ def design_interventions(
     this_round = 1
     # Again that of the last one if it used the same cells.
     if trace is not None and len(trace):
-        same = str(_adata.eager(adata.uns[key_added]).get("cells", "")) == fit.fingerprint
-        this_round = int(trace["round"].max()) + (not (same and fit.fingerprint))
+        before = str(_adata.eager(adata.uns[key_added]).get("cells", ""))
+        same = bool(fit.fingerprint) and _adata.same_cells(before, fit.fingerprint)
+        this_round = int(trace["round"].max()) + (not same)
     # A seed is joined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
     asked = as_asked(

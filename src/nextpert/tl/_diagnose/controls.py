@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from nextpert._adata import strings
+from nextpert._adata import same_cells, strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
 from nextpert._adata.stored import read_stored
@@ -246,7 +246,8 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     except ValueError:  # of an earlier version, or damaged
         return StoredNull()
     guide_key = str(fit.params.get("guide_key") or "")
-    if (stored["cells"], stored["params"]["guide_key"]) != (fit.fingerprint, guide_key):
+    of_fit = same_cells(str(stored["cells"]), fit.fingerprint)
+    if not of_fit or stored["params"]["guide_key"] != guide_key:
         return StoredNull()
     levels = stored["parts"].set_index("part")["level"].astype(str)
     trusted = levels.get("negative controls") != "do not trust"
