@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -133,7 +134,7 @@ def lanes_for(
 
 
 def most_within(budget: float, cost: Callable[[int], float]) -> int:
-    """Return the largest number of cells that costs no more than a budget, 0 if one does.
+    """Return the largest number of cells that a budget pays for, 0 if it pays for none.
 
     ``cost`` of a number of cells does not fall with it, and exceeds the budget somewhere.
 
@@ -143,10 +144,8 @@ def most_within(budget: float, cost: Callable[[int], float]) -> int:
     >>> most_within(100, lambda n: 30 + 2 * n), most_within(100, lambda n: 101 + n)
     (35, 0)
     """
-    few, many = 0, 1
+    many = 1
     while cost(many) <= budget:
-        few, many = many, 2 * many
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (middle, many) if cost(middle) <= budget else (few, middle)
-    return few
+        many *= 2
+    # Half of ``many`` is paid for already.
+    return bisect_left(range(1, many), True, lo=many // 2, key=lambda n: cost(n) > budget)

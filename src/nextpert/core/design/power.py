@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -357,11 +358,7 @@ def screens_within(
             return 0.0
         return float(noise.precision(layout, n_controls).power([each], effect).mean())
 
-    most, too_many = 0, total // least + 1
-    while too_many - most > 1:
-        middle = (most + too_many) // 2
-        enough = mean_power(middle) >= power
-        most, too_many = (middle, too_many) if enough else (most, middle)
+    most = bisect_left(range(1, total // least + 1), True, key=lambda k: mean_power(k) < power)
     numbers = sorted({*(k for k in _NUMBERS if split(k)[0] >= least), *([most] if most else [])})
     cells = np.array([split(k) for k in numbers], np.int64).reshape(-1, 2)
     powers = np.array([mean_power(k) for k in numbers], np.float64)

@@ -69,10 +69,11 @@ def learn_efficacy(
     """Learn the efficacy of a screen from the changes of perturbed genes.
 
     The change of gene ``k`` under its perturbation ``j`` is ``direction * rho_j * mu_k`` and an
-    error of known size, with ``rho_j ~ N(rho, s^2)``. Weak priors: ``rho ~ N(.5, .3^2)`` and ``s``
-    half-normal with scale .3 for knockouts (1, 1 and 1 for activation). Given ``s`` everything is
-    normal; ``s`` is summed out by quadrature. A change beyond three standard deviations of the
-    prior counts as measured worse by the excess, so that no single one sets the efficacy.
+    error of known size, with ``rho_j ~ N(rho, s^2)``. Weak priors: ``rho ~ N(0.5, 0.3^2)`` and a
+    half-normal ``s`` with scale 0.3 for knockouts (1, 1 and 1 for activation). Given ``s``
+    everything is normal; ``s`` is summed out by quadrature. A change beyond three standard
+    deviations of the prior counts as measured worse by the excess, so that no single one sets the
+    efficacy.
 
     ``control_mean`` is ``mu`` of the own gene of every perturbation, ``target_gene_change`` its
     measured change (NaN without cells) and ``target_gene_se`` its standard error, each of shape

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Weak priors. Strength: effects add up, give or take .3. Standard deviations of v and rest, in
-# units of the scale: log-normal about .3, by a factor of 2. They speak where little is measured.
+# Weak priors. Strength: effects add up, give or take 0.3. Standard deviations of v and rest, in
+# units of the scale: log-normal about 0.3, by a factor of 2. They speak where little is measured.
 _STRENGTH = (1.0, 0.3)
 _SD = (float(np.log(0.3)), float(np.log(2.0)))
 _BOUNDS = ((-0.5, 2.5), (-6.0, 3.0), (-6.0, 3.0))  # of the strength and the logarithms
