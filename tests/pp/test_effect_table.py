@@ -234,41 +234,23 @@ def test_target_genes_are_expected_to_lose_what_the_controls_have(plain):
 def test_an_anndata_and_two_tables_are_one_screen(plain, assert_same_adata):
     table, se, told = plain
     var = pd.DataFrame({"control_mean": 2.0}, index=GENES)
-    obs = pd.DataFrame({"n_cells": 100, "n_controls": 500}, index=NAMES)
+    obs = pd.DataFrame({"n_cells": 100}, index=NAMES)
     one = npt.pp.effect_table(table, se, **told)
     for matrix in (np.asarray, sp.csr_matrix):
         adata = ad.AnnData(matrix(table.to_numpy()), obs, var)
         adata.layers["se"] = se.to_numpy()
-        two = npt.pp.effect_table(adata)
+        two = npt.pp.effect_table(adata, n_controls=500)
         two.var = two.var[[]]
         assert_same_adata(one, two)
-    adata.layers["error"] = adata.layers.pop("se")
-    three = npt.pp.effect_table(adata, "error")
-    assert np.array_equal(three.layers["se"], one.layers["se"])
+    adata.obs["perturbation"] = [f"p{name}" for name in NAMES]
+    labels = npt.pp.effect_table(adata, n_controls=500).obs["perturbation"]
+    assert labels.tolist() == ["control", *adata.obs["perturbation"]]
 
 
-def test_labels_are_those_of_a_column_or_the_names_of_rows():
-    adata = ad.AnnData(pd.DataFrame(np.eye(3), list("ABC"), list("XYZ")))
-    adata.obs["n_cells"] = adata.obs["n_controls"] = 9
-    adata.layers["se"] = np.ones((3, 3))
-    assert list(npt.pp.effect_table(adata).obs_names) == ["control", "A", "B", "C"]
-    adata.obs["target"], adata.obs["perturbation"] = list("DEF"), list("GHI")
-    assert list(npt.pp.effect_table(adata).obs_names) == ["control", "G", "H", "I"]
-    found = npt.pp.effect_table(adata, perturbation_key="target")
-    assert list(found.obs["perturbation"]) == ["control", "D", "E", "F"]
-    with pytest.raises(ValueError, match=r"no column 'targt'.*Close matches: target"):
-        npt.pp.effect_table(adata, perturbation_key="targt")
-
-
-def test_logarithms_are_converted_and_what_is_not_told_is_said(plain, caplog):
+def test_what_is_not_told_is_said(plain, caplog):
     table, se, told = plain
-    one = npt.pp.effect_table(table, se, **told)
+    npt.pp.effect_table(table, se, **told)
     assert "does not state" not in caplog.text
-    with caplog.at_level(logging.INFO, "nextpert"):
-        two = npt.pp.effect_table(table / np.log(2), se / np.log(2), base="2", **told)
-    assert "base 2 were converted to natural ones" in caplog.text
-    assert np.allclose(one.X, two.X)
-    assert np.allclose(one.layers["se"], two.layers["se"])
     npt.pp.effect_table(table, se, control_se="conservative")
     for name in ("n_cells", "n_controls", "control_mean"):
         assert name in caplog.text
@@ -280,27 +262,20 @@ def controls(n=60, seed=0, names=GENES):
     return pd.DataFrame(x + rng.normal(size=x.shape), columns=names)
 
 
-def test_correlations_are_read_from_genes_or_from_controls(plain):
+def test_correlations_are_those_of_controls_shrunk(plain):
     table, se, told = plain
     cells = controls()
-    by_cells = npt.pp.effect_table(table, se, correlation=cells, **told).varp["correlation"]
-    r = np.corrcoef(cells.to_numpy().T)
-    off = ~np.eye(len(GENES), dtype=bool)
-    shrunk = by_cells[off] / r[off]  # one share of all
+    screen = npt.pp.effect_table(table, se, correlation=cells, **told)
+    r, off = np.corrcoef(cells.to_numpy().T), ~np.eye(len(GENES), dtype=bool)
+    shrunk = screen.varp["correlation"][off] / r[off]  # one share of all
     assert np.allclose(shrunk, shrunk[0], atol=1e-4)
     rate = ((1 - r[off] ** 2) ** 2).sum() / 59 / (r[off] ** 2).sum()
     assert shrunk[0] == pytest.approx(1 - rate, abs=1e-4)
-    adata = ad.AnnData(cells.to_numpy(), var=pd.DataFrame(index=GENES))
-    same = npt.pp.effect_table(table, se, correlation=adata, **told).varp["correlation"]
-    assert np.array_equal(by_cells, same)
-    genes = pd.DataFrame(r, GENES, GENES).sample(frac=1, random_state=0)  # in any order
-    by_genes = npt.pp.effect_table(table, se, correlation=genes, **told)
-    assert np.allclose(by_genes.varp["correlation"], r, atol=1e-6)
-    moments, _ = screen_of(by_genes, np.arange(5, 15))
-    sd = np.sqrt(moments.scatter.diagonal())
-    assert np.allclose(moments.scatter / np.outer(sd, sd), r[5:15, 5:15], atol=1e-6)
-    npt.tl.fit_dag_blr(by_genes)
-    assert by_genes.uns["dag_blr"]["hierarchical"]["factors"].shape == (30, 3)
+    moments, _ = screen_of(screen, np.arange(5, 15))
+    sd, some = np.sqrt(moments.scatter.diagonal()), np.ix_(range(5, 15), range(5, 15))
+    assert np.allclose(moments.scatter / np.outer(sd, sd), screen.varp["correlation"][some])
+    npt.tl.fit_dag_blr(screen)
+    assert screen.uns["dag_blr"]["hierarchical"]["factors"].shape == (30, 3)
 
 
 @pytest.mark.parametrize(
@@ -308,10 +283,6 @@ def test_correlations_are_read_from_genes_or_from_controls(plain):
     [
         (controls(names=GENES[1:]), r"correlation has no column, or several, for g0"),
         (controls(49), r"correlation must have 50 rows of finite values or more.*but has 49"),
-        (pd.DataFrame(2 * np.eye(30), GENES, GENES), r"must have each gene once"),
-        (pd.DataFrame(np.triu(np.ones((30, 30))), GENES, GENES), r"must have each gene once"),
-        (pd.DataFrame(1.8 * np.eye(30) - 0.8, GENES, GENES), r"must have each gene once"),
-        (pd.DataFrame(np.eye(31, 30), [*GENES, "g0"], GENES), r"must have each gene once"),
     ],
 )
 def test_correlations_that_are_none_are_refused(plain, given, message):
@@ -442,13 +413,11 @@ def test_bad_tables_are_refused(case):
         ({"n_controls": 100, "control_se": "conservative"}, r"n_controls with n_cells"),
         ({"n_cells": {"g0": 100}}, r"n_cells has no value for HS1, HS2, g1"),
         ({"n_cells": 0}, r"n_cells must be 1 to 1e\+12, but is 0"),
-        ({"n_cells": "ten"}, r"n_cells: no column 'ten'"),
         ({"n_cells": dict.fromkeys(NAMES, np.nan)}, r"n_cells\['g0'\] must be a finite"),
-        ({"n_cells": 9, "batch": dict.fromkeys(NAMES, "a"),
-          "n_controls": {n: 9 + (n == "g1") for n in NAMES}}, r"differs between perturbations"),
+        ({"n_cells": 9, "batch": dict.fromkeys(NAMES, "a"), "n_controls": {"b": 9}},
+         r"n_controls has no value for a"),
         ({"control_se": dict.fromkeys(GENES, 0.0)}, r"control_se must be 1e-100 to"),
         ({"control_mean": dict.fromkeys(GENES[1:], 0.0)}, r"control_mean has no value for g0"),
-        ({"base": "10", "source": "deseq2"}, r"holds its standard errors"),
     ],
 )  # fmt: skip
 def test_bad_additions_are_refused(told, message):
@@ -472,16 +441,12 @@ def test_groups_of_rows_are_weighted_by_what_they_count_for():
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, " ", pd.NA], ids=repr)
-@pytest.mark.parametrize("what", ["row", "gene", "batch", "label", "long row", "long gene"])
+@pytest.mark.parametrize("what", ["row", "gene", "batch", "label"])
 def test_rows_without_a_name_are_left_out_with_a_count(what, missing, caplog):
     rows, genes, held = list("ABCD"), list("ghi"), list("ABCD")
     (genes if "gene" in what else rows)[-1] = missing
     values, told = np.arange(1.0, 13.0).reshape(4, 3), {"control_se": "conservative"}
-    if what.startswith("long"):
-        given = pd.DataFrame([(row, gene) for row in rows for gene in genes], dtype=object)
-        given = given.set_axis(["perturbation", "gene"], axis=1)
-        given, told["source"] = given.assign(effect=values.ravel(), se=1.0), "plain"
-    elif what == "label":
+    if what == "label":
         given = ad.AnnData(values, pd.DataFrame({"perturbation": rows}, held))
         given.layers["se"], given.var_names = values, genes
     else:
@@ -491,5 +456,4 @@ def test_rows_without_a_name_are_left_out_with_a_count(what, missing, caplog):
     table = npt.pp.effect_table(given, **told)
     assert table.obs["perturbation"].tolist() == ["control", *("ABCD" if "gene" in what else "ABC")]
     assert table.var_names.tolist() == list("gh" if "gene" in what else "ghi")
-    n = {"long row": 3, "long gene": 4}.get(what, 1)
-    assert re.search(rf"^.*\b{n} .*without a name", caplog.text)
+    assert re.search(r"\b1 without a name", caplog.text)

@@ -117,14 +117,13 @@ def test_halves_are_independent_where_the_correlation_of_genes_is_known():
     """Else half of one gene and the other half of another have what is common to them."""
     rng, p, n = np.random.default_rng(3), len(GENES), 3000
     loading = rng.normal(size=(p, 1))
-    covariance = loading @ loading.T + np.eye(p)
-    sd = np.sqrt(covariance.diagonal())
+    sd = np.sqrt((loading**2).ravel() + 1)
     names = [f"p{j}" for j in range(n)]
     noise = rng.normal(size=(n, 1)) @ loading.T + rng.normal(size=(n, p))
     seen = pd.DataFrame(0.1 * noise / sd, names, GENES)
-    r = pd.DataFrame(covariance / np.outer(sd, sd), GENES, GENES)
+    cells = pd.DataFrame(rng.normal(size=(9 * n, 1)) @ loading.T + rng.normal(size=(9 * n, p)))
     across = []
-    for given in (None, r):
+    for given in (None, cells.set_axis(GENES, axis=1)):
         table = npt.pp.effect_table(
             seen, seen * 0 + 0.1, n_cells=100, n_controls=10**6, correlation=given
         )
@@ -132,7 +131,7 @@ def test_halves_are_independent_where_the_correlation_of_genes_is_known():
         both = one.mean[1:].T @ two.mean[1:] / n / 0.01
         across.append(np.abs(both - np.diag(both.diagonal())).max())
     assert across[0] > 0.5
-    assert across[1] < 0.12
+    assert across[1] < 0.15
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def cells_of(adata: ad.AnnData) -> Index:
 def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
     """Return the record of two tables together, which says no more than either."""
     both = dict(one.uns[KEY]), dict(other.uns[KEY])
-    out = {name: both[0][name] for name in ("source", "base")}
+    out = {"source": both[0]["source"]}
     out["n_missing"] = sum(int(each["n_missing"]) for each in both)
     given = ("cells_given", "controls_given", "means_given")
     return out | {name: min(int(each[name]) for each in both) for name in given}
