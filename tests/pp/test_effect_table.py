@@ -1,6 +1,5 @@
 """A table of effects and standard errors is a screen: it agrees with its own cells."""
 
-import logging
 import re
 
 import anndata as ad
