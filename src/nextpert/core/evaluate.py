@@ -11,68 +11,18 @@ import numpy as np
 
 from nextpert.core._checks import as_rng
 from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
-from nextpert.core.design.goal import Goal, sampling_root
-from nextpert.core.screen.mean_distance import (
-    covariance_of_mean,
-    distance_difference,
-    mean_distance,
-)
+from nextpert.core.design.goal import Goal
+from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 from nextpert.core.screen.moments import Moments
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
-
-
-_N_DRAWS = 500  # of all means: a standard deviation is then known to 3%
-
-
-@dataclass(frozen=True)
-class PoolGoal:
-    """A goal, and which of its states are means of perturbations of a pool, by all cells."""
-
-    goal: Goal
-    # Number of the perturbation that each target state, and each state to stay away from, is the
-    # mean of; -1 for none.
-    states: tuple[int, ...] = ()
-    away: tuple[int, ...] = ()
-
-    @property
-    def own(self) -> list[int]:
-        """Perturbations whose states are wanted."""
-        return sorted({j for j in self.states if j >= 0})
-
-    @property
-    def used(self) -> list[int]:
-        """Perturbations whose cells say what is wanted or to be stayed away from."""
-        return sorted({j for j in (*self.states, *self.away) if j >= 0})
-
-    def with_means(self, means: Mapping[int, Array], errors: Array | None = None) -> Goal:
-        """Return the goal with other means of the pool's perturbations, taken as exact.
-
-        ``errors``, of the shape of its states, are added to target states that are no such means.
-        """
-        old = self.goal
-        states = old.states if errors is None else old.states + errors
-
-        def moved(rows: Array, numbers: tuple[int, ...]) -> Array | None:
-            new = [
-                means.get(j, row) for row, j in zip(rows, numbers or [-1] * len(rows), strict=True)
-            ]
-            return np.array(new) if new else None
-
-        return Goal(
-            old.origin, states=moved(states, self.states),
-            shares=old.shares if len(old.states) else None, signature=old.signature,
-            low=old.low, high=old.high, away_from=moved(old.away_from, self.away),
-            margins=old.margins if len(old.margins) else None, weights=old.weights,
-            penalty=old.penalty, distance=old.kind,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,28 +54,34 @@ class Deal:
     # For every perturbation its rows in random order; of the target's those alone that the target's
     # mean was not taken from.
     orders: list[Index]
-    target: Goal  # the mean of half of the target's cells, or a goal with such means
+    target: Goal  # the mean of half of the target's cells
     first: Index  # all perturbations in random order, for those that nothing distinguishes
 
 
-@dataclass(frozen=True)
-class Truth:
-    """How far perturbations and controls are from what is wanted, by all of their cells.
+class Truth(NamedTuple):
+    """How far perturbations and controls are from the mean of one of them, by all of their cells.
 
-    Distances are less what sampling adds to them; 0 for a perturbation whose state is the target.
+    Distances are squared, less what sampling adds to them; 0 for the target itself.
     """
 
+    target: int
+    moments: list[Moments]  # of every perturbation
     distance: Array  # shape (n_perturbations,)
     sd: Array
     control: float
     control_sd: float
-    # Of a perturbation and some others: which of these are not distinguished from it, at 95%.
-    alike: Callable[[int, Index], NDArray[np.bool_]]
 
     def as_good(self, candidates: ArrayLike) -> NDArray[np.bool_]:
-        """Return which candidates are not distinguished from the best, ``(n_candidates,)``."""
+        """Return which candidates are not distinguished from the best at 95%."""
         may = np.asarray(candidates, np.int64)
-        return self.alike(int(may[np.argmin(self.distance[may])]), may)
+        best = int(may[np.argmin(self.distance[may])])
+        if best == self.target:
+            return np.asarray(self.distance[may] <= 1.96 * self.sd[may])
+        cells = self.moments
+        return np.array([
+            j == best or distance_difference(cells[j], cells[best], cells[self.target])[1] <= 0
+            for j in may
+        ])  # fmt: skip
 
 
 class CellPool:
@@ -179,24 +135,15 @@ class CellPool:
         )
 
     def deal(
-        self, target: int | PoolGoal, n_warmup: int, rng: int | np.random.Generator | None = None
+        self, target: int, n_warmup: int, rng: int | np.random.Generator | None = None
     ) -> Deal:
-        """Shuffle controls and cells; half of the target's say where it lies and are not dealt.
-
-        A goal has as many targets as states that are means of the pool's cells.
-        """
+        """Shuffle controls and cells; half of the target's say where it lies and are not dealt."""
         generator = as_rng(rng)
         warmup = generator.choice(len(self.control), n_warmup, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
-        means = {}
-        if not isinstance(target, PoolGoal):
-            target = PoolGoal(Goal.point(np.zeros(self.control.shape[1])), (target,))
-        for j in target.used:
-            half = len(orders[j]) // 2
-            means[j] = self.cells[orders[j][:half]].mean(axis=0)
-            orders[j] = orders[j][half:]
-        first = generator.permutation(self.n_perturbations)
-        return Deal(warmup, orders, target.with_means(means), first)
+        held, orders[target] = np.split(orders[target], [len(orders[target]) // 2])
+        goal = Goal.point(self.cells[held].mean(axis=0))
+        return Deal(warmup, orders, goal, generator.permutation(self.n_perturbations))
 
     def truth(self, target: int) -> Truth:
         """Return how far every perturbation and the controls lie from the mean of one of them.
@@ -207,65 +154,8 @@ class CellPool:
         distances = [mean_distance(each, every[target]) for each in every]
         distance, sd = np.array([[each.estimate, each.sd] for each in distances]).T
         distance[target] = sd[target] = 0.0
-
-        def alike(one: int, others: Index) -> NDArray[np.bool_]:
-            if one == target:
-                return distance[others] <= 1.96 * sd[others]
-            low = [
-                -1.0 if j == one
-                else distance_difference(every[j], every[one], every[target])[1]
-                for j in others
-            ]  # fmt: skip
-            return np.array(low) <= 0
-
-        return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
-
-
-def goal_truth(pool: CellPool, target: PoolGoal) -> Truth:
-    """Return how far all perturbations and the controls are from a goal.
-
-    Spreads come from draws of all means about those of the cells, with a fixed seed.
-    """
-    rng, control = np.random.default_rng(0), Moments.from_array(pool.control)
-    every = [*(pool.moments(j) for j in range(pool.n_perturbations)), control]
-    covariances = [covariance_of_mean(each) for each in every]
-    goal = target.with_means({j: every[j].mean for j in target.used})
-    numbers = [*target.states, *[-1] * (len(goal.states) - len(target.states))]
-    variances = [
-        own if j < 0 else covariances[j].diagonal()
-        for j, own in zip(numbers, target.goal.variances, strict=True)
-    ]
-
-    def errors(j: int) -> Array:
-        root = sampling_root(covariances[j], control.n_nodes)[0]
-        return rng.standard_normal((_N_DRAWS, len(root))) @ root.T
-
-    known = {j: errors(j) for j in target.used}
-    moved = []  # the goal, draw by draw
-    for k in range(_N_DRAWS):
-        off = target.goal.draw_errors(rng)
-        means = {j: every[j].mean + error[k] for j, error in known.items()}
-        moved.append(target.with_means(means, off))
-    distance, draws = np.empty(len(every)), np.empty((_N_DRAWS, len(every)))
-    for j, cells in enumerate(every):
-        added = sum(
-            share * (goal.excess(covariances[j].diagonal()) + goal.excess(variance))
-            for share, variance, number in zip(goal.shares, variances, numbers, strict=True)
-            if number != j
-        )
-        distance[j] = goal.distance(cells.mean[None])[0] - added
-        off = known[j] if j in known else errors(j)
-        draws[:, j] = [
-            each.distance((cells.mean + error)[None])[0]
-            for each, error in zip(moved, off, strict=True)
-        ]
-
-    def alike(one: int, others: Index) -> NDArray[np.bool_]:
-        apart = (draws[:, others] - draws[:, [one]]).std(axis=0)
-        return np.asarray(distance[others] - distance[one] <= 1.96 * apart, np.bool_)
-
-    sd = draws.std(axis=0)
-    return Truth(distance[:-1], sd[:-1], float(distance[-1]), float(sd[-1]), alike)
+        control = float(distance[-1]), float(sd[-1])
+        return Truth(target, every[:-1], distance[:-1], sd[:-1], *control)
 
 
 class Task(NamedTuple):

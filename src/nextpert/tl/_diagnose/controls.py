@@ -15,17 +15,14 @@ from nextpert._adata.progress import progress
 from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.scores import MEDIAN, null_width
-from nextpert.core.screen.guides import UNKNOWN, distinct
+from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose.quantities import NO_ERROR
 from nextpert.tl._diagnose.scores import LEFT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._diagnose.quantities import Numbers
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _FOLDS = 4  # of control guides; each is one fit more, and leaves three quarters of the controls
-BY_GUIDES, BY_BATCHES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "batches", "cells", "table", ""
+BY_GUIDES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "cells", "table", ""
 _FEWEST_CHANGED = 0.25  # share of the perturbations: those that change the least
 
 
@@ -45,7 +42,7 @@ class Nulls(NamedTuple):
     # One row each: name, n_cells, n_false (effects of significant direction), coverage of 0.
     table: pd.DataFrame
     z: Array  # differences of means over their standard errors, shape (n_nulls, n_genes)
-    factor: float  # of the standard errors in tests, which allow for undeclared guides
+    factor: float  # of the standard errors in tests
     numbers: dict[str, Numbers]  # the quantities of the part; NaN without nulls
 
 
@@ -58,9 +55,7 @@ class _Split(NamedTuple):
     members: dict[str, NDArray[np.bool_]]
 
 
-def judge_controls(
-    refit: Refit, halves: Halves, undeclared: Nested | None, share_called: float
-) -> Nulls:
+def judge_controls(refit: Refit, halves: Halves, share_called: float) -> Nulls:
     """Estimate the effects of control cells in the place of perturbations.
 
     In each of four folds (or as many as there are guides) a quarter of the control guides become
@@ -75,7 +70,7 @@ def judge_controls(
     n_folds = min(_FOLDS, len(names))
     folds = [names[k::n_folds] for k in range(n_folds)]
     rows: list[tuple[Any, ...]] = []
-    z, z_of_tests, covariance = [np.zeros((0, len(refit.spec.genes)))], [], np.zeros((0, 0))
+    z, covariance = [np.zeros((0, len(refit.spec.genes)))], np.zeros((0, 0))
     for fold in progress(n_folds, "Negative controls", iterable=folds):
         held = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
         alike = np.zeros(held.n_groups, bool)
@@ -90,17 +85,11 @@ def judge_controls(
         n_false = (effects.lfsr[mine] < CLEAR_SIGN).sum(axis=1)
         rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
         z.append(_z_scores(cells)[mine])
-        if undeclared is not None:
-            cells = held.pool(
-                split.screen, every=True, by_guide=True, spread=undeclared.variance, alike=alike
-            )
-            z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance
     table = pd.DataFrame(rows, columns=["name", "n_cells", "n_false", "coverage"])
     table = table.astype({"n_cells": np.int64, "n_false": np.int64, "coverage": np.float64})
     every = np.vstack(z)
     width = null_width(every, covariance)
-    factor = (null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width).factor
     n, size, false = every.size, len(table), int(table["n_false"].sum())
     covered, share, low, high = (
         (float(table["coverage"].mean()), false / n, *binomtest(false, n).proportion_ci())
@@ -119,7 +108,7 @@ def judge_controls(
         "false_discovery_rate_lower": (least, NO_ERROR, n),
         "coverage_90": (covered, covered_error, n),
         "null_width": (width.value, width.error, size),
-        "standard_error_factor": (factor, NO_ERROR, size),
+        "standard_error_factor": (width.factor, NO_ERROR, size),
     }
     # The z-scores of its perturbations are all that tells of its errors.
     if halves.of_table:
@@ -129,78 +118,42 @@ def judge_controls(
         # About 1 if standard errors are right and as many perturbations change few genes.
         least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
         numbers["perturbations_width"] = least, NO_ERROR, len(refit.fit.names)
-    return Nulls(split.kind, table.assign(name=strings(table["name"])), every, factor, numbers)
+    return Nulls(
+        split.kind, table.assign(name=strings(table["name"])), every, width.factor, numbers
+    )
 
 
 def _split(halves: Halves) -> _Split:
     """Return the control cells that take the place of perturbations.
 
-    Guides of 20 cells or more. Where there are fewer than two, the controls of a batch, if some
-    perturbation has cells in the batch and outside, which tells what the batch adds. Else half of
-    the control cells, which shows sampling error alone: the weaker proof. Of a table there are
-    none, as effects in all of its batches are relative to the same means of the controls.
-
-    Where most perturbations are in one batch each, so are these: guides and halves are taken batch
-    by batch, and 20 other controls stay in every batch. All else would hide what the controls of a
-    batch add to its perturbations.
+    Guides of 20 cells or more; where there are fewer than two, half of the control cells, which
+    shows sampling error alone: the weaker proof. Of a table there are none, as all of its effects
+    are relative to the same means of the controls.
     """
-    whole, control = halves.whole, halves.group == 0
+    whole, control, guide = halves.whole, halves.group == 0, halves.guide
     if halves.of_table:
         return _Split(OF_TABLE, halves, whole, {})
-    batches = np.unique(halves.batch)
-    inside = np.array([
-        np.bincount(halves.group, np.where(halves.batch == b, whole.n, 0), halves.n_groups)
-        for b in batches
-    ])  # fmt: skip
-    outside = inside.sum(axis=0) - inside
-    crossing = set(batches[(np.minimum(inside, outside)[:, 1:] >= LEFT).any(axis=1)].tolist())
-    nested = len(batches) > 1 and np.mean((inside[:, 1:] >= LEFT).sum(axis=0) > 1) < 0.5
-    guide, name, usable = halves.guide, halves.guide_name, set(halves.guide.tolist())
-    if nested:
-        pairs, guide = distinct(halves.guide, halves.batch)
-        name = np.where(name == "", "", name + " in " + halves.batch_name)
-        size = np.bincount(guide[control], whole.n[control], len(pairs))
-        left = inside[np.searchsorted(batches, pairs[:, 1]), 0] - size
-        usable, crossing = set(np.flatnonzero(left >= LEFT).tolist()), set()
-    for kind, column, names, may in (
-        (BY_GUIDES, guide, name, usable),
-        (BY_BATCHES, halves.batch, halves.batch_name, crossing),
-    ):
-        size = np.bincount(column[control & (names != "")], whole.n[control & (names != "")])
-        large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
-        rest = whole.n[control].sum() - size[large].sum()
-        if len(large) == 2 and rest < LEFT:  # each is the other's control, and says the same
-            large = large[1:] if large[1] in may else []
-        elif len(large) < 2:
-            large = []
-        if nested:  # those of a batch in turn, so that they go to different folds
-            large.sort(key=lambda k: int(halves.batch[column == k][0]))
-        members = {str(names[column == k][0]): control & (column == k) for k in large if k in may}
-        if members:
-            return _Split(kind, halves, whole, members)
-    return _halves_of_controls(halves, batches if nested else ())
-
-
-def _halves_of_controls(halves: Halves, batches: Iterable[int]) -> _Split:
-    """Return half of the control cells, of each of some batches that have enough."""
-    (one, two), control = halves.parts, halves.group == 0
+    named = control & (halves.guide_name != "")
+    size = np.bincount(guide[named], whole.n[named])
+    large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
+    if len(large) == 2 and whole.n[control].sum() - size[large].sum() < LEFT:
+        large = large[1:]  # each is the other's control, and says the same
+    elif len(large) < 2:
+        large = []
+    if large:
+        members = {halves.guide_name[guide == k][0]: control & (guide == k) for k in large}
+        return _Split(BY_GUIDES, halves, whole, members)
+    one, two = halves.parts
     if min(part.n[control].sum() for part in halves.parts) < LEFT:
-        return _Split(NOT_JUDGED, halves, halves.whole, {})
+        return _Split(NOT_JUDGED, halves, whole, {})
     screen = ScreenMoments(
         np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
         np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
     )  # fmt: skip
-    columns = ("group", "condition", "guide", "batch", "line")
+    columns = ("group", "condition", "guide", "line")
     doubled: dict[str, Any] = {name: np.tile(getattr(halves, name), 2) for name in columns}
     twice = replace(halves, fixed=np.vstack([halves.fixed, halves.fixed]), **doubled)
     second = np.append(np.zeros_like(control), control)
-    members = {
-        f"half of the controls in {halves.batch_name[halves.batch == b][0]}": second & of_batch
-        for b, of_batch in ((b, twice.batch == b) for b in batches)
-        if min(part.n[control & (halves.batch == b)].sum() for part in halves.parts) >= LEFT
-    }
-    if members:
-        return _Split(BY_CELLS, twice, screen, members)
     return _Split(BY_CELLS, twice, screen, {"half of the control cells": second})
 
 
@@ -239,16 +192,13 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     Nothing is known of it without a diagnosis, or with one of other cells or guides, or a damaged
     one.
     """
-    if key not in adata.uns:
-        return StoredNull()
     try:
         stored: Any = read_stored(adata, key, "tl.diagnose")
-    except ValueError:  # of an earlier version, or damaged
+    except ValueError:  # none, of an earlier version, or damaged
         return StoredNull()
     guide_key = str(fit.params.get("guide_key") or "")
     of_fit = same_cells(str(stored["cells"]), fit.fingerprint)
     if not of_fit or stored["params"]["guide_key"] != guide_key:
         return StoredNull()
     levels = stored["parts"].set_index("part")["level"].astype(str)
-    trusted = levels.get("negative controls") != "do not trust"
-    return StoredNull(stored["perturbations"], trusted)
+    return StoredNull(stored["perturbations"], levels.get("negative controls") != "do not trust")

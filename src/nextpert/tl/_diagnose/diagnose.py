@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import WORKERS, checked
@@ -14,7 +13,6 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert.core._checks import as_rng
-from nextpert.core.model.effects import Effects
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import scores
@@ -26,6 +24,8 @@ from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
     import anndata as ad
+
+    from nextpert.core.fit.fitted import Expectation
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def diagnose(
     ----------
     adata
         Cells x genes, or a table of effects (:func:`nextpert.pp.effect_table`), after
-        :func:`fit_dag_blr` with three perturbations or more. Of more than 150, a sample of 150 is
-        used for the parts that fit again.
+        :func:`fit_dag_blr` with four perturbations or more, shifts not exact. Of more than 150, a
+        sample of 150 is used for the parts that fit again.
     posterior_key
         The ``key_added`` of the fit.
     n_jobs
@@ -84,17 +84,16 @@ def diagnose(
         - ``parts`` (table): ``level`` and ``verdict`` of each ``part``.
         - ``summary`` (table): each ``quantity`` of a ``part``: ``value``, ``standard_error``,
           ``n``, ``rule``, ``passed`` and ``meaning``.
-        - ``predictors`` (table): ``weight`` and left-out error of each predictor.
         - ``perturbations`` (table): of each, q-values, the effect on its target gene, and errors
-          and correlations on the cells left out.
+          and the correlation on the cells left out.
         - ``negative_controls`` (table): each group of controls in the place of a perturbation.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
 
     Raises
     ------
     ValueError
-        If there is no fit, it has fewer than three perturbations, there are fewer than four control
-        cells, or a value is not finite. Nothing is written then.
+        If there is no fit, it is exact or has fewer than four perturbations, there are fewer than
+        four control cells, or a value is not finite. Nothing is written then.
 
     Examples
     --------
@@ -109,44 +108,31 @@ def diagnose(
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key)
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
+    # Scores of each part: of all cells, of halves, and without perturbations, guides or a batch.
     cells = halves.pool(halves.whole, every=True, by_guide=halves.declared)
-    judged, names = cells.rows(halves.scored), refit.spec.plan.names
     sides = scores.read_sides(refit, halves, cells.guide_variance)
-    unseen = scores.judge_unseen(refit, halves, judged, sides, n_jobs)
-    on_halves = scores.judge_halves(refit, sides)
     effects = panel_effects(fit, read_wanted(None, fit))
-    if fit.is_exact:  # with shifts learned, of those that are judged
-        learned = vars(refit.effects(refit.learned(judged))).items()
-        tables = {name: pd.DataFrame(each, names).reindex(fit.names) for name, each in learned}
-        effects = Effects(**{name: each.to_numpy() for name, each in tables.items()})
     others = ~scores.measured(spec_of(fit), cells).own()
     called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
-    nulls = judge_controls(refit, halves, undeclared, called)
-    shown = cells
-    # Cells that share a level are no replicates.
-    if undeclared is not None:
-        alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
-        shown = halves.pool(
-            halves.whole, every=True, by_guide=True, spread=undeclared.variance, alike=alike
-        )
-    split = "table" if halves.of_table else "cells"
-    on_halves["split_by"] = np.where(halves.by_guides[halves.scored[1:]], "guides", split)
-    by_part = q.part_scores(fit, shown, effects, nulls.factor, on_halves, unseen)
+    nulls = judge_controls(refit, halves, called)
+    by_part = q.part_scores(fit, cells, effects, nulls.factor)
+    halved = np.where(halves.by_guides, "guides", "table" if halves.of_table else "cells")
+    on_halves = scores.judge_halves(refit, sides)
+    by_part[q.SHRINKAGE] = on_halves.assign(split_by=halved[halves.scored[1:]])
+    judged = cells.rows(halves.scored)
+    _, by_part[q.UNSEEN] = scores.judge_unseen(refit, halves, judged, sides, n_jobs)
+    by_part[q.GRAPH_PART] = by_part[q.UNSEEN]
     by_part |= scores.judge_left_out(refit, halves, cells.guide_variance)
-    weight = (
-        unseen.weights[Graph.name],
-        unseen.graph_spread,
-        int(unseen.table[scores.WHOLE].count()),
-    )
-    known = {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}}
-    rows = q.quantities(by_part, known, undeclared)
-    level, verdict, parts = verdicts.judge(rows, unseen.weights, nulls, halves, undeclared)
+    # The quantities computed from these, and the verdict on them.
+    weights = cast("Expectation", fit.expectation).weights
+    weight = weights[Graph.name], q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
+    rows = q.quantities(by_part, {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}})
+    level, verdict, parts = verdicts.judge(rows, weights, nulls, halves, undeclared)
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
         "parts": parts,
         "summary": q.summary_table(rows),
-        "predictors": q.predictor_table(unseen),
         "perturbations": q.perturbation_table(by_part),
         "negative_controls": nulls.table,
         "null_z": nulls.z,

@@ -6,7 +6,7 @@ Verdict, plots and report are read from these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,41 +14,34 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.core.fit.interventions import shift_environments
-from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.scores import mean_with_error, pooled_sizes, ratio_with_error
 from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose.scores import (
-    ALONE,
     BATCHES,
     COVERAGE,
     COVERED,
-    FIRST,
+    GRAPH_ALONE,
     GUIDES,
     LARGE,
     MEAN_ALONE,
     MEANS,
     NOTHING,
-    R_OF,
     SHRUNKEN,
     WHOLE,
     WITHOUT_GRAPH,
+    R,
     measured,
 )
 from nextpert.tl._fit_dag_blr import spec_of
 
 if TYPE_CHECKING:
-    from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.model.effects import Effects
-    from nextpert.tl._diagnose.scores import Unseen
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
-NEGATIVE, POSITIVE, CEILING = "negative controls", "positive controls", "ceiling"
+NEGATIVE, POSITIVE = "negative controls", "positive controls"
 FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # a target gene's own change
-# What a better predictor could gain.
-BY_MEAN, BY_OTHERS = "predicted by the mean perturbation", "predicted by other predictors"
-ROOM, NOT_MEASURABLE = "room for improvement", "not measurable"
 SURE = 2.0  # standard errors
 CLEAR = 0.05  # false discovery rate
 FEWEST = 3  # perturbations that can be distinguished
@@ -64,10 +57,6 @@ FALSE_SHARE = 2 * CLEAR_SIGN  # of the negative controls: twice what a threshold
 LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
 LARGEST_OF_TABLE = 1.5  # of a quarter of a table's perturbations; 0.8 to 1.3 on four real screens
 LEAST_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
-# Correlation that a perfect predictor would have with the observed effects; below, the halves of
-# its cells have a reliability under a quarter, as effects that are mostly sampling error have.
-LEAST_CEILING = 0.5
-NEAR_CEILING = 0.8  # of the ceiling: explains 64% of what can be explained, or more
 
 NO_ERROR = float("nan")  # of a count, or a number of the fit
 Numbers = tuple[float, float, int]  # a value, its standard error, of how many
@@ -165,7 +154,6 @@ def _scored(of: str, where: str, not_worse: Rule | None = None) -> list[_Row]:
 
 
 _END = "{} end of its 95% interval"
-_OWN = "share of distinct perturbations nearest to their own state in one half, as learned"
 # The quantities of each part: of the scores the ``"count"`` of what is true, or of a word, in a
 # column, its ``"mean"``, the ``"ratio"`` of the totals of two, ``"coverage"``, the same with the
 # total of the second as ``n``, or ``"gain"`` (see measure); () where scores are not asked.
@@ -205,9 +193,6 @@ ROWS: dict[str, list[_Row]] = {
          "perturbations split into halves by guide"),
         *_scored("means of the other half", "from half of the screen, on the other half",
                  _at_most(NOT_WORSE)),
-        ("own_state_first", ("mean", FIRST[SHRUNKEN]), None, f"{_OWN} from the other"),
-        ("own_state_first_by_raw_means", ("mean", FIRST[MEANS]), None,
-         "the same for raw means"),
     ],
     UNSEEN: [
         ("error_to_no_effect", ("ratio", WHOLE, NOTHING), _MUCH_BELOW_ONE,
@@ -216,23 +201,10 @@ ROWS: dict[str, list[_Row]] = {
          "the same relative to that of the mean perturbation, which distinguishes none"),
         *_covered("effects on other genes", "the half that is not scored on"),
     ],
-    CEILING: [
-        ("n_by_mean", ("count", "ceiling", BY_MEAN), None,
-         f"perturbations that the mean perturbation predicts with {NEAR_CEILING:g} of ceiling_r"),
-        ("n_by_others", ("count", "ceiling", BY_OTHERS), None,
-         "others that all predictors together predict so well"),
-        ("n_room", ("count", "ceiling", ROOM), None,
-         "perturbations that a better predictor could predict better"),
-        ("n_not_measurable", ("count", "ceiling", NOT_MEASURABLE), None,
-         f"perturbations like the controls, or with ceiling_r below {LEAST_CEILING:g}"),
-        ("ceiling_r", ("mean", "ceiling_r"), None,
-         "correlation that a perfect predictor has with the observed effects, of the measurable"),
-        ("r", ("mean", "r_all"), None, "correlation that all predictors have with these"),
-    ],
     GRAPH_PART: [
-        ("weight", (), _at_least(LEAST_WEIGHT),
-         "weight of the graph among the predictors; the error is the spread over folds"),
-        ("error_alone", ("ratio", f"{Graph.name}{ALONE}", NOTHING), None,
+        ("weight", (), _at_least(LEAST_WEIGHT, is_count=True),
+         "weight of the graph among the predictors"),
+        ("error_alone", ("ratio", GRAPH_ALONE, NOTHING), None,
          "squared error of predictions by the graph alone, relative to that of 'no effect'"),
         ("error_to_no_graph", ("gain", WITHOUT_GRAPH), _at_most(LARGEST_SHARE),
          "squared error of all predictors, relative to that of all but the graph"),
@@ -243,43 +215,25 @@ ROWS: dict[str, list[_Row]] = {
 
 
 def part_scores(
-    fit: FittedPosterior,
-    cells: FitCells,
-    effects: Effects,
-    factor: float,
-    on_halves: pd.DataFrame,
-    unseen: Unseen,
+    fit: FittedPosterior, cells: FitCells, effects: Effects, factor: float
 ) -> dict[str, pd.DataFrame]:
-    """Return the scores of each part, one row per perturbation that was judged, by its label.
+    """Return the scores of all cells by part, one row per perturbation, by its label.
 
-    From the cells of all, effects as users get them, the factor by which the null says that
-    standard errors are to be multiplied, and scores on halves and without cells.
+    From effects as users get them, and the factor by which the null says that standard errors are
+    to be multiplied.
     """
     from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
     differs = from_controls.q_value < CLEAR
-    of_cells = pd.DataFrame(
-        {
-            "n_cells": cells.n_cells,
-            "squared_distance": from_controls.estimate,
-            "q_value": from_controls.q_value,
-            "q_value_from_others": from_others.q_value,
-            "is_significant": differs,
-            "is_distinct": differs & (from_others.q_value < CLEAR),
-        },
-        index=fit.names,
-    )
-    # Own states are to be found of perturbations that differ from the others.
-    is_distinct = of_cells["is_distinct"].reindex(on_halves.index)
-    first = {each: on_halves[each].where(is_distinct) for each in FIRST.values()}
-    table = unseen.table
-    return {
-        CELLS: of_cells,
-        POSITIVE: _target_genes(fit, cells, effects, factor),
-        SHRINKAGE: on_halves.assign(**first),
-        UNSEEN: table,
-        CEILING: _ceilings(unseen, on_halves["r_others"], of_cells["is_significant"]),
-        GRAPH_PART: table,
+    columns = {
+        "n_cells": cells.n_cells,
+        "squared_distance": from_controls.estimate,
+        "q_value": from_controls.q_value,
+        "q_value_from_others": from_others.q_value,
+        "is_significant": differs,
+        "is_distinct": differs & (from_others.q_value < CLEAR),
     }
+    positive = _target_genes(fit, cells, effects, factor)
+    return {CELLS: pd.DataFrame(columns, fit.names), POSITIVE: positive}
 
 
 def _target_genes(
@@ -316,80 +270,33 @@ def _target_genes(
     )
 
 
-def _ceilings(unseen: Unseen, r_others: pd.Series, differs: pd.Series) -> pd.DataFrame:
-    """Return the correlations of predictors with observed effects, and the largest possible.
-
-    ``r_others`` are those of the halves, ``differs`` whether effects differ from the controls.
-    """
-    table = unseen.table
-    r = {f"r_{name.replace(' ', '_')}": table[f"{R_OF}{name}"] for name in unseen.weights}
-    r_mean = r.setdefault("r_mean_perturbation", pd.Series(np.nan, table.index))
-    r_all, half = table[f"{R_OF}{WHOLE}"], r_others.clip(0.0)
-    # Halves of few cells say little of the ceiling; what a predictor reached is possible too.
-    ceiling = np.fmax(np.sqrt(2 * half / (1 + half)), np.fmax(r_all, r_mean))
-    # What a better predictor could gain: nothing is predicted if a target is not on the panel.
-    is_measurable = differs.reindex(table.index) & (ceiling >= LEAST_CEILING)
-    near = NEAR_CEILING * ceiling
-    kinds: list[Any] = [table[WHOLE].isna(), ~is_measurable, r_mean >= near, r_all >= near]
-    kind = np.select(kinds, ["", NOT_MEASURABLE, BY_MEAN, BY_OTHERS], default=ROOM)
-    return pd.DataFrame({"r_all": r_all, **r, "ceiling_r": ceiling, "ceiling": kind})
-
-
 def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return what is stored of each perturbation; NaN or empty where it was not judged."""
-    names, errors = scores[CELLS].index, ["error_half", "error_half_raw_means"]
-    halves = scores[SHRINKAGE].rename(
-        columns=dict(
-            zip((SHRUNKEN, MEANS, NOTHING), [*errors, "error_half_no_effect"], strict=True)
-        )
-    )
+    names = scores[CELLS].index
+    halves = {"split_by": "split_by", SHRUNKEN: "error_half", MEANS: "error_half_raw_means",
+              NOTHING: "error_half_no_effect"}  # fmt: skip
     parts = [
         scores[CELLS].drop(columns=["is_significant", "is_distinct"]), scores[POSITIVE],
-        halves[["split_by", *errors, "error_half_no_effect"]],
-        scores[CEILING].filter(regex="^(r_(all|graph|coexpression|mean_perturbation)|ceiling.*)$"),
+        scores[SHRINKAGE][[*halves]].rename(columns=halves), scores[UNSEEN][[R]],
     ]  # fmt: skip
     table = pd.concat([part.reindex(names) for part in parts], axis=1)
-    texts = {x: strings(table[x].fillna("")) for x in ("target_gene_found", "split_by", "ceiling")}
+    texts = {x: strings(table[x].fillna("")) for x in ("target_gene_found", "split_by")}
     table = table.assign(**texts)
     table.insert(0, "perturbation", strings(names))
     return table.set_index(np.arange(len(table)))
 
 
 def quantities(
-    scores: Mapping[str, pd.DataFrame],
-    known: Mapping[str, Mapping[str, Numbers]],
-    undeclared: Nested | None,
+    scores: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping[str, Numbers]]
 ) -> list[Quantity]:
-    """Return the quantities of all parts that were judged.
-
-    From the scores of each part, numbers that are ``known``, and a column that looks like guides.
-    """
-    ceiling = scores[CEILING]
-    measurable = ~ceiling["ceiling"].isin(["", NOT_MEASURABLE])
-    tables = {
-        **scores,
-        CEILING: ceiling.assign(
-            **{x: ceiling[x].where(measurable) for x in ("ceiling_r", "r_all")}
-        ),
-    }
+    """Return the quantities of all parts that were judged, by scores or numbers ``known``."""
     rows = []
     for part, of_part in ROWS.items():
         for name, how, rule, meaning in of_part:
-            if how and part in tables:
-                rows.append(Quantity(part, name, rule, meaning, *measure(tables[part], *how)))
+            if how and part in scores:
+                rows.append(Quantity(part, name, rule, meaning, *measure(scores[part], *how)))
             elif name in known.get(part, ()):
                 rows.append(Quantity(part, name, rule, meaning, *known[part][name]))
-    if undeclared is not None:
-        meaning = (
-            f"variance between the levels of adata.obs[{undeclared.column!r}], which nest in the "
-            f"perturbation labels without being declared, relative to a cell's noise (median "
-            f"gene); {undeclared.scatter_in_words()}; n is the number of levels"
-        )
-        rule = Rule(
-            "no more than sampling (5% level)", lambda _: undeclared.scatters is False, True
-        )
-        number = undeclared.variance, NO_ERROR, undeclared.n_levels
-        rows.append(Quantity(GUIDES, "undeclared_variance", rule, meaning, *number))
     return rows
 
 
@@ -417,24 +324,6 @@ def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Nu
     over_sum, under_sum = (max(float(both[each].sum()), 0.0) + little for each in both)
     error = float(np.sqrt(n) * (both[WHOLE] - both[column]).std(ddof=1)) / under_sum
     return over_sum / under_sum, error, n
-
-
-def predictor_table(unseen: Unseen) -> pd.DataFrame:
-    """Return one row per predictor, all together last."""
-    table, names = unseen.table, list(unseen.weights)
-    ratios = [
-        ratio_with_error(table[c], table[NOTHING]) for c in (*(f"{x}{ALONE}" for x in names), WHOLE)
-    ]
-    error, se = np.transpose(ratios)
-    return pd.DataFrame(
-        {
-            "predictor": strings([*names, WHOLE]),
-            "weight": np.array([*unseen.weights.values(), np.nan]),
-            "error_to_no_effect": error,
-            "error_to_no_effect_se": se,
-        },
-        index=pd.Index(np.arange(len(error))),
-    )
 
 
 def summary_table(quantities: list[Quantity]) -> pd.DataFrame:

@@ -60,7 +60,6 @@ class Halves:
     batch: NDArray[np.int64]  # its combination of batches; 0 for all where there are none
     line: NDArray[np.int64]  # its condition by condition_key
     guide_name: NDArray[np.object_]  # "" where there are none
-    batch_name: NDArray[np.object_]
     fixed: NDArray[np.float64]  # indicators of batches, shape (n_environments, n_fixed)
     # Of the screen:
     parts: tuple[ScreenMoments, ScreenMoments]  # the two halves of the cells
@@ -139,10 +138,10 @@ def read_halves(
     mine = every.numbered(names) >= 0
     every = every.only(sorted(set(every.perturbation[mine])))
     group, codes, n = every.numbered(names), every.codes, len(every.table)
-    guides, conditions = (
+    of_guide, of_condition = (
         [] if each is None else [each] for each in (column, roles.condition_key)
     )  # fmt: skip
-    guide, of_table = every.levels(*guides), is_table(adata)
+    guide, of_table = every.levels(*of_guide), is_table(adata)
     half = np.zeros(len(codes), np.int64)
     # Every second cell of an environment, in random order.
     if not of_table:
@@ -175,18 +174,16 @@ def read_halves(
         one, two = (part.pool("environment", n) for part in screen.halves("half"))
         whole = one + two
     several = np.bincount(group[group > 0], minlength=1).max() > 1
-    guide_name, batch_name = (
-        np.array([" ".join(row) for row in every.table[list(columns)].astype(str).to_numpy()] or [],
-                 dtype=object)
-        for columns in (guides, roles.batch_key)
-    )  # fmt: skip
+    guide_name = np.full(n, "", object)
+    if column is not None:
+        guide_name[:] = every.table[column].astype(str)
     return Halves(
         group=group, condition=every.levels(roles.perturbation_key, *every.condition_names),
         guide=guide, batch=every.levels(*roles.batch_key),
         fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names),
         scored=np.append(0, 1 + sample),
         declared=roles.guide_key is not None, by_guides=by_guides, parts=(one, two),
-        guide_name=guide_name, batch_name=batch_name, line=every.levels(*conditions),
+        guide_name=guide_name, line=every.levels(*of_condition),
         line_names=condition_names(every), of_table=of_table, whole=whole,
         has_replicates=not of_table or bool(several) or of_samples(adata),
     ), cells  # fmt: skip
@@ -228,7 +225,7 @@ class Refit:
     fit: FittedPosterior  # the fit that is judged
     cells: Cells
     guided: bool  # whether guides are declared
-    spec: Spec  # of the perturbations that are judged; shifts are learned
+    spec: Spec  # of the perturbations that are judged
     folds: list[list[str]]  # labels that are left out together
     without: list[Dag]  # the graph without each fold, single also where the fit has many
     inner: list[list[Dag]]  # those without a fold and, in turn, without each fold of the others
@@ -254,8 +251,7 @@ class Refit:
 
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""
-        params = self.fit.params | {"shift_sd": "learned"}
-        record = record_of(model, params, left_out=pd.DataFrame())
+        record = record_of(model, self.fit.params, left_out=pd.DataFrame())
         return replace(record, columns=self.fit.columns)
 
     def effects(self, model: Model) -> Effects:
@@ -275,13 +271,20 @@ def read_refit(
     Raises
     ------
     ValueError
-        If there are fewer than three perturbations, or genes are linearly dependent without some.
+        If shifts are exact, there are fewer than four perturbations, or genes are linearly
+        dependent without some.
     """
     names, params, n = fit.names, fit.params, len(fit.names)
-    if n < FEWEST:
+    if fit.is_exact:
+        message = (
+            f"The fit in adata.uns[{key!r}] takes shifts as known (shift_sd=0), but a diagnosis "
+            f"is of effects that are learned: fit without shift_sd."
+        )
+        raise ValueError(message)
+    if n <= FEWEST:  # without one of them the others have to suffice
         message = (
             f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
-            f"{FEWEST} are needed to predict one from the others: fit more of them."
+            f"{FEWEST + 1} are needed to predict one from the others: fit more of them."
         )
         raise ValueError(message)
     sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))

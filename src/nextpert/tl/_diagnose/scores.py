@@ -12,7 +12,7 @@ and few of their intervals would cover the means, even for a calibrated model.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,6 @@ from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
-from nextpert.core.model.predictors.base import Prediction
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.predictors.members import Members
@@ -35,13 +34,13 @@ from nextpert.tl._design_interventions.candidates import can_be_candidate
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from numpy.typing import NDArray
 
     from nextpert.core.fit.cells import FitCells
-    from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.core.fit.learn import Model, Spec
+    from nextpert.core.fit.fitted import Expectation, FittedPosterior, PredictorRecord
+    from nextpert.core.fit.learn import Model, Spec, Weighted
     from nextpert.tl._diagnose.refit import Halves, Refit
     from nextpert.tl._perturbation_effects import Wanted
 
@@ -54,7 +53,10 @@ _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 GUIDES, BATCHES = "guides", "batches"
-FIRST = {SHRUNKEN: "first", MEANS: "first_by_raw_means"}  # how often the own state comes first
+# Predictions by all predictors, and by some with the weights that these get without the others.
+WHOLE, WITHOUT_GRAPH = "all predictors", "all but the graph"
+MEAN_ALONE, GRAPH_ALONE = "mean perturbation alone", "graph alone"
+R = "r_all"  # correlation of effects predicted by all of them with those observed
 
 
 class Side(NamedTuple):
@@ -110,28 +112,15 @@ def measured(spec: Spec, cells: FitCells) -> Perturbations:
 
 
 def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
-    """Judge effects learned from one half of the cells of every perturbation on the other.
-
-    The mean over both ways; besides, the correlation of the halves' effects over genes that are no
-    targets (``r_others``), and how often a perturbation's own state comes first (``FIRST``), by
-    estimate.
-    """
-    (one, two), parts = sides, []
-    used = (one.seen.n > 1) & (two.seen.n > 1)
+    """Judge effects learned from one half of every perturbation's cells on the other, both ways."""
+    parts = []
+    used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
     for mine, other in (sides, sides[::-1]):
-        truth, known = other.seen.observed, np.isfinite(other.variance) & used[:, None]
         effects = refit.effects(refit.learned(mine.cells))
         estimates = {SHRUNKEN: effects.mean, MEANS: mine.seen.observed}
-        table = _score(effects, estimates, truth, other.variance, used, large=mine.large)
-        for name, column in FIRST.items():
-            table[column] = scores.comes_first(
-                estimates[name], np.where(known, truth, np.nan), used
-            )
-        parts.append(table)
-    others = ~one.seen.own() & np.isfinite(one.variance)
-    r_others = scores.correlations(one.seen.observed, two.seen.observed, others)
-    table = _mean_of(parts).assign(r_others=np.where(used, r_others, np.nan))
-    return table.set_axis(refit.spec.plan.names)
+        observed, variance = other.seen.observed, other.variance
+        parts.append(_score(effects, estimates, observed, variance, used, large=mine.large))
+    return _mean_of(parts).set_axis(refit.spec.plan.names)
 
 
 def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.DataFrame]:
@@ -228,105 +217,59 @@ def _mean_of(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return every.mean().assign(**{name: every[name].sum() for name in (COVERED, LARGE)})
 
 
-WHOLE, WITHOUT_GRAPH, MEAN_ALONE = "all together", "all but the graph", "mean perturbation only"
-# Columns of a predictor: its error by the weight that it gets alone, and its correlation.
-ALONE, R_OF = ", alone", "r of "
-_TOTALS = (NOTHING, WHOLE, WITHOUT_GRAPH, MEAN_ALONE)
-
-
-class Unseen(NamedTuple):
-    """Predictions of perturbations without cells, and their errors on other genes.
-
-    NaN stands for perturbations of which nothing is predicted, as a target is outside the panel.
-    The table has one row per perturbation. Errors are squared, summed over genes in units of their
-    standard deviation, weighted as in :func:`learn_predictor_weights`, sampling error taken out: of
-    "no effect" (``NOTHING``), of what is predicted (``WHOLE``), where the graph is no predictor,
-    where the mean perturbation is the only one, and of each predictor by the weight that it gets
-    alone (``ALONE``). Correlations with observed effects (``R_OF``) are NaN also where all that is
-    predicted is 0. ``COVERAGE``, ``COVERED`` and ``LARGE`` are those of ``judged`` on the
-    other genes; predictions have seen none of the cells, so large effects are chosen by one half of
-    the cells and scored on the other, both ways.
-    """
-
-    weights: Mapping[str, float]  # of every predictor in the fit, by name
-    graph_spread: float  # standard deviation of the weight of the graph without each fold
-    effects: Effects  # as users get them; tables of shape (n_perturbations, n_genes)
-    table: pd.DataFrame
-
-
 def judge_unseen(
     refit: Refit, halves: Halves, cells: FitCells, sides: list[Side], n_jobs: int = 1
-) -> Unseen:
+) -> tuple[Effects, pd.DataFrame]:
     """Predict every perturbation without its fold, as users would, and score the predictions.
 
     ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
-    the labels of a fold as candidates, after graph and fit without any cell of it.
+    the labels of a fold as candidates, after graph and fit without any cell of it. Errors on other
+    genes are squared and summed in units of a gene's standard deviation, sampling error taken out,
+    with the weights of genes of :func:`learn_predictor_weights`. Predictions have seen none of the
+    cells, so large effects are chosen by one half of the cells and scored on the other, both ways.
+
+    Returns
+    -------
+    effects
+        As users get them, ``(n_perturbations, n_genes)``; NaN where nothing is predicted, as a
+        target is outside the panel.
+    table
+        Errors of all predictors, of some, and of "no effect"; ``R``, and coverage.
     """
-    seen = measured(refit.spec, cells)
-    # Weights of the fit by name, and the variance that all predictors leave; those of learned
-    # shifts where the fit took shifts as exact.
-    weights: Mapping[str, float] = {Graph.name: 1.0}
-    beyond, known = 0.0, refit.fit.expectation
-    if known is not None and refit.fit.predictors is not None:
-        weights, beyond = known.weights, refit.fit.predictors.residual_variance
-    elif (whole := refit.learned(cells).weighted) is not None:
-        weights = dict(zip(whole.weights.names, whole.weights.weights.tolist(), strict=True))
-        beyond = whole.weights.residual_variance
-    shape, names = seen.observed.shape, refit.spec.plan.names
-    place = {name: j for j, name in enumerate(names)}
-    by = np.where(seen.sd > 0, seen.sd, 1.0)
-    used = seen.scored()
+    seen, names = measured(refit.spec, cells), refit.spec.plan.names
+    by, used = np.where(seen.sd > 0, seen.sd, 1.0), seen.scored()
     noise = np.where(used, seen.variance, 0.0) / by**2
     # Effects are weighted as when predictor weights are learned: less if there are few cells.
-    counts = np.where(used, 1 / np.maximum(noise + beyond, np.finfo(np.float64).tiny), 0.0)
-    counts /= max(counts.max(initial=0.0), np.finfo(np.float64).tiny)
-    tables = {name: np.full(shape, np.nan) for name in Effects.__dataclass_fields__}
-    columns = [
-        *_TOTALS,
-        *(f"{name}{ALONE}" for name in weights),
-        *(f"{R_OF}{x}" for x in (WHOLE, *weights)),
-    ]
-    table = pd.DataFrame(np.nan, index=range(shape[0]), columns=columns)
-    of_graph = np.zeros(n_folds := len(refit.folds))
-    models = run_tasks(refit.without_fold, ((k,) for k in range(n_folds)), n_jobs=n_jobs)
+    record, tiny = cast("PredictorRecord", refit.fit.predictors), np.finfo(np.float64).tiny
+    counts = np.where(used, 1 / np.maximum(noise + record.residual_variance, tiny), 0.0)
+    counts /= max(counts.max(initial=0.0), tiny)
+    tables = {name: np.full(counts.shape, np.nan) for name in Effects.__dataclass_fields__}
+    columns = [NOTHING, WHOLE, WITHOUT_GRAPH, MEAN_ALONE, GRAPH_ALONE, R]
+    table = pd.DataFrame(np.nan, index=names, columns=columns)
+    tasks, n_folds = ((k,) for k in range(len(refit.folds))), len(refit.folds)
+    models = run_tasks(refit.without_fold, tasks, n_jobs=n_jobs)
     for k, model in progress(n_folds, "Held-out perturbations", iterable=models):
         fit = refit.as_stored(model)
-        of_graph[k] = _weights(model, weights).get(Graph.name, 0.0)
         asked = [name for name in refit.folds[k] if can_be_candidate(name, fit)]
         if not asked:
             continue
         with warnings.catch_warnings():  # that a table has no row for what was left out
             warnings.simplefilter("ignore", UserWarning)
             chosen = read_wanted(asked, fit)
-        rows = [place[name] for name in chosen.names]
+        rows = [names.index(name) for name in chosen.names]
         effects = panel_effects(fit, chosen)
         for name, each in vars(effects).items():
             tables[name][rows] = each
-        # Effects and, after them, their covariance with the sampling error of the observed ones
-        # (that of the controls is in both): before weights, and by the weights that some
-        # predictors get without the others.
-        nothing = np.zeros((2, *effects.mean.shape))
-        single = dict.fromkeys(weights, nothing) | predictors(chosen, fit, effects)
-        some = {
-            WHOLE: [*single], WITHOUT_GRAPH: [name for name in single if name != Graph.name],
-            MEAN_ALONE: [MeanPerturbation.name], **{f"{name}{ALONE}": [name] for name in weights},
-        }  # fmt: skip
-        estimates = single | {NOTHING: nothing}
-        for name, kept in some.items():
-            by_weight = _weights(model, kept).items()
-            estimates[name] = sum((w * single[each] for each, w in by_weight), start=nothing)
-        estimates[WHOLE] = np.array([effects.mean, estimates[WHOLE][1]])
         observed = seen.observed[rows] / by
-        for name, (effect, covariance) in estimates.items():
+        for name, (effect, covariance) in _estimates(model, chosen, fit, effects).items():
             predicted, shared = effect / by, covariance / by**2
-            if name in table:
-                departure = (observed - predicted) ** 2 - noise[rows] + 2 * shared
-                table.loc[rows, name] = (departure * counts[rows]).sum(axis=1)
-            if (of_name := f"{R_OF}{name}") in table:
+            departure = (observed - predicted) ** 2 - noise[rows] + 2 * shared
+            table.loc[chosen.names, name] = (departure * counts[rows]).sum(axis=1)
+            if name == WHOLE:
                 r = scores.correlations(predicted, observed, used[rows], shared)
-                table.loc[rows, of_name] = r
-    used &= table[NOTHING].notna().to_numpy()[:, None]
+                table.loc[chosen.names, R] = r
     effects = Effects(**tables)
+    used &= table[NOTHING].notna().to_numpy()[:, None]
     share = cells.guide_variance * halves.guide_shares(halves.whole)
     variance = seen.variance + (share[1:] + share[0])[:, None] * seen.within
     inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0)) & used
@@ -339,22 +282,40 @@ def judge_unseen(
         which = both & mine.large
         table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & which).sum(axis=1)
         table[LARGE] += which.sum(axis=1)
-    return Unseen(weights, float(np.std(of_graph)), effects, table.set_axis(names))
+    return effects, table
+
+
+def _estimates(
+    model: Model, chosen: Wanted, fit: FittedPosterior, effects: Effects
+) -> dict[str, Array]:
+    """Return what all and some predictors expect, and their covariance with observed effects.
+
+    The covariance is that with the sampling error of the controls, whose mean is in both; arrays
+    ``(2, n_perturbations, n_genes)``. ``effects`` are those that users get.
+    """
+    nothing, single = np.zeros((2, *effects.mean.shape)), predictors(chosen, fit, effects)
+
+    def weighted(*names: str) -> Array:
+        weights = _weights(model, names).items()
+        return np.asarray(sum((w * single[name] for name, w in weights), start=nothing))
+
+    return {
+        NOTHING: nothing,
+        WHOLE: np.array([effects.mean, weighted(*single)[1]]),
+        WITHOUT_GRAPH: weighted(*(single.keys() - {Graph.name})),
+        MEAN_ALONE: weighted(MeanPerturbation.name),
+        GRAPH_ALONE: weighted(Graph.name),
+    }
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
-    """Return the weights of some predictors, learned where the others are none.
-
-    Of fewer than three perturbations nothing is learned: the graph is believed.
-    """
+    """Return the weights of some predictors, learned where the others are none."""
     # Members are believed as they are, also where no combination was there to learn from.
     together = {Members.name: 1.0} if Members.name in kept else {}
-    if model.weighted is None:
-        return together | ({Graph.name: 1.0} if Graph.name in kept else {})
-    learned, seen = model.weighted.weights, model.weighted.seen
-    some = [each for each in model.weighted.predictors() if each.name in kept]
-    # None has a weight to learn.
-    if all(each.fixed for each in some):
+    weighted = cast("Weighted", model.weighted)  # of three perturbations or more
+    learned, seen = weighted.weights, weighted.seen
+    some = [each for each in weighted.predictors() if each.name in kept]
+    if all(each.fixed for each in some):  # none has a weight to learn
         return together
     if len(some) < len(learned.names):
         learned = learn_predictor_weights(
@@ -373,24 +334,14 @@ def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> di
     combinations none speaks but their members, whose word is what is predicted (``effects``).
     """
     chosen, names = candidates.pool.interventions, candidates.names
-    targets = places(chosen.targets, fit.genes)
-    nothing = np.zeros_like(effects.mean)
     rows, shared = shared_with_controls(names, fit)
     together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
-    if fit.expectation is not None:
-        every = fit.expectation.predictions(
-            names, targets, chosen.shifts, weights=fit.posterior.mean().toarray(), together=together
-        )
-    else:  # too few perturbations to learn weights from: shifts on the graph, and members
-        own = np.zeros(chosen.shifts.shape, bool)
-        for row, some in zip(own, targets, strict=True):
-            row[some] = True
-        follows = fit.posterior.solve(np.ascontiguousarray(chosen.shifts.T)).T
-        members = nothing.copy()
-        members[rows] = together.mean
-        every = [
-            Prediction(name, np.where(own, 0.0, table))
-            for name, table in ((Graph.name, follows), (Members.name, members))
-        ]
-    every = [Members(together).silenced(each) for each in every]
-    return {p.name: np.array([p.effects, nothing if p.shared is None else p.shared]) for p in every}
+    every = cast("Expectation", fit.expectation).predictions(
+        names, places(chosen.targets, fit.genes), chosen.shifts,
+        weights=fit.posterior.mean().toarray(), together=together,
+    )  # fmt: skip
+    nothing, silenced = np.zeros_like(effects.mean), map(Members(together).silenced, every)
+    return {
+        each.name: np.array([each.effects, nothing if each.shared is None else each.shared])
+        for each in silenced
+    }

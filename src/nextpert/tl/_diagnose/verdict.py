@@ -13,7 +13,7 @@ import pandas as pd
 from nextpert._adata import list_names, strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose.controls import BY_BATCHES, BY_CELLS, BY_GUIDES, OF_TABLE
+from nextpert.tl._diagnose.controls import BY_GUIDES, OF_TABLE
 from nextpert.tl._diagnose.scores import LEFT
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def judge(
         _negative(by[q.NEGATIVE], nulls, halves),
         _positive(by[q.POSITIVE]),
         _shrinkage(by[q.SHRINKAGE]),
-        _unseen(by[q.UNSEEN], by[q.CEILING], weights, n_judged),
+        _unseen(by[q.UNSEEN], weights, n_judged),
         _graph(by[q.GRAPH_PART]),
     ]
     # All rests on standard errors: on their size, and on what they hold.
@@ -157,11 +157,8 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     if not n:
         words = f"could not be judged, as the controls have fewer than {2 * LEFT} cells."
         return _part(q.NEGATIVE, [(True, CARE, "")], words)
-    what = {
-        BY_GUIDES: f"{n} control guide{'s' * (n != 1)}",
-        BY_BATCHES: f"the controls of {n} batch{'es' * (n != 1)}",
-        BY_CELLS: "half of the control cells",
-    }[nulls.kind]
+    of_guides = nulls.kind == BY_GUIDES
+    what = f"{n} control guide{'s' * (n != 1)}" if of_guides else "half of the control cells"
     share, low, high, rate = (
         f"{of[name]:.2%}" if of[name].value < 0.1 else f"{of[name]:.0%}"
         for name in ("false_share", "false_share_lower", "false_share_upper",
@@ -179,7 +176,7 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
         words += f": errors are larger than stated, by a factor of {width:.2f}"
     elif of["false_discovery_rate"].value > 0:
         words += f". At most about {rate} of the screen's significant effects are false by this"
-    words += "." if nulls.kind == BY_GUIDES else _WEAKER
+    words += "." if of_guides else _WEAKER
     few = (of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate"))
     cases = [
         (not all(few) or width.value - q.SURE * width.error > q.LARGEST_WIDTH, NOT,
@@ -228,17 +225,10 @@ def _shrinkage(of: _Rows) -> Part:
         f"squared error of {means} relative to raw means and of {nothing} relative to no effect."
         f"{intervals}"
     )
-    first, plain = (of[f"own_state_first{by}"] for by in ("", "_by_raw_means"))
-    if first.n:
-        words += (
-            f" A distinct perturbation ranks first towards its own state in {first:.0%} of cases "
-            f"({plain:.0%} by raw means)."
-        )
     return _part(q.SHRINKAGE, cases, words, means, nothing, title="Effects")
 
 
-def _unseen(of: _Rows, ceiling: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
-    """Return the verdict on predictions, with what a better predictor could gain."""
+def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
     nothing, mean = of["error_to_no_effect"], of["error_to_mean"]
     # No gain: a ratio of about 1 or more, or below it by less than its standard error.
     no_gain = [
@@ -262,17 +252,7 @@ def _unseen(of: _Rows, ceiling: _Rows, weights: Mapping[str, float], n_judged: i
     if nothing.n < n_judged:
         words += f"{nothing.n} of {n_judged} were judged: the others have a target that is not on "
         words += "the panel. "
-    room = ceiling["n_room"]
-    words += (
-        f"Of {room.n} perturbations {ceiling['n_by_mean']:.0f} are predicted by the mean "
-        f"perturbation, {ceiling['n_by_others']:.0f} by other predictors, {room:.0f} "
-        f"leave{'s' * (room.value == 1)} room for improvement, and the effects of "
-        f"{ceiling['n_not_measurable']:.0f} are too small to be measured"
-    )
-    most, r = ceiling["ceiling_r"], ceiling["r"]
-    if np.isfinite([most.value, r.value]).all():
-        words += f" (of the others: correlation {r:.2f}, at most {most:.2f} possible)"
-    words = f"{words}.{intervals}" if nothing.n else ""
+    words = f"{words.rstrip()}{intervals}" if nothing.n else ""
     return _part(q.UNSEEN, cases, words, nothing, mean)
 
 

@@ -14,23 +14,15 @@ from nextpert import _adata, core
 from nextpert._adata.progress import progress, without_bars
 from nextpert._adata.screen import read_environments
 from nextpert._adata.sources import dense
-from nextpert._adata.target import Target, listed, parts_of
 from nextpert.core import ScreenMoments
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.design.joint_draws import Joined
-from nextpert.core.evaluate import (
-    BY_MEANS,
-    CellPool,
-    PoolEnvironments,
-    PoolGoal,
-    goal_truth,
-    replay_plates,
-)
+from nextpert.core.evaluate import BY_MEANS, CellPool, PoolEnvironments, replay_plates
 from nextpert.core.fit.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Graphs, Model
-from nextpert.tl._design_interventions.target import given_by_numbers, read_target
+from nextpert.tl._design_interventions.target import given_by_numbers
 from nextpert.tl._fit_dag_blr import record_of, spec_of
 from nextpert.tl._plan_screen.pool import Constraints
 from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
@@ -39,7 +31,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import LabelTable, Roles
     from nextpert.core.evaluate import Strategy, Task, Truth
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.fit.learn import Spec
@@ -57,7 +48,7 @@ class Replayed(NamedTuple):
     """What is to be reached, and how far all perturbations truly are from it."""
 
     name: str
-    target: int | PoolGoal  # the state of a perturbation, by its number in the pool, or a goal
+    target: int  # a perturbation, by its number in the pool
     truth: Truth
     candidates: Index  # by their numbers in the pool
 
@@ -127,13 +118,12 @@ def by_model(
     model = Model.fit(spec.rows(taken), cells, setting.graphs)
     fit = record_of(model, params, left_out=pd.DataFrame())
     fit = replace(fit, columns=np.arange(len(spec.genes)))
-    plan, states = spec.rows(task.candidates.tolist()).plan, task.goal.states
+    plan = spec.rows(task.candidates.tolist()).plan
     if isinstance(shift, str):
         shifts = as_fitted(plan.names, plan.targets, fit)
     else:
         shifts = shift_environments(plan, spec.genes, cells.control)
-    # What of the target has a part in the draws: its numbers, if it is one state.
-    numbers = given_by_numbers(states[0], fit) if len(states) == 1 else None
+    numbers = given_by_numbers(task.goal.states[0], fit)  # they have a part in the draws
     asked = partial(
         as_asked, fit, fitted_candidates(shifts, fit), task.goal, Joined(numbers=numbers),
         n_samples=N_SAMPLES,
@@ -254,68 +244,24 @@ def read_goals(
     """
     roles = _adata.fitted_roles(adata, fit.params)
     labels = _adata.read_every_label(adata, roles)
-    requested = _requested(targets, labels, roles.control)
-    place = {name: j for j, name in enumerate(names)}
-    if few := [each for each in requested if isinstance(each, str) and each not in place]:
+    requested = names if targets is None else labels.spelled(_adata.in_order(targets))
+    labels.require(requested, "Targets")
+    if few := [name for name in requested if name not in names]:
         message = (
-            f"Targets of fewer than {FEWEST} cells, or not in the fit: {_adata.list_names(few)}."
+            f"Targets of fewer than {FEWEST} cells, or not perturbations of the fit: "
+            f"{_adata.list_names(few)}."
         )
         raise ValueError(message)
-    # Cells of a target are held back from every fit of a replay.
-    mean = pool.control.mean(axis=0)
-    panel = replace(fit, hierarchical=None, means=None, control_mean=mean)
     every, goals = np.arange(len(names)), []
-    goal: int | PoolGoal
-    for each in requested or names:
-        if isinstance(each, str):
-            name, goal, own = each, place[each], [place[each]]
-            truth = pool.truth(goal)
-            if not requested and not truth.control > _CLEAR * truth.control_sd:
-                continue
-        else:
-            asked = read_target(adata, each, panel)
-            states, away = (
-                tuple(place.get(label, -1) for label in _perturbations(part, labels, roles))
-                for part in (each.state, each.away_from)
-            )
-            name, goal = asked.name, PoolGoal(asked.goal, states, away)
-            own, truth = goal.own, goal_truth(pool, goal)
-        goals.append(Replayed(name, goal, truth, every[~(held_out & np.isin(every, own))]))
+    for name in dict.fromkeys(requested):
+        goal = names.index(name)
+        truth = pool.truth(goal)
+        if targets is not None or truth.control > _CLEAR * truth.control_sd:
+            goals.append(Replayed(name, goal, truth, every[(every != goal) | (not held_out)]))
     if not goals:
         message = (
-            f"No perturbation lies {_CLEAR:g} standard errors from the controls, so that there "
-            f"is no state to find: name targets, or widen the panel."
+            f"There is no target: name some, or widen the panel until a perturbation lies "
+            f"{_CLEAR:g} standard errors from the controls."
         )
         raise ValueError(message)
     return goals
-
-
-def _requested(targets: Any, labels: LabelTable, control: str) -> list[str | Target]:
-    """Return targets as labels, where they are states of perturbations alone, or as they are."""
-    if targets is None:
-        return []
-    goals: list[str | Target] = []
-    for each in targets if isinstance(targets, (list, tuple)) else _adata.in_order(targets):
-        if isinstance(each, Target) and set(parts_of(each)) == {"state"}:
-            each = each.state if isinstance(each.state, str) else each
-        goals += [each] if isinstance(each, Target) else labels.spelled([str(each)])
-    goals = list(dict.fromkeys(goals))
-    if not goals:
-        message = "targets is empty: name a label, or leave it at None for all clear targets."
-        raise ValueError(message)
-    names = [each for each in goals if isinstance(each, str)]
-    labels.require(names, "Targets")
-    if control in names:
-        message = f"targets holds {control!r}, the control state itself: leave it out."
-        raise ValueError(message)
-    return goals
-
-
-def _perturbations(states: Any, labels: LabelTable, roles: Roles) -> list[str]:
-    """Return the perturbation of each state, empty for those that are none."""
-    names = []
-    for state in listed(states):
-        own = isinstance(state, tuple) and state[0] == roles.perturbation_key
-        label = str(state[1]) if own else state if isinstance(state, str) else ""
-        names.append("" if label == roles.control else label)
-    return labels.spelled(names)
