@@ -38,8 +38,6 @@ COLUMNS = {
     "differ from the controls": ("cells", "n_significant"),
     "and from the others": ("cells", "n_distinct"),
     "shrunken effects over the cells' means": ("shrinkage", "error_to_raw_means"),
-    "own state found": ("shrinkage", "own_state_first"),
-    "by the cells' means": ("shrinkage", "own_state_first_by_raw_means"),
     "left-out guide over no effect": ("guides", "error_to_no_effect"),
     "left-out perturbations over no effect": ("unseen perturbations", "error_to_no_effect"),
     "over the mean perturbation": ("unseen perturbations", "error_to_mean"),

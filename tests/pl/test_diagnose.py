@@ -55,19 +55,9 @@ def test_correlations_and_own_genes_of_those_with_most_cells(many, rows):
     assert sorted(labels(few)) == sorted(f"LONGNAME{i}" for i in range(28, 40))
     assert few.get_title() == "effects from half of the cells, 12 of 40"
     table = many.uns["diagnosis"]["perturbations"]
-    table["ceiling"] = np.resize(["room for improvement", "not measurable", ""], len(table))
     axes = diagnose(many, n_top=40, show=False)
     table = table.set_index("perturbation").loc[labels(axes[0])]
-    for label, column in {
-        "all predictors": "r_all", "graph": "r_graph", "coexpression": "r_coexpression",
-        "mean perturbation": "r_mean_perturbation",
-    }.items():  # fmt: skip
-        np.testing.assert_allclose(offsets(axes[1], label)[:, 0], table[column])
-    drawn = np.ma.filled(offsets(axes[1], "largest possible")[:, 0], np.nan)
-    wanted = table["ceiling_r"].where(table["ceiling"] == "room for improvement")
-    np.testing.assert_allclose(drawn, wanted)
-    grey = sorted(round(patch.get_y() + 0.5) for patch in axes[1].patches)
-    assert grey == np.flatnonzero(table["ceiling"] == "not measurable").tolist()
+    np.testing.assert_allclose(offsets(axes[1], "all predictors")[:, 0], table["r_all"])
     for label, status in {
         "found (lfsr < 0.05)": "yes", "not found": "no", "opposite direction": "opposite direction",
     }.items():  # fmt: skip
@@ -107,15 +97,16 @@ def test_one_panel_alone(designed):
         diagnose(designed, panel="all")
 
 
-def test_predictors_shares_and_coverage(designed, rows):
+def test_predictions_shares_and_coverage(designed, rows):
     stored = designed.uns["diagnosis"]
     summary = stored["summary"]  # values without a standard error are open
     summary["standard_error"] = np.where(summary["quantity"] == "error_to_raw_means", np.nan, 0.1)
-    axes, predictors = diagnose(designed, panel="checks", show=False), stored["predictors"]
-    np.testing.assert_allclose(rows(axes[0])["value"], predictors["error_to_no_effect"])
-    assert labels(axes[0])[0] == f"graph ({predictors['weight'][0]:.2f})"
-    assert labels(axes[0])[-1] == "all together"
+    axes = diagnose(designed, panel="checks", show=False)
     value = summary.set_index(["part", "quantity"])["value"]
+    drawn = rows(axes[0])["value"].tolist()
+    assert drawn[0] == value["unseen perturbations", "error_to_no_effect"]
+    assert drawn[2:] == value["graph"][["error_alone", "error_to_no_graph"]].tolist()
+    assert labels(axes[0])[2] == "graph alone vs no effect"
     shares = [value["shrinkage", f"error_to_{name}"] for name in ("raw_means", "no_effect")]
     drawn = rows(axes[1])
     np.testing.assert_allclose(drawn["value"], shares)
@@ -136,7 +127,6 @@ def test_the_verdict_is_one_line_and_nothing_known_is_drawn_as_such(designed):
     stored = designed.uns["diagnosis"]
     stored["level"] = "care"
     stored["parts"] = stored["parts"].head(3).assign(level=["care", "trust", "care"])
-    stored["predictors"]["error_to_no_effect"] = np.nan
     stored["perturbations"]["target_gene_mean"] = np.nan
     stored["perturbations"]["target_gene_found"] = ""
     axes = diagnose(designed, show=False)

@@ -209,19 +209,6 @@ def test_one_condition_alone_says_so(kept):
         npt.tl.perturbation_effects(one, condition="A")
 
 
-@pytest.mark.slow
-@pytest.mark.brief_chain
-@pytest.mark.parametrize("guide_key", [None, "guide"])
-def test_halves_of_the_controls_are_split_by_condition(guide_key):
-    adata, _ = lined(cells=15)
-    adata.obs["guide"] = adata.obs["perturbation"] + "_1"  # one of the controls
-    adata = fit(adata, condition_key="line", guide_key=guide_key)
-    npt.tl.diagnose(adata)
-    found = adata.uns["diagnosis"]["negative_controls"]
-    assert found["name"].tolist() == [f"half of the controls in {line}" for line in LINES]
-    assert found["n_false"].max() <= 1
-
-
 def test_a_condition_without_controls_raises():
     adata, _ = lined()
     adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "control"))].copy()

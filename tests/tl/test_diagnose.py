@@ -144,20 +144,6 @@ def test_without_effects_nothing_is_trusted(of_nothing):
 
 
 @pytest.mark.slow
-def test_the_mean_perturbation_is_not_correlated_with_nothing(right):
-    """Perturbations without effect have the error of few controls in common, and no more."""
-    rng, means = np.random.default_rng(0), []
-    for _ in range(2):
-        label = np.repeat(["control", *right.var_names[:12]], [80, *[60] * 12])
-        x = 5.0 + rng.normal(size=(len(label), 20))
-        obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
-        adata = ad.AnnData(x, obs, right.var)
-        npt.tl.learn_dag(adata, method="given", dag=right.varp["dag"])
-        means.append(diagnosed(adata)["perturbations"]["r_mean_perturbation"].mean())
-    assert abs(np.mean(means)) < 0.25
-
-
-@pytest.mark.slow
 def test_a_graph_turned_round_is_not_trusted_but_the_cells_are(right):
     # The reversed graph fits control cells; only held-out cells tell.
     npt.tl.learn_dag(right, method="given", dag=right.uns["truth"]["weights"])
@@ -176,7 +162,6 @@ def test_an_empty_graph_adds_nothing_and_takes_nothing(of_empty_graph):
     assert levels(found)["shrinkage"] == "trust"
     assert levels(found)["graph"] == "do not trust"
     assert values(found)["graph", "weight"] == 0
-    assert found["perturbations"]["r_graph"].isna().all()
 
 
 # -- no verdict without evidence ----------------------------------------------------------------
@@ -281,11 +266,6 @@ def test_halves_are_scored_as_their_cells_say(trusted):
     assert values(found)["shrinkage", "error_to_raw_means"] == pytest.approx(ratio)
     rows = found["summary"].set_index(["part", "quantity"])
     assert rows.loc[("shrinkage", "coverage_90_large"), "n"] == n_large
-    for row, a, b in zip(table.itertuples(), one, two, strict=True):  # Spearman-Brown
-        others = trusted.var_names != row.perturbation
-        r = max(np.corrcoef(a[others], b[others])[0, 1], 0.0)
-        ceiling = max(np.sqrt(2 * r / (1 + r)), row.r_all, row.r_mean_perturbation)
-        assert row.ceiling_r == pytest.approx(ceiling)
 
 
 @pytest.mark.slow
@@ -337,15 +317,13 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
     assert_same(one, two)
     other = npt.tl.diagnose(screen, rng=4, copy=True).uns["diagnosis"]
     assert not one["perturbations"]["error_half"].equals(other["perturbations"]["error_half"])
-    np.testing.assert_allclose(one["predictors"]["weight"], other["predictors"]["weight"])
     assert np.array_equal(screen.X, before)
 
 
 @pytest.mark.brief_chain
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [
-    {"shift_sd": 0}, {"shift": "activation"},
-    {"prior_options": {"intercept": False}},
+    {"shift": "activation"}, {"prior_options": {"intercept": False}},
     {"shift": {"MYC": {"MYC": -1.0}, "HS2": {}, "OXR1": {"OXR1": -1.0}}},
 ])  # fmt: skip
 def test_fits_of_every_kind_are_judged(small_screen, edges, options):
@@ -362,12 +340,14 @@ def test_fits_of_every_kind_are_judged(small_screen, edges, options):
     ("options", "message"),
     [
         ({"posterior_key": "no"}, "no posterior 'no'"),
-        ({"posterior_key": "two"}, "has 2 perturbations, but at least 3 are needed"),
+        ({"posterior_key": "three"}, "has 3 perturbations, but at least 4 are needed"),
+        ({"posterior_key": "exact"}, "fit without shift_sd"),
         ({"key_added": "a/b"}, "key_added"),
     ],
 )
 def test_bad_input_is_named_and_nothing_written(screen, assert_same_adata, options, message):
-    npt.tl.fit_dag_blr(screen, perturbations=["MYC", "HS2"], key_added="two")
+    npt.tl.fit_dag_blr(screen, perturbations=["MYC", "HS2", "STK3"], key_added="three")
+    npt.tl.fit_dag_blr(screen, shift_sd=0, key_added="exact")
     before = screen.copy()
     with pytest.raises(ValueError, match=message):
         npt.tl.diagnose(screen, **options)

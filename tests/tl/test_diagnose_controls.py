@@ -1,4 +1,4 @@
-"""Negative and positive controls of ``tl.diagnose``, and what predictors could gain."""
+"""Negative and positive controls of ``tl.diagnose``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from scipy.stats import binom, norm
 import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
-from nextpert.tl._diagnose.controls import (
-    StoredNull,
-    _in_place_of_perturbations,
-    judge_controls,
-    stored_null,
-)
-from nextpert.tl._diagnose.refit import read_halves, read_refit
+from nextpert.tl._diagnose.controls import StoredNull, _in_place_of_perturbations, stored_null
+from nextpert.tl._diagnose.refit import read_halves
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -102,8 +97,7 @@ def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
     assert part(found)["level"] == found["level"] == "do not trust"
     factor = f"by a factor of {value['null_width']:.2f}"
     assert f"errors are larger than stated, {factor}" in part(found)["verdict"]
-    # The tests allow for the column already, so little is left to widen.
-    assert value["standard_error_factor"] < 1.3
+    assert value["standard_error_factor"] == value["null_width"]
 
 
 @pytest.mark.slow
@@ -266,77 +260,6 @@ def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_contro
     assert sorted(found["negative_controls"]["name"]) == [f"control_{k}" for k in range(4)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("spread", [0.0, 0.5])
-def test_controls_of_batches_take_the_place_of_guides(spread):
-    adata = guided()
-    del adata.obs["guide"]
-    rng = np.random.default_rng(1)
-    batch = adata.obs["batch"] = rng.choice(list("abcd"), adata.n_obs)
-    control = (adata.obs["perturbation"] == "control").to_numpy()
-    for name in "abcd":
-        adata.X[(batch == name)] += rng.normal()  # what all cells share is taken off
-        adata.X[(batch == name) & control] += spread * rng.normal(size=N_GENES)
-    found = diagnosed(adata, batch_key="batch")
-    assert sorted(found["negative_controls"]["name"]) == list("abcd")
-    assert "effects of the controls of 4 batches" in part(found)["verdict"]
-    assert "weaker evidence" in part(found)["verdict"]
-    assert part(found)["level"] == ("do not trust" if spread else "trust")
-
-
-def nested(n_perturbed=24, n_controls=60, n_genes=60):
-    """No effects at all; perturbations of 60 cells, each in one of four batches."""
-    rng = np.random.default_rng(0)
-    number = np.repeat(np.arange(n_perturbed + 1), [4 * n_controls] + n_perturbed * [60])
-    batch = np.where(number == 0, np.arange(len(number)) % 4, number % 4)
-    names = np.array(["control", *(f"P{j:02d}" for j in range(n_perturbed))])
-    obs = pd.DataFrame({"perturbation": names[number], "batch": np.array(list("abcd"))[batch]})
-    obs["guide"] = obs["perturbation"] + "_" + (np.arange(len(obs)) // 4 % 2).astype(str)
-    obs.index = obs.index.astype(str)
-    x = 3 + rng.normal(size=(len(obs), n_genes)) + rng.normal(size=(4, n_genes))[batch]
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(n_genes)]))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    return adata
-
-
-@pytest.mark.slow
-def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_seen(monkeypatch):
-    adata = nested(48, 40)
-    del adata.obs["guide"]
-    npt.pp.setup_screen(adata, batch_key="batch")
-    npt.tl.fit_dag_blr(adata)
-    refit, halves, _ = read_refit(adata, posterior_from(adata), "dag_blr", np.random.default_rng(0))
-    table = judge_controls(refit, halves, None, 0.0).table
-    assert table["name"].tolist() == [f"half of the controls in {b}" for b in "abcd"]
-    assert table["n_cells"].tolist() == [20] * 4
-    assert table["n_false"].sum() == 0
-    assert table["coverage"].mean() > 0.95
-    # A model that takes what the perturbations of a batch share for an effect.
-    monkeypatch.setattr(
-        "nextpert.core.model.sampler.batch_columns",
-        lambda cells: (np.zeros((len(cells.n) - 1, 0)), cells.fixed_error()[1:]),
-    )
-    assert judge_controls(refit, halves, None, 0.0).table["coverage"].mean() < 0.9
-
-
-@pytest.mark.brief_chain
-@pytest.mark.slow
-def test_control_guides_of_nested_batches_are_judged_in_each():
-    adata = nested(12, n_genes=20)
-    found = diagnosed(adata, batch_key="batch", guide_key="guide")
-    table = found["negative_controls"]
-    names = [f"control_{k} in {b}" for b in "abcd" for k in (0, 1)]
-    assert sorted(table["name"]) == sorted(names)
-    assert table["n_cells"].tolist() == [30] * 8
-    assert "effects of 8 control guides" in part(found)["verdict"]
-    # A guide that is alone in its batch has to stay.
-    alone = (adata.obs["guide"] != "control_1") | (adata.obs["batch"] != "c")
-    found = diagnosed(adata[alone].copy())
-    assert sorted(found["negative_controls"]["name"]) == sorted(set(names) - {
-        "control_0 in c", "control_1 in c",
-    })  # fmt: skip
-
-
 @pytest.mark.brief_chain
 @pytest.mark.slow
 def test_few_controls_cannot_be_judged():
@@ -382,41 +305,3 @@ def test_target_genes_that_rise_under_a_knockout_are_said_to():
     npt.tl.fit_dag_blr(adata, shift="activation")
     npt.tl.diagnose(adata)
     assert adata.uns["diagnosis"]["perturbations"]["target_gene_found"].eq("yes").all()
-
-
-# -- the ceiling --------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_what_predictors_could_gain():
-    """Five perturbations that do the same, one of its own, and two without an effect."""
-    rng = np.random.default_rng(0)
-    common = np.where(np.arange(N_GENES) >= 10, 0.8 * rng.normal(size=N_GENES), 0.0)
-    alone = np.where(np.arange(N_GENES) >= 10, 0.8 * rng.normal(size=N_GENES), 0.0)
-    effects = {f"G{k}": common for k in range(5)} | {"G5": alone, "G6": 0 * alone, "G7": 0 * alone}
-    label = np.repeat(["control", *effects], [800, *[150] * len(effects)])
-    x = 3 + rng.normal(size=(len(label), N_GENES))
-    for name, effect in effects.items():
-        x[label == name] += effect
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{k}" for k in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
-    found = diagnosed(adata)
-    table = found["perturbations"].set_index("perturbation")
-    assert table["ceiling"].to_dict() == {
-        **{f"G{k}": "predicted by the mean perturbation" for k in range(5)},
-        "G5": "room for improvement", "G6": "not measurable", "G7": "not measurable",
-    }  # fmt: skip
-    # What a perfect predictor would reach: the correlation of truth and observed effect.
-    control = x[label == "control"].mean(axis=0)
-    for name in ("G0", "G5"):
-        observed = x[label == name].mean(axis=0) - control
-        others = np.arange(N_GENES) != int(name[1:])
-        r = np.corrcoef(observed[others], effects[name][others])[0, 1]
-        assert table.loc[name, "ceiling_r"] == pytest.approx(r, abs=0.04)
-    assert table.loc["G5", "r_all"] < 0.5 < 0.9 < table.loc["G0", "r_all"]
-    value = values(found, "ceiling")
-    kinds = ["n_by_mean", "n_by_others", "n_room", "n_not_measurable"]
-    assert value[kinds].tolist() == [5, 0, 1, 2]
-    start = "Of 8 perturbations 5 are predicted by the mean perturbation, 0 by other"
-    assert start in part(found, "unseen perturbations")["verdict"]

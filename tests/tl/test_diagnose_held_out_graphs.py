@@ -14,7 +14,7 @@ from nextpert.core import PriorKnowledge
 from nextpert.tl._cells import read_cells
 from nextpert.tl._learn_dag.graphs import without_sets
 from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
-from tests.tl.test_diagnose import diagnosed, levels
+from tests.tl.test_diagnose import diagnosed, levels, values
 
 LEARN = {"method": "boss", "environments": "all"}
 
@@ -54,19 +54,8 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     assert levels(seen)["graph"] == "trust"
     assert "Graph: it adds nothing here" in held_out["verdict"]
     assert "Graph: it helps" in seen["verdict"]
-    r = [np.nan_to_num(found["perturbations"]["r_graph"]).mean() for found in (held_out, seen)]
-    assert r[0] < 0.3
-    assert r[1] > 0.5
-
-
-@pytest.mark.brief_chain
-@pytest.mark.slow
-def test_predictors_are_those_of_the_fit(small_screen):
-    npt.tl.learn_dag(small_screen, **LEARN)
-    found = diagnosed(small_screen)["predictors"]
-    stored = small_screen.uns["dag_blr"]["predictors"]
-    assert found["predictor"].tolist() == [*stored["predictors"], "all together"]
-    np.testing.assert_allclose(found["weight"][:-1], stored["weights"], rtol=1e-6, atol=1e-9)
+    errors = [values(found)["graph", "error_alone"] for found in (held_out, seen)]
+    assert errors[1] < 0.8 < errors[0]
 
 
 def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):

@@ -251,8 +251,8 @@ def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
 def test_the_diagnosis_scores_features(informed):
     adata = informed.copy()
     npt.tl.diagnose(adata)
-    found = adata.uns["diagnosis"]["predictors"].set_index("predictor")
-    assert found.loc["features", "error_to_no_effect"] < 1
+    found = adata.uns["diagnosis"]["summary"].set_index(["part", "quantity"])["value"]
+    assert found["unseen perturbations", "error_to_no_effect"] < 1
 
 
 @pytest.mark.slow

@@ -9,12 +9,10 @@ import numpy as np
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked, one_of
 from nextpert.pl._figure import (
-    BLACK,
     BLUE,
     GREY,
     LIGHT,
     ORANGE,
-    PURPLE,
     REACH,
     SCREEN,
     documented,
@@ -32,7 +30,6 @@ from nextpert.pl._figure import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
 
     import pandas as pd
     from anndata import AnnData
@@ -62,16 +59,14 @@ def diagnose(
     The figure of the perturbations has one row for each, the largest effects on top: the squared
     error of effects learned from half of its guides or cells on the other half, for shrunken
     effects, the cells' means and "no effect"; the correlation over genes of its effect with the one
-    predicted when it was left out, by all predictors together and by each of the first three, and
-    the largest that is possible (the ceiling; rows where it cannot be measured are grey); the
-    effect on its target gene, the positive control. The figure of the checks (``panel="checks"``)
-    has the squared error of every predictor on left-out perturbations, with its weight; that of
-    effects on cells, guides and batches held out; the coverage of 90% intervals; and the negative
-    controls: quantiles of the z-scores of control guides (or other control cells) in the place of
-    perturbations, against those of a standard normal. On the diagonal, standard errors are right; a
-    steeper line has the width that is stated. Bars are 90% intervals; values without a standard
-    error are drawn as open circles. The title says which parts to trust; the full verdict is
-    ``adata.uns[key]["verdict"]``.
+    predicted when it was left out; the effect on its target gene, the positive control. The figure
+    of the checks (``panel="checks"``) has the squared error of predictions of left-out
+    perturbations; that of effects on cells, guides and batches held out; the coverage of 90%
+    intervals; and the negative controls: quantiles of the z-scores of control guides (or other
+    control cells) in the place of perturbations, against those of a standard normal. On the
+    diagonal, standard errors are right; a steeper line has the width that is stated. Bars are 90%
+    intervals; values without a standard error are drawn as open circles. The title says which parts
+    to trust; the full verdict is ``adata.uns[key]["verdict"]``.
 
     Parameters
     ----------
@@ -142,23 +137,27 @@ def diagnose(
 def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
     """Draw the checks of the model in four panels, on a figure of their own."""
     held_out, raw = _words(table)
-    predictors, summary = stored["predictors"], stored["summary"]
+    summary = stored["summary"]
     parts = {"shrinkage": f"new {held_out}", "guides": "new guide", "batches": "new batch"}
     beside = {"error_to_raw_means": raw, "error_to_no_effect": "no effect"}
+    predictions = {
+        ("unseen perturbations", "error_to_no_effect"): "all predictors vs no effect",
+        ("unseen perturbations", "error_to_mean"): "all predictors vs mean perturbation",
+        ("graph", "error_alone"): "graph alone vs no effect",
+        ("graph", "error_to_no_graph"): "all predictors vs all but the graph",
+    }
+    predicted = summary.set_index(["part", "quantity"]).loc[[*predictions]]
     errors = summary[summary["part"].isin(parts) & summary["quantity"].isin(beside)]
     # Negative controls cover 0.
     covered = summary[
         (summary["quantity"] == "coverage_90") & summary["part"].ne("negative controls")
     ]
-    rows = [1.5 + max(len(predictors), len(errors)), max(1.5 + len(covered), 9.0)]
+    rows = [1.5 + max(len(predicted), len(errors)), max(1.5 + len(covered), 9.0)]
     size = 4.8, min(0.6 + 0.17 * sum(rows), SCREEN / 2)
     panels, _ = panels_of(None, 4, 2, 2, size, (0.0, 0.0), height_ratios=rows)
-    weights = predictors["weight"].map(" ({:.2f})".format, na_action="ignore").fillna("")
-    colours = [*[BLUE] * (len(predictors) - 1), ORANGE]  # all together
-    values, sd = predictors["error_to_no_effect"], predictors["error_to_no_effect_se"]
-    _draw_points(panels[0], predictors["predictor"].astype(str) + weights, values, sd, colours)
-    label = "squared error relative to no effect"
-    panels[0].set(title="predictors (weight), left out", xlabel=label)
+    names = predicted.index.map(predictions)
+    _draw_points(panels[0], names, predicted["value"], predicted["standard_error"])
+    panels[0].set(title="predictions of left-out perturbations", xlabel="squared error, ratio")
     names = errors["part"].map(parts) + " vs " + errors["quantity"].map(beside)
     _draw_points(panels[1], names, errors["value"], errors["standard_error"])
     label = "squared error of shrunken effects, ratio"
@@ -191,11 +190,13 @@ def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     none, means, shrunken = columns
     place = range(len(table))
     panel.hlines(place, values[shrunken], values[means], color=LIGHT, linewidth=2, zorder=0)
-    _scatter(panel, values, (
+    for name, marker, edge, face, label in (
         (none, "o", GREY, "white", "no effect"),
         (means, "s", BLUE, BLUE, raw),
         (shrunken, "D", ORANGE, ORANGE, "shrunken"),
-    ))  # fmt: skip
+    ):
+        colours: dict[str, Any] = {"edgecolors": edge, "facecolors": face}
+        panel.scatter(values[name], place, marker=marker, s=26, label=label, **colours)
     name_rows(panel, table["perturbation"].tolist(), row_height(len(table), _AROUND))
     panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
     half = "half of the cells" if held_out == "cells" else "half of the table"
@@ -205,39 +206,15 @@ def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
 
 
 def _draw_correlations(panel: Axes, table: pd.DataFrame) -> None:
-    """Draw the correlation of expected and observed effect on other genes, by predictor."""
+    """Draw the correlation of predicted and observed effect on other genes."""
     panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    kind = table["ceiling"].astype(str)
-    ceiling = table["ceiling_r"].where(~kind.isin(["", "not measurable"]))
     panel.scatter(
-        ceiling, range(len(table)), marker="|", s=120, color=BLACK, label="largest possible"
+        table["r_all"], range(len(table)), marker="D", s=26, color=ORANGE, label="all predictors"
     )
-    rows = np.flatnonzero(kind == "not measurable")
-    if len(rows):
-        style: dict[str, Any] = {"color": "0.92", "linewidth": 0, "label": "not measurable"}
-        panel.barh(rows, 2.1, height=1.0, left=-1.05, zorder=-1, **style)
-    _scatter(panel, table, (
-        ("r_mean_perturbation", "s", BLUE, BLUE, "mean perturbation"),
-        ("r_coexpression", "v", PURPLE, PURPLE, "coexpression"),
-        ("r_graph", "^", BLACK, "white", "graph"),
-        ("r_all", "D", ORANGE, ORANGE, "all predictors"),
-    ))  # fmt: skip
     panel.set_xlim(-1.05, 1.05)
     panel.set_xlabel("correlation of predicted and\nobserved effect on other genes")
     panel.set_title("r, perturbation left out")
     legend_above(panel)
-
-
-def _scatter(
-    panel: Axes, table: pd.DataFrame, columns: Iterable[tuple[str, str, str, str, str]]
-) -> None:
-    """Draw columns of a table (those that a fit has): marker, edge, face and label of each."""
-    for name, marker, edge, face, label in columns:
-        if name in table:
-            panel.scatter(
-                table[name], range(len(table)), marker=marker, s=26, facecolors=face,
-                edgecolors=edge, label=label,
-            )  # fmt: skip
 
 
 def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
@@ -288,17 +265,16 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
 
 def _draw_points(
     panel: Axes,
-    names: pd.Series,
+    names: pd.Index | pd.Series,
     values: pd.Series,
     errors: pd.Series,
-    colours: Any = BLUE,
     *,
     line: float = 1.0,
 ) -> None:
     """Draw a row per value with its 90% interval; those without a standard error are open."""
     panel.axvline(line, color=GREY, linewidth=1, linestyle="--", zorder=0)
     reach = REACH * errors.fillna(0.0)
-    draw_intervals(panel, (values, values - reach, values + reach), errors.notna(), colours)
+    draw_intervals(panel, (values, values - reach, values + reach), errors.notna(), BLUE)
     if line == 1.0 and values.notna().any():
         # A wild interval must not hide the others.
         low, high = min(values.min(), 0.0), max(1.6 * values.max(), 1.2)
