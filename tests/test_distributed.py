@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import read, read_groups
+from nextpert._adata import read, read_groupings
 from nextpert._adata.roles import Roles
 from nextpert.core import Moments, gsp, random_scm
 
@@ -116,8 +116,9 @@ def test_moments(client, tmp_path, monkeypatch):
     lazy = lazy.map_blocks(slowly, dtype=x.dtype, meta=sp.csr_matrix(np.empty((0, 0))))
     obs = pd.DataFrame(index=np.arange(3000).astype(str))
     with one_worker_killed(client, under_way.exists):
-        found = read_groups(ad.AnnData(lazy, obs), columns, groups, 4, Roles())[0]
-    alone = read_groups(ad.AnnData(sp.csr_matrix(x), obs), columns, groups, 4, Roles())[0]
+        (found,), _ = read_groupings(ad.AnnData(lazy, obs), columns, [(groups, 4)], Roles())
+    here = ad.AnnData(sp.csr_matrix(x), obs)
+    (alone,), _ = read_groupings(here, columns, [(groups, 4)], Roles())
     assert all(same_bits(a, b) for a, b in zip(found, alone, strict=True))
     cells = x[groups == 2][:, columns]
     np.testing.assert_allclose(found[2].scatter, np.cov(cells.T, bias=True) * len(cells))

@@ -67,14 +67,6 @@ def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     assert shown["A, B+C"] == "A, B, C"
 
 
-def test_hardly_expressed_targets_with_a_comma(screen):
-    screen.X[:200, :2] = np.tile([-1.0, 1.0], 100)[:, None]  # of mean 0
-    with pytest.warns(UserWarning, match=r"near 0: A, B\. Leave"):
-        found = npt.pp.perturbation_screen(screen, panel=GENES, combinations="keep", copy=True)
-    table = found.uns["preprocessing"]["perturbations"].set_index("perturbation")
-    assert table["hardly_expressed"].to_dict() == {"A, B": False, "A+B": True, "A, B+C": False}
-
-
 IDS = {"MYC": "ENSG00000136997", "STK3": "ENSG00000104375", "OXR1": "ENSG00000164830"}
 
 

@@ -65,7 +65,7 @@ def design_means(adata):
 def design_goal(adata):
     fit(adata)
     wanted = npt.Target(
-        state=["MYC", ("batch", "a")], shares=[2, 1], signature={"MYC": -1, "STK3": 0.5},
+        state=["MYC", ("batch", "a")], signature={"MYC": -1, "STK3": 0.5},
         at_least={"GATA1": 0.0}, at_most={"GATA1": 1.0}, away_from="STK3",
         weights=["MYC", "STK3", "GATA1"], distance="noise",
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import read_batches, read_groups, read_roles
+from nextpert._adata import read_batches, read_groupings, read_roles
 from nextpert.core import Moments
 from nextpert.tl._cells import fit_environments, read_cells
 
@@ -38,7 +38,7 @@ def test_moments_are_those_of_cells_corrected_by_hand(pair):
     design = np.hstack([np.eye(len(labels))[code], fixed])
     effect = np.linalg.lstsq(design, mixed.X, rcond=None)[0][len(labels) :]
     by_hand = mixed.X - (fixed - fixed.mean(axis=0)) @ effect
-    found, _ = read_groups(mixed, np.arange(8), code, len(labels), roles)
+    (found,), _ = read_groupings(mixed, np.arange(8), [(code, len(labels))], roles)
     for k, moments in enumerate(found):
         wanted = Moments.from_array(by_hand[code == k])
         assert moments.n == wanted.n
@@ -144,7 +144,7 @@ def test_cells_of_a_fit_add_up_to_those_of_the_groups(pair, batches):
     environments = fit_environments(adata, roles, names[1:])
     cells = read_cells(adata, np.arange(8), environments, names[1:])
     pooled = cells.fit_cells(names[1:], guided=False).pooled
-    apart, added = read_groups(adata, np.arange(8), code, len(groups), roles)
+    (apart,), added = read_groupings(adata, np.arange(8), [(code, len(groups))], roles)
     if batches:
         columns = added.columns[added.codes]
         errors = added.errors(code, len(groups))

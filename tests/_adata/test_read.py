@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
-from nextpert._adata import read, read_blocks, read_groups, sources
+from nextpert._adata import read, read_blocks, read_groupings, sources
 from nextpert._adata.roles import Roles
 from nextpert.core.screen import screen as _screen_part
 
@@ -17,7 +17,8 @@ COLUMNS = np.array([7, 2, 11, 4])
 
 def environment_moments(adata, columns, groups, n_groups, *, layer=None):
     """The moments of groups of cells, a scatter for each."""
-    return read_groups(adata, columns, groups, n_groups, Roles(layer=layer))[0]
+    groupings = [(np.asarray(groups), n_groups)]
+    return read_groupings(adata, columns, groupings, Roles(layer=layer))[0][0]
 
 
 @pytest.fixture(scope="module")

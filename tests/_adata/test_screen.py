@@ -44,7 +44,9 @@ ROLES = {
 
 def test_roles_are_said_once_and_overridden(screen, tmp_path):
     npt.pp.setup_screen(screen, **ROLES)
-    wanted = Roles("pert", "NT", "guide", ("plate", "donor"), ("depth", "dose"))
+    wanted = Roles(
+        "pert", "NT", "guide", batch_key=("plate", "donor"), covariates=("depth", "dose")
+    )
     assert read_roles(screen) == wanted
     assert read_roles(screen, guide_key="dose", covariates=[]).covariates == ()
     screen.write_h5ad(tmp_path / "screen.h5ad")
@@ -88,7 +90,9 @@ def test_missing_batches_and_covariates_are_named(screen, column):
 
 
 def test_environments_are_the_combinations_that_occur(screen):
-    found = read_environments(screen, Roles("pert", "NT", "guide", ("plate", "donor"), ("dose",)))
+    found = read_environments(
+        screen, Roles("pert", "NT", "guide", batch_key=("plate", "donor"), covariates=("dose",))
+    )
     keys = ["pert", "guide", "plate", "donor", "dose"]
     count = screen.obs.dropna(subset="pert").astype(str).groupby(keys).size()
     assert found.table.set_index(keys)["n_cells"].to_dict() == count.to_dict()
@@ -109,7 +113,7 @@ def test_environments_are_the_combinations_that_occur(screen):
 def test_flags_are_conditions_and_a_guide_may_be_missing(screen):
     screen.obs["treated"] = np.arange(600) % 3 == 0
     screen.obs.loc["c7", "guide"] = np.nan
-    found = read_environments(screen, Roles("pert", "NT", "guide", (), ("treated",)))
+    found = read_environments(screen, Roles("pert", "NT", "guide", covariates=("treated",)))
     assert found.indicators(found.condition_names)[0] == ["treated=True"]
     assert found.covariate_names == []
     assert found.table["guide"].iloc[found.codes[7]] == ""
@@ -180,7 +184,7 @@ def test_resamples_take_guides_whole_and_other_cells_one_by_one(screen):
 
 
 def test_resampled_moments_are_those_of_the_repeated_cells(screen, monkeypatch):
-    found = read_environments(screen, Roles("pert", "NT", "guide", (), ("depth",)))
+    found = read_environments(screen, Roles("pert", "NT", "guide", covariates=("depth",)))
     seeds = np.array([5, 6, 7], np.uint64)
     together = list(resampled_screens(screen, [3, 0], found, seeds))
     monkeypatch.setattr(resampled, "_MOST_ENTRIES", 1)

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from nextpert._adata import effects as shifts
-from nextpert.core import Moments
 from nextpert.core.fit.interventions import Interventions, in_full
 
 GENES = ["A", "B", "C"]
@@ -25,25 +24,6 @@ def test_a_knockout_takes_the_control_mean_away():
 def test_an_activation_raises_the_targets_by_one_unit():
     found = in_full(["P"], [["C"]], "activation", GENES, CONTROL)
     assert found.shifts.tolist() == [[0.0, 0.0, 1.0]]
-
-
-def with_mean(mean):
-    """Cells of variance 4, so of standard deviation 2, whose means are these."""
-    spread = 2 * np.sqrt(3 / 4) * np.array([-1.0, -1.0, 1.0, 1.0])
-    return Moments.from_array(spread[:, None] + np.asarray(mean))
-
-
-def test_hardly_expressed_is_less_than_a_tenth_of_a_standard_deviation():
-    cells = with_mean([0.19, -0.19, 0.21])
-    sd = np.sqrt(cells.variance)
-    np.testing.assert_allclose(sd, np.sqrt(cells.scatter.diagonal() / cells.n))
-    cells = with_mean([0.099 * sd[0], -0.099 * sd[1], 0.101 * sd[2]])
-    assert shifts.hardly_expressed(cells, GENES) == ["A", "B"]
-    cells = with_mean([-0.101 * sd[0], 5.0, 0.0])
-    assert shifts.hardly_expressed(cells, GENES) == ["C"]
-    said = shifts.hardly_expressed_message(["A", "B"])
-    assert "A, B" in said
-    assert "shift_sd='learned'" in said
 
 
 def test_a_table_is_read_by_name():

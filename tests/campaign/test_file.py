@@ -80,7 +80,7 @@ def test_targets_of_every_kind_come_back(parts, target, given, tmp_path):
     cells = parts[0].copy()
     cells.obs["day"] = ["late" if name == "B2M" else "early" for name in cells.obs["perturbation"]]
     of_parts = npt.Target(
-        state=[("day", "late"), {"CD58": 1.0}], shares=[2, 1], at_most=pd.Series({"CD59": 2.0}),
+        state=[("day", "late"), {"CD58": 1.0}], at_most=pd.Series({"CD59": 2.0}),
         weights=["CD58", "CD59", "B2M"], distance="noise",
     )  # fmt: skip
     vector = np.array(list(target.values()))

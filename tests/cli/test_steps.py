@@ -195,8 +195,8 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     [
         ('state = "MYC"', {"state": "MYC"}),
         ('state = ["day", 7]', {"state": ("day", "7")}),
-        ('state = ["A", "B", "C"]\nshares = [1, 2, 3]',
-         {"state": list("ABC"), "shares": [1, 2, 3]}),
+        ('state = ["A", "B", "C"]',
+         {"state": list("ABC")}),
         ('state = [["A"], ["B"]]', {"state": ["A", "B"]}),
         ('state = [["day", "7"], {A = 1.5}]', {"state": [("day", "7"), {"A": 1.5}]}),
         ("[state]\nA = 1.5\nB = 0", {"state": {"A": 1.5, "B": 0}}),

@@ -55,17 +55,12 @@ def test_parts_are_read_from_the_cells(fitted):
     genes = list(fitted.var_names)
     myc, stk3, control = (cells(fitted, label) for label in ("MYC", "STK3", "control"))
     c, sd = control.mean(axis=0), control.std(axis=0, ddof=1)
-    two = read(fitted, state=["MYC", "STK3"], shares=[3, 1])
-    wanted = sum(
-        share * ((POINTS - x.mean(axis=0)) ** 2).sum(axis=1)
-        for share, x in ((0.75, myc), (0.25, stk3))
-    )
+    two = read(fitted, state=["MYC", "STK3"])
+    wanted = sum(((POINTS - x.mean(axis=0)) ** 2).sum(axis=1) / 2 for x in (myc, stk3))
     np.testing.assert_allclose(two.cells.distance(POINTS), wanted)
-    floor = sum(
-        share * (x.var(axis=0, ddof=1) / len(x)).sum() for share, x in ((0.75, myc), (0.25, stk3))
-    )
+    floor = sum((x.var(axis=0, ddof=1) / len(x)).sum() / 2 for x in (myc, stk3))
     assert two.cells.floor == pytest.approx(floor)
-    assert two.name == "3 x MYC, 1 x STK3"
+    assert two.name == "MYC, STK3"
     noise = read(fitted, state="MYC", distance="noise")
     wanted = (((POINTS - myc.mean(axis=0)) / sd) ** 2).sum(axis=1)
     np.testing.assert_allclose(noise.cells.distance(POINTS), wanted)
@@ -167,9 +162,6 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "control state itself": {"state": "control"},
         "give a margin above 0": {"state": "MYC", "away_from": "control"},
         "give away_from as well": {"state": "MYC", "margin": 1},
-        "give state as a list": {"state": "MYC", "shares": [1]},
-        "one share for each": {"state": ["MYC", "STK3"], "shares": [1]},
-        "shares are all 0": {"state": ["MYC", "STK3"], "shares": [0, 0]},
         "empty list or has None": {"state": []},
         "takes state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
         "weights are all 0": {"state": "MYC", "weights": {"MYC": 0}},
@@ -188,7 +180,6 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         r"at_most\['MYC'\] must be a finite number": {"at_most": {"MYC": "high"}},
         "weights must be a list of names": {"state": "MYC", "weights": "MYC"},
         "state must be a string": {"state": 3},
-        "shares must be": {"state": ["MYC", "STK3"], "shares": "ab"},
         "penalty must be a finite number": {"state": "MYC", "penalty": "much"},
     }
     for message, parts in kinds.items():

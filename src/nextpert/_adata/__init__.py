@@ -38,7 +38,7 @@ from nextpert._adata.read import (
 )
 from nextpert._adata.roles import Roles, fitted_roles, read_roles
 from nextpert._adata.scale import check_scale
-from nextpert._adata.screen import Batches, read_batches, read_groupings, read_groups
+from nextpert._adata.screen import Batches, read_batches, read_groupings
 from nextpert._adata.sources import real_values
 from nextpert._adata.stored import (
     as_stored_csr,

@@ -1,4 +1,4 @@
-"""Tables of shifts, and warnings of shifts that are near 0."""
+"""Tables of shifts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from nextpert._adata.panel import panel_index
 from nextpert._adata.sources import real_values
 from nextpert.core._checks import list_names, require_small
 from nextpert.core.fit.interventions import Interventions
-from nextpert.core.model.effects import speaks_of_knockouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from nextpert.core import Moments
 
 CLEAR_SIGN = 0.05  # local false sign rate below which the sign of an effect is said to be clear
 
@@ -66,21 +64,6 @@ def read_table(
     require_small(shifts, "The table of shifts")
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]
     return Interventions(names, targets, shifts, ["table"] * len(names))
-
-
-def hardly_expressed(control: Moments, genes: Sequence[str]) -> list[str]:
-    """Return the genes whose control mean is about nothing (under 0.1 standard deviations)."""
-    speaks = speaks_of_knockouts(np.abs(control.mean), np.sqrt(control.variance))
-    return [gene for gene, says in zip(genes, speaks, strict=True) if not says]
-
-
-def hardly_expressed_message(genes: Sequence[str]) -> str:
-    """Return the warning about knockouts of genes that are hardly expressed."""
-    return (
-        f"Genes with a control mean near 0, so that the shift of a knockout is near 0: "
-        f"{list_names(genes)}. Leave these perturbations out, learn their shifts "
-        f"(shift_sd='learned'), or give a table of shifts."
-    )
 
 
 def _require_unique(names: Sequence[str], what: str) -> None:

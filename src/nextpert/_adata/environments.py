@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import effects as _shifts
+from nextpert._adata.effects import read_table
 from nextpert._adata.labels import (
     NAMES_NONE,
     say_left_out,
@@ -22,6 +22,7 @@ from nextpert.core._checks import list_names
 from nextpert.core._codec import strings
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.naming import Naming
+from nextpert.core.model.effects import speaks_of_knockouts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -65,7 +66,7 @@ def plan_environments(
         say_left_out(labels.left_out, labels.key)
         left_out = [(name, NAMES_NONE) for name in labels.left_out]
     if not isinstance(shift, str):
-        table = _shifts.read_table(shift, genes, labels.spelled, naming.control)
+        table = read_table(shift, genes, labels.spelled, naming.control)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
         used = [name for name in asked if every or name in rows]
@@ -171,16 +172,22 @@ def _by_reason(reasons: Reasons) -> str:
 
 
 def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence[str]) -> None:
-    """Warn of knockouts whose target is hardly expressed in the control cells, by name."""
-    targets = {
+    """Warn of knockouts of genes whose control mean is under 0.1 standard deviations, by name."""
+    knocked_out = {
         gene
         for names, source in zip(used.targets, used.sources, strict=True)
         for gene in names
         if source == "knockout"
     }
-    weak = [gene for gene in _shifts.hardly_expressed(control, genes) if gene in targets]
+    speaks = speaks_of_knockouts(np.abs(control.mean), np.sqrt(control.variance))
+    pairs = zip(genes, speaks.tolist(), strict=True)
+    weak = [gene for gene, says in pairs if gene in knocked_out and not says]
     if weak:
-        warn(_shifts.hardly_expressed_message(weak))
+        warn(
+            f"Genes with a control mean near 0, so that the shift of a knockout is near 0: "
+            f"{list_names(weak)}. Leave these perturbations out, learn their shifts "
+            f"(shift_sd='learned'), or give a table of shifts."
+        )
 
 
 def environment_table(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import os
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +40,6 @@ logger = logging.getLogger(__name__)
 _RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows up to which all components are computed
 _EDGES = " The columns of an edge list are source, target and, if edges have one, weight."
-_TABLES = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
 class _Part(NamedTuple):
@@ -62,27 +60,37 @@ def load_features(features: Any) -> Any:
     if not isinstance(features, (str, os.PathLike)):
         return features
     path = Path(features)
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    known = (".gmt", *_TABLES, ".h5ad", ".zarr")
     exists = os.path.exists(path)  # of a name that is too long, a Path raises an error
-    if not exists or kind not in known:
+    if not exists or path.suffix not in _READERS:
         wrong = "is of no kind that can be read" if exists else "is no file"
-        message = f"features: {str(path)!r} {wrong}. Give a file of the kind {list_names(known)}."
+        message = (
+            f"features: {str(path)!r} {wrong}. Give a file of the kind {list_names(_READERS)}."
+        )
         raise ValueError(message)
     try:
-        if kind in (".h5ad", ".zarr"):
-            return ad.read_zarr(path) if kind == ".zarr" else ad.read_h5ad(path)
-        if kind == ".gmt":
-            opened = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rt", encoding="utf-8") as file:
-                cells = [line.rstrip().split("\t") for line in file if line.strip()]
-            _require_distinct([name for name, *_ in cells], "sets")
-            return {name: genes for name, _, *genes in cells}
-        table = pd.read_csv(path, sep=_TABLES[kind])
-    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
-        message = f"features: {str(path)!r} cannot be read as {kind} ({error})."
+        given = _READERS[path.suffix](path)
+    except (OSError, ValueError, KeyError) as error:
+        message = f"features: {str(path)!r} cannot be read as {path.suffix} ({error})."
         raise ValueError(message) from error
-    return table if _is_edges(table) else table.set_index(table.columns[0])
+    is_rows = isinstance(given, pd.DataFrame) and not _is_edges(given)
+    return given.set_index(given.columns[0]) if is_rows else given
+
+
+def _read_gmt(path: Path) -> dict[str, list[str]]:
+    """Return the sets of genes of a file: a line each, of name, description and genes."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    cells = [line.rstrip().split("\t") for line in lines if line.strip()]
+    _require_distinct([name for name, *_ in cells], "sets")
+    return {name: genes for name, _, *genes in cells}
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".gmt": _read_gmt,
+    ".csv": pd.read_csv,
+    ".tsv": partial(pd.read_csv, sep="\t"),
+    ".h5ad": ad.read_h5ad,
+    ".zarr": ad.read_zarr,
+}
 
 
 def read_features(

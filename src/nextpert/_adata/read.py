@@ -327,31 +327,17 @@ def seen_and_constant(
     columns: Index,
     cells: Index,
     layer: str | None,
-    depth: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return in which share of ``cells`` each gene is not 0, and whether it is constant in them.
-
-    With ``depth``, the total counts of every cell, values are shares of these.
-    """
+    """Return in which share of ``cells`` each gene is not 0, and whether it is constant in them."""
     seen = np.zeros(len(columns))
     lowest, highest = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
-    for block, values in read_blocks(adata, columns, cells, layer=layer):
+    for _, values in read_blocks(adata, columns, cells, layer=layer):
         seen += np.asarray((values != 0).sum(axis=0)).ravel()
-        if depth is not None:
-            values = _divided(values, depth[block])
         low, high = values.min(axis=0), values.max(axis=0)
         if sp.issparse(values):
             low, high = low.toarray().ravel(), high.toarray().ravel()
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
     return seen / max(len(cells), 1), lowest >= highest
-
-
-def _divided(values: Any, by: NDArray[np.float64]) -> Any:
-    """Return rows divided by a number each."""
-    if not sp.issparse(values):
-        return values / by[:, None]
-    data = values.data / np.repeat(by, np.diff(values.indptr))
-    return sp.csr_array((data, values.indices, values.indptr), shape=values.shape)
 
 
 def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any]:

@@ -45,11 +45,11 @@ class Roles:
     perturbation_key: str = "perturbation"
     control: str = "control"
     guide_key: str | None = None
+    condition_key: str | None = None  # one of batch_key as well
+    layer: str | None = None
     batch_key: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
-    layer: str | None = None
     separator: str = SEPARATOR
-    condition_key: str | None = None  # one of batch_key as well
     gene_symbols: str | None = None  # column of var
     # What pp.setup_screen found in the layer; empty where nobody looked.
     values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -57,16 +57,11 @@ class Roles:
     def stored(self) -> dict[str, Any]:
         """Return them as results keep them; what is not used is left out."""
         usual = Roles()
-        names = ("guide_key", "condition_key", "layer", *_SEVERAL, "separator", "gene_symbols")
-        used = {name: getattr(self, name) for name in names}
         return {
-            "perturbation_key": self.perturbation_key,
-            "control": self.control,
-            **{
-                name: strings(value) if name in _SEVERAL else value
-                for name, value in used.items()
-                if value != getattr(usual, name)
-            },
+            name: strings(value) if name in _SEVERAL else value
+            for name in ROLES
+            if (value := getattr(self, name)) != getattr(usual, name)
+            or name in ("perturbation_key", "control")
         }
 
     @property

@@ -10,22 +10,16 @@ counts, the share of multiples is 1.00 on the right scale, and 0.25 or less on t
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from functools import partial
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata.read import read_sample, slot
-from nextpert._adata.stored import eager
 from nextpert._adata.table import is_table
 from nextpert._warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -44,40 +38,25 @@ _FEWEST, _MOST, _MARGIN, _SEVERAL = 50, 0.8, 0.3, 3
 _LARGEST = 64.0  # no logarithm of a 64-bit integer is larger, by whatever base
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What a sample of the values says of their scale.
+class Scale(NamedTuple):
+    """What a sample of values says of their scale: ``kind`` in words, and ``fault``.
 
-    Parameters
-    ----------
-    kind
-        In words, such as ``"log-normalised"``.
-    minimum, maximum
-        Of the sample.
-    n_cells
-        Cells in it.
-    whole
-        Whether all values are whole numbers of 0 or more.
-    fault
-        Why the values cannot be log-normalised, and the remedy; empty where they can.
+    The fault says why the values cannot be log-normalised, and the remedy; empty where they can.
+    ``whole`` says whether all are whole numbers of 0 or more.
     """
 
     kind: str
-    minimum: float
-    maximum: float
-    n_cells: int
-    whole: bool
+    minimum: float = 0.0
+    maximum: float = 0.0
+    n_cells: int = 0
+    whole: bool = False
     fault: str = ""
 
     def stored(self, *, checked: bool) -> dict[str, Any]:
         """Return what ``uns["screen"]["values"]`` keeps of it."""
-        return {
-            "scale": self.kind,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "n_cells": self.n_cells,
-            "checked": bool(checked),
-        }
+        names = ("minimum", "maximum", "n_cells")
+        parts = {name: getattr(self, name) for name in names}
+        return {"scale": self.kind, **parts, "checked": bool(checked)}
 
 
 def read_scale(
@@ -85,7 +64,7 @@ def read_scale(
 ) -> Scale:
     """Return the scale of the values of some genes, by 1,000 of ``cells`` at most."""
     if is_table(adata):
-        return Scale("effects of a table", 0.0, 0.0, 0, whole=False)
+        return Scale("effects of a table")
     parts = [
         sp.csr_array(each, dtype=np.float64, copy=True)
         for each in read_sample(adata, columns, cells, layer)
@@ -94,71 +73,50 @@ def read_scale(
     sample.data[~np.isfinite(sample.data)] = 0.0
     sample.eliminate_zeros()
     if 0 in sample.shape:
-        return Scale("no values", 0.0, 0.0, sample.shape[0], whole=True)
+        return Scale("no values", n_cells=sample.shape[0], whole=True)
     low, high = float(sample.min()), float(sample.max())
     whole = low >= 0 and bool((sample.data == np.floor(sample.data)).all())
-    scale = partial(Scale, minimum=low, maximum=high, n_cells=sample.shape[0], whole=whole)
-    # Centred or simulated values, axes of effects.
-    if low < 0:
-        return scale("values below 0, used as they are")
-    # Seen or not may be so on any scale.
-    if whole and high - low < 2:
-        return scale("0 and 1, or one value")
-    logged: Any = eager(adata.uns.get("log1p"))
-    base = logged.get("base") if hasattr(logged, "get") else None  # as scanpy writes it
-    bases = [
-        np.exp(1),
-        2.0,
-        10.0,
-        *([float(base)] if isinstance(base, Real) and float(base) > 1 else []),
-    ]
-    logarithms = _n_logarithms(sample, bases)
-    where = slot(layer)
-    prepare = "call pp.perturbation_screen on counts, or name the layer of log-normalised values"
-    if whole:
-        fault = f"{where} holds counts (whole numbers, up to {high:,.4g}), not log-normalised "
-        return scale("counts", fault=f"{fault}expression: {prepare}.")
-    if logarithms == 0:
-        fault = (
-            f"{where} holds scaled counts without a logarithm (multiples of one number in every "
-            f"cell, up to {high:,.4g}): call scanpy.pp.log1p on them, or {prepare}."
-        )
-        return scale("scaled counts", fault=fault)
-    if logarithms == 2:
-        fault = (
-            f"{where} holds logarithms of logarithms (log1p was applied twice; up to {high:,.3g}): "
-            f"begin with the counts, and {prepare}."
-        )
-        return scale("logarithms of logarithms", fault=fault)
-    if high > _LARGEST:
-        fault = (
-            f"{where} holds values up to {high:,.4g}, but no logarithm of a count or intensity "
-            f"exceeds {_LARGEST:g}: take logarithms first, {prepare}."
-        )
-        return scale("values too large for logarithms", fault=fault)
-    return scale("log-normalised" if logarithms == 1 else "taken for log-normalised")
+    n, holds = _n_logarithms(sample), ""
+    if low < 0:  # centred or simulated values, axes of effects
+        kind = "values below 0, used as they are"
+    elif whole and high - low < 2:  # seen or not may be so on any scale
+        kind = "0 and 1, or one value"
+    elif whole:
+        kind, holds = "counts", "counts (whole numbers), not log-normalised expression"
+    elif n == 0:
+        kind = "scaled counts"
+        holds = "scaled counts without a logarithm (multiples of one number in every cell)"
+    elif n == 2:
+        kind = "logarithms of logarithms"
+        holds = "logarithms of logarithms (log1p was applied twice)"
+    elif high > _LARGEST:
+        kind = "values too large for logarithms"
+        holds = f"values above {_LARGEST:g}, which no logarithm of a count or intensity exceeds"
+    else:
+        kind = "log-normalised" if n == 1 else "taken for log-normalised"
+    fault = (
+        f"{slot(layer)} holds {holds}, up to {high:,.4g}: call pp.perturbation_screen on counts, "
+        f"or name the layer of log-normalised values."
+    )
+    return Scale(kind, low, high, sample.shape[0], whole, fault if holds else "")
 
 
-def _n_logarithms(sample: sp.csr_array, bases: Iterable[float]) -> int | None:
+def _n_logarithms(sample: sp.csr_array) -> int | None:
     """Return how many logarithms positive values are, ``None`` where they do not tell."""
     counts = np.diff(sample.indptr)
     starts, counts = sample.indptr[:-1][counts > 0], counts[counts > 0]
-    shares = dict.fromkeys((0, 1, 2), 0.0)
-    for depth in shares:
-        for base in bases if depth else (1.0,):
-            values = sample.data
-            # Large values are no logarithms.
-            with np.errstate(all="ignore"):
-                for _ in range(depth):
-                    values = np.expm1(values * np.log(base))
-                ratio = values / np.repeat(np.minimum.reduceat(values, starts), counts)
-            ratio = ratio[(ratio > _RATIOS[0]) & (ratio < _RATIOS[1])]
-            number = np.round(ratio)
-            whole = np.abs(ratio - number) < _CLOSE
-            if len(ratio) >= _FEWEST and len(np.unique(number[whole])) >= _SEVERAL:
-                shares[depth] = max(shares[depth], float(whole.mean()))
-    best, second = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
-    return best if shares[best] >= _MOST and shares[best] - shares[second] >= _MARGIN else None
+    values, shares = sample.data, [0.0, 0.0, 0.0]
+    for depth in range(3):
+        with np.errstate(all="ignore"):  # large values are no logarithms
+            ratio = values / np.repeat(np.minimum.reduceat(values, starts), counts)
+            values = np.expm1(values)
+        ratio = ratio[(ratio > _RATIOS[0]) & (ratio < _RATIOS[1])]
+        number = np.round(ratio)
+        whole = np.abs(ratio - number) < _CLOSE
+        if len(ratio) >= _FEWEST and len(np.unique(number[whole])) >= _SEVERAL:
+            shares[depth] = float(whole.mean())
+    second, best = sorted(shares)[1:]
+    return shares.index(best) if best >= _MOST and best - second >= _MARGIN else None
 
 
 def check_scale(
@@ -169,16 +127,9 @@ def check_scale(
     *,
     only_warn: bool = False,
 ) -> None:
-    """Raise if values that a call reads are not log-normalised, and were not looked at before.
+    """Raise, or warn, if values that a call reads are not log-normalised.
 
-    Parameters
-    ----------
-    adata, columns, cells
-        What the call reads.
-    roles
-        Its roles; ``roles.values`` is there where ``pp.setup_screen`` has looked at the layer.
-    only_warn
-        Whether to warn in place of raising.
+    Where ``pp.setup_screen`` has looked at the layer (``roles.values``), nothing is read.
     """
     if roles.values:
         return

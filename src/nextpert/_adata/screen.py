@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 # Batches are fixed effects: with fewer than two cells per batch they leave nothing of most cells.
 _FEWEST_CELLS = 2
-# Numbers are a quantity, not names, if there are more of them than plates or lanes have numbers,
-# and fewer cells have each: of counts of transcripts 10, of scores that were rounded 100.
-_MANY_NUMBERS, _CELLS_OF_WHOLE, _CELLS_OF_BROKEN = 20, 10, 100
+# Numbers of more values than plates or lanes have, and of fewer cells each, are a quantity.
+_MANY_NUMBERS, _CELLS_OF_A_NUMBER = 20, 10
 logger = logging.getLogger(__name__)
 
 _NO_GUIDE = ""  # cells whose guide is not said form one block per perturbation
@@ -307,7 +306,7 @@ def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[n
     n_cells, n_batches = int(labelled.sum()), len(np.unique(batches.codes[labelled]))
     where = f"batch_key={batches.key!r} holds {n_batches} different values in {n_cells} cells"
     remedy = "Name a column of batch_key that many cells share, such as the plate"
-    if _is_quantity(column[labelled], n_cells, n_batches):
+    if _is_quantity(column, n_cells, n_batches):
         message = f"{where}, a continuous quantity. {remedy}, and give a quantity in covariates."
         raise ValueError(message)
     if n_batches > 1 and n_cells < _FEWEST_CELLS * n_batches:
@@ -329,12 +328,9 @@ def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
 
 
 def _is_quantity(column: pd.Series, n_cells: int, n_values: int) -> bool:
-    if n_values <= _MANY_NUMBERS or pd.api.types.is_bool_dtype(column):
-        return False
-    if not pd.api.types.is_numeric_dtype(column):
-        return False
-    whole = bool((column.to_numpy(dtype=np.float64, na_value=np.nan) % 1 == 0).all())
-    return n_cells < n_values * (_CELLS_OF_WHOLE if whole else _CELLS_OF_BROKEN)
+    """Whether values are numbers that few cells share, and more than plates or lanes have."""
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return is_number and n_values > _MANY_NUMBERS and n_cells < _CELLS_OF_A_NUMBER * n_values
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:
@@ -353,19 +349,9 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
 
 def describe(environments: Environments) -> str:
     """Return one line about the environments, for the log."""
-    roles = environments.roles
-    parts = [f"{len(environments.perturbations())} perturbations"]
-    for what, keys in (
-        ("guides", [roles.guide_key] if roles.guide_key else []),
-        ("batches", list(roles.batch_key)),
-        ("conditions", environments.condition_names),
-    ):
-        if keys:
-            n = len(environments.table.drop_duplicates(keys))
-            parts.append(f"{n} {what}")
-    if environments.covariate_names:
-        parts.append(f"covariates {list_names(environments.covariate_names)}")
-    return f"{len(environments.table)} environments: " + ", ".join(parts)
+    n, more = len(environments.perturbations()), environments.roles.columns[1:]
+    by = f" by {list_names(more)}" if more else ""
+    return f"{len(environments.table)} environments: {n} perturbations{by}"
 
 
 @dataclass(frozen=True)
@@ -433,20 +419,7 @@ def read_batches(adata: ad.AnnData, columns: ArrayLike, roles: Roles) -> Batches
     the batches, so that batches may be crossed with perturbations and with one another.
     """
     none = np.full(adata.n_obs, -1, np.int64)
-    return read_groups(adata, columns, none, 0, roles)[1] if roles.batch_key else None
-
-
-def read_groups(
-    adata: ad.AnnData, columns: ArrayLike, groups: ArrayLike, n_groups: int, roles: Roles
-) -> tuple[list[Moments], Batches | None]:
-    """Return the moments of groups of cells, without what batches add, and that; in one pass.
-
-    ``groups`` has the group of every cell, -1 for none, shape ``(n_cells,)``. The other arguments
-    are those of :func:`read_groupings`.
-    """
-    codes = np.asarray(groups, np.int64)
-    ((moments,), batches) = read_groupings(adata, columns, [(codes, n_groups)], roles)
-    return moments, batches
+    return read_groupings(adata, columns, [(none, 0)], roles)[1] if roles.batch_key else None
 
 
 def read_groupings(

@@ -17,7 +17,7 @@ from nextpert._warn import warn
 from nextpert.core._codec import FORMAT, describe, require_as_described
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import pandas as pd
@@ -86,31 +86,24 @@ def with_format(result: Any) -> Any:
     return {**made, "format": FORMAT, "contents": json.dumps(describe(made)["parts"])}
 
 
-def _leaves(value: Any, every: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Yield each part of a value, with the mapping and the name under which it belongs.
-
-    The mappings, which are made on the way to any depth, are those of ``every[""]``; a value that
-    is no mapping is its own part.
-    """
-    waiting = [(every, "", value)]
-    for into, name, part in waiting:
-        if hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
-            inside: dict[str, Any] = {}
-            into[name] = inside
-            waiting += [(inside, str(key), inner) for key, inner in part.items()]
-        else:
-            yield into, name, part
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a value with each of its parts changed; of mappings, to any depth, as dicts."""
+    if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
+        return {str(name): _mapped(part, change) for name, part in value.items()}
+    return change(value)
 
 
 def as_stored_csr(value: Any) -> Any:
     """Return sparse matrices, also those of a mapping, as the CSR that anndata reads from files."""
     kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
-    every: dict[str, Any] = {}
-    for into, name, part in _leaves(value, every):
-        into[name] = kind(part) if sp.issparse(part) else part
+
+    def change(part: Any) -> Any:
         if sp.issparse(part):
-            into[name].sort_indices()
-    return every[""]
+            part = kind(part)
+            part.sort_indices()
+        return part
+
+    return _mapped(value, change)
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
@@ -158,17 +151,17 @@ def eager(value: Any) -> Any:
 
     Dask arrays and lazy tables are read, and texts of zarr are objects.
     """
-    every: dict[str, Any] = {}
-    for into, name, part in _leaves(value, every):
-        while hasattr(part, "compute") and not hasattr(part, "to_memory"):
-            part = part.compute()
-        # A table of anndata.experimental.read_lazy.
-        if hasattr(part, "to_memory"):
-            part = part.to_memory()
-        elif getattr(getattr(part, "dtype", None), "kind", "") == "T":
-            part = part.astype(object)
-        into[name] = part
-    return every[""]
+    return _mapped(value, _in_memory)
+
+
+def _in_memory(part: Any) -> Any:
+    while hasattr(part, "compute") and not hasattr(part, "to_memory"):
+        part = part.compute()
+    # A table of anndata.experimental.read_lazy.
+    if hasattr(part, "to_memory"):
+        return part.to_memory()
+    is_text = getattr(getattr(part, "dtype", None), "kind", "") == "T"
+    return part.astype(object) if is_text else part
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:

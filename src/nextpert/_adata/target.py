@@ -49,9 +49,7 @@ class Target:
         A perturbation label; a group, as a tuple ``(obs key, value)``; a mapping gene -> mean,
         log-normalised expression, in which other genes keep their control mean; or a NumPy vector
         of means, one per gene of the panel. A list has several states: the distance is that to
-        their mean, weighted by ``shares``, plus a constant.
-    shares
-        Weights of several states; equal by default.
+        their mean, plus a constant.
     signature
         Mapping gene -> change from the control mean to reach, in log-normalised expression
         (standard deviations with ``distance="noise"``). Genes compensate for each other, as in a
@@ -92,7 +90,6 @@ class Target:
     """
 
     state: State | list[Any] | None = None
-    shares: Iterable[float] | None = None
     signature: Numbers | None = None
     at_least: Numbers | None = None
     at_most: Numbers | None = None
@@ -124,14 +121,6 @@ class Target:
             if not genes or len(set(genes)) < len(genes):
                 message = f"{name} must name at least one gene, and every gene once."
                 raise ValueError(message)
-        if self.shares is not None:
-            shares = list(check_value(self.shares, "shares", "Iterable[Any]"))
-            object.__setattr__(self, "shares", shares)
-            for share in shares:
-                check_value(share, "shares", "float", _WEIGHT)
-            if not any(shares):
-                message = "shares are all 0: give at least one state a share above 0."
-                raise ValueError(message)
         check_value(self.penalty, "penalty", "float", _WEIGHT)
         check_value(self.margin, "margin", "float | None", _WEIGHT)
         for name in ("state", "away_from"):
@@ -149,10 +138,6 @@ class Target:
             message = "A Target needs a part: give state, signature, at_least or at_most."
         elif self.margin is not None and self.away_from is None:
             message = "margin is the distance to keep from away_from: give away_from as well."
-        elif self.shares is not None and not (
-            isinstance(self.state, list) and len(self.state) == len(list(self.shares))
-        ):
-            message = "shares are of several states: give state as a list, and one share for each."
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
             if not pulls or both or bounds or self.away_from is not None:
@@ -254,11 +239,9 @@ def target_in_words(target: Target, states: Sequence[str], away_from: Sequence[s
     >>> target_in_words(target, ["STAT1"])
     'STAT1; MYC <= 2; in IRF1; in units of noise'
     """
-    words, names = [], list(states)
-    if names:
-        if target.shares is not None:
-            names = [f"{s:g} x {name}" for s, name in zip(target.shares, names, strict=True)]
-        words.append(list_names(names, limit=5) if len(names) > 1 else names[0])
+    words = []
+    if states:
+        words.append(list_names(states, limit=5) if len(states) > 1 else states[0])
     if target.signature is not None:
         words.append(f"change of {numbers_in_words(target.signature, ' ', sign='+')}")
     for bound, sign in ((target.at_least, " >= "), (target.at_most, " <= ")):

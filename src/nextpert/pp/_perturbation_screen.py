@@ -94,12 +94,12 @@ def perturbation_screen(
         - ``obs["n_targets"]`` (number): number of targets.
         - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
           every gene in control cells.
-        - ``var["module"]``, ``var["program"]`` (labels): with ``panel="zhang2023"``.
+        - ``var["module"]`` (labels): with ``panel="zhang2023"``.
         - ``uns["screen"]`` (mapping): roles (``perturbation_key``, ``control``, ...) and the scale
           of the ``values``, as of :func:`nextpert.pp.setup_screen`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``genes`` (what each step
-          left, and why), ``perturbations`` (cells of each, and why it is left out) and ``aliases``
-          (names used); ``n_control_cells`` (number) and ``params`` (mapping).
+          left, and why) and ``perturbations`` (cells of each, and why it is left out);
+          ``n_control_cells`` (number) and ``params`` (mapping).
 
     Raises
     ------

@@ -12,15 +12,13 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata import join, strings
-from nextpert._adata.effects import hardly_expressed_message
-from nextpert._adata.panel import ALIASES, MODULE_OF, PANELS, PROGRAM_OF
+from nextpert._adata.panel import MODULE_OF, PANELS
 from nextpert._adata.roles import KEY, screen_record
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import with_format
 from nextpert._warn import warn
-from nextpert.core.model.effects import speaks_of_knockouts
-from nextpert.pp._expression import Matrix, normalise, read_matrix
+from nextpert.pp._expression import normalise, read_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -155,9 +153,8 @@ def prepare(
     _require_controls(carried, book)
     controls = np.flatnonzero(book.kept & carried.have("control"))
     measured = _adata.measured_genes(adata, roles.gene_symbols)
-    aliases = {a: b for a, b in ALIASES.items() if a not in measured and b in measured}
-    panel = _choose_panel(adata, controls, matrix, aliases, choices, roles)
-    named = _name_targets(carried, panel.genes, aliases, choices, roles.separator)
+    panel = _choose_panel(adata, controls, choices, roles)
+    named = _name_targets(carried, panel.genes, choices, roles.separator)
     n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
     _drop_by_targets(carried, named, book, choices)
     n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
@@ -168,12 +165,7 @@ def prepare(
     codes = carried.codes[cells]
     new.obs[LABELS] = pd.Categorical(named["label"].to_numpy(object)[codes])
     new.obs["n_targets"] = named["n_targets"].to_numpy()[codes]
-    weak = _describe_genes(new, panel.genes, choices.panel)
-    targets = dict(zip(named["label"], named["targets"], strict=True))
-    table["hardly_expressed"] = [
-        bool(kept) and not weak.isdisjoint(targets[label])
-        for kept, label in zip(table["kept"], table["perturbation"], strict=True)
-    ]
+    _describe_genes(new, panel.genes, choices.panel)
     books: dict[str, Any] = {
         "steps": book.table(),
         "genes": panel.book.table(),
@@ -183,13 +175,8 @@ def prepare(
     }
     if target_sum is not None:
         books["params"]["target_sum"] = target_sum
-    every = {name for targets in carried.table["targets"] for name in targets}
-    every |= set(_names_of(choices.panel) or ())
-    if used := {name: gene for name, gene in sorted(aliases.items()) if name in every}:
-        names = {"name": strings(used), "gene": strings(used.values())}
-        books["aliases"] = pd.DataFrame(names, index=np.arange(len(used)))
-        logger.info("Aliases: %s.", ", ".join(f"{a} -> {b}" for a, b in used.items()))
-    messages = _messages(table, targets, weak, frozenset(measured), choices)
+    targets = dict(zip(named["label"], named["targets"], strict=True))
+    messages = _messages(table, targets, frozenset(measured), choices)
     if panel.constant and choices.panel is not None:  # genes that were asked for
         messages.append(
             f"Genes constant among the {len(controls)} control cells, left out: "
@@ -243,18 +230,13 @@ def _names_of(panel: str | Iterable[str] | None) -> list[str] | None:
 def _choose_panel(
     adata: ad.AnnData,
     controls: NDArray[np.int64],
-    matrix: Matrix,
-    aliases: dict[str, str],
     choices: Choices,
     roles: Roles,
 ) -> Panel:
     """Return those genes of the panel that are seen in, and vary among, the control cells."""
     names = _names_of(choices.panel)
-    if names is not None:
-        names = [aliases.get(name, name) for name in names]
     genes, columns = _adata.resolve_panel(adata, names, gene_symbols=roles.gene_symbols)
-    depth = matrix.depth if matrix.kind == "counts" else None
-    seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer, depth)
+    seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer)
     book, n = Bookkeeping(adata.n_vars, "genes"), len(controls)
     measured = _adata.measured_genes(adata, roles.gene_symbols)
     reasons = dict.fromkeys(measured, "outside the panel")
@@ -285,7 +267,6 @@ def _choose_panel(
 def _name_targets(
     carried: CellTargets,
     panel: Collection[str],
-    aliases: dict[str, str],
     choices: Choices,
     separator: str,
 ) -> pd.DataFrame:
@@ -296,7 +277,7 @@ def _name_targets(
     genes, rows = set(panel), []
     for targets, role in zip(carried.table["targets"], carried.table["role"], strict=True):
         is_perturbed = role == "perturbed"
-        every = sorted({aliases.get(name, name) for name in targets}) if is_perturbed else []
+        every = sorted(targets) if is_perturbed else []
         label = separator.join(every) if is_perturbed else CONTROL
         rows.append((label, every, len(every), choices.keeps_outside or genes.issuperset(every)))
     return pd.DataFrame(rows, columns=["label", "targets", "n_targets", "usable"])
@@ -350,10 +331,8 @@ def _perturbation_table(
     return table.astype(dict.fromkeys(numbers, np.int64)).set_axis(np.arange(len(table)))
 
 
-def _describe_genes(
-    new: ad.AnnData, genes: list[str], panel: str | Iterable[str] | None
-) -> set[str]:
-    """Describe the genes in var; return those hardly expressed in controls."""
+def _describe_genes(new: ad.AnnData, genes: list[str], panel: str | Iterable[str] | None) -> None:
+    """Describe the genes in ``var``."""
     controls = new.X[(new.obs[LABELS] == CONTROL).to_numpy()]
     n = controls.shape[0]
     mean = np.asarray(controls.mean(axis=0, dtype=np.float64)).ravel()
@@ -364,25 +343,18 @@ def _describe_genes(
     new.var["control_sd"] = sd
     new.var["seen_in_control"] = np.asarray((controls != 0).sum(axis=0)).ravel() / n
     if isinstance(panel, str):
-        for column, group in {"module": MODULE_OF, "program": PROGRAM_OF}.items():
-            new.var[column] = pd.Categorical([group.get(gene) for gene in genes])
-    names = np.array(genes, dtype=object)
-    return set(names[~speaks_of_knockouts(np.abs(mean), sd)])
+        new.var["module"] = pd.Categorical([MODULE_OF.get(gene) for gene in genes])
 
 
 def _messages(
     table: pd.DataFrame,
     targets: dict[str, list[str]],
-    weak: set[str],
     measured: frozenset[str],
     choices: Choices,
 ) -> list[str]:
     """Return the warnings of a screen, and log what needs none."""
     out = []
     kept, gone = table[table["kept"]], table[~table["kept"]]
-    aimed_at = sorted({gene for label in kept["perturbation"] for gene in targets[label]})
-    if hardly := [gene for gene in aimed_at if gene in weak]:
-        out.append(hardly_expressed_message(hardly))
     if absent := gone.loc[gone["reason"] == "not measured", "perturbation"].to_list():
         message = (
             f"Perturbations left out because their targets are not measured: "

@@ -127,7 +127,7 @@ def dag_fit(
     _adata.check_scale(adata, columns, cells, roles, only_warn=True)
     codes = np.full(adata.n_obs, -1, dtype=np.int64)
     codes[cells] = generator.permutation(np.arange(len(cells)) % n_folds)
-    folds, _ = _adata.read_groups(adata, columns, codes, n_folds, roles)
+    (folds,), _ = _adata.read_groupings(adata, columns, [(codes, n_folds)], roles)
     every = sum(folds[1:], start=folds[0])
     require_varying(every, genes)
     warn_other_layer(roles.layer, adata.uns.get(dag_key))

@@ -165,7 +165,8 @@ def target_distances(
         message = f"At least 2 cells are needed for a mean with a variance, but {short}."
         raise ValueError(message)
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    cells, batches = _adata.read_groups(adata, columns, codes, len(rows) + 1, roles)
+    grouping = codes, len(rows) + 1
+    (cells,), batches = _adata.read_groupings(adata, columns, [grouping], roles)
     errors = np.zeros((len(rows) + 1, 0))
     # Errors of the means of batches, for each perturbation and the target.
     if batches is not None:

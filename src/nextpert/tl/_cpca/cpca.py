@@ -141,7 +141,8 @@ def cpca(
         raise ValueError(message)
     codes = labels.groups([roles.control, *foreground])
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
-    moments, batches = _adata.read_groups(adata, columns, codes, len(foreground) + 1, roles)
+    grouping = codes, len(foreground) + 1
+    (moments,), batches = _adata.read_groupings(adata, columns, [grouping], roles)
     for kind, each in (("control", moments[:1]), ("perturbed", moments[1:])):
         if sum(group.n for group in each) < 2:
             message = f"There is only one {kind} cell: a covariance needs at least two."

@@ -192,7 +192,6 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     make = partial(
         Goal,
         fit.control_mean,
-        shares=None if given.shares is None else list(given.shares),
         signature=signature,
         low=low,
         high=high,
