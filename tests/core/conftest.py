@@ -48,12 +48,11 @@ class Dense:
         return np.array([*ones, *(x[:, k] for k in self.parents[i])]).reshape(-1, len(x)).T
 
     def regressions(self, environments):
-        """Design and response of each node over environments ``(x, shift, do)``."""
+        """Design and response of each node over environments ``(x, shift)``."""
         result = []
         for i in range(self.p):
-            used = [(x, shift) for x, shift, do in environments if i not in do]
-            rows = [self.design(x, i) for x, _ in used]
-            answers = [x[:, i] - shift[i] for x, shift in used]
+            rows = [self.design(x, i) for x, _ in environments]
+            answers = [x[:, i] - shift[i] for x, shift in environments]
             width = self.intercept + len(self.parents[i])
             result.append(
                 (np.vstack([np.empty((0, width)), *rows]), np.concatenate([np.empty(0), *answers]))
@@ -218,14 +217,14 @@ def fit_both(parents, intercept, known, n=40, seed=1, **kwargs):
     shift = rng.normal(size=p)
     noise = np.random.default_rng(7).uniform(0.3, 1.5, p) if known else None
     environments = [
-        (simulate(parents, rng, n, intercept=intercept), np.zeros(p), ()),
-        (simulate(parents, rng, max(n // 3, 1), shift, intercept=intercept), shift, ()),
+        (simulate(parents, rng, n, intercept=intercept), np.zeros(p)),
+        (simulate(parents, rng, max(n // 3, 1), shift, intercept=intercept), shift),
     ]
     settings = {"intercept": intercept, "noise_var": noise, **kwargs}
     plain = Dense(parents, **{"scale": 0.7, **settings}).fit(environments)
     renamed = {"prior_" + k: settings.pop(k) for k in ("scale", "shape", "rate") if k in settings}
     blr = DagBlr(Dag.from_parents(parents), **{"prior_scale": 0.7, **renamed, **settings})
-    for x, a, _ in environments:
+    for x, a in environments:
         blr = blr.update(Moments.from_array(x), a)
     return plain, blr
 

@@ -25,7 +25,7 @@ def three(dense):
     """The same cells fitted on three graphs, dense and by the core, and a pool of candidates."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(200, 4)) @ np.triu(rng.normal(size=(4, 4))) + rng.normal(size=4)
-    plain = [dense(g, intercept=True).fit([(x, np.zeros(4), ())]) for g in GRAPHS]
+    plain = [dense(g, intercept=True).fit([(x, np.zeros(4))]) for g in GRAPHS]
     cells = Moments.from_array(x)
     blrs = [DagBlr(Dag.from_parents(g), prior_scale=1.0).update(cells) for g in GRAPHS]
     pool, target = rng.normal(size=(7, 4)) - 0.5, rng.normal(size=4)

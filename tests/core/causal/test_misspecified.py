@@ -23,7 +23,7 @@ def by_pairs(one, two):
 @pytest.mark.parametrize("seed", range(15))
 def test_perturbed_graphs_have_exactly_the_changes_asked_for(seed):
     rng = np.random.default_rng(seed)
-    family = ["erdos_renyi", "complete", "chordal", "tree", "barabasi_albert"][seed % 5]
+    family = ["erdos_renyi", "complete", "path"][seed % 3]
     dag = random_dag(9, family, rng=rng)
     free = 36 - dag.n_edges
     turned = int(rng.integers(dag.n_edges))

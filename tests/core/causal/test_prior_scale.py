@@ -43,8 +43,8 @@ def test_learned_precision_is_the_best_of_a_fine_grid(
     p = len(parents)
     shift = rng.normal(size=p)
     data = [
-        (0.2 * cells(parents, rng, 30, intercept=intercept), np.zeros(p), ()),
-        (0.2 * cells(parents, rng, 10, shift, intercept=intercept), 0.2 * shift, (1,)),
+        (0.2 * cells(parents, rng, 30, intercept=intercept), np.zeros(p)),
+        (0.2 * cells(parents, rng, 10, shift, intercept=intercept), 0.2 * shift),
     ]
     noise = 0.04 if known else None
     model = dense(parents, intercept=intercept)
@@ -60,8 +60,8 @@ def test_learned_precision_is_the_best_of_a_fine_grid(
     )
     options = {"noise_var": noise, "prior_units": "data", "prior_rate": 1e-3}
     blr = DagBlr(Dag.from_parents(parents), intercept=intercept, **options)
-    for x, a, do in data:
-        blr = blr.update(Moments.from_array(x), a, do=do)
+    for x, a in data:
+        blr = blr.update(Moments.from_array(x), a)
     learned = np.log(blr.blocks["precision"])
     np.testing.assert_allclose(learned[~blr.is_weight], np.log(1e-6))
     np.testing.assert_allclose(learned[blr.is_weight], best, atol=0.0051)

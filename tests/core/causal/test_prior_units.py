@@ -34,8 +34,7 @@ def fitted(parents, environments, **options):
 
 def rows_of(dense, parents, environments, intercept):
     """Design and response of every node."""
-    data = [(x, shift, ()) for x, shift in environments]
-    return dense(parents, intercept=intercept).regressions(data)
+    return dense(parents, intercept=intercept).regressions(environments)
 
 
 def assert_dense(blr, rows, parents, scale, units):

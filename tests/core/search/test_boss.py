@@ -171,7 +171,7 @@ def test_residuals_of_earlier_trees_are_not_used_again(simulated):
 def test_a_full_order_gives_its_best_parents(simulated):
     _, moments = simulated(8, 4, seed=0, n_cells=200)
     order = np.random.default_rng(0).permutation(8).tolist()
-    prior = PriorKnowledge(8, tiers=[[i] for i in order])
+    prior = PriorKnowledge(8, before=itertools.pairwise(order))
     found = boss(moments, penalty=PENALTY, prior=prior, rng=0)
     score = plain_score(moments)
     for m, v in enumerate(order):

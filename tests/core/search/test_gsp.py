@@ -154,7 +154,7 @@ def test_a_direction_forbidden_keeps_the_edge_the_other_way(simulated, equivalen
 def test_a_full_order_gives_its_pruned_imap(simulated, p_value):
     _, moments = simulated(12, 4, seed=0)
     order = np.random.default_rng(0).permutation(12)
-    prior = PriorKnowledge(12, tiers=[[i] for i in order])
+    prior = PriorKnowledge(12, before=itertools.pairwise(order.tolist()))
     found = gsp(moments, n_runs=3, prior=prior, rng=0)
     assert found.order.tolist() == order.tolist()
     imap = set(minimal_imap(moments, order).edges())

@@ -1,4 +1,4 @@
-"""Orders, tiers, required and forbidden edges: closure, contradictions, agreement."""
+"""Orders, required and forbidden edges: closure, contradictions, agreement."""
 
 import numpy as np
 import pytest
@@ -26,12 +26,6 @@ def test_closure_equals_powers_of_the_relation(seed):
     assert np.array_equal(prior.before, _reachable(70, pairs))
 
 
-def test_tiers_order_their_nodes_and_leave_others_free():
-    prior = PriorKnowledge(5, tiers=[[3], [0, 1], [4]])
-    expected = [(3, 0), (3, 1), (3, 4), (0, 4), (1, 4)]
-    assert sorted(map(tuple, np.argwhere(prior.before).tolist())) == sorted(expected)
-
-
 def test_required_edges_imply_the_order():
     prior = PriorKnowledge(3, before=[(0, 1)], required=[(1, 2)])
     assert prior.before[0, 2]
@@ -43,7 +37,6 @@ def test_required_edges_imply_the_order():
     [
         {"before": [(0, 1), (1, 2), (2, 0), (3, 0)]},
         {"before": [(0, 1), (1, 2)], "required": [(2, 0)]},
-        {"tiers": [[0], [1, 2]], "before": [(1, 2), (2, 0)]},
     ],
 )
 def test_a_circle_is_named(given):
@@ -51,8 +44,6 @@ def test_a_circle_is_named(given):
         PriorKnowledge(4, **given)
     cycle = caught.value.cycle
     pairs = set(map(tuple, given.get("before", []))) | set(map(tuple, given.get("required", [])))
-    if "tiers" in given:
-        pairs |= {(0, 1), (0, 2)}
     assert all((a, b) in pairs for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True))
     assert "MYC" in str(caught.value.named(["MYC", "STAT1", "JUN", "FOS"]))
 

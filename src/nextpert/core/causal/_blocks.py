@@ -21,7 +21,7 @@ from nextpert.core.causal import _kernels as kernels
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -132,15 +132,13 @@ class Regressions(Shown):
         for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
             yield flat[first:last].reshape(d, d)
 
-    def add_scatter(self, scatter: Vector, skip: Sequence[int] = ()) -> None:
-        """Add the scatter within environments to the sums of equation 2, but for nodes to skip.
+    def add_scatter(self, scatter: Vector) -> None:
+        """Add the scatter within environments to the sums of equation 2.
 
         ``scatter`` is that of the nodes, and of fixed columns after them where the cells have any.
         """
         fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
         for i in range(self.n_nodes):
-            if i in skip:
-                continue
             # Sums of (x - mean)(x - mean)': the intercept's column does not vary.
             columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
             width, n = self.vptr[i + 1] - self.vptr[i], len(columns)

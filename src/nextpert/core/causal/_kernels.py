@@ -133,15 +133,13 @@ def fill_row(indptr, indices, vptr, i, x, row):
 
 
 @entry
-def rank_one_update(layout, x, shift, skip, blocks):
+def rank_one_update(layout, x, shift, blocks):
     """Update equations 2 and 3 in place for a single cell ``x`` (Sherman and Morrison)."""
     indptr, indices, vptr, mptr = layout
     cov, mean, residual, logdet = blocks
     widest = longest_row(vptr)
     design, y = np.empty(widest), np.empty(widest)
     for i in range(len(indptr) - 1):
-        if skip[i]:
-            continue
         d = fill_row(indptr, indices, vptr, i, x, design)
         block = cov[mptr[i] : mptr[i + 1]].reshape(d, d)
         weights = mean[vptr[i] : vptr[i + 1]]
@@ -193,9 +191,6 @@ def add_means(layout, mean, shift, count, sums, design):
     for j in range(len(mean)):
         for i in range(len(indptr) - 1):
             k = count[j, i]
-            # Nodes that were held fixed (do) in an environment have no cells there.
-            if k == 0.0:
-                continue
             d = fill_row(indptr, indices, vptr, i, mean[j], design)
             # x_i - a_i = (1, f, x_P)' (c, ., B_iP) + noise.
             response = mean[j, i] - shift[j, i]

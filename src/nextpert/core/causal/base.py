@@ -204,8 +204,8 @@ class LookaheadAcquisition(Acquisition):
         if dag.n_edges < max(p * (p - 1) // 2, 3):
             return none
         last = int(order[-1])
-        # Their diagonals, prior plus sums of squares, say whether they are: nodes that were held
-        # fixed (do) saw other cells.
+        # Their diagonals, prior plus sums of squares, say whether they are: a mean may count for
+        # other numbers of cells at other nodes.
         diagonal = posterior.blocks["precision"] + posterior.xtx[posterior.diagonal]
         alike = np.ones(p)
         alike[dag.parents(last)] = diagonal[posterior.vptr[last] + k : posterior.vptr[last + 1]]

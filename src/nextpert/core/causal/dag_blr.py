@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import (
-    as_nodes,
     as_numbers,
     as_rng,
     as_vector,
@@ -24,7 +23,7 @@ from nextpert.core.causal.stored import StoredPosterior
 from nextpert.core.screen.moments import Moments, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -114,7 +113,6 @@ class DagBlr(Regressions):
         moments: Moments,
         shift: ArrayLike | None = None,
         *,
-        do: Iterable[int] | None = None,
         inplace: bool = False,
     ) -> DagBlr:
         """Return the posterior after the cells of one more environment.
@@ -126,8 +124,6 @@ class DagBlr(Regressions):
         shift
             Shift of every node in those cells, shape ``(n_nodes,)``, in the units of the data;
             ``None`` for control cells.
-        do
-            Nodes held fixed in those cells (hard interventions): they are not updated.
         inplace
             Whether to change this posterior itself, which saves copying it in a long loop;
             acquisitions built on it before are then invalid.
@@ -135,8 +131,7 @@ class DagBlr(Regressions):
         Raises
         ------
         ValueError
-            If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
-            the graph. Nothing is changed on error.
+            If the number of nodes differs, or a value is not finite. Nothing is changed on error.
         """
         require_kind(moments, Moments, "moments")
         p = self.n_nodes
@@ -145,24 +140,21 @@ class DagBlr(Regressions):
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments.n, moments.mean, moments.scatter, offset)
-        held = as_nodes(() if do is None else do, p, "do")
         count = np.full(p, float(moments.n))
-        count[held] = 0.0
-        skip = count == 0
         # The intercept's prior variance is large: taking the first cell off it would cost digits.
-        complete = not self.intercept or (self.cells[~skip] > 0).all()
+        complete = not self.intercept or (self.cells > 0).all()
         given = self.prior_units == "data" or self.known_noise_var is not None
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
         # A single cell does not scatter.
         if moments.n > 1:
-            new.add_scatter(moments.scatter, held)
+            new.add_scatter(moments.scatter)
         new.add_means(moments.mean[None], offset[None], count[None])
         new.cells += count
         if rank_one:
             changing = tuple(new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
-            kernels.rank_one_update(self.place, moments.mean, offset, skip, changing)
+            kernels.rank_one_update(self.place, moments.mean, offset, changing)
         else:
             new._blocks = None
         return new

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng, as_vector, require_count
 from nextpert.core._shown import Shown
+from nextpert.core.causal.domains import Sphere
 from nextpert.core.causal.registry import build_acquisition, find_acquisition
-from nextpert.core.causal.sphere import Sphere
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:

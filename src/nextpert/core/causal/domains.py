@@ -1,14 +1,15 @@
-"""Domains of interventions: what they share, finite lists of shifts, and boxes."""
+"""Domains of interventions: shifts of a given norm, and finite lists of shifts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import ive
 
-from nextpert.core._checks import as_numbers, as_rng, as_vector, require_finite
+from nextpert.core._checks import as_numbers, as_rng, as_vector, require_finite, require_positive
 from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
@@ -38,31 +39,6 @@ class Optimum(Shown):
     index: int | None = None
 
 
-class Criterion(Protocol):
-    """What a domain asks of an acquisition to find its best shift; lower is better."""
-
-    n_nodes: int
-
-    @property
-    def floor(self) -> float:
-        """What of the acquisition no shift can change."""
-
-    def value(self, shift: ArrayLike) -> float:
-        """Return the acquisition at one shift."""
-
-    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
-        """Return the acquisition and its gradient at one shift."""
-
-    def values(self, shifts: ArrayLike) -> Vector:
-        """Return the acquisition at every shift of a pool."""
-
-    def closed_form(self, domain: Domain) -> Vector | None:
-        """Return the best shift of ``domain`` where it is known without a search."""
-
-    def starts(self) -> list[Vector]:
-        """Return good starting shifts for a search."""
-
-
 class Domain(Shown):
     """Base class: a set of possible interventions."""
 
@@ -79,17 +55,14 @@ class Domain(Shown):
         raise NotImplementedError
 
     def output_weighted_square(self, b: Vector) -> Vector:
-        """Return ``E(a_i - b_i)^2`` under output weights; not every domain has them."""
-        message = (
-            f"CIV-OW has no output weights on {type(self).__name__}: use Sphere or Pool, or Civ."
-        )
-        raise ValueError(message)
+        """Return ``E(a_i - b_i)^2`` under output weights (see :class:`CivOw`)."""
+        raise NotImplementedError
 
     def minimise(
         self,
-        acquisition: Criterion,
+        acquisition: Any,
         *,
-        starts: Sequence[ArrayLike] | None = None,
+        starts: Sequence[ArrayLike] = (),
         n_random: int = 2,
         rng: int | np.random.Generator | None = None,
     ) -> Optimum:
@@ -103,33 +76,10 @@ class Domain(Shown):
             Where searches start, beside the acquisition's own starts (the current estimate);
             the paper adds the last intervention.
         n_random
-            Number of further random starts; a box, where searches end in many places, takes
-            twelve times as many, the best of its draws.
+            Number of further random starts.
         rng
             Seed or generator of the random starts.
         """
-        known = acquisition.closed_form(self)
-        if known is not None:
-            return Optimum(known, acquisition.value(known))
-        p = acquisition.n_nodes
-        points = [
-            as_vector(start, p, "A start", finite=False)
-            for start in (() if starts is None else starts)
-        ]
-        points += acquisition.starts()
-        if n_random:
-            points += self._random_starts(acquisition, n_random, as_rng(rng))
-        usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
-        if not usable:
-            usable = list(self.sample(1, p, rng))
-        return self._search(acquisition, usable)
-
-    def _random_starts(
-        self, acquisition: Criterion, n: int, rng: np.random.Generator
-    ) -> list[Vector]:
-        return list(self.sample(n, acquisition.n_nodes, rng))
-
-    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
         raise NotImplementedError
 
 
@@ -154,15 +104,14 @@ class Pool(Domain):
     [0.0, 1.0, 0.0]
     """
 
+    _shown: ClassVar[tuple[str, ...]] = ("shifts",)
+
     def __init__(self, shifts: ArrayLike) -> None:
         self.shifts = as_numbers(shifts, "shifts")
         if self.shifts.ndim != 2 or len(self.shifts) == 0:
             message = f"A pool needs at least one shift (n_shifts, n_nodes): {self.shifts.shape}."
             raise ValueError(message)
         require_finite(self.shifts, "shifts")
-
-    def _facts(self) -> dict[str, int]:
-        return {"n_shifts": len(self.shifts)}
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
         """Return mean and variance over the pool."""
@@ -199,7 +148,7 @@ class Pool(Domain):
         """Return ``E(a_i - b_i)^2`` under :meth:`output_weights`, shape ``(n_nodes,)``."""
         return self.output_weights(b) @ (self.shifts - b) ** 2
 
-    def minimise(self, acquisition: Criterion, **kwargs: object) -> Optimum:
+    def minimise(self, acquisition: Any, **kwargs: object) -> Optimum:
         """Return the best candidate; the first of equals. Further options are not needed."""
         values = acquisition.values(self.shifts)
         index = int(np.argmin(values))
@@ -211,138 +160,112 @@ class Pool(Domain):
             raise ValueError(message)
 
 
-_DRAWS = 1024  # looked at before the searches, of which the best are starts
-_PER_START = 12  # searches for every random start asked for
-_STIRRED = 3  # of the places where searches end, how many are looked around
-_ROUND = 256  # draws of one look around
+class Sphere(Domain):
+    """All shifts of norm ``radius``, as in the paper's simulations.
 
-
-class Box(Domain):
-    """All shifts between ``low`` and ``high``, node by node.
+    An acquisition that looks ahead never rises with the norm where the model has no intercept, so
+    the best point of the ball lies on the sphere too.
 
     Parameters
     ----------
-    low, high
-        Bounds, shape ``(n_nodes,)`` or one number for all nodes, units of the data.
+    radius
+        Norm of the shifts, units of the data.
 
     Raises
     ------
     ValueError
-        If a bound is not finite or ``low`` exceeds ``high``.
+        If the radius is not above 0.
 
     Examples
     --------
-    >>> from nextpert.core import Box
-    >>> Box(-1.0, 0.0).project([-3.0, 0.5]).tolist()
-    [-1.0, 0.0]
+    >>> from nextpert.core import Sphere
+    >>> Sphere(2.0).project([3.0, 4.0]).tolist()
+    [1.2, 1.6]
     """
 
-    def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
-        self.low, self.high = as_numbers(low, "low"), as_numbers(high, "high")
-        message = ""
-        if self.low.size != self.high.size and 1 not in (self.low.size, self.high.size):
-            message = f"low has shape {self.low.shape}, but high {self.high.shape}: give one size."
-        elif not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
-            message = "The bounds of a box must be finite."
-        elif np.any(self.low > self.high):
-            message = "A box needs low <= high for every node."
-        if message:
-            raise ValueError(message)
+    _shown = ("radius",)
 
-    def _facts(self) -> dict[str, float]:
-        return {"low": float(self.low.min()), "high": float(self.high.max())}
-
-    def _bounds(self, n_nodes: int) -> tuple[Vector, Vector]:
-        try:
-            low, high = np.broadcast_to(self.low, n_nodes), np.broadcast_to(self.high, n_nodes)
-        except ValueError as error:
-            message = f"The bounds of the box do not fit {n_nodes} nodes."
-            raise ValueError(message) from error
-        return low, high
+    def __init__(self, radius: float = 1.0) -> None:
+        self.radius = require_positive(radius, "radius")
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
-        """Return the middle and ``(high - low)^2 / 12``."""
-        low, high = self._bounds(n_nodes)
-        return (low + high) / 2, (high - low) ** 2 / 12
+        """Return zero means and ``radius^2 / n_nodes``."""
+        return np.zeros(n_nodes), np.full(n_nodes, self.radius**2 / n_nodes)
 
     def project(self, shift: ArrayLike) -> Vector:
-        """Return the shift with every entry moved into its bounds."""
-        vector = as_numbers(shift, "shift", copy=False)
-        return np.clip(vector, *self._bounds(len(vector)))
+        """Return ``radius shift / |shift|``; the first axis for a shift of zero."""
+        vector = as_numbers(shift, "shift")
+        norm = float(np.linalg.norm(vector))
+        if norm == 0:
+            vector[0] = norm = 1.0
+        return self.radius * vector / norm
 
     def sample(self, n: int, n_nodes: int, rng: int | np.random.Generator | None = None) -> Vector:
-        """Draw shifts uniformly in the box, shape ``(n, n_nodes)``."""
-        return as_rng(rng).uniform(*self._bounds(n_nodes), size=(n, n_nodes))
+        """Draw shifts uniformly on the sphere, shape ``(n, n_nodes)``."""
+        normals = as_rng(rng).standard_normal((n, n_nodes))
+        return self.radius * normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
-    def _random_starts(
-        self, acquisition: Criterion, n: int, rng: np.random.Generator
-    ) -> list[Vector]:
-        """Return the best of many draws, half of them corners: a pool costs less than a search."""
-        p = acquisition.n_nodes
-        low, high = self._bounds(p)
-        half = _DRAWS // 2
-        # Corners with any share of high bounds, not half of them alone.
-        corners = rng.uniform(size=(half, p)) < rng.uniform(size=(half, 1))
-        draws = np.vstack([self.sample(half, p, rng), np.where(corners, high, low)])
-        best = np.argsort(acquisition.values(draws), kind="stable")[: _PER_START * n]
-        return list(draws[best])
+    def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
+        """Return ``E(a_i - b_i)^2`` under the output weights (see :class:`CivOw`).
 
-    def _search(self, acquisition: Criterion, starts: list[Vector]) -> Optimum:
-        ends = [self._descend(acquisition, self.project(start)) for start in starts]
-        ends.sort(key=lambda end: end[1])
-        rng = np.random.default_rng(0)
-        stirred = [self._stir(acquisition, *end, rng) for end in ends[:_STIRRED]]
-        return Optimum(*min(stirred, key=lambda end: end[1]))
-
-    def _stir(
-        self, acquisition: Criterion, shift: Vector, value: float, rng: np.random.Generator
-    ) -> tuple[Vector, float]:
-        """Look around the end of a search, near and far, and search on from what is better.
-
-        Acquisitions that are the largest of their nodes have kinks, at which a search stops early.
+        ``kappa`` is the concentration of a bimodal von Mises-Fisher density about +-b, used instead
+        of equation 8 of the paper at p = 3 (its Fig. 3), where that gives CIV itself.
         """
-        p, floor = len(shift), acquisition.floor
-        low, high = self._bounds(p)
-        for _ in range(20):
-            reach = 10 ** rng.uniform(-3, 0, size=(_ROUND, 1)) * (high - low)
-            # Of some nodes, from few to all of them.
-            moved = rng.uniform(size=(_ROUND, p)) < rng.uniform(size=(_ROUND, 1))
-            draws = shift + np.where(moved, reach * rng.standard_normal((_ROUND, p)), 0.0)
-            draws = np.clip(draws, low, high)
-            values = acquisition.values(draws)
-            best = int(values.argmin())
-            if not values[best] < value:
-                break
-            before = value
-            shift, value = self._descend(acquisition, draws[best])
-            if not value < before - 1e-5 * abs(before - floor):
-                break
-        return shift, value
+        p, norm = len(b), np.linalg.norm(b)
+        if norm == 0 or p == 1:
+            return b**2 + self.radius**2 / p
+        # t = a'b / |b| has the mean square tau R^2 and the other p - 1 directions share the rest.
+        tau = 1 / 3
+        if kappa is not None:
+            # Mean square cosine under von Mises-Fisher; ive scales both Bessel functions alike.
+            tau = 1 - (p - 1) / kappa * ive(p / 2, kappa) / ive(p / 2 - 1, kappa)
+        share = (b / norm) ** 2
+        return b**2 + self.radius**2 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
 
-    def _descend(self, acquisition: Criterion, start: Vector) -> tuple[Vector, float]:
-        # In widths of the box and in shares of the part of the value that shifts can change, so
-        # that tolerances mean the same in any units and however large the floor. The share is
-        # taken anew where a descent ends, as it may end orders of magnitude below its start.
-        low, high = self._bounds(acquisition.n_nodes)
-        width, floor = high - low, acquisition.floor
-        shift, least = start, acquisition.value(start) - floor
-        for _ in range(5):
-            scale = abs(least) or 1.0
+    def minimise(
+        self,
+        acquisition: Any,
+        *,
+        starts: Sequence[ArrayLike] = (),
+        n_random: int = 2,
+        rng: int | np.random.Generator | None = None,
+    ) -> Optimum:
+        """Return the best shift of the sphere, of a local search from every start."""
+        known = acquisition.closed_form(self)
+        if known is not None:
+            return Optimum(known, acquisition.value(known))
+        p = acquisition.n_nodes
+        points = [as_vector(start, p, "A start", finite=False) for start in starts]
+        points += acquisition.starts()
+        if n_random:
+            points += list(self.sample(n_random, p, rng))
+        usable = [s for s in points if np.isfinite(s).all() and np.any(s)]
+        ends = [self._descend(acquisition, s) for s in usable or self.sample(1, p, rng)]
+        return Optimum(*min(ends, key=lambda end: end[1]))
 
-            def objective(t: Vector, scale: float = scale) -> tuple[float, Vector]:
-                value, grad = acquisition.value_and_grad(low + width * t)
-                return (value - floor) / scale, grad * width / scale
+    def _descend(self, acquisition: Any, start: Vector) -> tuple[Vector, float]:
+        """Return the best shift found from ``start``, and its value."""
+        floor = acquisition.floor
+        if getattr(acquisition, "is_sum", False):
+            from nextpert.core.causal._sphere_search import minimise_on_sphere
 
-            within = np.divide(shift - low, width, out=np.zeros_like(low), where=width > 0)
-            end = minimize(
-                objective, within, jac=True, method="L-BFGS-B", bounds=[(0, 1)] * len(low),
-                options={"ftol": 1e-12, "gtol": 1e-8, "maxiter": 1000},
-            )  # fmt: skip
-            moved = np.where(end.x < 1, self.project(low + width * end.x), high)
-            value = acquisition.value(moved) - floor
-            if value < least:
-                shift = moved
-            if not value < least - 1e-9 * abs(least):
-                break
-            least = value
+            shift, excess, _ = minimise_on_sphere(
+                acquisition.problem, self.radius, start, 500, 1e-7
+            )
+            return shift, floor + float(excess)
+        # In shares of the part of the value that shifts can change, so that tolerances do not
+        # depend on the units.
+        scale = abs(acquisition.value(self.project(start)) - floor) or 1.0
+
+        def objective(z: Vector) -> tuple[float, Vector]:
+            # The shift is radius z / |z|; only the gradient across z counts.
+            norm = np.linalg.norm(z)
+            unit = z / norm
+            value, grad = acquisition.value_and_grad(self.radius * unit)
+            across = self.radius * (grad - (grad @ unit) * unit) / norm
+            return (value - floor) / scale, across / scale
+
+        options = {"ftol": 1e-9, "gtol": 1e-8, "maxiter": 1000, "maxls": 8}
+        end = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        shift = self.radius * (end.x / np.linalg.norm(end.x))
         return shift, acquisition.value(shift)

@@ -8,22 +8,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import (
-    as_nodes,
-    as_numbers,
-    as_rng,
-    as_vector,
-    require_count,
-    require_finite,
-)
+from nextpert.core._checks import as_numbers, as_rng, as_vector, require_count, require_finite
 from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.moments import require_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import ArrayLike, NDArray
 
     Vector = NDArray[np.float64]
@@ -82,15 +73,12 @@ class LinearScm(Shown):
         self.intercept = as_vector(given, self.n_nodes, "intercept")
 
     @one_thread()
-    def _propagate(self, source: NDArray[np.float64], fixed: Mapping[int, float]) -> Vector:
+    def _propagate(self, source: NDArray[np.float64]) -> Vector:
         # One substitution along the topological order (equation 1); columns are cells.
-        as_nodes(fixed, self.n_nodes, "do")
         x = source.copy()
         for i in self.dag.order:
             parents = self.dag.parents(i)
-            if int(i) in fixed:
-                x[i] = fixed[int(i)]
-            elif len(parents):
+            if len(parents):
                 x[i] += self.weights[i, parents] @ x[parents]
         return x
 
@@ -103,25 +91,22 @@ class LinearScm(Shown):
         n_cells: int,
         shift: ArrayLike | None = None,
         *,
-        do: Mapping[int, float] | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> NDArray[np.float64]:
-        """Draw cells, shape ``(n_cells, n_nodes)``, under a shift or with nodes held fixed (do)."""
+        """Draw cells, shape ``(n_cells, n_nodes)``, under a shift."""
         count = require_count(n_cells, "n_cells", least=0)
         noise = as_rng(rng).standard_normal((count, self.n_nodes)) * np.sqrt(self.noise_var)
-        return self._propagate((noise + self._source(shift)).T, do or {}).T
+        return self._propagate((noise + self._source(shift)).T).T
 
-    def mean(
-        self, shift: ArrayLike | None = None, *, do: Mapping[int, float] | None = None
-    ) -> Vector:
-        """Return the mean under a shift or do intervention, shape ``(n_nodes,)``."""
-        return self._propagate(self._source(shift), do or {})
+    def mean(self, shift: ArrayLike | None = None) -> Vector:
+        """Return the mean under a shift, shape ``(n_nodes,)``."""
+        return self._propagate(self._source(shift))
 
     @one_thread()
     def covariance(self) -> NDArray[np.float64]:
         """Return the covariance of control cells (shifts do not change it)."""
         # A = (I - B)^-1, column by column; the covariance is A diag(sigma^2) A'.
-        effects = self._propagate(np.eye(self.n_nodes), {})
+        effects = self._propagate(np.eye(self.n_nodes))
         return (effects * self.noise_var) @ effects.T
 
     @one_thread()

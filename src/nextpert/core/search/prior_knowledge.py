@@ -1,4 +1,4 @@
-"""What is known of a graph before any cell is seen: orders, tiers, required and forbidden edges."""
+"""What is known of a graph before any cell is seen: orders, required and forbidden edges."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ class PriorKnowledge:
         Number of nodes.
     before
         Pairs ``(a, b)``: no directed path leads from ``b`` to ``a``. No edge is implied.
-    tiers
-        Lists of nodes, earliest first: every node of a tier stands before every node of a later
-        one. Nodes in no tier are free.
     required, forbidden
         Edges ``(parent, child)`` that the graph must have (they imply the order), and must not
         have. The attributes of these names are matrices, ``(n_nodes, n_nodes)``, row = parent;
@@ -42,7 +39,7 @@ class PriorKnowledge:
     CycleError
         If the orders have a cycle; its nodes are named.
     ValueError
-        If a node is out of range or in two tiers, or an edge is both required and forbidden.
+        If a node is out of range, or an edge is both required and forbidden.
 
     Examples
     --------
@@ -57,7 +54,6 @@ class PriorKnowledge:
         n_nodes: int,
         *,
         before: Pairs = (),
-        tiers: Sequence[Iterable[int]] | None = None,
         required: Pairs = (),
         forbidden: Pairs = (),
         names: Sequence[str] | None = None,
@@ -73,7 +69,7 @@ class PriorKnowledge:
                 f"The edge {parent} -> {child} is required and forbidden: drop one of the two."
             )
             raise ValueError(message)
-        orders = self._pairs(before, "before") | self.required | self._tier_orders(tiers, called)
+        orders = self._pairs(before, "before") | self.required
         try:
             self.before: NDArray[np.bool_] = _closure(orders)
         except CycleError as error:
@@ -152,20 +148,6 @@ class PriorKnowledge:
                 raise ValueError(message)
             matrix[pair[0], pair[1]] = True
         return matrix
-
-    def _tier_orders(
-        self, tiers: Sequence[Iterable[int]] | None, called: Sequence[str]
-    ) -> NDArray[np.bool_]:
-        tier_of = np.full(self.n_nodes, -1)
-        tiers = () if tiers is None else tiers
-        _require_list(tiers, "tiers")
-        for number, tier in enumerate(tiers):
-            for node in as_nodes(tier, self.n_nodes, f"Tier {number}"):
-                if tier_of[node] not in (-1, number):
-                    message = f"{called[node]} is in more than one tier: keep it in one."
-                    raise ValueError(message)
-                tier_of[node] = number
-        return (tier_of[:, None] >= 0) & (tier_of[:, None] < tier_of)  # nodes in no tier are free
 
 
 def _require_list(value: object, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +125,10 @@ def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
         tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
     if tiers is not None:
         tiers = [panel_index(map(str, tier), genes, "tiers") for tier in tiers]
-    return PriorKnowledge(len(genes), tiers=tiers, names=genes, **edges)
+        # Every gene of a tier stands before all those of later tiers.
+        for earlier, later in combinations(tiers, 2):
+            edges["before"] += product(earlier, later)
+    return PriorKnowledge(len(genes), names=genes, **edges)
 
 
 def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, dict[str, NDArray[Any]]]:

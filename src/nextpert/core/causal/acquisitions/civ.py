@@ -9,9 +9,8 @@ import numpy as np
 
 from nextpert.core._checks import as_vector, require_positive
 from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project, reduction
-from nextpert.core.causal.domains import Pool
+from nextpert.core.causal.domains import Pool, Sphere
 from nextpert.core.causal.registry import acquisition
-from nextpert.core.causal.sphere import Sphere
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ class CivOw(Civ):
     Raises
     ------
     ValueError
-        For a domain without output weights (boxes, sparse shifts), or as :class:`Civ`.
+        As :class:`Civ`.
 
     Examples
     --------

@@ -134,9 +134,9 @@ def boss(
 
     Examples
     --------
-    >>> from nextpert.core import Moments, random_scm
-    >>> from nextpert.core import boss
-    >>> cells = random_scm(4, "in_star", rng=0).sample(2000, rng=1)
+    >>> from nextpert.core import Dag, Moments, boss, random_scm
+    >>> truth = Dag.from_edges(4, [(0, 3), (1, 3), (2, 3)])
+    >>> cells = random_scm(4, truth, rng=0).sample(2000, rng=1)
     >>> boss(Moments.from_array(cells), rng=2).dag.edges()
     [(0, 3), (1, 3), (2, 3)]
     """

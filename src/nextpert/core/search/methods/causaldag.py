@@ -61,9 +61,9 @@ def causaldag_gsp(
 
     Examples
     --------
-    >>> from nextpert.core import Moments, random_scm
-    >>> from nextpert.core import causaldag_gsp
-    >>> cells = random_scm(4, "in_star", rng=0).sample(2000, rng=1)
+    >>> from nextpert.core import Dag, Moments, causaldag_gsp, random_scm
+    >>> truth = Dag.from_edges(4, [(0, 3), (1, 3), (2, 3)])
+    >>> cells = random_scm(4, truth, rng=0).sample(2000, rng=1)
     >>> dag = causaldag_gsp(Moments.from_array(cells), rng=2)  # doctest: +SKIP
     """
     tests, _ = make_tests(moments, alpha, None)

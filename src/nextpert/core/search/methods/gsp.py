@@ -119,9 +119,9 @@ def gsp(
 
     Examples
     --------
-    >>> from nextpert.core import Moments, random_scm
-    >>> from nextpert.core import gsp
-    >>> cells = random_scm(4, "in_star", rng=0).sample(2000, rng=1)
+    >>> from nextpert.core import Dag, Moments, gsp, random_scm
+    >>> truth = Dag.from_edges(4, [(0, 3), (1, 3), (2, 3)])
+    >>> cells = random_scm(4, truth, rng=0).sample(2000, rng=1)
     >>> result = gsp(Moments.from_array(cells), n_runs=10, rng=2)
     >>> result.dag.edges()
     [(0, 3), (1, 3), (2, 3)]
