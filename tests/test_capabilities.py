@@ -66,7 +66,7 @@ ACQUISITIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("domain", "name"), product(DOMAINS, ACQUISITIONS))
+@pytest.mark.parametrize(("domain", "name"), [*product(DOMAINS, ACQUISITIONS)])
 def test_domains_and_acquisitions_of_the_paper(domain, name):
     scm = core.random_scm(6, "complete", rng=0)
     blr = core.DagBlr(scm.dag, noise_var=scm.noise_var, intercept=False)
