@@ -12,7 +12,7 @@ from nextpert._adata import (
     read_labels,
     resolve_panel,
 )
-from nextpert.core.fit.naming import Naming, numbered, pooled
+from nextpert.core.fit.naming import Naming, numbered
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
 
@@ -41,15 +41,6 @@ def test_members_are_numbered_in_order():
     names, numbers = numbered([("A", "C"), ("B", "C")], ["C"])
     assert names == ["C", "A", "B"]
     assert numbers == [(1, 0), (2, 0)]
-
-
-def test_labels_of_the_same_members_are_pooled_by_precision():
-    effects = np.array([[1.0, 2.0], [5.0, 6.0], [3.0, 4.0]])
-    variance = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 1.0]])
-    unique, mean, noise, place = pooled([(0, 1), (1, 2), (0, 1)], effects, variance)
-    assert (unique, place.tolist()) == ([(0, 1), (1, 2)], [0, 1, 0])
-    np.testing.assert_allclose(mean, [[1.5, 3.0], [5.0, 6.0]])
-    np.testing.assert_allclose(noise, [[0.75, 0.5], [2.0, 2.0]])
 
 
 def test_separator():

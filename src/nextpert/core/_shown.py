@@ -1,75 +1,20 @@
-"""How objects show themselves: a line where they are printed, a card in a notebook.
-
-A class that inherits from :class:`Shown` has a line of its facts. A summary and a campaign use
-:func:`card` and :func:`lines` with facts of their own.
-"""
+"""Facts of a summary or a campaign: lines where they are printed, a card in a notebook."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from html import escape
-from numbers import Integral, Real
-from typing import Any, ClassVar
-
-import numpy as np
 
 _WIDTH = 100  # of printed lines
-_FEW = 4  # numbers that are shown one by one
+
 
 # Characters that turn the direction of what follows, beyond the label they stand in.
 _TURNING = {
     code: f"\\u{code:04x}"
     for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
-
-
-class Shown:
-    """Base class of objects that are printed by their main facts, not by all of their numbers.
-
-    Examples
-    --------
-    >>> from nextpert.core import Dag, DagBlr, Optimum
-    >>> DagBlr(Dag.from_edges(3, [(0, 1)]))
-    DagBlr(dag=Dag(n_nodes=3, n_edges=1), n_cells=0)
-    >>> Optimum(np.zeros(36), value=0.25, index=7)
-    Optimum(shift=36 values, value=0.25, index=7)
-    """
-
-    # Attributes to show; by default the fields of a dataclass.
-    _shown: ClassVar[tuple[str, ...]] = ()
-
-    def _facts(self) -> dict[str, Any]:
-        names = self._shown
-        if is_dataclass(self) and not names:
-            names = tuple(field.name for field in fields(self) if field.init)
-        return {name: getattr(self, name) for name in names if hasattr(self, name)}
-
-    def __repr__(self) -> str:
-        words = {name: brief(value) for name, value in self._facts().items()}
-        facts = ", ".join(f"{name}={value}" for name, value in words.items() if value)
-        return f"{type(self).__name__}({facts})"
-
-
-def brief(value: Any) -> str:
-    """Return a number in four digits, an array by its shape, a collection by its size.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core._shown import brief
-    >>> brief(1 / 3), brief(np.ones((12, 36))), brief(None)
-    ('0.3333', '12 x 36 values', '')
-    """
-    if shape := getattr(value, "shape", ()):
-        return f"{' x '.join(map(str, shape))} values"
-    if isinstance(value, list | tuple | Mapping):
-        return f"{len(value)} items"
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool_ | Integral):
-        return f"{float(value):.4g}"
-    return "" if value is None else str(value)
 
 
 def in_one_direction(text: str) -> str:

@@ -16,7 +16,6 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
 from nextpert.core._checks import as_numbers, require_kind, require_positive
-from nextpert.core._shown import Shown
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.graph.dag import Dag
 
@@ -38,13 +37,11 @@ HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one 
 _BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
-class Regressions(Shown):
+class Regressions:
     """Layout, prior, sums over the cells and posterior of the regression of every node.
 
     Parameters are those of :class:`~nextpert.core.DagBlr`.
     """
-
-    _shown = ("dag", "n_cells")
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ import numpy as np
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
-from nextpert.core._shown import Shown
 from nextpert.core.causal import _lookahead as lookahead
 from nextpert.core.causal.domains import Pool
 
@@ -46,7 +45,7 @@ class Ranked(NamedTuple):
 Asked: TypeAlias = Any
 
 
-class Acquisition(Shown):
+class Acquisition:
     """Base class: how useful it is to test a shift next. Lower values are better.
 
     A subclass that is registered (``nextpert.core.causal.registry``) answers two questions:
@@ -54,7 +53,6 @@ class Acquisition(Shown):
     candidates with uncertain shifts is the best (:meth:`of_candidates`).
     """
 
-    _shown = ("n_nodes", "n_cells")
     name = ""
     n_nodes: int
     ideal_shift: Vector  # the current estimate of it, where a target counts

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng, as_vector, require_count
-from nextpert.core._shown import Shown
 from nextpert.core.causal.domains import Sphere
 from nextpert.core.causal.registry import build_acquisition, find_acquisition
 from nextpert.core.screen.moments import Moments
@@ -91,8 +90,8 @@ class Source(Protocol):
         """Return the true mean under a shift, ``(n_nodes,)``; for scoring only."""
 
 
-@dataclass(frozen=True, repr=False)
-class DesignLoopResult(Shown):
+@dataclass(frozen=True)
+class DesignLoopResult:
     """Result of a simulated loop, round by round.
 
     Parameters

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import ive
 
 from nextpert.core._checks import as_numbers, as_rng, as_vector, require_finite, require_positive
-from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True, repr=False)
-class Optimum(Shown):
+@dataclass(frozen=True)
+class Optimum:
     """The best shift found in a domain.
 
     Parameters
@@ -39,7 +38,7 @@ class Optimum(Shown):
     index: int | None = None
 
 
-class Domain(Shown):
+class Domain:
     """Base class: a set of possible interventions."""
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
@@ -103,8 +102,6 @@ class Pool(Domain):
     >>> Pool(np.eye(3)).project([0.1, 2.0, 0.0]).tolist()
     [0.0, 1.0, 0.0]
     """
-
-    _shown: ClassVar[tuple[str, ...]] = ("shifts",)
 
     def __init__(self, shifts: ArrayLike) -> None:
         self.shifts = as_numbers(shifts, "shifts")
@@ -182,8 +179,6 @@ class Sphere(Domain):
     >>> Sphere(2.0).project([3.0, 4.0]).tolist()
     [1.2, 1.6]
     """
-
-    _shown = ("radius",)
 
     def __init__(self, radius: float = 1.0) -> None:
         self.radius = require_positive(radius, "radius")

@@ -9,7 +9,6 @@ import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers, as_rng, as_vector, require_count, require_finite
-from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.moments import require_numbers
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-class LinearScm(Shown):
+class LinearScm:
     """Linear SCM ``x = B x + c + a + noise`` over a directed acyclic graph.
 
     Parameters
@@ -49,8 +48,6 @@ class LinearScm(Shown):
     >>> scm.optimal_shift([2.0, 1.0]).tolist()
     [2.0, 0.0]
     """
-
-    _shown = ("dag",)
 
     def __init__(
         self,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextpert.core._checks import as_rng
-from nextpert.core._shown import Shown
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.weights import known_shifts
 from nextpert.core.design.distances import (
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 
-class Candidates(Shown):
+class Candidates:
     """Candidates, with or without cells, and the target.
 
     Parameters
@@ -99,9 +98,6 @@ class Candidates(Shown):
         none = np.zeros(self.size, bool)
         self.measured = none if measured is None else np.asarray(measured, bool)
         self.main, self._noise = self.graphs[0] if main is None else main, noise
-
-    def _facts(self) -> dict[str, Any]:
-        return {"n_candidates": self.size, "n_cells": self.n_cells, "goal": self.goal}
 
     @property
     def exact(self) -> bool:

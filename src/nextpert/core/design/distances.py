@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core._shown import Shown
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.weights import known_shifts, mean_draws
 from nextpert.core.design.goal import as_goal
@@ -86,8 +85,8 @@ def first_order_distances(
     return expected, expected + np.concatenate([each[:, :-1] for each in slopes])
 
 
-@dataclass(frozen=True, repr=False)
-class RankedDistance(Shown):
+@dataclass(frozen=True)
+class RankedDistance:
     """Squared distances to a target, in squared units of the data, or as the goal measures.
 
     Every array but ``draws`` has the shape ``(n_perturbations + 1,)``; the last entry is that of

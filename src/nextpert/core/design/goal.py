@@ -12,7 +12,6 @@ from scipy.sparse import csr_array
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_numbers, as_vector, require_finite
-from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +133,7 @@ class OwnNodes:
         return np.repeat(np.arange(len(self.factor)), np.diff(self.left_out.indptr))
 
 
-class Goal(Shown):
+class Goal:
     r"""Distance of states to a target; 0 if all of its parts are reached.
 
     With weights ``w`` of the nodes, ``|x|^2 = sum_i w_i x_i^2``, and ``(x)_+ = max(x, 0)``, a
@@ -338,15 +337,6 @@ class Goal(Shown):
         held = np.broadcast_to(states, out.shape)[row, out.indices]
         own = csr_array((held, out.indices, out.indptr), out.shape) @ (self.weights * x).T
         return ((product - own).T * self.own.factor).T
-
-    def _facts(self) -> dict[str, int | None]:
-        parts = {
-            "n_states": len(self.states),
-            "n_signature": 0 if self.signature is None else int(np.count_nonzero(self.signature)),
-            "n_bounded": int(self._bounded.sum()),
-            "n_away_from": len(self.away_from),
-        }
-        return {"n_nodes": self.n_nodes, **{name: n or None for name, n in parts.items()}}
 
     @property
     def is_plain(self) -> bool:

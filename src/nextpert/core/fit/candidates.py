@@ -15,7 +15,7 @@ from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.fit.interventions import Interventions, in_full
-from nextpert.core.fit.naming import numbered, places, pooled
+from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.interactions import learn_interactions
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
@@ -263,12 +263,12 @@ def _interactions(
         unseen = as_expected(as_fitted(names, inside, fit), fit)
         alone[without], variance[without] = _alone(fit, unseen.place, unseen.without_cells)
     # What the measured combinations did, and how far that was learned to add up.
-    combined, effects, noise = numbers[: len(joint)], *np.zeros((2, len(joint), len(fit.genes)))
+    effects, noise = np.zeros((2, len(joint), len(fit.genes)))
     if expectation is not None and joint:
         seen = Perturbations(expectation.seen.moments, 0, 1 + np.array(joint), [()] * len(joint))
-        combined, effects, noise, _ = pooled(combined, seen.observed, seen.variance)
+        effects, noise = seen.observed, seen.variance
     known = learn_interactions(
-        alone, variance, combined, effects, noise, scale=scale, learned=record
+        alone, variance, numbers[: len(joint)], effects, noise, scale=scale, learned=record
     )
     return known, numbers[len(joint) :], within
 

@@ -41,19 +41,15 @@ from nextpert.core.model.unseen_scale import WithoutCells
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from nextpert.core.model.hierarchical import EffectDraws
-    from nextpert.core.model.unseen_scale import WithoutCells
+    from nextpert.core.model.effect_draws import EffectDraws
+    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.predictors.base import Prediction
 
     Array = NDArray[np.float64]
-    from collections.abc import Mapping, Sequence
-
-    from nextpert.core.causal.dag_blr import DagBlr
-    from nextpert.core.model.interactions import Additivity, Together
-    from nextpert.core.model.predictors.base import Prediction, SideInformation
 
 
 def _posterior() -> Any:
@@ -169,13 +165,8 @@ class Expectation:
             Those of the graphs, which count alike.
         """
         effect = own.copy()
-        asked = Perturbations(
-            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
-        )
-        for each in build_predictors(Sources(features=self.features)):
-            weight = self.weights.get(each.name, 0.0)
-            if weight and each.name != Graph.name:
-                effect += weight * each.predict(self.seen, asked).effects
+        for each in self.predictions(names, targets, own):
+            effect += self.weights[each.name] * each.effects
         if self.weights.get(Graph.name, 0.0):
             effect += self.weights[Graph.name] * downstream(posteriors, own)
         known = () if self.features is None else self.features.place
@@ -295,13 +286,9 @@ class FittedPosterior:
         if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
             message = f"it has weights of {sorted(unknown)}, which are no predictors here"
             raise ValueError(message)
-        if (self.means is None) != (self.hierarchical is None):
-            message = "it has effects without the means of cells, or means without effects"
-            raise ValueError(message)
+        screen = self.screen
         if self.predictors is not None and (
-            self.screen is None
-            or len(self.screen.n) != 1 + len(self.environments)
-            or self.screen.n[0] < 2
+            screen is None or len(screen.n) != 1 + len(self.names) or screen.n[0] < 2
         ):
             message = "its screen is not that of its perturbations"
             raise ValueError(message)

@@ -11,7 +11,7 @@ import numpy as np
 from nextpert.core._checks import named
 from nextpert.core.causal.weights import downstream, fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
-from nextpert.core.fit.naming import numbered, places, pooled
+from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.chain import Chain, threads
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
@@ -190,14 +190,12 @@ def expect_combinations(
         # The part of an effect that follows the cells' mean, and with it the controls' error.
         counted = pooled_cells.counted[1:]
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
-    measured, observed, noise, which = pooled(
-        [some for some, cells in zip(combined, has, strict=True) if cells],
-        seen.observed[rows[has]], seen.variance[rows[has]],
-    )  # fmt: skip
+    measured = [combined[k] for k in np.flatnonzero(has)]
+    observed, noise = seen.observed[rows[has]], seen.variance[rows[has]]
     scale = None if has.any() or singles else np.sqrt(within)
     known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
     means = np.zeros((2, len(rows), len(within)))
-    means[:, has] = np.array(known.left_out())[:, which]
+    means[:, has] = known.left_out()
     means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     learned = known.learned
     shared = learned.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
@@ -222,8 +220,6 @@ class Weighted:
     seen, predictors
         What it was learned from: the perturbations, and a function that returns what each predictor
         says of them without their cells.
-    graph
-        Weights of the graph, learned without each perturbation, ``(n_perturbations,)``.
     together
         What members of combinations expect; ``None`` where there are no combinations.
     left_out
@@ -235,7 +231,6 @@ class Weighted:
     interactions: Additivity | None
     seen: Perturbations
     predictors: Callable[[], list[Prediction]]
-    graph: Array
     together: Together | None = None
     left_out: LeftOut | None = None
 
@@ -330,10 +325,7 @@ def weigh_predictors(
     # No room for them beside the draws of effects.
     if len(names) * len(spec.genes) > ENOUGH:
         once.clear()
-    of_graph = weights.left_out[:, weights.names.index(Graph.name)]
-    return Weighted(
-        weights, additivity, seen, partial(held_out, None), of_graph, together, left_out
-    )
+    return Weighted(weights, additivity, seen, partial(held_out, None), together, left_out)
 
 
 def learn_effects(
@@ -365,7 +357,9 @@ def learn_effects(
     effect, own, doubt = expected.used.shifts, expected.own, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
-            effect = effect + weighted.graph[:, None] * downstream(posteriors, effect)
+            learned = weighted.weights
+            of_graph = learned.left_out[:, [learned.names.index(Graph.name)]]
+            effect = effect + of_graph * downstream(posteriors, effect)
         together = weighted.together
         if together is not None:
             effect, own = effect.copy(), own.copy()

@@ -119,23 +119,3 @@ def numbered(
     names = list(dict.fromkeys([*first, *(name for members in some for name in members)]))
     place = {name: k for k, name in enumerate(names)}
     return names, [tuple(place[name] for name in members) for members in some]
-
-
-def pooled(
-    combinations: Sequence[tuple[int, ...]], effects: Array, variance: Array
-) -> tuple[list[tuple[int, ...]], Array, Array, NDArray[np.int64]]:
-    """Return combinations once each, effects of labels of the same members pooled.
-
-    Effects and their variances have the shape ``(n_combinations, n_genes)``; they are weighted by
-    precision. The last is the place of each label among what is returned.
-    """
-    unique = list(dict.fromkeys(combinations))
-    number = {some: k for k, some in enumerate(unique)}
-    place = np.array([number[some] for some in combinations], np.int64)
-    if len(unique) == len(combinations):
-        return unique, effects, variance, place
-    weight = 1.0 / np.maximum(variance, 1e-300)
-    total, mean = np.zeros((2, len(unique), effects.shape[1]))
-    np.add.at(total, place, weight)
-    np.add.at(mean, place, weight * effects)
-    return unique, mean / total, 1.0 / total, place

@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import as_rng, is_pair, require_count
-from nextpert.core._shown import Shown
 from nextpert.core.screen.moments import require_numbers, require_sound
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class CycleError(ValueError):
         return CycleError(self.cycle, names)
 
 
-class Dag(Shown):
+class Dag:
     """A directed acyclic graph; the parents of all nodes are in one array (CSR by child).
 
     Parameters
@@ -75,8 +74,6 @@ class Dag(Shown):
     >>> dag.parents(2).tolist(), dag.order.tolist(), dag.n_edges
     ([0, 1], [0, 1, 2], 3)
     """
-
-    _shown = ("n_nodes", "n_edges")
 
     def __init__(self, indptr: ArrayLike, indices: ArrayLike) -> None:
         arrays = []

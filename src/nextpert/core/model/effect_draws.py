@@ -273,8 +273,7 @@ class EffectDraws:
         """
         which = np.arange(len(self.expected))[index]
         mean = np.empty((len(which), len(self.unit)))
-        for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
-            some = which[rows]
+        for rows, some in self.blocks(which):
             centre = self.centres(some).mean(axis=2, dtype=np.float64)
             mean[rows] = self.expected[some] + self.unit * centre
         return mean
@@ -387,11 +386,6 @@ class Condition:
     control: Array = array("n_draws", "n_nodes")
     n_cells: NDArray[np.int64] = array("n_measured", dtype=np.int64)
     change: Array = array("n_measured", "n_nodes")
-
-    def some_draws(self, index: ArrayLike) -> Condition:
-        """Return some of the draws."""
-        which = np.asarray(index, np.int64)
-        return replace(self, effects=self.effects.some_draws(which), control=self.control[which])
 
     def rows(self, index: ArrayLike) -> Condition:
         """Return some perturbations, in the order given."""

@@ -26,14 +26,12 @@ from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
 from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
-    SCALES,
-    TAILS,
     VARIANCE,
     Condition,
     EffectDraws,
     FromCells,
 )
-from nextpert.core.model.sampler import NO_PRIOR, SCORES, Prior, Sampler
+from nextpert.core.model.sampler import NO_PRIOR, Prior, Sampler
 from nextpert.core.model.within_cells import LEAST_PSI, response_variance
 
 if TYPE_CHECKING:
@@ -44,28 +42,6 @@ if TYPE_CHECKING:
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Draws of the weights of prior variances, the number of draws first.
-
-    Parameters
-    ----------
-    program
-        Of the exponents ``SCORES``, for scores on the program.
-    factors
-        Of the same exponents, for scores along all factors.
-    scales
-        Of the exponents ``SCALES``, for the scales of perturbations.
-    tails
-        Of the exponents ``TAILS``, for the tails of genes.
-    """
-
-    program: Array = array("n_draws", len(SCORES))
-    factors: Array = array("n_draws", len(SCORES))
-    scales: Array = array("n_draws", len(SCALES))
-    tails: Array = array("n_draws", len(TAILS))
 
 
 @dataclass(frozen=True)
@@ -86,8 +62,6 @@ class Hierarchical:
         Scores along the factors of coexpression, ``(n_draws, n_perturbations, n_factors)``.
     factors
         The factors, shape ``(n_genes, n_factors)``, in the units of ``program``.
-    weights
-        Weights of the prior variances.
     squares
         Squared differences of the cells' means to the controls, summed, in these units, shape
         ``(n_draws,)``.
@@ -102,7 +76,6 @@ class Hierarchical:
     scores: Array = array("n_draws", "n_measured")
     along: Array = array("n_draws", "n_measured", "n_factors")
     factors: Array = array("n_nodes", "n_factors")
-    weights: Weights = nested(Weights)
     squares: Array = array("n_draws")
     conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
@@ -116,21 +89,15 @@ class Hierarchical:
             object.__setattr__(self, "effects", replace(self.effects, cells=cells))
 
     def thinned(self, size: int) -> Hierarchical:
-        """Return as many of its draws as are kept of a number of effects."""
+        """Return as many of its draws as are kept of a number of effects, of all conditions."""
         # Draws evenly spread over those that there are.
         keep = Chain.of_size(size).keep
         if keep >= self.effects.n_draws:
             return self
         k = np.arange(keep) * self.effects.n_draws // keep
-        every, weights = self.conditions, self.weights
         names = ("control", "program", "scores", "along", "squares")
-        return replace(
-            self,
-            effects=self.effects.some_draws(k),
-            conditions=every and [each.some_draws(k) for each in every],
-            weights=Weights(*(getattr(weights, x)[k] for x in weights.__dataclass_fields__)),
-            **{name: getattr(self, name)[k] for name in names},
-        )
+        some = {name: getattr(self, name)[k] for name in names}
+        return replace(self, effects=self.effects.some_draws(k), conditions=None, **some)
 
     def within_cells(self) -> tuple[Array, Array]:
         """Return own variances and factors of the covariance within cells, units of the data."""
@@ -252,12 +219,7 @@ def controls_alone(
         unit, np.zeros((1, p)), np.zeros((1, p), np.float32), drawn.astype(np.int8), None,
         from_cells,
     )  # fmt: skip
-    even = [
-        np.full((n_draws, len(grid)), 1.0 / len(grid)) for grid in (SCORES, SCORES, SCALES, TAILS)
-    ]
-    return Hierarchical(
-        effects, control, program, none, along, np.zeros((p, 0)), Weights(*even), np.ones(n_draws)
-    )
+    return Hierarchical(effects, control, program, none, along, np.zeros((p, 0)), np.ones(n_draws))
 
 
 @one_thread()
@@ -320,7 +282,7 @@ def fit_hierarchical(
             kept.append(sampler.draw())
             place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
-    control, program, scores, along, noise, batches, *weights, squares = columns
+    control, program, scores, along, noise, batches, squares = columns
     # Given a draw an effect is normal. Its mean follows from the cells (x less what is shared), and
     # its precision is that of a mean's own noise, 1 / V, and of own parts of known variance.
     means, unit = sampler.means, sampler.unit
@@ -351,6 +313,4 @@ def fit_hierarchical(
     chance = sampler.rng.standard_normal((len(spread), length.keep))
     response = np.expm1(np.sqrt(spread) * chance - spread / 2)
     effects = replace(effects, cells=replace(from_cells, response=response.T))
-    return Hierarchical(
-        effects, control * unit, program, scores, along, factors, Weights(*weights), squares
-    )
+    return Hierarchical(effects, control * unit, program, scores, along, factors, squares)

@@ -208,11 +208,6 @@ class Additivity:
     rest_sd: float = array()
     n_combinations: int = array(dtype=np.int64)
 
-    def __post_init__(self) -> None:
-        if not np.isclose(self.chances.sum(), 1.0):
-            message = "its chances do not sum to 1"
-            raise ValueError(message)
-
 
 def by_evidence(data: Measured, scale: Array) -> Additivity:
     """Return the standard deviations of largest posterior density, and a quadrature of strengths.

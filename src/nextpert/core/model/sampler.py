@@ -192,7 +192,7 @@ class Sampler:
         self.visit_all(number, workers)
 
     def draw(self) -> tuple[Array, ...]:
-        """Return the present draw: what genes and perturbations share, scores, weights of grids.
+        """Return the present draw: what genes and perturbations share, and scores.
 
         And the squared differences of the cells' means to the controls, summed.
         """
@@ -204,9 +204,7 @@ class Sampler:
         # After the scores along factors there are those of the cells' noise.
         return (
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(),
-            self.score_weights[0].copy(), self.score_weights[1].copy(), self.scale_weights,
-            self.tail_weights, squares,
+            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(), squares,
         )  # fmt: skip
 
     def visit_all(self, number: int, workers: Workers) -> Array:

@@ -11,7 +11,6 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import chi2
 
-from nextpert.core._shown import Shown
 from nextpert.core.screen.moments import Moments, covary
 
 if TYPE_CHECKING:
@@ -114,8 +113,8 @@ _FREEDOM = (20.0, 1e4)
 UNKNOWN = 1e9
 
 
-@dataclass(frozen=True, repr=False)
-class PooledGuides(Shown):
+@dataclass(frozen=True)
+class PooledGuides:
     """Perturbations whose guides (replicates, donors) are pooled (equation 7).
 
     Parameters

@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import MASKED, as_nodes, as_vector, require_count
 from nextpert.core._compile import entry
-from nextpert.core._shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -167,8 +166,8 @@ def damaged(what: str, name: str = "The sparse matrix") -> ValueError:
 _LOST_DIGITS = 1e-3
 
 
-@dataclass(frozen=True, repr=False)
-class Moments(Shown):
+@dataclass(frozen=True)
+class Moments:
     """Number of cells, mean and scatter of an environment (the cells under one intervention).
 
     It stores the scatter about the mean instead of the raw sum of ``x x'``: both have the same

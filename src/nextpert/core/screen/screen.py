@@ -11,7 +11,6 @@ import scipy.sparse as sp
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers
 from nextpert.core._codec import array
-from nextpert.core._shown import Shown
 from nextpert.core.screen.moments import (
     Moments,
     canonical_csr,
@@ -200,8 +199,8 @@ def merge(first: Part, second: Part) -> Part:
 _RANK = 1e-10  # singular values below this share of the largest are rounding
 
 
-@dataclass(frozen=True, repr=False)
-class ScreenMoments(Shown):
+@dataclass(frozen=True)
+class ScreenMoments:
     """Cells, means and variances of environments, and the scatter within all of them pooled.
 
     An environment is a group of cells that share perturbation, guide, batch and condition. The

@@ -10,7 +10,6 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count, require_kind
-from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag, Pdag
 from nextpert.core.screen.moments import Moments
 from nextpert.core.search._boss_kernel import Forest, Growth, State, climb
@@ -41,8 +40,8 @@ def default_starts(n_nodes: int) -> int:
     return 10 if n_nodes <= 100 else 3
 
 
-@dataclass(frozen=True, repr=False)
-class BossResult(Shown):
+@dataclass(frozen=True)
+class BossResult:
     """Result of :func:`boss`.
 
     Parameters

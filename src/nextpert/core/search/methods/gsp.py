@@ -11,7 +11,6 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from nextpert.core._checks import as_rng, require_count
-from nextpert.core._shown import Shown
 from nextpert.core.graph.dag import Dag
 from nextpert.core.search._classes import total_score
 from nextpert.core.search._gsp_kernel import descend, sparse_order
@@ -35,8 +34,8 @@ DEPTH = 4  # covered edges turned in a row without a decrease of the edges, as i
 _N_STARTS = 8  # permutations a run draws, to start from the sparsest
 
 
-@dataclass(frozen=True, repr=False)
-class GspResult(Shown):
+@dataclass(frozen=True)
+class GspResult:
     """Result of :func:`gsp`.
 
     Parameters
