@@ -189,7 +189,7 @@ def test_a_ratio_without_a_standard_error_passes_no_rule():
     assert row["passed"] == "no"
     assert levels(found)["shrinkage"] == "care"
     words = found["parts"].set_index("part").loc["shrinkage", "verdict"]
-    assert "error_to_no_effect could not be judged (no standard error)." in words
+    assert "(no standard error) relative to no effect." in words
     ratios = rows[rows["rule"].str.contains("at most|below 1|at least 0")]
     assert not (ratios["standard_error"].isna() & (ratios["passed"] == "yes")).any()
 

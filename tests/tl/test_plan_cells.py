@@ -226,9 +226,8 @@ def test_stopping_is_that_of_the_core(fitted):
     assert found["candidates"].tolist() == names
     assert found["best_known"] == [*names, "no perturbation"][said.chosen] == "CDK4"
     assert found["good_enough"] == said.good_enough
-    np.testing.assert_allclose(found["gain"], said.gain, atol=1e-3)
     assert found["kind"] == CONFIRM
-    assert (found["n_distinct"], found["n_untested"]) == (3, 0)
+    assert found["n_untested"] == 0
     assert (found["n_perturbations"], found["n_cells"]) == (3, 423)
     assert (
         "probability > 99%, none of the 3 candidates is closer to "
@@ -306,8 +305,8 @@ def test_stopping_short_of_the_target_is_said(fitted):
     assert found["advice"]["kind"] == CONFIRM
     assert found["advice"]["relative_distance"] > 0.9
     best = found["advice"]["best_known"]
-    assert "Order nothing: no candidate comes close. With probability " in found["verdict"]
-    assert found["verdict"].endswith(f"of the control's distance, and {best} has 95% of it.")
+    assert "Order nothing, as no candidate comes close: with probability " in found["verdict"]
+    assert found["verdict"].endswith(f"{best} has 95% of the control's distance.")
 
 
 @pytest.mark.slow
@@ -319,7 +318,7 @@ def test_noise_is_told_apart_as_in_the_diagnosis():
     assert summary.loc["n_distinct", "value"] == 0
     npt.tl.plan_cells(adata, {gene: 5.0})
     found = adata.uns["plan_cells"]
-    assert (found["advice"]["kind"], found["advice"]["n_distinct"]) == (NO_DIFFERENCE, 0)
+    assert found["advice"]["kind"] == NO_DIFFERENCE
     assert "none differs from the others. Measure more cells per perturbation" in found["verdict"]
     npt.tl.plan_cells(adata, {gene: 5.0}, candidates="genes")
     found = adata.uns["plan_cells"]
@@ -334,7 +333,6 @@ def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
     found = fitted.uns["plan_cells"]
     assert found["advice"]["kind"] == AT_TARGET
     assert np.isnan([found["advice"][name] for name in ("relative_gain", "good_enough")]).all()
-    assert np.isfinite(found["advice"]["gain"])
     for name in ("relative_distance", "cells_needed", "guides_needed"):
         assert found["distances"][name].isna().all()
     assert (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor, log10
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,9 +153,7 @@ def advice_on(
         named = np.append(first, also[also != first])[:_NAMED]
         of_named = noise.rows(kept[named].tolist())
         cells = float(of_named.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
-        if np.isfinite(cells):  # up to the next ten, of many to two digits
-            step = 10.0 ** max(floor(log10(max(cells, 1.0))) - 1, 1)
-            cells = float(step * np.ceil(cells / step))
+        cells = 10.0 * np.ceil(cells / 10)
     elif advised.advice == MEASURE:
         # A plan may be filled up with others.
         likely = distances.nearest[plates[-1]] >= _LIKELY
@@ -167,7 +165,6 @@ def advice_on(
         "best_known": [*names, NO_PERTURBATION][first],
         "probability_best_known": float(distances.nearest[first]),
         "good_enough": advised.good_enough,
-        "gain": advised.gain,
         "relative_gain": advised.relative_gain,
         "relative_gain_of_more": of_more / nothing if is_apart else np.nan,
         "relative_distance": float(relative),
@@ -176,11 +173,9 @@ def advice_on(
         "n_perturbations": len(plate),
         "n_cells": n_cells,
         "n_new_guides": n_guides if noise.shared > 0 else 0,
-        "n_distinct": int(differs.sum()),
         "n_untested": int((~seen).sum()),
         "controls_trusted": int(null.is_trusted),
         "tolerance": tolerance,
-        "confidence": CONFIDENCE,
         "candidates": _adata.strings(names),
     }
     return stored | {"words": in_words(stored, name_of(target.name), target.genes_in_words)}
@@ -213,7 +208,7 @@ def name_of(target: Any) -> str:
 
 def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     """Return an advice in one sentence, or in two; ``genes`` says which are left out."""
-    kind, best = str(advice["kind"]), str(advice["best_known"])
+    kind, untested = str(advice["kind"]), int(advice["n_untested"])
     if kind == AT_TARGET:
         return (
             f"Order nothing: {target} cannot be distinguished from the control{' ' * bool(genes)}"
@@ -227,12 +222,12 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
             "are not declared, and fit again; if all are, the controls need more guides."
         )
     if kind == NO_DIFFERENCE:
-        new = int(advice["n_untested"])
-        others = f"the {new} untested candidates" if new > 1 else "other perturbations"
+        others = f"the {untested} untested candidates" if untested > 1 else "other perturbations"
         return (
             f"Order no perturbation by this ranking: none differs from the others. Measure more "
             f"cells per perturbation, or test {others}."
         )
+    best = str(advice["best_known"])
     best = "the control" if best == NO_PERTURBATION else best
     # Rounded down, so that no probability below 0.95 reads as 95%.
     enough, n = percent(floor(100 * advice["good_enough"]) / 100), len(advice["candidates"])
@@ -240,41 +235,32 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         f"ith probability {enough}, none of the {n} candidates is closer to {target} than {best} "
         f"by more than {100 * advice['tolerance']:g}% of the control's distance"
     )
-    named = _adata.list_names(advice["perturbations"], limit=8)
+    named, x = _adata.list_names(advice["perturbations"], limit=8), advice["relative_distance"]
+    if kind == CONFIRM and best == "the control":
+        return f"Order nothing: w{chance}."
     if kind == CONFIRM:
-        x, far = advice["relative_distance"], advice["relative_distance"] > _FAR
+        each = " each" * (len(advice["perturbations"]) > 1)
+        needed = float(advice["cells_needed"])
+        needed_in_words = f" with at least {needed:,.0f} cells{each}" * (0 < needed < np.inf)
+        what = f"nothing new; confirm {named}{needed_in_words}"
+        what = "nothing, as no candidate comes close" if x > _FAR else what
         fraction = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
-        if best == "the control":
-            return f"Order nothing: w{chance}."
-        if far:
-            return (
-                f"Order nothing: no candidate comes close. W{chance}, and {best} has {fraction} of "
-                f"it."
-            )
-        needed = advice["cells_needed"]
-        each = f" with at least {needed:,.0f} cells" if 0 < needed < np.inf else ""
-        each += " each" * (bool(each) and len(advice["perturbations"]) > 1)
-        return (
-            f"Order nothing new; confirm {named}{each}: w{chance}. {best} has {fraction} of the "
-            f"control's distance."
-        )
+        return f"Order {what}: w{chance}. {best} has {fraction} of the control's distance."
     gain, of_more = (
         percent(advice[name]).replace("<", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
     each, n_new = f"{advice['n_cells']:,} cells each", int(advice["n_new_guides"])
-    of_new = f", with {n_new} new guide{'s' * (n_new > 1)} each" if n_new else ""
-    closer = "is expected to bring the best perturbation closer by {} of the control's distance"
+    each += f", with {n_new} new guide{'s' * (n_new > 1)} each" * (kind == MEASURE and n_new > 0)
+    what, instead = f"Order a plan of {advice['n_perturbations']} perturbations ({each}): it", ""
     if kind == MEASURE:
-        instead = (
-            f" (the best plan with untested candidates: {gain})" if advice["n_untested"] else ""
-        )
-        return (
-            f"Measure more cells of {named} first ({each}{of_new}): that {closer.format(of_more)}"
-            f"{instead}. W{chance}."
-        )
-    instead = f" (more cells of measured ones: {of_more})" if advice["n_untested"] else ""
+        what, gain, of_more = f"Measure more cells of {named} first ({each}): that", of_more, gain
+    if untested:
+        other = "the best plan with untested candidates" if kind == MEASURE else (
+            "more cells of measured ones"
+        )  # fmt: skip
+        instead = f" ({other}: {of_more})"
     return (
-        f"Order a plan of {advice['n_perturbations']} perturbations ({each}): it "
-        f"{closer.format(gain)}{instead}. W{chance}."
+        f"{what} is expected to bring the best perturbation closer by {gain} of the control's "
+        f"distance{instead}. W{chance}."
     )

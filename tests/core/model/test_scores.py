@@ -130,13 +130,6 @@ def test_means_and_correlations_leave_out_what_is_not_known():
     assert np.isnan(found[1:]).all()
 
 
-def test_own_states_come_first():
-    states = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
-    others = np.array([[0.1, 0.0], [0.1, 0.0], [0.0, 0.8], [0.0, 0.0]])
-    found = scores.comes_first(states, others, [True, True, True, False])
-    np.testing.assert_array_equal(found, [1.0, 0.0, 1.0, np.nan])
-
-
 def test_correlation_without_the_error_that_two_estimates_share():
     """Of unrelated effects, estimated from cells that were compared with the same controls."""
     rng = np.random.default_rng(0)

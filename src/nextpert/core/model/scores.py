@@ -188,26 +188,6 @@ def correlations(
     return out
 
 
-def comes_first(states: ArrayLike, others: ArrayLike, used: ArrayLike) -> Array:
-    """Return whether each perturbation's own state lies nearest to it as seen in other cells.
-
-    Parameters
-    ----------
-    states
-        Estimated effects, shape ``(n_perturbations, n_genes)``.
-    others
-        Effects in other cells, which are the targets in turn, same shape; NaN where not measured.
-    used
-        Which perturbations take part, shape ``(n_perturbations,)``; nan for the others.
-    """
-    a, b, rows = np.asarray(states), np.asarray(others), np.flatnonzero(np.asarray(used))
-    out = np.full(len(a), np.nan)
-    for j in rows:
-        departure = np.nansum((a[rows] - b[j]) ** 2, axis=1)
-        out[j] = float(rows[int(np.argmin(departure))] == j)
-    return out
-
-
 SURE = 2.0  # standard errors by which a width lies above another to be called wider
 MEDIAN = float(norm.ppf(0.75))  # of |z|, if z is standard normal
 # Variance of a standard deviation from the median of |z| over n values, relative to its square, is

@@ -150,7 +150,7 @@ def _split(halves: Halves) -> _Split:
         np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
         np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
     )  # fmt: skip
-    columns = ("group", "condition", "guide", "line")
+    columns = ("group", "condition", "guide")
     doubled: dict[str, Any] = {name: np.tile(getattr(halves, name), 2) for name in columns}
     twice = replace(halves, fixed=np.vstack([halves.fixed, halves.fixed]), **doubled)
     second = np.append(np.zeros_like(control), control)

@@ -280,9 +280,9 @@ def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         scores[SHRINKAGE][[*halves]].rename(columns=halves), scores[UNSEEN][[R]],
     ]  # fmt: skip
     table = pd.concat([part.reindex(names) for part in parts], axis=1)
-    texts = {x: strings(table[x].fillna("")) for x in ("target_gene_found", "split_by")}
-    table = table.assign(**texts)
-    table.insert(0, "perturbation", strings(names))
+    table.insert(0, "perturbation", names)
+    texts = ["perturbation", "target_gene_found", "split_by"]
+    table[texts] = table[texts].fillna("").apply(strings)
     return table.set_index(np.arange(len(table)))
 
 
@@ -329,14 +329,13 @@ def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Nu
 def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
     """Return the summary as a table; ``passed`` is ``"yes"``, ``"no"`` or empty."""
     word = {True: "yes", False: "no", None: ""}
-    columns = {
-        "part": strings(q.part for q in quantities),
-        "quantity": strings(q.name for q in quantities),
-        "value": np.array([q.value for q in quantities], dtype=np.float64),
-        "standard_error": np.array([q.error for q in quantities], dtype=np.float64),
-        "n": np.array([q.n for q in quantities], dtype=np.int64),
-        "rule": strings(q.rule.words if q.rule and word[q.passed] else "" for q in quantities),
-        "passed": strings(word[q.passed] for q in quantities),
-        "meaning": strings(q.meaning for q in quantities),
-    }
-    return pd.DataFrame(columns, index=pd.Index(np.arange(len(quantities))))
+    rows = [
+        (q.part, q.name, q.value, q.error, q.n,
+         q.rule.words if q.rule and q.passed is not None else "", word[q.passed], q.meaning)
+        for q in quantities
+    ]  # fmt: skip
+    names = ["part", "quantity", "value", "standard_error", "n", "rule", "passed", "meaning"]
+    table = pd.DataFrame(rows, columns=names)
+    texts = ["part", "quantity", "rule", "passed", "meaning"]
+    table[texts] = table[texts].apply(strings)
+    return table.astype({"value": np.float64, "standard_error": np.float64})

@@ -15,10 +15,10 @@ from nextpert._adata.stored import eager
 from nextpert._adata.table import in_halves, is_table, of_samples
 from nextpert.core import Dag
 from nextpert.core._checks import as_rng
-from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
+from nextpert.core.fit.cells import FitCells, pool_cells
 from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of
 from nextpert.core.screen.guides import distinct
-from nextpert.tl._cells import Cells, condition_names, fit_environments, read_cells
+from nextpert.tl._cells import Cells, fit_environments, read_cells
 from nextpert.tl._fit_dag_blr import record_of, spec_of
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
@@ -58,7 +58,6 @@ class Halves:
     condition: NDArray[np.int64]  # the same, with conditions separate
     guide: NDArray[np.int64]  # 0 for all without guides
     batch: NDArray[np.int64]  # its combination of batches; 0 for all where there are none
-    line: NDArray[np.int64]  # its condition by condition_key
     guide_name: NDArray[np.object_]  # "" where there are none
     fixed: NDArray[np.float64]  # indicators of batches, shape (n_environments, n_fixed)
     # Of the screen:
@@ -68,7 +67,7 @@ class Halves:
     scored: NDArray[np.int64]  # controls and perturbations of which effects are judged
     by_guides: NDArray[np.bool_]  # which of all are split by guide
     declared: bool  # whether guides are, so that the fit allows for the variance between them
-    line_names: list[str]  # conditions; none where none are declared
+    by_condition: bool  # whether condition_key is declared
     of_table: bool  # a table of effects, both halves of which have noise of their own
     # Whether standard errors hold what replicates differ by: those of cells do as far as it is
     # declared; a table has to have a perturbation with rows in several batches, or be of samples.
@@ -107,12 +106,6 @@ class Halves:
         group = self.group[kept]
         guides |= {"guide": self.guide[kept] if by_guide else None}
         pooled = pool_cells(clean, group, self.n_groups, fixed_sd=sd, **guides)
-        if self.line_names:
-            guides.pop("spread", None)
-            within = distinct(self.condition, self.line)[1][kept]
-            clean, sd = screen.some(kept).without_batches(self.fixed[kept], within)
-            line, names = self.line[kept], self.line_names
-            pooled = with_conditions(pooled, clean, group, line, names, fixed_sd=sd, **guides)
         return pooled if every else pooled.rows(self.scored)
 
 
@@ -138,10 +131,7 @@ def read_halves(
     mine = every.numbered(names) >= 0
     every = every.only(sorted(set(every.perturbation[mine])))
     group, codes, n = every.numbered(names), every.codes, len(every.table)
-    of_guide, of_condition = (
-        [] if each is None else [each] for each in (column, roles.condition_key)
-    )  # fmt: skip
-    guide, of_table = every.levels(*of_guide), is_table(adata)
+    guide, of_table = every.levels(*([] if column is None else [column])), is_table(adata)
     half = np.zeros(len(codes), np.int64)
     # Every second cell of an environment, in random order.
     if not of_table:
@@ -183,8 +173,8 @@ def read_halves(
         fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names),
         scored=np.append(0, 1 + sample),
         declared=roles.guide_key is not None, by_guides=by_guides, parts=(one, two),
-        guide_name=guide_name, line=every.levels(*of_condition),
-        line_names=condition_names(every), of_table=of_table, whole=whole,
+        guide_name=guide_name, by_condition=roles.condition_key is not None,
+        of_table=of_table, whole=whole,
         has_replicates=not of_table or bool(several) or of_samples(adata),
     ), cells  # fmt: skip
 
@@ -227,8 +217,9 @@ class Refit:
     guided: bool  # whether guides are declared
     spec: Spec  # of the perturbations that are judged
     folds: list[list[str]]  # labels that are left out together
-    without: list[Dag]  # the graph without each fold, single also where the fit has many
-    inner: list[list[Dag]]  # those without a fold and, in turn, without each fold of the others
+    # For each fold the graph without it, single also where the fit has many, and those without it
+    # and, in turn, without each fold of the others.
+    without: list[list[Dag]]
 
     def learned(self, cells: FitCells, others: Sequence[str] = ()) -> Model:
         """Return the model of the perturbations that are judged, and of others after these.
@@ -239,7 +230,7 @@ class Refit:
         plan, dag = self.spec.plan, self.fit.posterior.dag
         targets = [*plan.targets, *([] for _ in others)]
         spec = replace(self.spec, plan=replace(plan, names=[*plan.names, *others], targets=targets))
-        known = [*self.without, *[dag] * len(others)]
+        known = [*(first for first, *_ in self.without), *[dag] * len(others)]
         return Model.fit(spec, cells, Graphs(dag, [], lambda folds: known[: len(folds)]))
 
     def without_fold(self, fold: int) -> Model:
@@ -247,7 +238,8 @@ class Refit:
         gone, names = set(self.folds[fold]), self.spec.plan.names
         spec = self.spec.rows([j for j, name in enumerate(names) if name not in gone])
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=self.guided)
-        return Model.fit(spec, cells, Graphs(self.without[fold], [], lambda _: self.inner[fold]))
+        first, *inner = self.without[fold]
+        return Model.fit(spec, cells, Graphs(first, [], lambda _: inner))
 
     def as_stored(self, model: Model) -> FittedPosterior:
         """Return a model as it is read once it is stored."""
@@ -314,8 +306,7 @@ def read_refit(
     graphs = iter(graphs_without(
         fit.posterior.dag, held_out, cells.searches, fit.genes, sets, streams, n_jobs=n_jobs
     ))  # fmt: skip
-    pairs = [(next(graphs), [next(graphs) for _ in rest]) for rest in inner]
-    without, both = (list(each) for each in zip(*pairs, strict=True))
+    without = [[next(graphs) for _ in range(1 + len(rest))] for rest in inner]
     spec = spec_of(fit).rows(sample.tolist())
     guided = roles.guide_key is not None
-    return Refit(fit, cells, guided, spec, folds, without, both), halves, undeclared
+    return Refit(fit, cells, guided, spec, folds, without), halves, undeclared

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from nextpert._adata import list_names, strings
+from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose.controls import BY_GUIDES, OF_TABLE
@@ -30,15 +29,14 @@ _WEAKER = (
     ". This is weaker evidence, because the controls have no two guides with enough cells to "
     "show the variance between guides."
 )
-_CONDITIONS = {  # what to do where perturbations act differently in batches, by whether it is known
-    True: " Use those of each condition: tl.perturbation_effects(condition=...).",
-    False: " If these batches are conditions, such as cell lines, give condition_key to "
-    "pp.setup_screen, and fit again: effects are then estimated in each.",
-}
+_CONDITIONS = (
+    " If these batches are conditions, such as cell lines, give condition_key to pp.setup_screen, "
+    "and use the effects in each: tl.perturbation_effects(condition=...)."
+)
 _TOO_SMALL = (
-    " The quarter of perturbations that change the least have z-scores of a width of "
-    "{perturbations_width:.2f} or more, where 1 is expected without effects. Either most "
-    "perturbations change most genes, or standard errors are too small."
+    " Three quarters of the perturbations have z-scores of a width above "
+    "{perturbations_width:.2f}, where 1 is expected without effects: most change most genes, or "
+    "standard errors are too small."
 )
 _WITHIN_BATCH = (
     " Standard errors within a batch do not include the variation between clones and batches, and "
@@ -56,17 +54,11 @@ class Part(NamedTuple):
     verdict: str
 
 
-def _part(name: str, cases: _Cases, words: str, *ratios: Quantity, title: str = "") -> Part:
-    """Return the verdict of the first case that holds.
-
-    With care, it names those of the ratios that have no standard error.
-    """
+def _part(name: str, cases: _Cases, words: str, title: str = "") -> Part:
+    """Return the verdict of the first case that holds."""
     level, start = next((level, start) for holds, level, start in cases if holds)
     if start:
         words = f"{start}. {words[:1].upper()}{words[1:]}"
-    unjudged = [row.name for row in ratios if level == CARE and not np.isfinite(row.error)]
-    if unjudged:
-        words += f" {list_names(unjudged)} could not be judged (no standard error)."
     return Part(name, level, f"{title or name.capitalize()}: {words}".rstrip())
 
 
@@ -104,7 +96,7 @@ def judge(
     elif q.GUIDES in by:
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
     if q.BATCHES in by:
-        parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=bool(halves.line_names)))
+        parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=halves.by_condition))
     # All other parts rest on cells, negative controls and shrinkage.
     levels = {part.name: part.level for part in parts}
     no = "Do not trust the model here"
@@ -225,7 +217,7 @@ def _shrinkage(of: _Rows) -> Part:
         f"squared error of {means} relative to raw means and of {nothing} relative to no effect."
         f"{intervals}"
     )
-    return _part(q.SHRINKAGE, cases, words, means, nothing, title="Effects")
+    return _part(q.SHRINKAGE, cases, words, "Effects")
 
 
 def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
@@ -253,7 +245,7 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
         words += f"{nothing.n} of {n_judged} were judged: the others have a target that is not on "
         words += "the panel. "
     words = f"{words.rstrip()}{intervals}" if nothing.n else ""
-    return _part(q.UNSEEN, cases, words, nothing, mean)
+    return _part(q.UNSEEN, cases, words)
 
 
 def _graph(of: _Rows) -> Part:
@@ -268,7 +260,7 @@ def _graph(of: _Rows) -> Part:
         f"Its weight is {of['weight']:.2f}. Alone it has a squared error of {alone} relative to no "
         f"effect; all predictors have one of {share:.2f} relative to those without it."
     )
-    return _part(q.GRAPH_PART, cases, words, share)
+    return _part(q.GRAPH_PART, cases, words)
 
 
 def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
@@ -291,8 +283,8 @@ def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
         f"effect.{intervals}"
     )
     if name == q.BATCHES and (disagree or not covers):
-        words += _CONDITIONS[by_condition]
-    return _part(name, cases, words, nothing)
+        words += _CONDITIONS
+    return _part(name, cases, words)
 
 
 def _undeclared(nested: Nested) -> Part:

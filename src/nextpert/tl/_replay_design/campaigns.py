@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -177,15 +178,12 @@ def _one(
 ) -> Index:
     """Run all strategies on one target and repeat."""
     order, search = stream.spawn(2)
-    seed: Any = search.bit_generator.seed_seq
     # Small matrices: threads would only wait for each other, and could change the last bits.
     with threadpool_limits(1), without_bars():
         deal = pool.deal(goal.target, min(N_WARMUP, len(pool.control)), order)
         recommended = []
         for strategy in strategies:
-            # The same for every strategy; a copy, as a sequence counts what it has spawned.
-            own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
-            rng = np.random.default_rng(own)
+            rng = deepcopy(search)  # the same for every strategy
             result = replay_plates(pool, deal, strategy, rng, candidates=goal.candidates, **plates)
             recommended.append(result.recommended)
     return np.array(recommended)
