@@ -7,10 +7,12 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata.roles import fitted_roles
+from nextpert._adata.roles import fitted_roles, read_roles
+from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import LinearScm
+from nextpert.tl._learn_dag import context as context_module
 from nextpert.tl._learn_dag import graphs
-from nextpert.tl._learn_dag.context import ContextNodes, _distinguishable, _joined
+from nextpert.tl._learn_dag.context import ContextNodes, Joint, _distinguishable, _joined
 from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._learn_dag.learn_dag import target_table
 from nextpert.tl._learn_dag.prior import read_stored_targets
@@ -303,3 +305,23 @@ def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monk
     npt.tl.fit_dag_blr(chain)
     assert {"A": [0, 1]} in seen
     assert all(told in ({}, {"A": [0, 1]}) for told in seen)
+
+
+def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
+    """Beyond the number of nodes that a search takes: as by least squares on the cells."""
+    monkeypatch.setattr(context_module, "_MOST", 2)
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 6, 900)
+    x = rng.normal(size=(900, 3)) + np.array([0.0, 0.1, 3.0, 0.2, -2.0, 0.1])[group, None]
+    obs = pd.DataFrame({"perturbation": np.array(["control", *"PQRST"])[group]})
+    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=list("ABC")))
+    environments = read_environments(adata, read_roles(adata))
+    screen = screen_moments(adata, np.arange(3), environments)
+    joint = Joint.of(screen, 3, ContextNodes.of(environments, list("ABC")))
+    assert joint.names == ["Q", "S"]
+    fixed = np.column_stack([np.ones(900), *(group == k for k in (1, 3, 5))])
+    nodes = np.column_stack([x, group == 2, group == 4])
+    left = nodes - fixed @ np.linalg.lstsq(fixed, nodes)[0]
+    np.testing.assert_allclose(joint.moments.scatter, left.T @ left, atol=1e-6)
+    npt.tl.learn_dag(adata, method="boss", environments="all")
+    assert set(adata.uns["dag"]["direct_targets"]["perturbation"]) == {"Q", "S"}

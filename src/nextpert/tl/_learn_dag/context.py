@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEAST = 1e-8  # share of its variance that a node keeps given the earlier ones
+# Context nodes beside the genes, at most: with 200 genes and 157,494 cells a search from one order
+# takes 51 s of the processor with 1,000 of them, 24 s with the 300 strongest.
+_MOST = 300
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Joint(NamedTuple):
     present: NDArray[np.int64]  # indices of context nodes
     names: list[str]  # of these
     targets: dict[int, list[int]]  # known ones, numbers of genes by place among these
+    fixed: NDArray[np.int64]  # indices of context nodes at fixed values, beyond the strongest
 
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
@@ -147,9 +151,38 @@ class Joint(NamedTuple):
         scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
         present = present[_independent(scatter / np.outer(scale, scale))]
         moments = joint.subset([*range(n_genes), *(present + n_genes)])
+        kept = _strongest(moments, n_genes)
+        fixed, present = np.delete(present, kept), present[kept]
+        if len(fixed):
+            moments = _given_others(moments, np.append(np.arange(n_genes), n_genes + kept))
         known = context.targets
         targets = {place: known[k] for place, k in enumerate(present.tolist()) if k in known}
-        return cls(moments, present, [context.names[k] for k in present], targets)
+        return cls(moments, present, [context.names[k] for k in present], targets, fixed)
+
+
+def _strongest(moments: Moments, n_genes: int) -> NDArray[np.int64]:
+    """Return the context nodes, at most 300, that explain most of the genes' variance, each alone.
+
+    A search's time grows with the square of all nodes.
+    """
+    sd = np.sqrt(moments.scatter.diagonal())
+    correlation = moments.scatter[n_genes:, :n_genes] / np.outer(sd[n_genes:], sd[:n_genes])
+    order = np.argsort(-(correlation**2).sum(axis=1), kind="stable")
+    return np.sort(order[:_MOST])
+
+
+def _given_others(moments: Moments, stay: NDArray[np.int64]) -> Moments:
+    """Return the moments of some nodes at fixed values of all others (Frisch, Waugh, Lovell).
+
+    The cells of a perturbation without a node have a mean of their own: they tell how genes vary
+    together, but not the direction of an edge.
+    """
+    gone = np.setdiff1d(np.arange(moments.n_nodes), stay)
+    # S_kk - S_kd S_dd^-1 S_dk
+    root = np.linalg.cholesky(moments.scatter[np.ix_(gone, gone)])
+    explained = np.linalg.solve(root, moments.scatter[np.ix_(gone, stay)])
+    scatter = moments.scatter[np.ix_(stay, stay)] - explained.T @ explained
+    return Moments(moments.n, moments.mean[stay], scatter)
 
 
 def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -101,7 +101,9 @@ def learn_dag(
         ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` (the original GSP, with the extra
         ``nextpert[causaldag]``), or ``"given"`` to use ``dag``.
     environments
-        ``"control"`` (default) or, with ``method="boss"``, ``"all"`` labelled cells.
+        ``"control"`` (default) or, with ``method="boss"``, ``"all"`` labelled cells. Of more than
+        300 perturbations, the strongest 300 orient edges; the cells of the others tell how genes
+        vary together.
     dag
         Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a DataFrame or
         a matrix over the panel (row = parent), or a :class:`nextpert.core.Dag`.
@@ -242,12 +244,19 @@ def _from_cells(
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
-    explained = sorted(set(range(len(context.names))) - set(joint.present.tolist()))
+    nodes = {*joint.present.tolist(), *joint.fixed.tolist()}
+    explained = sorted(set(range(len(context.names))) - nodes)
     # Such as perturbations of a plate without controls: one is the plate's effect.
     if explained:
         logger.warning(
             "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names([context.names[k] for k in explained]),
+        )
+    if len(joint.fixed):
+        logger.info(
+            "The %d strongest perturbations orient edges; %d others have means of their own.",
+            len(joint.present),
+            len(joint.fixed),
         )
     is_control = environments.is_control
     what = "control cells" if is_control.all() else "cells"
