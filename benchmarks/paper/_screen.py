@@ -32,7 +32,7 @@ FIGURES = {
 }
 STANDIN = "SIMULATED STAND-IN, not the real screen"
 REAL = "Perturb-CITE-seq (Frangieh et al. 2021)"
-GSP = {"alpha": 1e-3, "n_runs": 1000}
+GSP = {"n_runs": 1000}
 RUNS, WARM_UP, CELLS, STEPS = 50, 100, 10, 20
 TARGETS = {
     "fig6": ("CDH19",), "ed8": ("EIF3K", "HLA-C", "SOX4", "B2M", "STAT1"), "ed10": ("MYC",),

@@ -31,7 +31,6 @@ def learn(adata, order):
 def knowing(adata, order):
     prior = {
         "before": order([("MYC", "UBR5"), ("STK3", "RIPK2")]),
-        "tiers": [order(LABELS), order(["CPQ", "GATA1", "HLA-A"])],
     }
     npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 2, "prior": prior})
 

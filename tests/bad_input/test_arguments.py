@@ -99,12 +99,8 @@ WRONG = {
     "candidates": (3, "NOPE", [], ["NOPE"], {}, {"MYC": {"NOPE": 1}}),
     "dag": (3, "MYC", [("MYC",)], np.ones((2, 2)), [("MYC", "NOPE")], [("MYC", "MYC")]),
     "prior": (
-        *(3, "MYC", [("MYC", "STK3")], {"befor": []}, {"tiers": 3}, {"tiers": [["NOPE"]]}),
-        *({"tiers": {"MYC": NAN}}, {"tiers": [["MYC"], ["MYC"]]}, {"before": 3}),
+        *(3, "MYC", [("MYC", "STK3")], {"befor": []}, {"before": 3}),
         *({"before": "MYC"}, {"required": [("MYC",)]}, {"forbidden": [("MYC", "NOPE")]}),
-    ),
-    "perturbation_targets": (
-        *(3, "MYC", ["MYC"], {"MYC": 3}, {"MYC": "NOPE"}, {"NOPE": "MYC"}, {"MYC": [None]}),
     ),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),

@@ -53,7 +53,7 @@ CASES = [
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
     (f"{PLAN} --pending MYC=20 STK3", "--pending MYC=20 STK3: ", "NAME=VALUE"),
     # what is refused by the functions, under the names of Python
-    (f"{LEARN} --alpha nan", "search_options['alpha'] must be"),
+    (f"{LEARN} --n-runs 0", "search_options['n_runs'] must be"),
     ("fit screen.h5ad", "run tl.learn_dag first"),
     # places of the results
     (f"{LEARN} --out {'x' * 300}.h5ad", "Cannot write to 'xxx", "(File name too long)"),

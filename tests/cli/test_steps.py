@@ -46,9 +46,8 @@ CALLS = {
         {"min_cells": 5, "combinations": "keep", "batch_key": "batch"},
     ),
     "learn": (
-        f"{LEARN} --seed 4 --penalty 1.5 --perturbation-targets known",
-        {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2, "rng": 4,
-         "penalty": 1.5, "perturbation_targets": "known"},
+        f"{LEARN} --seed 4",
+        {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2, "rng": 4},
     ),
     "fit": (
         "--perturbations MYC STK3 --prior-scale 2 --noise-var 0.5 --shift-sd 0 --no-intercept "
@@ -162,8 +161,7 @@ def test_a_run_gives_what_the_function_gives_and_repeats_itself(
 def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     texts = {
         "before": "earlier,later\nMYC,STK3\n", "required": "parent,child\nMYC,GATA1\n",
-        "forbidden": "parent,child\nSTK3,MYC\n", "tiers": "gene,tier\nMYC,0\nSTK3,1.5\n",
-        "perturbation-targets": "perturbation,gene\nMYC,GATA1\nMYC,OXR1\nHS2,\n",
+        "forbidden": "parent,child\nSTK3,MYC\n",
     }  # fmt: skip
     (tmp_path / "genes.txt").write_text("MYC\nSTK3\n\nGATA1\n")
     files = []
@@ -184,10 +182,8 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     assert got["genes"] == ["MYC", "STK3", "GATA1", "OXR1"]
     assert got["search_options"]["prior"] == {
         "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
-        "forbidden": [("STK3", "MYC")], "tiers": {"MYC": 0.0, "STK3": 1.5},
+        "forbidden": [("STK3", "MYC")],
     }  # fmt: skip
-    told = got["search_options"]["perturbation_targets"]
-    assert told == {"MYC": ["GATA1", "OXR1"], "HS2": []}
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,6 @@ def troubles(fitted, folder):
         lambda: npt.tl.learn_dag(copied()),
         lambda: npt.tl.learn_dag(one_name_twice()),
         lambda: npt.tl.design_interventions(fitted, FIRST, candidates=["TP53"]),
-        lambda: all_cells({"perturbation_targets": {"CD5": ["B2M"]}}),
         lambda: npt.tl.learn_dag(counts()),
         lambda: npt.tl.learn_dag(scaled_counts(0)),
         lambda: npt.tl.learn_dag(scaled_counts(2)),

@@ -82,7 +82,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
 @pytest.mark.full_chain  # as worker processes fit
 @pytest.mark.processes
 def test_same_bits_for_any_number_of_workers(small_screen, assert_same):
-    prior = {"tiers": [["MYC", "STK3", "OXR1"], ["UBR5", "CPQ"]]}
+    prior = {"before": [("MYC", "UBR5"), ("STK3", "CPQ")]}
     npt.tl.learn_dag(small_screen, **LEARN, search_options={"prior": prior, "n_runs": 2})
     npt.tl.fit_dag_blr(small_screen)
     one, two = (npt.tl.diagnose(small_screen, n_jobs=n, copy=True).uns["diagnosis"] for n in (1, 2))

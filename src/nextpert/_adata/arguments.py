@@ -35,7 +35,11 @@ C = TypeVar("C", bound=type)
 GONE = {
     **{role: f"declared once, by npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
-    "targets_upstream": "genes before all others are given as prior={'tiers': [targets, others]}",
+    "targets_upstream": "orders are given as prior={'before': [(earlier, later)]}",
+    "tiers": "orders are given as prior={'before': [(earlier, later)]}",
+    "alpha": "tests of GSP are at the level 0.001; core.gsp takes others",
+    "penalty": "the factor on the penalty of the BIC is 2; core.boss takes others",
+    "perturbation_targets": "targets are learned from cells; core.boss takes known ones",
     "starts": "GSP from random orders alone is core.gsp, whose graph method='given' takes as dag",
     "dag_key": "the graph is that of the fit",
     "candidates": "they are the perturbations of the fit: tl.fit_dag_blr(perturbations=...)",
@@ -167,8 +171,8 @@ def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[s
     --------
     >>> from nextpert import tl
     >>> from nextpert._adata.arguments import in_mappings
-    >>> in_mappings(tl.learn_dag, {"method": "boss", "penalty": 1.5})
-    {'method': 'boss', 'search_options': {'penalty': 1.5}}
+    >>> in_mappings(tl.learn_dag, {"method": "boss", "n_runs": 5})
+    {'method': 'boss', 'search_options': {'n_runs': 5}}
     """
     out = dict(flat)
     for argument, cls in options_of(function).items():

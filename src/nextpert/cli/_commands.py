@@ -87,15 +87,11 @@ def learn(
     method: str = "gsp",
     environments: str = "control",
     dag: Path | None = None,
-    alpha: float = 0.001,
-    penalty: float = 2.0,
     n_runs: WholeOrNone = None,
     n_graphs: Whole = 1,
     before: Path | None = None,
-    tiers: Path | None = None,
     required: Path | None = None,
     forbidden: Path | None = None,
-    perturbation_targets: Annotated[str, Parameter(metavar="WORD|FILE.csv")] = "learned",
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
@@ -120,25 +116,16 @@ def learn(
         'control' learns from control cells; 'all' from all labelled cells, with --method boss.
     dag
         A graph of your own, for --method given: a csv file of edges (parent, child).
-    alpha
-        Significance level of the tests of GSP.
-    penalty
-        Factor on the penalty of the BIC, for BOSS. 1 is the BIC; higher values give fewer edges.
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
     n_graphs
         Number of bootstrap graphs, for the frequency of each edge and intervals. 1 for none.
     before
         Prior knowledge, a csv file (earlier, later): no path leads from the later gene back.
-    tiers
-        Prior knowledge, a csv file (gene, tier): no path leads to a gene of a smaller number.
     required
         Prior knowledge, a csv file (parent, child): edges that the graph must have.
     forbidden
         Prior knowledge, a csv file (parent, child): edges that the graph must not have.
-    perturbation_targets
-        Genes that a perturbation acts on directly, with --environments all: 'learned' from the
-        cells; 'known', only the gene that it is named after; or a csv file (perturbation, gene).
     """
 
 

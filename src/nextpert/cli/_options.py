@@ -41,8 +41,8 @@ settings beside it: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats
 ADVICE = "nextpert.tl._advice"  # the logger of what to do next
 # Errors are those of the Python functions.
 HINT = (
-    "options have the names of parameters, such as --n-cells for n_cells and --alpha for "
-    "search_options['alpha']; nextpert learn is tl.learn_dag"
+    "options have the names of parameters, such as --n-cells for n_cells and --n-runs for "
+    "search_options['n_runs']; nextpert learn is tl.learn_dag"
 )
 # How a run speaks is no part of what it does; nor is what it may replace, decided every time.
 _NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")

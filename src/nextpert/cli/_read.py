@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Pairs = list[tuple[str, str]]
 _TARGETS = list(vars(TargetState()))
-_PRIOR = ("before", "tiers", "required", "forbidden")
+_PRIOR = ("before", "required", "forbidden")
 # Lists of one that are a word for many, and what is taken as a list or one.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key"}
@@ -139,16 +139,6 @@ def _pairs(given: str | Path | Iterable[str]) -> Pairs:
     return [*table.itertuples(index=False, name=None)]
 
 
-def _genes_of(word: str) -> str | dict[str, list[str]]:
-    """Return the genes of every perturbation of a csv file; a row without a gene adds none."""
-    if not word.endswith(".csv"):
-        return word
-    genes: dict[str, list[str]] = {}
-    for name, gene in _pairs(word):
-        genes.setdefault(name, []).extend([gene] if gene else [])
-    return genes
-
-
 def _numbers(
     given: str | Path | Iterable[str], kind: Callable[[str], float] = float
 ) -> dict[str, float]:
@@ -172,10 +162,9 @@ def _candidates(words: list[str]) -> Any:
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("before", "required", "forbidden", "dag"), _pairs),
     "keys": lambda words: dict(_pairs(words)),
-    **dict.fromkeys(("tiers", "target_mean"), _numbers),
+    "target_mean": _numbers,
     "candidates": _candidates,
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
-    "perturbation_targets": _genes_of,
     "shift": _shifts,
     "target_file": lambda path: read_target(path) if path.suffix == ".toml" else _numbers(path),
     "targets": lambda words: [read_target(x) if x.endswith(".toml") else x for x in words],

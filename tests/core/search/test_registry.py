@@ -26,7 +26,7 @@ def chain(monkeypatch):
     asked = []
     monkeypatch.setattr(registry._SEARCHES, "_known", dict(searches()))
 
-    @register("chain", options=("alpha",), default_runs=lambda n_genes: n_genes - 1)
+    @register("chain", default_runs=lambda n_genes: n_genes - 1)
     def learn(moments, options, *, n_context, rng, n_jobs, progress):
         assert n_context == 0
         asked.append((options, rng.integers(10), n_jobs))
@@ -42,14 +42,10 @@ def chain(monkeypatch):
 
 def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
     genes = list(small_screen.var_names)
-    npt.tl.learn_dag(
-        small_screen, method="chain", search_options={"alpha": 0.02, "penalty": 7.0}, n_graphs=3
-    )
+    npt.tl.learn_dag(small_screen, method="chain", n_graphs=3)
     stored = small_screen.uns["dag"]
     assert small_screen.varp["dag"].nnz == stored["length"] == len(genes) - 1
     assert stored["params"]["n_runs"] == len(genes) - 1
-    assert stored["params"]["alpha"] == 0.02
-    assert "penalty" not in stored["params"]
     assert stored["edges"]["frequency"].tolist() == [1.0] * (len(genes) - 1)
     first, *resampled = [options for options, *_ in chain]
     assert first.order is None

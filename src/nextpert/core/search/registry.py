@@ -10,7 +10,7 @@ import numpy as np
 from nextpert.core._registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -28,8 +28,6 @@ class SearchOptions:
     """
 
     method: str
-    alpha: float
-    penalty: float
     n_runs: int
     prior: PriorKnowledge | None
     order: NDArray[np.int64] | None = None
@@ -66,10 +64,7 @@ class Search:
     ----------
     learn
         ``learn(moments, options, *, n_context, rng, n_jobs, progress)``, which returns
-        :class:`Found`. One that takes context nodes also gets ``targets`` where they are known, as
-        :func:`~nextpert.core.boss` does.
-    options
-        Those of ``tl.learn_dag`` that this search uses besides ``n_runs``, ``prior``, ``rng``.
+        :class:`Found`.
     default_runs
         From the number of genes to that of runs, where users give none.
     context
@@ -80,7 +75,6 @@ class Search:
     """
 
     learn: Learn
-    options: tuple[str, ...]
     default_runs: Callable[[int], int]
     context: bool
     threads: bool
@@ -95,7 +89,6 @@ _SEARCHES: Registry[Search] = Registry("nextpert.core.search.methods", "a search
 def register(
     name: str,
     *,
-    options: Iterable[str] = (),
     default_runs: Callable[[int], int] = lambda _: 1,
     context: bool = False,
     threads: bool = True,
@@ -103,7 +96,7 @@ def register(
     """Make a function known as a search, under the name of its file; see :class:`Search`."""
 
     def known(learn: Learn) -> Learn:
-        _SEARCHES.add(name, Search(learn, tuple(options), default_runs, context, threads))
+        _SEARCHES.add(name, Search(learn, default_runs, context, threads))
         return learn
 
     return known

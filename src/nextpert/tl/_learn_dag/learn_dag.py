@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata import list_names, strings
-from nextpert._adata.arguments import WORKERS, above, between, checked, one_of, options
+from nextpert._adata.arguments import WORKERS, checked, one_of, options
 from nextpert._adata.environments import require_varying
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.progress import progress
@@ -30,9 +30,7 @@ from nextpert.tl._learn_dag.prior import (
     Prior,
     given_graph,
     read_prior,
-    read_targets,
     stored_knowledge,
-    stored_targets,
 )
 
 if TYPE_CHECKING:
@@ -46,19 +44,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@options(
-    alpha=between(0, 1), penalty=above(0), prior=Prior,
-    perturbation_targets=one_of("learned", "known"),
-)  # fmt: skip
+@options(prior=Prior)
 @dataclass(frozen=True)
 class _SearchOptions:
     """``search_options``: each is documented there."""
 
-    alpha: float = 1e-3
-    penalty: float = 2.0
     n_runs: int | None = None
     prior: Mapping[str, Any] | None = None
-    perturbation_targets: str | Mapping[str, Any] = "learned"
 
 
 @checked(
@@ -113,14 +105,9 @@ def learn_dag(
     search_options
         Rarely changed options of the search, a mapping with some of:
 
-        - ``"alpha"`` (0.001): of GSP, significance level of the tests.
-        - ``"penalty"`` (2): of BOSS, factor on the penalty of the BIC; higher gives fewer edges.
         - ``"n_runs"``: number of starts; 100 of GSP, 10 of BOSS (3 above 100 genes).
         - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
-          ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
-          and ``"forbidden"`` (edges ``(parent, child)``).
-        - ``"perturbation_targets"``: genes that perturbations act on: ``"learned"`` (default),
-          ``"known"`` (the perturbed gene alone), or a mapping of perturbations to lists of genes.
+          ``"required"`` and ``"forbidden"`` (edges ``(parent, child)``).
     rng, n_jobs
         Seed or generator, of the starts and resamples; and threads, which change no result.
     key_added
@@ -172,15 +159,11 @@ def learn_dag(
         kind, is_all = searches()[method], environments == "all"
         read = every if is_all else every.only([roles.control])
         n_runs = int(kind.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
-        asked = SearchOptions(
-            method, float(chosen.alpha), float(chosen.penalty), n_runs,
-            read_prior(names, Prior(**chosen.prior or {})),
-        )  # fmt: skip
+        asked = SearchOptions(method, n_runs, read_prior(names, Prior(**chosen.prior or {})))
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if is_all:
             say_left_out(every.left_out, roles.perturbation_key)
-        targets = read_targets(chosen.perturbation_targets, read, names)
-        panel = Panel(adata, columns, names, read, targets)
+        panel = Panel(adata, columns, names, read)
         graph, stored, frequency = _from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
         if is_all:
             stored["left_out"] = left_out_table(every.left_out)
@@ -189,8 +172,7 @@ def learn_dag(
                 'The cells of %d perturbations were not read: method="boss", environments="all" '
                 "learns from them too, and orients more edges.", len(every.perturbations()),
             )  # fmt: skip
-        used = {name: getattr(asked, name) for name in kind.options}
-        params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs, **used}
+        params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
     if roles.gene_symbols:
         params["gene_symbols"] = roles.gene_symbols
@@ -223,11 +205,6 @@ def _check_together(
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
             f"{method!r}, whose tests assume that all cells come from one environment."
         )
-    elif chosen.perturbation_targets != "learned" and environments != "all":
-        message = (
-            f'perturbation_targets needs environments="all", but it is {environments!r}, which '
-            f"reads no perturbed cells."
-        )
     elif method == "given" and (n_graphs > 1 or chosen.prior is not None):
         name = "n_graphs" if n_graphs > 1 else "prior"
         message = f'{name} needs a graph that is learned: leave it out with method="given".'
@@ -239,8 +216,8 @@ def _from_cells(
     panel: Panel, n_graphs: int, options: SearchOptions, rng: np.random.Generator, n_jobs: int
 ) -> tuple[Dag, dict[str, Any], sp.csr_array | None]:
     """Return the graph of the cells, what is stored of it, how often resamples have each edge."""
-    adata, columns, genes, environments, known_targets = panel
-    context = ContextNodes.of(environments, genes, known_targets)
+    adata, columns, genes, environments = panel
+    context = ContextNodes.of(environments, genes)
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
@@ -281,7 +258,6 @@ def _from_cells(
             }
         ),
         **best.stored,
-        **stored_targets(known_targets),
         **stored_knowledge(options.prior),
     }
     frequency = of_context = None

@@ -169,7 +169,7 @@ def boss(
     return BossResult(dag, order, total, scores, best, moments.n, edges[p:, :p])
 
 
-@register("boss", options=("penalty",), default_runs=default_starts, context=True)
+@register("boss", default_runs=default_starts, context=True)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **more: Any
 ) -> Found:
@@ -182,9 +182,8 @@ def learn(
     if options.order is not None:
         n_starts = min(n_starts, int(len(options.order) <= _MOST_GENES))
     best = boss(
-        moments, penalty=options.penalty, n_starts=n_starts, orders=options.order,
-        prior=options.prior, rng=rng, **more,
-    )  # fmt: skip
+        moments, n_starts=n_starts, orders=options.order, prior=options.prior, rng=rng, **more
+    )
     stored = {"score": best.score, "run_scores": best.scores}
     return Found(best.dag, best.order, best.context_edges, stored)
 

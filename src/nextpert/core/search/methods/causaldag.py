@@ -112,11 +112,11 @@ def _own_random_state(seed: int) -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-@register("causaldag", options=("alpha",), default_runs=lambda _: 100, threads=False)
+@register("causaldag", default_runs=lambda _: 100, threads=False)
 def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
     """Search as :func:`causaldag_gsp` does, which takes no prior knowledge."""
     if options.prior is not None:
         message = 'causaldag takes no prior knowledge: use method="gsp" or "boss" with prior.'
         raise ValueError(message)
-    dag = causaldag_gsp(moments, alpha=options.alpha, n_runs=options.n_runs, rng=rng)
+    dag = causaldag_gsp(moments, n_runs=options.n_runs, rng=rng)
     return Found(dag, dag.order)

@@ -182,7 +182,7 @@ def _run(
     return parents, int(parents.sum()) + unexplained
 
 
-@register("gsp", options=("alpha",), default_runs=lambda _: 100)
+@register("gsp", default_runs=lambda _: 100)
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, n_jobs: int, **more: Any
 ) -> Found:
@@ -193,7 +193,7 @@ def learn(
     n_starts = default_starts(moments.n_nodes)
     order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
     best = gsp(
-        moments, alpha=options.alpha, n_runs=options.n_runs, orders=order, prior=options.prior,
-        rng=rng, n_jobs=n_jobs, progress=more["progress"],
+        moments, n_runs=options.n_runs, orders=order, prior=options.prior, rng=rng, n_jobs=n_jobs,
+        progress=more["progress"],
     )  # fmt: skip
     return Found(best.dag, best.order, stored={"run_n_edges": best.n_edges})
