@@ -1,4 +1,4 @@
-"""Plans of cells against simulation: power, precision, the right choice, and advice on noise.
+"""Plans of cells against simulation: power, and advice on noise.
 
 *Power*: the share of simulated tests that find an effect, beside that planned from the same noise,
 with one and several guides; without guides also beside the textbook's formula (two-sample t test,
@@ -6,12 +6,11 @@ noncentral t). *Real*: n control cells of a screen, moved by an effect up or dow
 test against the other controls, gene by gene; planned from the variance of as many controls more.
 *First*: ``tl.plan_cells`` on the controls of a screen alone, against the effects that its cells
 show when few of each perturbation are drawn.
-*Distances*: standard deviation of the unbiased squared distance, and how often the nearer of two
-comes out nearer. *Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels
+*Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels
 shuffled or cells drawn like controls.
 
     python -m benchmarks.power                            # five minutes; data: NEXTPERT_DATA
-    python -m benchmarks.power --tables power distances   # half a minute
+    python -m benchmarks.power --tables power             # half a minute
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import nct, norm, ttest_ind_from_stats
+from scipy.stats import nct, ttest_ind_from_stats
 from scipy.stats import t as student
 
 import nextpert as npt
 from benchmarks._page import options, quiet, save, show, table
 from benchmarks._screens import SOURCES, read_screen
-from nextpert.core.design.power import DistancePrecision, EffectPrecision, Layout
+from nextpert.core.design.power import EffectPrecision, Layout
 from nextpert.core.design.stopping import KINDS
 
 if TYPE_CHECKING:
     import anndata as ad
 
-DRAWS, PAIRS = 40000, 20000
+DRAWS = 40000
 CELLS, EFFECTS = (10, 25, 50, 100), ((0.1, 0.2), (0.2, 0.4), (0.4, 9))
 ONE = np.ones(1)
 
@@ -238,32 +237,6 @@ def by_number(row: str) -> tuple[str, int]:
     return effect, int(cells.split()[0])
 
 
-def distances_table() -> str:
-    """Return planned and simulated precision of distances and chance of the right choice."""
-    rng, rows, p = np.random.default_rng(2), {}, 50
-    root = rng.normal(size=(p, 3))
-    cell = np.eye(p) + root @ root.T / 3  # three programs besides each gene's own noise
-    a, b = 0.25 * rng.normal(size=p), 0.3 * rng.normal(size=p)
-    half, goal = np.linalg.cholesky(cell), cell / 400
-    for n, guides, tau2 in product((10, 30, 100, 300), (1, 4), (0.0, 0.02)):
-        layout = Layout(guides, guide_variance=tau2)
-        k = float(layout.spread(n))
-        draws = rng.normal(size=(3, PAIRS, p)) @ half.T
-        to = [m + np.sqrt(k) * x - draws[2] / 20 for m, x in zip((a, b), draws, strict=False)]
-        size = [(d**2).sum(axis=1) - np.trace(cell) * k - np.trace(goal) for d in to]
-        one, two = (DistancePrecision.of_distance(d, cell, goal) for d in (a, b))
-        apart = float(one.less(two, a - b, np.zeros(p), goal).sd(k))
-        right = norm.cdf(abs(a @ a - b @ b) / apart)
-        rows[f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"] = [
-            f"{float(one.sd(k)):.3f} / {size[0].std():.3f}",
-            f"{100 * right:.1f} / {100 * (size[0] < size[1]).mean():.1f}",
-        ]
-    return "\n\n".join([
-        f"## Distances, planned / simulated: 50 genes, target of 400 cells, {PAIRS:,} draws",
-        table(["", "sd of the squared distance", "nearer one found, %"], rows),
-    ])  # fmt: skip
-
-
 def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
     """Return a fitted screen of nine perturbations, and two targets.
 
@@ -311,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
     made = {
         "power": power_table, "real": lambda: real_table(args.data, args.draws),
         "first": lambda: first_table(args.data, args.draws // 5),
-        "distances": distances_table, "noise": lambda: noise_table(args.screens),
+        "noise": lambda: noise_table(args.screens),
     }  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(made), choices=list(made))
     parser.add_argument("--screens", type=int, default=40, help="of every kind of noise")

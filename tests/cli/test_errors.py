@@ -47,7 +47,7 @@ CASES = [
     (f"{LEARN} --genes @names.txt", "NOPE", "leave these genes out"),
     (f"{LEARN} --genes @cut.h5ad", "--genes @cut.h5ad: ", "decode"),
     (f"{LEARN} --method given", 'method="given" and dag belong together'),
-    (f"{LEARN} --tiers pairs.csv", "--tiers pairs.csv: ", "'STK3'"),
+    (f"{LEARN} --before pairs.csv", "--before pairs.csv: ", "'STK3'"),
     ("fit fitted.h5ad --out new.h5ad --shift words.csv", "--shift words.csv: ", "'low'"),
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),

@@ -6,7 +6,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 
 import nextpert as npt
 from nextpert._adata import posterior_from
@@ -21,8 +20,6 @@ from nextpert.core.design.stopping import (
     draw_plate,
     stopping,
 )
-from nextpert.core.screen.mean_distance import distance_difference, mean_distance
-from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 pytestmark = pytest.mark.slow
@@ -85,94 +82,9 @@ def test_genes_are_those_of_the_core_with_the_screens_noise(fitted):
     np.testing.assert_allclose(table["power"], plan.power([300], 0.3)[0], rtol=1e-3)
     wanted = plan.cells_for_power(0.3, 0.9)
     np.testing.assert_allclose(table["cells_needed"], wanted, atol=3, rtol=0.02)
-    assert "distances" not in found
     assert set(found["curves"]) == {"n_guides", "n_cells", "half_width", "power"}
     assert found["params"]["effect"] == 0.3
     assert "Detecting a change of 0.3 with 90% power takes" in found["verdict"]
-
-
-def test_distances_and_their_precision_are_those_of_the_estimators(fitted):
-    goal = {"CDK4": 1.0, "B2M": 0.5}
-    npt.tl.plan_cells(fitted, goal, tolerance=0.2)
-    table = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
-    wanted = posterior_from(fitted).control_mean.copy()
-    wanted[[fitted.var_names.get_loc(gene) for gene in goal]] = list(goal.values())
-    moments = {
-        name: Moments.from_array(cells_of(fitted, name))
-        for name in ("control", "CDK4", "B2M", "CD58")
-    }
-    nothing = mean_distance(moments["control"], wanted).estimate
-    for name, row in table.iterrows():
-        found = mean_distance(moments[name], wanted)
-        np.testing.assert_allclose(row["distance"], found.estimate, rtol=0.02)
-        np.testing.assert_allclose(row["sd"], found.sd, rtol=0.1)
-        np.testing.assert_allclose(row["relative_distance"], row["distance"] / nothing, rtol=0.02)
-        # The sd falls as one over the root of the cells where the distance is large.
-        width = 1.645 * found.sd * np.sqrt(300 / row["cells_needed"])
-        np.testing.assert_allclose(width, 0.2 * nothing, rtol=0.12)
-    assert table["distance"].is_monotonic_increasing
-    first, second = table.index[:2]
-    difference, low, high = distance_difference(moments[second], moments[first], wanted)
-    np.testing.assert_allclose(table.loc[second, "difference"], difference, rtol=0.02)
-    assert table.loc[first, "difference"] == table.loc[second, "difference"]
-    sd = (high - low) / (2 * 1.96)
-    cells = 300 * (sd * norm.ppf(0.8) / difference) ** 2
-    np.testing.assert_allclose(table.loc[second, "cells_to_distinguish"], cells, rtol=0.2, atol=2)
-
-
-def test_weights_are_units_in_which_genes_are_measured(fitted):
-    genes, weights = list(fitted.var_names), np.linspace(0, 2, 12)
-    sd = cells_of(fitted, "control").std(axis=0, ddof=1)
-    target = npt.Target(
-        state="CDK4", weights=dict(zip(genes, weights, strict=True)), distance="noise",
-        own_genes="include",
-    )  # fmt: skip
-    npt.tl.plan_cells(fitted, target)
-    table = fitted.uns["plan_cells"]["distances"].set_index("perturbation")
-    assert set(table.index) == {"B2M", "CD58"}  # without that of the target itself
-    root = np.sqrt(weights) / sd
-    wanted = Moments.from_array(cells_of(fitted, "CDK4") * root)
-    for name, row in table.iterrows():
-        found = mean_distance(Moments.from_array(cells_of(fitted, name) * root), wanted)
-        np.testing.assert_allclose(row["distance"], found.estimate, rtol=0.02)
-        np.testing.assert_allclose(row["sd"], found.sd, rtol=0.1)
-    npt.tl.plan_cells(fitted, npt.Target(at_most={"CDK4": 1.0}))
-    found = fitted.uns["plan_cells"]
-    assert "distances" not in found  # of bounds there is no closed form, but when to stop is told
-    assert found["advice"]["best_known"] == "CDK4"
-
-
-def test_the_target_itself_is_not_measured_and_its_error_counts(fitted):
-    npt.tl.plan_cells(fitted, npt.Target(state="CDK4", own_genes="include"))
-    found = fitted.uns["plan_cells"]
-    assert set(found["distances"]["perturbation"]) == {"B2M", "CD58"}
-    exact = {g: float(v) for g, v in zip(
-        fitted.var_names, cells_of(fitted, "CDK4").mean(axis=0), strict=True
-    )}  # fmt: skip
-    npt.tl.plan_cells(fitted, exact, key_added="known")
-    known = fitted.uns["known"]["distances"].set_index("perturbation")
-    for _, row in found["distances"].iterrows():
-        assert row["sd"] > 1.1 * known.loc[row["perturbation"], "sd"]
-    assert "B2M" in found["verdict"]
-
-
-def test_what_noise_adds_to_few_cells_is_taken_off():
-    """Distances are those of tl.target_distances, also with a handful of cells a perturbation."""
-    few = guided(0.0)
-    labels = few.obs["perturbation"].to_numpy()
-    kept = [np.flatnonzero(labels == name)[::40] for name in "ABC"]
-    few = few[np.concatenate([np.flatnonzero(labels == "control"), *kept])].copy()
-    del few.uns["screen"]
-    npt.tl.fit_dag_blr(few)
-    npt.tl.plan_cells(few, "C")
-    npt.tl.target_distances(few, "C")
-    wanted = few.uns["target_distances"]["table"].set_index("perturbation")
-    found = few.uns["plan_cells"]["distances"].set_index("perturbation")
-    assert list(found.index) == ["B", "A"]
-    for name, row in found.iterrows():
-        bias = wanted.loc[name, "plug_in_distance"] - wanted.loc[name, "distance"]
-        np.testing.assert_allclose(row["distance"], wanted.loc[name, "distance"], atol=0.1 * bias)
-        np.testing.assert_allclose(row["sd"], wanted.loc[name, "sd"], rtol=0.2)
 
 
 def test_guides_that_scatter_ask_for_more_guides():

@@ -58,7 +58,8 @@ GONE = {
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",
     "target_is_candidate": "a list of candidates that names the target's own perturbation keeps it",
-    "costs": "the numbers of perturbations and cells limit a plan; tl.plan_loading has prices",
+    "costs": "the numbers of perturbations and cells limit a plan, whose costs are the steps of "
+    "tl.plan_loading times prices",
     "max_new": "candidates=None plans perturbations that have cells alone",
     "plate_format": "the wells of an arrayed screen follow the order of the table",
     "n_guides": "a plan has as many guides of a perturbation as the screen has",

@@ -239,20 +239,9 @@ def cells_section(results: Results) -> Section | None:
     """Report how many cells the next perturbations need."""
     if "plan_cells" not in results:
         return None
-    stored, tables = results["plan_cells"], []
-    if "distances" in stored:
-        caption = (
-            "Perturbations, nearest first, and the cells that each needs (∞: no number suffices)"
-        )
-        names = [
-            "perturbation", "n_cells", "distance", "relative_distance", "cells_needed",
-            "cells_to_distinguish",
-        ]  # fmt: skip
-        shown, table = above_0(stored["distances"]), stored["distances"]
-        tables = [Table("cells", caption, shown, names, download=table, in_print=0)]
     advice = advice_of(results).get("words")  # stands above
-    words = [line for line in str(stored["verdict"]).splitlines() if line != advice]
-    return Section("cells", "Number of cells", words, tables=tables)
+    verdict = str(results["plan_cells"]["verdict"]).splitlines()
+    return Section("cells", "Number of cells", [line for line in verdict if line != advice])
 
 
 def replay_section(results: Results) -> Section | None:

@@ -46,7 +46,7 @@ KINDS = {
 # These have no section of their own: loading is part of the plan.
 SOURCES = {
     **KINDS,
-    "loading": Kind("Loading", "tl.plan_loading", "cost"),
+    "loading": Kind("Loading", "tl.plan_loading", "steps"),
     FIT: Kind("Fit", "tl.fit_dag_blr", "posterior"),
 }
 

@@ -120,7 +120,6 @@ LOOKS = {
     "control": Look("Control cells"),
     "change": Look(show=_signed),
     "cells_needed": Look("Cells to estimate its distance"),
-    "cells_to_distinguish": Look("Cells to distinguish it from the nearest"),
     "plates": Look("Rounds to the best", partial(number, digits=2)),
     "plates_sem": Look("± standard error", partial(number, digits=2)),
     "standard_error": Look("± standard error", partial(number, digits=2)),

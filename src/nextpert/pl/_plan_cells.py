@@ -25,7 +25,6 @@ from nextpert.pl._figure import (
     logarithmic,
     panels_of,
     root_figure,
-    short,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ _STYLES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (PURPLE, (0, (6, 1.5))),
 )
-_BOTTOM = {"power": 0.0, "right_choice": 0.5}  # of what goes up to 1
 _FEW_CELLS = 10  # fewer would flatten all that matters
 
 
@@ -62,13 +60,10 @@ def plan_cells(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw power and precision by number of cells and guides.
 
-    The upper panels show the fraction of genes in which the effect is detected, and half the width
-    of the interval of an effect on the median gene. With a target, the lower panels show half the
-    width of the interval of the nearest perturbation's squared distance, relative to the control's
-    distance, and the probability that it is measured nearer than the second. Each number of guides
-    has a line; the black one is the number of the plan. Dashed lines are the values needed. With
-    ``n_cells``, the last panel shows the fraction of genes by the number of perturbations that
-    share these cells.
+    The panels show the fraction of genes in which the effect is detected, and half the width of the
+    interval of an effect on the median gene. Each number of guides has a line; the black one is the
+    number of the plan. Dashed lines are the values needed. With ``n_cells``, a third panel shows
+    the fraction of genes by the number of perturbations that share these cells.
 
     Parameters
     ----------
@@ -95,19 +90,17 @@ def plan_cells(
     >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
     >>> npt.tl.learn_dag(adata)
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_cells(adata, {"MYC": 1.0})
+    >>> npt.tl.plan_cells(adata, n_cells=5000)
     >>> figure = npt.pl.plan_cells(adata, return_fig=True)
     >>> len(figure.axes)
-    4
+    3
     """
     stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
-    what = _what_to_draw(stored)
+    effect, power = float(stored["params"]["effect"]), float(stored["params"]["power"])
     budget = stored.get("budget") if ax is None else None
     if budget is not None and budget.empty:
         budget = None
-    n_panels = len(what) + (budget is not None)
-    columns = 2 if n_panels < 5 else 3
-    panels, _ = panels_of(ax, n_panels, columns, columns, (3.8, 2.6), (0.0, 0.7))
+    panels, _ = panels_of(ax, 2 + (budget is not None), 2, 2, (3.8, 2.6), (0.0, 0.7))
     if ax is None:
         title = f"{stored['noise']['n_control_cells']} control cells"
         if "target" in stored["params"]:
@@ -115,32 +108,15 @@ def plan_cells(
         root_figure(panels[0]).suptitle(title, fontsize=TEXT)
     if budget is not None:
         _draw_budget(panels[-1], budget, stored["params"])
-    for panel, (column, label, needed) in zip(panels, what, strict=False):
-        _draw(panel, stored, column, needed)
-        panel.set_ylabel(label)
+    _draw(panels[0], stored, "power", power)
+    panels[0].set_ylim(-0.03, 1.03)
+    panels[0].set_ylabel(f"fraction of genes in which\na change of {effect:g} is detected")
+    if ax is None:
+        _draw(panels[1], stored, "half_width", effect / 2)
+        panels[1].set_ylabel("half of the 90% interval of the\nmedian gene (units of the data)")
     legend(panels[0], panels[0].get_legend_handles_labels()[0], loc="lower right")
     drawn = panels if ax is None else ax
     return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
-
-
-def _what_to_draw(stored: dict[str, Any]) -> list[tuple[str, str, float]]:
-    """Return a panel's column of the curves, its label, and the value needed."""
-    params, width = stored["params"], "half of the 90% interval of the"
-    effect, power = float(params["effect"]), float(params["power"])
-    panels = [
-        ("power", f"fraction of genes in which\na change of {effect:g} is detected", power),
-        ("half_width", f"{width}\nmedian gene (units of the data)", effect / 2),
-    ]
-    if "distances" not in stored:
-        return panels
-    first, *others = (short(str(name), 20) for name in stored["distances"]["perturbation"])
-    if stored["curves"]["distance_half_width"].notna().any():  # not if the control is at the target
-        label = f"{width} squared\ndistance (relative to the control's)"
-        panels.append(("distance_half_width", label, float(params["tolerance"])))
-    if others:
-        label = f"probability that {first}\nis measured nearer than {others[0]}"
-        panels.append(("right_choice", label, power))
-    return panels
 
 
 def _draw(panel: Axes, stored: dict[str, Any], column: str, needed: float) -> None:
@@ -156,11 +132,8 @@ def _draw(panel: Axes, stored: dict[str, Any], column: str, needed: float) -> No
         )  # fmt: skip
     panel.axhline(needed, color=GREY, linestyle="--", linewidth=1, zorder=1, label="needed")
     logarithmic(panel, "x", curves["n_cells"].max() / curves["n_cells"].min())
-    if column in _BOTTOM:
-        panel.set_ylim(_BOTTOM[column] - 0.03, 1.03)
-    else:
-        values = curves.loc[curves["n_cells"] >= _FEW_CELLS, column].to_numpy(float)
-        panel.set_ylim(0, 1.08 * np.nanmax(values, initial=needed))
+    values = curves.loc[curves["n_cells"] >= _FEW_CELLS, column].to_numpy(float)
+    panel.set_ylim(0, 1.08 * np.nanmax(values, initial=needed))
     panel.set_xlabel("cells per perturbation")
 
 

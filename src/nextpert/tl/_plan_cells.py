@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, between, checked, one_of
@@ -16,7 +15,6 @@ from nextpert._adata.environments import require_varying
 from nextpert._adata.table import require_cells
 from nextpert.core.design.power import (
     Budget,
-    DistancePrecision,
     EffectPrecision,
     Layout,
     ScreenNoise,
@@ -27,12 +25,7 @@ from nextpert.core.screen.guides import distinct
 from nextpert.tl._advice import TOLERANCE, advise
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import (
-    LEAST_LEFT,
-    bind,
-    read_target,
-    without_own_genes,
-)
+from nextpert.tl._design_interventions.target import read_target, without_own_genes
 from nextpert.tl._plan_screen.pool import usual
 
 if TYPE_CHECKING:
@@ -44,9 +37,6 @@ if TYPE_CHECKING:
     from nextpert._adata.target import Target, Vector
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._cells import Cells
-    from nextpert.tl._design_interventions.target import PanelTarget
-
-    Array = NDArray[np.float64]
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +70,11 @@ def plan_cells(
 
     The mean of ``n`` cells in ``g`` guides and ``r`` replicates (batches) has the variance
     :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. From it follow the
-    power to detect an effect on a gene by Welch's test at the level 0.05, the precision of the
-    squared distance to a target, and the probability that the nearest perturbation is also measured
-    nearer than another. These numbers are conservative: shrunken effects
-    (:func:`perturbation_effects`) need fewer cells for the same error. With a target there is also
-    an advice on what to do next, which uses the tests of a :func:`diagnose` of this fit:
-    :doc:`/guides/plan_a_plate` has its rule. :func:`nextpert.pl.plan_cells` draws the curves.
+    power to detect an effect on a gene by Welch's test at the level 0.05, which is conservative:
+    shrunken effects (:func:`perturbation_effects`) need fewer cells for the same error. With a
+    target there is also an advice on what to do next, which uses the tests of a :func:`diagnose` of
+    this fit: :doc:`/guides/plan_a_plate` has its rule. :func:`nextpert.pl.plan_cells` draws the
+    curves.
 
     Parameters
     ----------
@@ -94,15 +83,13 @@ def plan_cells(
         Before the first screen, log-normalised control cells without a fit, of another screen or
         of :func:`nextpert.datasets.simulated_controls`.
     target
-        The target state, as in :func:`design_interventions`; ``None`` plans for effects alone. A
-        :class:`nextpert.Target` that is more than one state gets the advice alone.
+        The target state, as in :func:`design_interventions`; ``None`` plans for effects alone.
     posterior_key
         The ``key_added`` of the fit.
     effect
         Effect on a gene to detect, in units of the data: 0.2 is a change by about a fifth.
     tolerance
-        Precision needed of a distance (half the width of its interval), relative to the control's
-        distance. For the advice: the gain that is not worth another experiment.
+        The gain that is not worth another experiment, relative to the control's distance.
     power
         Probability of detecting the effect, above 0.5; 0.8 is the usual choice.
     n_guides
@@ -129,7 +116,6 @@ def plan_cells(
         - ``curves`` (table): ``power`` and ``half_width`` by ``n_guides`` and ``n_cells``.
         - ``budget`` (table): with ``n_cells``, ``n_perturbations``, ``n_cells`` of each,
           ``n_controls`` and the ``power`` averaged over genes.
-        - ``distances`` (table): with a target, by perturbation, with ``cells_to_distinguish``.
         - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence), ``best_known``,
           ``good_enough``, ``perturbations``, ``n_perturbations``, ``n_cells`` and others.
         - ``noise`` (mapping): variances of guides and replicates, relative to that of a cell.
@@ -146,8 +132,8 @@ def plan_cells(
     >>> npt.tl.learn_dag(adata)
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.plan_cells(adata, {"MYC": 1.0})
-    >>> adata.uns["plan_cells"]["distances"]["perturbation"].tolist()
-    ['MYC', 'FOS']
+    >>> adata.uns["plan_cells"]["advice"]["best_known"]
+    'MYC'
 
     Before the first screen:
 
@@ -180,10 +166,6 @@ def plan_cells(
     )  # fmt: skip
     n_control = int(noise.pooled.n_cells[0])
     effects = noise.precision(layout, n_control)
-    distances = None
-    # Of a goal that is not one state the precision has no closed form.
-    if fit and goal and goal.goal.is_states and len(goal.goal.states) == 1:
-        distances = _read_distances(noise, goal, fit)
     now = [_median(noise.pooled.n_cells[1:])]
     genes = pd.DataFrame(
         {
@@ -197,7 +179,7 @@ def plan_cells(
     )
     stored: dict[str, Any] = {
         "genes": genes,
-        "curves": _curves_table(effects, distances, effect),
+        "curves": _curves_table(effects, effect),
         "noise": {
             "guide_variance": noise.guide_variance,
             "control_guide_variance": noise.control_guide_variance,
@@ -228,10 +210,6 @@ def plan_cells(
         "rng": _adata.seed_of(rng),
     }
     if fit and goal:
-        if distances is not None:
-            table = _distances_table(distances, layout, tolerance, power)
-            sentences.append(_distances_in_words(table, goal.name, layout, tolerance, power))
-            stored["distances"] = table
         pool = read_candidates(candidates, None, fit, goal)
         pool, bound = without_own_genes(pool, goal, fit)
         params |= {
@@ -311,115 +289,8 @@ def _median(counts: NDArray[np.int64]) -> float:
     return float(np.median(counts)) if len(counts) else np.nan
 
 
-@dataclass(frozen=True)
-class _Distances:
-    """Perturbations by their squared distance to a target, nearest first.
-
-    ``distance`` is unbiased, with standard deviations ``sd`` of the cells there are. ``own`` is the
-    precision of each distance, ``apart`` that of the difference between it and the nearest's; of
-    the nearest itself, of that between the second's and its own.
-    """
-
-    names: list[str]
-    n_cells: NDArray[np.int64]
-    distance: Array
-    sd: Array
-    of_control: float  # NaN if it is not above 0
-    own: DistancePrecision
-    apart: DistancePrecision
-
-    @property
-    def difference(self) -> Array:
-        """Of the distance and that of the nearest; of the nearest itself, of the second's."""
-        difference = self.distance - self.distance[0]
-        difference[0] = difference[1] if len(difference) > 1 else np.nan
-        return difference
-
-
-def _read_distances(
-    noise: ScreenNoise, target: PanelTarget, fit: FittedPosterior
-) -> _Distances | None:
-    """Return distances and their precision; ``None`` where no perturbation is left to measure.
-
-    Weights of genes scale the units in which they are measured.
-    """
-    names, n_cells, left = fit.names, noise.pooled.n_cells, np.ones(len(fit.names))
-    if target.target_genes is not None:
-        target, left = bind(target, fit, fit.targets)
-    measured = [
-        j for j, name in enumerate(names, start=1)
-        if name != target.label and n_cells[j] > 1 and left[j - 1] >= LEAST_LEFT
-    ]  # fmt: skip
-    if not measured:
-        return None
-    # The sd of the target's mean over that of a cell; its correlations are the cells'.
-    of_goal = np.sqrt(
-        target.cells.variances[0] / np.maximum(noise.covariance.diagonal(), np.finfo(float).tiny)
-    )
-    goal = noise.covariance * np.outer(of_goal, of_goal)
-    weights = np.atleast_2d(target.cells.weigh(np.ones(len(goal))))  # the controls are last
-    root = np.broadcast_to(np.sqrt(np.roll(weights, 1, axis=0)), noise.pooled.mean.shape)
-    gap = root * (noise.pooled.mean - target.cells.states[0])
-    # |difference|^2 less the variances of both means, in units of the weights.
-    every = np.array([
-        gap[j] @ gap[j] - root[j] ** 2 @ (noise.spread(j) * noise.variance(j) + goal.diagonal())
-        for j in range(len(gap))
-    ])  # fmt: skip
-    rows = np.array(measured)[np.argsort(every[measured], kind="stable")]
-
-    def covariances(j: int) -> tuple[Array, Array]:
-        """Return that of a cell, and that of the error of ``gap`` that its cells add."""
-        cell = np.outer(root[j], root[j]) * noise.cell_covariance(j)
-        return cell, cell * noise.spread(j)
-
-    def precision(j: int) -> DistancePrecision:
-        (cell, error), of_target = covariances(j), np.outer(root[j], root[j]) * goal
-        return DistancePrecision.of_distance(gap[j], cell, of_target, error + of_target)
-
-    own = [precision(j) for j in rows]
-    apart, second = [], min(1, len(rows) - 1)
-    for row, i in enumerate(rows):  # each and the nearest; of the nearest itself, the second
-        other = 0 if row else second
-        (_, a), (_, b) = covariances(i), covariances(j := rows[other])
-        r, s, between = root[i], root[j], root[i] ** 2 - root[j] ** 2
-        error = np.outer(r, r) * a + np.outer(s, s) * b + np.outer(between, between) * goal
-        apart.append(own[row].less(own[other], r * gap[i] - s * gap[j], between, goal, error))
-    spread = np.array([noise.spread(j) for j in rows])
-    together = DistancePrecision.together(own)
-    return _Distances(
-        [names[j - 1] for j in rows], n_cells[rows], every[rows], together.sd(spread),
-        float(every[0]) if every[0] > 0 else np.nan, together, DistancePrecision.together(apart),
-    )  # fmt: skip
-
-
-def _distances_table(
-    distances: _Distances, layout: Layout, tolerance: float, power: float
-) -> pd.DataFrame:
-    """Return one row per perturbation: its distance, and the cells and guides that are needed."""
-    of_control, difference = distances.of_control, distances.difference
-    precise = distances.own.spread_for(tolerance * of_control / norm.ppf((1 + INTERVAL) / 2))
-    apart = distances.apart.spread_for(np.abs(difference) / norm.ppf(power))
-    known = np.where(np.isfinite(of_control), 1.0, np.nan)
-    return pd.DataFrame(
-        {
-            "perturbation": _adata.strings(distances.names),
-            "n_cells": distances.n_cells.astype(np.int64),
-            "distance": distances.distance,
-            "sd": distances.sd,
-            "relative_distance": distances.distance / of_control,
-            "cells_needed": layout.cells_for(precise) * known,
-            "guides_needed": layout.guides_for(precise) * known,
-            "difference": difference,
-            "cells_to_distinguish": layout.cells_for(apart),
-            "guides_to_distinguish": layout.guides_for(apart),
-        }
-    )
-
-
-def _curves_table(
-    effects: EffectPrecision, distances: _Distances | None, effect: float
-) -> pd.DataFrame:
-    """Return one row per number of guides and cells: precision, power, right choice."""
+def _curves_table(effects: EffectPrecision, effect: float) -> pd.DataFrame:
+    """Return one row per number of guides and cells: precision and power."""
     planned = effects.layout
     parts = []
     for g in sorted({planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}):
@@ -431,14 +302,6 @@ def _curves_table(
             "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
             "power": plan.power(cells, effect).mean(axis=1),
         }
-        if distances is not None:
-            spread = plan.layout.spread(cells)
-            # Of the nearest perturbation.
-            own, apart = distances.own.at(0), distances.apart.at(0)
-            part["distance_half_width"] = (
-                norm.ppf((1 + INTERVAL) / 2) * own.sd(spread) / distances.of_control
-            )
-            part["right_choice"] = norm.cdf(np.abs(distances.difference[0]) / apart.sd(spread))
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
@@ -484,46 +347,6 @@ def _budget_in_words(budget: Budget, total: int, *, effect: float, power: float)
         f"perturbation{'s' * (budget.most > 1)}, with {_cells(budget.n_cells[row])} each and "
         f"{budget.n_controls[row]:,} controls."
     )
-
-
-def _distances_in_words(
-    table: pd.DataFrame, target: str, layout: Layout, tolerance: float, power: float
-) -> str:
-    """Return how many cells the nearest's distance takes, and its comparison with the second."""
-    first = table.iloc[0]
-    if np.isfinite(first["relative_distance"]):
-        needed = _cells(float(first["cells_needed"]))
-        text = (
-            f"Estimating the squared distance of {first['perturbation']} to {target} within "
-            f"±{100 * tolerance:g}% of the control's distance takes {needed}"
-            f"{_why_not(first, 'cells_needed', 'guides_needed', layout)}."
-        )
-    else:
-        text = (
-            f"The squared distance of the control to {target} is estimated as 0: precision cannot "
-            f"be stated relative to it."
-        )
-    if len(table) > 1:
-        second = table.iloc[1]
-        text += (
-            f" Distinguishing {first['perturbation']} from {second['perturbation']} with "
-            f"{100 * power:g}% power, if their distances differ as measured, takes "
-            f"{_cells(float(first['cells_to_distinguish']))} of each"
-            f"{_why_not(first, 'cells_to_distinguish', 'guides_to_distinguish', layout)}."
-        )
-    return text
-
-
-def _why_not(row: pd.Series, cells: str, guides: str, layout: Layout) -> str:
-    """Return what is needed if more cells do not suffice."""
-    needed = float(row[guides])
-    if float(row[cells]) <= _MANY:
-        return ""
-    if layout.n_guides < needed < np.inf:
-        return f" (more guides are needed: {needed:.0f})"
-    if layout.replicate_variance > 0:
-        return " (more cells of the target, or more replicates, are needed)"
-    return " (more cells of the target are needed)"
 
 
 def _cells(number: float) -> str:

@@ -4,9 +4,7 @@ from scipy.integrate import quad
 from scipy.stats import chi2, nct, norm, ttest_ind
 from scipy.stats import t as student
 
-from nextpert.core.design.power import DistancePrecision, EffectPrecision, Layout
-from nextpert.core.screen.mean_distance import distance_difference, mean_distance
-from nextpert.core.screen.moments import Moments
+from nextpert.core.design.power import EffectPrecision, Layout
 
 ONE = np.ones(1)
 
@@ -126,88 +124,6 @@ def test_extremes_are_no_nan():
     assert ((power >= 0) & (power <= 1)).all()
 
 
-def covariance(rng, p):
-    root = rng.normal(size=(p, p)) / np.sqrt(p)
-    return root @ root.T
-
-
-def drawn_means(rng, n_draws, mean, cell, spread):
-    return mean + rng.multivariate_normal(np.zeros(len(mean)), cell * spread, n_draws)
-
-
-@pytest.mark.parametrize("n", [4, 200])
-def test_variance_of_distances_against_simulation(n):
-    rng, p, n_draws = np.random.default_rng(1), 8, 40000
-    cell, of_goal = (covariance(rng, p) for _ in range(2))
-    layout = Layout(2, guide_variance=0.02)
-    a, k = rng.normal(size=p) * 0.3, float(layout.spread(n))
-    goal = drawn_means(rng, n_draws, np.zeros(p), of_goal, 1 / 3)
-    squares = ((drawn_means(rng, n_draws, a, cell, k) - goal) ** 2).sum(axis=1)
-    found = squares - np.trace(cell) * k - np.trace(of_goal) / 3
-    plan = DistancePrecision.of_distance(a, cell, of_goal / 3)
-    np.testing.assert_allclose(plan.sd(k), found.std(), rtol=0.015)
-    np.testing.assert_allclose(found.mean(), a @ a, atol=4 * found.std() / np.sqrt(n_draws))
-
-
-def test_the_variance_is_that_which_the_estimator_states():
-    """With all cells seen, planned for as many cells: the sd of the estimators themselves."""
-    rng, p, n = np.random.default_rng(2), 6, 4000
-    cells, other, goal = (
-        Moments.from_array(rng.multivariate_normal(rng.normal(size=p), covariance(rng, p), n))
-        for _ in range(3)
-    )
-    target = goal.scatter / (n - 1) / n
-    one, two = (
-        DistancePrecision.of_distance(m.mean - goal.mean, m.scatter / (n - 1), target)
-        for m in (cells, other)
-    )
-    np.testing.assert_allclose(one.sd(1 / n), mean_distance(cells, goal).sd, rtol=0.01)
-    apart = one.less(two, cells.mean - other.mean, np.zeros(p), target)
-    _, low, high = distance_difference(cells, other, goal)
-    np.testing.assert_allclose(norm.ppf(0.975) * apart.sd(1 / n), (high - low) / 2, rtol=0.06)
-
-
-@pytest.mark.parametrize("k", [0.25, 0.01])
-@pytest.mark.parametrize("weighed", [False, True])
-def test_variance_of_differences_against_simulation(k, weighed):
-    rng, p, n_draws = np.random.default_rng(4), 8, 40000
-    cells, target = [covariance(rng, p) for _ in range(2)], covariance(rng, p) / 10
-    weights = [np.where(np.arange(p) % 3, 1.2, 0.0) if weighed else np.ones(p), np.ones(p)]
-    w, every, squares = drawn_means(rng, n_draws, np.zeros(p), target, 1.0), [], []
-    departures = [0.3 * rng.normal(size=p) for _ in range(2)]
-    for d, cell, weight in zip(departures, cells, weights, strict=True):
-        r = np.sqrt(weight)
-        squares.append(((drawn_means(rng, n_draws, d, cell, k) - w) ** 2) @ weight)
-        units = np.outer(r, r)
-        every.append(DistancePrecision.of_distance(r * d, units * cell, units * target))
-    departure = weights[0] * departures[0] - weights[1] * departures[1]
-    apart = every[0].less(every[1], departure, weights[0] - weights[1], target)
-    np.testing.assert_allclose(apart.sd(k), (squares[0] - squares[1]).std(), rtol=0.015)
-
-
-def test_what_noise_adds_to_a_measured_departure_is_taken_off():
-    rng, p, n = np.random.default_rng(3), 5, 30
-    cell, a = covariance(rng, p), np.full(p, 0.8)
-    measured = np.mean([
-        DistancePrecision.of_distance(
-            rng.multivariate_normal(a, cell / n), cell, error=cell / n
-        ).linear
-        for _ in range(3000)
-    ])  # fmt: skip
-    np.testing.assert_allclose(measured, DistancePrecision.of_distance(a, cell).linear, rtol=0.08)
-
-
-def test_cells_for_a_distance():
-    layout = Layout(2, guide_variance=0.01)
-    plan = DistancePrecision.of_distance(np.array([1.0, 0.0, 0.5]), np.eye(3), np.eye(3) / 500)
-    for sd in (0.5, 0.25):
-        n = float(layout.cells_for(plan.spread_for(sd)))
-        assert plan.sd(layout.spread(n)) <= sd < plan.sd(layout.spread(n - 1))
-    assert np.isinf(layout.cells_for(plan.spread_for(0.1)))  # guides
-    assert layout.guides_for(plan.spread_for(0.17)) > 2
-    assert plan.spread_for(0.05) == -np.inf  # the target's own error
-
-
 def test_spread_of_means_of_cells_in_guides_and_replicates():
     layout = Layout(3, 2, guide_variance=0.2, replicate_variance=0.1)
     rng, n_draws = np.random.default_rng(0), 20000
@@ -217,20 +133,6 @@ def test_spread_of_means_of_cells_in_guides_and_replicates():
     means = (guides + replicates + cells).mean(axis=(1, 2))
     error = layout.spread(12) * np.sqrt(2 / n_draws)
     assert abs(means.var() - layout.spread(12)) < 4 * error
-
-
-@pytest.mark.parametrize("n_guides", [1, 2, 5])
-def test_cells_for_is_the_least_number(n_guides):
-    layout = Layout(n_guides, 3, guide_variance=0.05, replicate_variance=0.01)
-    wanted = np.array([0.5, 0.1, 0.0301])
-    cells = layout.cells_for(wanted)
-    for w, n in zip(wanted, cells, strict=True):
-        if np.isfinite(n):
-            assert layout.spread(n) <= w * (1 + 1e-9)
-            assert n == n_guides or layout.spread(n - 1) > w  # a cell a guide
-        else:
-            assert layout.spread(1e12) >= w
-    assert Layout().cells_for(0.01) == 100
 
 
 def test_guides_for_is_the_least_number():

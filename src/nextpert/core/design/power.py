@@ -14,8 +14,6 @@ from nextpert.core.design.plate import dunnett_controls
 from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
     from nextpert.core.screen.screen import ScreenMoments
@@ -54,8 +52,8 @@ class Layout:
     --------
     >>> from nextpert.core.design.power import Layout
     >>> layout = Layout(2, guide_variance=0.02)
-    >>> layout.spread([50, 100]).round(3).tolist(), layout.cells_for([0.02, 0.01]).tolist()
-    ([0.03, 0.02], [100.0, inf])
+    >>> layout.spread([50, 100]).round(3).tolist(), layout.guides_for([0.02, 0.0]).tolist()
+    ([0.03, 0.02], [2.0, inf])
     """
 
     n_guides: int = 1
@@ -71,15 +69,6 @@ class Layout:
     def spread(self, n_cells: ArrayLike) -> Array:
         """Return the variance of a mean of so many cells, over that of a cell."""
         return 1 / np.asarray(n_cells, np.float64) + self.floor
-
-    def cells_for(self, spread: ArrayLike) -> Array:
-        """Return the least cells, one per guide at least, that bring the spread so low.
-
-        Infinite where none do.
-        """
-        room = np.asarray(spread, np.float64) - self.floor
-        cells = np.ceil(1 / np.where(room > 0, room, 1.0) * (1 - 1e-12))
-        return np.where(room > 0, np.maximum(cells, float(self.n_guides)), np.inf)
 
     def guides_for(self, spread: ArrayLike) -> Array:
         """Return the least guides with which some number of cells brings the spread so low.
@@ -124,11 +113,6 @@ class ScreenNoise:
         mean = (weight * self.pooled.variance_ratio[1:]).sum(axis=0) / max(weight.sum(), 1e-300)
         return self.covariance.diagonal() * mean
 
-    def cell_covariance(self, group: int) -> Array:
-        """Return the covariance of a cell of a group, shape ``(n_nodes, n_nodes)``."""
-        root = np.sqrt(self.pooled.variance_ratio[group])
-        return self.covariance * np.outer(root, root)
-
     def layout(self, group: int) -> Layout:
         """Return guides and replicates of a group as they are in the screen."""
         return Layout(
@@ -137,12 +121,6 @@ class ScreenNoise:
             self.guide_variance if group else self.control_guide_variance,
             self.replicate_variance,
         )
-
-    def spread(self, group: int) -> float:
-        """Return the variance of the mean of a group in the screen, over that of its cells."""
-        replicates = self.replicate_variance / max(int(self.n_replicates[group]), 1)
-        batches = float((self.pooled.fixed_errors[group] ** 2).sum())
-        return 1 / max(float(self.pooled.n[group]), 1e-300) + replicates + batches
 
     @property
     def batch_error(self) -> float:
@@ -312,7 +290,7 @@ class EffectPrecision:
 
 
 class Budget(NamedTuple):
-    """Screens of one number of cells, by their number of perturbations (equation 41).
+    """Screens of one number of cells, by their number of perturbations (equation 40).
 
     Cells of each perturbation, controls, and the power of a test, the mean over genes, each of
     shape ``(n_screens,)``; ``most`` is the largest number of perturbations with enough power, 0 if
@@ -365,90 +343,6 @@ def screens_within(
     return Budget(np.array(numbers, np.int64), cells[:, 0], cells[:, 1], powers, most)
 
 
-class DistancePrecision(NamedTuple):
-    r"""Precision of unbiased squared distances to a target, or of differences of two (equation 36).
-
-    Where means of cells have the covariance :math:`k \Sigma`, with ``k`` the spread of a
-    :class:`Layout`, the variance of the estimators
-    :func:`~nextpert.core.screen.mean_distance.mean_distance` and
-    :func:`~nextpert.core.screen.mean_distance.distance_difference` is
-    :math:`c_0 + c_1 k + c_2 k^2`: ``constant``, ``linear`` and ``square``, units of the data to the
-    fourth, numbers or arrays of one shape. Errors of differences are taken to be normal.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.design.power import DistancePrecision
-    >>> plan = DistancePrecision.of_distance(np.array([1.0, 0.0]), np.eye(2))
-    >>> plan.sd(0.01).round(3).tolist(), plan.spread_for(0.2).round(4).tolist()
-    (0.201, 0.0099)
-    """
-
-    constant: Array | float
-    linear: Array | float
-    square: Array | float
-
-    @classmethod
-    def of_distance(
-        cls, departure: Array, cell: Array, target: Array | float = 0.0, error: Array | float = 0.0
-    ) -> DistancePrecision:
-        """Return the precision of the squared distance of one perturbation to a target.
-
-        ``departure`` is the difference of the two means, ``(n_nodes,)``; ``cell``, ``target`` and
-        ``error`` are the covariances of a cell within guides, of the target's mean, and of the
-        error of ``departure``, where that was measured: what it adds to the squares is taken off.
-        """
-        goal = np.broadcast_to(np.asarray(target, np.float64), cell.shape)
-        return cls(
-            4 * quadratic_form(departure, goal, error) + 2 * float(np.sum(goal**2)),
-            4 * quadratic_form(departure, cell, error) + 4 * float(np.sum(cell * goal)),
-            2 * float(np.sum(cell**2)),
-        )
-
-    def less(
-        self,
-        other: DistancePrecision,
-        departure: Array,
-        weights: Array,
-        target: Array,
-        error: Array | float = 0.0,
-    ) -> DistancePrecision:
-        """Return the precision of the difference of two distances to one target.
-
-        Means of the two vary independently, and the target's mean with covariance ``target`` in
-        both: ``departure`` is the difference of their weighted departures from it, with an error of
-        covariance ``error``, and ``weights`` the difference of the weights, each ``(n_nodes,)``.
-        """
-        shared = 2 * float(np.sum(np.outer(weights, weights) * target**2))
-        shared += 4 * quadratic_form(departure, target, error)
-        return DistancePrecision(shared, self.linear + other.linear, self.square + other.square)
-
-    @classmethod
-    def together(cls, every: Sequence[DistancePrecision]) -> DistancePrecision:
-        """Return that of several distances, as arrays."""
-        return cls(*np.array(every).T)
-
-    def at(self, row: int) -> DistancePrecision:
-        """Return that of one of several distances."""
-        return DistancePrecision(*(np.asarray(x)[row] for x in self))
-
-    def sd(self, spread: ArrayLike) -> Array:
-        """Return the standard deviation where means scatter so far, over the variance of a cell."""
-        k, b, c = (np.asarray(x, np.float64) for x in (spread, self.linear, self.square))
-        return np.sqrt(np.asarray(self.constant, np.float64) + b * k + c * k**2)
-
-    def spread_for(self, sd: ArrayLike) -> Array:
-        """Return the largest spread of a mean with which the standard deviation is so low.
-
-        Over the variance of a cell; ``-inf`` where the target's error alone exceeds it.
-        """
-        rest = np.asarray(sd, np.float64) ** 2 - np.asarray(self.constant)
-        b, c = np.asarray(self.linear, np.float64), np.asarray(self.square, np.float64)
-        root = np.sqrt(np.maximum(b**2 + 4 * c * rest, 0.0))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(rest > 0, 2 * rest / (b + root), -np.inf)
-
-
 def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
     """Return the probability that a noncentral t variable lies above ``reach``."""
     # The usual normal approximation, within 1e-4 where it is used.
@@ -459,8 +353,3 @@ def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
         exact = nct.sf(reach[few], freedom[few], size[few])
         probability[few] = np.where(np.isfinite(exact), exact, probability[few])
     return probability
-
-
-def quadratic_form(d: Array, matrix: Array, error: Array | float) -> float:
-    """Return ``d' matrix d`` without what the error of ``d`` adds to it, not below 0."""
-    return max(float(d @ matrix @ d - np.sum(matrix * error)), 0.0)
