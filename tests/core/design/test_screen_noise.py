@@ -39,7 +39,6 @@ def test_variances_of_guides_and_replicates_are_found():
     assert wanted[1] > 1.3
     np.testing.assert_allclose(noise.variance(1).mean(), wanted[1], rtol=0.03)
     np.testing.assert_allclose(noise.variance(2).mean(), wanted[2], rtol=0.03)
-    np.testing.assert_allclose(noise.cell_covariance(1).diagonal(), noise.variance(1))
     own = np.mean([noise.variance(j) for j in range(1, 9)], axis=0)
     np.testing.assert_allclose(noise.perturbed_variance, own, rtol=1e-9)
 
@@ -52,7 +51,6 @@ def test_spread_is_that_of_the_means():
         away.append((noise.pooled.mean[3] - 3) ** 2)
     stated = noise.layout(3).spread(480)
     np.testing.assert_allclose(np.mean(away), stated, rtol=0.25)
-    np.testing.assert_allclose(noise.spread(3), stated, rtol=1e-9)
 
 
 def test_no_spread_is_found_where_there_is_none_and_few_guides_are_no_evidence():
@@ -95,4 +93,4 @@ def test_guides_of_one_cell_have_no_variance_and_no_nan():
     noise = screen_noise(
         ScreenMoments.from_array(x, np.arange(4), 4), [0, 0, 1, 1], np.arange(4), [0] * 4, 2
     )
-    assert noise.cell_covariance(1).tolist() == np.zeros((3, 3)).tolist()
+    assert noise.variance(1).tolist() == [0.0] * 3
