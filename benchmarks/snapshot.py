@@ -95,7 +95,6 @@ def rankings(adata: ad.AnnData, case: Case) -> Items:
     first, second, *rest = list(numbers)[:6]
     for name, target in {
         "region": npt.Target(at_least={first: numbers[first] + 0.2}, at_most={second: 0.5}),
-        "avoid": npt.Target(state=case.target, away_from=case.later, penalty=0.5),
         "cosine": npt.Target(state=case.target, distance="cosine"),
         "noise": npt.Target(state=case.target, distance="noise", weights=rest),
         "signature": npt.Target(signature={n: (-0.5) ** k for k, n in enumerate(rest)}),

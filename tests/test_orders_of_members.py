@@ -121,9 +121,6 @@ CALLS = {
     "fit features": known_elsewhere,
     "effects": lambda a, name, _: npt.tl.perturbation_effects(a, candidates=[name, "MYC"]),
     "design": lambda a, name, _: npt.tl.design_interventions(a, name, **FIT),
-    "design away": lambda a, name, _: npt.tl.design_interventions(
-        a, npt.Target(state="MYC", away_from=name), **FIT
-    ),
     "design candidates": lambda a, name, _: npt.tl.design_interventions(
         a, "MYC", candidates=[name, "STK3"], **FIT
     ),

@@ -17,7 +17,6 @@ TEXTS = {
     "names.txt": "MYC\nNOPE\n",
     "broken.toml": "state = MYC\n",
     "key.toml": 'state = "MYC"\nwieghts = ["MYC"]\n',
-    "margin.toml": 'state = "MYC"\nmargin = 1\n',
 }
 DEMO = "demo --data screen.h5ad --out out/below --combinations keep"
 LEARN, PLAN, DESIGN = "learn screen.h5ad", "plan fitted.h5ad --target MYC", "design fitted.h5ad"
@@ -39,7 +38,6 @@ CASES = [
     (f"{DESIGN} --target-file three.csv", "--target-file three.csv: ", "two columns, but has 3"),
     (f"{DESIGN} --target-file broken.toml", "--target-file broken.toml: Invalid value"),
     (f"{DESIGN} --target-file key.toml", "--target-file key.toml: ", "'wieghts'"),
-    (f"{DESIGN} --target-file margin.toml", "--target-file margin.toml: ", "away_from"),
     ("replay fitted.h5ad --targets key.toml", "--targets key.toml: ", "'wieghts'"),
     # other files and values
     ("demo --data ready.h5ad --target MYC --panel MYC", "leave out --panel"),

@@ -95,8 +95,6 @@ WANTED = npt.Target(
     state=("batch", "a"),
     signature={"STK3": -1, "GATA1": 0.5},
     at_most={"OXR1": 1.5},
-    away_from=["MYC", "MYC+OXR1"],
-    margin=0.1,
     weights={"STK3": 2, "GATA1": 1, "OXR1": 0.5},
     distance="noise",
 )
@@ -196,10 +194,10 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         ('state = [["A"], ["B"]]', {"state": ["A", "B"]}),
         ('state = [["day", "7"], {A = 1.5}]', {"state": [("day", "7"), {"A": 1.5}]}),
         ("[state]\nA = 1.5\nB = 0", {"state": {"A": 1.5, "B": 0}}),
-        ('away_from = [["A"], ["day", "7"]]\n[at_least]\nA = 1',
-         {"away_from": ["A", ("day", "7")], "at_least": {"A": 1}}),
-        ('weights = ["A", "B"]\npenalty = 2.0\n[signature]\nA = -1',
-         {"weights": ["A", "B"], "penalty": 2.0, "signature": {"A": -1}}),
+        ('state = [["A"], ["day", "7"]]\n[at_least]\nA = 1',
+         {"state": ["A", ("day", "7")], "at_least": {"A": 1}}),
+        ('weights = ["A", "B"]\n[signature]\nA = -1',
+         {"weights": ["A", "B"], "signature": {"A": -1}}),
     ],
 )  # fmt: skip
 def test_targets_in_files(text, expected, tmp_path):

@@ -76,19 +76,11 @@ def test_parts_are_read_from_the_cells(fitted):
     d = (POINTS - c)[:, [1, 4]]
     wanted = 1 - d @ [-2, 1] / np.sqrt(5) / np.linalg.norm(d, axis=1)
     np.testing.assert_allclose(turned.goal.distance(POINTS), wanted)
-    bound = read(fitted, at_least={a: 9, b: 0}, at_most={b: 0.5}, weights={a: 2, b: 1}, penalty=3)
+    bound = read(fitted, at_least={a: 9, b: 0}, at_most={b: 0.5}, weights={a: 2, b: 1})
     over = np.maximum(np.maximum(POINTS[:, 4] - 0.5, -POINTS[:, 4]), 0) ** 2
     np.testing.assert_allclose(
-        bound.goal.distance(POINTS), 3 * (2 * np.maximum(9 - POINTS[:, 1], 0) ** 2 + over)
+        bound.goal.distance(POINTS), 2 * np.maximum(9 - POINTS[:, 1], 0) ** 2 + over
     )
-    apart = read(fitted, state="MYC", away_from=["STK3", {a: 0.0}], margin=4)
-    given = np.where(np.arange(8) == 1, 0, c)
-    wanted = ((POINTS - myc.mean(axis=0)) ** 2).sum(axis=1)
-    for state in (stk3.mean(axis=0), given):
-        wanted += np.maximum(4 - np.linalg.norm(POINTS - state, axis=1), 0) ** 2
-    np.testing.assert_allclose(apart.cells.distance(POINTS), wanted)
-    away = read(fitted, state="MYC", away_from="STK3").cells.margins[0]
-    assert away == pytest.approx(np.linalg.norm(c - stk3.mean(axis=0)))
 
 
 def test_the_ranking_measures_as_the_target_says(fitted):
@@ -130,8 +122,6 @@ def test_what_is_wanted_decides_what_is_best(fitted):
     halfway = {"MYC": float((c[genes.index("MYC")] + low[genes.index("MYC")]) / 2)}
     table = ranking(fitted, npt.Target(at_most=halfway))
     assert set(table.index[table["probability_best"] > 0.01]) <= {"MYC", "MYC+OXR1"}
-    apart = npt.Target(at_most=halfway, away_from="MYC", penalty=10)
-    assert ranking(fitted, apart, acquisition="ei").index[0] == "MYC+OXR1"
 
 
 @pytest.mark.slow
@@ -160,15 +150,12 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "have no weight": {"at_least": {"MYC": 2}, "weights": ["STK3"]},
         "reached by the control cells already": {"at_least": {"MYC": -9}},
         "control state itself": {"state": "control"},
-        "give a margin above 0": {"state": "MYC", "away_from": "control"},
-        "give away_from as well": {"state": "MYC", "margin": 1},
         "empty list or has None": {"state": []},
         "takes state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
         "weights are all 0": {"state": "MYC", "weights": {"MYC": 0}},
         "weights.*must be a finite number of at least 0": {"state": "MYC", "weights": {"MYC": -1}},
         "must be a finite number": {"signature": {"MYC": np.nan}},
         "at least one gene": {"signature": {}},
-        "penalty must be a finite": {"state": "MYC", "penalty": -1},
         "asks for no change": {"signature": {"MYC": 0.0}},
         "'kind=lonely' has 1 cell, so the sampling error": {"state": ("kind", "lonely")},
     }
@@ -180,7 +167,6 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         r"at_most\['MYC'\] must be a finite number": {"at_most": {"MYC": "high"}},
         "weights must be a list of names": {"state": "MYC", "weights": "MYC"},
         "state must be a string": {"state": 3},
-        "penalty must be a finite number": {"state": "MYC", "penalty": "much"},
     }
     for message, parts in kinds.items():
         with pytest.raises(TypeError, match=message):
@@ -192,9 +178,8 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
 
 
 def test_a_target_reads_well():
-    target = npt.Target(at_least={"A": 1}, weights={"A", "B"}, penalty=2)
-    assert repr(target) == "Target(at_least={'A': 1}, weights=['A', 'B'], penalty=2)"
-    assert "npt.Target" not in repr(npt.Target(state="A", penalty=1))
+    target = npt.Target(at_least={"A": 1}, weights={"A", "B"})
+    assert repr(target) == "Target(at_least={'A': 1}, weights=['A', 'B'])"
 
 
 def one_by_one(states, n):
@@ -273,7 +258,6 @@ def test_a_vector_is_the_mapping_of_its_genes(fitted):
         (vector, mapping),
         (npt.Target(state=vector.astype(np.float32)), mapping),
         (npt.Target(state=[vector, "MYC"]), npt.Target(state=[mapping, "MYC"])),
-        (npt.Target(state="MYC", away_from=vector), npt.Target(state="MYC", away_from=mapping)),
     ]
     for one, other in pairs:
         for acquisition in ("probability", "civ"):

@@ -36,7 +36,7 @@ _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """The state that cells should reach: states, a signature, bounds, states to avoid.
+    """The state that cells should reach: states, a signature, or bounds.
 
     Use it where one state is not enough; a label, pair, mapping or vector alone stands for
     ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and 0
@@ -56,14 +56,8 @@ class Target:
         score, and a larger change has no penalty.
     at_least, at_most
         Mappings gene -> minimum and maximum mean; genes do not compensate for each other.
-    away_from
-        A state to avoid, such as toxicity, or a list of them, in the forms of ``state``.
-    margin
-        Minimum distance to the states to avoid, not squared; by default that of the control cells.
     weights
         A list of genes that count (a program), or a mapping gene -> weight; equal by default.
-    penalty
-        Weight of bounds and margins relative to state and signature.
     distance
         ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``: in
         units of the variance of control cells, gene by gene. ``"cosine"``: one minus the cosine of
@@ -93,10 +87,7 @@ class Target:
     signature: Numbers | None = None
     at_least: Numbers | None = None
     at_most: Numbers | None = None
-    away_from: State | list[Any] | None = None
-    margin: float | None = None
     weights: Numbers | Iterable[str] | None = None
-    penalty: float = 1.0
     distance: str = "squared"
     own_genes: str = "exclude"
 
@@ -121,26 +112,21 @@ class Target:
             if not genes or len(set(genes)) < len(genes):
                 message = f"{name} must name at least one gene, and every gene once."
                 raise ValueError(message)
-        check_value(self.penalty, "penalty", "float", _WEIGHT)
-        check_value(self.margin, "margin", "float | None", _WEIGHT)
-        for name in ("state", "away_from"):
-            value = getattr(self, name)
-            for state in value if isinstance(value, list) else [value]:
-                check_value(state, name, _STATES, _SQUARED)
-            if isinstance(value, list) and (not value or any(each is None for each in value)):
-                message = f"{name} is an empty list or has None in it: name each of its states."
-                raise ValueError(message)
+        states = self.state if isinstance(self.state, list) else [self.state]
+        for state in states:
+            check_value(state, "state", _STATES, _SQUARED)
+        if isinstance(self.state, list) and (not states or any(each is None for each in states)):
+            message = "state is an empty list or has None in it: name each of its states."
+            raise ValueError(message)
         # Parts that belong together.
         pulls = self.state is not None or self.signature is not None
         bounds = self.at_least is not None or self.at_most is not None
         message = ""
         if not pulls and not bounds:
             message = "A Target needs a part: give state, signature, at_least or at_most."
-        elif self.margin is not None and self.away_from is None:
-            message = "margin is the distance to keep from away_from: give away_from as well."
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
-            if not pulls or both or bounds or self.away_from is not None:
+            if not pulls or both or bounds:
                 message = (
                     f"distance={self.distance!r} takes state or signature, and weights: leave the "
                     f"others out."
@@ -181,11 +167,10 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
-    parts: dict[str, Any] = {}
-    for part in ("state", "away_from"):
-        states = getattr(given, part)
-        parts[part] = [*map(by_gene, states)] if isinstance(states, list) else by_gene(states)
-    return replace(given, **parts)
+    states = given.state
+    return replace(
+        given, state=[*map(by_gene, states)] if isinstance(states, list) else by_gene(states)
+    )
 
 
 def parts_of(target: Target) -> dict[str, Any]:
@@ -201,11 +186,10 @@ def columns_of(target: Any) -> list[str]:
     Examples
     --------
     >>> from nextpert._adata.target import Target, columns_of
-    >>> columns_of(Target(state=["STAT1", ("cell_type", "memory")], away_from=("day", 7)))
+    >>> columns_of(Target(state=["STAT1", ("cell_type", "memory"), ("day", 7)]))
     ['cell_type', 'day']
     """
-    given = as_target(target)
-    states = [*listed(given.state), *listed(given.away_from)]
+    states = listed(as_target(target).state)
     return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
 
 
@@ -229,8 +213,8 @@ def cell_variance(
     return np.where(variance > 0, variance, 1.0)
 
 
-def target_in_words(target: Target, states: Sequence[str], away_from: Sequence[str] = ()) -> str:
-    """Return a target in words, with the names of its states and of those to avoid.
+def target_in_words(target: Target, states: Sequence[str]) -> str:
+    """Return a target in words, with the names of its states.
 
     Examples
     --------
@@ -247,9 +231,6 @@ def target_in_words(target: Target, states: Sequence[str], away_from: Sequence[s
     for bound, sign in ((target.at_least, " >= "), (target.at_most, " <= ")):
         if bound is not None:
             words.append(numbers_in_words(bound, sign))
-    if away_from:
-        by = "" if target.margin is None else f" by {target.margin:g}"
-        words.append(f"away from {list_names(away_from, limit=5)}{by}")
     if isinstance(target.weights, (Mapping, pd.Series)):
         words.append(f"weights {numbers_in_words(target.weights, ' ')}")
     elif target.weights is not None:

@@ -50,7 +50,7 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
     if not isinstance(target, Target):
         return _moved(target, added)
-    names = ("state", "away_from", "at_least", "at_most")  # a signature is of changes
+    names = ("state", "at_least", "at_most")  # a signature is of changes
     return replace(target, **{name: _moved(getattr(target, name), added) for name in names})
 
 

@@ -183,7 +183,7 @@ class TargetState:
     """Target means of some genes, log-normalised. Other genes keep their mean in control cells."""
     target_file: Path | None = None
     """A csv file with the columns gene and mean; or a TOML file with the fields of
-    nextpert.Target, such as state, signature, at_most, away_from, weights and distance."""
+    nextpert.Target, such as state, signature, at_most, weights and distance."""
 
 
 @Parameter(name="*", group=_OPTIONS)

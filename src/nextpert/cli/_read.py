@@ -95,8 +95,7 @@ def read_target(path: Path | str) -> Target:
     from nextpert import Target
 
     given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    states = {name: _states(given[name]) for name in ("state", "away_from") if name in given}
-    return Target(**given | states)
+    return Target(**given | ({"state": _states(given["state"])} if "state" in given else {}))
 
 
 def _states(given: Any) -> Any:

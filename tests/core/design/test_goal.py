@@ -21,11 +21,8 @@ def rich(seed=0, **options):
         "signature": rng.normal(size=P),
         "low": np.array([-0.5, -np.inf, 0.2, -np.inf]),
         "high": np.array([0.5, np.inf, np.inf, -0.3]),
-        "away_from": rng.normal(size=(2, P)),
-        "margins": np.array([1.0, 2.5]),
         "weights": np.array([0.5, 2.0, 1.0, 0.0]),
         "scale": np.array([1.0, 0.3, 4.0, 2.0]),
-        "penalty": 1.7,
     } | options
     return Goal(**parts), parts
 
@@ -41,9 +38,7 @@ def by_loops(x, g):
     along = sum(w[i] * g["signature"][i] * (x[i] - g["origin"][i]) for i in range(P)) / size
     total += max(size - along, 0) ** 2
     for i in range(P):
-        total += g["penalty"] * w[i] * max(g["low"][i] - x[i], x[i] - g["high"][i], 0) ** 2
-    for state, margin in zip(g["away_from"], g["margins"], strict=True):
-        total += g["penalty"] * max(margin - square(x - state) ** 0.5, 0) ** 2
+        total += w[i] * max(g["low"][i] - x[i], x[i] - g["high"][i], 0) ** 2
     return total
 
 
@@ -79,21 +74,6 @@ def test_signature_and_bounds_are_distances_to_the_nearest_point_that_keeps_them
     assert Goal(origin, signature=v).distance([origin, origin + v, origin + 9 * v]) == (
         pytest.approx([v @ v, 0, 0], abs=1e-12)
     )
-
-
-def test_staying_away_pushes_out_to_the_margin():
-    goal = Goal([0.0] * P, states=[np.ones(P)], away_from=[np.ones(P)], penalty=2.0)
-    assert goal.margins.tolist() == [2.0]  # as far as doing nothing is
-    points = np.random.default_rng(0).normal(size=(20, P))
-    off = np.linalg.norm(points - 1, axis=1)
-    wanted = off**2 + 2 * np.maximum(2 - off, 0) ** 2
-    np.testing.assert_allclose(goal.distance(points), wanted)
-    inside = Goal([0.0] * P, signature=np.ones(P), away_from=[np.zeros(P)], margins=[3.0])
-    point, weights = inside.quadratic([1.0, 0, 0, 0])
-    pushed = np.array([3.0, 0, 0, 0])
-    along = np.array([1.0, 0, 0, 0]) + (2 - 0.5) * np.ones(P) / 2
-    np.testing.assert_allclose(weights, 1 + 1 / 4)
-    np.testing.assert_allclose(point, (pushed + along / 4) / 1.25)
 
 
 def test_directions_by_angles():
@@ -144,7 +124,7 @@ def test_forms_that_are_the_same_agree():
 
 
 def test_the_quadratic_weighs_single_nodes_as_the_distance_does():
-    goal, _ = rich(away_from=None, margins=None, signature=[0, 1.0, 0, 0])
+    goal, _ = rich(signature=[0, 1.0, 0, 0])
     at = np.array([3.0, -2.0, -4.0, 1.0])  # outside every bound, short of the signature
     point, weights = goal.quadratic(at)
     constant = goal.distance([at])[0] - weights @ (at - point) ** 2
@@ -213,9 +193,7 @@ def test_bad_goals_are_refused():
         "shares has shape": {"states": [one], "shares": [1, 1]},
         "variances must be one for each": {"states": [one], "variances": [one, one]},
         "target_variance must not be negative": {"states": [one], "variances": [-one]},
-        "penalty must be": {"states": [one], "penalty": -1.0},
         "one row per state": {"states": [[1.0, 2.0]]},
-        "margins must be": {"states": [one], "away_from": [one], "margins": [-1.0]},
         "states holds NaN": {"states": [np.nan * one]},
         "nothing beside it": {"states": [one], "high": one, "distance": "cosine"},
         "distance=.cosine. takes": {"states": [one], "signature": one, "distance": "cosine"},

@@ -67,7 +67,6 @@ def test_acquisitions_take_any_goal(uncertain):
         Goal(np.zeros(4), signature=[0, 1.0, 0, -1]),
         Goal(np.zeros(4), low=[-np.inf, 1, -np.inf, -np.inf]),
         Goal(np.zeros(4), signature=[0, 1.0, 0, -1], distance="cosine"),
-        Goal(np.zeros(4), states=[TARGET], away_from=[-TARGET], margins=[4.0]),
     )
     for goal in goals:
         for acquisition in ON_DRAWS:

@@ -1,4 +1,4 @@
-"""The target state as a quadratic form: points, a signature, bounds, and states to avoid."""
+"""The target state as a quadratic form: points, a signature, and bounds."""
 
 from __future__ import annotations
 
@@ -139,9 +139,8 @@ class Goal:
     With weights ``w`` of the nodes, ``|x|^2 = sum_i w_i x_i^2``, and ``(x)_+ = max(x, 0)``, a
     state ``theta`` has the distance
 
-    .. math:: \sum_s c_s |\theta - m_s|^2 + (|v| - v'W(\theta - o) / |v|)_+^2 + \lambda \Big[
-        \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
-        + \sum_t (r_t - |\theta - t|)_+^2 \Big]
+    .. math:: \sum_s c_s |\theta - m_s|^2 + (|v| - v'W(\theta - o) / |v|)_+^2
+        + \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
 
     - of target states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their weighted
       mean, plus a constant, the variance of the states about it;
@@ -149,8 +148,7 @@ class Goal:
       missing along its direction. Genes compensate for each other, and neither a larger change nor
       one in other directions has a penalty: it is the distance to a half-space, whose nearest point
       to the origin is ``o + v``;
-    - of bounds ``l``, ``h``, gene by gene, and of states ``t`` to avoid by a distance ``r``, in
-      units of ``|x|``.
+    - of bounds ``l``, ``h``, gene by gene.
 
     With ``distance="cosine"`` it is one minus the cosine of the angle between ``theta - o`` and
     ``m_s - o``, or ``v``, with weights ``w``: 0 for the same direction, 1 for no change or one at
@@ -169,14 +167,9 @@ class Goal:
         Change from the origin to reach, shape ``(n_nodes,)``.
     low, high
         Lower and upper bounds, shape ``(n_nodes,)``; infinite for none.
-    away_from, margins
-        States to avoid, shape ``(n_away, n_nodes)``, and the minimum distances to them. Default:
-        those of the origin.
     weights, scale
         Weight of a node, and the scale of its squared differences, such as one over its variance;
         shape ``(n_nodes,)``, 1 by default.
-    penalty
-        Weight of bounds and of states to avoid, ``lambda``.
     distance
         A name of ``DISTANCES``; for ``"noise"`` give one over the variances as ``scale``.
 
@@ -206,18 +199,14 @@ class Goal:
         signature: ArrayLike | None = None,
         low: ArrayLike | None = None,
         high: ArrayLike | None = None,
-        away_from: ArrayLike | None = None,
-        margins: ArrayLike | None = None,
         weights: ArrayLike | None = None,
         scale: ArrayLike | None = None,
-        penalty: float = 1.0,
         distance: str = "squared",
     ) -> None:
         p = self.n_nodes = len(np.atleast_1d(np.asarray(origin)))
         self.origin = numbers(origin, p, "origin", 0.0)
         self.scale = numbers(scale, p, "scale", 1.0)
         self.weights = numbers(weights, p, "weights", 1.0) * self.scale
-        self.penalty = float(penalty)
         self.kind, self.of_changes = distance, DISTANCES[distance].of_changes
         self.own: OwnNodes | None = None
         self.states = numbers(states, p, "states", 0.0, many=True)
@@ -225,22 +214,17 @@ class Goal:
         self.signature = None if signature is None else as_vector(signature, p, "signature")
         self.low = numbers(low, p, "low", -np.inf)
         self.high = numbers(high, p, "high", np.inf)
-        self.away_from = numbers(away_from, p, "away_from", 0.0, many=True)
-        self.margins = self.length(self.away_from - self.origin)  # those of the origin
-        if margins is not None:
-            self.margins = numbers(margins, len(self.away_from), "margins", 0.0)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
         given = [None] * len(self.states) if variances is None else list(variances)
         # Parts fit together, and have possible values.
         n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
         crossed = np.flatnonzero(self.low > self.high)[:5]
         wrong: dict[str, Any] = {}
-        for name in ("scale", "weights", "shares", "margins", "penalty"):
-            value, may_be_0 = np.atleast_1d(getattr(self, name)), name in ("margins", "penalty")
-            nothing = len(value) > 0 and not value.any() and not may_be_0
-            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = (
-                not (np.isfinite(value) & (value >= 0)).all() or nothing
-            )
+        for name in ("scale", "weights", "shares"):
+            value = getattr(self, name)
+            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = not (
+                np.isfinite(value) & (value >= 0)
+            ).all() or (len(value) and not value.any())
         wrong |= {
             f"variances must be one for each of {n} states, or None.": len(given) != n,
             f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
@@ -249,8 +233,7 @@ class Goal:
                 self.signature is not None and not self.length(self.signature) > 0
             ),
             f"distance={distance!r} takes states or a signature, and nothing beside it.": (
-                self.of_changes is not None
-                and (bool(n) == signed or bounded or len(self.away_from))
+                self.of_changes is not None and (bool(n) == signed or bounded)
             ),
         }
         for message, is_wrong in wrong.items():
@@ -258,8 +241,7 @@ class Goal:
                 raise ValueError(message)
         self.shares = self.shares / max(self.shares.sum(), 1e-300)
         # Whether it is only the squared distance to target states, weighted or not.
-        beside = signed or bounded or len(self.away_from) > 0
-        self.is_states = n > 0 and self.of_changes is None and not beside
+        self.is_states = n > 0 and self.of_changes is None and not (signed or bounded)
         roots = [sampling_root(variance, p) for variance in given]
         self._roots = [root for root, _ in roots]
         self.variances = np.array([each for _, each in roots]).reshape(-1, p)
@@ -369,12 +351,9 @@ class Goal:
             total += weight * self.square(given - state)
         if self.signature is not None:
             total += self._lacking(given - start) ** 2
-        hinge = np.zeros(len(given))
         if self._bounded.any():
-            hinge += self.square(np.clip(given, self.low, self.high) - given)
-        for state, margin in zip(self.away_from, self.margins, strict=True):
-            hinge += np.maximum(margin - self.length(given - state), 0.0) ** 2
-        return total + self.penalty * hinge
+            total += self.square(np.clip(given, self.low, self.high) - given)
+        return total
 
     def excess(self, variance: ArrayLike) -> Any:
         """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to target states.
@@ -409,10 +388,10 @@ class Goal:
     def quadratic(self, at: ArrayLike) -> Quadratic:
         """Return a quadratic approximation of the distance near a state, ``(n_nodes,)``.
 
-        Bounds, signature and margins are replaced by the nearest point to ``at`` that keeps them
-        (of the ball's margin only where it is not kept), a direction by the point along it that
-        is nearest. What couples nodes is left out: a signature weighs a node by its share of the
-        direction. Nodes without a target have the weight 0 and the point of ``at``.
+        Bounds and signature are replaced by the nearest point to ``at`` that keeps them, a
+        direction by the point along it that is nearest. What couples nodes is left out: a signature
+        weighs a node by its share of the direction. Nodes without a target have the weight 0 and
+        the point of ``at``.
         """
         here = as_vector(at, self.n_nodes, "at")
         w, parts = self.weights, []
@@ -429,11 +408,7 @@ class Goal:
                 lacking = self._lacking((here - self.origin)[None])[0]
                 parts.append((here + lacking * v, w * v**2 * w))
             kept = np.clip(here, self.low, self.high)
-            parts.append((kept, self.penalty * w * self._bounded))
-            for state, margin in zip(self.away_from, self.margins, strict=True):
-                apart, off = here - state, self.length(here - state)
-                if 0 < off < margin:
-                    parts.append((state + apart * (margin / off), self.penalty * w))
+            parts.append((kept, w * self._bounded))
         weights = np.sum([weight for _, weight in parts], axis=0)
         pulled = np.sum([weight * point for point, weight in parts], axis=0)
         point = np.divide(pulled, weights, out=here.copy(), where=weights > 0)

@@ -174,7 +174,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         If ``target`` is none of its forms.
     """
     given = as_target(target, fit.genes)
-    states, avoided, control = _read_states(adata, given, fit)
+    states, control = _read_states(adata, given, fit)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
@@ -195,16 +195,13 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         signature=signature,
         low=low,
         high=high,
-        away_from=[state.mean for state in avoided] or None,
-        margins=None if given.margin is None else [given.margin] * len(avoided),
         weights=weights,
         scale=scale,
-        penalty=given.penalty,
         distance=given.distance,
     )
     means, variances = [each.mean for each in states], [each.variance for each in states]
     of_cells = make(states=means or None, variances=variances)
-    name = target_in_words(given, [each.name for each in states], [each.name for each in avoided])
+    name = target_in_words(given, [each.name for each in states])
     # Control cells are not to reach it already.
     message, origin = "", of_cells.origin
     same = [np.array_equal(state, origin) for state in of_cells.states]
@@ -212,11 +209,6 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         message = f"The target {name!r} is the control state itself: nothing to reach."
     elif of_cells.distance(origin[None])[0] == 0:
         message = f"The target {name!r} is reached by the control cells already: nothing to do."
-    elif len(of_cells.margins) and not of_cells.margins.all():
-        message = (
-            f"away_from {avoided[int(of_cells.margins.argmin())].name!r} has the margin 0, which "
-            f"is its distance from the control cells: give a margin above 0."
-        )
     if message:
         raise ValueError(message)
     targets = NOT_JOINED
@@ -333,12 +325,12 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
 
 def _read_states(
     adata: ad.AnnData, given: Target, fit: FittedPosterior
-) -> tuple[list[_Read], list[_Read], Moments | None]:
-    """Return target states, states to avoid, and, for distances by noise, moments of the controls.
+) -> tuple[list[_Read], Moments | None]:
+    """Return target states and, for distances by noise, moments of the controls.
 
     Cells are read in one pass, as in :func:`read_target`.
     """
-    asked, n_states = [*listed(given.state), *listed(given.away_from)], len(listed(given.state))
+    asked = listed(given.state)
     roles = fitted_roles(adata, fit.params)
     groups = [
         None  # given by its numbers
@@ -371,7 +363,7 @@ def _read_states(
             )
             raise ValueError(message)
         read.append(_Read(group.name, one.mean, variance, group.label, int(one.n)))
-    return read[:n_states], read[n_states:], next(cells, None)
+    return read, next(cells, None)
 
 
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
