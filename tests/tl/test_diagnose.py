@@ -13,7 +13,9 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.core.model.scores import pooled_sizes
+from nextpert.tl._diagnose import refit
 from nextpert.tl._diagnose.refit import read_halves
+from nextpert.tl._learn_dag.graphs import graphs_without
 
 
 def diagnosed(adata, **options):
@@ -408,3 +410,24 @@ def test_of_many_perturbations_a_sample_is_judged(screen, monkeypatch):
     alone = part.uns["diagnosis"]["perturbations"]["r_all"]
     assert np.isfinite(alone).any()
     np.testing.assert_allclose(table["r_all"][kept], alone, rtol=1e-12)
+
+
+@pytest.mark.brief_chain
+def test_of_many_perturbations_one_graph_has_seen_no_judged_one(right, monkeypatch):
+    """Where half of the perturbations are judged, or fewer: that of a screen without these."""
+    npt.tl.learn_dag(right, method="boss", environments="all")
+    npt.tl.fit_dag_blr(right)
+    monkeypatch.setattr(refit, "MOST", 6)
+    searched = []
+    monkeypatch.setattr(
+        refit, "graphs_without",
+        lambda *given, **more: searched.append(graphs_without(*given, **more)) or searched[-1],
+    )  # fmt: skip
+    npt.tl.diagnose(right)
+    ((graph,),) = searched
+    table = right.uns["diagnosis"]["perturbations"]
+    judged = table.loc[table["split_by"] != "", "perturbation"]
+    rest = right[~right.obs["perturbation"].isin(judged)].copy()
+    npt.tl.learn_dag(rest, method="boss", environments="all")
+    expected = rest.varp["dag"].toarray() != 0
+    np.testing.assert_array_equal(graph.to_matrix().toarray() != 0, expected)

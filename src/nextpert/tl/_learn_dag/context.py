@@ -114,7 +114,7 @@ class Joint(NamedTuple):
     moments: Moments
     present: NDArray[np.int64]  # indices of context nodes
     names: list[str]  # of these
-    fixed: NDArray[np.int64]  # indices of context nodes at fixed values, beyond the strongest
+    others: NDArray[np.int64]  # indices of those beyond the strongest, at fixed values
 
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
@@ -130,21 +130,19 @@ class Joint(NamedTuple):
         scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
         present = present[_independent(scatter / np.outer(scale, scale))]
         moments = joint.subset([*range(n_genes), *(present + n_genes)])
-        kept = _strongest(moments, n_genes)
-        fixed, present = np.delete(present, kept), present[kept]
-        if len(fixed):
+        others = present[:0]
+        if len(present) > _MOST:
+            kept = _strongest(moments, n_genes)
             moments = _given_others(moments, np.append(np.arange(n_genes), n_genes + kept))
-        return cls(moments, present, [context.names[k] for k in present], fixed)
+            others, present = np.setdiff1d(present, present[kept]), present[kept]
+        return cls(moments, present, [context.names[k] for k in present], others)
 
 
 def _strongest(moments: Moments, n_genes: int) -> NDArray[np.int64]:
-    """Return the context nodes, at most 300, that explain most of the genes' variance, each alone.
-
-    A search's time grows with the square of all nodes.
-    """
-    sd = np.sqrt(moments.scatter.diagonal())
-    correlation = moments.scatter[n_genes:, :n_genes] / np.outer(sd[n_genes:], sd[:n_genes])
-    order = np.argsort(-(correlation**2).sum(axis=1), kind="stable")
+    """Return the context nodes that explain most of the genes' variance, each alone."""
+    variance = np.maximum(moments.scatter.diagonal(), np.finfo(float).tiny)
+    explained = moments.scatter[n_genes:, :n_genes] ** 2 / variance[:n_genes]
+    order = np.argsort(-explained.sum(axis=1) / variance[n_genes:], kind="stable")
     return np.sort(order[:_MOST])
 
 

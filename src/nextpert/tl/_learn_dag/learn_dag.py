@@ -221,7 +221,7 @@ def _from_cells(
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
-    nodes = {*joint.present.tolist(), *joint.fixed.tolist()}
+    nodes = {*joint.present.tolist(), *joint.others.tolist()}
     explained = sorted(set(range(len(context.names))) - nodes)
     # Such as perturbations of a plate without controls: one is the plate's effect.
     if explained:
@@ -229,11 +229,11 @@ def _from_cells(
             "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names([context.names[k] for k in explained]),
         )
-    if len(joint.fixed):
+    if len(joint.others):
         logger.info(
             "The %d strongest perturbations orient edges; %d others have means of their own.",
             len(joint.present),
-            len(joint.fixed),
+            len(joint.others),
         )
     is_control = environments.is_control
     what = "control cells" if is_control.all() else "cells"
