@@ -418,16 +418,13 @@ def test_of_many_perturbations_one_graph_has_seen_no_judged_one(right, monkeypat
     npt.tl.learn_dag(right, method="boss", environments="all")
     npt.tl.fit_dag_blr(right)
     monkeypatch.setattr(refit, "MOST", 6)
-    searched = []
-    monkeypatch.setattr(
-        refit, "graphs_without",
-        lambda *given, **more: searched.append(graphs_without(*given, **more)) or searched[-1],
-    )  # fmt: skip
+    asked = []
+
+    def record(dag, held_out, searches, genes, sets, *rest, **more):
+        asked.append(sets)
+        return graphs_without(dag, held_out, searches, genes, sets, *rest, **more)
+
+    monkeypatch.setattr(refit, "graphs_without", record)
     npt.tl.diagnose(right)
-    ((graph,),) = searched
     table = right.uns["diagnosis"]["perturbations"]
-    judged = table.loc[table["split_by"] != "", "perturbation"]
-    rest = right[~right.obs["perturbation"].isin(judged)].copy()
-    npt.tl.learn_dag(rest, method="boss", environments="all")
-    expected = rest.varp["dag"].toarray() != 0
-    np.testing.assert_array_equal(graph.to_matrix().toarray() != 0, expected)
+    assert asked == [[table.loc[table["split_by"] != "", "perturbation"].tolist()]]
