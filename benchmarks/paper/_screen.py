@@ -44,7 +44,7 @@ PRINTED = {"MYC": (1.52, 2.58), "EIF3K": (5.19, 4.78), "HLA-C": (5.98, 4.16)}
 @lru_cache(maxsize=1)
 def load(study: str | None, *, quick: bool) -> tuple[Any, str]:
     """Return the screen as the paper preprocesses it, and whose cells it holds."""
-    options: Any = {"condition": "Control", "genes": "zhang2023", "protein": False}
+    options: Any = {"condition": "Control", "genes": "zhang2023"}
     source = REAL
     try:
         if quick:

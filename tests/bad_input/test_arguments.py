@@ -41,7 +41,6 @@ WRONG = {
     **dict.fromkeys(("return_fig", "verify", "counts", "as_anndata"), FLAG),
     "show": ("yes", 2),
     "held_out": ("maybe", 2),
-    "protein": (3, None),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
     **dict.fromkeys(("n_perturbations", "n_guides", "min_cells", "max_combination"), COUNT),
     "n_controls": (-1, "ten", 1.5, True),

@@ -200,3 +200,18 @@ def test_bad_cells_change_nothing(change, batch, message, campaign, parts, asser
         campaign.observe(later, batch=batch)
     assert_same_adata(campaign.adata, cells)
     assert campaign.history.equals(before)
+
+
+def test_the_filters_of_the_first_screen_stay(parts, target, given):
+    """By which tl.plan_loading knows which share of the sequenced cells is kept."""
+    first = parts[0].copy()
+    npt.pp.perturbation_screen(first, panel=list(first.var_names), min_cells=1)
+    first.uns["preprocessing"]["steps"].loc[0, "n_cells_kept"] *= 4
+    campaign = npt.Campaign(first, target, learn=given)
+    for cells in (parts[1], None):
+        campaign.propose(2, 200)
+        npt.tl.plan_loading(campaign.adata)
+        rows = campaign.adata.uns["loading"]["steps"].set_index("quantity")
+        assert rows.loc["share_usable", "source"] == "this screen"
+        if cells is not None:
+            campaign.observe(cells, batch="same")

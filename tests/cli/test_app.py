@@ -26,7 +26,7 @@ FORMS = {"target": list(vars(TargetState())), "prior": _PRIOR}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
     "adata", "copy", "key_added", "dag_key", "posterior_key", "as_anndata",
-    "path", "command",
+    "path", "command", "keys",
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ CASES = [
     (f"{LEARN} --out loop.h5ad", "Cannot write to 'loop.h5ad' (Too many levels of symbolic links)"),
     (f"{LEARN} --out screen.h5ad", "is the screen itself", "--out"),
     (f"{LEARN} --out x.csv", "--out must end in .h5ad or .zarr"),
-    (f"{LEARN} --table x.txt", "--table must end in .csv or .parquet"),
+    (f"{LEARN} --table x.txt", "--table must end in .csv"),
 ]
 USAGE = [
     ("dessign", "(see nextpert --help)"),

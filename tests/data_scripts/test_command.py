@@ -98,14 +98,10 @@ def test_from_zenodo_to_h5ad(scripts, server, monkeypatch, loader, tmp_path, cap
     assert target.read_bytes() == BODY[:-1] + b"?"  # not ours to delete
 
 
-@pytest.mark.parametrize("protein", [True, False])
-def test_a_whole_study_through_the_loader(scripts, server, tmp_path, protein):
+def test_a_whole_study_through_the_loader(scripts, server, tmp_path):
     """A stand-in in the portal's layouts; plain files are stored compressed, as the portal does."""
     conditions = ["Control", "IFNγ"] * 30
     study = write_portal_standin(tmp_path / "made", ZHANG2023[:6], conditions, n_genes=12)
-    if protein:
-        rows = ",".join(["", *study.cells]) + "\nCD9," + ",".join(["3"] * 60)
-        (tmp_path / "made" / "raw_CITE_expression.csv.gz").write_bytes(gzip.compress(rows.encode()))
     lines = []
     for path in (tmp_path / "made").rglob("*.*"):
         name = f"SCP1064/{path.relative_to(tmp_path / 'made').as_posix()}"
@@ -119,4 +115,3 @@ def test_a_whole_study_through_the_loader(scripts, server, tmp_path, protein):
     adata = ad.read_h5ad(tmp_path / "data" / "perturb_cite_seq.h5ad")
     assert adata.obs_names.tolist() == study.cells
     np.testing.assert_array_equal(adata.layers["counts"].toarray(), study.counts)
-    assert ("protein" in adata.obsm) == protein

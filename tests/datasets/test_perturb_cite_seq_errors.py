@@ -11,7 +11,6 @@ from nextpert.datasets import perturb_cite_seq
 EXPRESSION = "other/RNA_expression.csv.gz"
 METADATA = "metadata/RNA_metadata.csv"
 GUIDES = "documentation/all_sgRNA_assignments.txt"
-PROTEIN = "other/raw_CITE_expression.csv.gz"
 
 
 @pytest.fixture
@@ -128,8 +127,6 @@ CASES = {
         changed(GUIDES, 3, lambda s: s.split(",")[0] + ',"MYC_1,MYC_2,MYC_3,B2M_1,B2M_2,B2M_3"'),
         r"differ from the guides in all_sgRNA_assignments.txt for 1 cells, such as 'CELL_2'",
     ),
-    "protein cell": (field(PROTEIN, 1, 3, "CELL_999"), r"differ in 1 cells"),
-    "protein count": (field(PROTEIN, 5, 3, "1.5"), r"line 5 holds what is no whole"),
 }  # fmt: skip
 
 
@@ -155,11 +152,6 @@ def test_damage_is_named(case, study):
 def test_what_is_not_there_is_named(options, expected, portal):
     with pytest.raises(ValueError, match=re.escape(expected)):
         perturb_cite_seq(portal[0], **options)
-
-
-def test_a_study_without_proteins(study):
-    (study / PROTEIN).unlink()
-    assert "protein" not in perturb_cite_seq(study).obsm
 
 
 @pytest.mark.parametrize("file", [METADATA, GUIDES])

@@ -18,7 +18,7 @@ EXPRESSION = "other/RNA_expression.csv.gz"
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     standin = write_portal_standin(folder, ZHANG2023[:6], ["Control"] * 24, n_genes=12, rng=2)
-    truth = perturb_cite_seq(folder, counts=True, protein=False)
+    truth = perturb_cite_seq(folder, counts=True)
     assert np.array_equal(truth.layers["counts"].toarray(), standin.counts)
     return folder, gzip.decompress((folder / EXPRESSION).read_bytes()), truth
 
@@ -32,7 +32,7 @@ def run(tmp_path, study, damage, n, *, plain=False, file=EXPRESSION):
     if plain:
         path.unlink()
         path, data = path.with_suffix(""), text
-    n_errors, options = 0, {"genes": list(truth.var_names), "protein": False, "counts": True}
+    n_errors, options = 0, {"genes": list(truth.var_names), "counts": True}
     for k in range(n):
         path.write_bytes(damage(data, np.random.default_rng([n, k])))
         try:

@@ -64,8 +64,8 @@ GONE = {
     "plate_format": "the wells of an arrayed screen follow the order of the table",
     "n_guides": "a plan has as many guides of a perturbation as the screen has",
     "n_replicates": "a plan has as many replicates of a perturbation as the screen has",
-    "shares": "states of a list count alike",
     "source": "a long table is made two by unstack of pandas",
+    "protein": "proteins of the study are not read",
     "base": "effects are natural logarithms: multiply others by numpy.log(base)",
     "confidence": "tests are at the level 0.05",
 }

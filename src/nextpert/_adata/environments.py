@@ -123,17 +123,6 @@ def warn_other_layer(layer: str | None, graph: Any) -> None:
             warn(message)
 
 
-def looks_like_counts(cells: Moments) -> bool:
-    """Whether sums of the values and of their squares are whole numbers of 0 or more.
-
-    Sums of logarithms are so by chance alone: in one gene of many thousands.
-    """
-    sums = np.concatenate([cells.total, np.diag(cells.scatter) + cells.n * cells.mean**2])
-    off = np.abs(sums - np.round(sums))
-    whole = (sums >= 0) & (off <= np.minimum(1e-6 + 1e-9 * sums, 0.01))
-    return bool(whole.all() and (np.diag(cells.scatter) > 0).any())
-
-
 def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
     """Report labels that were left out, targets that are not measured, and effects of batches.
 

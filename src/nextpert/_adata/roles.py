@@ -65,6 +65,11 @@ class Roles:
         }
 
     @property
+    def checks_scale(self) -> bool:
+        """Whether values that cannot be log-normalised raise an error."""
+        return bool(self.values.get("checked", True))
+
+    @property
     def columns(self) -> list[str]:
         """All columns of ``obs`` that have a role."""
         guide = [] if self.guide_key is None else [self.guide_key]

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.environments import looks_like_counts
+from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import as_target, listed
-from nextpert.core import Moments
 from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from nextpert.core import ScreenMoments
     from nextpert.core.fit.fitted import FittedPosterior
 
-    Groups = NDArray[np.bool_]
 
 logger = logging.getLogger(__name__)
 
@@ -219,19 +217,15 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     1.6. Cells that are not logged, or scaled to 10,000 counts, differ by factors of 2.1 to 45.
     """
     environments = read_environments(joined, roles)
-    is_new = np.arange(joined.n_obs) >= n_old
-    by = {
-        "environment": environments.codes,
-        "new": np.where(environments.codes >= 0, is_new, -1),
-    }
+    is_new, labelled = np.arange(joined.n_obs) >= n_old, environments.codes >= 0
     _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
+    scale = read_scale(joined, columns, np.flatnonzero(is_new & labelled), roles.layer)
+    if roles.checks_scale and scale.fault:
+        raise _other_scale(f"hold {scale.kind}")
+    by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
     (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     screen, is_new = cells.moments(), cells.columns["new"] > 0
     is_control = environments.is_control[cells.columns["environment"]]
-    whole_old, whole_new = (looks_like_counts(_pooled(screen, is_new == x)) for x in (False, True))
-    if whole_old != whole_new:
-        which = "are" if whole_new else "are not"
-        raise _other_scale(f"{which} whole numbers, such as counts, unlike the campaign's")
     used, who, most = is_control, "controls", _FACTOR
     if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _ENOUGH:
         used, who, most = np.ones_like(is_control), "cells", _FACTOR_PERTURBED
@@ -250,15 +244,7 @@ def _other_scale(how: str) -> ValueError:
     )
 
 
-def _pooled(screen: ScreenMoments, which: Groups) -> Moments:
-    """Return the moments of the cells of some groups; of their scatter the diagonal alone."""
-    n, total = int(screen.n[which].sum()), screen.n[which] @ screen.mean[which]
-    mean = total / max(n, 1)
-    squares = (screen.squares + screen.n[:, None] * (screen.mean - mean) ** 2)[which].sum(axis=0)
-    return Moments(n, mean, np.diag(squares))
-
-
-def _spread(screen: ScreenMoments, which: Groups) -> float:
+def _spread(screen: ScreenMoments, which: NDArray[np.bool_]) -> float:
     """Return the standard deviation of cells within their groups, over all genes."""
     freedom = int(screen.n[which].sum()) - int(which.sum())
     return float(np.sqrt(screen.squares[which].sum() / freedom)) if freedom > 0 else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from nextpert import _adata, tl
 from nextpert._adata import list_names, strings
@@ -68,7 +67,6 @@ def _moved(state: Any, added: Mapping[str, float]) -> Any:
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
 _OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key"}
 _OF_A_PLATE = {"n_perturbations", "n_cells", "strategy", "pending", "rng"}
-_LISTS = (list, tuple, set, frozenset, Iterator, KeysView, ValuesView, pd.Index)
 LEARN = {"method": "boss", "environments": "all"}
 
 
@@ -118,7 +116,7 @@ def to_stored(value: Any, what: str) -> dict[str, Any]:
 
 
 def from_stored(stored: Mapping[str, Any]) -> Any:
-    """Return what :func:`to_stored` was given; sets and iterators as lists."""
+    """Return what :func:`to_stored` was given; sets as lists."""
     tables = stored.get("tables", {})
 
     def decode(coded: dict[str, Any]) -> Any:
@@ -137,8 +135,6 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, pd.Series):
         value = value.to_dict()
-    if sp.issparse(value):
-        value = value.toarray()
     for kind, (sort, pack, _) in _TABLES.items():
         if isinstance(value, sort):
             tables[str(len(tables))] = pack(value)
@@ -150,7 +146,7 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
             message = f"{what} must have strings as names, but holds {others[0]!r}."
             raise TypeError(message)
         return {name: _encode(part, f"{what}[{name!r}]", tables) for name, part in value.items()}
-    if isinstance(value, _LISTS):
+    if isinstance(value, (list, tuple, set, frozenset)):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"!tuple": parts} if isinstance(value, tuple) else parts
     message = (
@@ -253,34 +249,13 @@ def summary_table(state: State, cells: ad.AnnData) -> pd.DataFrame:
 
 
 def as_text(state: State, cells: ad.AnnData) -> str:
-    """Return a summary of a campaign and its rounds, to print."""
-    table = summary_table(state, cells)[list(_PRINTED)]
-    rounds = table.to_string(
+    """Return the rounds of a campaign, and what is under way, to print."""
+    rounds = summary_table(state, cells)[list(_PRINTED)].to_string(
         float_format="{:.2g}".format, na_rep="-", formatters={"probability_best": percent}
     )
-    return lines(*_card(state, cells), f"\n{rounds}")
-
-
-def _card(state: State, cells: ad.AnnData) -> tuple[str, dict[str, str]]:
-    last = state.standings.iloc[-1]
-    best = f"{last['best']} (no relative distance, because the control's is not above 0)"
-    if np.isfinite(distance := last["predicted_distance"]):
-        best = f"{last['best']}, predicted at {distance:.2f} of the control's distance"
-    good_enough = "not known"
-    if np.isfinite(last["good_enough"]):
-        good_enough = (
-            f"With probability {percent(last['good_enough'])}, none is closer by more than a tenth "
-            f"of the control's distance"
-        )
-    facts = {
-        "Best so far": best,
-        "Good enough": good_enough,
-        "Advice": str(last["advice"]) or "none yet",
-        "Plates": f"{state.round} proposed, {last['n_cells']} cells so far",
-        "Pending": list_names(state.pending),
-        "Failed": list_names(state.failed),
-    }
-    return f"Campaign towards {cells.uns['design']['params']['target']}", facts
+    facts = {"Pending": list_names(state.pending), "Failed": list_names(state.failed)}
+    target = cells.uns["design"]["params"]["target"]
+    return lines(f"Campaign towards {target}", facts, f"\n{rounds}")
 
 
 def _read_standings(table: pd.DataFrame) -> pd.DataFrame:

@@ -44,11 +44,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FILTERS = "preprocessing"  # in uns
+
 
 def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
     """Learn the graph and fit the posterior."""
     declared: Any = {name: value or None for name, value in vars(roles).items() if name != "values"}
-    pp.setup_screen(cells, **declared, check_scale=bool(roles.values.get("checked", True)))
+    pp.setup_screen(cells, **declared, check_scale=roles.checks_scale)
     tl.learn_dag(cells, **options["learn"])
     tl.fit_dag_blr(cells, **options["fit"])
 
@@ -98,7 +100,10 @@ def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
         if column not in columns:
             _adata.read_labels(adata, column, argument="target")
             columns = [*columns, column]
-    return kept_cells(adata, columns, roles.layer, numbers=roles.covariates)
+    out = kept_cells(adata, columns, roles.layer, numbers=roles.covariates)
+    if FILTERS in adata.uns:  # by which tl.plan_loading knows which share of cells is kept
+        out.uns[FILTERS] = _adata.eager(adata.uns[FILTERS])
+    return out
 
 
 def with_new_cells(
@@ -135,7 +140,10 @@ def with_new_cells(
         raise ValueError(message)
     before = before.copy()
     before.obs, new.obs, roles = with_batches(before, new.obs, roles, batch, this_time)
-    return joined_cells(before, new, roles.layer, f"-{this_time}"), new, roles
+    joined = joined_cells(before, new, roles.layer, f"-{this_time}")
+    if FILTERS in before.uns:
+        joined.uns[FILTERS] = before.uns[FILTERS]
+    return joined, new, roles
 
 
 def labels_and_cells(adata: ad.AnnData, roles: Roles) -> dict[str, int]:

@@ -429,7 +429,6 @@ def report(
     also: Annotated[Names | None, Parameter(group=FILES)] = None,
     out: Annotated[Path | None, Parameter(group=FILES)] = None,
     title: str | None = None,
-    keys: Annotated[Names | None, Parameter(metavar="RESULT=KEY...")] = None,
     run: Run = _USUAL,
 ) -> None:
     """Write one HTML page with all results.
@@ -448,8 +447,6 @@ def report(
         The page. By default SCREEN.report.html.
     title
         Title of the page. By default the target.
-    keys
-        Results that are stored under names other than the default.
     """
 
 
@@ -469,9 +466,8 @@ def demo(
 ) -> None:
     """Run all steps on a simulated screen, or on your own.
 
-    By default the screen is simulated and its truth known. The target state is the mean under a
-    knockout that the screen does not contain, and the true distance of each candidate is printed
-    next to the predicted one. A screen of your own is preprocessed first, unless it already is. The
+    By default the screen is simulated, and the target state is the mean under a knockout that the
+    screen does not contain. A screen of your own is preprocessed first, unless it already is. The
     graph is learned as we recommend (`nextpert learn --method boss --environments all --n-graphs
     25`); each step by itself has more options, listed by `nextpert STEP --help`.
 

@@ -263,7 +263,7 @@ class Results:
     out: Path | None = None
     """Where to write the screen, h5ad or zarr. By default SCREEN.COMMAND.h5ad."""
     table: Path | None = None
-    """Where to write the table of results as well, csv or parquet."""
+    """Where to write the table of results as well, as csv."""
     show: Show = 15
     """Number of rows of the table to print."""
 

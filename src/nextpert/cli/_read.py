@@ -160,7 +160,6 @@ def _candidates(words: list[str]) -> Any:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("before", "required", "forbidden", "dag"), _pairs),
-    "keys": lambda words: dict(_pairs(words)),
     "target_mean": _numbers,
     "candidates": _candidates,
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,

@@ -10,7 +10,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,6 @@ from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from nextpert.cli._options import Job
 
@@ -48,7 +46,7 @@ HISTORY = "commands"  # that a screen has gone through, in uns
 # What is shown of a table; distances are squared, in units of log-normalised expression.
 _SHOWN = {
     "design": (
-        "rank", "perturbation", "true_distance", "predicted_distance", "predicted_low",
+        "rank", "perturbation", "predicted_distance", "predicted_low",
         "predicted_high", "shift", "acquisition", "relative_distance", "probability_best",
         "n_cells_seen",
     ),
@@ -71,8 +69,7 @@ def _run_step(job: Job) -> None:
     out = require_ending(options["out"] or usual_out, "--out", *SCREENS)
     writers: Writers = {out: lambda path: write_adata(adata, path, {}), **settings_file(job, out)}
     if table is not None:
-        if require_ending(table, "--table", ".csv", ".parquet").suffix == ".parquet":
-            import_module("pyarrow")
+        require_ending(table, "--table", ".csv")
         writers[table] = lambda path: write_table(table_of(job.name, adata), path)
     require_free(writers, screen, overwrite=options["overwrite"])
     function = attrgetter(STEPS[job.name].function)(nextpert)
@@ -100,8 +97,7 @@ def _run_report(job: Job) -> None:
         adata = read_screen(screen)
         for path in options["also"] or ():
             _join(adata, read_screen(Path(path)), path)
-    keys = arguments.get("keys", {})
-    verdict = verdict_of(read_all(adata, keys_of(keys), keys))
+    verdict = verdict_of(read_all(adata, keys_of({}), {}))
     words = "\n".join([verdict.next, verdict.trust, *verdict.notes])
     deliver(job, writers, words, {"n_cells": adata.n_obs})
 
@@ -210,13 +206,10 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     return plain
 
 
-def rows_in_text(
-    command: str, adata: AnnData, n: int, truth: NDArray[np.float64] | None = None
-) -> str:
+def rows_in_text(command: str, adata: AnnData, n: int) -> str:
     """Return the first rows of the table of results as text, of a ranking also the control's.
 
-    ``truth`` holds the true distances of the candidates, shape ``(n_candidates,)``. Columns without
-    a value and those in the middle that do not fit are left out.
+    Columns without a value and those in the middle that do not fit are left out.
     """
     if not n:
         return ""
@@ -224,10 +217,8 @@ def rows_in_text(
     shown, n_rest = table.head(n), len(table) - n
     if command == "design":
         candidates = candidates_of(table)
-        if truth is not None:
-            candidates = candidates.assign(true_distance=truth).drop(columns="relative_distance")
         n_rest = len(candidates) - n
-        shown = pd.concat([candidates.head(n), table.tail(1)])[list(candidates)]
+        shown = pd.concat([candidates.head(n), table.tail(1)])
     is_empty = shown.isin([np.nan, None, ""]).all()
     columns = _SHOWN.get(command, map(str, shown))
     names = [name for name in columns if name in shown and not is_empty[name]]
@@ -284,8 +275,5 @@ def write_all(writers: Writers) -> None:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as csv, or as parquet where the name ends so."""
-    if path.suffix == ".parquet":
-        table.to_parquet(path, index=False)
-    else:
-        path.write_text(as_csv(table), encoding="utf-8", newline="")
+    """Write a table as csv."""
+    path.write_text(as_csv(table), encoding="utf-8", newline="")

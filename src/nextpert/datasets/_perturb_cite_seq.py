@@ -33,7 +33,6 @@ def perturb_cite_seq(
     subset: str | Sequence[str] | None = None,
     condition: str | Sequence[str] | None = None,
     genes: Sequence[str] | str | None = None,
-    protein: bool = True,
     counts: bool = False,
     cache: str | os.PathLike[str] | None = None,
     verify: bool = True,
@@ -44,7 +43,7 @@ def perturb_cite_seq(
     and 23,712 genes, the screen analysed in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
     Without ``source`` scPerturb's h5ad (RNA; Peidli et al. 2024, doi:10.1038/s41592-023-02144-y) is
     downloaded once from Zenodo, 1.5 GB, without sign-in. The files of the Single Cell Portal
-    (SCP1064) need a sign-in and have the protein counts. :func:`perturb_cite_seq_standin` writes a
+    (SCP1064) need a sign-in. :func:`perturb_cite_seq_standin` writes a
     small made-up study. The values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count
     :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line; all genes of
     all cells take some 10 GB of memory. Next, call :func:`nextpert.pp.perturb_cite_seq`.
@@ -55,9 +54,8 @@ def perturb_cite_seq(
         ``None`` (default): scPerturb's file, from the cache or from Zenodo, checked by its MD5. An
         AnnData or the path of an h5ad: scPerturb's ``FrangiehIzar2021_RNA``, pertpy's
         ``frangieh_2021_rna``, or one that this function made. Or the folder of the portal's files,
-        gzipped or not: ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``,
-        ``all_sgRNA_assignments.txt``, and optionally ``RNA_UMAP_cluster.csv`` and
-        ``raw_CITE_expression.csv.gz``.
+        gzipped or not: ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``
+        and ``all_sgRNA_assignments.txt``.
     subset
         Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
         six consecutive blocks of cells. By default the full file, or all six if it is absent.
@@ -66,8 +64,6 @@ def perturb_cite_seq(
     genes
         Genes to keep, in this order; by default all, in the order of the file. ``"zhang2023"``
         stands for the 36 genes of Zhang et al. 2023.
-    protein
-        Whether to read surface proteins, as centred log ratios of the raw counts, if there are any.
     counts
         Whether to restore the integer counts to ``layers["counts"]``.
     cache
@@ -89,8 +85,6 @@ def perturb_cite_seq(
           ``n_guides`` and ``n_targets``,
         - ``uns["guides"]``: table of guides, ``target`` (``""`` for controls) and ``kind``
           (``targeting``, ``no_site``, ``one_non-gene_site``),
-        - ``obsm["X_umap"]``, ``obsm["protein"]`` (cells x antibodies, NaN for cells that the
-          protein file lacks), where the source has them,
         - ``uns["perturb_cite_seq"]``: the source, its checksums and the options.
 
     Raises
@@ -123,7 +117,7 @@ def perturb_cite_seq(
         if not genes or len(set(genes)) < len(genes):
             message = f"genes must name some genes, each once, but is {list_names(genes) or '[]'}."
             raise ValueError(message)
-    options = Options(condition, genes, protein, counts, verify)
+    options = Options(condition, genes, counts, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
         return read_portal(source, subset, options).to_anndata(options)
     if subset is not None:

@@ -55,20 +55,8 @@ def read_portal(
             f"{subset!r}: choose others."
         )
         raise ValueError(message)
-    obsm: dict[str, Any] = {}
-    if (path := _find(root, "RNA_UMAP_cluster.csv")) is not None:
-        umap = _table(path, "NAME", "X", "Y")
-        _require_same(umap.index, obs.index, path.name)
-        xy = umap.loc[obs.index[kept]]
-        obsm["X_umap"] = np.column_stack([_numbers(xy, name) for name in "XY"]).astype(np.float32)
-    path = _find(root, "raw_CITE_expression.csv") if options.protein else None
-    if path is not None:
-        protein = _read_protein(path)
-        _require_same(protein.index, obs.index, path.name, part=True)
-        obsm["protein"] = protein.reindex(obs.index[kept])
     names = np.array([each.name for each in paths], dtype=object)
-    facts = {"source": "portal", "files": names, "protein": "clr" if path else "none"}
-    study = Study(obs, guides, kept, obsm, facts)
+    study = Study(obs, guides, kept, {"source": "portal", "files": names})
     _read_expression(tables, study, options)
     return study
 
@@ -192,8 +180,8 @@ class WideTable:
             raise self.error("is no line of names") from error
         twice = pd.Index(self.cells)
         twice = twice[twice.duplicated()]
-        if corner.upper() not in ("GENE", "PROTEIN", "") or not self.cells or "" in self.cells:
-            raise self.error("does not begin with GENE, or Protein, and names of cells")
+        if corner.upper() not in ("GENE", "") or not self.cells or "" in self.cells:
+            raise self.error("does not begin with GENE and names of cells")
         if len(twice):
             raise self.error(f"names cell {twice[0]!r} twice")
 
@@ -201,10 +189,10 @@ class WideTable:
         """Return an error about the line read last."""
         return ValueError(f"{self.path.name!r}, line {self.line} {what}.")
 
-    def rows(self, *, least: float = 0.0, most: float = np.inf, bar: Any = None) -> Iterator[Line]:
+    def rows(self, bar: Any) -> Iterator[Line]:
         """Yield every line's name, its fields that are not zero, and their values.
 
-        Values below ``least`` or above ``most`` are errors. The bar grows by the bytes read.
+        The bar grows by the bytes read.
         """
         lines = self._lines(bar)
         next(lines)
@@ -222,10 +210,10 @@ class WideTable:
                 values = np.array([float(texts[i]) for i in fields])
             except ValueError as error:
                 raise self.error(f"holds what is no number ({error})") from error
-            wrong = np.flatnonzero(~((values >= least) & (values <= most) & np.isfinite(values)))
+            wrong = np.flatnonzero(~((values >= 0) & (values <= _LARGEST)))
             if len(wrong):
                 what = f"holds {values[wrong[0]]:g} for cell {self.cells[fields[wrong[0]]]!r}"
-                raise self.error(f"{what}, which is not between {least:g} and {most:.4g}")
+                raise self.error(f"{what}, which is not between 0 and {_LARGEST:.4g}")
             yield name, fields[values != 0], values[values != 0]
         if self.line == 1:
             raise self.error("is the only one")
@@ -291,7 +279,7 @@ def _read_table(
     sums, asked = np.zeros(len(place)), set(options.genes or ())
     data, indices, indptr = [np.empty(0, np.float32)], [np.empty(0, np.int32)], [0]
     with progress(table.path.stat().st_size, "Expression", unit="B", unit_scale=True) as bar:
-        for gene, fields, values in table.rows(most=_LARGEST, bar=bar):
+        for gene, fields, values in table.rows(bar):
             sums[fields] += np.expm1(values)
             where = f"{table.path.name!r}, line {table.line},"
             require_whole(values, umi[fields], where, options)
@@ -312,15 +300,3 @@ def _read_table(
         raise ValueError(message)
     parts = (np.concatenate(data), np.concatenate(indices), np.array(indptr))
     return sp.csc_matrix(parts, shape=(int(kept.sum()), len(genes))).tocsr(), genes
-
-
-def _read_protein(path: Path) -> pd.DataFrame:
-    """Return cells x antibodies: ln(1 + count) minus its mean over the antibodies of the cell."""
-    wide, antibodies = WideTable(path), {}
-    for name, fields, values in wide.rows():
-        if (values != np.round(values)).any():
-            raise wide.error("holds what is no whole count")
-        antibodies[name.removesuffix(" protein")] = counts = np.zeros(len(wide.cells))
-        counts[fields] = values
-    logged = pd.DataFrame(antibodies, index=wide.cells).transform(np.log1p)
-    return logged.sub(logged.mean(axis=1), axis=0).astype(np.float32)

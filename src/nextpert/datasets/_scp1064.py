@@ -39,7 +39,6 @@ class Options(NamedTuple):
 
     condition: str | Sequence[str] | None
     genes: Sequence[str] | None
-    protein: bool
     counts: bool
     verify: bool
 
@@ -63,14 +62,12 @@ class Options(NamedTuple):
 class Study:
     """The study as it is read: ``kept`` says which cells are asked for, ``facts`` what it is.
 
-    ``obs`` and ``guides`` are of all cells, ``obsm`` and the values of X, ln(1 + TPM), of those
-    that are kept.
+    ``obs`` and ``guides`` are of all cells, the values of X, ln(1 + TPM), of those that are kept.
     """
 
     obs: pd.DataFrame
     guides: pd.DataFrame
     kept: NDArray[np.bool_]
-    obsm: dict[str, Any]
     facts: dict[str, Any]
     x: sp.csr_matrix | None = None
     genes: Sequence[str] = ()
@@ -93,7 +90,7 @@ class Study:
         for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
             obs[name] = pd.Categorical(obs[name])
         out = ad.AnnData(
-            self.x, obs, pd.DataFrame(index=pd.Index([*self.genes])), obsm=self.obsm,
+            self.x, obs, pd.DataFrame(index=pd.Index([*self.genes])),
             uns={"guides": self.guides, "perturb_cite_seq": facts},
         )  # fmt: skip
         if options.counts:
@@ -182,17 +179,8 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
         raise ValueError(message)
     obs, guides = _cells(adata.obs)
     kept = options.cells(obs["condition"])
-    obsm: dict[str, Any] = {}
-    if "X_umap" in adata.obsm:
-        obsm["X_umap"] = np.asarray(adata.obsm["X_umap"])[kept].astype(np.float32)
-    elif {"umap_x", "umap_y"} <= set(adata.obs):
-        obsm["X_umap"] = adata.obs.loc[kept, ["umap_x", "umap_y"]].to_numpy(dtype=np.float32)
     holds = "ln(1 + TPM)" if "perturb_cite_seq" in adata.uns else "counts"
     facts = {"source": name, "values_of_source": holds, "n_genes_study": len(measured)}
-    facts["protein"] = "none"
-    if options.protein and "protein" in adata.obsm:
-        obsm["protein"] = adata.obsm["protein"][kept]
-        facts["protein"] = "as in the source"
     matrix: Any = adata.X
     if getattr(matrix, "format", "") == "csc":  # of which rows are found in the whole alone
         matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
@@ -205,7 +193,7 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
         blocks.append(block.astype(np.float32)[:, columns])
     x = sp.vstack(blocks, "csr")
     x.sort_indices()
-    return Study(obs, guides, kept, obsm, facts, x, genes)
+    return Study(obs, guides, kept, facts, x, genes)
 
 
 def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -127,8 +127,7 @@ def setup_screen(
             )
     cells = np.flatnonzero(environments.codes >= 0)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, roles.layer)
-    known = bool(roles.values.get("checked", True))
-    strict = known if isinstance(check_scale, Kept) else bool(check_scale)
+    strict = roles.checks_scale if isinstance(check_scale, Kept) else bool(check_scale)
     if strict and scale.fault:
         raise ValueError(overruled_by(scale, "check_scale=False to pp.setup_screen"))
     logger.info("%s.", describe(environments))
