@@ -5,13 +5,12 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import _dense_civ, _design, _graphs, _measure, _page, _row, _rows, _table, _worker
-from nextpert.core import Civ, Dag, Moments, Pool, Sphere
+from benchmarks import _dense_civ, _design, _measure, _rows, _table, _worker
+from nextpert.core import Civ, Moments, Pool, Sphere
 
 pytestmark = pytest.mark.benchmarks
 
@@ -66,35 +65,6 @@ def test_an_absent_peer_is_said():
     assert _table.line(row, measured)[1:3] == wanted
 
 
-def test_ratios():
-    measured = _measure.Measured([1.0, 2.0, 4.0], [8.0, 4.0], "", True)
-    assert _table.ratios(measured) == [8.0, 2.0, 2.0]
-    assert _table.faster(measured) == 3.0
-    assert _page.with_error([1.0, 3.0, np.nan]) == "2.00 ± 1.00"
-    assert _page.with_error([np.nan]) == "-"
-    assert _page.ratio([1.0, 2.0], [2.0, 4.0]) == "0.50 ± 0.00"
-
-
-def test_memory_counts_what_a_run_holds():
-    work = _row.Work(lambda _: np.ones(6_000_000))  # 48 MB
-    row = SimpleNamespace(work=lambda quick: work)
-    peak = _measure.memory_of(row, side="ours", quick=True)
-    assert 20 < peak["extra"] < 120
-    assert peak["total"] > peak["extra"]
-
-
-def test_f1_counts_adjacencies():
-    truth = Dag.from_edges(4, [(0, 1), (1, 2), (2, 3)])
-    other_way = Dag.from_edges(4, [(1, 0), (1, 2), (2, 3)])
-    two_right = Dag.from_edges(4, [(0, 1), (1, 2), (0, 3)])
-    assert _graphs.skeleton_f1(other_way, truth) == 1.0
-    assert _graphs.skeleton_f1(two_right, truth) == pytest.approx(2 / 3)
-    matrix = np.zeros((4, 4))  # as causal-learn: -1 and 1 at the ends of an edge
-    matrix[0, 1], matrix[1, 0] = -1, 1
-    graph = SimpleNamespace(graph=matrix)
-    assert _graphs.skeleton_f1(graph, truth) == pytest.approx(0.5)
-
-
 def test_the_command_prints_a_table():
     command = [sys.executable, "-m", "benchmarks", "--quick", "--only"]
     run = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
@@ -105,15 +75,6 @@ def test_the_command_prints_a_table():
     done = subprocess.run([*command, "nothing"], **run)
     assert done.returncode == 2
     assert "no row begins with nothing" in done.stderr
-
-
-def test_a_page_says_how_it_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", "--screens", "a", "--save", "page.md"])
-    _page.save("few_cells", ["## One\n", _page.table(["", "n"], {"a": [1]})], tmp_path / "page.md")
-    first, *rest = (tmp_path / "page.md").read_text().split("\n\n")
-    assert first.startswith("From `python -m benchmarks.few_cells --screens a` on 20")
-    assert first.endswith(" s of the processor.")
-    assert rest == ["## One", "|  | n |\n|---|---|\n| a | 1 |\n"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda p: p.stem)

@@ -32,24 +32,6 @@ def test_shrinkage_beats_means_and_its_intervals_hold():
     assert 0.8 < errors[few.RAW] / (30 * (1 / 20 + 1 / 400)) < 1.2
 
 
-def test_a_split_trains_on_n_cells_and_half_of_the_controls():
-    cells = simulated()
-    short = (cells.code != 3) | (np.cumsum(cells.code == 3) <= 35)
-    part, known = few.split(cells._replace(x=cells.x[short], code=cells.code[short]), 20, 0)
-    assert part.names == ["p0", "p1", "p2", "p4", "p5", "p6", "p7", "p8"]
-    assert np.bincount(part.code[known]).tolist() == [400, *[20] * 7]
-    moved = part.x[part.code == 3].mean(axis=0)  # rows follow the names
-    np.testing.assert_allclose(moved, cells.x[cells.code == 4].mean(axis=0))
-
-
-def test_a_section_has_every_estimate():
-    text = few.run("made up", simulated(), [20], 2)
-    assert "## made up: 8 perturbations, 30 genes, 800 controls, 2 repeats" in text
-    assert text.count("| nextpert |") == 1
-    assert text.count("| James-Stein |") == 2
-    assert "| truly large effects | 0." in text
-
-
 def test_states_rank_towards_themselves():
     from benchmarks import own_state
 

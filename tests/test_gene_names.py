@@ -172,15 +172,6 @@ def test_labels_of_guides_are_hinted_at(label, small_screen):
         npt.tl.fit_dag_blr(small_screen)
 
 
-def test_other_labels_are_not_hinted_at(small_screen):
-    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3"), ("STK3", "OXR1")])
-    with pytest.warns(UserWarning, match="HS2") as caught:
-        npt.tl.fit_dag_blr(small_screen, shift_sd=0)
-    text = str(caught[0].message)
-    assert "assign_guides" not in text
-    assert "Ensembl" not in text
-
-
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
 def test_cells_without_a_label_are_counted_aloud(small_screen, caplog):
     npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])

@@ -97,34 +97,3 @@ def test_masks_and_complex_numbers_are_refused(bad, call, counts):
     adata.obs["depth"] = 100.0
     with pytest.raises(ValueError, match=message):
         CALLS[call](adata)
-
-
-@pytest.mark.parametrize("bad", BAD)
-def test_masks_and_complex_numbers_in_layers_chunks_and_graphs(bad, counts):
-    change, message = BAD[bad]
-    adata = make(counts)
-    adata.layers["log"] = change(counts)
-    with pytest.raises(ValueError, match=r"adata\.layers\['log'\] .*" + message):
-        npt.pp.setup_screen(adata, layer="log")
-    with pytest.raises(ValueError, match=message):
-        npt.tl.learn_dag(adata, method="given", dag=change(np.eye(3, k=1)))
-    adata.varp["dag"] = change(np.eye(3, k=1))
-    with pytest.raises(ValueError, match=message):
-        npt.tl.fit_dag_blr(adata)
-
-
-def test_masked_chunks_are_refused(counts):
-    da = pytest.importorskip("dask.array", reason="the extra dask is not installed")
-    masked = da.from_array(counts, chunks=(30, 3)).map_blocks(
-        lambda block: np.ma.masked_greater(block, 5), meta=np.empty((0, 0))
-    )
-    with pytest.raises(ValueError, match="masked array"):
-        npt.tl.learn_dag(make(masked), method="boss")
-
-
-def test_a_complex_table_of_shifts_is_refused(counts):
-    adata = make(counts)
-    npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
-    table = pd.DataFrame([[1 + 2j]], index=["A"], columns=["A"])
-    with pytest.raises(ValueError, match="table of shifts must contain only real numbers"):
-        npt.tl.fit_dag_blr(adata, shift=table)

@@ -1,7 +1,6 @@
 """Messages name what the user named: no temporary file beside it, no empty name, no empty list."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 
 import nextpert as npt
@@ -56,18 +55,3 @@ def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, mo
         npt.pl.plan_screen(planned, save=path, show=False)
     shown = "(Permission denied): make room there, or name another file."
     assert str(caught.value) == f"Cannot write to {str(path)!r} {shown}"
-
-
-@pytest.mark.slow
-def test_a_figure_without_an_ending_gets_the_usual_one(planned, tmp_path):
-    npt.pl.plan_screen(planned, save=tmp_path / "figure", show=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
-
-
-def test_no_list_in_a_message_is_empty(small_screen):
-    with pytest.raises(ValueError, match=r"Genes not in adata\.var_names: ''"):
-        npt.tl.learn_dag(small_screen, genes=["", "MYC"])
-    small_screen.obs["none"] = np.full(small_screen.n_obs, np.nan)
-    with pytest.raises(ValueError, match="The column holds no label: name the label"):
-        npt.pp.setup_screen(small_screen, perturbation_key="none")
-    npt.tl.learn_dag(small_screen, method="given", dag=np.zeros((8, 8)))

@@ -205,24 +205,6 @@ def test_two_values_for_one_perturbation(call, one):
         TWICE[call](one)
 
 
-def test_plots_take_names_in_any_order(one):
-    npt.tl.perturbation_effects(one)
-    npt.tl.cpca(one, alpha=1.0)
-    options = {"return_fig": True, "show": False}
-    npt.pl.perturbation_effects(one, perturbations=[TURNED, "MYC"], **options)
-    figure = npt.pl.cpca_density(one, groups=[TURNED], **options)
-    assert figure.axes[0].get_title() == f"{ONE} (60 cells)"
-    both = relabelled(one, step=2)
-    pooled = npt.pl.perturbation_counts(both, **options).axes[0].get_title()
-    assert pooled.startswith("5 perturbations, 270 cells")
-
-
-def test_preparing_a_screen_pools_them_too(small_screen):
-    both = relabelled(small_screen, step=2)
-    npt.pp.perturbation_screen(both, combinations="keep", min_cells=50)
-    assert both.obs["perturbation"].value_counts()[ONE] == 60
-
-
 def test_what_only_looks_like_a_combination_is_itself():
     rng = np.random.default_rng(0)
     labels = np.repeat(["control", "IFNG", "IFNG+", "+", "A++B", "B++A"], 30)

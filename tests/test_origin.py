@@ -100,13 +100,6 @@ def test_roles_declared_after_the_fit_are_noticed(fitted, roles, words):
             call(fitted)
 
 
-def test_roles_of_a_fit_may_be_declared_later(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen, shift_sd=0)
-    npt.pp.setup_screen(small_screen, control="control")
-    silently(npt.tl.perturbation_effects, small_screen)
-
-
 def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
     adata = small_screen
     npt.tl.learn_dag(adata, method="given", dag=edges)

@@ -223,17 +223,6 @@ def test_cells_of_a_replay_are_those_of_the_knockout_asked_for(paper):
     np.testing.assert_allclose(drawn, np.tile([5.0, -2.0], (9, 1)))
 
 
-def test_the_screen_says_that_it_is_a_stand_in(paper, tmp_path):
-    keys = ["fig6", "ed7", "ed9", "readme"]
-    paper.main([*keys, "--quick", "--workers", "1", "--out", str(tmp_path)])
-    text = (tmp_path / "README.md").read_text()
-    assert text.count("SIMULATED STAND-IN") == text.count("(simulated stand-in)\n\n") == 3
-    assert "needs no sign-in" in text
-    assert {p.stem for p in tmp_path.glob("*.png")} == {
-        "fig6a", "fig6b", "fig6c", "ed7-dag", "ed7-fit", "ed9",
-    }  # fmt: skip
-
-
 def test_the_readme_holds_the_numbers_of_the_results(paper):
     folder = ROOT / "benchmarks" / "paper"
     assert (folder / "README.md").read_text() == paper.readme.text(folder / "results", "results")

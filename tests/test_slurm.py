@@ -122,14 +122,6 @@ def test_a_chain_of_jobs_gives_what_the_functions_give(slurm, screen, noted, ass
     assert len(pd.read_csv(screen.with_suffix(".effects.csv"))) == 4 * 8
 
 
-def test_a_step_that_fails_starts_no_other(slurm, screen, monkeypatch):
-    monkeypatch.setenv("FAIL", "1")
-    run(SCRIPTS / "submit.sh", screen, "MYC")
-    assert len(list(slurm.glob("*/args"))) == 5
-    assert list(slurm.glob("*/log")) == [slurm / "1" / "log"]
-    assert not list(slurm.glob("*/ok"))
-
-
 def test_graphs_on_many_nodes(slurm, screen, assert_same):
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     by_slurm = find_spec("dask_jobqueue") is not None

@@ -39,27 +39,3 @@ def test_rows_that_change_places_differ_in_their_order_alone():
         "t/order": "DIFFERS", "t/perturbation": "same", "t/gene": "same", "t/mean": "same",
     }  # fmt: skip
     assert compared["t/order"][0] == 2
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ([1.0, np.nan, np.inf], [1.0, np.nan, np.inf], (0, 0, "same")),
-        ([1e6], [1e6 + 1e-3], (1e-3, 1e-9, "within")),
-        ([np.nan, 1e6], [np.nan, 1e6 + 1e-3], (1e-3, 1e-9, "within")),
-        ([0.0], [1e-7], (1e-7, 1, "DIFFERS")),
-        ([1.0], [np.nan], (np.inf, np.inf, "DIFFERS")),
-        (3, 4, (1, 0.25, "DIFFERS")),
-        (["a", "b"], ["a", "c"], (1, 0.5, "DIFFERS")),
-    ],
-)
-def test_differences_by_hand(a, b, expected):
-    absolute, relative, verdict = snapshot.difference(np.asarray(a), np.asarray(b), 1e-8)
-    assert (absolute, relative) == pytest.approx(expected[:2], rel=1e-4)
-    assert verdict == expected[2]
-
-
-def test_shapes_and_unknown_steps():
-    assert snapshot.difference(np.ones(2), np.ones(3), 1e-8)[2] == "SHAPE f(2,) -> f(3,)"
-    with pytest.raises(SystemExit, match="No step is called 'nothing'"):
-        snapshot.chosen(["nothing"])

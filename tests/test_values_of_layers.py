@@ -13,8 +13,6 @@ import nextpert as npt
 pytestmark = pytest.mark.formats
 
 GENES = ["A", "B", "C"]
-COUNTS = r"adata\.X holds counts \(whole numbers\).*pp\.perturbation_screen"
-FITS = ("learn", "fit")
 
 
 @pytest.fixture
@@ -25,31 +23,6 @@ def counts():
     adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=GENES))
     adata.layers["log"] = np.log1p(x)
     return adata
-
-
-CALLS = {
-    "learn": lambda a, **o: npt.tl.learn_dag(a, method="boss", key_added="again", **o),
-    "fit": npt.tl.fit_dag_blr,
-    "dag_fit": npt.tl.dag_fit,
-    "cpca": lambda a, **o: npt.tl.cpca(a, alpha=1.0, **o),
-    "distances": lambda a, **o: npt.tl.target_distances(a, "A", **o),
-}
-
-
-def given(adata):
-    npt.tl.learn_dag(adata, method="given", dag=[("A", "B")], genes=GENES)
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_counts_are_refused_by_fits_and_warned_of_by_others(call, counts):
-    given(counts)
-    if call in FITS:
-        with pytest.raises(ValueError, match=COUNTS):
-            CALLS[call](counts)
-        return
-    with pytest.warns(UserWarning, match=COUNTS) as caught:
-        CALLS[call](counts)
-    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("learned", [None, "log"])

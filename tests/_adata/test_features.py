@@ -196,31 +196,16 @@ BAD = {
     "no file": ("nowhere.gmt", "'nowhere.gmt' is no file"),
     "row twice": (TABLE.set_axis(list("ABA")), "rows more than once: give A once"),
     "infinite": (TABLE.replace(1.0, np.inf), "infinite"),
-    "words": (TABLE.astype(object).replace(1.0, "x"), "real numbers"),
     "a family": (
         TABLE.assign(family="x"),
         "but those of family are not. The columns of an edge list are source, target and",
-    ),
-    "thousands": (TABLE.assign(length="1,000")[["length"]], "those of length are not"),
-    "dates": (TABLE.assign(day=pd.Timestamp(0)), "those of day are not"),
-    "too large a number": (
-        pd.DataFrame({"u": [10**400, 1]}, ["A", "B"], dtype=object),
-        "those of u are",
     ),
     "source twice": (
         pd.DataFrame([list("ABC")], columns=["source", "source", "target"]),
         "columns more than once: give source once",
     ),
-    "rows of two levels": (
-        TABLE.set_index(pd.MultiIndex.from_product([[1], list("ABC")])),
-        "Rows of features have names of several levels",
-    ),
-    "no rows": (TABLE[:0], "features holds no value"),
     "no values": (TABLE * np.nan, "features holds no value"),
     "no X": (ad.AnnData(obs=TABLE[[]], var=TABLE[[]]), "features has no X"),
-    "no effects": (other_screen(np.full((3, 3), np.nan)), "features holds no value"),
-    "several": ({"one": TABLE, "b": None}, r"features must be a table \(DataFrame\)"),
-    "a list": ([["A", "B"]], r"features must be a table \(DataFrame\), an AnnData"),
     "a text": ({"b": "ABC"}, r"features must be a table"),
     "small sets": ({"one": ["A"], "two": ["B"]}, "no set of two genes"),
     "numbers in lists": ({"A": [1.0, 2.0], "B": [1.0]}, r"give numbers as a table, pandas"),
@@ -259,11 +244,6 @@ def test_files_of_other_kinds_are_refused(tmp_path):
             read(tmp_path / name)
     with pytest.raises(ValueError, match="is no file"):
         read("x" * 300 + ".csv")
-
-
-def test_rows_of_no_label_are_told():
-    with pytest.warns(UserWarning, match="features has rows for A, B, C, but for no label"):
-        read(TABLE, ["X", "Y"])
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, "", pd.NA], ids=repr)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert._adata.labels import names_no_perturbation
 
 NOBODY = ["Unassigned", "multiplet", "NEGATIVE", "NA", "Doublet", "", "No guide"]
 N = 9  # cells of each
@@ -43,17 +42,6 @@ def perturbations(adata):
 
 def learn(adata):
     npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
-
-
-@pytest.mark.parametrize("label", [*NOBODY, "unassigned", "multi", "n/a", "<NA>", " nan ", "None"])
-def test_words_for_no_perturbation(label):
-    assert names_no_perturbation(label)
-    assert names_no_perturbation(label.upper())
-
-
-@pytest.mark.parametrize("label", ["MYC", "control", "NA1", "negative_control", "A+B", "NANOG"])
-def test_words_for_a_perturbation(label):
-    assert not names_no_perturbation(label)
 
 
 def test_a_graph_is_that_of_the_other_cells(clean, mixed, caplog):
@@ -126,15 +114,3 @@ def test_such_a_label_may_be_the_control(mixed):
     assert "lost" in mixed.uns["dag_blr"]["environments"]["perturbation"].tolist()
     npt.pp.perturbation_screen(mixed, control="NEGATIVE", min_cells=0)
     assert (mixed.obs["perturbation"] == "control").sum() == 200
-
-
-def test_such_a_label_may_be_named_as_a_perturbation(mixed):
-    learn(mixed)
-    names = ["Doublet", *perturbations(mixed)]
-    npt.tl.fit_dag_blr(mixed, perturbations=iter(names))
-    fit = mixed.uns["dag_blr"]
-    assert fit["environments"]["perturbation"].tolist() == names
-    assert fit["environments"]["n_cells"].tolist() == [N, 40, 40, 40, 40]
-    npt.tl.target_distances(mixed, "Doublet", perturbations=["Unassigned"])
-    found = mixed.uns["target_distances"]["table"]["perturbation"].tolist()
-    assert sorted(found) == ["Unassigned", "control"]

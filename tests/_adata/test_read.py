@@ -216,19 +216,6 @@ def test_views_in_memory_and_on_disk(kind, backed, values, groups, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
-def test_views_of_views_and_cells_and_genes_taken_twice(kind, values):
-    view = make(KINDS[kind](values))[10:100][[3, 3, 5, 80, 81, 3]][:, 2:]
-    groups = np.array([0, 1, 0, 2, 2, 1])
-    moments = environment_moments(view, [5, 0, 5], groups, 3)
-    rows = [13, 13, 15, 90, 91, 13]
-    check(moments, values[rows], groups, [7, 2, 7])
-    seen = np.empty((6, 3))
-    for cells, block in read_blocks(view, [5, 0, 5], np.arange(6)):
-        seen[cells] = block
-    np.testing.assert_array_equal(seen, values[rows][:, [7, 2, 7]])
-
-
-@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
 def test_blocks_are_bounded_and_hold_every_cell_once(kind, values):
     cells = np.arange(0, N, 2)
     seen = []

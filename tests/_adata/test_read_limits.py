@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from nextpert._adata import progress, read, read_blocks, sources
-from nextpert._adata.screen import coding, read_screens
+from nextpert._adata import read, read_blocks, sources
 from tests._adata.test_read import COLUMNS, N, P, environment_moments, make
 
 pytestmark = pytest.mark.formats
@@ -127,25 +126,3 @@ def test_damaged_files_are_refused(part, damage, message, values, groups, tmp_pa
     with pytest.raises(ValueError, match=message):
         environment_moments(backed, COLUMNS, np.zeros(N, dtype=int), 1)
     backed.file.close()
-
-
-def test_long_reads_show_progress(values, groups, monkeypatch, capsys):
-    adata = make(sp.csr_matrix(values))
-    read_screens(adata, COLUMNS, [coding({"group": groups})])
-    assert capsys.readouterr().err == ""  # too short to show
-    monkeypatch.setattr(progress, "_DELAY", 0)
-    with progress.without_bars():
-        read_screens(adata, COLUMNS, [coding({"group": groups})])
-    assert capsys.readouterr().err == ""
-    read_screens(adata, COLUMNS, [coding({"group": groups})])
-    n = int((groups >= 0).sum())
-    assert f"0/{n}" in capsys.readouterr().err
-
-
-def test_blocks_depend_on_the_panel_and_the_environments_alone(monkeypatch):
-    monkeypatch.undo()
-    assert read.block_rows(36, 1) == 2**22 // 36
-    assert read.block_rows(2000, 1) == 2**22 // 2000
-    assert read.block_rows(2000, 50) == 3200  # sums of scatters must not outweigh products
-    assert read.block_rows(20_000, 200) == 2**24 // 20_000
-    assert read.block_rows(10**9, 1) == 1

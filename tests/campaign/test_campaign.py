@@ -79,23 +79,6 @@ def test_what_failed_comes_back_by_retry_alone(campaign):
     assert campaign.summarize()["failed"].tolist() == ["", "CDK4", "", ""]
 
 
-def test_pending_ones_outside_the_candidates_are_counted(parts, target, given):
-    campaign = npt.Campaign(parts[0], target, learn=given)
-    campaign.mark_pending(["CDK4"])
-    plate = campaign.propose(2, 200)
-    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == ["CDK4"]
-    assert "CDK4" not in set(plate["perturbation"])
-
-
-@pytest.mark.slow
-def test_candidates_as_a_table(parts, target, given):
-    table = {"one": {"CDK4": -1.0}, "two": {"B2M": -1.0}, "three": {"CD59": -1.0}}
-    campaign = npt.Campaign(parts[0], target, learn=given, plan={"candidates": table})
-    campaign.mark_failed(["two"])
-    campaign.mark_pending(["one"])
-    assert campaign.propose(3, 300)["perturbation"].tolist()[:-1] == ["three"]
-
-
 @pytest.mark.slow
 def test_members_that_combinations_alone_tell_of_are_known():
     rng = np.random.default_rng(0)
@@ -182,19 +165,6 @@ def test_a_plate_that_cannot_be_changes_nothing(campaign, assert_same_adata):
         campaign.propose(2, 200, strategy="wurst")
     assert_same_adata(campaign.adata, cells)
     assert campaign.history.equals(before)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda c: npt.Campaign(c.adata, None), "target must be"),
-        (lambda c: c.mark_pending(["control"]), "'control' are the controls of every plate"),
-        (lambda c: c.mark_failed(["CDK4"], reason=3), "reason must be a string"),
-    ],
-)
-def test_bad_input(call, message, campaign):
-    with pytest.raises((TypeError, ValueError), match=message):
-        call(campaign)
 
 
 @pytest.mark.slow

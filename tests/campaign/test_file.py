@@ -13,7 +13,6 @@ import pytest
 import nextpert as npt
 from nextpert._files import write_adata
 from nextpert.campaign import file as campaign_file
-from nextpert.campaign.state import from_stored, to_stored
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
@@ -91,16 +90,6 @@ def test_targets_of_every_kind_come_back(parts, target, given, tmp_path):
         assert repr(again.target) == repr(campaign.target)
         same(again, campaign)
     np.testing.assert_array_equal(again.adata.uns["design"]["target_mean"], vector)
-
-
-def test_values_come_back_as_they_were():
-    value = {"a": None, "b": (1, 2.5, "x"), "c": [True, ["y"]], "d": {"mapping": {}, "tuple": []}}
-    assert from_stored(to_stored(value, "options")) == value
-    assert from_stored(to_stored(np.float64(0.1 + 0.2), "x")) == 0.1 + 0.2
-    with pytest.raises(TypeError, match="must have strings as names"):
-        to_stored({1: 2}, "options")
-    with pytest.raises(TypeError, match=r"options\['a'\] is of type bytes"):
-        to_stored({"a": b"x"}, "options")
 
 
 def test_a_stale_campaign_is_not_written_over_another(campaign, saved, tmp_path):

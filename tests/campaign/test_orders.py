@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 import nextpert as npt
@@ -59,50 +58,3 @@ def test_cells_of_both_orders_are_one_perturbation(campaign, cells, parts):
         campaign.observe(cells(ONE)[:20].copy(), batch="same")
     with pytest.raises(ValueError, match="observed before"):
         campaign.observe(first, batch="same")
-
-
-def test_marks_in_any_order(campaign):
-    campaign.mark_failed([TURNED], reason="no virus")
-    assert campaign.failed == {ONE: "no virus"}
-    assert ONE not in set(campaign.propose(3, 300, strategy="explore")["perturbation"])
-    campaign.mark_pending([ONE, TURNED, "CD59 + B2M"], n_cells=12)
-    campaign.mark_pending([TURNED], n_cells=30)
-    assert not campaign.failed
-    assert campaign.pending[ONE] == 30
-    campaign.mark_failed([ONE])
-    assert ONE not in campaign.pending
-    campaign.retry([TURNED])
-    assert not campaign.failed
-
-
-def test_what_failed_is_not_made_up_again(parts, target, given):
-    campaign = started(parts, target, given, candidates=["B2M", "CD59"], max_combination=2)
-    assert ONE in set(campaign.propose(3, 300, strategy="explore")["perturbation"])
-    campaign.mark_failed([TURNED])
-    assert campaign.failed == {ONE: ""}
-    campaign.mark_failed(["B2M"])
-    campaign.retry(["B2M"])
-    assert not {ONE, TURNED} & set(campaign.propose(3, 300)["perturbation"])
-
-
-def test_constraints_in_any_order(parts, target, given):
-    """What must be on the plate is left out while it is under way."""
-    campaign = started(parts, target, given, candidates=[ONE, "CD58"], include=[TURNED])
-    assert ONE in set(campaign.propose(1, 100)["perturbation"])
-    assert set(campaign.propose(1, 100)["perturbation"]) == {"CD58", "control"}
-    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == [ONE]
-    campaign = started(parts, target, given, candidates=[ONE, "CD58"], exclude=[TURNED])
-    assert set(campaign.propose(2, 200)["perturbation"]) == {"CD58", "control"}
-
-
-def test_another_separator(parts, target, given):
-    first, later = (part.copy() for part in parts)
-    later.obs["perturbation"] = np.resize(["CD59_B2M", "B2M_CD59"], later.n_obs)
-    npt.pp.setup_screen(first, separator="_")
-    campaign = npt.Campaign(
-        first, target, learn=given, plan={"candidates": ["B2M_CD59", "CD58"]},
-    )  # fmt: skip
-    campaign.mark_pending(["B2M_CD59"])
-    campaign.observe(later, batch="same")
-    assert not campaign.pending
-    assert campaign.history.query("action == 'observed'")["perturbation"].tolist() == ["CD59_B2M"]

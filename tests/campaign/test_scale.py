@@ -60,25 +60,6 @@ def test_without_controls_too(name, n_cells, campaign, parts):
         campaign.observe(later, batch="same")
 
 
-def test_it_says_what_is_other(campaign, batch):
-    for name, message in (
-        ("counts", "The new cells hold counts. Normalise all alike"),
-        ("thousands", r"standard deviation of their controls is [.e+0-9]* times that"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            campaign.observe(changed(batch[1], OTHER[name]))
-
-
-def test_a_campaign_of_whole_numbers(batch, target, given):
-    first, later = (changed(part, lambda x: np.round(10 * np.abs(x))) for part in batch)
-    with pytest.raises(ValueError, match=r"holds counts .*check_scale=False to pp\.setup_screen"):
-        npt.Campaign(first, target, learn=given)
-    npt.pp.setup_screen(first, check_scale=False)
-    campaign = npt.Campaign(first, target, learn=given)
-    campaign.observe(later)
-    assert campaign.history["action"].iloc[-1] == "observed"
-
-
 @pytest.mark.parametrize(
     "change",
     [

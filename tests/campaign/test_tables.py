@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,35 +65,3 @@ def test_a_round_is_relative_to_its_own_controls_and_the_target_to_the_first(cam
 def test_a_search_that_needs_cells_is_refused():
     with pytest.raises(ValueError, match="learn_dag with method='boss' needs the cells"):
         npt.Campaign(table(GENES[:5], 0), {"g7": 1.0}, learn={"method": "boss"})
-
-
-def screen_of_cells(seed, names=tuple(GENES[:3])):
-    rng = np.random.default_rng(seed)
-    label = np.repeat(["control", *names], [200, *[50] * len(names)])
-    x = 2.0 + rng.normal(size=(len(label), 12))
-    for k, name in enumerate(names):
-        x[label == name] += rng.normal(size=12) * (k + 1) / 4
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
-    npt.pp.setup_screen(adata)
-    return adata
-
-
-@pytest.mark.slow
-def test_the_remedies_for_tables_beside_cells_are_ones(campaign):
-    """The table of new cells is observed; a campaign of cells goes on as one of their table."""
-    cells = screen_of_cells(4, (GENES[5], GENES[6]))
-    with pytest.raises(ValueError, match=r"observe npt.pp.effect_table\(cells\)"):
-        campaign.observe(cells)
-    campaign.observe(npt.pp.effect_table(cells))
-    assert campaign.summarize()["n_cells"].tolist() == [1200]
-    assert {GENES[5], GENES[6]} <= set(
-        campaign.adata.uns["dag_blr"]["environments"]["perturbation"]
-    )
-
-    of_cells = npt.Campaign(screen_of_cells(5), {"g7": 1.0}, learn={"method": "given", "dag": []})
-    with pytest.raises(ValueError, match=r"npt.Campaign\(npt.pp.effect_table\(campaign.adata\)"):
-        of_cells.observe(table(["g9"], 2))
-    again = npt.Campaign(npt.pp.effect_table(of_cells.adata), {"g7": 1.0})
-    again.observe(table(["g9"], 2))
-    assert again.summarize()["n_cells"].tolist() == [850]

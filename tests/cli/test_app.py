@@ -119,15 +119,6 @@ def test_examples_are_commands(line, tmp_path, monkeypatch):
         assert len({*vars(TargetState())} & {*job.given}) == 1
 
 
-def test_values_are_read():
-    job = parse(["fit", "x.h5ad", "--prior-scale", "2", "--perturbations", "A", "B"])
-    assert (job.options["prior_scale"], job.options["perturbations"]) == (2.0, ("A", "B"))
-    job = parse(["fit", "x.h5ad", "--shift-sd", "learned", "--no-intercept"])
-    assert (job.options["shift_sd"], job.options["intercept"]) == ("learned", False)
-    for option in ("--rng", "--seed"):
-        assert parse(["diagnose", "x.h5ad", option, "3"]).options["rng"] == 3
-
-
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["learn", "--help"], ["learn"]])
 def test_help_and_errors_of_usage_wait_for_nothing(argv):
     code = (

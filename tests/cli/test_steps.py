@@ -240,26 +240,6 @@ def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
     assert 'method="boss", environments="all" learns from them too' in capsys.readouterr().out
 
 
-@pytest.mark.formats
-@pytest.mark.filterwarnings("ignore:Writing zarr v2")
-def test_zarr_in_and_out(screen, small_screen, assert_same_adata):
-    folder = screen.parent
-    small_screen.write_zarr(folder / "copy.zarr")
-    for path, more in ((folder / "copy.zarr", []), (screen, ["--out", folder / "x.h5ad"])):
-        assert run("preprocess", path, "--min-cells", 5, *more) == 0
-    assert run("preprocess", folder / "copy.zarr", "--out", folder / "y.h5ad") == 0
-    results = [
-        ad.read_zarr(folder / "copy.preprocess.zarr"),
-        ad.read_h5ad(folder / "x.h5ad"),
-        ad.read_h5ad(folder / "y.h5ad"),
-    ]
-    for adata in results:
-        del adata.uns["commands"]
-        del adata.uns["preprocessing"]["params"]["min_cells"]
-    np.testing.assert_array_equal(results[0].X, results[1].X)
-    assert_same_adata(results[2], results[1])
-
-
 def test_names_of_results_and_repeats_without_one(screen, capsys):
     folder = screen.parent
     assert run("preprocess", screen, "--min-cells", "5") == 0
@@ -374,13 +354,6 @@ def test_warnings_and_what_functions_log_take_one_line_each(fitted, monkeypatch,
     assert not logging.getLogger("nextpert").handlers
 
 
-def test_progress_goes_to_standard_error_and_json_alone_to_output(fitted, capsys):
-    assert main(["effects", str(fitted), "--json"]) == 0
-    printed = capsys.readouterr()
-    assert json.loads(printed.out)["summary"] == {"n_cells": 680, "n_genes": 8}
-    assert "of perturbations on genes, with intervals: done in" in printed.err
-
-
 def test_the_ranking_in_text(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20", "--acquisition", "civ"]
     assert run("design", fitted, *quick, "--show", 0) == 0
@@ -425,10 +398,3 @@ def test_tables_fit_and_leave_out_what_is_empty(command, monkeypatch):
     if command != "distances":
         assert "> 99%" in lines[1]
         assert "< 1%" in lines[2]
-
-
-def test_cells_without_a_target(fitted, capsys):
-    assert run("cells", fitted, "--show", "0") == 0
-    plan = ad.read_h5ad(fitted.parent / "screen.cells.h5ad").uns["plan_cells"]
-    assert "stopping" not in plan
-    assert capsys.readouterr().out.startswith(plan["verdict"])

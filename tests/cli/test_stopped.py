@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -31,10 +29,6 @@ def demo(screen, monkeypatch):
     return run
 
 
-def stop(*args, **options):
-    signal.raise_signal(signal.SIGTERM)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_nothing(number, fitted, monkeypatch, capsys):
     usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -48,13 +42,6 @@ def test_interruption_leaves_nothing(number, fitted, monkeypatch, capsys):
     what = "interrupted" if number == signal.SIGINT else "terminated"
     assert capsys.readouterr().err.splitlines()[-1] == f"nextpert: {what}, nothing written"
     assert list(fitted.parent.iterdir()) == [fitted]
-
-
-def test_a_signal_during_the_report_says_that_results_are_there(fitted, monkeypatch, capsys):
-    monkeypatch.setattr("nextpert.cli._run.json", SimpleNamespace(dumps=stop, loads=json.loads))
-    assert main(["effects", str(fitted), "--quiet", "--json"]) == 143
-    assert "terminated, results are written" in capsys.readouterr().err
-    assert (fitted.parent / "screen.effects.h5ad").is_file()
 
 
 def test_a_terminated_process_leaves_nothing(screen):
@@ -72,18 +59,6 @@ def test_a_terminated_process_leaves_nothing(screen):
         assert process.wait(120) == 143
         assert process.stderr.read().splitlines()[-1] == "nextpert: terminated, nothing written"
     assert list(screen.parent.iterdir()) == [screen]
-
-
-@pytest.mark.parametrize("place", ["file", "file/below", "out/ranking.csv"])
-def test_a_folder_that_cannot_be_is_found_early(place, screen, demo, capsys):
-    (screen.parent / "file").write_text("")
-    if place == "out/ranking.csv":
-        (screen.parent / place).mkdir(parents=True)
-        place = "out"
-    before = sorted(screen.parent.rglob("*"))
-    assert demo(place) == 2
-    assert "folder" in capsys.readouterr().err
-    assert sorted(screen.parent.rglob("*")) == before
 
 
 def _into(words, place, unbuffered):

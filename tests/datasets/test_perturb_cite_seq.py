@@ -94,7 +94,7 @@ def test_only_what_is_wanted_is_kept(portal, loaded):
     assert second.obs_names.tolist() == standin.cells[15:30]
 
 
-@pytest.mark.parametrize("change", ["plain", "windows", "members", "quoted", "flat", "shuffled"])
+@pytest.mark.parametrize("change", ["plain", "windows", "quoted", "shuffled"])
 def test_layouts_that_say_the_same(portal, loaded, change, tmp_path, assert_same_adata):
     folder, _ = portal
     copy = tmp_path / "copy"
@@ -108,9 +108,6 @@ def test_layouts_that_say_the_same(portal, loaded, change, tmp_path, assert_same
         path.write_bytes(gzip.compress(text.replace(b"\n", b"\r\n")))
         for file in [p for p in copy.rglob("*") if p.suffix in (".csv", ".txt")]:
             file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    elif change == "members":  # cut anywhere, padded at the end
-        parts = [text[:1], text[1:1000], b"", text[1000:]]
-        path.write_bytes(b"".join(gzip.compress(part) for part in parts) + bytes(600))
     elif change == "quoted":
         lines = [b",".join([b'"' + n + b'"', r]) for n, _, r in
                  (line.partition(b",") for line in text.splitlines())]  # fmt: skip
@@ -119,26 +116,7 @@ def test_layouts_that_say_the_same(portal, loaded, change, tmp_path, assert_same
     elif change == "shuffled":  # cells in another order than in the metadata
         table = pd.read_csv(path, index_col=0, dtype=str).sample(frac=1, axis=1, random_state=0)
         path.write_bytes(gzip.compress(table.to_csv().encode()))
-    elif change == "flat":
-        for file in [p for p in copy.rglob("*") if p.is_file()]:
-            file.rename(copy / file.name)
     found = perturb_cite_seq(copy, counts=True)
     for adata in (found, expected := loaded.copy()):
         adata.uns["perturb_cite_seq"].pop("files")
     assert_same_adata(found, expected)
-
-
-@pytest.mark.parametrize(
-    "form",
-    [lambda v: f"{v:.7g}", lambda v: repr(float(v)), lambda v: f"{v:.12e}"],
-)
-def test_zeros_and_digits_however_printed(portal, tmp_path, form):
-    """As R, pandas and float32 print: 0 or 0.0; 6.90776, 6.907755278982137, 0.69e1."""
-    folder, standin = portal
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    values = [[form(v) for v in row] for row in expected_values(standin).T]
-    table = pd.DataFrame(values, pd.Index(standin.genes, name="GENE"), standin.cells)
-    table.to_csv(copy / "other/RNA_expression.csv.gz")
-    found = perturb_cite_seq(copy, counts=True)
-    assert np.array_equal(found.X.toarray(), table.astype(float).T.astype(np.float32))
-    assert np.array_equal(found.layers["counts"].toarray(), standin.counts)

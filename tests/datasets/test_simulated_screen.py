@@ -96,13 +96,6 @@ def test_truth_survives_a_file(screen, tmp_path, suffix, assert_same_adata):
     np.testing.assert_allclose(scm.mean(), truth["control_mean"])
 
 
-def test_sizes_and_names_of_ones_own():
-    adata = simulated_screen(n_genes=40, n_control=5, n_perturbed=2, perturbed=["MYC", "GENE40"])
-    assert adata.shape == (9, 40)
-    assert set(adata.obs["perturbation"]) == {"control", "MYC", "GENE40"}
-    assert simulated_screen(n_control=5, perturbed=0).n_obs == 5
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

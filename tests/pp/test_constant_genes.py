@@ -59,15 +59,6 @@ def test_they_are_dropped_with_a_count(form, logs, panel, caplog):
     assert adata.uns["dag_blr"]["environments"]["perturbation"].tolist() == ["MYC", "OFF"]
 
 
-def test_their_perturbations_are_outside_the_panel():
-    adata = screen(logs=False)
-    with pytest.warns(UserWarning, match="Genes constant"):
-        npt.pp.perturb_cite_seq(adata, panel=GENES)
-    assert set(adata.obs["perturbation"]) == {"control", "MYC"}
-    reasons = adata.uns["preprocessing"]["perturbations"].set_index("perturbation")["reason"]
-    assert reasons["OFF"] == "outside the panel: constant among control cells"
-
-
 def test_a_panel_of_them_alone_is_an_error(assert_same_adata):
     adata = screen()
     before = adata.copy()

@@ -80,30 +80,6 @@ def test_the_papalexi_screen_of_pertpy():
     assert effect_on_itself(rna, "JAK2") < -1
 
 
-@pytest.mark.brief_chain
-def test_a_file_of_scperturb(tmp_path):
-    rng = np.random.default_rng(1)
-    target = np.repeat(["control", "IFNGR1", "STAT1", "IFNGR1_STAT1"], 60)
-    obs = pd.DataFrame(
-        {
-            "guide_id": target, "perturbation": target,
-            "nperts": [t.count("_") + 1 for t in target],
-            "perturbation_type": "CRISPR", "organism": "human", "cancer": True, "ncounts": 100.0,
-            "ngenes": 5, "percent_mito": 0.0, "percent_ribo": 0.0, "celltype": "lymphoblasts",
-        },
-        index=pd.Index([f"cell{k}-1" for k in range(len(target))], name="cell_barcode"),
-    )  # fmt: skip
-    var = pd.DataFrame(
-        {"ensembl_id": [f"ENSG{k}" for k in range(5)], "ncounts": 1.0, "ncells": 9},
-        index=pd.Index(GENES, name="gene_symbol"),
-    )
-    ad.AnnData(cells(target.tolist(), rng), obs, var).write_h5ad(tmp_path / "screen.h5ad")
-    adata = ad.read_h5ad(tmp_path / "screen.h5ad")
-    npt.pp.perturbation_screen(adata, control="control", combinations="keep", separator="_")
-    assert set(adata.obs["perturbation"]) == {"control", "IFNGR1", "STAT1", "IFNGR1_STAT1"}
-    assert effect_on_itself(adata, "STAT1") < -1
-
-
 def test_a_screen_of_genome_scale_as_replogle_et_al_publish_it(tmp_path):
     """Ensembl ids, symbols of which one has two ids, dense counts, two guides on one construct."""
     rng, target = np.random.default_rng(2), np.repeat(["non-targeting", *TARGETS[1:]], 60)
@@ -132,26 +108,3 @@ def test_a_screen_of_genome_scale_as_replogle_et_al_publish_it(tmp_path):
     assert effect_on_itself(adata, "STAT1") < -1
     genes = set(npt.get.effects_df(adata)["gene"])
     assert {"STAT1", f"B2M_{ids[3]}", f"B2M_{ids[5]}"} < genes
-
-
-def test_a_screen_of_genome_scale_as_x_atlas_publishes_it(tmp_path):
-    """Symbols, sparse whole numbers, and controls of two kinds."""
-    rng = np.random.default_rng(3)
-    target = np.repeat(["Non-Targeting", "CTRL", *TARGETS[1:]], 60)
-    obs = pd.DataFrame(
-        {
-            "sample": [f"HCT116_{k % 3}" for k in range(len(target))],
-            "gene_target": pd.Categorical(target), "total_counts": 100, "num_features": 2,
-            "pass_guide_filter": np.arange(len(target)) % 10 > 0, "pct_counts_mt": 4.0,
-        },
-        index=[f"cell{k}" for k in range(len(target))],
-    )  # fmt: skip
-    counts = cells(target.tolist(), rng).astype(np.int32)
-    ad.AnnData(counts, obs, pd.DataFrame(index=GENES)).write_h5ad(tmp_path / "screen.h5ad")
-    backed = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
-    adata = npt.pp.perturbation_screen(
-        backed[backed.obs["pass_guide_filter"] & (backed.obs["gene_target"] != "CTRL")],
-        "gene_target", "Non-Targeting", batch_key="sample", copy=True,
-    )  # fmt: skip
-    assert set(adata.obs["perturbation"]) == {"control", *TARGETS[1:]}
-    assert effect_on_itself(adata, "STAT1") < -1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import warnings
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -26,11 +23,6 @@ def read(screen_path, name):
 @pytest.fixture(scope="module")
 def tapseq(screen_path):
     return read(screen_path, "schraivogel_tapseq/schraivogel_tapseq_umi5.h5ad")
-
-
-@pytest.fixture(scope="module")
-def cropseq(screen_path):
-    return read(screen_path, "hill2018_cropseq/hill2018_cropseq.h5ad")
 
 
 def books(adata):
@@ -68,26 +60,6 @@ def test_tapseq_goes_through_to_a_ranking(tapseq):
     ranking = candidates_of(adata.uns["design"]["ranking"])
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == "RIPK2"
     assert len(adata.uns["dag_blr"]["left_out"]) == 0
-
-
-@pytest.mark.screen
-def test_cropseq_goes_through_to_a_ranking(cropseq):
-    adata = cropseq.copy()
-    npt.pp.perturbation_screen(adata, depth_key="nUMI")
-    steps, _ = books(adata)
-    assert steps["n_cells_kept"].to_dict() == {
-        "all cells": 6229, "assigned": 4063, "depth": 4063, "combinations": 4063, "panel": 4063,
-        "min_cells": 4063,
-    }  # fmt: skip
-    assert adata.n_vars == 19
-    raw = cropseq[adata.obs_names, adata.var_names]
-    depth = raw.obs["nUMI"].to_numpy()[:, None]
-    expected = np.log1p(np.median(depth) * raw.X.toarray() / depth)
-    np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-5)
-    npt.tl.learn_dag(adata, search_options={"n_runs": 3})
-    npt.tl.fit_dag_blr(adata)
-    npt.tl.design_interventions(adata, "TP53")
-    assert "TP53" not in candidates_of(adata.uns["design"]["ranking"])["perturbation"].tolist()
 
 
 def test_log_normalised_values_stay_as_they_are(small_screen):
@@ -154,26 +126,3 @@ def test_roles_are_said_for_later_calls():
         npt.pp.perturbation_screen(lost, "target", "NT", batch_key="lane")
     assert lost.obs.equals(before.obs)
     assert "screen" not in lost.uns
-
-
-@pytest.mark.parametrize(
-    ("labels", "genes", "said"),
-    [
-        (("MYC", "JUN"), ("ENSG00000136997", "ENSG00000177606"), "with gene_symbols"),
-        (("MYCg1", "MYCg2"), ("MYC", "JUN"), r"MYCg1 \(of MYC\), MYCg2 \(of MYC\)"),
-        (("STAT1", "STAT1"), ("MYC", "JUN"), None),  # no slip
-    ],
-)
-def test_targets_kept_unmeasured_by_a_slip_are_said(labels, genes, said):
-    counts = np.random.default_rng(0).poisson(5, (150, 2)).astype(np.float32)
-    target = ["control"] * 50 + [labels[0]] * 50 + [labels[1]] * 50
-    adata = ad.AnnData(counts, pd.DataFrame({"perturbation": target}, index=map(str, range(150))))
-    adata.var_names = list(genes)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        npt.pp.perturbation_screen(adata)
-    messages = [str(w.message) for w in caught if w.category is UserWarning]
-    assert len(messages) == (said is not None)
-    assert all(re.search(said, message) for message in messages)
-    with pytest.warns(UserWarning, match="No perturbed cells are left"):
-        npt.pp.perturbation_screen(adata, panel=list(genes), min_cells=1000)

@@ -120,28 +120,6 @@ def test_what_may_be_log_normalised_is_taken_in_silence(case):
             assert adata.uns["screen"]["values"]["checked"]
 
 
-@pytest.mark.formats
-@pytest.mark.parametrize(
-    "form", ["csr", "csc", "backed csr", "backed csc", "backed", "dask", "view"]
-)
-def test_matrices_of_all_kinds(form, tmp_path):
-    kinds = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}
-    for x, fault in ((scaled(), True), (np.log1p(scaled()), False)):
-        adata = cells(kinds.get(form.removeprefix("backed "), np.asarray)(x))
-        if form.startswith("backed"):
-            adata.write_h5ad(tmp_path / f"{fault}.h5ad")
-            adata = ad.read_h5ad(tmp_path / f"{fault}.h5ad", backed="r")
-        if form == "dask":
-            adata.X = pytest.importorskip("dask.array").from_array(x, (90, 6))
-        if form == "view":
-            adata = cells(np.vstack([x, x])[::-1][:400])[::2]
-        if fault:
-            with pytest.raises(ValueError, match="scaled counts"):
-                learn(adata)
-        else:
-            learn(adata)
-
-
 def test_what_is_found_is_stored_and_logged(caplog, tmp_path):
     adata = cells(np.log1p(scaled()))
     with caplog.at_level(logging.INFO, logger="nextpert"):
@@ -157,14 +135,6 @@ def test_what_is_found_is_stored_and_logged(caplog, tmp_path):
     assert "log-normalised" not in caplog.text  # it was looked at before
     npt.pp.setup_screen(adata := npt.datasets.simulated_screen(n_genes=5, n_control=50))
     assert adata.uns["screen"]["values"]["scale"] == "values below 0, used as they are"
-
-
-def test_counts_that_are_normalised_here_are_recorded():
-    adata = cells(counts())
-    npt.pp.perturbation_screen(adata)
-    found = adata.uns["screen"]["values"]
-    assert (found["scale"], found["checked"]) == ("log-normalised", True)
-    assert found["maximum"] == adata.X.max()
 
 
 def test_the_check_can_be_overruled_once_for_a_layer():

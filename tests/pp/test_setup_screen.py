@@ -62,13 +62,6 @@ def test_a_later_call_changes_what_it_names_and_keeps_the_rest(call, changed, sc
     assert read_roles(screen) == replace(ROLES, **changed)
 
 
-def test_a_preparation_keeps_them_as_well(screen):
-    npt.pp.setup_screen(screen, **EVERYTHING | {"layer": None})
-    npt.pp.perturbation_screen(screen, "target", "NT", batch_key="phase")
-    roles = read_roles(screen)
-    assert (roles.guide_key, roles.batch_key, roles.covariates) == ("guide", ("phase",), ("depth",))
-
-
 def test_a_column_that_is_gone_is_named_with_the_remedy(screen):
     npt.pp.setup_screen(screen, **EVERYTHING)
     del screen.obs["guide"]
@@ -107,35 +100,6 @@ def test_many_donors_are_batches(screen):
     npt.pp.setup_screen(screen[:6].copy(), batch_key=["plate", "phase"])
     many = ad.concat([screen] * 2, index_unique="-")
     npt.pp.setup_screen(many, batch_key="donor")
-
-
-@pytest.mark.brief_chain
-@pytest.mark.filterwarnings("ignore:1 negative control")
-@pytest.mark.parametrize("through", ["perturbation_screen", "setup_screen"])
-def test_gene_symbols_are_a_role_of_all_calls_and_plots(through):
-    names = npt.datasets.simulated_screen(n_genes=4, n_control=80, n_perturbed=20, rng=0)
-    ids = names.copy()
-    ids.var["symbol"] = names.var_names
-    ids.var_names = [f"ENSG{j:011d}" for j in range(4)]
-    for adata, told in ((names, {}), (ids, {"gene_symbols": "symbol"})):
-        npt.pp.setup_screen(adata, **told)
-        if through == "perturbation_screen":
-            npt.pp.perturbation_screen(adata)
-        npt.tl.learn_dag(adata, method="boss")
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.perturbation_effects(adata, genes="all")
-        npt.tl.design_interventions(adata, {names.var_names[0]: 1.0}, acquisition="greedy")
-        npt.tl.target_distances(adata, {names.var_names[1]: 1.0})
-        npt.tl.cpca(adata, alpha=1.0)
-        npt.pl.expression_shift(adata, genes=["CD58"], show=False)
-        npt.pl.dag(adata, show=False)
-        assert npt.pp.effect_table(adata).var_names.tolist() == names.var_names.tolist()
-    assert ids.uns["screen"]["gene_symbols"] == "symbol"
-    for key in ("dag", "dag_blr", "perturbation_effects", "target_distances", "cpca"):
-        assert ids.uns[key]["params"]["gene_symbols"] == "symbol"
-    assert ids.uns["dag"]["genes"].tolist() == names.uns["dag"]["genes"].tolist()
-    assert ids.uns["dag_blr"]["environments"]["target_genes"].all()
-    assert ids.uns["design"]["ranking"].equals(names.uns["design"]["ranking"])
 
 
 def test_a_role_of_symbols_is_checked_and_cleared_and_does_not_rename_what_is_there():
