@@ -85,7 +85,7 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     mean = screen.mean[1:] - screen.mean[0]
     rows = [row[name] for name in PAIRS]
     noise = (screen.squares[1:][rows] + 10 * within) / (149 + 10) / 150
-    noise = noise + screen.variance[0] / 600
+    noise = noise + screen.squares[0] / 599 / 600
     members = [[names.index(part) for part in name.split("+")] for name in PAIRS]
     stored = fit.expectation.interactions
     wanted = learn_interactions(*alone, members, mean[rows], noise, learned=stored)

@@ -10,8 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core import ScreenMoments
-from nextpert.core._codec import pack, unpack
-from nextpert.core.model.hierarchical import Hierarchical, fit_hierarchical
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._design_interventions.candidates import read_candidates
 
@@ -112,19 +111,6 @@ def test_the_model_survives_a_file_and_damage_is_told(screen, tmp_path):
     adata.uns["dag_blr"]["hierarchical"]["control"] = np.zeros((2, 3))
     with pytest.raises(ValueError, match=r"hierarchical.*damaged|damaged.*hierarchical"):
         posterior_from(adata)
-
-
-def test_fits_of_earlier_versions_are_read(screen):
-    """They hold the means of effects in every draw."""
-    model = posterior_from(fitted(screen, turned=True)).hierarchical
-    known, stored = model.effects, pack(model)
-    del stored["effects"]["cells"]
-    with pytest.raises(ValueError, match="its means in draws are stored twice, or not at all"):
-        unpack(Hierarchical, stored, "The fit", "run it again")
-    stored["effects"]["centre"] = known.centres(np.arange(len(known.expected)))
-    earlier = unpack(Hierarchical, stored, "The fit", "run it again")
-    for one, other in zip(earlier.effects.summary(), known.summary(), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_few_perturbations(screen):

@@ -28,7 +28,6 @@ from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.guides import (
     PooledGuides,
     context_moments,
-    guide_variance,
     pool_guides,
 )
 from nextpert.core.screen.moments import Moments
@@ -84,7 +83,6 @@ __all__ = [
     "fisher_z_threshold",
     "gap_variance",
     "gsp",
-    "guide_variance",
     "minimal_imap",
     "perturb_dag",
     "pool_guides",

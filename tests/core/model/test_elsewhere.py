@@ -211,13 +211,6 @@ def test_the_same_bits_for_any_number_of_threads_and_after_storing():
         )
 
 
-def test_a_condition_without_controls_raises():
-    parts = screen(truth(0), 8)
-    parts[1].n[0] = 0
-    with pytest.raises(ValueError, match="Every condition needs controls"):
-        fit_each(parts)
-
-
 def test_a_table_has_the_variances_that_it_states():
     cells = screen(truth(1)[:1], 9)[0]
     rng = np.random.default_rng(0)

@@ -99,17 +99,13 @@ def test_parts_add_up_in_any_order():
         forward + Moments.zeros(2)
 
 
-def test_subset_and_centre():
-    rng = np.random.default_rng(3)
-    x, origin = rng.normal(size=(30, 5)), rng.normal(size=5)
+def test_subset():
+    x = np.random.default_rng(3).normal(size=(30, 5))
     moments = Moments.from_array(x)
     some, wanted = moments.subset([3, 0]), Moments.from_array(x[:, [3, 0]])
     np.testing.assert_allclose(some.mean, wanted.mean)
     np.testing.assert_allclose(some.scatter, wanted.scatter)
-    moved, wanted = moments.centre(origin), Moments.from_array(x - origin)
-    assert (some.n, moved.n) == (30, 30)
-    np.testing.assert_allclose(moved.mean, wanted.mean, atol=1e-14)
-    np.testing.assert_allclose(moved.gram, wanted.gram, atol=1e-12)
+    assert some.n == 30
 
 
 @pytest.mark.parametrize("form", ["array", "csr_array", "csc_array"])

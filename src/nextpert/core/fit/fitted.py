@@ -358,9 +358,7 @@ class FittedPosterior:
         self, size: int, place: NDArray[np.int64], new: WithoutCells | None
     ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
         """Return as many draws as are kept of ``size`` perturbations, and the row of each asked."""
-        if self.hierarchical is None:
-            message = "The fit has no hierarchical model of effects."
-            raise ValueError(message)
+        assert self.hierarchical is not None  # shifts that are not exact
         model = self.hierarchical.thinned(size * len(self.genes))
         rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
         without = np.flatnonzero(place < 0)
@@ -432,15 +430,10 @@ class FittedPosterior:
         model = self.hierarchical
         if model is None or not model.conditions:
             message = (
-                "The fit has no effects by condition: declare the column of conditions by "
-                "pp.setup_screen(adata, condition_key=...), and run tl.fit_dag_blr again."
+                "The fit has no effects by condition: two conditions or more with control and "
+                "perturbed cells are needed, in the column that "
+                "pp.setup_screen(adata, condition_key=...) declares."
             )
-            if key := str(self.params.get("condition_key") or ""):
-                message = (
-                    f"The fit has no effects by condition, as fewer than two conditions of "
-                    f"adata.obs[{key!r}] have control and perturbed cells: leave condition out for "
-                    f"the effects of all cells."
-                )
             raise ValueError(message)
         by_name = {each.name: k for k, each in enumerate(model.conditions)}
         if name not in by_name:

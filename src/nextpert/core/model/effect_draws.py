@@ -151,9 +151,6 @@ class EffectDraws:
     n_draws: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if (self.centre is None) == (self.cells is None):
-            message = "its means in draws are stored twice, or not at all"
-            raise ValueError(message)
         n, p, n_draws = self.place.shape
         cells = self.cells
         if cells is not None and cells.columns is None:  # without batches they are not stored

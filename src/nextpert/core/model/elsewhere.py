@@ -63,20 +63,13 @@ def fit_each(
     Parameters
     ----------
     parts
-        The controls and perturbations of each condition. Perturbations may lack cells in some.
+        The controls and perturbations of each condition. Perturbations may lack cells in some, not
+        the controls.
     which
         Numbers of the conditions that are fitted; all by default.
     prior, chain, rng, n_jobs, progress
         As in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
-
-    Raises
-    ------
-    ValueError
-        If a condition has no controls, or as in ``fit_hierarchical``.
     """
-    if not all(part.n[0] > 0 for part in parts):
-        message = "Every condition needs controls: leave out the conditions without."
-        raise ValueError(message)
     generator = as_rng(rng)
     n, p = len(parts[0].n) - 1, parts[0].mean.shape[1]
     length = chain or Chain.of_size((1 + len(parts)) * n * p)

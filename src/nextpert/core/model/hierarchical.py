@@ -238,8 +238,8 @@ def fit_hierarchical(
     Parameters
     ----------
     cells
-        The controls, and then the perturbations. Where guides were pooled with a variance, they
-        count for fewer cells; what batches leave in means is drawn, as perturbations share it.
+        The controls, and then one perturbation or more, all with cells. Where guides were pooled
+        with a variance, they count for fewer cells; what batches leave in means is drawn.
     prior
         What is known before the cells.
     within
@@ -256,17 +256,9 @@ def fit_hierarchical(
     Raises
     ------
     ValueError
-        If there are no perturbations, the controls or a perturbation have no cells, or no gene
-        varies within them.
+        If no gene varies within perturbations.
     """
     n, p = len(cells.mean) - 1, cells.mean.shape[1]
-    if n < 1:
-        message = "The model of effects needs the controls and at least one perturbation."
-        raise ValueError(message)
-    if not (cells.n > 0).all():
-        empty = np.flatnonzero(~(cells.n > 0)).tolist()
-        message = f"Groups {empty} have no cells: leave them out, and predict them by predict()."
-        raise ValueError(message)
     if not (cells.scatter.diagonal() > 0).any():
         message = "No node varies within perturbations: give the values of cells, not their means."
         raise ValueError(message)

@@ -310,39 +310,6 @@ def pool_guides(
     )  # fmt: skip
 
 
-def guide_variance(screen: ScreenMoments, guides: ArrayLike) -> float:
-    """Return ``tau_g^2``: the variance between non-targeting guides beyond sampling.
-
-    See :func:`~nextpert.core.screen.guides.spread_within`.
-
-    Parameters
-    ----------
-    screen
-        Moments of the environments, one per guide.
-    guides
-        Which of them are non-targeting guides, indices; with fewer than three nothing is learned.
-
-    Returns
-    -------
-    float
-        In units of the noise variance of a cell; 0 if guides do not differ beyond sampling.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.screen.guides import guide_variance
-    >>> rng = np.random.default_rng(0)
-    >>> guide = np.arange(4000) % 20
-    >>> x = rng.normal(size=(4000, 50)) + 0.2 * rng.normal(size=(20, 50))[guide]
-    >>> 0.02 < guide_variance(ScreenMoments.from_array(x, guide, 20), range(20)) < 0.06
-    True
-    """
-    block = np.full(screen.n_environments, -1)
-    block[np.asarray(guides, np.int64)] = 0
-    return spread_within(screen, block)
-
-
 def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the combinations of codes that occur, sorted, and the combination of each entry.
 
@@ -385,7 +352,7 @@ def context_moments(
         ``(n_environments, n_fixed)``.
     guide_variance
         Variance between environments (guides) beyond sampling, relative to the noise variance of a
-        node (:func:`guide_variance`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
+        node (:func:`spread_within`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
         between environments, as in generalised least squares.
 
     Returns

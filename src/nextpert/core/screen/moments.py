@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import MASKED, as_nodes, as_vector, require_count
+from nextpert.core._checks import MASKED, as_nodes, require_count
 from nextpert.core._compile import entry
 
 if TYPE_CHECKING:
@@ -324,10 +324,6 @@ class Moments:
         """Return the moments of some nodes, in the order given."""
         index = np.array(as_nodes(nodes, self.n_nodes, "nodes"), dtype=np.int64)
         return Moments(self.n, self.mean[index], self.scatter[np.ix_(index, index)])
-
-    def centre(self, origin: ArrayLike) -> Moments:
-        """Return the moments of ``x - origin``; use one origin for all environments."""
-        return Moments(self.n, self.mean - as_vector(origin, self.n_nodes, "origin"), self.scatter)
 
 
 def covary(scatter: NDArray[np.float64]) -> bool:

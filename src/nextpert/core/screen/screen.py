@@ -286,12 +286,6 @@ class ScreenMoments:
         scatter = sum((part.scatter[k] for k in sorted(part.scatter)), start=np.zeros((p, p)))
         return cls(n, mean, squares, scatter)
 
-    @property
-    def variance(self) -> NDArray[np.float64]:
-        """Variance within every environment, unbiased; nan below two cells."""
-        freedom = np.where(self.n > 1, self.n - 1, np.nan)
-        return self.squares / freedom[:, None]
-
     def mean_variance(self, environment: int) -> NDArray[np.float64]:
         """Return the sampling variance of an environment's means; 0 where it is not known."""
         n = int(self.n[environment])

@@ -16,7 +16,8 @@ from joblib import parallel_config
 from scipy.sparse.csgraph import connected_components
 
 from nextpert._adata import list_names
-from nextpert.core import Moments, ScreenMoments, context_moments, guide_variance
+from nextpert.core import Moments, ScreenMoments, context_moments
+from nextpert.core.screen.guides import spread_within
 from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class ContextNodes:
         nothing = np.zeros_like(genes.scatter)
         controls = ScreenMoments(genes.n[own], genes.mean[own], genes.squares[own], nothing)
         pooled = controls.pool(self.control_guide[own], n_guides)
-        return guide_variance(pooled, np.arange(n_guides))
+        return spread_within(pooled, np.zeros(n_guides, np.int64))
 
 
 class Joint(NamedTuple):

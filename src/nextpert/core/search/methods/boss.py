@@ -57,8 +57,6 @@ class BossResult:
         those of orders of its own.
     best_start
         The start that found ``dag``.
-    n_cells
-        Number of cells.
     context_edges
         Edges from context nodes into nodes, shape ``(n_context, n_nodes)``.
     """
@@ -68,7 +66,6 @@ class BossResult:
     score: float
     scores: NDArray[np.float64]
     best_start: int
-    n_cells: int
     context_edges: NDArray[np.bool]
 
 
@@ -166,7 +163,7 @@ def boss(
     dag = Dag.from_matrix(edges[:p, :p])
     logger.info("BOSS: %d edges, score %.6g, start %d of %d", dag.n_edges, total, best, len(starts))
     order = known.order_of(dag)
-    return BossResult(dag, order, total, scores, best, moments.n, edges[p:, :p])
+    return BossResult(dag, order, total, scores, best, edges[p:, :p])
 
 
 @register("boss", default_runs=default_starts, context=True)

@@ -49,18 +49,12 @@ class GspResult:
         edge forbidden one way leaves unexplained: leaving out is not sparser.
     best_run
         The run that found ``dag``.
-    alpha
-        Significance level of the tests, two-sided.
-    n_cells
-        Number of cells.
     """
 
     dag: Dag
     order: NDArray[np.int64]
     n_edges: NDArray[np.int64]
     best_run: int
-    alpha: float
-    n_cells: int
 
 
 def gsp(
@@ -152,7 +146,7 @@ def gsp(
             progress(run + 1, len(n_edges))
     dag = Dag.from_matrix(best_parents.T)
     logger.info("GSP: %d edges, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
-    return GspResult(dag, known.order_of(dag), n_edges, best_run, float(alpha), moments.n)
+    return GspResult(dag, known.order_of(dag), n_edges, best_run)
 
 
 def _run(
