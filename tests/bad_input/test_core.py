@@ -54,7 +54,6 @@ CASES = [
     *many("whole number", lambda n: core.Moments(n, np.zeros(2), np.eye(2)), 2.5, NAN),
     *many("target", lambda t: mean_distance(MOMENTS, t), MOMENTS.subset([0, 1]), [0.0, NAN, 0.0]),
     *many("nodes", MOMENTS.subset, [-1], [3], ["a"], "ab", 3, [1.5], [True], [[0]], [NAN]),
-    *many("origin", MOMENTS.centre, "ab", None, [1, "a", 2], [1j, 2, 3], np.ma.ones(3)),
     *many("vector of whole numbers", lambda p: core.Dag(*p), ([0, 0.5, 1], [0]), ([0, 1], [0.5])),
     ("sum of sizes", lambda: MOMENTS + core.Moments.zeros(4), "nodes"),
     *many("dge", lambda e: core.Dag.from_edges(3, [e]), (0, 3), (-1, 0), (0,), ("a", "b"), 3),

@@ -30,13 +30,6 @@ def whole(x, **options):
     return edges, blr, value
 
 
-@pytest.mark.parametrize("size", [1e-60, 1e-20, 1e20, 1e60, 1e140])
-def test_the_graph_hangs_on_no_unit(size):
-    cells, larger = Moments.from_array(X), Moments.from_array(size * X)
-    for search in (boss, gsp):
-        assert search(cells, rng=0).dag == search(larger, rng=0).dag
-
-
 @pytest.mark.parametrize("size", [1e145, 1e148, 1e149, 1e150, 1e152, 1e200, 1e300, 1e307])
 @pytest.mark.parametrize("genes", [[2], [0, 1, 2, 3, 4, 5]])
 @pytest.mark.parametrize("options", [{}, {"prior_scale": 1.0}, {"noise_var": 1.0}])

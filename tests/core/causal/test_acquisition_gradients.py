@@ -9,13 +9,10 @@ from nextpert.core import (
     CausalVariance,
     Civ,
     CivOw,
-    Dag,
-    DagBlr,
     ExpectedImprovementInt,
     Greedy,
     MaxVariance,
     MutualInformationInt,
-    Sphere,
     TargetMeanVariance,
     UpperConfidenceInt,
 )
@@ -59,18 +56,3 @@ def test_gradients(fitted, name):
         np.testing.assert_allclose(grad, numeric, rtol=0, atol=tolerance)
     if any(plain.parents) and name != "ei":  # which is flat beyond the best
         assert np.abs(grad).max() > 0
-
-
-@pytest.mark.parametrize("kind", LOOKAHEAD)
-def test_a_search_reaches_the_least_value_where_one_weight_is_unknown(kind):
-    dag = Dag.from_edges(2, [(0, 1)])
-    blr = DagBlr(dag, noise_var=[0.5, 0.7], intercept=False, prior_scale=1.3)
-    acquisition = kind(blr, [1.0, -0.4], n_cells=4)
-    found = Sphere(1.7).minimise(acquisition, rng=0)
-    # by hand: M' = (1/1.3 + 4 a_0^2)^-1, least at a_0 = +-1.7, and q = mu*_0 = 1
-    w = 1 / (1 / 1.3 + 4 * 1.7**2)
-    floor = acquisition.value([1e9, 0.0])
-    excess = acquisition.problem.quad[1] * ((w + 1 / 4) ** 2 - (1 / 4) ** 2)
-    excess += acquisition.problem.lin[1] * w
-    assert excess > 0
-    assert found.value == pytest.approx(floor + excess, rel=1e-9)

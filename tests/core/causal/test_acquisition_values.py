@@ -79,22 +79,6 @@ def test_largest_variances_and_that_of_the_mean_reached(fitted, n):
     assert now == pytest.approx((e * tops(plain.cov)).max(), rel=1e-9)
 
 
-def test_target_mean_variance_is_that_of_the_mean_reached(fit_twice, graphs):
-    # First order in the posterior's spread, so with many cells; by draws of the weights.
-    plain, blr = fit_twice(graphs["complete"], True, True, n=20_000)
-    rng = np.random.default_rng(2)
-    target = rng.normal(size=5)
-    b, c, _ = plain.draw(20_000, rng)
-    source = plain.ideal(target) + c
-    reached = np.linalg.solve(np.eye(5) - b, source[:, :, None])[:, :, 0]
-    acquisition = TargetMeanVariance(blr, target, n_cells=1e-9)  # no cell to speak of
-    square = ((reached - target) ** 2).sum(axis=1)
-    error = square.std() / np.sqrt(len(square))
-    # 3 sigma of sampling and 2 % of second-order terms
-    assert abs(acquisition.current() - square.mean()) < 3 * error + 0.02 * square.mean()
-    assert error < 0.02 * square.mean()
-
-
 def test_greedy_is_the_squared_distance_to_the_estimate(fitted):
     plain, blr = fitted
     shifts, target = draw_points(plain.p, np.random.default_rng(0))

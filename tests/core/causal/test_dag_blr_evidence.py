@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from nextpert.core import Dag, DagBlr, Moments
+from nextpert.core import Dag, DagBlr
 from tests.core.causal.test_dag_blr import environments, feed
 
 
@@ -41,30 +41,3 @@ def test_evidence_is_the_product_of_predictive_densities(parents, intercept, kno
             cross += row * answer
             alpha, beta = alpha + 0.5, beta + error**2 / spread / 2
     np.testing.assert_allclose(blr.log_evidence(), total, rtol=1e-8)
-
-
-def test_evidence_by_quadrature_over_weight_and_noise():
-    x = np.array([[0.5, 1.1], [-1.2, -0.7], [0.3, 0.9]])
-    blr = DagBlr(
-        Dag.from_edges(2, [(0, 1)]),
-        intercept=False,
-        prior_scale=0.6,
-        prior_shape=3.0,
-        prior_rate=1.5,
-    ).update(Moments.from_array(x))
-
-    def nodes(low, high, count):
-        points, weights = np.polynomial.legendre.leggauss(count)
-        return (high + low) / 2 + (high - low) / 2 * points, (high - low) / 2 * weights
-
-    log_v, step_v = nodes(-6, 8, 120)
-    v = np.exp(log_v)
-    prior = stats.invgamma.pdf(v, 3.0, scale=1.5) * v
-    root = stats.norm.pdf(x[:, :1], scale=np.sqrt(v)).prod(axis=0)
-    first = (step_v * prior * root).sum()
-    weight, step_w = nodes(-15, 15, 400)
-    error = x[:, 1, None] - weight * x[:, :1]
-    leaf = stats.norm.pdf(error[:, :, None], scale=np.sqrt(v)).prod(axis=0)
-    leaf = leaf * stats.norm.pdf(weight[:, None], scale=np.sqrt(0.6 * v))
-    second = step_w @ leaf @ (step_v * prior)
-    np.testing.assert_allclose(blr.log_evidence(), np.log(first) + np.log(second), rtol=1e-6)

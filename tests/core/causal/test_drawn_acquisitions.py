@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.integrate import quad
 
 from nextpert.core import (
     CausalVariance,
     Civ,
     CivOw,
-    Dag,
-    DagBlr,
     ExpectedImprovementInt,
     MaxVariance,
     MutualInformationInt,
@@ -35,23 +32,6 @@ def dense_draws(plain, blr, rng):
 
 
 @pytest.fixture
-def pair():
-    """Two nodes, one weight: N(0.6, 0.5 * 0.3) and noise variances 1.2 and 0.5."""
-    blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=[1.2, 0.5], intercept=False, prior_scale=1)
-    blr.blocks["cov"][:] = 0.3
-    blr.blocks["weights"][:] = 0.6
-    return blr
-
-
-def normal_mean(function, mean, sd):
-    """Expectation over a normal, by adaptive quadrature."""
-
-    def weighted(z):
-        return function(mean + sd * z) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
-
-    return quad(weighted, -12, 12, limit=400, epsabs=1e-11)[0]
-
-
 @pytest.mark.parametrize("quantile", [0.4, None])
 def test_expected_improvement_by_loops(fitted, quantile):
     plain, blr = fitted
@@ -98,27 +78,6 @@ def test_mutual_information_by_loops(fitted, n):
     assert (wanted <= 0).all()
 
 
-def test_mutual_information_by_its_definition(pair):
-    # I = E log p(x1 | x0, b) - E log p(x1 | x0): two nested integrals over densities.
-    shift, n = np.array([1.5, 0.0]), 40_000
-    prior, noise = 0.5 * 0.3, 0.5
-
-    def entropy(variance):
-        def density(z):
-            return np.exp(-z * z / (2 * variance)) / np.sqrt(2 * np.pi * variance)
-
-        reach = 12 * np.sqrt(variance)
-        return -quad(lambda z: density(z) * np.log(density(z)), -reach, reach, limit=200)[0]
-
-    def gain(x0):
-        return entropy(noise + prior * x0**2) - entropy(noise)
-
-    wanted = normal_mean(gain, 1.5, np.sqrt(1.2))
-    acquisition = MutualInformationInt(pair, [1.0, 0.0], n_samples=n, rng=0)
-    spread = normal_mean(lambda x: (gain(x) - wanted) ** 2, 1.5, np.sqrt(1.2))
-    assert abs(-acquisition.value(shift) - wanted) < 4 * np.sqrt(spread / n)
-
-
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
 def test_upper_confidence_by_many_draws(fit_twice, graphs, beta):
     n = 100_000
@@ -158,11 +117,3 @@ def test_every_option_reaches_the_acquisition_of_a_name(fit_twice, graphs):
         assert type(made) is type(acquisition)
         other = build_acquisition(name, blr, target, domain=Sphere(), n_cells=1, best=9.0, rng=4)
         assert made.value(shift) != other.value(shift)  # the options matter here
-
-
-def test_nothing_to_learn():
-    blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    assert MutualInformationInt(blr, [1.0, 2.0], rng=0).value([1.0, 1.0]) == 0
-    value, grad = UpperConfidenceInt(blr, [1.0, 2.0]).value_and_grad([0.0, 2.0])
-    assert value == 1
-    assert grad.tolist() == [-2.0, 0.0]

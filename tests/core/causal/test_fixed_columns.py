@@ -5,9 +5,6 @@ import pytest
 
 from nextpert.core import Civ, DagBlr, Moments, ScreenMoments, gap_variance
 from nextpert.core.causal.weights import fit_weights
-from nextpert.core.model.perturbations import Perturbations
-from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 from tests.core.causal.test_weights import P, Screen
@@ -66,23 +63,6 @@ def test_evidence_of_the_scale_leaves_fixed_columns_out(with_columns):
     np.testing.assert_allclose(np.diff(by_eigenvalues), np.diff(by_posterior), rtol=1e-6)
 
 
-def test_fixed_columns_survive_storage_and_need_an_intercept(with_columns):
-    blr = with_columns(Screen())
-    stored = blr.to_dict()
-    again = DagBlr.from_dict(stored)
-    assert again.n_fixed == 2
-    for name, block in blr.blocks.items():
-        np.testing.assert_array_equal(again.blocks[name], block)
-    for bad in (1, 3, -2, 0.5, 10**12):
-        with pytest.raises(ValueError, match="stored posterior is damaged"):
-            DagBlr.from_dict({**stored, "n_fixed": bad})
-    with pytest.raises(ValueError, match="need an intercept"):
-        DagBlr(blr.dag, intercept=False, n_fixed=1)
-    plain = DagBlr(blr.dag, intercept=False, noise_var=1.0)
-    cells = Screen().pooled(cleaned=True)[1]
-    assert fit_weights(plain, cells).n_fixed == 0
-
-
 def test_cells_of_an_update_have_nothing_in_the_fixed_columns():
     screen, x = Screen(), np.random.default_rng(0).normal(size=(40, P))
     with_some, without = (
@@ -134,26 +114,6 @@ def drawn_in_batches(rng, effects, controls=30, cells=40, n_batches=4):
     clean = screen.without_fixed(fixed, group)
     pooled = pool_guides(clean.with_columns(columns), group, n_groups, fixed_sd=sd)
     return clean.pool(group, n_groups), pooled
-
-
-@pytest.mark.slow
-def test_observed_effects_vary_and_go_together_as_said():
-    """Variances of effects, and what the mean of others shares with them, over many screens."""
-    rng, p, n_groups = np.random.default_rng(0), 4000, 9
-    moments, pooled = drawn_in_batches(rng, np.zeros((n_groups, p)))
-    targets = [[] for _ in range(n_groups - 1)]
-    seen = Perturbations(moments, 0, np.arange(1, n_groups), targets, batches=pooled.fixed_errors)
-    # Genes are independent and alike: moments over them stand for those over screens.
-    np.testing.assert_allclose(
-        (seen.observed**2).mean(axis=1), seen.variance.mean(axis=1), rtol=0.1
-    )
-    mean = MeanPerturbation().held_out(seen)
-    shared = (seen.observed * mean.effects).mean(axis=1)
-    np.testing.assert_allclose(shared, mean.shared.mean(axis=1), atol=0.003)
-    without = Perturbations(moments, 0, np.arange(1, n_groups), targets)
-    assert without.variance.mean() < 0.7 * seen.variance.mean()
-    p_value = pooled_sizes(pooled)[0].p_value
-    assert (p_value > 0.001).all()
 
 
 def test_squared_distances_of_cells_in_other_batches_are_unbiased():

@@ -5,13 +5,9 @@ import pytest
 
 from nextpert.core import (
     Candidates,
-    CausalVariance,
-    Civ,
-    CivOw,
     Dag,
     DagBlr,
     Moments,
-    Pool,
     find_acquisition,
 )
 from nextpert.core.design.distances import states_of
@@ -67,23 +63,6 @@ def test_cv_over_graphs_is_the_largest_total_variance(three, noise_aware):
             within = np.mean([k.noise_moments()[0] * k.w(target) for k in later], axis=0)
             assert value == pytest.approx((within + np.var(ideal, axis=0)).max(), rel=1e-8)
     assert ((removed >= 0) & (removed <= 1)).all()
-
-
-@pytest.mark.parametrize("noise_aware", [False, True])
-def test_equal_graphs_are_one_graph(three, noise_aware):
-    _, blrs, pool, target = three
-    options = {"n_cells": 5, "noise_aware": noise_aware}
-    for name, one in (
-        ("civ", Civ(blrs[0], target, domain=Pool(pool), **options)),
-        ("civ_ow", CivOw(blrs[0], target, domain=Pool(pool), **options)),
-        ("cv", CausalVariance(blrs[0], target, **options)),
-    ):
-        many = over(name, [blrs[0]] * 4, target, pool, **options)
-        np.testing.assert_allclose(many.values, one.values(pool), rtol=1e-10)
-        if noise_aware:  # what is reported as removed is so
-            np.testing.assert_allclose(
-                many.variance_reduction, one.variance_reduction(pool), rtol=1e-10
-            )
 
 
 def test_graphs_of_other_nodes_are_refused(three):

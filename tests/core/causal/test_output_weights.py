@@ -92,19 +92,6 @@ def test_concentration_form_by_quadrature(p, kappa):
         assert tau == pytest.approx(0.5522, abs=5e-5)
 
 
-def test_without_curvature_output_weights_change_nothing(fit_twice, graphs):
-    # p = 3: the cosine is uniform already. p = 1: the sphere is +-R. b = 0: no direction.
-    rng = np.random.default_rng(0)
-    for name, target in (("empty", rng.normal(size=3)), ("single", np.ones(1))):
-        _, blr = fit_twice(graphs[name], True, False)
-        np.testing.assert_allclose(
-            CivOw(blr, target).mean_square(), Civ(blr, target).mean_square(), rtol=1e-14
-        )
-    _, blr = fit_twice(graphs["complete"], False, False)
-    shift, zero = rng.normal(size=5), np.zeros(5)
-    assert CivOw(blr, zero).value(shift) == Civ(blr, zero).value(shift)
-
-
 def test_pool_weights_make_the_predicted_gap_uniform_on_its_range(fit_twice, graphs):
     _, blr = fit_twice(graphs["complete"], True, False)
     rng = np.random.default_rng(2)

@@ -7,7 +7,6 @@ from scipy import stats
 from nextpert.core import Dag, DagBlr, LinearScm, Moments
 
 SD = np.array([1.0, 0.3, 4.0, 0.05, 2.0, 0.7])
-VALUES = ("weights", "cov", "residual", "logdet")
 
 
 @pytest.fixture
@@ -146,34 +145,6 @@ def test_rounding_errors_of_constant_cells_are_no_variance(value, n_cells):
     assert (blr.rate <= 1.1e-3 * value**2 + value**2).all()
 
 
-def test_one_by_one_is_the_batch(graphs, environments):
-    parents = graphs["complete"]
-    for noise, ranked in ((SD[: len(parents)] ** 2, True), (None, False)):
-        options = {"noise_var": noise, "prior_units": "noise", "prior_scale": 1.0}
-        batch = fitted(parents, environments, **options)
-        blr = fitted(parents, [environments[0]], **options)
-        x, shift = environments[1]
-        for row in x:
-            _ = blr.blocks
-            blr = blr.update(Moments.from_array(row[None]), shift)
-            assert (blr._blocks is not None) is ranked
-        for name in VALUES:
-            np.testing.assert_allclose(blr.blocks[name], batch.blocks[name], rtol=1e-8, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prior_units": "cells"}, "prior_units must be 'evidence', 'data', 'noise' or None"),
-        ({"prior_units": "noise", "prior_scale": 1.0, "prior_rate": 0}, "prior_units='data'"),
-        ({"prior_units": "evidence", "prior_scale": 1.0}, "prior_scale='evidence'"),
-    ],
-)
-def test_bad_units_are_refused(graphs, options, message):
-    with pytest.raises(ValueError, match=message):
-        DagBlr(Dag.from_parents(graphs["complete"]), **options)
-
-
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("kind", ["data", "noise"])
 @pytest.mark.parametrize("seed", range(3))
@@ -193,10 +164,3 @@ def test_the_default_takes_the_units_of_higher_evidence(kind, known, seed):
     expected, found = {"noise": noise, "data": data}[kind].mean(), default.mean()
     np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=0.03)
     assert default.log_evidence() >= max(noise.log_evidence(), data.log_evidence()) - 0.1
-
-
-def test_the_default_suits_the_scale(graphs):
-    dag = Dag.from_parents(graphs["complete"])
-    assert DagBlr(dag).prior_units == "evidence"
-    assert DagBlr(dag, prior_scale=1.0).prior_units == "data"
-    assert DagBlr(dag, prior_units="data").prior_units == "data"

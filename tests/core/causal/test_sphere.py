@@ -112,19 +112,6 @@ def test_gradient_on_the_sphere_by_differences():
         np.testing.assert_allclose(grad, numeric, rtol=0, atol=1e-6 * np.abs(grad).max())
 
 
-def test_same_seed_same_optimum_and_bad_starts_are_refused_or_passed_over():
-    blr, target, _ = instance(1)
-    acquisition = Civ(blr, target)
-    first, again = (Sphere(1.0).minimise(acquisition, rng=4) for _ in range(2))
-    np.testing.assert_array_equal(first.shift, again.shift)
-    zero = np.zeros(blr.n_nodes)
-    for start in (zero, np.full(blr.n_nodes, np.nan)):
-        found = Sphere(1.0).minimise(acquisition, starts=[start], rng=0)
-        assert np.isfinite(found.value)
-    with pytest.raises(ValueError, match="start"):
-        Sphere(1.0).minimise(acquisition, starts=[np.ones(2)])
-
-
 def test_one_node_and_no_edges():
     from nextpert.core import Dag
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from nextpert.core import Dag, DagBlr, Moments, ScreenMoments, random_scm
-from nextpert.core.causal.weights import downstream, fit_weights, known_shifts, mean_draws
+from nextpert.core.causal.weights import downstream, fit_weights, mean_draws
 from nextpert.core.screen.guides import pool_guides
 
 TAU_G2 = 0.07
@@ -163,25 +163,6 @@ def test_what_follows_of_changes_and_draws_of_means_are_dense_algebra():
 
 
 TWO, THREE = (DagBlr(Dag.from_edges(n, []), noise_var=1.0) for n in (2, 3))
-
-
-@pytest.mark.parametrize(
-    ("posteriors", "shifts", "words"),
-    [
-        ([TWO, THREE], np.eye(2), "same nodes"),
-        ([], np.eye(2), "same nodes"),
-        ([THREE], np.eye(2), r"shape \(n_shifts, 3\), but have \(2, 2\)"),
-        ([TWO], np.ones((1, 2, 2)), r"but have \(1, 2, 2\)"),
-        ([TWO], [[np.nan, 1.0]], "shifts"),
-    ],
-)
-def test_known_shifts_that_do_not_fit_are_refused(posteriors, shifts, words):
-    with pytest.raises(ValueError, match=words):
-        known_shifts(posteriors, shifts)
-
-
-def test_one_known_shift_is_a_row():
-    assert known_shifts([TWO, TWO], [1, 2]).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize("n_perturbations", [1, 6])

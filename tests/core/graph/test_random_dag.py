@@ -79,18 +79,6 @@ def test_a_given_graph_and_range_are_kept():
         random_scm(4, dag)
 
 
-def test_the_noise_level_is_kept_or_undone_by_standardising():
-    levels = np.array([0.5, 1.0, 2.0])
-    scm = random_scm(3, "path", noise_var=levels, standardise=False, rng=0)
-    np.testing.assert_array_equal(scm.noise_var, levels)
-    np.testing.assert_array_equal(random_scm(3, noise_var=4, standardise=False).noise_var, 4)
-    one, two = (random_scm(9, noise_var=level, rng=0) for level in (1, 7))
-    np.testing.assert_allclose(one.weights, two.weights, rtol=1e-12)
-    np.testing.assert_allclose(one.noise_var, two.noise_var, rtol=1e-12)
-    with pytest.raises(ValueError, match=r"one per node \(3\), but has shape \(2,\)"):
-        random_scm(3, noise_var=[1.0, 2.0])
-
-
 def test_every_node_keeps_its_number_of_parents():
     for seed in range(20):
         given = random_dag(25, expected_degree=6, rng=seed)

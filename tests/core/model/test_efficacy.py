@@ -61,21 +61,6 @@ def test_posterior_is_that_of_quadrature(direction, prior, mu, rho):
     np.testing.assert_allclose([found.mean, found.spread, found.sd], expected, rtol=2e-3)
 
 
-def test_many_measured_changes_give_the_screen_its_own_efficacy():
-    rng = np.random.default_rng(0)
-    mu = rng.uniform(0.5, 3, 2000)
-    rho = rng.normal(0.35, 0.15, 2000)
-    found = learn_efficacy(mu, -rho * mu + 0.05 * rng.normal(size=2000), np.full(2000, 0.05))
-    np.testing.assert_allclose([found.mean, found.spread], [0.35, 0.15], atol=0.01)
-
-
-def test_nothing_measured_leaves_the_prior():
-    found = learn_efficacy([1.0, 2.0], [np.nan, np.nan], [np.nan, np.nan])
-    np.testing.assert_allclose([found.mean, found.spread], [0.5, 0.3], rtol=1e-3)
-    np.testing.assert_allclose(found.sd, np.sqrt(0.3**2 + 0.3**2), rtol=1e-3)
-    assert found.n_measured == 0
-
-
 @pytest.mark.parametrize("se", [0.0, 1e-6, 0.01])
 @pytest.mark.parametrize("mu", [0.0, 1e-9, 1e-3])
 def test_gene_that_is_not_there_says_nothing(mu, se):

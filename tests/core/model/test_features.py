@@ -103,35 +103,6 @@ def test_the_size_of_effects_is_their_variance_beyond_sampling_gene_by_gene():
     assert _Screen.of(screen, np.ones(12, bool)).size == pytest.approx(total / freedom)
 
 
-def test_the_error_of_the_controls_is_not_predicted():
-    screen, _, rows = modules(1)
-    known = SideInformation(list(screen.names), rows)
-    found = Features(known).held_out(screen)
-    assert found.shared is None
-    moments = screen.moments
-    moved = moments.mean.copy()
-    moved[0] += 0.3
-    other = ScreenMoments(moments.n, moved, moments.squares, moments.scatter)
-    again = Features(known).held_out(Perturbations(
-        other, 0, screen.rows, screen.targets, names=screen.names
-    ))  # fmt: skip
-    np.testing.assert_allclose(again.effects, found.effects, atol=1e-9)
-
-
-def test_what_permuted_tables_gain_counts_for_nothing():
-    most = []
-    for seed in range(10):
-        screen, _, rows = modules(seed, n=20)
-        table = np.random.default_rng(seed).permutation(rows)
-        names = list(screen.names)
-        each = [Features(SideInformation(names, x)).held_out(screen) for x in (rows, table)]
-        most.append([found.most for found in each])
-    right, permuted = np.array(most).T
-    assert right.min() > 0.5
-    assert (permuted == 0).sum() >= 9
-    assert permuted.mean() < 0.1
-
-
 def test_a_weight_is_bounded_by_the_third_largest_of_99_permuted_gains():
     def most(own, permuted):
         orders, gains = [], iter([own, *permuted])

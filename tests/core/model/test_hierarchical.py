@@ -404,19 +404,6 @@ def test_many_effects_are_kept_in_fewer_draws():
     assert seen == [(k, 23) for k in range(1, 24)]
 
 
-def test_units_of_genes_do_not_matter():
-    _, cells = screen()
-    unit = 2.0 ** np.arange(-6, 6)
-    moved = replace(cells, mean=cells.mean * unit, scatter=cells.scatter * np.outer(unit, unit))
-    plain, scaled = (
-        fit_hierarchical(each, rng=1, chain=Chain(5, 5, 1)).effects.summary()
-        for each in (cells, moved)
-    )
-    for name in ("mean", "sd", "lower", "upper"):
-        np.testing.assert_allclose(getattr(scaled, name), getattr(plain, name) * unit, rtol=1e-6)
-    np.testing.assert_allclose(scaled.lfsr, plain.lfsr, rtol=1e-5)
-
-
 def test_what_is_expected_is_added():
     _, cells = screen()
     expected = np.random.default_rng(0).normal(size=(6, 12))

@@ -1,7 +1,6 @@
 """Combinations against dense Gaussian algebra over singles, departures and rests."""
 
 from dataclasses import replace
-from itertools import combinations as subsets
 
 import numpy as np
 import pytest
@@ -168,49 +167,6 @@ def test_many_dimensions_are_learned_from_some(screen):
     assert found.predict(ASKED)[0].shape == (len(ASKED), 384)
 
 
-def test_order_of_members_is_of_no_matter(screen):
-    alone, variance, pairs, effects, noise = screen
-    turned = learn_interactions(alone, variance, [c[::-1] for c in pairs], effects, noise)
-    found = learn_interactions(*screen)
-    for one, other in zip(
-        found.predict(ASKED), turned.predict([c[::-1] for c in ASKED]), strict=True
-    ):
-        np.testing.assert_array_equal(one, other)
-
-
-def simulated(rng, n=24, dims=12, noise=0.05):
-    alone = rng.normal(size=(n, dims))
-    member, rest = 0.4 * rng.normal(size=(n, dims)), {}
-    pairs = list(subsets(range(n), 2))
-    does = {}
-    for pair in pairs:
-        rest[pair] = 0.3 * rng.normal(size=dims)
-        does[pair] = (0.75 * alone + member)[list(pair)].sum(axis=0) + rest[pair]
-    chosen = [pairs[k] for k in rng.permutation(len(pairs))]
-    seen, unseen = chosen[:60], chosen[60:]
-    effects = np.array([does[p] for p in seen])
-    effects += noise * rng.normal(size=effects.shape)
-    return alone, seen, effects, unseen, np.array([does[p] for p in unseen])
-
-
-@pytest.mark.parametrize("known", [1.0, 0.5])
-def test_unseen_combinations_are_covered_and_better_than_sums(known):
-    rng = np.random.default_rng(5)
-    alone, seen, effects, unseen, truth = simulated(rng)
-    given = alone + 0.05 * rng.normal(size=alone.shape)
-    given[rng.permutation(24)[int(24 * known) :]] = np.nan
-    noise = np.full(alone.shape, 0.05**2)
-    found = learn_interactions(given, noise, seen, effects, noise[:1].repeat(len(seen), axis=0))
-    mean, variance = found.predict(unseen)
-    assert 0.86 < (np.abs(mean - truth) < 1.645 * np.sqrt(variance)).mean() < 0.94
-    sums = np.array([np.nan_to_num(given)[list(p)].sum(axis=0) for p in unseen])
-    assert ((mean - truth) ** 2).sum() < 0.5 * ((sums - truth) ** 2).sum()
-    if known == 1:
-        assert found.learned.strength == pytest.approx(0.75, abs=0.1)
-        assert found.learned.member_sd == pytest.approx(0.4, rel=0.2)
-        assert found.learned.rest_sd == pytest.approx(0.3, rel=0.2)
-
-
 def test_without_combinations_members_add_up_give_or_take():
     alone = np.array([[1.0, 0.0], [0.5, 2.0], [0.0, 1.0]])
     found = learn_interactions(alone, 0 * alone, [], np.zeros((0, 2)), np.zeros((0, 2)))
@@ -218,12 +174,6 @@ def test_without_combinations_members_add_up_give_or_take():
     np.testing.assert_allclose(mean, [alone[0] + alone[1], alone[2]])
     wanted = 0.3**2 * mean[0] ** 2 + 3 * 0.3**2 * found.learned.scale**2
     np.testing.assert_allclose(variance, [wanted, [0, 0]], atol=1e-12)
-
-
-def test_combinations_tell_the_scale_where_no_member_is_known():
-    unknown = np.full((2, 1), np.nan)
-    found = learn_interactions(unknown, unknown, [(0, 1)], np.full((1, 1), 2.0), np.zeros((1, 1)))
-    assert found.predict([(0, 1)])[0][0, 0] == pytest.approx(2.0)
 
 
 def test_what_is_clear_of_combinations_is_kept():

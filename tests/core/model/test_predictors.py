@@ -207,13 +207,6 @@ def test_covariance_with_sampling_error_is_that_of_repeated_screens():
         assert (np.abs(found[k] - each.shared) <= 0.07 * spread[k]).all()
 
 
-def test_coexpression_shares_the_error_of_the_own_change(screen):
-    found = Coexpression().held_out(screen)
-    within = screen.moments.scatter / (sum(SIZES) - 6)
-    slope = found.effects[0] / screen.observed[0, 0]
-    np.testing.assert_allclose(found.shared[0], slope * within[0] * (1 / 40 + 1 / 60), atol=1e-12)
-
-
 def test_a_name_stands_for_one_predictor():
     with pytest.raises(ValueError, match=r"There is a predictor 'graph' already \(Graph\)"):
         predictor("graph")(Coexpression)

@@ -41,13 +41,3 @@ def test_unbiased_with_the_coverage_it_claims(near, far):
     assert abs(found[:, 0].mean() - truth) < 4 * sd / np.sqrt(runs)
     assert 0.85 < np.mean(found[:, 2] - found[:, 1]) / 3.92 / sd < 1.35
     assert 0.91 < np.mean((found[:, 1] <= truth) & (truth <= found[:, 2])) < 0.998
-
-
-def test_narrower_than_the_distances_where_the_target_is_noisy():
-    rng = np.random.default_rng(2)
-    x, y, t = (
-        Moments.from_array(rng.normal(m, 1, (n, 20))) for m, n in ((0, 900), (0, 900), (1, 20))
-    )
-    _, low, high = distance_difference(x, y, t)
-    distance = mean_distance(x, t)
-    assert high - low < 0.5 * (distance.high - distance.low)

@@ -5,7 +5,6 @@ import pytest
 import scipy.sparse as sp
 
 from nextpert.core import Moments, ScreenMoments, context_moments
-from nextpert.core.screen import screen as _screen_part
 from nextpert.core.screen.moments import PairwiseSum, tree
 from nextpert.core.screen.screen import empty_part, merge, screen_part
 
@@ -45,20 +44,6 @@ def flat(part):
     """The arrays of sums of one fold."""
     assert part.scatter.keys() == {0}
     return [*part[:-1], part.scatter[0]]
-
-
-def test_sparse_cells_of_many_environments_are_summed_once(monkeypatch):
-    rng = np.random.default_rng(0)
-    x = sp.csr_array(rng.poisson(0.1, (600, 20)).astype(float))
-    tries = []
-    plain = _screen_part._sparse
-    monkeypatch.setattr(_screen_part, "_sparse", lambda *a: tries.append(1) or plain(*a))
-    few, many = rng.integers(0, 3, 600), rng.integers(0, 300, 600)
-    for groups, n in ((few, 1), (many, 1)):
-        part = screen_part(x, groups)
-        assert len(tries) == n
-        centred = np.vstack([brute(x.toarray(), groups, e) for e in np.unique(groups)])
-        np.testing.assert_allclose(part.scatter[0], centred.T @ centred, atol=1e-9)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -121,16 +106,6 @@ def test_parts_add_up_in_any_split(cells):
         np.testing.assert_allclose(other.squares, whole.squares, atol=1e-9)
         np.testing.assert_allclose(other.scatter, whole.scatter, atol=1e-9)
         assert (other.n == whole.n).all()
-
-
-def test_the_tree_has_the_order_of_the_parts(cells):
-    x, groups = cells
-    parts = [screen_part(x[k : k + 50], groups[k : k + 50]) for k in range(0, 250, 50)]
-    total = PairwiseSum(empty_part(6), merge)
-    for part in parts:
-        total.add(part)
-    by_hand = merge(merge(merge(*parts[:2]), merge(*parts[2:4])), parts[4])
-    assert all((a == b).all() for a, b in zip(flat(total.total()), flat(by_hand), strict=True))
 
 
 def test_pool_and_total(cells):

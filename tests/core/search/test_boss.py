@@ -191,12 +191,3 @@ def test_orders_given_are_started_from(simulated):
     prior = PriorKnowledge(30, before=[(int(best.order[3]), int(best.order[0]))])
     with pytest.raises(ValueError, match="must agree with the prior knowledge"):
         boss(moments, orders=best.order, prior=prior)
-
-
-def test_orders_alone_may_be_starts(simulated):
-    moments, order = simulated(8, 3, seed=0, n_cells=500)[1], np.arange(8)[::-1]
-    both, alone = (boss(moments, n_starts=n, orders=order, rng=0) for n in (1, 0))
-    assert len(both.scores) == 2
-    assert alone.scores == pytest.approx(both.scores[1:], rel=0.02)  # other sweeps
-    with pytest.raises(ValueError, match="n_starts must be a whole number of at least 1"):
-        boss(moments, n_starts=0, orders=np.empty((0, 8), int))

@@ -193,16 +193,6 @@ def test_from_the_order_of_boss_near_the_truth(simulated, n_cells, most):
     assert np.mean(distances) <= most
 
 
-def test_several_orders_each_make_a_run(simulated):
-    scm, moments = simulated(12, 3, seed=0)
-    orders = np.array([np.arange(12), scm.dag.order])
-    found = gsp(moments, n_runs=3, orders=orders, rng=0)
-    assert len(found.n_edges) == 5
-    for row, n_edges in zip(orders, found.n_edges[3:], strict=True):
-        assert n_edges <= minimal_imap(moments, row).n_edges
-        assert n_edges == gsp(moments, n_runs=3, orders=row, rng=1).n_edges[3]
-
-
 SEARCHES = {"boss": (boss, "n_starts"), "gsp": (gsp, "n_runs")}
 
 

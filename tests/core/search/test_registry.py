@@ -1,23 +1,12 @@
 """A search is one file: its name, options and defaults are asked for wherever users meet them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import nextpert as npt
 from nextpert.core import Dag
-from nextpert.core.search import methods, registry
+from nextpert.core.search import registry
 from nextpert.core.search.registry import Found, register, searches
-
-FILES = sorted(file.stem for file in Path(methods.__path__[0]).glob("[!_]*.py"))
-
-
-def test_every_file_registers_the_search_of_its_name():
-    found = searches()
-    assert {"boss", "gsp", "causaldag"} <= set(FILES) <= set(found)
-    for name in FILES:
-        assert found[name].learn.__module__ == f"{methods.__name__}.{name}"
 
 
 @pytest.fixture
