@@ -31,7 +31,6 @@ def dense_draws(plain, blr, rng):
     return weights, offset, noise_var
 
 
-@pytest.fixture
 @pytest.mark.parametrize("quantile", [0.4, None])
 def test_expected_improvement_by_loops(fitted, quantile):
     plain, blr = fitted
