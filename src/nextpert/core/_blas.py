@@ -34,6 +34,7 @@ _ROOM = 500_000  # effects that are held at a time beside the tables of a screen
 
 def in_blocks(n_perturbations: int, n_genes: int) -> list[slice]:
     """Return the perturbations of which something is computed at a time; there is at least one."""
+    # Perturbations of half a million effects; at least one.
     size = max(_ROOM // max(n_genes, 1), 1)
     starts = range(0, max(n_perturbations, 1), size)
     return list(map(slice, starts, range(size, size * (len(starts) + 1), size)))

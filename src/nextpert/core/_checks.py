@@ -35,6 +35,7 @@ def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> ND
 
 def require_finite(value: NDArray[np.float64], name: str) -> None:
     """Raise if ``value`` holds NaN or infinity; the first few offending positions are named."""
+    # At most five places are named.
     bad = ~np.isfinite(value)
     if bad.any():
         where = np.argwhere(bad)[:5].squeeze(-1) if value.ndim == 1 else np.argwhere(bad)[:5]

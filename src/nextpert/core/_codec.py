@@ -166,6 +166,7 @@ def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
         if not part.shape:
             return made
     shape, target = list(np.shape(made)), list(part.shape)
+    # A size is set by the first array that has it; all others must agree.
     for k, (length, size) in enumerate(zip(shape, part.shape, strict=False)):
         if isinstance(size, str):
             symbol, _, more = size.partition("+")
@@ -278,6 +279,7 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     except (json.JSONDecodeError, TypeError):
         raise damaged(where, "the list of what it holds is unreadable", remedy) from None
     waiting = [("", now, {"parts": target})]
+    # Part by part against the list that was written with the result.
     for place, present, before in waiting:
         if not isinstance(present, dict) or not isinstance(before, dict):
             if present != before:

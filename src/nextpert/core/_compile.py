@@ -79,6 +79,7 @@ def _stamp(function: Callable[..., Any]) -> str:
             continue
         seen.add(one)
         digest.update(inspect.getsource(one).encode())
+        # Functions that it calls, and numbers that are compiled in as constants.
         for name in one.__code__.co_names:
             value = one.__globals__.get(name)
             if isinstance(value, Dispatcher):

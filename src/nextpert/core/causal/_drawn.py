@@ -52,6 +52,7 @@ class DrawnAcquisition(Acquisition):
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Array]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         vector = as_vector(shift, self.n_nodes, "shift")
+        # (I - B)^-1 (c + a + noise) for every draw, and the slopes back through (I - B)^-1'.
         x = np.ascontiguousarray(self.offset + vector[:, None])
         reach_by_draws(*self._draws, x)
         value, slopes = self.at_means(x)

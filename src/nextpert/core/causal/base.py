@@ -307,6 +307,7 @@ class LookaheadAcquisition(Acquisition):
             asked.main, asked.target_mean, domain=Pool(asked.shifts), n_cells=asked.n_cells,
             noise_aware=noise_aware,
         )  # fmt: skip
+        # What is resolved is judged against what weights add now, without the noise.
         excess = own.excess(asked.shifts)
         return own.floor + excess, reduction(own.current() - own.floor, excess)
 

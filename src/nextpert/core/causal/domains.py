@@ -231,6 +231,7 @@ class Sphere(Domain):
             return Optimum(known, acquisition.value(known))
         p = acquisition.n_nodes
         points = [as_vector(start, p, "A start", finite=False) for start in starts]
+        # The paper's two starts: the last shift and the current estimate.
         points += acquisition.starts()
         if n_random:
             points += list(self.sample(n_random, p, rng))

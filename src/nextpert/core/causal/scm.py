@@ -92,6 +92,7 @@ class LinearScm:
     ) -> NDArray[np.float64]:
         """Draw cells, shape ``(n_cells, n_nodes)``, under a shift."""
         count = require_count(n_cells, "n_cells", least=0)
+        # x = (I - B)^-1 (c + a + noise), by substitution.
         noise = as_rng(rng).standard_normal((count, self.n_nodes)) * np.sqrt(self.noise_var)
         return self._propagate((noise + self._source(shift)).T).T
 
@@ -182,6 +183,7 @@ def random_scm(
         message = f"The graph has {dag.n_nodes} nodes, but n_nodes is {count}."
         raise ValueError(message)
     weights = np.zeros((count, count))
+    # Uniform on [-high, -low] and [low, high].
     for parent, child in dag.edges():
         sign = 1 if generator.random() < 0.5 else -1
         weights[child, parent] = sign * generator.uniform(low, high)
@@ -237,7 +239,9 @@ def random_target(
     if where not in ("random", "downstream"):
         message = f"where must be 'random' or 'downstream', but is {where!r}."
         raise ValueError(message)
+    # Entries before scaling to norm 1, as in the paper's simulations.
     entries = generator.uniform(0.25, 1, count) * generator.choice([-1, 1], count)
+    # Downstream: the last of the topological order.
     nodes = scm.dag.order[-count:]
     if where == "random":
         nodes = generator.choice(scm.n_nodes, count, replace=False)

@@ -90,6 +90,7 @@ class StoredPosterior:
             message = "known_noise_var is gone, or was added"
             raise ValueError(message)
         object.__setattr__(self, "dag", Dag(self.indptr, self.indices))
+        # d_i columns at node i: sum d_i numbers of vectors, sum d_i^2 of matrices.
         width = self.dag.in_degree + self.intercept + self.n_fixed
         if (width.sum(), (width**2).sum()) != (len(self.xty), len(self.xtx)):
             message = "its statistics are those of another graph"

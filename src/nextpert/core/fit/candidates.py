@@ -195,6 +195,7 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
         expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
         if fit.expectation.interactions is not None:
             strength = fit.expectation.interactions.strength
+    # strength times the sum over members of what follows the controls' mean.
     shared = np.zeros((len(rows), len(fit.genes)))
     for each, some in zip(shared, members, strict=True):
         each += np.sum([data_weight[row[m]] if m in row else expected for m in some], axis=0)

@@ -94,6 +94,7 @@ def with_conditions(
         {k for k in range(len(names)) if (some & which & (condition == k)).any()}
         for which in (group == 0, group > 0)
     )
+    # A condition without controls has nothing to compare with.
     held = sorted(controls & perturbed)
     if len(held) < 2:
         return whole

@@ -169,6 +169,7 @@ class Expectation:
             effect += self.weights[each.name] * each.effects
         if self.weights.get(Graph.name, 0.0):
             effect += self.weights[Graph.name] * downstream(posteriors, own)
+        # Row 1 of the scales is for those with side information.
         known = () if self.features is None else self.features.place
         described = np.array([name in known for name in names], np.int64)
         scales = np.ones((2, 2)) if self.scales is None else self.scales
@@ -306,6 +307,7 @@ class FittedPosterior:
         """What to expect of perturbations without cells; ``None`` where nothing was learned."""
         if self.predictors is None or self.screen is None:
             return None
+        # Environment 0 are the controls, j + 1 perturbation j.
         own = places(self.targets, self.genes)
         every = np.arange(1, 1 + len(own))
         seen = Perturbations(self.screen, 0, every, own, names=self.names)
@@ -360,6 +362,7 @@ class FittedPosterior:
         """Return as many draws as are kept of ``size`` perturbations, and the row of each asked."""
         assert self.hierarchical is not None  # shifts that are not exact
         model = self.hierarchical.thinned(size * len(self.genes))
+        # Draws have rows for perturbations with cells alone.
         rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
         without = np.flatnonzero(place < 0)
         if new is None or not len(without):
@@ -408,6 +411,7 @@ class FittedPosterior:
         What target states that are perturbations of the fit (``joined``) depart by from
         :meth:`expected_state` comes with every draw.
         """
+        # A target that is a candidate too has one draw, not two.
         targets = joined.rows
         more = [row for row in dict.fromkeys(targets) if row >= 0 and row not in place]
         every = np.append(place, np.array(more, np.int64))  # of a candidate its own draw is taken

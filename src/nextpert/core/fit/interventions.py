@@ -110,6 +110,7 @@ def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> In
         used = in_full(plan.names, plan.targets, plan.shift, genes, control.mean)
         sources = [plan.shift if some else "not measured" for some in plan.targets]
         return replace(used, sources=sources)
+    # A table: shifts as given, 0 for perturbations that it lacks.
     given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
     shifts = np.zeros((len(plan.names), len(genes)))
     for row, name in zip(shifts, plan.names, strict=True):

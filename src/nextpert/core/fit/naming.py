@@ -74,6 +74,7 @@ class Naming:
 
     def spelled(self, labels: Iterable[str], known: Iterable[str] = ()) -> list[str]:
         """Return every label as the first of ``known`` and of ``labels`` that names the same."""
+        # The first spelling of each set of members stands for all.
         first: dict[tuple[str, ...], str] = {}
         given = list(known)
         n_known, out = len(given), []

@@ -94,6 +94,7 @@ class Dag:
         if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
             message = f"A parent lies outside 0..{self.n_nodes - 1}."
             raise ValueError(message)
+        # Sorted by child, then parent: equal graphs have equal arrays.
         children = np.repeat(np.arange(self.n_nodes), self.in_degree)
         self.indices = self.indices[np.lexsort((self.indices, children))]
         twice = np.flatnonzero((np.diff(children) == 0) & (np.diff(self.indices) == 0))
@@ -216,6 +217,7 @@ def shd(one: Dag, two: Dag) -> int:
     if one.n_nodes != two.n_nodes:
         message = f"Graphs of {one.n_nodes} and {two.n_nodes} nodes cannot be compared."
         raise ValueError(message)
+    # A reversed edge differs twice, on one pair of nodes.
     differing = set(one.edges()) ^ set(two.edges())
     return len({frozenset(edge) for edge in differing})
 
@@ -259,6 +261,7 @@ def perturb_dag(
     missing = require_count(n_missing, "n_missing", least=0)
     extra = require_count(n_extra, "n_extra", least=0)
     turned = require_count(n_reversed, "n_reversed", least=0)
+    # Missing, reversed and extra edges are drawn from disjoint pairs.
     free = p * (p - 1) // 2 - dag.n_edges
     if missing + turned > dag.n_edges:
         message = f"Of {dag.n_edges} edges, {missing} cannot be missing and {turned} reversed."
@@ -280,6 +283,7 @@ def perturb_dag(
         pair = (int(rows[i]), int(cols[i]))
         if frozenset(pair) in linked:
             continue
+        # One direction at least makes no cycle.
         edge = pair if generator.random() < 0.5 else pair[::-1]
         edges.append(edge if is_acyclic(p, [*edges, edge]) else edge[::-1])
         extra -= 1
@@ -312,6 +316,7 @@ class Pdag:
         ``n_context`` nodes were set by experiment: their edges are directed in all the class, as
         if each had a cause that nothing else has.
         """
+        # Edges into y are labelled from the parent that is last in the order (Chickering 1995).
         place = {int(node): m for m, node in enumerate(dag.order)}
         above = [set(dag.parents(i).tolist()) for i in range(dag.n_nodes)]
         compelled: list[set[int]] = [set() for _ in above]
@@ -323,11 +328,13 @@ class Pdag:
             for x in sorted(above[y], key=lambda k: -place[k]):
                 if x in compelled[y] or x in reversible:
                     continue
+                # w -> x compelled and w no parent of y: all edges into y are compelled.
                 if not compelled[x] <= above[y]:
                     compelled[y], reversible = set(above[y]), set()
                     break
                 compelled[y] |= compelled[x]
                 reversible -= compelled[x]
+                # y has a parent that x lacks: a collider, or an edge that would make one.
                 if above[y] - above[x] - {x}:
                     compelled[y] |= above[y] - reversible
                 else:
@@ -363,6 +370,7 @@ class Pdag:
         barred = np.zeros_like(rest) if forbidden is None else forbidden
         waiting = np.ones(len(rest), np.bool_)
         queue = list(range(len(rest)))
+        # A sink: no edge out, none barred in, none left that must come after.
         while queue:
             node = queue.pop()
             into = rest[:, node].copy()

@@ -55,6 +55,7 @@ def random_dag(
         raise ValueError(message)
     if family == "path":
         return Dag.from_edges(p, pairwise(range(p)))
+    # Parents have smaller numbers than children.
     rows, columns = np.tril_indices(p, -1)
     if family == "erdos_renyi":
         kept = generator.random(len(rows)) < expected_degree / max(p - 1, 1)

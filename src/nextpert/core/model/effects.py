@@ -79,6 +79,7 @@ def learn_efficacy(
     measured change (NaN without cells) and ``target_gene_se`` its standard error, each of shape
     ``(n_perturbations,)``; ``direction`` is -1 for knockouts and knockdowns, 1 for activation.
     """
+    # y_j = x_j rho_j + error, x_j the size of a full knockout (equation 10).
     x = direction * np.asarray(control_mean, np.float64)
     y, error = np.asarray(target_gene_change, np.float64), np.asarray(target_gene_se, np.float64)
     seen = np.isfinite(y)

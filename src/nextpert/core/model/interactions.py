@@ -77,7 +77,9 @@ class Measured:
 
     def solved(self, strength: float, member_sd: float, rest_sd: float) -> Solved:
         """Return the posterior of the members' ``w``."""
+        # w = lambda s + v: mean lambda s, variance lambda^2 Var s + sd_v^2.
         start, spread = strength * self.alone, np.sqrt(strength**2 * self.variance + member_sd**2)
+        # What a measured combination adds to the sum of its w: the rest and its noise.
         total = rest_sd**2 + self.noise
         return Solved(
             self, start, spread, total, self.effects - start[:, self.used] @ self.design.T
@@ -150,6 +152,7 @@ class Solved:
         for column in table.T:
             total += start[:, column]
             variance += loose[:, column]
+        # Used members are correlated: mean and covariance by L^-1 spread.
         for d, (factor, half) in enumerate(self._dims()):
             root = solve_triangular(
                 factor, np.diag(self.spread[d, used]), lower=True, check_finite=False
@@ -326,6 +329,7 @@ class Interactions:
         chance = np.exp(log - log.max(axis=0))
         chance = (chance / chance.sum(axis=0))[..., None]
         means, variances = (np.array(part) for part in zip(*moments, strict=True))
+        # Law of total variance over strengths.
         first = (chance * means).sum(axis=0)
         second = (chance * (variances + (means - first) ** 2)).sum(axis=0)
         return first * scale, second * scale**2
@@ -356,6 +360,7 @@ class Interactions:
         for k, some in enumerate(asked):
             if some in place:
                 noise = self.noise[place[some]] / scale**2
+                # Given its own measurement, r_c is this share of what is left.
                 share = rest / (rest + noise)
                 kept[k] = 1.0 - share
                 own[k] = share * self.effects[place[some]] / scale
@@ -433,6 +438,7 @@ def learn_interactions(
     if learned is not None:
         scale = learned.scale
     if scale is None:  # from combinations, where no member is known alone
+        # E s^2 of each member.
         squares = means[seen] ** 2 + spread[seen]
         if not seen.any():
             squares = effects**2 / np.array([[len(some)] for some in members], np.float64)

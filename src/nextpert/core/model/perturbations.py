@@ -146,6 +146,7 @@ class Perturbations:
         """
         left_out = np.zeros(len(self.rows), bool)
         left_out[np.asarray(index, np.int64)] = True
+        # Environments of those left out; all others move up.
         gone = np.unique(self.rows[left_out & (self.rows >= 0)])
         kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
         place = np.full(self.moments.n_environments + 1, -1)
@@ -187,6 +188,7 @@ class Perturbations:
 
     def scored(self) -> NDArray[np.bool_]:
         """Whether weights are learned from an effect: measured, the gene varying and no target."""
+        # Own genes are for the efficacy; constant genes have no unit.
         seen = self.n[:, None] > 0
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)

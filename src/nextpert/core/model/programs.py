@@ -73,6 +73,7 @@ def strongest(effects: EffectDraws, targets: Mask) -> NDArray[np.int64]:
     The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
     a perturbation does not target.
     """
+    # Squared effects in units of cells, but for own genes.
     size = (_in_others(effects.posterior_mean(), effects, targets) ** 2).sum(axis=1)
     return np.sort(np.argsort(-size, kind="stable")[:MOST_COMPARED])
 
@@ -111,6 +112,7 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
         drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
     genes_sd, scores_sd = (np.std(each, axis=0) for each in zip(*drawn, strict=True))
     shared = np.flatnonzero(_takes_part(scores, scores_sd).sum(axis=0) > 1)
+    # |A_.k|^2 |genes_k|^2 over all squared differences of means.
     share = (scores[:, shared] ** 2).sum(axis=0) * (genes[shared] ** 2).sum(axis=1)
     share = np.minimum(share / fit.squares.mean(), 1.0)
     order = shared[np.argsort(-share)]
@@ -150,6 +152,7 @@ def _inverses(design: Array, kept: Mask) -> Array:
 
 def _clear(mean: Array, draws: Iterable[Array]) -> int:
     """Return in how many directions the products of effects are clear, by draws of the effects."""
+    # The diagonal is what each does alone, and noise: it is left out.
     values, vectors = np.linalg.eigh(_hollow(mean @ mean.T))
     vectors = vectors[:, values > 0][:, ::-1][:, :_MOST]
     # v' (X X' without its diagonal) v, of every direction v and draw X.
@@ -216,6 +219,7 @@ def _varimax(base: Array) -> Array:
     n, k = base.shape
     turn, before = np.eye(k), 0.0
     for _ in range(_TURNS if k > 1 else 0):
+        # Maximise the variance of squared loadings by an SVD a step (Kaiser 1958).
         turned = base @ turn
         left, size, right = np.linalg.svd(
             base.T @ (turned**3 - turned * (turned**2).sum(axis=0) / n)

@@ -132,6 +132,7 @@ def holds(
     """Return whether intervals of ``level`` hold means of other cells, their variance added."""
     truth = np.asarray(observed, np.float64)
     # Half-widths of posterior and of sampling add as squares.
+    # z^2 V is added to the squared half-widths.
     noise = float(ndtri((1.0 + level) / 2.0)) ** 2 * np.asarray(variance, np.float64)
     low = effects.mean - np.sqrt((effects.mean - effects.lower) ** 2 + noise)
     high = effects.mean + np.sqrt((effects.upper - effects.mean) ** 2 + noise)
@@ -183,6 +184,7 @@ def correlations(
         x, y = a[j, which], b[j, which]
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
             x, y = x - x.mean(), y - y.mean()
+            # Less the covariance that the common controls make.
             size = np.sqrt((x @ x) * (y @ y))
             out[j] = np.clip((x @ y - common[j, which].sum()) / size, -1.0, 1.0)
     return out

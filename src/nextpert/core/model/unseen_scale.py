@@ -98,6 +98,7 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     explain how much slopes of the log density vary between perturbations. With side information the
     prior is centred at the ``x`` without it.
     """
+    # Without side information first: its mode is the prior of those with it.
     few, known = model.thinned(_SIZE), left_out.known
     parts = [(left_out.alone, np.ones_like(known))]
     if not np.array_equal(left_out.described[known], left_out.alone[known]):
@@ -162,6 +163,7 @@ class _Slopes(NamedTuple):
         count as, by the variance of slopes of genes and that of their means.
         """
         # Mean over draws of N(y; sqrt(shared) centre, own T + noise), and slopes in log2 of both.
+        # x = (log2 of the factor of what is shared, that of own parts).
         shared, own = 2.0**x
         total, slope = (
             np.full(self.y.shape, np.finfo(np.float64).tiny),
@@ -171,9 +173,11 @@ class _Slopes(NamedTuple):
             centre = np.sqrt(shared) * self.centre[:, :, k]
             part = own * VARIANCE[self.drawn.place[:, :, k]]
             variance, off = part + self.noise, self.y - centre
+            # N(y; sqrt(shared) centre, own T + V) of draw k, up to sqrt(2 pi).
             chance = np.exp(-0.5 * off**2 / variance) / np.sqrt(variance)
             total += chance
             slope[0] += chance * off * centre / variance
+            # d/d log own, of the variance; d/d log shared, of the mean, above.
             slope[1] += chance * part * (off**2 / variance - 1.0) / variance
         slope = np.where(self.used, 0.5 * _LOG2 * slope / total, 0.0)
         count = self.used.sum(axis=1)

@@ -138,6 +138,7 @@ def squared_trace(covariance: Matrix, n_cells: int) -> float:
     The trace of a squared estimate is too large, by far where cells are fewer than nodes; the
     correction is exact for normal cells.
     """
+    # E tr S^2 = tr V^2 (1 + 1/(n-1)) + (tr V)^2 / (n-1) for normal cells.
     n, trace, squares = n_cells, float(np.trace(covariance)), float(np.sum(covariance**2))
     least = trace**2 / len(covariance)  # by Cauchy and Schwarz
     if n > 2:
@@ -149,6 +150,7 @@ def _score_interval(
     estimate: float, along: float, spread: float, confidence: float
 ) -> tuple[float, float]:
     """Solve ``(estimate - t)^2 = z^2 (4 along t + spread)`` for ``t``."""
+    # Both roots of the quadratic in t.
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     centre = estimate + 2 * along * z2
     under = z2 * (4 * along * (estimate + along * z2) + spread)

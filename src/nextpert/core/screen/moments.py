@@ -41,6 +41,7 @@ class PairwiseSum(Generic[T]):
 
     def add(self, part: T) -> None:
         """Add the next part."""
+        # As adding 1 to a binary number: level k holds the sum of 2^k parts.
         for level, held in enumerate(self._levels):
             if held is None:
                 self._levels[level] = part
@@ -92,6 +93,7 @@ def sparse_scatter(
             total[j] += value
             for b in range(a, last):
                 scatter[j, indices[b]] += value * data[b]
+    # sum x x' - n mean mean', and how much of each square is left of it.
     left = 1.0
     for j in range(len(total)):
         mean = total[j] / max(len(rows), 1)
@@ -132,6 +134,7 @@ def require_sound_arrays(
         raise damaged("indices that are no whole numbers", name)
     if indptr.shape[0] != n_major + 1:
         raise damaged(f"{indptr.shape[0]} row or column pointers for {n_major}", name)
+    # Pointers never fall, and end within the values.
     last = 0
     for start in range(0, n_major + 1, _AT_ONCE):
         some = np.asarray(indptr[start : start + _AT_ONCE])
@@ -295,6 +298,7 @@ class Moments:
         if len(constant):
             message = f"Nodes {constant.tolist()} are constant: correlations are undefined."
             raise ValueError(message)
+        # S_ij / sqrt(S_ii S_jj).
         scale = np.sqrt(np.diag(self.scatter))
         correlation = self.scatter / np.outer(scale, scale)
         np.fill_diagonal(correlation, 1.0)

@@ -93,6 +93,7 @@ def screen_part(
     present, place = np.unique(groups, return_inverse=True)
     fold = np.zeros(len(present), np.int64) if fold is None else fold[present]
     count = np.ones(len(groups)) if weights is None else weights.astype(np.float64)
+    # A row an environment: sums over its cells are products with this.
     members = sp.csr_array(
         (count, (place, np.arange(len(place)))), shape=(len(present), len(place))
     )
@@ -148,6 +149,7 @@ def _sparse(
     for k, rows in _by_fold(fold, place) if products else ():
         whole = sparse_moments(values, np.arange(values.shape[0])[rows])
         own = fold == k
+        # Within = total - between: sum n (mean_e - mean)(mean_e - mean)'.
         departure = mean[own] - whole.mean
         each = whole.scatter - (departure * n[own, None]).T @ departure
         if (np.diag(each) < _LOST_DIGITS * np.diag(whole.gram)).any():
@@ -315,6 +317,7 @@ class ScreenMoments:
         index = np.asarray(which)
         if np.array_equal(index, np.arange(self.n_environments)):
             return self
+        # The scatter is known of all alone: each cell has an equal share.
         n = self.n[index]
         scatter = self.scatter * (n.sum() / max(int(self.n.sum()), 1))
         counted = None if self.counted is None else self.counted[index]
@@ -359,6 +362,7 @@ class ScreenMoments:
         # None knows: any mean will do.
         some = np.where(total[codes] > 0, counted, self.n[:, None])
         mean = members @ (some * self.mean) / np.maximum(members @ some, 1e-300)
+        # A variance that stays the same: scatter over degrees of freedom.
         freedom = [max(int(each.sum()) - len(each), 1) for each in (n[n > 0], self.n)]
         scatter = self.scatter * (freedom[0] / freedom[1])
         return ScreenMoments(n, mean, members @ self.squares, scatter, total)
@@ -392,6 +396,7 @@ class ScreenMoments:
         ``fixed`` over all cells. Columns that groups explain are left alone.
         """
         columns = np.asarray(fixed, np.float64)
+        # Weighted least squares of means on batches, within perturbations (equation 8).
         within = self._within_groups(columns, groups), self._within_groups(self.mean, groups)
         effect = np.linalg.lstsq(*within, rcond=_RANK)[0]
         centred = columns - np.average(columns, axis=0, weights=self.n)
@@ -432,6 +437,7 @@ class ScreenMoments:
 
     def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
         """Return a table less its means in groups, times the root of the cells."""
+        # Frisch, Waugh, Lovell: one mean a group is projected out.
         codes, weight = np.asarray(groups, np.int64), self.n.astype(np.float64)[:, None]
         members = _members(codes, int(codes.max(initial=-1)) + 1)
         mean = members @ (weight * table) / np.maximum(members @ weight, 1.0)

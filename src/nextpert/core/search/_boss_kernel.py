@@ -98,6 +98,7 @@ def _condition(matrix, growth, k, node, owner):
     """Take the node out of the residuals at depth ``k``, which gives those at ``k + 1``."""
     p = matrix.shape[0]
     row = growth.rows[k]
+    # Row k of the Cholesky factor of the path, over all nodes: (r_u - sum_e l_ke l_ue) / l_kk.
     for u in range(p):
         row[u] = matrix[node, u]
     for earlier in range(k):
@@ -129,6 +130,7 @@ def _residuals(problem, growth, owner, depth):
         for u in range(p):
             growth.variance[0, u] = 1.0
             growth.covariance[0, u] = problem.matrix[owner, u]
+    # Nodes of the path that the last one shares need no work.
     for k in range(common, depth):
         _condition(problem.matrix, growth, k, growth.path[k], owner)
         growth.last[k] = growth.path[k]
@@ -192,6 +194,7 @@ def trace(problem, forest, growth, scratch, owner, prefix, sets):
     ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink to.
     """
     p = prefix.shape[0]
+    # Vertex i is the root of the tree of node i.
     if forest.used[0] == 0:
         _plant(forest, growth)
     vertex, below = owner, owner
@@ -216,6 +219,7 @@ def trace(problem, forest, growth, scratch, owner, prefix, sets):
                 vertex, depth = below, depth + 1
                 break
             sets[1, node] = True
+    # Shrinking depends on what was grown alone: once a vertex.
     if np.isnan(forest.score[vertex]):
         for node in range(p):
             sets[2, node] = sets[0, node] or problem.required[owner, node]
@@ -299,6 +303,7 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
         if state.own[1, node]:
             own = trace(problem, forest, growth, scratch, v, prefix, state.own)
         gain[j + 1] = own + shift
+    # Relative to where v stands now.
     here = gain[a]
     for j in range(low, high + 1):
         gain[j] -= here
@@ -309,6 +314,7 @@ def _move(problem, forest, growth, scratch, state, v, target):
     """Put v at place ``target`` and score anew what it touches."""
     a = state.place[v]
     step = 1 if target > a else -1
+    # Those between move one place towards where v was.
     for m in range(a, target, step):
         state.order[m] = state.order[m + step]
         state.place[state.order[m]] = m
@@ -328,6 +334,7 @@ def _move(problem, forest, growth, scratch, state, v, target):
 def _limits(before, after, state, v):
     """Return the first and the last place at which v agrees with the orders known before."""
     low, high = np.int64(0), state.order.shape[0] - 1
+    # After the last node that must stand before v, before the first that must stand after it.
     for m in range(state.order.shape[0]):
         node = state.order[m]
         if before[v, node]:
@@ -346,6 +353,7 @@ def _improve(problem, forest, growth, scratch, state, random):
         for k in range(queue.shape[0] - 1, 0, -1):
             other = random_below(random, k + 1)
             queue[k], queue[other] = queue[other], queue[k]
+        # Greedy: the best place by the sum of all scores, if it gains.
         has_moved = False
         for v in queue:
             low, high = _limits(problem.before, problem.after, state, v)
@@ -364,6 +372,7 @@ def climb(problem, forest, growth, scratch, state, random, parents):
     """Search from the order in ``state`` until no move gains; write the sets of parents."""
     _settle_all(problem, forest, growth, scratch, state)
     _improve(problem, forest, growth, scratch, state, random)
+    # Parents are those grown, less what shrinking drops.
     for i in range(parents.shape[0]):
         for k in range(parents.shape[1]):
             parents[i, k] = state.grown[i, k] or problem.required[i, k]

@@ -129,6 +129,7 @@ def add_row(corr, sequence, m, factor, sums):
     for i in range(m):
         new[i] = 0.0
     explained = 0.0
+    # New row: (e_m - sum_k (v_k' r) v_k) over the root of what is left of its variance.
     for k in range(m):
         row = factor[k]
         score = 0.0
@@ -174,6 +175,7 @@ def shrink(problem, row, child, scratch):
         if m == 0:
             return current
         factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
+        # constant[d - 1] - constant[d] + weight log(1 - r^2): what dropping it gains.
         best, place = 0.0, np.int64(-1)
         for i in range(m):
             # The squared partial correlation of child and parent given the other parents.
@@ -226,6 +228,7 @@ def backward(
         deletions: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
             parents, beside = graph.parents(y), graph.neighbours(y)
+            # Each clique of the neighbours of y that are adjacent to x may stay (theorem 17).
             for x in sorted(parents | beside):
                 common = beside & graph.adjacent(x)
                 for kept in islice(_cliques(graph, sorted(common)), _MOST_SETS):
@@ -234,6 +237,7 @@ def backward(
                     if gain > _LEAST_GAIN:
                         deletions.append((gain, x, y, common - kept))
         deletions.sort(key=lambda deletion: -deletion[0])
+        # The best of those that what is known allows.
         thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in deletions)
         best = next((thinner for thinner in thinned if thinner is not None), None)
         if best is None:

@@ -80,6 +80,7 @@ def sparse_order(precision, threshold, after, slack, random):
             if waits[node] > 0:
                 degree[a] = 2 * p + N_SLACKS
             least = min(least, degree[a])
+        # One of the nodes within slack of the least degree, each alike likely.
         ties, chosen = np.int64(0), np.int64(-1)
         for a in range(n):
             ties += np.int64(degree[a] <= least + slack)
@@ -134,6 +135,7 @@ def _last_parent(parents, b):
 def falling(problem, scratch, space, a, b):
     """Count the edges that fall when a -> b is turned; ``lost`` gets those into b, then into a."""
     sequence, factor, sums = scratch.sequence, scratch.factor, scratch.sums
+    # V of the shared parents P, then b, and on the second side a: tests given all others.
     m, _ = add_family(problem.matrix, space.parents[a], b, scratch)
     count = np.int64(0)
     for side in range(2):
@@ -144,6 +146,7 @@ def falling(problem, scratch, space, a, b):
         child = sequence[r]
         space.lost[side] = False
         for i in range(m):
+            # V_ri^2 / sum_k V_ki^2 is the squared partial correlation of parent and child.
             dependent = factor[r, i] ** 2 > space.threshold[r - 1] * sums[i]
             if not dependent and not problem.required[child, sequence[i]]:
                 space.lost[side, sequence[i]] = True
@@ -157,6 +160,7 @@ def _may_turn(problem, parents, stack, a, b):
     if problem.before[b, a] or problem.forbidden[a, b]:
         return False
     seen = np.zeros(parents.shape[0], np.bool_)
+    # Depth first from b upwards, along edges and known orders, but for a -> b itself.
     stack[0], top = b, 1
     while top > 0 and not seen[a]:
         top -= 1
@@ -208,6 +212,7 @@ def _lose_edges(problem, scratch, space, name, left, random, bound):
             space.parents[a, k] &= not space.lost[1, k]
         _turn(space.parents, a, b)
         return True
+    # None drops an edge: turn one at random and look from there.
     while left > 0 and n_turns > 0:
         chosen = random_below(random, n_turns)
         n_turns -= 1

@@ -54,6 +54,7 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
         raise _about(constant, message)
     correlation = moments.correlation()
     _refuse_copies(correlation)
+    # R n / (n + 5) off the diagonal: 5 cells more, of independent nodes.
     if are_few(moments.n, moments.n_nodes):
         correlation *= moments.n / (moments.n + _PSEUDO_CELLS)
         np.fill_diagonal(correlation, 1.0)
@@ -110,6 +111,7 @@ def make_score(moments: Moments, penalty: float, prior: PriorKnowledge | None) -
     """Return the BIC: log-likelihood up to a constant, less ``penalty log(n) / 2`` a parent."""
     known = checked_prior(prior, moments.n_nodes)
     correlation = checked_correlation(moments)
+    # penalty/2 log n for each parent.
     cost = 0.5 * require_positive(penalty, "penalty") * np.log(moments.n)
     constant = -cost * np.arange(moments.n_nodes + 1)
     return Score(correlation, constant, moments.n / 2, **sets_of(known))
@@ -167,6 +169,7 @@ def fisher_z_threshold(
     if not isinstance(alpha, Real) or not 0 < alpha < 1:
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
+    # z = atanh(r) sqrt(n - k - 3) is standard normal without a dependence.
     given = np.asarray(n_given, np.float64)
     freedom = require_count(n_cells, "n_cells") - given - 3
     if (freedom <= 0).any():
@@ -212,6 +215,7 @@ def dependences(
     is the partial correlation of j and an earlier i, because V'V is the precision matrix.
     """
     p = len(order)
+    # R = L L' in this order; all tests of an order by one factor.
     factor = np.linalg.cholesky(matrix[np.ix_(order, order)])
     squares = solve_triangular(factor, np.eye(p), lower=True) ** 2
     given = np.maximum(np.arange(p) - 1, 0)

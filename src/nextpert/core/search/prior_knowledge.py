@@ -62,6 +62,7 @@ class PriorKnowledge:
         self.required: NDArray[np.bool_] = self._pairs(required, "required")
         self.forbidden: NDArray[np.bool_] = self._pairs(forbidden, "forbidden")
         called = names if names is not None else [str(node) for node in range(self.n_nodes)]
+        # required_ab: a -> b is in the graph; forbidden_ab: it is not.
         both = np.argwhere(self.required & self.forbidden)
         if len(both):
             parent, child = (called[node] for node in both[0])
@@ -69,6 +70,7 @@ class PriorKnowledge:
                 f"The edge {parent} -> {child} is required and forbidden: drop one of the two."
             )
             raise ValueError(message)
+        # An edge is an order too; before is their transitive closure.
         orders = self._pairs(before, "before") | self.required
         try:
             self.before: NDArray[np.bool_] = _closure(orders)
@@ -79,6 +81,7 @@ class PriorKnowledge:
 
     def first_conflict(self, order: ArrayLike) -> tuple[int, int] | None:
         """Return a pair ``(a, b)`` that should stand ``a`` before ``b`` but does not, or None."""
+        # place_a > place_b although a must stand before b.
         place = np.argsort(np.asarray(order, np.int64))
         wrong = np.argwhere(self.before & (place[:, None] > place[None, :]))
         return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
@@ -88,6 +91,7 @@ class PriorKnowledge:
         edges = dag.to_matrix().toarray() != 0
         if (self.required & ~edges).any() or (self.forbidden & edges).any():
             return False
+        # Orders are paths that may be there: edges and orders together have no cycle.
         return is_acyclic(self.n_nodes, zip(*np.nonzero(edges | self.before), strict=True))
 
     def order_of(self, dag: Dag) -> NDArray[np.int64]:
@@ -112,11 +116,13 @@ class PriorKnowledge:
         out = PriorKnowledge(p + n_context)
         for name in ("required", "forbidden", "before"):
             setattr(out, name, np.pad(getattr(self, name), (0, n_context)))
+        # What the experiment sets comes before all nodes, and has no parents.
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
         known = {} if targets is None else targets
         places = as_nodes(known, n_context, "targets")
+        # A node with known targets has edges into these and into no other.
         for k, nodes in zip(places, known.values(), strict=True):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
@@ -159,6 +165,7 @@ def _require_list(value: object, name: str) -> None:
 def _closure(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the transitive closure, or raise with the nodes of a cycle."""
     closure = orders.copy()
+    # From the last: what a node reaches are its children and all that these reach.
     for node in Dag.from_matrix(orders).order[::-1]:
         closure[node] |= closure[orders[node]].any(axis=0)
     return closure

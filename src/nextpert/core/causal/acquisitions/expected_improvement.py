@@ -76,6 +76,7 @@ class ExpectedImprovementInt(DrawnAcquisition):
 
     def at_means(self, x: Array) -> tuple[float, Array]:
         """Return the mean of ``min(|x - mu*|^2, best)`` over draws, and its slopes by ``x``."""
+        # A draw that is no better than the best has a slope of 0.
         gap = x - self.target_mean[:, None]
         loss = (gap**2).sum(axis=0)
         slopes = gap * (2.0 / len(loss) * (loss < self.best))

@@ -73,6 +73,7 @@ class Greedy(Acquisition):
         if not asked.goal.is_plain:
             states = asked.states.mean
             return Ranked(asked.goal.distance(states[:-1], states[-1]))
+        # One target state and exact shifts: |a - b|^2 by graph.
         shifts = asked.shifts
         each = [cls(blr, asked.target_mean).values(shifts) for blr in asked.graphs]
         return Ranked(np.mean(each, axis=0))

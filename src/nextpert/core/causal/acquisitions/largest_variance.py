@@ -64,6 +64,7 @@ class LargestVariance(LookaheadAcquisition):
         row = np.append(np.ones(k), x[posterior.dag.parents(i)])
         cov = cov.reshape(len(row), len(row))
         y = cov @ row
+        # Equation 6 for the whole matrix: M' = M - M x x' M / (1/n + x' M x).
         d2 = self.problem.inv_n + row @ y
         return cov, y, d2, cov - np.outer(y, y) / d2
 
@@ -102,6 +103,7 @@ class MaxVariance(LargestVariance):
 
     def _terms(self, shift: Vector) -> Vector:
         x, terms = self.posterior.predict_mean(shift), np.zeros(self.n_nodes)
+        # Largest first, so that few eigenvalues are computed.
         for i in np.argsort(-self._before):
             # Cells only take away: 0 stands for the others.
             if self._before[i] <= terms.max():
@@ -156,6 +158,7 @@ class CausalVariance(LargestVariance):
             cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
             for blr in graphs
         ]
+        # Total variance: within graphs, and of the ideal shifts between them.
         between = np.var([part.ideal_shift for part in parts], axis=0)[:, None]
         now = np.mean([part.problem.lin * part.w_now for part in parts], axis=0)
         after = np.mean(

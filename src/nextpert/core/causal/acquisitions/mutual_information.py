@@ -76,6 +76,7 @@ class MutualInformationInt(DrawnAcquisition):
         """Return the mean of ``sum_i log(w_i' / w_i) / 2`` over draws, and its slopes by ``x``."""
         posterior, gone, slopes = self.posterior, np.zeros_like(x), np.zeros_like(x)
         terms = (int(posterior.intercept), 1.0 / self.n_cells, posterior.blocks["cov"], self.u)
+        # gone_i = d1^2 / (d2 w_i), so that log(1 - gone) is log(w' / w).
         information(posterior.place, terms, self.w0, x, gone, slopes)
         n_samples = x.shape[1]
         return float(np.log1p(-gone).sum()) / (2 * n_samples), slopes / n_samples

@@ -33,6 +33,7 @@ class TargetMeanVariance(LookaheadAcquisition):
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``|A_.i|^2 e_i``."""
         e, _ = self.spread_ahead()
+        # Column i of A is what a unit at node i does everywhere.
         effects = self.posterior.solve(np.eye(self.n_nodes))
         return np.zeros(self.n_nodes), (effects**2).sum(axis=0) * e
 

@@ -81,6 +81,7 @@ def thompson_plate(
     generator = as_rng(rng)
     left = np.ones(draws.shape[1], dtype=np.bool_)
     chosen: list[int] = []
+    # One draw for each place of the plate: its nearest of those that are left.
     while len(chosen) < min(size, draws.shape[1]):
         row = draws[generator.integers(len(draws))]
         chosen.append(int(np.where(left, row, np.inf).argmin()))

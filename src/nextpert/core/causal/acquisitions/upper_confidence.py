@@ -68,6 +68,7 @@ class UpperConfidenceInt(Acquisition):
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         gap = as_vector(shift, self.n_nodes, "shift") - self.ideal_shift
+        # Var g = sum kappa w^2 + 4 sum w e (a - b)^2, E g = |a - b|^2 + sum e w.
         sd = np.sqrt(self._least + 4 * self._spread @ gap**2)
         value = gap @ gap + self._spread.sum() - self.beta * sd
         bend = 4 * self.beta / sd if sd > 0 else 0.0

@@ -171,6 +171,7 @@ class Predictor(ABC):
         size = n * screen.moments.n_nodes
         effects, shared = np.zeros((2, n, screen.moments.n_nodes), table_type(size))
         many = _BLOCKS if size <= ENOUGH else _FEW_BLOCKS
+        # Scored without their own cells, as candidates are predicted.
         for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
             block_of = self.predict(screen.without(block), screen.some(block))
             effects[block] = block_of.effects
@@ -229,6 +230,7 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
         error = error & np.isnan(given)
         change = np.where(np.isnan(given), change, given)
     effects, shared = np.zeros((2, *change.shape))
+    # Sampling errors of two genes of one mean: Sigma_ik over the cells.
     within = candidates.moments.scatter / candidates.freedom
     of_control = 1 / candidates.moments.n[candidates.control]
     batches = (candidates.batch_errors**2).sum(axis=1)

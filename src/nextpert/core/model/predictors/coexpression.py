@@ -51,6 +51,7 @@ class Coexpression(Predictor):
             index = [place[k] for k in genes]
             columns = scatter[:, index]
             spread = columns[list(genes), np.arange(len(genes))]
+            # Slope S_ik / S_kk of gene i on target k.
             varies = spread > 1e-12 * n.sum() * largest[index]  # else it is rounding alone
             slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
         return by_slopes(self.name, candidates, slopes)

@@ -37,6 +37,7 @@ class Members(Predictor):
         rows, own = self.together.rows, candidates.own()
         effects, shared = np.zeros((2, *own.shape))
         effects[rows] = self.together.mean
+        # The controls' error is in every member's effect.
         shared[rows] = self.together.shared * candidates.control_variance
         effects[own] = shared[own] = 0.0
         return Prediction(self.name, effects, shared, fixed=True)

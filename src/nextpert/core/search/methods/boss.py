@@ -143,6 +143,7 @@ def boss(
     if n_starts is None:
         n_starts = 1 if given else default_starts(known.n_nodes)
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
+    # Starts of its own are numbers, given ones are orders: each has a seed, whatever the workers.
     starts = [*range(n_starts), *given]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
@@ -151,13 +152,16 @@ def boss(
     best, best_parents = -1, task.problem.before
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
+        # More than rounding, so that the first of equals is kept on any machine.
         if best < 0 or total > scores[best] + 1e-6:
             best, best_parents = k, parents
         if progress is not None:
             progress(k + 1, len(starts))
     dag = Dag.from_matrix(best_parents.T)
+    # Orders end where no single move gains; deletions over the class may gain still.
     dag = backward(task.problem, dag, task.known if targets else task.prior, n_context)
     total = _scored(task.problem, dag)[0]
+    # The first p nodes are genes, the rows after them the edges of what was set.
     edges = dag.to_matrix().toarray() != 0
     p = known.n_nodes
     dag = Dag.from_matrix(edges[:p, :p])
@@ -176,6 +180,7 @@ def learn(
     it, and for few genes from one of its own as well, unless ``n_runs`` is 0.
     """
     n_starts = options.n_runs
+    # A resample differs little from all cells: their order is nearly the best.
     if options.order is not None:
         n_starts = min(n_starts, int(len(options.order) <= _MOST_GENES))
     best = boss(
@@ -212,11 +217,14 @@ class _Task(NamedTuple):
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
+        # Context nodes come last; nothing points at them, and known targets are required edges.
         padded = known.with_context(n_context, targets)
         problem = make_score(moments, penalty, padded)
         free = problem._replace(**sets_of(PriorKnowledge(p).with_context(n_context, targets)))
         precision = np.array(np.linalg.inv(problem.matrix)[:p, :p], np.float64)
+        # r^2 above which the BIC gains: -n/2 log(1 - r^2) > penalty/2 log n.
         threshold = np.full(p, -np.expm1(-penalty * np.log(n) / n))
+        # Required edges alone bar no way between orders.
         bars = known.before.any() or known.forbidden.any()
         prior = padded if bars else None
         return cls(problem, free, precision, threshold, padded, prior, n_context)
@@ -229,16 +237,19 @@ class _Task(NamedTuple):
         With prior knowledge every start climbs twice: see :func:`boss`.
         """
         if not isinstance(start, int):
+            # Context nodes stand first in every order, given or drawn.
             p = len(start)
             order = np.append(np.arange(p, p + self.n_context), start)
             return self._climb(self.problem, order, np.array([seed], np.uint64))[:2]
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
         ends = [self._from_start(self.problem, slack, seed)[:2]]
         if self.prior is not None:
+            # Without what is known, moves are free; the member of that class that agrees is near.
             _, free, order = self._from_start(self.free, slack, seed)
             class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
             known = self.known
             member = class_.to_dag(known.before, known.forbidden)
+            # No member may agree: then the order is mended, node by node.
             order = known.nearest_order(order) if member is None else known.order_of(member)
             ends.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
             if member is not None and known.allows(member):

@@ -75,6 +75,7 @@ def causaldag_gsp(
         raise ValueError(message)
     with _own_random_state(int(as_rng(rng).integers(2**32))):
         search, tester, test = _import_causaldag()
+        # Sufficient statistics as its tests name them: correlation, precision, partial correlation.
         precision = np.linalg.inv(tests.matrix)
         scale = np.sqrt(np.diag(precision))
         statistics = {
@@ -102,6 +103,7 @@ def _import_causaldag() -> tuple[Any, Any, Any]:
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
     """Seed the two global generators, and put them back as they were."""
+    # It draws from both global generators and takes no seed.
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - causaldag draws from them
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002

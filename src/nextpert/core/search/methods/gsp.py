@@ -129,6 +129,7 @@ def gsp(
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64).tolist()
     seeds += range(len(starts) - n_runs)
     precision = np.asarray(np.linalg.inv(tests.matrix), np.float64)
+    # Scores of weight -1 and no penalty: the sum of log residual variances, to break ties.
     log_residual = tests._replace(constant=np.zeros_like(tests.constant), weight=-1.0)
     n_edges = np.empty(len(starts), np.int64)
     best_run, best_fit, best_parents = -1, np.inf, tests.before
@@ -138,6 +139,7 @@ def gsp(
     tasks = (task(seed, start) for seed, start in zip(seeds, starts, strict=True))
     for run, (parents, count) in enumerate(workers(tasks)):
         n_edges[run] = count
+        # The sparsest; among equals, that of the largest likelihood.
         if best_run < 0 or count <= n_edges[best_run]:
             fit = total_score(log_residual, parents)
             if best_run < 0 or count < n_edges[best_run] or fit < best_fit - 1e-9 * abs(best_fit):
@@ -168,6 +170,7 @@ def _run(
             sparse_order(precision, threshold, tests.after, -1, random)[1] for _ in range(_N_STARTS)
         )
         start = min(drawn, key=np.count_nonzero)
+    # A dependence whose edge is forbidden this way may still be explained the other way.
     barred = start & known.forbidden.T
     unexplained = int((barred & ~known.forbidden).sum())
     parents = np.ascontiguousarray(start & ~barred | known.required.T)
