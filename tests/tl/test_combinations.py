@@ -9,6 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
+from nextpert.core.fit.candidates import as_fitted, fitted_candidates
 from nextpert.core.model.interactions import learn_interactions
 
 SINGLES, GENES = ["A", "B", "C", "D", "E", "F"], 30
@@ -94,6 +95,23 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     np.testing.assert_allclose(found["mean"], wanted[0], atol=1e-8)
     some = [g for g in range(GENES) if g > 1]  # no edge
     np.testing.assert_allclose(found["sd"][:, some] ** 2, wanted[1][:, some], rtol=0.15)
+
+
+def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
+    """Effects add up, give or take 0.3 of the root of E s^2 of all singles (equation 12)."""
+    adata = labelled(truth, SINGLES)
+    npt.tl.fit_dag_blr(adata)
+    fit, genes = posterior_from(adata), list(adata.var_names)
+    learned = fit.hierarchical.effects
+    mean, variance = learned.posterior_mean(), learned.sd() ** 2
+    square = mean**2 + variance
+    scale = np.sqrt((square.sum(axis=0) + square.mean()) / (len(SINGLES) + 1))
+    none = np.zeros((0, len(genes)))
+    wanted = learn_interactions(mean, variance, [], none, none, scale=scale)
+    rows = [fit.names.index(name) for name in ("A", "D")]
+    prior = fitted_candidates(as_fitted(["A+D"], [[]], fit), fit).without_cells
+    for found, expected in zip(prior[:2], wanted.predict([rows]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_order_of_members_is_of_no_matter(fitted):

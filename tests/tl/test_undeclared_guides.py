@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.nested import undeclared_guides
+from nextpert._adata.roles import Roles
 from nextpert.core import LinearScm, random_scm
 
 pytestmark = pytest.mark.brief_chain
@@ -85,6 +87,18 @@ def test_the_call_keeps_the_other_roles():
         npt.tl.fit_dag_blr(adata)
     call = 'guide_key="guide", perturbation_key="gene", batch_key=["batch"])'
     assert f"npt.pp.setup_screen(adata, {call}" in str(caught[0].message)
+
+
+def test_cells_without_a_batch_say_nothing_of_the_scatter():
+    adata = screen(n_genes=6)
+    lost = np.arange(adata.n_obs) % 7 == 0
+    adata.obs.loc[lost, "batch"] = None
+    adata.X[lost] += 3.0 * np.random.default_rng(0).normal(size=(lost.sum(), 6))
+    roles, names = Roles(batch_key=("batch",)), [f"G{k}" for k in range(1, 5)]
+    whole, kept = (undeclared_guides(each, np.arange(6), names, roles)
+                   for each in (adata, adata[~lost].copy()))  # fmt: skip
+    assert whole.variance > 0
+    assert (whole.variance, whole.p_value) == (kept.variance, kept.p_value)
 
 
 def barcode(obs):
