@@ -25,34 +25,9 @@ def parent_fit(
     The node is regressed on its parents, with an intercept, in the cells of ``train[f]``, and
     predicted in those of ``test[f]``; covariances and variances are added up over the folds ``f``,
     each about its own mean. With the same cells on both sides the result is the multiple
-    correlation, which never falls as parents are added: take other cells for ``test``. Only moments
-    are needed, so that further sets do not require reading the cells again.
-
-    Parameters
-    ----------
-    train, test
-        Moments of both sides of every fold.
-    node
-        The node to predict.
-    parents
-        Sets of parents, shape ``(n_sets, n_parents)``.
-
-    Returns
-    -------
-    ndarray
-        Correlations, shape ``(n_sets,)``; 0 where the prediction is constant, NaN where the node
-        is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Moments
-    >>> from nextpert.core.causal.parent_fit import parent_fit
-    >>> x = np.random.default_rng(0).normal(size=(400, 3))
-    >>> x[:, 2] += x[:, 0]
-    >>> halves = Moments.from_array(x[:200]), Moments.from_array(x[200:])
-    >>> parent_fit(halves, halves[::-1], 2, [[0], [1]]) > 0.5
-    array([ True, False])
+    correlation, which never falls as parents are added: take other cells for ``test``. ``parents``
+    has the shape ``(n_sets, n_parents)``; the result, ``(n_sets,)``, is 0 where the prediction is
+    constant, and NaN where the node is.
     """
     sets = np.asarray(parents, dtype=np.int64)
     covariance, predicted = np.zeros((2, len(sets)))

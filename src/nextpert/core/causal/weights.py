@@ -28,35 +28,11 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     regression with one intercept per environment: the scatter within environments determines the
     weights, and the mean of the controls their intercept (equation 9).
 
-    Parameters
-    ----------
-    posterior
-        The graph and its priors, before any cells.
-    cells
-        The controls, which have no shift, and then the perturbations of the screen. Their fixed
-        columns, such as batches, join the regression of every node that has an intercept.
-    shifts
-        Known shifts, shape ``(n_perturbations, n_nodes)``, units of the data; ``None`` (default)
-        for free ones.
-
-    Returns
-    -------
-    DagBlr
-        With the fixed columns integrated out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr, ScreenMoments
-    >>> from nextpert.core.causal.weights import fit_weights
-    >>> from nextpert.core.screen.guides import pool_guides
-    >>> rng, group = np.random.default_rng(0), np.repeat([0, 1], [500, 500])
-    >>> x = rng.normal(size=(1000, 2))
-    >>> x[:, 1] += 0.5 * x[:, 0] - 3.0 * group  # the perturbation acts on both genes
-    >>> cells = pool_guides(ScreenMoments.from_array(x, group, 2), [0, 1], 2)
-    >>> blr = fit_weights(DagBlr(Dag.from_edges(2, [(0, 1)])), cells)
-    >>> round(float(blr.mean()[1, 0]), 1)
-    0.5
+    ``posterior`` has the graph and its priors, before any cells. ``cells`` are the controls, which
+    have no shift, and then the perturbations of the screen; their fixed columns, such as batches,
+    join the regression of every node that has an intercept, and are integrated out in the end.
+    ``shifts``, ``(n_perturbations, n_nodes)``, are known shifts in units of the data, ``None`` for
+    free ones.
     """
     given = np.zeros((1, posterior.n_nodes))  # of the controls, whose shift is known
     if shifts is not None:
@@ -128,21 +104,9 @@ def mean_draws(
 ) -> Iterator[Array]:
     """Yield draws of the means ``(I - B)^-1 (c + a)`` that known shifts reach, one after the other.
 
-    Parameters
-    ----------
-    posteriors
-        A posterior over the weights, or one on each of several graphs, which count alike.
-    shifts
-        Shape ``(n_shifts, n_nodes)``, units of the data.
-    n_samples
-        Number of draws, rounded up to the same number from every graph.
-    rng
-        Seed or generator. The weights drawn do not depend on the shifts.
-
-    Yields
-    ------
-    ndarray
-        Means, that of no shift last, shape ``(n_shifts + 1, n_nodes)``, units of the data.
+    Several posteriors, one on each of some graphs, count alike: ``n_samples`` is rounded up to the
+    same number from each. The weights drawn do not depend on ``shifts``, ``(n_shifts, n_nodes)``. A
+    draw has the shape ``(n_shifts + 1, n_nodes)``, units of the data, the mean under no shift last.
     """
     count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
     given = known_shifts(posteriors, shifts)

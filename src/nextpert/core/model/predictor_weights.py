@@ -35,22 +35,19 @@ class PredictorWeights:
     names
         Names of the predictors.
     weights
-        Weight of every predictor, 0 to 1, learned from all measured perturbations, shape
-        ``(n_predictors,)``, for predictions of unseen perturbations.
+        Weight of every predictor, 0 to 1, for perturbations without cells, ``(n_predictors,)``.
     left_out
-        Weights learned without a perturbation, shape ``(n_perturbations, n_predictors)``, for
-        predictions of that perturbation; ``weights`` for perturbations that were not measured.
+        Weights learned without a perturbation, for predictions of it, shape
+        ``(n_perturbations, n_predictors)``; ``weights`` where it was not measured.
     probability
         Posterior probability that the predictors are of use on this screen, 0 to 1.
     calibration
         Slope, 0 to 1, of the observed effects on the predictions of left-out perturbations. The
         weights are multiplied by both.
-    error
-        Squared error of the left-out predictions relative to that of "no effect", the sampling
-        error of the observed effects subtracted from both; NaN without a detectable effect.
-    alone
-        The same for every predictor alone, with the weight 1, shape
-        ``(n_predictors,)``.
+    error, alone
+        Squared error of the left-out predictions of all and of each predictor alone, with the
+        weight 1, over that of "no effect", sampling error subtracted; NaN without a detectable
+        effect.
     residual_variance
         Mean squared effect that the predictors do not explain, sampling error subtracted, in units
         of a gene's variance.

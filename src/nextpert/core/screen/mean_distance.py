@@ -184,28 +184,9 @@ def distance_difference(
     holds for dozens of nodes; in simulations of 1 to 5 nodes and 30 cells, intervals of 0.95
     covered the truth with 0.89 at worst.
 
-    Parameters
-    ----------
-    cells, others
-        Moments of at least 2 cells each, no cell in both.
-    target
-        Moments of at least 2 cells in neither, or a mean known without error, shape
-        ``(n_nodes,)``.
-    confidence
-        Coverage of the interval, above 0 and below 1.
-    errors
-        Errors that batches leave in the means of cells, others and target, shape
-        ``(3, n_columns)``, as in :func:`~nextpert.core.screen.mean_distance.mean_distance`.
-
-    Returns
-    -------
-    difference, low, high
-        In squared units of the data; below 0 where ``cells`` lie nearer.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 2 cells on a side, or the nodes differ in number.
+    Arguments are as of :func:`mean_distance`, no cell in two of them; ``errors`` are those of
+    cells, others and target, ``(3, n_columns)``. The difference and its bounds are in squared units
+    of the data, below 0 where ``cells`` lie nearer.
     """
     of_target = np.zeros((cells.n_nodes, cells.n_nodes))
     if isinstance(target, Moments):

@@ -91,27 +91,9 @@ class ExpectedImprovementInt(DrawnAcquisition):
 def kept_distance(distances: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the expected squared distance of the better of candidate and incumbent.
 
-    The incumbent is the measured candidate, or the control, with the smallest mean distance. The
-    value is its distance minus the expected improvement. Both come from the same draws, so that
-    uncertainty which they share is not a chance of improvement.
-
-    Parameters
-    ----------
-    distances
-        Distances by draws.
-    measured
-        Which candidates have cells, shape ``(n_perturbations,)``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import Dag, DagBlr
-    >>> from nextpert.core.causal.acquisitions.expected_improvement import kept_distance
-    >>> from nextpert.core.design.distances import ranked_distance, states_of
-    >>> blr = DagBlr(Dag.from_edges(1, []), noise_var=1.0, intercept=False)
-    >>> distances = ranked_distance(states_of(blr, [[1.0], [2.0]]), [0.0])
-    >>> kept_distance(distances, np.array([True, True])).tolist()
-    [0.0, 0.0]
+    The incumbent is the candidate with cells (``measured``), or the control, with the smallest mean
+    distance. The value is its distance minus the expected improvement. Both come from the same
+    draws, so that uncertainty which they share is not a chance of improvement.
     """
     # The control, last, has cells.
     usable = np.append(measured, True)

@@ -56,27 +56,11 @@ class Thompson(Acquisition):
 def thompson_plate(
     draws: Vector, size: int, rng: int | np.random.Generator | None = None
 ) -> NDArray[np.int64]:
-    """Return different candidates for one plate, each the nearest in another draw.
+    """Return up to ``size`` different candidates for one plate, each the nearest in another draw.
 
-    Parameters
-    ----------
-    draws
-        Squared distances under draws, shape ``(n_draws, n_perturbations)``.
-    size Number of candidates; all if there are fewer. rng
-        Seed or generator.
-
-    Returns
-    -------
-    ndarray
-        Indices in the order of the draws. If the nearest candidate of a draw was chosen before, the
-        nearest of the others is taken.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.causal.acquisitions.thompson import thompson_plate
-    >>> thompson_plate(np.array([[3.0, 1.0, 2.0]]), 2, rng=0).tolist()
-    [1, 2]
+    ``draws`` are squared distances, ``(n_draws, n_perturbations)``. If the nearest candidate of a
+    draw was chosen before, the nearest of the others is taken. Indices are in the order of the
+    draws.
     """
     generator = as_rng(rng)
     left = np.ones(draws.shape[1], dtype=np.bool_)

@@ -18,20 +18,6 @@ class Coexpression(Predictor):
 
     The means of the screen's perturbations and of its controls join the scatter within
     environments in the regression.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.perturbations import Perturbations
-    >>> from nextpert.core.model.predictors.coexpression import Coexpression
-    >>> rng, knocked = np.random.default_rng(0), np.repeat([0, 1, 2], 500)
-    >>> x = rng.normal(size=(1500, 3)) - 3 * np.outer(knocked == 1, [1, 0, 0])
-    >>> x[:, 1] += x[:, 0]
-    >>> found = Perturbations(ScreenMoments.from_array(x, knocked, 3), 0, [1, 2], [[0], []])
-    >>> Coexpression().predict(found, found).effects.round(0) + 0.0
-    array([[ 0., -3.,  0.],
-           [ 0.,  0.,  0.]])
     """
 
     order: ClassVar[int] = 2

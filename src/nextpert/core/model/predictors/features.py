@@ -234,15 +234,10 @@ def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
 
 @predictor("other screen")
 class OtherScreen(Predictor):
-    """Effects in another screen, found by the labels of perturbations; of others their mean.
+    """Effects in another screen (``known``), found by label; of other perturbations their mean.
 
     If it said nothing of others, the mean perturbation here would get a weight that is right for
     these, or one that is right for those that it tells of, but not both.
-
-    Parameters
-    ----------
-    known
-        Side information that has effects.
     """
 
     order: ClassVar[int] = 4
@@ -291,31 +286,8 @@ class Features(Predictor):
 
     The effects on a gene, in units of its standard deviation, are a mean and normal departures,
     whose correlation between two perturbations is the share ``rho`` times the similarity of their
-    features. ``rho`` has the smallest error of left-out perturbations. Only the expected departure
-    is returned, because the mean is another predictor.
-
-    Parameters
-    ----------
-    known
-        Features by label.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.perturbations import Perturbations
-    >>> from nextpert.core.model.predictors.base import SideInformation
-    >>> from nextpert.core.model.predictors.features import Features
-    >>> rng, label = np.random.default_rng(0), np.repeat(np.arange(13), 500)
-    >>> does = np.array([0.0] + [1.0] * 6 + [-1.0] * 6)
-    >>> x = rng.normal(size=(6500, 2)) + does[label][:, None]
-    >>> names, rows = list("abcdefghijkl"), np.repeat(np.eye(2), 6, axis=0)
-    >>> screen = Perturbations(
-    ...     ScreenMoments.from_array(x, label, 13), 0, np.arange(1, 13), [[]] * 12, names=names
-    ... )
-    >>> measured = Features(SideInformation(names, rows)).held_out(screen)
-    >>> measured.effects[[0, 11]].round(0).tolist()
-    [[1.0, 1.0], [-1.0, -1.0]]
+    features (``known``). ``rho`` has the smallest error of left-out perturbations. Only the
+    expected departure is returned, because the mean is another predictor.
     """
 
     order: ClassVar[int] = 5

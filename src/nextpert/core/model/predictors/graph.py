@@ -24,24 +24,8 @@ if TYPE_CHECKING:
 class Graph(Predictor):
     """Total effects of the target genes, ``(I - B)^-1``, times their changes.
 
-    Parameters
-    ----------
-    weights
-        ``B``, row = child, shape ``(n_genes, n_genes)``.
-    held_out_weights
-        Perturbations, and weights that were learned without their cells, for :meth:`held_out`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.model.perturbations import Perturbations
-    >>> from nextpert.core.model.predictors.graph import Graph
-    >>> x = np.random.default_rng(0).normal(size=(60, 2))
-    >>> screen = ScreenMoments.from_array(x, np.zeros(60, int), 1)
-    >>> asked = Perturbations(screen, 0, [-1], [[0]], change=[[-2.0, 0.0]])
-    >>> Graph(np.array([[0.0, 0.0], [3.0, 0.0]])).predict(asked, asked).effects.tolist()
-    [[0.0, -6.0]]
+    ``weights`` are ``B``, row = child; ``held_out_weights``, for :meth:`held_out`, are
+    perturbations and such weights that were learned without their cells.
     """
 
     order: ClassVar[int] = 1

@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 @predictor("members together")
 class Members(Predictor):
-    """What members do together; of combinations no other predictor speaks.
-
-    Parameters
-    ----------
-    together
-        Effects of combinations, expected by their members and the other combinations.
-    """
+    """What members do together; of combinations no other predictor speaks."""
 
     order: ClassVar[int] = 6
     draws_on: ClassVar[tuple[str, ...]] = ("together",)
