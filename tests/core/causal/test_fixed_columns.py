@@ -63,14 +63,6 @@ def test_evidence_of_the_scale_leaves_fixed_columns_out(with_columns):
     np.testing.assert_allclose(np.diff(by_eigenvalues), np.diff(by_posterior), rtol=1e-6)
 
 
-def test_cells_of_an_update_have_nothing_in_the_fixed_columns():
-    screen, x = Screen(), np.random.default_rng(0).normal(size=(40, P))
-    with_some, without = (
-        DagBlr(screen.dag, n_fixed=n).update(Moments.from_array(x)) for n in (2, 0)
-    )
-    np.testing.assert_allclose(with_some.mean().toarray(), without.mean().toarray(), rtol=1e-8)
-
-
 def test_columns_span_what_groups_leave_free():
     """A batch of one perturbation without controls cannot be told from it and is left alone."""
     rng = np.random.default_rng(0)

@@ -10,8 +10,6 @@ from nextpert.core import (
     Moments,
     find_acquisition,
 )
-from nextpert.core.design.distances import states_of
-from nextpert.core.design.goal import Goal
 
 GRAPHS = ([[], [0], [0, 1], [2]], [[1], [], [1], [0, 2]], [[3], [2], [], [2]])
 
@@ -69,13 +67,3 @@ def test_graphs_of_other_nodes_are_refused(three):
     _, blrs, pool, target = three
     with pytest.raises(ValueError, match="the same nodes"):
         over("civ", [*blrs, DagBlr(Dag.from_edges(2, []))], target, pool)
-
-
-def test_greedy_towards_a_change_starts_from_the_expected_control(three):
-    _, blrs, pool, target = three
-    goal = Goal(np.zeros(4), signature=target)
-    found = over("greedy", blrs, goal, pool, states=states_of(blrs, pool)).values
-    means = [np.mean([b.predict_mean(a) for b in blrs], axis=0) for a in [*pool, np.zeros(4)]]
-    along = (np.array(means[:-1]) - means[-1]) @ target / np.linalg.norm(target)
-    lacking = np.maximum(np.linalg.norm(target) - along, 0)
-    np.testing.assert_allclose(found, lacking**2, rtol=1e-8)

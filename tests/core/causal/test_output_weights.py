@@ -109,12 +109,3 @@ def test_pool_weights_make_the_predicted_gap_uniform_on_its_range(fit_twice, gra
     np.testing.assert_allclose(square, (weights[:, None] * (pool.shifts - b) ** 2).sum(axis=0))
     sphere = CivOw(blr, target).mean_square()
     assert not np.allclose(square, sphere)
-
-
-def test_pool_weights_share_ties_and_work_out_by_hand():
-    pool = Pool([[1.0, 0.0], [0.0, 2.0], [0.0, -2.0], [3.0, 0.0]])
-    # gaps 1, 4, 4, 9: half widths 1.5, 4, 2.5 of 8
-    np.testing.assert_allclose(
-        pool.output_weights([0.0, 0.0]), [1.5 / 8, 2 / 8, 2 / 8, 2.5 / 8], rtol=1e-14
-    )
-    np.testing.assert_array_equal(Pool([[1.0], [1.0]]).output_weights([0.0]), [0.5, 0.5])

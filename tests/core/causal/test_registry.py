@@ -1,8 +1,5 @@
 """Acquisitions by name: one registry, which all that asks for a name reads."""
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -67,22 +64,3 @@ def test_plates_hold_the_best_of_those_ready(nearest):
     for name in acquisitions():
         plate = find_acquisition(name).plate(asked, np.array([0, 2, 3]), 2)
         assert len(set(plate.tolist()) & {0, 2, 3}) == 2, name
-
-
-def test_a_name_of_the_folder_is_taken_before_any_name_was_asked_for(tmp_path, monkeypatch):
-    from nextpert.core._registry import Registry
-
-    folder = tmp_path / "coloured"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "red.py").write_text(
-        "from kept_colours import colours\n\n\n@colours.named('red')\nclass Red: ...\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    colours = Registry("coloured", "a colour")
-    monkeypatch.setitem(sys.modules, "kept_colours", SimpleNamespace(colours=colours))
-    with pytest.raises(ValueError, match=r"a colour 'red' already \(Red\)"):
-        colours.named("red")(type("Mine", (), {}))
-    assert [kind.__name__ for kind in colours.every().values()] == ["Red"]
-    for name in ("coloured", "coloured.red"):
-        del sys.modules[name]

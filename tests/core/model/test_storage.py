@@ -68,13 +68,3 @@ def test_covariances_that_are_none_are_refused(blr):
     refused({**stored, "cov": cov}, "cov")
     cov[blr.mptr[wide] + 1] = 0.0
     refused({**stored, "cov": cov}, "cov")
-
-
-def test_solve_takes_whole_numbers_and_checks_shapes(blr):
-    whole = np.arange(14).reshape(7, 2)
-    np.testing.assert_array_equal(blr.solve(whole), blr.solve(whole.astype(np.float64)))
-    dense = np.linalg.solve(np.eye(7) - blr.mean().toarray(), whole)
-    np.testing.assert_allclose(blr.solve(whole), dense)
-    for bad in (np.ones(7), np.ones((6, 2)), np.ones((8, 1)), np.ones((7, 1, 1))):
-        with pytest.raises(ValueError, match=r"\(7, m\) is needed"):
-            blr.solve(bad)

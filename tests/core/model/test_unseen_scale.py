@@ -86,27 +86,6 @@ def test_what_departs_by_a_share_of_effects_has_its_square_as_factor(share):
         assert worth(own + move) < best
 
 
-def test_what_is_shared_may_be_known_where_own_parts_are_not():
-    """All do the same to the first genes, which is expected of them, and more on their own."""
-    rng = np.random.default_rng(4)
-    own = 0.3 * rng.normal(size=(N, GENES))
-    effects = own + 1.5 * (np.arange(GENES) < 8)
-    code = np.repeat(np.arange(N + 1), [5000, *[CELLS] * N])
-    x = np.vstack([np.zeros(GENES), effects])[code] + rng.normal(size=(len(code), GENES))
-    moments = ScreenMoments.from_array(x, code, N + 1)
-    fit = fit_hierarchical(pool_guides(moments, range(N + 1), N + 1), rng=0, chain=SHORT)
-    seen = moments.mean[1:] - moments.mean[0]
-    away = seen - seen.mean(axis=0)
-    shared, alone = learn_scales(fit, left_out(away, away))[0]
-    assert shared < 0.2
-    assert 0.7 < alone < 1.3
-    drawn = fit.predict(np.zeros((400, GENES)), scale=np.tile([shared, alone], (400, 1)), rng=0)
-    found, truth = drawn.summary(), 0.3 * rng.normal(size=(400, GENES))
-    inside = (found.lower <= truth) & (truth <= found.upper)
-    assert 0.85 < inside[:, :8].mean() < 0.96
-    assert 0.85 < inside[:, 8:].mean() < 0.96
-
-
 def test_draws_have_the_variance_that_is_wanted():
     fit = fitted()[0]
     factor = np.repeat([1.0, 0.3, 0.05, 3.0], 900)

@@ -24,19 +24,13 @@ def exact(x):
 
 FORMS = {
     "array": np.asarray,
-    "fortran": np.asfortranarray,
     "float32": lambda x: x.astype(np.float32),
-    "int64": lambda x: x.astype(np.int64),
     "uint8": lambda x: x.astype(np.uint8),
     "list": lambda x: x.tolist(),
     "csr_array": sp.csr_array,
-    "csr_matrix": sp.csr_matrix,
     "csc_array": sp.csc_array,
-    "csc_matrix": sp.csc_matrix,
     "coo_array": sp.coo_array,
     "csr_float32": lambda x: sp.csr_array(x.astype(np.float32)),
-    "csr_int32": lambda x: sp.csr_matrix(x.astype(np.int32)),
-    "csc_uint16": lambda x: sp.csc_array(x.astype(np.uint16)),
     "view": lambda x: np.repeat(x, 2, axis=0)[::2],
 }
 
@@ -62,7 +56,7 @@ def test_every_kind_of_matrix_gives_the_same_moments(form):
         assert (given != before).nnz == 0
 
 
-@pytest.mark.parametrize("form", ["array", "csr_array", "csc_matrix"])
+@pytest.mark.parametrize("form", ["array", "csr_array", "csc_array"])
 @pytest.mark.parametrize("offset", [1e6, -3e7])
 def test_moments_keep_their_digits_far_from_zero(form, offset):
     rng = np.random.default_rng(1)
@@ -126,7 +120,7 @@ def test_constant_nodes_are_found_and_named(form):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("form", ["array", "csr_array", "csc_matrix", "float32"])
+@pytest.mark.parametrize("form", ["array", "csr_array", "csc_array", "float32"])
 def test_values_that_are_not_finite_are_named_by_column(form, bad):
     x = np.ones((6, 5))
     x[2, 1] = x[4, 3] = bad
@@ -147,7 +141,7 @@ def test_wrong_shapes_are_refused():
 
 
 @pytest.mark.parametrize("size", [1e155, 1e160, 1e300, 1e307])
-@pytest.mark.parametrize("form", ["array", "csr_array", "csc_matrix"])
+@pytest.mark.parametrize("form", ["array", "csr_array", "csc_array"])
 def test_values_too_large_to_be_squared_are_named(form, size):
     x = np.random.default_rng(0).normal(size=(500, 4))
     x[:, [1, 3]] *= size
@@ -156,13 +150,3 @@ def test_values_too_large_to_be_squared_are_named(form, size):
         with pytest.raises(ValueError, match=r"\[1, 3\] hold values too large") as caught:
             Moments.from_array(FORMS[form](x * (np.abs(x) > 0.5)))
     assert caught.value.columns.tolist() == [1, 3]
-
-
-def test_an_overflow_of_added_cells_is_refused():
-    one = Moments(3, np.full(2, -1e160), np.eye(2))
-    with pytest.raises(ValueError, match="too large"):
-        one + Moments(3, np.full(2, 1e160), np.eye(2))
-    with pytest.raises(ValueError, match=r"\[1\] hold values too large"):
-        Moments(3, np.zeros(2), np.diag([1.0, np.inf]))
-    with pytest.raises(ValueError, match="NaN"):
-        Moments(3, np.array([0.0, np.nan]), np.eye(2))

@@ -72,15 +72,6 @@ def test_a_fold_is_not_divided(cells):
     np.testing.assert_allclose(whole.scatter, screen.moments().scatter, atol=1e-9)
 
 
-@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
-def test_columns_that_are_not_finite_are_named(cells, form):
-    x, groups = cells
-    x[7, 3], x[8, 5] = np.nan, np.inf
-    with pytest.raises(ValueError, match=r"\[3, 5\]") as error:
-        screen_part(form(x), groups, fold=FOLD)
-    np.testing.assert_array_equal(error.value.columns, [3, 5])
-
-
 def test_another_order_changes_no_bit(cells):
     moments = read(*cells).moments()
     order = np.array([3, 0, 5, 1, 2, 4])

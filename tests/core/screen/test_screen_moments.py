@@ -156,13 +156,6 @@ def test_regressions_are_those_with_indicator_columns(batches):
             assert from_moments(joint, child, parents) == pytest.approx(wanted, rel=1e-9)
 
 
-def test_an_indicator_that_batches_explain_is_said_to_be():
-    x = np.random.default_rng(0).normal(size=(60, 2))
-    screen = ScreenMoments.from_array(x, np.arange(60) % 3, 3)
-    joint = context_moments(screen, [[0, 0], [1, 0], [0, 1]], fixed=[[0], [1], [0]])
-    assert joint.constant_nodes().tolist() == [2]
-
-
 def test_what_batches_explain_but_for_rounding_is_exactly_zero():
     rng = np.random.default_rng(4)
     batch = np.eye(5)[rng.integers(0, 5, 40)][:, 1:] + 0.0

@@ -48,13 +48,6 @@ def test_directed_is_what_the_whole_class_agrees_on(classes):
             assert graph.to_dag() in members
 
 
-def test_directions_without_a_graph_give_none():
-    square = Pdag(
-        np.array([[0, 1, 0, 1], [1, 0, 1, 0]] * 2, dtype=bool)
-    )  # no graph without a collider
-    assert square.to_dag() is None
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_backward_search_from_the_complete_graph(equivalence_class, seed):
     rng = np.random.default_rng(seed)

@@ -165,34 +165,6 @@ def test_a_full_order_gives_its_pruned_imap(simulated, p_value):
     assert len(set(found.n_edges)) == 1
 
 
-def _class_distance(one, two):
-    """In how many pairs of nodes two equivalence classes differ (structural Hamming distance)."""
-
-    def marks(dag):
-        return Pdag.of_class(dag).edges.T
-
-    differs = marks(one) != marks(two)
-    return np.triu(differs | differs.T).sum()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("n_cells", "most"), [(5039, 2), (500, 7)])
-def test_from_the_order_of_boss_near_the_truth(simulated, n_cells, most):
-    """36 genes, some 110 edges; the runs without it stay the same, so it costs no sparsity."""
-    distances = []
-    for seed in range(5):
-        scm, moments = simulated(36, 6.1, seed=seed, n_cells=n_cells)
-        order = boss(moments, n_starts=10, rng=0).order
-        alone = gsp(moments, n_runs=10, rng=0)
-        found = gsp(moments, n_runs=10, orders=order, rng=0)
-        assert found.n_edges[:-1].tolist() == alone.n_edges.tolist()
-        assert found.dag.n_edges == found.n_edges.min() <= alone.dag.n_edges
-        assert found.dag.n_edges <= minimal_imap(moments, order).n_edges
-        distances.append(_class_distance(found.dag, scm.dag))
-        assert _class_distance(alone.dag, scm.dag) >= distances[-1]
-    assert np.mean(distances) <= most
-
-
 SEARCHES = {"boss": (boss, "n_starts"), "gsp": (gsp, "n_runs")}
 
 
