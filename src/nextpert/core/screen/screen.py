@@ -498,10 +498,8 @@ class Screen:
         cls, part: Part, columns: Mapping[str, NDArray[np.int64]], fold: NDArray[np.int64]
     ) -> Screen:
         """Return the screen of the sums of its cells; environments without cells have zeros."""
-        n = np.zeros(len(fold), np.int64)
-        mean, squares = np.zeros((2, len(fold), part.mean.shape[1]))
-        n[part.groups], mean[part.groups], squares[part.groups] = part.n, part.mean, part.squares
-        return cls(columns, fold, n, mean, squares, part.scatter)
+        one = ScreenMoments.from_part(part, len(fold))
+        return cls(columns, fold, one.n, one.mean, one.squares, part.scatter)
 
     def some(self, which: ArrayLike) -> Screen:
         """Return some environments, all of a fold or none.
