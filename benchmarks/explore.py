@@ -128,10 +128,10 @@ def plate(world: World, adata: ad.AnnData, arm: str, rng: np.random.Generator) -
         chosen = rng.choice(list(world.cells), WELLS, replace=False)
         return dict.fromkeys(chosen.tolist(), CELLS // WELLS)
     npt.tl.plan_screen(
-        adata, world.target, n_perturbations=WELLS, n_cells=CELLS, strategy="explore",
-        constraints={"min_cells": LEAST, "n_controls": 0},
+        adata, world.target, n_perturbations=WELLS, n_cells=CELLS * 3 // 2, strategy="explore",
+        constraints={"min_cells": LEAST},
     )  # fmt: skip
-    table = adata.uns["plan"]["plate"]
+    table = adata.uns["plan"]["plate"].head(WELLS)  # without the controls, a third of the cells
     told = dict(zip(table["perturbation"].astype(str), table["n_cells"].astype(int), strict=True))
     return dict.fromkeys(told, CELLS // WELLS) if arm == "even" else told
 

@@ -70,7 +70,7 @@ def test_distances_in_blocks_are_those_at_once(signature, monkeypatch):
     goal = Goal(np.zeros(10), states=np.ones((1, 10)), signature=signature)
 
     def found():
-        states = read_candidates(None, None, fit).states(fit)
+        states = read_candidates(None, fit).states(fit)
         expected, draws = first_order_distances(states, goal, n_samples=400, rng=0)
         ranked = ranked_distance(states, goal, n_samples=400, rng=0)
         return expected, draws, ranked.draws, ranked.centre

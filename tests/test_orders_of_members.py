@@ -124,9 +124,6 @@ CALLS = {
     "design candidates": lambda a, name, _: npt.tl.design_interventions(
         a, "MYC", candidates=[name, "STK3"], **FIT
     ),
-    "design shift": lambda a, name, _: npt.tl.design_interventions(
-        a, "STK3", candidates=["MYC", ONE], shift=shifts(name), **FIT
-    ),
     "design table": lambda a, name, _: npt.tl.design_interventions(
         a, "STK3", candidates=shifts(name), **FIT
     ),

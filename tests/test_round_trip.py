@@ -53,7 +53,7 @@ def design(adata):
 
 def design_group(adata):
     fit(adata)
-    npt.tl.design_interventions(adata, ("batch", "a"), shift="activation")
+    npt.tl.design_interventions(adata, ("batch", "a"))
 
 
 def design_means(adata):

@@ -59,7 +59,7 @@ def test_of_candidates_own_changes_are_those_of_the_efficacy(small_screen, edges
     names = ["GATA1", "MYC", "UBR5"]
     unseen = [name for name in names if name not in fit.names]
     assert unseen
-    pool = read_candidates(names, None, fit)
+    pool = read_candidates(names, fit)
     np.testing.assert_array_equal(pool.place, fit.rows_of(names))
     assert pool.measured.sum() + len(unseen) == 3
     for row, name in enumerate(unseen):

@@ -43,7 +43,6 @@ WRONG = {
     "held_out": ("maybe", 2),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
     **dict.fromkeys(("n_perturbations", "n_guides", "min_cells", "max_combination"), COUNT),
-    "n_controls": (-1, "ten", 1.5, True),
     "include": (*NAMES[:3], "MYC", ["NOPE"]),
     "exclude": (*NAMES[:3], "MYC", ["NOPE"]),
     "pending": (3, b"MYC", "MYC", [None], ["NOPE"], {"MYC": 0}, {"NOPE": 3}, {"MYC": "few"}),

@@ -67,10 +67,9 @@ CALLS = {
     ),
     "plan": (
         "--target-group batch a --candidates genes --n-perturbations 2 --n-cells 200 --exclude CPQ "
-        "--pending OXR1=20 --n-controls 50 --strategy both",
+        "--pending OXR1=20 --strategy both",
         {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
-         "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both",
-         "n_controls": 50},
+         "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both"},
     ),
     "cells": (
         "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2 --n-cells 900",

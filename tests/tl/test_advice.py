@@ -193,7 +193,7 @@ def test_a_pair_has_to_be_nearer_than_its_members_and_than_the_best_measured(pai
     # P(nearest) is among those admitted: by the same draws, made here without the functions.
     fit = posterior_from(adata)
     wanted = read_target(adata, TOGETHER, fit)
-    pool = read_candidates(asked, None, fit)
+    pool = read_candidates(asked, fit)
     (_, draw), rng = pool.states(fit, wanted.targets), np.random.default_rng(1)
     means = np.array([each.states for one in draw(4000, rng) for each in one.sampled(rng)])
     away = ((means - wanted.goal.states[0]) ** 2).sum(axis=-1)

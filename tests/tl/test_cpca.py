@@ -1,4 +1,3 @@
-import sys
 
 import anndata as ad
 import numpy as np
@@ -243,9 +242,3 @@ def test_bad_input_is_named_and_nothing_is_written(adata, options, change, messa
     assert set(adata.uns) == {"truth"}
     assert not adata.obsm
     assert not adata.varm
-
-
-def test_many_genes_are_warned_of(adata, monkeypatch):
-    monkeypatch.setattr(sys.modules["nextpert.tl._cpca.cpca"], "_MANY_GENES", adata.n_vars - 1)
-    with pytest.warns(UserWarning, match="pass fewer with `genes`"):
-        cpca(adata)

@@ -55,7 +55,7 @@ def test_of_controls_alone_effects_are_expected_of_the_usual_size(screen, tmp_pa
     mean, sd = fit.efficacy.mean, fit.efficacy.sd
     assert 0.3 < mean < 1
     assert sd > 0.05
-    told = read_candidates(["MYC"], None, fit).without_cells
+    told = read_candidates(["MYC"], fit).without_cells
     place, p = fit.genes.index("MYC"), len(fit.genes)
     own = -mean * fit.control_mean[place] * (np.arange(p) == place)
     total = np.linalg.inv(np.eye(p) - fit.posterior.mean().toarray())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -25,10 +24,6 @@ GIVEN = {
     "weights": lambda dag, names: -0.3 * dag.to_matrix().toarray(),
     "csr": lambda dag, names: dag.to_matrix(),
     "csc": lambda dag, names: sp.csc_matrix(dag.to_matrix()),
-    "table": lambda dag, names: pd.DataFrame(dag.to_matrix().toarray(), names, names),
-    "shuffled table": lambda dag, names: pd.DataFrame(
-        dag.to_matrix().toarray(), names, names
-    ).loc[names[::-1], names[::-1]],
 }  # fmt: skip
 
 
@@ -54,11 +49,6 @@ def test_panel_of_a_given_graph(small_screen):
     assert edges_of(small_screen) == {("UBR5", "STK3")}
     with pytest.raises(ValueError, match=r"outside the panel: CPQ\."):
         npt.tl.learn_dag(small_screen, method="given", dag=[("CPQ", "MYC")], genes=["MYC", "STK3"])
-    table = pd.DataFrame(np.zeros((2, 2)), ["MYC", "STK3"], ["MYC", "STK3"])
-    with pytest.raises(ValueError, match="differ in OXR1"):
-        npt.tl.learn_dag(small_screen, method="given", dag=table, genes=["MYC", "STK3", "OXR1"])
-    with pytest.raises(ValueError, match="as rows and columns"):
-        npt.tl.learn_dag(small_screen, method="given", dag=table[["STK3", "MYC"]])
     assert isinstance(Dag.from_matrix(small_screen.varp["dag"]), Dag)
 
 

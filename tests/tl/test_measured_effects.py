@@ -86,7 +86,7 @@ def test_perturbations_without_cells_are_expected_as_predictors_say(screen):
     fit = posterior_from(adata)
     unseen = [gene for gene in fit.genes if gene not in screen[1]][:2]
     effects = npt.tl.perturbation_effects(adata, candidates=unseen, as_anndata=True)
-    pool = read_candidates(unseen, None, fit)
+    pool = read_candidates(unseen, fit)
     np.testing.assert_allclose(effects.X, pool.without_cells.effect, atol=1e-6)
     assert np.abs(effects.X).max() > 0.1
     alone = npt.tl.perturbation_effects(adata, candidates=unseen[1:], as_anndata=True)

@@ -64,7 +64,7 @@ def ranking(adata, target="T", **options):
 def by_loops(adata, names, *, n=4000):
     """Return distances, and those of the control on the same genes, in draws of states."""
     fit = posterior_from(adata)
-    pool = read_candidates([*names, "T"], None, fit)
+    pool = read_candidates([*names, "T"], fit)
     rng, draws = np.random.default_rng(1), []
     for some in pool.states(fit).draws(n, rng):
         draws += [one.states for one in some.sampled(rng)]
@@ -125,7 +125,7 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     table = ranking(fitted)
     cells = {name: fitted.X[(fitted.obs["perturbation"] == name).to_numpy()] for name in EFFECTS}
     fit = posterior_from(fitted)
-    pool = read_candidates(["A"], None, fit)
+    pool = read_candidates(["A"], fit)
     bound = without_own_genes(pool, read_target(fitted, "T", fit), fit)[1]
     kept = [i for i, gene in enumerate(GENES) if gene not in "TA"]
     apart = (cells["A"].mean(axis=0) - cells["T"].mean(axis=0))[kept] ** 2
@@ -146,7 +146,7 @@ def test_include_counts_all_genes(state, fitted, caplog):
     with caplog.at_level(logging.INFO, logger="nextpert"):
         table = ranking(fitted, target, rng=0)
     fit = posterior_from(fitted)
-    pool = read_candidates(None, None, fit, read_target(fitted, target, fit))
+    pool = read_candidates(None, fit, read_target(fitted, target, fit))
     rows = fit.rows_of(state)
     states = pool.states(fit, read_target(fitted, target, fit).targets)
     goal = Goal(fit.control_mean, states=[fit.expected_state(row) for row in rows])

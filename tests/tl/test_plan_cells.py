@@ -127,7 +127,7 @@ def test_stopping_is_that_of_the_core(fitted):
     npt.tl.plan_cells(fitted, goal, tolerance=0.05, rng=3)
     found = fitted.uns["plan_cells"]["advice"]
     fit = posterior_from(fitted)
-    states = read_candidates(None, None, fit).states(fit)
+    states = read_candidates(None, fit).states(fit)
     draws = ranked_distance(states, wanted, rng=3)
     noise = np.mean(
         [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0

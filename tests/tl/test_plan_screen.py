@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from copy import deepcopy
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
         fitted, target, strategy="exploit", n_perturbations=4, candidates="genes", rng=5
     )  # fmt: skip
     fit = posterior_from(fitted)
-    pool = read_candidates("genes", None, fit)
+    pool = read_candidates("genes", fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit)
     rng = np.random.default_rng(5)
     states = pool.states(fit, wanted.targets)
@@ -138,10 +137,10 @@ def test_cells_go_where_they_teach_most(fitted):
     assert np.ptp(wells["n_cells"]) > 10
     assert stored["plate"]["n_cells"].sum() == 2000
     fit = posterior_from(fitted)
-    pool = read_candidates("genes", None, fit)
+    pool = read_candidates("genes", fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit)
     pool, wanted = without_own_genes(pool, wanted, fit)
-    each = split_cells(2000, 5, None, 20).each
+    each = split_cells(2000, 5, 20).each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
     )
@@ -163,9 +162,9 @@ def test_each_well_removes_most_after_those_before_it(fitted):
     options = {"strategy": "explore", "n_perturbations": 16, "candidates": "genes"}
     names = planned(fitted, target, **options)[0]["perturbation"]
     fit = posterior_from(fitted)
-    pool = read_candidates("genes", None, fit)
+    pool = read_candidates("genes", fit)
     wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit)
-    each = split_cells(2000, 16, None, 20).each
+    each = split_cells(2000, 16, 20).each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
     )
@@ -228,22 +227,15 @@ def test_combinations_join_the_candidates(fitted):
         planned(fitted, candidates=["MYC"], max_combination=2)
 
 
-@pytest.mark.parametrize(("total", "controls"), [(2000, None), (2000, 100), (10**10, 10**10 - 99)])
-def test_perturbations_without_number_take_no_longer(total, controls):
-    started = time.perf_counter()
-    many = split_cells(total, 10**8, controls, 20)
-    assert many == split_cells(total, 100, controls, 20)
-    assert time.perf_counter() - started < 5
-
-
 def test_cells_are_shared_out_by_hand():
     cells, controls = Wells(3, 20, 103, 20).share_out(3)
     assert (cells.tolist(), controls) == ([22, 22, 21], 38)  # 103 sqrt(3) / (3 + sqrt(3)) = 37.7
     cells, controls = Wells(2, 30, 70, 30, n_controls=20).share_out(2)  # 25 each would be too few
     assert (cells.tolist(), controls) == ([50], 20)
-    assert split_cells(100, 8, 0, 20).size == 5
+    assert split_cells(100, 8, 20).size == 3
+    assert split_cells(2000, 10**8, 20) == split_cells(2000, 100, 20)
     with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):
-        split_cells(20, 3, 10, 20)
+        split_cells(20, 3, 20)
 
 
 def test_contradictions_write_nothing(fitted):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -11,7 +13,6 @@ import scanpy as sc
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.model.programs import find_programs
-from nextpert.tl._perturbation_effects import groups_alike
 
 GENES = [f"G{i}" for i in range(40)]
 FIRST, SECOND = GENES[10:18], GENES[25:33]  # of two pathways
@@ -181,18 +182,6 @@ def test_without_the_hierarchical_model_there_are_none(shared):
     assert not {"programs", "alike"} & set(shared.uns["perturbation_effects"])
 
 
-def test_groups_are_alike_in_every_pair():
-    pairs = pd.DataFrame(
-        [
-            ("B", "A", 0.99), ("A", "C", 0.95), ("B", "C", 0.98), ("C", "D", 0.91),
-            ("E", "F", 0.97),
-        ],
-        columns=["perturbation", "other", "probability"],
-    )  # fmt: skip
-    assert groups_alike(pairs) == [(["A", "B", "C"], 0.95), (["E", "F"], 0.97)]
-    assert groups_alike(pairs.iloc[:0]) == []
-
-
 @pytest.mark.slow
 @pytest.mark.screen
 def test_perturbations_of_one_pathway_are_alike_on_a_real_screen(screen_path):
@@ -211,6 +200,7 @@ def test_perturbations_of_one_pathway_are_alike_on_a_real_screen(screen_path):
     npt.tl.perturbation_effects(adata)
     stored = adata.uns["perturbation_effects"]
     pathway = ["IFNGR1", "IFNGR2", "JAK2", "STAT1"]
-    assert [some for some, _ in groups_alike(stored["alike"])] == [pathway]
+    pairs = stored["alike"][["perturbation", "other"]].to_numpy()
+    assert {frozenset(pair) for pair in pairs} == {*map(frozenset, combinations(pathway, 2))}
     scores = stored["programs"]["scores"]
     assert sorted(scores.loc[scores["takes_part"], "perturbation"]) == pathway

@@ -10,7 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.evaluate import replay_plates
-from nextpert.tl._plan_screen.wells import STRATEGIES
+from nextpert.tl._plan_screen.wells import STRATEGIES, Wells
 from nextpert.tl._replay_design import campaigns
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -77,6 +77,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     options = {"candidates": candidates, "n_samples": campaigns.N_SAMPLES}
     planning = import_module("nextpert.tl._plan_screen.plan_screen")
     monkeypatch.setattr(planning, "N_SAMPLES", campaigns.N_SAMPLES)
+    wells = Wells(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
+    monkeypatch.setattr(planning, "split_cells", lambda *_: wells)
     for t in range(N_ROUNDS):
         adata = seen_after(campaign, deal, found.chosen[:t])
         npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
@@ -85,8 +87,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
         assert ranking["mean_distance"].idxmin() == names[found.recommended[t]]
         npt.tl.plan_screen(
             adata, target, strategy=strategy.removeprefix("exact_"), n_perturbations=SIZE,
-            n_cells=SIZE * N_CELLS, constraints={"min_cells": N_CELLS, "n_controls": 0},
-            rng=streams[2 * t + 1], candidates=candidates,
+            n_cells=SIZE * N_CELLS, rng=streams[2 * t + 1], candidates=candidates,
         )  # fmt: skip
         plate = adata.uns["plan"]["plate"]
         assert plate["perturbation"].tolist() == [names[j] for j in found.chosen[t]]

@@ -98,7 +98,7 @@ def test_the_ranking_measures_as_the_target_says(fitted):
         apart -= (scale * each.var(axis=0, ddof=1)[:3] / len(each)).sum()
     assert table.loc["OXR1", "measured_distance"] == pytest.approx(apart)
     fit = posterior_from(fitted)
-    pool = read_candidates(None, None, fit)
+    pool = read_candidates(None, fit)
     wanted = read_target(fitted, target, fit)
     found = ranked_distance(pool.states(fit, wanted.targets), wanted.goal, n_samples=4000, rng=1)
     names = fit.environments["perturbation"].astype(str)
@@ -199,12 +199,12 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
     assert wanted.cells.floor > 0
     np.testing.assert_allclose(wanted.cells.states[0], cells(fitted, "STK3").mean(axis=0))
     # Of a candidate that is the target every draw is the target itself.
-    pool = read_candidates(None, None, fit)
+    pool = read_candidates(None, fit)
     row = pool.interventions.names.index("STK3")
     for drawn in one_by_one(pool.states(fit, wanted.targets), 20):
         np.testing.assert_allclose(drawn.states[row] - drawn.target_error[0], mean)
     # Beside it, it is drawn with the controls and programs that it shares with the candidates.
-    others = read_candidates(None, None, fit, wanted)
+    others = read_candidates(None, fit, wanted)
     states = others.states(fit, wanted.targets)
     drawn = list(one_by_one(states, 4000))
     assert {each.states.shape for each in drawn} == {(len(others.interventions.names) + 1, 8)}
@@ -242,7 +242,7 @@ def test_candidates_whose_shifts_are_told_are_compared_with_the_cells(fitted):
     stored = fitted.uns["design"]
     np.testing.assert_allclose(stored["target_mean"], cells(fitted, "MYC").mean(axis=0))
     fit = posterior_from(fitted)
-    known = states_of(fit.posteriors, read_candidates(table, None, fit).interventions.shifts)
+    known = states_of(fit.posteriors, read_candidates(table, fit).interventions.shifts)
     wanted = read_target(fitted, "MYC", fit).cells
     found = ranked_distance(known, wanted, n_samples=4000, rng=1)
     ranking = stored["ranking"].set_index("perturbation").loc[["a", "b"]]

@@ -58,6 +58,7 @@ GONE = {
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",
     "target_is_candidate": "a list of candidates that names the target's own perturbation keeps it",
+    "n_controls": "controls get sqrt(n_perturbations) times the cells of a perturbation",
     "costs": "the numbers of perturbations and cells limit a plan, whose costs are the steps of "
     "tl.plan_loading times prices",
     "max_new": "candidates=None plans perturbations that have cells alone",

@@ -40,7 +40,7 @@ def distances_section(results: Results) -> Section | None:
     table, params = stored["table"], stored["params"]
     words = (
         f"Unbiased distances of the cells to {name_of(stored['target'])} "
-        f"({DISTANCES[str(params['distance'])].axis}), without a model, over all "
+        f"({DISTANCES['squared'].axis}), without a model, over all "
         f"{number(len(stored['genes']))} genes, target genes included."
     )
     caption = (

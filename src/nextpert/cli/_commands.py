@@ -216,7 +216,6 @@ def design(
     results: Results = _RESULTS,
     target: TargetState = _TARGET,
     ranking: Ranking = _RANKING,
-    shift: Shift = None,
     noise_aware: bool = True,
     run: Run = _USUAL,
 ) -> None:
@@ -231,8 +230,6 @@ def design(
     ----------
     noise_aware
         Let the acquisition account for the noise of the next experiment.
-    shift
-        As for `nextpert fit`.
     """
 
 
@@ -251,7 +248,6 @@ def plan(
     exclude: Names | None = None,
     pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
     min_cells: Whole = 20,
-    n_controls: WholeOrNone = None,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
@@ -281,8 +277,6 @@ def plan(
         Perturbations in progress, which count as if they were measured.
     min_cells
         Minimum number of cells per perturbation. The plate has fewer perturbations if need be.
-    n_controls
-        Number of control cells among --n-cells. By default what makes comparisons most precise.
     """
 
 

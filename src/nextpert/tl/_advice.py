@@ -92,7 +92,7 @@ def _usual(adata: ad.AnnData) -> Wells:
         controls = int(plan["summary"]["n_controls"])
     except (ValueError, KeyError):  # none, of an earlier version, or another's
         pass
-    return split_cells(size["n_cells"], size["n_perturbations"], controls, size["min_cells"])
+    return split_cells(size["n_cells"], size["n_perturbations"], size["min_cells"], controls)
 
 
 def advice_on(

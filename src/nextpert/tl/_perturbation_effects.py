@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from nextpert import _adata
 from nextpert._adata import list_names
@@ -256,7 +255,7 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
         sources = fit.environments["shift_source"].astype(str).tolist()
         every = Interventions(fit.names, fit.targets, fit.shifts, sources)
         return Wanted(fitted_candidates(every, fit), fit.n_cells)
-    pool = read_candidates(candidates, None, fit)
+    pool = read_candidates(candidates, fit)
     is_table = isinstance(candidates, (pd.DataFrame, Mapping))
     place = np.full(len(pool.place), -1) if is_table else fit.rows_of(pool.interventions.names)
     return Wanted(pool, np.append(fit.n_cells, 0)[place])
@@ -424,42 +423,8 @@ def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.
     return table.iloc[np.lexsort((-size, table["program"]))].reset_index(drop=True)
 
 
-def groups_alike(pairs: pd.DataFrame) -> list[tuple[list[str], float]]:
-    """Return groups in which all pairs of perturbations are similar, and the smallest probability.
-
-    Each perturbation is in one group, by complete linkage; the largest group is first.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from nextpert.tl._perturbation_effects import groups_alike
-    >>> pairs = pd.DataFrame(
-    ...     [("A", "B", 1.0), ("A", "C", 0.95), ("B", "C", 0.98), ("C", "D", 0.91)],
-    ...     columns=["perturbation", "other", "probability"],
-    ... )
-    >>> groups_alike(pairs)
-    [(['A', 'B', 'C'], 0.95)]
-    """
-    names = sorted({*pairs["perturbation"].astype(str), *pairs["other"].astype(str)})
-    if not names:
-        return []
-    place = {name: i for i, name in enumerate(names)}
-    one, two = (pairs[x].astype(str).map(place).to_numpy() for x in ("perturbation", "other"))
-    probability = np.zeros((len(names), len(names)))
-    probability[one, two] = probability[two, one] = pairs["probability"]
-    far = 1.0 - probability[np.triu_indices(len(names), 1)]
-    group = fcluster(linkage(far, method="complete"), 1.0 - ALIKE, criterion="distance")
-    groups = []
-    for label in range(1, group.max() + 1):
-        some = np.flatnonzero(group == label)
-        if len(some) > 1:
-            among = probability[np.ix_(some, some)][np.triu_indices(len(some), 1)]
-            groups.append(([names[i] for i in some], float(among.min())))
-    return sorted(groups, key=lambda each: (-len(each[0]), each[0]))
-
-
 def programs_in_words(stored: Mapping[str, Any]) -> str:
-    """Return how many programs there are, and which perturbations are alike, in a line."""
+    """Return how many programs there are, and who is on the largest, in a line."""
     shares, scores = (stored["programs"][name] for name in ("shares", "scores"))
     n, text = len(shares), "No program is shared by perturbations."
     if n:
@@ -469,9 +434,4 @@ def programs_in_words(stored: Mapping[str, Any]) -> str:
             f"{n} program{'s' * (n > 1)} shared by perturbations; the largest "
             f"({100 * shares['share'].iloc[0]:.0f}% of the effects): {list_names(first, 6)}."
         )
-    groups = groups_alike(stored["alike"])
-    if groups:
-        listed = "; ".join(list_names(some, 8) for some, _ in groups[:3])
-        more = f" and {len(groups) - 3} more groups" if len(groups) > 3 else ""
-        text += f" Similar effects (probability above {100 * ALIKE:.0f}%): {listed}{more}."
     return text

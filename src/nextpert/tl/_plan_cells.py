@@ -210,7 +210,7 @@ def plan_cells(
         "rng": _adata.seed_of(rng),
     }
     if fit and goal:
-        pool = read_candidates(candidates, None, fit, goal)
+        pool = read_candidates(candidates, fit, goal)
         pool, bound = without_own_genes(pool, goal, fit)
         params |= {
             "target": goal.name,

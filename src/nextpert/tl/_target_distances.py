@@ -12,18 +12,10 @@ from nextpert import _adata
 from nextpert._adata.arguments import between, checked
 from nextpert._adata.labels import say_left_out
 from nextpert._adata.table import require_cells
-from nextpert._adata.target import (
-    as_target,
-    cell_variance,
-    numbers_in_words,
-    parts_of,
-    target_in_words,
-)
+from nextpert._adata.target import as_target, numbers_in_words
 from nextpert._warn import warn
-from nextpert.core.design.goal import DISTANCES
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
-from nextpert.core.screen.moments import Moments
-from nextpert.tl._design_interventions.target import read_group, weights_of
+from nextpert.tl._design_interventions.target import read_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +23,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata import LabelTable
-    from nextpert._adata.target import Target, Vector
+    from nextpert._adata.target import Vector
 
 
 COLUMNS = (
@@ -43,7 +35,7 @@ COLUMNS = (
 @checked(confidence=between(0, 1))
 def target_distances(
     adata: ad.AnnData,
-    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
+    target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector,
     *,
     genes: Iterable[str] | None = None,
     perturbation_key: str | None = None,
@@ -75,8 +67,8 @@ def target_distances(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     target
         A label, a pair ``(obs key, value)``, a mapping gene -> mean (the distance is then over its
-        genes), a vector of means of ``genes``, or a :class:`nextpert.Target` of one state. Cells
-        of a group that is the target count as target alone.
+        genes), or a vector of means of ``genes``. Cells of a group that is the target count as
+        target alone.
     genes
         The genes to use; by default all.
     perturbation_key, control, layer
@@ -136,17 +128,16 @@ def target_distances(
     if isinstance(given.state, np.ndarray):
         panel, _ = _adata.resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
         given, genes = as_target(given, panel), None
-    _require_one_state(given)
-    group = mean = None
-    if isinstance(given.state, (Mapping, pd.Series)):
+    state, group, mean = given.state, None, None
+    if isinstance(state, (Mapping, pd.Series)):
         if genes is not None:
             message = "A mapping already names the genes of the distance: leave out genes."
             raise ValueError(message)
-        genes = [str(gene) for gene, _ in given.state.items()]
-        mean = np.array([float(value) for _, value in given.state.items()])
-        name = numbers_in_words(given.state, "=")
+        genes = [str(gene) for gene, _ in state.items()]
+        mean = np.array([float(value) for _, value in state.items()])
+        name = numbers_in_words(state, "=")
     else:
-        group = read_group(adata, given.state, roles)
+        group = read_group(adata, state, roles)
         name = group.name
     names, columns = _adata.resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
     own = None if group is None else group.label
@@ -171,16 +162,6 @@ def target_distances(
     # Errors of the means of batches, for each perturbation and the target.
     if batches is not None:
         errors = batches.errors(codes, len(rows) + 1)
-    weights = weights_of(given, names)
-    if given.distance == "noise":
-        if not has_control:
-            message = "distance='noise' needs control cells that are not the target."
-            raise ValueError(message)
-        weights = weights / cell_variance(cells[0], names, weights)
-    if (weights != 1).any():  # in units in which the weighted distance is the plain one
-        units = np.sqrt(weights)
-        cells = [Moments(x.n, units * x.mean, np.outer(units, units) * x.scatter) for x in cells]
-        mean = None if mean is None else units * mean
     goal: Any = cells[-1] if mean is None else mean
     records: list[tuple[Any, ...]] = []
     for i in (i for i in range(len(rows)) if counts[i] >= 2):
@@ -206,28 +187,12 @@ def target_distances(
         warn(message)
     stored = {
         "table": table,
-        "target": target_in_words(given, [name]),
+        "target": name,
         "n_target_cells": int(counts[-1]),
         "genes": _adata.strings(names),
-        "params": {
-            **roles.stored(), "confidence": float(confidence), "distance": given.distance,
-        },
-    }  # fmt: skip
+        "params": {**roles.stored(), "confidence": float(confidence)},
+    }
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-
-
-def _require_one_state(given: Target) -> None:
-    """Raise unless a target is one state, measured by squared differences."""
-    parts = set(parts_of(given))
-    others = parts - {"state", "weights", "distance", "penalty"}
-    several = isinstance(given.state, list) or "state" not in parts
-    if others or several or DISTANCES[given.distance].of_changes:
-        message = (
-            "tl.target_distances measures the squared distance to one state, which is known "
-            "without bias: give a Target with state, weights and distance 'squared' or 'noise' "
-            "alone."
-        )
-        raise ValueError(message)
 
 
 def _rows(

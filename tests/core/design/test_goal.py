@@ -17,7 +17,6 @@ def rich(seed=0, **options):
     parts = {
         "origin": rng.normal(size=P),
         "states": rng.normal(size=(2, P)),
-        "shares": np.array([3.0, 1.0]),
         "signature": rng.normal(size=P),
         "low": np.array([-0.5, -np.inf, 0.2, -np.inf]),
         "high": np.array([0.5, np.inf, np.inf, -0.3]),
@@ -32,8 +31,8 @@ def by_loops(x, g):
     w = [a * b for a, b in zip(g["weights"], g["scale"], strict=True)]
     square = lambda v: sum(w[i] * v[i] ** 2 for i in range(P))  # noqa: E731
     total = 0.0
-    for share, state in zip(g["shares"] / sum(g["shares"]), g["states"], strict=True):
-        total += share * square(x - state)
+    for state in g["states"]:
+        total += square(x - state) / len(g["states"])
     size = square(g["signature"]) ** 0.5
     along = sum(w[i] * g["signature"][i] * (x[i] - g["origin"][i]) for i in range(P)) / size
     total += max(size - along, 0) ** 2
@@ -80,11 +79,11 @@ def test_directions_by_angles():
     rng = np.random.default_rng(2)
     origin, scale = rng.normal(size=P), np.array([1.0, 2.0, 0.5, 3.0])
     states, points = rng.normal(size=(2, P)), rng.normal(size=(30, P))
-    goal = Goal(origin, states=states, shares=[1, 3], scale=scale, distance="cosine")
+    goal = Goal(origin, states=states, scale=scale, distance="cosine")
     root = np.sqrt(scale)
     units = [(x - origin) * root for x in (*states, *points)]
     units = [u / np.linalg.norm(u) for u in units]
-    wanted = [1 - u @ (units[0] + 3 * units[1]) / 4 for u in units[2:]]
+    wanted = [1 - u @ (units[0] + units[1]) / 2 for u in units[2:]]
     np.testing.assert_allclose(goal.distance(points), wanted, rtol=1e-12)
     farther = origin + 7 * (points - origin)
     np.testing.assert_allclose(goal.distance(farther), wanted, rtol=1e-10)
@@ -111,10 +110,9 @@ def test_forms_that_are_the_same_agree():
     sd = np.array([0.5, 1.0, 2.0, 3.0])
     noise = Goal(mean, states=[mean], scale=1 / sd**2)
     np.testing.assert_allclose(noise.distance(points), Goal.point(mean / sd).distance(points / sd))
-    both = np.array([mean, -mean])
-    two = Goal(mean, states=both, shares=[1, 3])
-    middle = (both[0] + 3 * both[1]) / 4
-    constant = (both**2).sum(axis=1) @ [0.25, 0.75] - middle @ middle
+    both = np.array([mean, 3 * mean])
+    two, middle = Goal(mean, states=both), 2 * mean
+    constant = (both**2).sum() / 2 - middle @ middle
     wanted = Goal.point(middle).distance(points) + constant
     np.testing.assert_allclose(two.distance(points), wanted)
     point, weights = two.quadratic(points[0])
@@ -140,19 +138,19 @@ def test_the_quadratic_weighs_single_nodes_as_the_distance_does():
 def test_wanted_states_known_with_error_leave_distances_unbiased(matrix):
     blr = DagBlr(Dag.from_edges(3, []), noise_var=1.0, intercept=False)
     states = np.array([[0.0, 0.0, 0.0], [0.3, 0.1, 0.0], [1.0, -1.0, 0.5]])
-    weights, shares = np.array([2.0, 0.5, 1.0]), np.array([0.25, 0.75])
+    weights = np.array([2.0, 0.5, 1.0])
     rng = np.random.default_rng(0)
     roots = [rng.normal(size=(3, 3)) / 4 if matrix else np.diag([0.1, 0.3, k]) for k in (0.2, 0.5)]
     spread = [r @ r.T if matrix else np.diag(r @ r.T) for r in roots]
     centres = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     known = states_of(blr, states)
-    truth = Goal(np.zeros(3), states=centres, shares=shares, weights=weights).distance(
+    truth = Goal(np.zeros(3), states=centres, weights=weights).distance(
         np.vstack([states, np.zeros(3)])
     )
     found = []
     for _ in range(250):
         seen = [c + r @ rng.normal(size=3) for c, r in zip(centres, roots, strict=True)]
-        goal = Goal(np.zeros(3), states=seen, shares=shares, variances=spread, weights=weights)
+        goal = Goal(np.zeros(3), states=seen, variances=spread, weights=weights)
         found.append(ranked_distance(known, goal, n_samples=60, rng=rng))
     for name in ("mean", "centre"):
         values = np.array([getattr(f, name) for f in found])
@@ -189,8 +187,6 @@ def test_bad_goals_are_refused():
         "a bound that no state keeps": {"low": np.inf * one},
         "weights must be": {"states": [one], "weights": zero},
         "scale must be": {"states": [one], "scale": -one},
-        "shares must be": {"states": [one, one], "shares": [0, 0]},
-        "shares has shape": {"states": [one], "shares": [1, 1]},
         "variances must be one for each": {"states": [one], "variances": [one, one]},
         "target_variance must not be negative": {"states": [one], "variances": [-one]},
         "one row per state": {"states": [[1.0, 2.0]]},

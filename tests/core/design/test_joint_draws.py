@@ -46,8 +46,8 @@ def goals(points, p, rng):
     options = {"weights": rng.gamma(1.0, 1.0, p), "scale": rng.gamma(2.0, 0.5, p)}
     return [
         Goal(np.zeros(p), states=points[:1]),
-        Goal(np.zeros(p), states=points, shares=[0.3, 0.7], **options),
-        Goal(np.zeros(p), states=points, shares=[0.6, 0.4], variances=variance, **options),
+        Goal(np.zeros(p), states=points, **options),
+        Goal(np.zeros(p), states=points, variances=variance, **options),
     ]
 
 

@@ -132,14 +132,14 @@ def without_the_target(one):
 @pytest.mark.parametrize("spread", [True, False])
 def test_distances_are_without_own_nodes_in_every_draw(rng, spread):
     points, weights = rng.normal(size=(2, P)), rng.gamma(1.0, 1.0, P)
-    goal = Goal(np.zeros(P), states=points, shares=[0.3, 0.7], weights=weights)
+    goal = Goal(np.zeros(P), states=points, weights=weights)
     by_node = rng.gamma(1.0, 1.0, P)
     bound, factor = goal.leave_out(COMMON, OWN, by_node), factors(by_node, [*OWN, []])
     # What counts for nobody has no part in it.
     np.testing.assert_array_equal(bound.weights > 0, np.arange(P) != 5)
     states = rng.normal(size=(5, P))
     each = [brute(states, point, weights, [*OWN, []], factor) for point in points]
-    exact, control = (0.3 * one + 0.7 * other for one, other in zip(*each, strict=True))
+    exact, control = ((one + other) / 2 for one, other in zip(*each, strict=True))
     drawn = Draw(states, np.zeros((5, P)) if spread else None, 1)
     found, same = distance_draws(bound, drawn, rng, rng)
     np.testing.assert_allclose(found[0], exact)

@@ -142,7 +142,7 @@ class Goal:
     .. math:: \sum_s c_s |\theta - m_s|^2 + (|v| - v'W(\theta - o) / |v|)_+^2
         + \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
 
-    - of target states ``m_s`` with shares ``c_s`` that sum to 1: the distance to their weighted
+    - of target states ``m_s`` with equal shares ``c_s`` that sum to 1: the distance to their
       mean, plus a constant, the variance of the states about it;
     - of a signature ``v``, the change from the origin ``o`` to reach: the part of it that is
       missing along its direction. Genes compensate for each other, and neither a larger change nor
@@ -158,8 +158,8 @@ class Goal:
     ----------
     origin
         The control state, shape ``(n_nodes,)``, units of the data.
-    states, shares
-        Target states, shape ``(n_states, n_nodes)``, and their weights (equal by default).
+    states
+        Target states, shape ``(n_states, n_nodes)``, which count alike.
     variances
         Sampling variance of each of them, ``(n_nodes,)`` or ``(n_nodes, n_nodes)``; ``None`` for
         a state known without error.
@@ -194,7 +194,6 @@ class Goal:
         origin: ArrayLike,
         *,
         states: ArrayLike | None = None,
-        shares: ArrayLike | None = None,
         variances: Sequence[ArrayLike | None] | None = None,
         signature: ArrayLike | None = None,
         low: ArrayLike | None = None,
@@ -210,7 +209,6 @@ class Goal:
         self.kind, self.of_changes = distance, DISTANCES[distance].of_changes
         self.own: OwnNodes | None = None
         self.states = numbers(states, p, "states", 0.0, many=True)
-        self.shares = numbers(shares, len(self.states), "shares", 1.0)
         self.signature = None if signature is None else as_vector(signature, p, "signature")
         self.low = numbers(low, p, "low", -np.inf)
         self.high = numbers(high, p, "high", np.inf)
@@ -220,11 +218,11 @@ class Goal:
         n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
         crossed = np.flatnonzero(self.low > self.high)[:5]
         wrong: dict[str, Any] = {}
-        for name in ("scale", "weights", "shares"):
+        for name in ("scale", "weights"):
             value = getattr(self, name)
-            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = not (
-                np.isfinite(value) & (value >= 0)
-            ).all() or (len(value) and not value.any())
+            wrong[f"{name} must be numbers of at least 0, and not all of them 0."] = (
+                not (np.isfinite(value) & (value >= 0)).all() or not value.any()
+            )
         wrong |= {
             f"variances must be one for each of {n} states, or None.": len(given) != n,
             f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
@@ -239,7 +237,7 @@ class Goal:
         for message, is_wrong in wrong.items():
             if is_wrong:
                 raise ValueError(message)
-        self.shares = self.shares / max(self.shares.sum(), 1e-300)
+        self.shares = np.full(n, 1 / max(n, 1))
         # Whether it is only the squared distance to target states, weighted or not.
         self.is_states = n > 0 and self.of_changes is None and not (signed or bounded)
         roots = [sampling_root(variance, p) for variance in given]

@@ -10,7 +10,6 @@ from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.labels import say_left_out
 from nextpert._adata.table import require_cells
-from nextpert._warn import warn
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from nextpert.core import Moments
 
     Array = NDArray[np.float64]
-
-_MANY_GENES = 1000
 
 
 @checked(alpha=(one_of("auto"), at_least(0)))
@@ -120,12 +117,6 @@ def cpca(
     )
     _adata.require_layer(adata, roles.layer)
     names, columns = _adata.resolve_panel(adata, genes, least=max(2, n_components))
-    if len(names) > _MANY_GENES:
-        message = (
-            f"Contrastive PCA of {len(names)} genes solves eigenproblems of that size and may take "
-            "long: pass fewer with `genes`, such as the highly variable ones."
-        )
-        warn(message)
     if groups is not None:
         groups = [groups] if isinstance(groups, str) else _adata.in_order(groups)
     labels = _adata.read_perturbations(adata, roles, named=groups)

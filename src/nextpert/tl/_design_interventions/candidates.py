@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
 from nextpert.core.fit.candidates import CandidateSet, as_asked, as_fitted, fitted_candidates
-from nextpert.core.fit.interventions import in_full
 from nextpert.tl._design_interventions.target import bind
 
 if TYPE_CHECKING:
@@ -79,9 +77,9 @@ class Excluded:
 
 
 def read_candidates(
-    candidates: Any, shift: Any, fit: FittedPosterior, target: PanelTarget | None = None
+    candidates: Any, fit: FittedPosterior, target: PanelTarget | None = None
 ) -> CandidateSet:
-    """Return the candidates with the shift of each.
+    """Return the candidates, those of a table with its shifts.
 
     The perturbation that defines the target is left out unless ``candidates`` names it, because it
     would always be ranked first.
@@ -129,24 +127,15 @@ def read_candidates(
                 f"state. Name it in candidates to keep it, or give other candidates."
             )
             raise ValueError(message)
-    if table is None:
-        targets, guessed = _targets(names, fit)
-        if guessed:
-            warn(
-                f"Of {list_names(guessed)} nothing is known: they have no cells, no features and "
-                f"no target on the panel. The mean perturbation is predicted for each."
-            )
-        if shift is None:
-            return fitted_candidates(as_fitted(names, targets, fit), fit)
-        if isinstance(shift, str):
-            return CandidateSet.exact(in_full(names, targets, shift, fit.genes, fit.control_mean))
-        spelled = partial(fit.naming.spelled, known=names)
-        table = read_table(shift, fit.genes, spelled, fit.naming.control)
-        missing = [name for name in names if name not in table.names]
-        if missing:
-            message = f"The table of shifts has no row for the candidates {list_names(missing)}."
-            raise ValueError(message)
-    return CandidateSet.exact(table.rows([table.names.index(name) for name in names]))
+    if table is not None:
+        return CandidateSet.exact(table)
+    targets, guessed = _targets(names, fit)
+    if guessed:
+        warn(
+            f"Of {list_names(guessed)} nothing is known: they have no cells, no features and no "
+            f"target on the panel. The mean perturbation is predicted for each."
+        )
+    return fitted_candidates(as_fitted(names, targets, fit), fit)
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
@@ -245,7 +234,7 @@ def admit(
     )  # fmt: skip
     draws, measured, every = asked.distances.draws, pool.measured, [*names, *more]
     if more:
-        both, goal = read_candidates(every, None, fit), target.goal
+        both, goal = read_candidates(every, fit), target.goal
         if target.every is not None:
             again = replace(target, goal=target.every)
             goal = bind(again, fit, both.interventions.targets)[0].goal

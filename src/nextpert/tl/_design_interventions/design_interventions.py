@@ -47,7 +47,6 @@ def design_interventions(
     *,
     acquisition: str = "auto",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
-    shift: str | pd.DataFrame | Mapping[str, Mapping[str, float]] | None = None,
     n_cells: int = 100,
     noise_aware: bool = True,
     posterior_key: str = "dag_blr",
@@ -87,8 +86,6 @@ def design_interventions(
         every gene of the panel. Or a list of labels, which may be untested combinations such as
         ``"MYC+STK3"``, or a table of shifts as in :func:`fit_dag_blr`. The perturbation whose state
         is the target would always be ranked first: only a list or a table that names it keeps it.
-    shift
-        Shift of the candidates: ``None`` (default) as fitted, or as in :func:`fit_dag_blr`.
     n_cells
         Cells of the next perturbation, for ``"civ"`` and other acquisitions that look ahead.
     noise_aware
@@ -138,9 +135,7 @@ def design_interventions(
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)
     requested = read_target(adata, target, fit)
-    pool, requested = without_own_genes(
-        read_candidates(candidates, shift, fit, requested), requested, fit
-    )
+    pool, requested = without_own_genes(read_candidates(candidates, fit, requested), requested, fit)
     this_round = 1
     # Again that of the last one if it used the same cells.
     if trace is not None and len(trace):
@@ -199,7 +194,6 @@ def design_interventions(
             "distance": requested.distance,
             "genes_left_out": requested.genes_in_words,
             "candidates": _word(candidates, "fitted"),
-            "shift": _word(shift, "fitted"),
             "n_cells": n_cells,
             "noise_aware": int(noise_aware),
             "n_samples": int(n_samples),

@@ -120,9 +120,8 @@ class Joint(NamedTuple):
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
         """Return them without batches, and without nodes that these and earlier ones explain."""
-        fixed = context.batches if context.batches.shape[1] else None
         joint = context_moments(
-            screen, context.indicators, fixed=fixed,
+            screen, context.indicators, fixed=context.batches if context.batches.shape[1] else None,
             guide_variance=context.guide_variance(screen, n_genes),
         )  # fmt: skip
         spread = np.diag(joint.scatter)[n_genes:]

@@ -97,8 +97,8 @@ def learn_dag(
         300 perturbations, the strongest 300 orient edges; the cells of the others tell how genes
         vary together.
     dag
-        Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a DataFrame or
-        a matrix over the panel (row = parent), or a :class:`nextpert.core.Dag`.
+        Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a matrix over
+        the panel (row = parent), or a :class:`nextpert.core.Dag`.
     n_graphs
         Above 1, also the graphs of so many resamples of the cells (25 is usual), so that intervals
         of :func:`fit_dag_blr` include uncertainty about the graph.

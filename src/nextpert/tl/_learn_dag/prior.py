@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import (
     list_names,
     measured_genes,
     panel_index,
-    real_values,
     resolve_panel,
 )
 from nextpert._adata.arguments import options
@@ -31,23 +29,11 @@ if TYPE_CHECKING:
 def given_graph(
     adata: ad.AnnData, dag: Any, genes: Iterable[str] | None
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
-    """Return panel, columns and graph from edges ``(parent, child)``, a matrix, a table or a Dag.
+    """Return panel, columns and graph from edges ``(parent, child)``, a matrix or a Dag.
 
-    Without ``genes`` the panel is that of the table, of the edges (in the order of
-    ``adata.var_names``), or every gene, as for a graph without edges.
+    Without ``genes`` the panel is that of the edges (in the order of ``adata.var_names``), or every
+    gene, as for a graph without edges.
     """
-    if isinstance(dag, pd.DataFrame):
-        if list(dag.index) != list(dag.columns):
-            message = "A graph as a table needs the same genes, in one order, as rows and columns."
-            raise ValueError(message)
-        names, _ = resolve_panel(adata, dag.index)
-        panel, columns = resolve_panel(adata, names if genes is None else genes)
-        if differ := sorted(set(names) ^ set(panel)):
-            message = f"genes and the table of the graph differ in {list_names(differ)}."
-            raise ValueError(message)
-        place = panel_index(panel, names, "genes")
-        matrix = real_values(dag, "The graph")[np.ix_(place, place)]
-        return panel, columns, Dag.from_matrix(matrix, panel)
     is_numbers = isinstance(dag, np.ndarray) and dag.ndim == 2 and dag.dtype.kind in "bifuc"
     if isinstance(dag, Dag) or sp.issparse(dag) or is_numbers:
         panel, columns = resolve_panel(adata, genes)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import at_least, checked, one_of, options
+from nextpert._adata.arguments import checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.core._shown import percent
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@options(max_combination=one_of(1, 2), n_controls=at_least(0))
+@options(max_combination=one_of(1, 2))
 @dataclass(frozen=True)
 class _Constraints:
     """``constraints``: each is documented there."""
@@ -49,7 +49,6 @@ class _Constraints:
     exclude: Iterable[str] | None = None
     max_combination: int = 1
     min_cells: int = 20
-    n_controls: int | None = None
 
 
 @checked(
@@ -90,7 +89,8 @@ def plan_screen(
     n_perturbations
         Maximum number of perturbations on the plate: what your lab can make.
     n_cells
-        Number of cells in all, controls included: what your lab can sequence.
+        Number of cells in all: what your lab can sequence. Controls get the square root of the
+        number of perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
     strategy
         ``"exploit"``, ``"explore"``, ``"both"``, or an acquisition of :func:`design_interventions`.
     candidates
@@ -102,8 +102,6 @@ def plan_screen(
         - ``"exclude"``: labels, or genes that no candidate may target.
         - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates expected nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
-        - ``"n_controls"``: control cells, of ``n_cells``. By default the square root of the number
-          of perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
     pending
         Labels in progress, counted as if measured and not chosen, or labels -> cells.
     posterior_key
@@ -147,7 +145,7 @@ def plan_screen(
     asked = _Constraints(**constraints or {})
     fit = _adata.posterior_from(adata, posterior_key)
     requested = read_target(adata, target, fit)
-    wells = split_cells(n_cells, n_perturbations, asked.n_controls, asked.min_cells)
+    wells = split_cells(n_cells, n_perturbations, asked.min_cells)
     pool, requested, limits = read_pool(
         candidates, fit, requested, include=asked.include, exclude=asked.exclude, pending=pending,
         pairs=asked.max_combination > 1, cells_each=wells.each,

@@ -74,7 +74,7 @@ def read_pool(
         or it is in two of the constraints.
     """
     key, own = fit.naming.key, target.label
-    pool = read_candidates(candidates, None, fit, target)
+    pool = read_candidates(candidates, fit, target)
     given = pool.interventions
     # Excluding the perturbation that defines the target is redundant, but no error.
     excluded = Excluded.read(
@@ -178,7 +178,7 @@ def with_pairs(
         label = separator.join(sorted(members(names[single[i]])[0] for i in pair))
         if members(label) not in known and not excluded.holds(label, (), fit):
             pairs.append(label)
-    return read_candidates([*names, *pairs], None, fit)
+    return read_candidates([*names, *pairs], fit)
 
 
 def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[str]:
@@ -187,7 +187,7 @@ def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[
     if naming.control in names:
         message = (
             f"{what} names {naming.control!r}, the controls, which are on every plate and no "
-            f"candidate. Leave it out; constraints['n_controls'] sets their number."
+            f"candidate. Leave it out."
         )
         raise ValueError(message)
     return list(dict.fromkeys(naming.spelled(names, known)))

@@ -44,7 +44,7 @@ class Wells(NamedTuple):
 
     At most ``size`` perturbations, ``each`` cells of one if there are so many, ``total`` cells with
     the controls, ``least`` cells of a perturbation, and ``n_controls`` (``None``: as many as are
-    best for the perturbations).
+    best for the perturbations; replays have none).
     """
 
     size: int
@@ -65,7 +65,7 @@ class Wells(NamedTuple):
         return np.zeros(0, np.int64), 0
 
 
-def split_cells(total: int, size: int, n_controls: int | None, least: int) -> Wells:
+def split_cells(total: int, size: int, least: int, n_controls: int | None = None) -> Wells:
     """Return the number of perturbations that the cells suffice for, and the cells of each.
 
     Raises
@@ -76,18 +76,15 @@ def split_cells(total: int, size: int, n_controls: int | None, least: int) -> We
     Examples
     --------
     >>> from nextpert.tl._plan_screen.wells import split_cells
-    >>> split_cells(1200, 4, None, 20)
+    >>> split_cells(1200, 4, 20)
     Wells(size=4, each=200, total=1200, least=20, n_controls=None)
-    >>> split_cells(100, 8, 10, 20).size
-    4
     """
     wells = Wells(size, least, total, least, n_controls)
     cells, _ = wells.share_out(min(size, (total - (n_controls or 0)) // least))
     if not len(cells):
-        controls = "" if n_controls is None else f" beside {n_controls} controls"
         message = (
-            f"{total} cells do not suffice for a perturbation of at least {least}{controls}: give "
-            f"more n_cells, or fewer min_cells or n_controls."
+            f"{total} cells do not suffice for a perturbation of at least {least} and its "
+            f"controls: give more n_cells, or fewer min_cells."
         )
         raise ValueError(message)
     return wells._replace(size=len(cells), each=int(cells[-1]))
