@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from nextpert.core import Moments, ScreenMoments, context_moments
-from nextpert.core.screen.moments import PairwiseSum, tree
+from nextpert.core.screen.moments import PairwiseSum
 from nextpert.core.screen.screen import empty_part, merge, screen_part
 
 
@@ -203,15 +203,17 @@ def test_wrong_cells_are_refused(cells):
             ScreenMoments.from_array(kind(broken), groups, 7)
 
 
+def tree(parts):
+    """Pairs of neighbours added, level by level."""
+    while len(parts) > 1:
+        pairs = [f"({a}{b})" for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = pairs + parts[len(pairs) * 2 :]
+    return parts[0]
+
+
 @pytest.mark.parametrize("n", range(1, 40))
-def test_a_tree_of_tasks_has_the_shape_of_the_sum(n):
+def test_parts_are_added_as_a_tree(n):
     total = PairwiseSum("", lambda a, b: f"({a}{b})")
-    words = [f"{k} " for k in range(n)]
-    for word in words:
-        total.add(word)
-    assert tree(words, lambda a, b: f"({a}{b})") == total.total()
-    for leaves in (4, 8):  # some trees one after the other, each of a power of two but the last
-        chunks = PairwiseSum("", lambda a, b: f"({a}{b})")
-        for first in range(0, n, leaves):
-            chunks.add(tree(words[first : first + leaves], lambda a, b: f"({a}{b})"))
-        assert chunks.total() == total.total()
+    for k in range(n):
+        total.add(f"{k} ")
+    assert total.total() == tree([f"{k} " for k in range(n)])

@@ -279,15 +279,6 @@ class LookaheadAcquisition(Acquisition):
         """Return the acquisition now, before any further cell (noise terms as for ``n_cells``)."""
         return self.floor + float(self._combine(self.w_now))
 
-    def variance_reduction(self, shifts: ArrayLike) -> Vector:
-        """Return the variance reduction by the cells of each shift, relative to the weights' part.
-
-        Between 0 (nothing learned) and 1 (the acquisition falls to its floor), for every shift of a
-        pool, ``(n_shifts, n_nodes)``. Expected with ``noise_aware``, else as the paper looks
-        ahead.
-        """
-        return reduction(self.current() - self.floor, self.excess(self._pool(shifts)))
-
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
         """Return it after cells of every candidate, whose shifts are exact."""

@@ -13,7 +13,7 @@ from nextpert.core._checks import MASKED, as_nodes, require_count
 from nextpert.core._compile import entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from typing import TypeAlias
 
     from numpy.typing import ArrayLike, NDArray
@@ -58,15 +58,6 @@ class PairwiseSum(Generic[T]):
             if held is not None:
                 total = held if total is None else self.merge(held, total)
         return self.empty if total is None else total
-
-
-def tree(parts: Sequence[T], add: Callable[[T, T], T]) -> T:
-    """Return the sum of some parts, at least one, in the shape of :class:`PairwiseSum`."""
-    level = list(parts)
-    while len(level) > 1:
-        pairs = [add(level[k], level[k + 1]) for k in range(0, len(level) - 1, 2)]
-        level = pairs + level[len(pairs) * 2 :]
-    return level[0]
 
 
 @entry
