@@ -240,6 +240,7 @@ def series(each: Any, *, optional: bool = False) -> Any:
 
 def strings(values: Iterable[Any]) -> NDArray[np.object_]:
     """Return texts as the object array that anndata gives back when it reads an h5ad file."""
+    # h5ad has no type of texts but objects.
     items = [str(value) for value in values]
     out = np.empty(len(items), dtype=object)
     out[:] = items

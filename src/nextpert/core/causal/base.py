@@ -283,6 +283,7 @@ class LookaheadAcquisition(Acquisition):
     def of_candidates(cls, asked: Asked) -> Ranked:
         """Return it after cells of every candidate, whose shifts are exact."""
         cls._require_exact(asked)
+        # Ranked by the look ahead that was asked for.
         values, removed = cls._over_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
         if not asked.noise_aware:
             # What is reported as removed is what is expected, by the cells' scatter too.

@@ -140,6 +140,7 @@ class DagBlr(Regressions):
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments.n, moments.mean, moments.scatter, offset)
+        # Every node has as many cells; the scatter and the mean are added apart.
         count = np.full(p, float(moments.n))
         # The intercept's prior variance is large: taking the first cell off it would cost digits.
         complete = not self.intercept or (self.cells > 0).all()

@@ -207,6 +207,7 @@ def design_loop(
         )
         shifts[t], values[t] = best.shift, best.value
         seconds[t] = time.perf_counter() - start
+        # Observe, and update by Lemma 1.
         seen = Moments.from_array(source.sample(cells, shifts[t], rng=noise))
         nearest = min(nearest, float(((seen.mean - target) ** 2).sum()))
         posterior = posterior.update(seen, shifts[t], inplace=t > 0)

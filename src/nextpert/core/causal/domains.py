@@ -230,6 +230,7 @@ class Sphere(Domain):
         if known is not None:
             return Optimum(known, acquisition.value(known))
         p = acquisition.n_nodes
+        # Local searches from every start; the lowest end is returned.
         points = [as_vector(start, p, "A start", finite=False) for start in starts]
         # The paper's two starts: the last shift and the current estimate.
         points += acquisition.starts()

@@ -112,6 +112,7 @@ def mean_draws(
     given = known_shifts(posteriors, shifts)
     # One column for each shift, so that the kernel's inner loops run along memory.
     source = np.ascontiguousarray(np.vstack([given, np.zeros((1, given.shape[1]))]).T)
+    # Graphs count alike: as many draws of each.
     for blr in posteriors:
         dag = blr.dag
         weights, _ = blr.sample(-(-count // len(posteriors)), generator)

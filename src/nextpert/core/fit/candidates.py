@@ -107,6 +107,7 @@ def as_asked(
 
 def as_expected(interventions: Interventions, fit: FittedPosterior) -> CandidateSet:
     """Return candidates: as fitted if they have cells, else as the predictors expect them."""
+    # A row in the fit counts where it has cells.
     place = fit.rows_of(interventions.names)
     place = np.where(np.append(fit.seen, False)[place], place, -1)
     new = np.flatnonzero(place < 0)
@@ -163,6 +164,7 @@ def fitted_candidates(interventions: Interventions, fit: FittedPosterior) -> Can
     if fit.is_exact:
         return CandidateSet.exact(interventions)
     pool = as_expected(interventions, fit)
+    # Mean and variance by the interactions replace what predictors expect.
     rows, members = _without_cells(interventions.names, fit)
     prior = pool.without_cells
     if not rows or prior is None:

@@ -110,6 +110,7 @@ def with_conditions(
                 alike=alike, fixed_sd=fixed_sd,
             ).pooled
         )  # fmt: skip
+    # A perturbation has to have cells in a condition with controls.
     cells = np.sum([part.n_cells for part in parts], axis=0)
     if ((cells == 0) & (whole.pooled.n_cells > 0)).any():
         # Controls of one condition in the place of a perturbation.

@@ -134,6 +134,7 @@ class Expectation:
         together
             What members do together, where there are combinations among the perturbations.
         """
+        # Without cells: row -1, and the change expected of their targets.
         asked = Perturbations(
             self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
         )
@@ -444,6 +445,7 @@ class FittedPosterior:
             message = f"No condition {name!r}: give one of {list_names(by_name)}."
             raise ValueError(message)
         assert self.means is not None
+        # Cells and means of the condition take the place of those of all.
         one, seen = model.conditions[by_name[name]], np.flatnonzero(self.seen)
         table, n, mean = self.environments.copy(), self.means.n.copy(), self.means.mean.copy()
         n_cells = self.n_cells.copy()

@@ -107,6 +107,7 @@ def in_full(
 def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:
     """Return the shift of every perturbation of the plan, taken in full."""
     if isinstance(plan.shift, str):
+        # Full knockouts or activations; the efficacy makes them partial later.
         used = in_full(plan.names, plan.targets, plan.shift, genes, control.mean)
         sources = [plan.shift if some else "not measured" for some in plan.targets]
         return replace(used, sources=sources)

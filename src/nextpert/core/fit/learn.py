@@ -172,6 +172,7 @@ def expect_combinations(
     of these. What members do alone is estimated first, from their own cells (equation 13); members
     without any are estimated from combinations alone. ``members`` are those of every label.
     """
+    # Row of every set of members.
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
     labels, combined = numbered(members[j] for j in rows.tolist())
@@ -195,6 +196,7 @@ def expect_combinations(
     scale = None if has.any() or singles else np.sqrt(within)
     known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
     means = np.zeros((2, len(rows), len(within)))
+    # Each measured combination is expected without its own cells.
     means[:, has] = known.left_out()
     means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     learned = known.learned
@@ -372,6 +374,7 @@ def learn_effects(
         effect, own = effect[seen], own[seen]
         own_cells = own_cells.rows(np.append(0, seen + 1))
     prior = Prior(effect, doubt, own)
+    # A seed of its own, so that results do not depend on earlier calls.
     options: dict[str, Any] = {
         "rng": 0, "progress": progress, "n_jobs": threads(len(seen) * len(spec.genes)),
     }  # fmt: skip

@@ -47,6 +47,7 @@ class Naming:
         ``"B+A"`` is ``"A+B"``, and the label of the controls is no member. A label is never split
         that is itself a gene, or that does not join two names (``"IFNG+"``).
         """
+        # A+B and B+A are one; the controls are no member.
         named = {part.strip() for part in self._parts(label)}
         return tuple(sorted(({label.strip()} if "" in named else named) - {self.control, ""}))
 

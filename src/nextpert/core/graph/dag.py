@@ -158,6 +158,7 @@ class Dag:
         stored: Any = matrix if sp.issparse(matrix) else np.asanyarray(matrix)
         require_numbers(stored, "The adjacency matrix")
         require_sound(stored, "The adjacency matrix")
+        # Row = parent: parents of each child are the rows of a column.
         coo = sp.coo_array(stored, copy=True)
         if coo.ndim != 2 or coo.shape[0] != coo.shape[1]:
             message = f"An adjacency matrix must be square, but its shape is {coo.shape}."

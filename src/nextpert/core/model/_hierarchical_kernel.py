@@ -131,6 +131,7 @@ def _draw_from_logs(chance, uniform):
     for m in range(len(chance)):
         chance[m] = np.exp(chance[m] - highest)
         total += chance[m]
+    # Inverse transform: the first entry at which the sum of chances passes u.
     left, m = uniform * total, 0
     while m < len(chance) - 1 and left > chance[m]:
         left -= chance[m]
@@ -246,6 +247,7 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
                 for m in range(count):
                     if m != s:
                         cov[t, m] -= step * cov[t, s] * cov[s, m]
+        # Row s itself: both are multiplied by 1 / (1 + c cov_ss).
         mean[s] -= shift * middle
         shrink = 1.0 - step * middle
         for t in range(count):
@@ -259,6 +261,7 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
 def _draw_normal(mean, cov, normal):
     """Draw from the normal of a mean and a covariance, in place of the mean."""
     _factorise(cov)
+    # mean + L z, with L in the place of cov.
     for s in range(len(mean) - 1, -1, -1):
         for t in range(s + 1):
             mean[s] += cov[s, t] * normal[t]
@@ -297,6 +300,7 @@ def _add_logs(density, tail, chance, product):
 @fast
 def _draw_tail(density, tail, uniform):
     """Return a tail by its weight times a density, given that of every tail."""
+    # P(t) ~ pi_t N(r; 0, V + 2^(m + t)), by inverse transform.
     whole = 0.0
     for t in range(N_TAILS):
         whole += tail[t] * density[t]
@@ -376,6 +380,7 @@ def visit(means, first, last, grid, control, batches, state, block):
         )  # fmt: skip
         _draw_normal(score, block.covariance, block.normal[b])
         # The scale by (15), tails summed over, from what scores leave of the means.
+        # r = x - mu_0 - Z o - Gamma (g + h) - lambda f.
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
             for i in range(n_genes):
@@ -387,6 +392,7 @@ def visit(means, first, last, grid, control, batches, state, block):
                 density[i] = 1.0
             else:
                 _fill_densities(work[i], noise[i], grid.variance, density[i])
+        # log P(m) + sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)).
         for s in range(N_SCALES):
             chance[s] = grid.log_scale[s]
         _add_logs(density, grid.tail, chance, block.chance[1])
@@ -414,6 +420,7 @@ def _below(value, centre, inverse):
     ``inverse`` is one over the standard deviation of every component. The distribution function
     is 7.1.26 of Abramowitz and Stegun, whose error is at most 8e-8.
     """
+    # F(x) = mean Phi((x - m_k) / s_k), f(x) = mean phi(.) / s_k.
     total, density = 0.0, 0.0
     for k in range(len(centre)):
         z = (value - centre[k]) * inverse[k]
@@ -491,6 +498,7 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
         first, second, above = 0.0, 0.0, 0.0
         for k in range(n_components):
             value = origin[row] + centre[row, k]
+            # Given draw k: N(origin + centre, 1 / (cells + prior)).
             own = 1.0 / (precision[row] + 1.0 / variance[place[row, k]])
             middle[k], inverse[k] = value, 1.0 / sqrt(own)
             first += value

@@ -56,6 +56,7 @@ class Chain(NamedTuple):
         0.07 with 1,000 sweeps. Of 10 million effects 40 are thrown away, and 40 kept of 80; of 50
         million and more 15, and 10 kept of 20.
         """
+        # Draws that fit into the room, but no fewer than are needed.
         least = np.clip(_MOST // max(size, 1), 10, 40)
         keep = int(np.clip(_ROOM // max(size, 1), least, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)

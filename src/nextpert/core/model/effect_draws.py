@@ -284,6 +284,7 @@ class EffectDraws:
         spread evenly over them. Only one draw is held at a time.
         """
         generator = as_rng(rng)
+        # Given a draw the own parts are independent normals: more draws repeat these alone.
         for k, count in self.taken(n_samples):
             mean, spread = self.given(k)
             for _ in range(count):
@@ -334,6 +335,7 @@ class EffectDraws:
         """
         n, p, n_draws = self.place.shape
         levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
+        # Newton's method starts at the normal of the same mean and sd.
         start = ndtri(levels)
         tables = [np.empty((n, p), table_type(n * p)) for _ in Summary._fields]
         step = max(_ROWS // p, 1)

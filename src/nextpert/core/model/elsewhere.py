@@ -108,6 +108,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
 
     ``changes`` are the genes that count as changed, 0 or 1, shape ``(n_perturbations, n_genes)``.
     """
+    # In units of the variance within the cells of this condition.
     own = parts[here]
     varies = own.covariance.diagonal()
     unit = np.where(varies > 0, varies, np.median(varies[varies > 0]))

@@ -108,6 +108,7 @@ class Hierarchical:
         """Return it with the effects and controls of one condition, by its number."""
         assert self.conditions is not None
         one = self.conditions[number]
+        # Program and factors are in units of all cells; those of the condition are its own.
         by = self.effects.unit / one.effects.unit
         return replace(
             self, effects=one.effects, control=one.control, program=self.program * by,
@@ -302,6 +303,7 @@ def fit_hierarchical(
     alike = cells if within is None else within
     phi = response_variance(alike, effects.posterior_mean, unit)
     spread = phi / np.maximum(alike.n[1:, None], 1.0)
+    # exp(sqrt(v) z - v / 2) - 1 with v = phi / n.
     chance = sampler.rng.standard_normal((len(spread), length.keep))
     response = np.expm1(np.sqrt(spread) * chance - spread / 2)
     effects = replace(effects, cells=replace(from_cells, response=response.T))

@@ -68,6 +68,7 @@ class Measured:
         noise: Array,
     ) -> Measured:
         """Return tables of :class:`Interactions` with dimensions first, in units of the scale."""
+        # Members that no combination holds are known by themselves alone.
         used = np.array(sorted({g for some in members for g in some}), np.int64)
         design = np.zeros((len(members), len(used)))
         for row, some in zip(design, members, strict=True):
@@ -217,6 +218,7 @@ def by_evidence(data: Measured, scale: Array) -> Additivity:
 
     Of more than 128 dimensions that many are learned from, evenly apart.
     """
+    # Strength and standard deviations are common to all dimensions.
     step = -(-len(data.alone) // _MOST_DIMS)
     parts = ("alone", "variance", "effects", "noise")
     some = replace(data, **{part: getattr(data, part)[::step] for part in parts})
@@ -354,6 +356,7 @@ class Interactions:
         """Return what is kept of the sum, what the own measurement adds, and the variance left."""
         place = {some: k for k, some in enumerate(self.measured)}
         scale, rest = self.learned.scale, self.learned.rest_sd**2
+        # theta = w: all of the sum is kept, nothing known of r_c but its variance.
         kept, own, rest_variance = np.zeros((3, len(asked), len(scale)))
         kept += 1.0
         rest_variance += rest

@@ -116,6 +116,7 @@ class Perturbations:
     @property
     def observed(self) -> Array:
         """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
+        # Row -1, without cells, is any row: it is set to 0.
         effects = self.moments.mean[self.rows]
         effects -= self.moments.mean[self.control]
         effects[self.n == 0] = 0.0

@@ -149,6 +149,7 @@ def learn_predictor_weights(
     left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
     # Normal equations by block, so that each can be left out by subtraction.
     sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
+    # Fixed ones count in full, whatever the others.
     weights = fixed.astype(np.float64)
     weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most[free])
     # The weights of a left-out perturbation are those of the other blocks.

@@ -196,6 +196,8 @@ class Sampler:
 
         And the squared differences of the cells' means to the controls, summed.
         """
+        # Columns of scores: program, q of the effect along factors, q of the cells' noise along
+        # them.
         scores, q = self.state.scores, len(self.means.design) - 1
         squares = np.zeros(())
         for rows in in_blocks(*self.means.x.shape):
@@ -233,6 +235,7 @@ class Sampler:
         ``w z``, ``w z f`` and ``w z y``, and of ``w z z'`` for their pairs, of which the first is
         not before the second.
         """
+        # A block of at most 32 perturbations, in whatever thread.
         (n, p), size = self.means.x.shape, self.state.scores.shape[1]
         q, last = len(self.means.design) - 1, min(first + _BLOCK, n) if last is None else last
         if random is None:
@@ -401,6 +404,7 @@ def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
     columns that perturbations share, ``(n_perturbations, n_columns)``, and the variance of what is
     left, which counts as noise of each, ``(n_perturbations,)``.
     """
+    # Errors in differences to the controls, in directions that are not correlated.
     apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
     size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
     turned = apart @ turn.T

@@ -74,6 +74,7 @@ def without_responses(cells: PooledGuides, unit: Array) -> Array:
     if not cells.are_cells:
         return np.asarray(within)
     change, error = cells.to_controls()
+    # phi by the differences of means, whose noise is taken off their squares.
     change, n = change / unit, cells.n_cells[1:, None]
     phi = response_variance(cells, change.__getitem__, np.ones_like(unit), error)
     noise = float((n * error).mean(axis=1).sum())  # of the squares of changes, times the cells

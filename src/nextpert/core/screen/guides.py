@@ -258,6 +258,7 @@ def pool_guides(
     >>> pool_guides(screen, [0, 0, 1, 1], 2, guide_variance=0.01).n.tolist()
     [100.0, 100.0]
     """
+    # A row a perturbation, of the environments that are its guides.
     codes = np.asarray(groups, np.int64)
     members = sp.csr_array(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
@@ -371,6 +372,7 @@ def context_moments(
     >>> bool(np.isclose(joint.correlation()[0, 2], np.corrcoef(x[:, 0], knocked)[0, 1]))
     True
     """
+    # k_e = n_e / (1 + n_e tau^2) between environments, n_e within them.
     columns = np.asarray(indicators, np.float64)
     weight = screen.n / (1.0 + screen.n * guide_variance)
     n, p = int(screen.n.sum()), screen.n_nodes

@@ -95,6 +95,7 @@ def mean_distance(
     if len(target_mean) != cells.n_nodes:
         message = f"The cells have {cells.n_nodes} nodes, but the target has {len(target_mean)}."
         raise ValueError(message)
+    # V = S / n of each side; batches add their squared distance times S.
     covariances, n = [covariance_of_mean(side) for side in sides], [side.n for side in sides]
     if errors is not None and (apart := float((np.diff(errors, axis=0) ** 2).sum())):
         covariances.append(apart * covariance_within(sides))
@@ -204,6 +205,7 @@ def distance_difference(
     difference = float(a @ a - np.trace(of_cells) - b @ b + np.trace(of_others))
     # 4 (a'V_a a + b'V_b b + (a - b)'V_*(a - b)) - q.
     along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
+    # q, the variance where all three means are the same.
     least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
     least += 4 * float(np.sum(of_target * (of_cells + of_others)))
     if errors is not None and np.size(errors):

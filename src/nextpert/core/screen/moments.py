@@ -250,6 +250,7 @@ class Moments:
         if n == 0:
             return cls.zeros(p)
         dense = np.asarray(block, dtype=np.float64)
+        # Two passes: squares are taken about the mean, so that no digits are lost.
         with np.errstate(invalid="ignore", over="ignore"):  # named below
             mean = dense.mean(axis=0)
             if not np.isfinite(mean).all():
@@ -298,6 +299,7 @@ class Moments:
     def constant_nodes(self) -> NDArray[np.int64]:
         """Return the indices of nodes that do not vary, up to rounding."""
         spread = np.diag(self.scatter)
+        # Squares that are left of rounding of the mean alone.
         rounding = 1e-13 * self.n * np.maximum(self.mean**2, np.finfo(np.float64).tiny)
         return np.flatnonzero(spread <= rounding)
 
@@ -344,6 +346,7 @@ def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
         If a value is NaN, infinite or too large to be squared; the columns are named.
     """
     p, n = x.shape[1], len(rows)
+    # One pass over the non-zeros, sum x x' - n mean mean'.
     total, scatter = np.zeros(p), np.zeros((p, p))
     left = sparse_scatter(x.data, x.indices, x.indptr, rows, total, scatter)
     if not np.isfinite(total).all():

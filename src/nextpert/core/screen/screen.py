@@ -345,6 +345,7 @@ class ScreenMoments:
         if self.counted is not None:
             return self._pooled_means(codes, n_groups)
         members = _members(codes, n_groups)
+        # Chan: squares of the parts, and n times the squared departure of their means.
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
         # Differences of the parts' means become scatter within.
@@ -374,6 +375,7 @@ class ScreenMoments:
         """
         added = np.asarray(columns, np.float64)
         wide = ((0, 0), (0, added.shape[1]))
+        # Columns are known without error: they count for all cells.
         counted = self.counted
         if counted is not None:
             counted = np.hstack([counted, np.repeat(self.n[:, None], added.shape[1], axis=1)])

@@ -121,6 +121,7 @@ def _condition(matrix, growth, k, node, owner):
 def _residuals(problem, growth, owner, depth):
     """Bring the residuals up to those given the first ``depth`` nodes of the path."""
     p = problem.matrix.shape[0]
+    # Residuals of the last path are at hand: go on where both part.
     known = growth.last[p + 1]
     common = 0
     if known >= 0 and growth.last[p] == owner:

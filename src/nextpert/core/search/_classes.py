@@ -249,6 +249,7 @@ def _without(
     graph: Pdag, x: int, y: int, freed: set[int], prior: PriorKnowledge | None
 ) -> Dag | None:
     """Return a graph of the class after a deletion, None where all contradict what is known."""
+    # A required edge stays, whichever way it is found.
     if prior is not None and (prior.required[x, y] or prior.required[y, x]):
         return None
     thinner = Pdag(graph.edges.copy())
@@ -283,6 +284,7 @@ def oriented_by(
     has the edge the other way.
     """
     p = dag.n_nodes
+    # alone: what cells of one environment tell; graph: with what was set.
     graph = alone = Pdag.of_class(dag)
     n_context = 0 if context_edges is None else len(context_edges)
     known = PriorKnowledge(p) if prior is None else prior

@@ -242,6 +242,7 @@ def descend(problem, threshold, parents, depth, random, bound):
         np.zeros(_SLOTS, np.uint64),
         np.zeros(_SLOTS, np.int64),
     )
+    # Parents that are not significant given the others go first.
     for i in range(p):
         shrink(problem, parents[i], i, scratch)
     # Numbers below are words of edges.

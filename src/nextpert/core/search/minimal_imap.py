@@ -118,6 +118,7 @@ def make_score(moments: Moments, penalty: float, prior: PriorKnowledge | None) -
 
 
 def _refuse_copies(correlation: NDArray[np.float64]) -> None:
+    # 1 - r^2: what a node keeps given the other.
     twins = np.argwhere(np.triu(1.0 - correlation**2 <= _LEAST_RESIDUAL, 1))
     if len(twins):
         i, j = twins[0]

@@ -144,6 +144,7 @@ class Civ(LookaheadAcquisition):
     def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
         """Return the best of the candidates ``ready``, each given the cells of those before."""
         cls._require_exact(asked)
+        # Greedy: each candidate is judged after the hypothetical cells of those before.
         chosen: list[int] = []
         closed = asked.exact and asked.goal.is_plain
         graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
@@ -164,6 +165,7 @@ class Civ(LookaheadAcquisition):
 
 def _after(blr: DagBlr, asked: Asked, k: int) -> DagBlr:
     """Return the posterior after hypothetical cells of a candidate, at their expected moments."""
+    # n cells at the mean expected, and with their expected scatter where it counts.
     n, shift = round(asked.n_cells), asked.shifts[k]
     reached = blr.solve(np.eye(blr.n_nodes))
     scatter = n * (reached * blr.noise_var) @ reached.T if asked.noise_aware else 0.0 * reached

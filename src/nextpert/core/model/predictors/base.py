@@ -94,6 +94,7 @@ class SideInformation:
 
     def of(self, labels: Sequence[str]) -> Array:
         """Return the features of labels, 0 where none are known, ``(n_labels, rank)``."""
+        # Row -1 is of labels that are not known.
         padded = np.vstack([self.rows, np.zeros((1, self.rows.shape[1]))])
         return padded[[self.place.get(label, -1) for label in labels]]
 
@@ -209,6 +210,7 @@ def predictors() -> list[type[Predictor]]:
 def build_predictors(sources: Sources) -> list[Predictor]:
     """Return the predictors that have something to say, given what they can draw on."""
     built = []
+    # Those that need no source always speak, others where one of theirs is given.
     for kind in predictors():
         held = [getattr(sources, name) for name in kind.draws_on]
         if not held or any(each is not None for each in held):

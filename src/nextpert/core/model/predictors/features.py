@@ -157,6 +157,7 @@ class _Screen(NamedTuple):
         place = np.flatnonzero(known & scored.any(axis=1))
         if len(place) < _FEWEST:
             return None
+        # Effects and noise in units of each gene.
         used, sd = scored[place], np.where(screen.sd > 0, screen.sd, 1.0)
         effects = np.where(used, screen.observed[place] / sd, 0.0)
         noise = np.where(used, screen.own_variance()[place] / sd**2, 0.0)
@@ -197,6 +198,7 @@ class _Screen(NamedTuple):
         none = np.zeros(self.components.shape, bool)
 
         def loss(rho: float) -> float:
+            # Without features K is diagonal.
             z = rows if rho > 0 else rows[:, :0]
             solved = Solved.of(*self.covariance(rho, z), self.components, none)
             return float((solved.residuals() ** 2 / (self.size + self.noise)[:, None]).sum())
@@ -317,6 +319,7 @@ class Features(Predictor):
 
         Weights of the effects of others sum to 0, so that none is shared with the controls.
         """
+        # Closed form (27): no refit for each perturbation left out.
         rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
         measured = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if measured is not None:
