@@ -14,7 +14,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.table import is_table, not_told
 from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
-from nextpert._report.tables import MOST_ROWS, NOTHING, Table, above_0, number, ratio
+from nextpert._report.tables import MOST_IN_FILE, MOST_ROWS, NOTHING, Table, above_0, number, ratio
 from nextpert.core.design.goal import DISTANCES
 from nextpert.core.model.programs import CORRELATED
 from nextpert.tl._advice import name_of
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from nextpert._report.results import Keys, Results
 
-_MOST_IN_FILE = 5000  # effects; more than a file on the page may hold
 _NUMBERS = ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
 
 
@@ -71,7 +70,7 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         f"perturbations on {number(len(stored['genes']))} genes are significant."
     )
     words += f" The {MOST_ROWS} strongest are listed." * (n > MOST_ROWS)
-    every = _largest(stored, np.ones_like(is_significant), _MOST_IN_FILE)
+    every = _largest(stored, np.ones_like(is_significant), MOST_IN_FILE)
     figures, tables = [], []
     if len(every):
         first = every.head().itertuples()

@@ -52,12 +52,10 @@ def draw(
 ) -> Figure:
     """Return the figure of a function of :mod:`nextpert.pl`, without a background, for any scheme.
 
-    It is a vector graphic, unless that would make the page large; then it is a PNG with few
-    colours, which has a third of the size of one with many.
+    It is a vector graphic, unless that would make the page large; then it is a PNG.
     """
     import matplotlib.pyplot as plt
     import matplotlib.style
-    from PIL import Image
 
     held, kind = io.BytesIO(), "svg+xml"
     # Alike whatever the user has set, and to the same bits.
@@ -67,11 +65,8 @@ def draw(
         save = partial(figure.savefig, transparent=True, bbox_inches="tight")
         save(held, format="svg", metadata={"Date": None})
         if held.tell() > _LARGE:
-            pixels, held, kind = io.BytesIO(), io.BytesIO(), "png"
-            save(pixels, format="png", dpi=120)
-            with Image.open(pixels) as image:
-                few = image.quantize(128, method=Image.Quantize.FASTOCTREE)
-            few.save(held, "png", optimize=True)
+            held, kind = io.BytesIO(), "png"
+            save(held, format="png", dpi=120, metadata={"Software": None})
         plt.close(figure)
     coded = base64.b64encode(held.getvalue()).decode("ascii")
     return Figure(f"data:image/{kind};base64,{coded}", alt, caption)

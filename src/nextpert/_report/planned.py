@@ -196,11 +196,6 @@ def ranking_section(results: Results) -> Section | None:
     )
     marks = {"predicted_distance": float(control["predicted_distance"])}
     tables = [Table("ranking", caption, ranking, names, marks=marks, download=design["ranking"])]
-    if len(design["trace"]) > 1:
-        caption = "First choice of every round, target and acquisition so far"
-        names = ["round", "chosen", "acquisition", "target", "predicted_distance",
-                 "n_perturbed_cells"]  # fmt: skip
-        tables.append(Table("rounds", caption, design["trace"], names, in_print=5))
     return Section("ranking", "Ranking", words, tables=tables)
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._adata import closest, eager, list_names, read_stored
 from nextpert._adata.effects import CLEAR_SIGN
-from nextpert._adata.roles import role_texts
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import ORDER
@@ -238,13 +237,9 @@ def _unseen(results: Results) -> list[str]:
 
 
 def _stale(results: Results) -> list[str]:
-    """Name the results that were computed from other cells, roles or fits than the present fit."""
+    """Name the results that were computed from other cells or fits than the present fit."""
     fit = results.get("dag_blr", {})
     if not (now := str(fit.get("digest", ""))):
         return []
     stale = [x for x in KINDS if x in results and str(results[x].get("fit") or now) != now]
-    if "target_distances" in results:
-        one, other = (role_texts(x["params"]) for x in (fit, results["target_distances"]))
-        if any(one[name] != other[name] for name in ("control", "layer")):
-            stale.append("target_distances")
     return [f"the {KINDS[name].title.lower()}" for name in stale]

@@ -18,9 +18,8 @@ from nextpert.core._shown import percent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Most rows on the page, and most characters of a file to download from it.
-MOST_ROWS = 300
-_MOST_CSV = 120_000
+# Most rows on the page, and of a file to download from it.
+MOST_ROWS, MOST_IN_FILE = 300, 2000
 WIDTH = 140.0  # of an interval in a table, in pixels
 _EDGE = 6.0
 _WIDE = 30  # values that spread wider than this are drawn on a logarithmic scale
@@ -102,8 +101,6 @@ LOOKS = {
     "difference": Look("Minus control", ends=("difference_low", "difference_high")),
     "mean": Look("Effect", ends=("lower", "upper")),
     "lfsr": Look("False sign rate", _rate),
-    "direct": Look("Direct part"),
-    "raw_mean": Look("Difference of means"),
     "share": Look("Share of the effects", ratio),
     "perturbations": Look("Perturbations and scores", is_long=True),
     "genes": Look("Genes and effects of a score of 1", is_long=True),
@@ -116,10 +113,9 @@ LOOKS = {
     "probability_better": Look("P(nearer than control)", percent),
     "probability_nearer_than_members": Look("P(nearer than members)", percent),
     "probability_nearer_than_measured": Look("P(nearer than measured)", percent),
-    "chosen": Look("First choice"),
     "control": Look("Control cells"),
     "change": Look(show=_signed),
-    "cells_needed": Look("Cells to estimate its distance"),
+    "cells_to_distinguish": Look("Cells to distinguish it from the nearest"),
     "plates": Look("Rounds to the best", partial(number, digits=2)),
     "plates_sem": Look("± standard error", partial(number, digits=2)),
     "standard_error": Look("± standard error", partial(number, digits=2)),
@@ -275,10 +271,7 @@ class Table:
         """Its file as a link that holds it (empty for none), and its rows: the first of many."""
         if self.download is None:
             return "", 0
-        end = "\r\n"
-        few = self.download.head(_MOST_CSV // 10)  # no row is shorter
-        text = as_csv(few, float_format="%.6g", lineterminator=end)
-        if len(text) > _MOST_CSV:  # whole rows
-            text = text[: text.rfind(end, 0, _MOST_CSV) + len(end)]
+        few = self.download.head(MOST_IN_FILE)
+        text = as_csv(few, float_format="%.6g", lineterminator="\r\n")
         coded = base64.b64encode(text.encode("utf-8")).decode("ascii")
-        return f"data:text/csv;charset=utf-8;base64,{coded}", text.count(end) - 1
+        return f"data:text/csv;charset=utf-8;base64,{coded}", len(few)
