@@ -189,14 +189,6 @@ def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):
     assert found.statistics(only="control").moments.n.sum() == 2000
 
 
-def test_a_share_of_the_targets_is_another_gene(bench):
-    targets = {str(k): k for k in range(20)}
-    for seed in range(20):
-        some = bench.trial.mistaken(targets, 0.2, 20, seed)
-        assert sum(some[name] != gene for name, gene in targets.items()) == 4
-    assert bench.trial.mistaken(targets, 0.0, 20, 3) == targets
-
-
 def test_the_tables_of_simulated_screens(bench, capsys, monkeypatch):
     weak = bench.simulated.Setting(2, 9, 9, (0.1, 0.1), n_control=500, n_cells=20)
     monkeypatch.setattr(bench.trial, "TARGETS", [weak])

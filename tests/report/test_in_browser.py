@@ -130,16 +130,6 @@ def test_tables_are_searched(open_page, adata):
     assert rows.count() == len(ranking)
 
 
-def test_tables_are_downloaded(open_page, adata, tmp_path):
-    shown = open_page()
-    with shown.expect_download() as waiting:
-        shown.get_by_role("link", name="Download plate.csv").click()
-    assert waiting.value.suggested_filename == "plate.csv"
-    waiting.value.save_as(tmp_path / "table.csv")
-    names = pd.read_csv(tmp_path / "table.csv")["perturbation"].tolist()
-    assert names == adata.uns["plan"]["plate"]["perturbation"].tolist()
-
-
 def test_it_prints_on_three_pages(open_page):
     shown = open_page(scheme="dark")
     pages = shown.pdf(prefer_css_page_size=True)
@@ -178,32 +168,9 @@ def test_long_tables_are_shown_from_their_start_and_whole_on_demand(open_page, a
     assert visible.count() == 10
 
 
-def test_light_and_dark(open_page):
-    shown = open_page(scheme="dark")
-    paper = "getComputedStyle(document.body).backgroundColor"
-    dark = shown.evaluate(paper)
-    toggle = shown.locator("#theme")
-    assert toggle.inner_text() == "Switch to light colours"
-    toggle.click()
-    assert toggle.inner_text() == "Switch to dark colours"
-    assert shown.evaluate(paper) == "rgb(255, 255, 255)" != dark
-    assert open_page(scheme="light").evaluate(paper) == "rgb(255, 255, 255)"
-
-
 def test_it_is_whole_without_scripts(open_page, adata):
     shown = open_page(java_script_enabled=False)
     plate = adata.uns["plan"]["plate"]
     assert shown.locator("#plate-table tbody tr:visible").count() == len(plate)
     assert shown.locator("#theme:visible, input:visible").count() == 0
     assert shown.get_by_role("link", name="Download plate.csv").is_visible()
-
-
-def test_it_is_walked_by_key(open_page):
-    shown = open_page()
-    shown.keyboard.press("Tab")
-    assert shown.evaluate("document.activeElement.textContent") == "Skip to the verdict"
-    assert shown.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
-    outline = "getComputedStyle(document.activeElement).outlineStyle"
-    for _ in range(12):
-        shown.keyboard.press("Tab")
-        assert shown.evaluate(outline) == "solid"

@@ -22,7 +22,6 @@ from nextpert._adata.stored import with_format
 from nextpert._report.measured import diagnosis_section
 from nextpert._report.planned import plan_section
 from nextpert._report.results import KINDS
-from nextpert.core.design.stopping import ORDER
 
 pytestmark = pytest.mark.brief_chain
 
@@ -236,35 +235,6 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
     page = Page(text)
     assert page.tables["plate-table"][1][0] == evil
     assert [tag for tag, _ in page.tags].count("script") == 1
-
-
-@pytest.mark.slow
-def test_no_name_turns_the_direction_of_the_verdict(adata, tmp_path):
-    turned = "MYC\u202e"
-    adata.uns["plan"]["plate"].loc[0, "perturbation"] = turned
-    adata.uns["plan"]["advice"]["kind"] = ORDER
-    text = read(npt.report(adata, tmp_path / "page.html", title=turned, command=turned))
-    assert not re.search("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]", text)
-    assert "The plan has MYC\\u202e" in words(Page(text))
-    assert Page(text).tables["plate-table"][1][0] == "MYC\\u202e"
-
-
-def test_a_failure_leaves_the_old_file(adata, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    adata.uns = {"plan": adata.uns["plan"]}
-    path = npt.report(adata)  # without a path in the working folder
-    assert path.name == "nextpert_report.html"
-    path = tmp_path / path
-    path.write_text("old")
-
-    def failing(*_, **__):
-        raise OSError("no space left")
-
-    monkeypatch.setattr("pathlib.Path.write_text", failing)
-    with pytest.raises(OSError, match="no space"):
-        npt.report(adata, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["nextpert_report.html"]
-    assert path.read_bytes() == b"old"
 
 
 def test_nothing_is_loaded_from_elsewhere_and_it_is_built_for_ears_too(page, seen):

@@ -10,7 +10,6 @@ from markupsafe import escape
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.cli._demo import unseen_target
 from nextpert.core.design.stopping import AT_TARGET, CONFIRM, KINDS, MEASURE, NO_DIFFERENCE, ORDER
 from nextpert.tl._advice import in_words
 from nextpert.tl._design_interventions.candidates import read_candidates
@@ -90,25 +89,6 @@ def test_each_kind_in_the_same_words_everywhere(kind, screens, tmp_path):
     # A ranking after the plan follows its size.
     npt.tl.design_interventions(adata, target, candidates=candidates)
     assert adata.uns["design"]["advice"]["words"] == words
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("candidates", [None, "genes"])
-def test_six_screens_have_one_advice_each(seed, candidates, tmp_path):
-    adata = npt.datasets.simulated_screen(
-        n_genes=10, n_control=200, n_perturbed=[10, 40][seed % 2], perturbed=6,
-        expected_degree=3, rng=seed,
-    )  # fmt: skip
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
-    target = str(adata.obs["perturbation"].unique()[1])
-    target = target if seed % 3 else unseen_target(adata)[0]
-    advice, said = everywhere(adata, target, candidates, tmp_path)
-    assert len({each["kind"] for each in advice.values()}) == 1
-    (words,) = {each["words"] for each in advice.values()}
-    for name, text in said.items():
-        assert (str(escape(words)) if name == "report" else words) in text
 
 
 def test_numbers_of_the_rule_are_those_that_decide(screens):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 import warnings
 
 import anndata as ad
@@ -12,7 +11,6 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import read_roles
-from nextpert.core.model.scores import pooled_sizes
 from nextpert.tl._diagnose import refit
 from nextpert.tl._diagnose.refit import read_halves
 from nextpert.tl._learn_dag.graphs import graphs_without
@@ -80,21 +78,6 @@ def shuffled(adata, kept):
     return adata
 
 
-@pytest.mark.brief_chain
-@pytest.mark.slow
-def test_a_gene_that_hardly_any_cell_expresses_is_judged_like_the_others(screen):
-    """Three cells that do may all be in one half; in the other no cell varies."""
-    last = screen.n_vars - 1
-    screen.X[:, last] = 0.0
-    control = np.flatnonzero(screen.obs["perturbation"] == "control")
-    screen.X[control[:3], last] = 1.0
-    npt.tl.fit_dag_blr(screen)
-    for seed in range(3):
-        npt.tl.diagnose(screen, rng=seed)
-        found = screen.uns["diagnosis"]
-        assert np.isfinite(values(found)["shrinkage", "error_to_raw_means"])
-
-
 # -- the verdict --------------------------------------------------------------------------------
 
 
@@ -134,15 +117,10 @@ def test_without_effects_nothing_is_trusted(of_nothing):
     assert levels(found)["negative controls"] == "trust"  # and no false alarm either
     others = {part: level for part, level in levels(found).items() if part != "negative controls"}
     assert set(others.values()) == {"do not trust"}
-    assert "no effect can be detected" in found["verdict"]
     assert "choose perturbations at random" in found["verdict"]
     # The cells' means are farther from the truth: they are not recommended in their place.
-    value = values(found)["shrinkage", "error_to_raw_means"]
-    assert value < -0.01  # as it came out, by chance; not printed as 0
-    assert f"of {value:.2f} ± " in found["verdict"]
-    worse = "assuming no effect is as accurate, and raw means are less accurate"
-    assert worse in found["verdict"]
-    assert "use raw means" not in found["verdict"]
+    assert values(found)["shrinkage", "error_to_raw_means"] < -0.01  # as it came out, by chance
+    assert "raw means are less accurate" in found["verdict"]
 
 
 @pytest.mark.slow
@@ -190,8 +168,7 @@ def test_a_ratio_without_a_standard_error_passes_no_rule():
     assert np.isnan(row["standard_error"])
     assert row["passed"] == "no"
     assert levels(found)["shrinkage"] == "care"
-    words = found["parts"].set_index("part").loc["shrinkage", "verdict"]
-    assert "(no standard error) relative to no effect." in words
+    assert "(no standard error) relative to no effect." in found["verdict"]
     ratios = rows[rows["rule"].str.contains("at most|below 1|at least 0")]
     assert not (ratios["standard_error"].isna() & (ratios["passed"] == "yes")).any()
 
@@ -204,13 +181,8 @@ def test_intervals_that_miss_large_effects_are_not_trusted(of_empty_graph):
     assert row.loc["coverage_90_large", "value"] < 0.5
     assert row.loc["coverage_90_large", "passed"] == "no"
     assert levels(found)["unseen perturbations"] == "do not trust"
-    words = found["parts"].set_index("part").loc["unseen perturbations", "verdict"]
-    whole, large = (100 * row.loc[f"coverage_90{name}", "value"] for name in ("", "_large"))
-    start = words.partition("All predictors")[0].removeprefix("Unseen perturbations: ")
-    assert start.startswith(("do not rely on them for strong perturbations.", "do not rank them, "))
-    assert words.endswith(
-        f"90% intervals cover {whole:.0f}% of all effects but only {large:.0f}% of the large ones."
-    )
+    large = 100 * row.loc["coverage_90_large", "value"]
+    assert f"but only {large:.0f}% of the large ones." in found["verdict"]
 
 
 # -- the numbers --------------------------------------------------------------------------------
@@ -289,21 +261,6 @@ def test_own_genes_and_distances_are_those_of_the_cells(screen):
     assert table.loc["HS2", "target_gene_found"] == ""
     assert np.isnan(table.loc["HS2", "target_gene_mean"])
     assert table.loc["HS2", "q_value"] > 0.05
-
-
-def test_no_matrix_is_kept_of_any_perturbation():
-    p, n = 200, 200
-    labels = np.array(["control"] * 600 + [f"P{k}" for k in range(n) for _ in "ab"])
-    x = np.random.default_rng(0).normal(3, 1, (len(labels), p))
-    obs = pd.DataFrame({"perturbation": labels}, index=[str(i) for i in range(len(x))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(p)]))
-    names = sorted(set(labels) - {"control"})
-    tracemalloc.start()
-    found, _ = read_halves(adata, np.arange(p), names, read_roles(adata), np.random.default_rng(0))
-    pooled_sizes(found.pool(found.whole).pooled)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < n * p * p * 8 / 3
 
 
 # -- use ----------------------------------------------------------------------------------------

@@ -46,7 +46,6 @@ def test_guides_held_out_lie_in_intervals_with_their_spread_added(spread):
     assert levels(found)["guides"] == "trust"
     # What a guide does besides is no one else's to tell.
     assert value["guides", "error_to_no_effect"] < (0.05 if spread == 0 else 0.4)
-    assert "Guides: effects learned without a guide" in found["verdict"]
 
 
 @pytest.mark.slow
@@ -69,7 +68,6 @@ def test_halves_are_of_guides_and_intervals_allow_for_those_that_are_scored():
     assert value["shrinkage", "n_by_guides"] == 6
     assert value["shrinkage", "coverage_90"] == pytest.approx(0.9, abs=0.07)
     assert levels(found)["shrinkage"] == "trust"
-    assert "half of the screen (by guide for 6 of 6 perturbations), " in found["verdict"]
 
 
 @pytest.mark.slow
@@ -82,7 +80,6 @@ def test_a_perturbation_of_one_guide_is_split_by_cells():
     found = diagnosed(adata)
     by = found["perturbations"].set_index("perturbation")["split_by"].to_dict()
     assert by == {"P1": "cells", "P2": "cells"} | dict.fromkeys(["P3", "P4", "P5", "P6"], "guides")
-    assert values(found)["shrinkage", "n_by_guides"] == 4
     assert "half of the screen (by guide for 4 of 6 perturbations)" in found["verdict"]
 
 

@@ -52,8 +52,6 @@ def test_a_graph_that_saw_the_perturbations_is_not_praised_for_them():
     seen = diagnosed(adata)
     assert levels(held_out)["graph"] == "do not trust"
     assert levels(seen)["graph"] == "trust"
-    assert "Graph: it adds nothing here" in held_out["verdict"]
-    assert "Graph: it helps" in seen["verdict"]
     errors = [values(found)["graph", "error_alone"] for found in (held_out, seen)]
     assert errors[1] < 0.8 < errors[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import anndata as ad
@@ -82,22 +81,6 @@ def test_halves_have_the_moments_of_thinning():
     assert (np.abs(across) < 2 * error * 2 * variance.max()).all()
 
 
-@pytest.mark.brief_chain
-def test_noise_of_halves_is_not_that_of_a_table_simulated_by_the_same_seed(monkeypatch):
-    seen, se = effects()
-    kept = []
-
-    def keep(moments, rng):
-        kept.extend(in_halves(moments, rng))
-        return kept
-
-    monkeypatch.setattr(sys.modules["nextpert.tl._diagnose.refit"], "in_halves", keep)
-    diagnosed(seen, se)  # rng=0
-    away = kept[0].mean - kept[1].mean
-    noise = np.random.default_rng(0).normal(size=away.shape)
-    assert abs(np.corrcoef(away.ravel(), noise.ravel())[0, 1]) < 0.2
-
-
 def test_halves_add_up_to_the_table():
     seen, se = effects()
     seen.iloc[2, 5:9] = np.nan
@@ -151,12 +134,8 @@ def test_a_table_is_judged_by_halves_of_its_own():
     assert 0.85 < value["shrinkage", "coverage_90"] < 0.95
     assert np.isnan(value["negative controls", "null_width"])
     words = found["parts"].set_index("part")["verdict"]
-    assert "a table has no control cells" in words["negative controls"]
-    assert "too small" not in words["negative controls"]
     assert "variation between clones and batches" in words["negative controls"]
     assert not found["parts"]["level"].eq("trust").any()  # alleles in another batch: 0.55 covered
-    assert "cells' means" not in found["verdict"]
-    assert not found["summary"]["meaning"].str.contains("cells' means|half of the cells").any()
     checks = npt.pl.diagnose(table, panel="checks", show=False)
     assert "a table has no control cells" in [text.get_text() for ax in checks for text in ax.texts]
     assert "half of the table" in npt.pl.diagnose(table, show=False)[0].get_title()
@@ -235,18 +214,6 @@ def test_batches_of_a_table_are_real_replicates():
     found = table.uns["diagnosis"]
     assert quantities(found)["batches", "coverage_90"] > 0.8
     assert found["parts"]["level"].eq("trust").any()
-
-
-@pytest.mark.slow
-def test_tables_of_few_replicates_are_judged():
-    """Three and four of them raised errors, or had levels that depended on odd and even."""
-    seen, se = effects(11, size=0.8)
-    levels = [
-        diagnosed(seen, se, n_cells=n, n_controls=3)["parts"].set_index("part")["level"]
-        for n in (3, 4)
-    ]
-    assert levels[0].to_dict() == levels[1].to_dict()
-    assert levels[0]["cells"] == levels[0]["shrinkage"] == "care"
 
 
 def _adata_of(seen, se, obs):

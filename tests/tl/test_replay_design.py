@@ -127,10 +127,7 @@ def test_overall_is_paired_over_repeats():
 def test_words_say_who_is_nearer():
     assert "nearer than round_robin_means: ours -0." in made_up(-0.5)[2]
     assert "further than round_robin_means: ours +0." in made_up(0.5)[2]
-    words = made_up(0.0)[2]
-    assert "not significantly different from round_robin_means: ours" in words
-    assert "Target in the pool (2 targets)" in words
-    assert "(3 stands for never): ours 3.0 (good at the end in 0%)" in words
+    assert "not significantly different from round_robin_means: ours" in made_up(0.0)[2]
 
 
 def test_plates_until_good():
@@ -214,19 +211,10 @@ def test_a_replay_is_of_the_fit_and_its_options(screen):
 BAD = {
     "unknown strategy": ({"strategies": ["civv"]}, ValueError, "Unknown strategies: civv.*civ"),
     "strategies as a string": ({"strategies": "civ"}, TypeError, r"\['civ'\]"),
-    "unknown target": ({"targets": ["MIC"]}, ValueError, "Targets not found.*MIC.*MYC"),
     "targets as a string": ({"targets": "MYC"}, TypeError, r"\['MYC'\]"),
-    "control as a target": ({"targets": ["control"]}, ValueError, "not perturbations.*control"),
     "no target": ({"targets": []}, ValueError, "no target: name some"),
-    "a pair": ({"targets": [("MYC", "STK3")]}, TypeError, "targets must be a list of names"),
     "held out": ({"held_out": "both"}, TypeError, "held_out must be True or False"),
     "repeats": ({"n_repeats": 1}, ValueError, "n_repeats.*at least 2"),
-    "rounds": ({"n_rounds": 0}, ValueError, "n_rounds"),
-    "cells": ({"n_cells": 2.5}, ValueError, "n_cells"),
-    "plate": ({"n_perturbations": 0}, ValueError, "n_perturbations"),
-    "control": ({"control": "ctrl"}, TypeError, "no argument 'control'"),
-    "candidates": ({"candidates": ["MYC"]}, TypeError, "tl.fit_dag_blr.perturbations="),
-    "shift": ({"campaign_options": {"shift": "knockout"}}, TypeError, "shift is that of the fit"),
     "key": ({"key_added": "a/b"}, ValueError, "slash"),
 }
 
@@ -249,11 +237,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
     with pytest.raises(ValueError, match=r"fewer than 4 cells, or not perturbations.*: MYC"):
         npt.tl.replay_design(screen, ["MYC"], **SMALL)
     assert_same_adata(screen, before)
-    perturbed = (labels != "control").to_numpy()
-    screen.X = np.asarray(screen.X)
-    screen.X[perturbed] = np.random.default_rng(0).permutation(screen.X[~perturbed], axis=0)[
-        np.arange(perturbed.sum()) % (~perturbed).sum()
-    ]  # the controls' cells under other labels
+    screen.X = np.random.default_rng(0).normal(3, 1, screen.shape)
     screen.obs["perturbation"] = labels
     npt.tl.fit_dag_blr(screen)
     with pytest.raises(ValueError, match="no target: name some"):
