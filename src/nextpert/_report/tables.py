@@ -115,7 +115,6 @@ LOOKS = {
     "probability_nearer_than_measured": Look("P(nearer than measured)", percent),
     "control": Look("Control cells"),
     "change": Look(show=_signed),
-    "cells_to_distinguish": Look("Cells to distinguish it from the nearest"),
     "plates": Look("Rounds to the best", partial(number, digits=2)),
     "plates_sem": Look("± standard error", partial(number, digits=2)),
     "standard_error": Look("± standard error", partial(number, digits=2)),
