@@ -272,7 +272,7 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     caption = (
         "Measured quantities, and the rule for each. Without a standard error no rule is passed"
     )
-    names = ["part", "quantity", "value", "standard_error", "rule", "passed", "meaning"]
+    names = ["part", "quantity", "value", "standard_error", "rule", "passed"]
     second = Table("checks", caption, checks, names, download=checks, in_print=0)
     width = values[("negative controls", "null_width")]
     figures = []

@@ -121,7 +121,7 @@ LOOKS = {
     "share_good_last": Look("Found in the end", ratio),
     "relative_last": Look("Distance in the end", ratio),
     "nextpert": Look("nextpert"),
-    **dict.fromkeys(("why", "meaning", "options"), Look(is_long=True)),
+    **dict.fromkeys(("why", "options"), Look(is_long=True)),
 }
 _HEADS = ("perturbation", "quantity", "strategy")  # name their row; in other tables the first does
 

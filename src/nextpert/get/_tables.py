@@ -33,11 +33,10 @@ def diagnosis_df(adata: ad.AnnData, key: str = "diagnosis") -> pd.DataFrame:
     Returns
     -------
     ~pandas.DataFrame
-        One row per ``quantity`` of a ``part``: its ``value``, in the unit that ``meaning`` states
-        (most are fractions, correlations or ratios of errors, without a unit), ``standard_error``
-        in the same unit, ``n`` (of what the value is computed), the ``rule`` and whether it
-        ``passed`` (``"yes"``, ``"no"`` or empty), and the ``level`` of the part (``"trust"``,
-        ``"care"``, ``"do not trust"``).
+        One row per ``quantity`` of a ``part`` (:doc:`/model/stored_results` says what each is): its
+        ``value``, a number, fraction or ratio without a unit, its ``standard_error``, ``n`` (of
+        what the value is computed), the ``rule`` and whether it ``passed`` (``"yes"``, ``"no"`` or
+        empty), and the ``level`` of the part (``"trust"``, ``"care"``, ``"do not trust"``).
 
     Raises
     ------

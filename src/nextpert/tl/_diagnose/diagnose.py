@@ -83,7 +83,7 @@ def diagnose(
         - ``level`` (text): ``"trust"``, ``"care"`` or ``"do not trust"``.
         - ``parts`` (table): ``level`` and ``verdict`` of each ``part``.
         - ``summary`` (table): each ``quantity`` of a ``part``: ``value``, ``standard_error``,
-          ``n``, ``rule``, ``passed`` and ``meaning``.
+          ``n``, ``rule`` and ``passed``.
         - ``perturbations`` (table): of each, q-values, the effect on its target gene, and errors
           and the correlation on the cells left out.
         - ``negative_controls`` (table): each group of controls in the place of a perturbation.

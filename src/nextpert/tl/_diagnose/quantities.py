@@ -6,7 +6,7 @@ Verdict, plots and report are read from these.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,12 +72,11 @@ class Rule(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """One row of the summary: its rule, what it means, a value, its standard error, of how many."""
+    """One row of the summary: its rule, a value, its standard error, of how many."""
 
     part: str
     name: str
     rule: Rule | None
-    meaning: str
     value: float
     error: float
     n: int
@@ -121,97 +120,68 @@ _MUCH_BELOW_ONE = Rule(
     f"at most {LARGEST_RATIO:g}, and below 1 by 2 standard errors",
     lambda q: BELOW_ONE.holds(q) and q.value <= LARGEST_RATIO,
 )
-_NOT_ABOVE_ONE = Rule("not above 1 by 2 standard errors", lambda q: q.value - SURE * q.error <= 1)
+_NOT_ABOVE_ONE = Rule(
+    "not above 1 by 2 standard errors", lambda q: q.value - SURE * q.error <= 1, fewest=1
+)
 _HALF = Rule("half of them or more", lambda q: 2 * q.value >= q.n, is_count=True, fewest=1)
 _ENOUGH = _at_least(FEWEST, is_count=True)
 _FEW_FALSE = _at_most(FALSE_SHARE, is_count=True)
 
 
-# Of a quantity: its name, how it is computed, its rule, and what it means.
-_Row = tuple[str, tuple[str, ...], Rule | None, str]
-
-
-def _covered(of: str, cells: str) -> list[_Row]:
-    return [
-        ("coverage_90", ("mean", COVERAGE), _at_least(LEAST_COVERAGE),
-         f"share of {of} inside their 90% intervals"),
-        ("coverage_90_large", ("coverage", COVERED, LARGE),
-         _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE),
-         f"the same for the n large effects: 3 standard errors or more in {cells}; no rule "
-         f"applies to fewer than {FEWEST_LARGE}"),
-    ]  # fmt: skip
-
-
-def _scored(of: str, where: str, not_worse: Rule | None = None) -> list[_Row]:
-    """Return the rows of shrunken effects on other cells: errors, and coverage of intervals."""
-    error = f"squared error of effects learned {where}, sampling error subtracted, relative to that"
-    return [
-        ("error_to_raw_means", ("ratio", SHRUNKEN, MEANS), not_worse,
-         f"{error} of raw means"),
-        ("error_to_no_effect", ("ratio", SHRUNKEN, NOTHING), BELOW_ONE, f"{error} of 'no effect'"),
-        *_covered(of, "the half or cells that they are learned from"),
-    ]  # fmt: skip
-
-
-_END = "{} end of its 95% interval"
-# The quantities of each part: of the scores the ``"count"`` of what is true, or of a word, in a
-# column, its ``"mean"``, the ``"ratio"`` of the totals of two, ``"coverage"``, the same with the
-# total of the second as ``n``, or ``"gain"`` (see measure); () where scores are not asked.
-ROWS: dict[str, list[_Row]] = {
-    CELLS: [
-        ("n_significant", ("count", "is_significant"), _ENOUGH,
-         f"perturbations that differ from the controls (false discovery rate {CLEAR:g})"),
-        ("n_distinct", ("count", "is_distinct"), _ENOUGH,
-         "those of them that also differ from the mean of the others"),
-    ],
-    NEGATIVE: [
-        ("n_false", (), None,
-         f"their effects of significant direction (lfsr < {CLEAR_SIGN:g}), which are false"),
-        ("false_share", (), None, "share of their effects that are false discoveries"),
-        ("false_share_lower", (), _FEW_FALSE, f"{_END.format('lower')} (Clopper-Pearson)"),
-        ("false_share_upper", (), None, f"{_END.format('upper')} (Clopper-Pearson)"),
-        ("false_discovery_rate", (), None,
-         "share of the screen's significant effects that is false by this, at most"),
-        ("false_discovery_rate_lower", (), _FEW_FALSE, _END.format("lower")),
-        ("coverage_90", (), _at_least(LEAST_NULL_COVERAGE, fewest=1),
-         "share of 90% intervals of their effects that cover 0"),
-        ("null_width", (), _NOT_ABOVE_ONE._replace(fewest=1),
-         "width of the null: standard deviation of their z-scores, from the median"),
-        ("standard_error_factor", (), None,
-         "factor of the standard errors in tests of cells and target genes, from the width"),
-        ("perturbations_width", (), _at_most(LARGEST_OF_TABLE, is_count=True),
-         "width of the z-scores of the quarter of perturbations that change the least"),
-    ],
-    POSITIVE: [
-        ("n_found", ("count", "target_gene_found", FOUND), _HALF,
-         f"target genes that change in the expected direction (lfsr < {CLEAR_SIGN:g})"),
-        ("n_opposite", ("count", "target_gene_found", OPPOSITE), None,
-         "target genes that change significantly in the opposite direction"),
-    ],
-    SHRINKAGE: [
-        ("n_by_guides", ("count", "split_by", "guides"), None,
-         "perturbations split into halves by guide"),
-        *_scored("means of the other half", "from half of the screen, on the other half",
-                 _at_most(NOT_WORSE)),
-    ],
-    UNSEEN: [
-        ("error_to_no_effect", ("ratio", WHOLE, NOTHING), _MUCH_BELOW_ONE,
-         "squared error of predicted effects on other genes, relative to that of 'no effect'"),
-        ("error_to_mean", ("gain", MEAN_ALONE), BELOW_ONE,
-         "the same relative to that of the mean perturbation, which distinguishes none"),
-        *_covered("effects on other genes", "the half that is not scored on"),
-    ],
-    GRAPH_PART: [
-        ("weight", (), _at_least(LEAST_WEIGHT, is_count=True),
-         "weight of the graph among the predictors"),
-        ("error_alone", ("ratio", GRAPH_ALONE, NOTHING), None,
-         "squared error of predictions by the graph alone, relative to that of 'no effect'"),
-        ("error_to_no_graph", ("gain", WITHOUT_GRAPH), _at_most(LARGEST_SHARE),
-         "squared error of all predictors, relative to that of all but the graph"),
-    ],
-    GUIDES: _scored("means of the guide left out", "without a guide, on its means"),
-    BATCHES: _scored("means of the batch left out", "without a batch, on its means"),
-}  # fmt: skip
+_LARGE_COVERED = _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE)
+_Rows = dict[str, tuple[Any, ...]]
+_COVERAGE: _Rows = {
+    "coverage_90": (_at_least(LEAST_COVERAGE), "mean", COVERAGE),
+    "coverage_90_large": (_LARGE_COVERED, "coverage", COVERED, LARGE),
+}
+_ON_OTHER_CELLS: _Rows = {
+    "error_to_raw_means": (None, "ratio", SHRUNKEN, MEANS),
+    "error_to_no_effect": (BELOW_ONE, "ratio", SHRUNKEN, NOTHING),
+    **_COVERAGE,
+}
+# The quantities of each part with their rules, and how they are computed of its scores: the
+# ``"count"`` of what is true, or of a word, in a column, its ``"mean"``, the ``"ratio"`` of the
+# totals of two, ``"coverage"``, the same with the total of the second as ``n``, or ``"gain"`` (see
+# measure); nothing where scores are not asked.
+ROWS: dict[str, _Rows] = {
+    CELLS: {
+        "n_significant": (_ENOUGH, "count", "is_significant"),
+        "n_distinct": (_ENOUGH, "count", "is_distinct"),
+    },
+    NEGATIVE: {
+        "n_false": (None,),
+        "false_share": (None,),
+        "false_share_lower": (_FEW_FALSE,),
+        "false_share_upper": (None,),
+        "false_discovery_rate": (None,),
+        "false_discovery_rate_lower": (_FEW_FALSE,),
+        "coverage_90": (_at_least(LEAST_NULL_COVERAGE, fewest=1),),
+        "null_width": (_NOT_ABOVE_ONE,),
+        "standard_error_factor": (None,),
+        "perturbations_width": (_at_most(LARGEST_OF_TABLE, is_count=True),),
+    },
+    POSITIVE: {
+        "n_found": (_HALF, "count", "target_gene_found", FOUND),
+        "n_opposite": (None, "count", "target_gene_found", OPPOSITE),
+    },
+    SHRINKAGE: {
+        "n_by_guides": (None, "count", "split_by", "guides"),
+        **_ON_OTHER_CELLS,
+        "error_to_raw_means": (_at_most(NOT_WORSE), "ratio", SHRUNKEN, MEANS),
+    },
+    UNSEEN: {
+        "error_to_no_effect": (_MUCH_BELOW_ONE, "ratio", WHOLE, NOTHING),
+        "error_to_mean": (BELOW_ONE, "gain", MEAN_ALONE),
+        **_COVERAGE,
+    },
+    GRAPH_PART: {
+        "weight": (_at_least(LEAST_WEIGHT, is_count=True),),
+        "error_alone": (None, "ratio", GRAPH_ALONE, NOTHING),
+        "error_to_no_graph": (_at_most(LARGEST_SHARE), "gain", WITHOUT_GRAPH),
+    },
+    GUIDES: _ON_OTHER_CELLS,
+    BATCHES: _ON_OTHER_CELLS,
+}
 
 
 def part_scores(
@@ -292,11 +262,11 @@ def quantities(
     """Return the quantities of all parts that were judged, by scores or numbers ``known``."""
     rows = []
     for part, of_part in ROWS.items():
-        for name, how, rule, meaning in of_part:
+        for name, (rule, *how) in of_part.items():
             if how and part in scores:
-                rows.append(Quantity(part, name, rule, meaning, *measure(scores[part], *how)))
+                rows.append(Quantity(part, name, rule, *measure(scores[part], *how)))
             elif name in known.get(part, ()):
-                rows.append(Quantity(part, name, rule, meaning, *known[part][name]))
+                rows.append(Quantity(part, name, rule, *known[part][name]))
     return rows
 
 
@@ -331,11 +301,11 @@ def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
     word = {True: "yes", False: "no", None: ""}
     rows = [
         (q.part, q.name, q.value, q.error, q.n,
-         q.rule.words if q.rule and q.passed is not None else "", word[q.passed], q.meaning)
+         q.rule.words if q.rule and q.passed is not None else "", word[q.passed])
         for q in quantities
     ]  # fmt: skip
-    names = ["part", "quantity", "value", "standard_error", "n", "rule", "passed", "meaning"]
+    names = ["part", "quantity", "value", "standard_error", "n", "rule", "passed"]
     table = pd.DataFrame(rows, columns=names)
-    texts = ["part", "quantity", "rule", "passed", "meaning"]
+    texts = ["part", "quantity", "rule", "passed"]
     table[texts] = table[texts].apply(strings)
     return table.astype({"value": np.float64, "standard_error": np.float64})
