@@ -102,12 +102,6 @@ def test_saves_whole_files(designed, tmp_path, suffix):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_folder_is_no_figure(designed, tmp_path):
-    with pytest.raises(ValueError, match="is a folder: name a file in it"):
-        npt.pl.design(designed, save=tmp_path, show=False)
-    assert not list(tmp_path.parent.glob(f"{tmp_path.name}.*"))
-
-
 @pytest.mark.parametrize(
     ("name", "where", "function"),
     [

@@ -60,16 +60,6 @@ def test_contours_lie_where_the_cells_are(designed):
     )
 
 
-def test_other_components(designed):
-    figure = cpca_density(designed, components=(3, 1), return_fig=True)
-    assert figure.get_supxlabel().startswith("cPC3")
-    assert figure.get_supylabel().startswith("cPC1")
-    low, high = figure.axes[0].get_xlim()
-    scores = designed.obsm["X_cpca"][:, 2]
-    assert low < np.quantile(scores, 0.1)
-    assert high > np.quantile(scores, 0.9)
-
-
 def test_the_controls_may_be_a_group(designed):
     group = designed.uns["cpca"]["groups"][0]
     first, second = cpca_density(designed, groups=["control", group], show=False)

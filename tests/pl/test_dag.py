@@ -128,18 +128,6 @@ def test_associations_are_drawn_without_directions(learned):
     assert [bool(each) for each in layers] == [False, True]
 
 
-def test_a_part_of_the_genes(designed):
-    names = designed.var_names
-    k, i = np.argwhere(designed.varp["dag"].toarray())[0]
-    other = next(n for n in names if n not in (names[k], names[i]))
-    ax = dag(designed, genes=[names[i], names[k], other], show=False)
-    assert {t.get_text() for t in ax.texts} == {names[i], names[k]}
-    assert ax.get_xlabel().splitlines()[1] == f"1 gene without edges: {other}"
-    assert (names[k], names[i]) in _edges(ax)
-    with pytest.raises(ValueError, match="NOPE"):
-        dag(designed, genes=["MYC", "NOPE"])
-
-
 @pytest.mark.parametrize("n_genes", [5, 150])
 def test_genes_without_edges_are_named_below(n_genes):
     adata = npt.datasets.simulated_screen(n_genes=n_genes, n_control=10, perturbed=0)

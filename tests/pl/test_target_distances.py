@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 
 import nextpert as npt
-from nextpert._adata.stored import with_format
 from nextpert.pl import target_distances
 
 
@@ -48,14 +46,3 @@ def test_wanted_means_of_many_genes_and_the_control_state(designed):
     npt.tl.target_distances(designed, "control", key_added="d")
     ax = target_distances(designed, key="d", show=False)
     assert not ax.lines  # no line of the control cells, who are the target
-
-
-@pytest.mark.parametrize(
-    ("draw", "kind"), [(target_distances, "target_distances"), (npt.pl.diagnose, "diagnose")]
-)
-def test_a_result_of_another_kind_is_refused(draw, kind, designed):
-    """A replay has a table too, and effects have perturbations."""
-    parts = {"table": designed.uns["target_distances"]["table"][["n_cells"]], "perturbations": 3}
-    designed.uns["other"] = with_format(parts)
-    with pytest.raises(ValueError, match=rf"'other': run tl\.{kind} first"):
-        draw(designed, key="other", show=False)

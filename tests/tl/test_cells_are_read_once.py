@@ -70,20 +70,3 @@ def test_every_cell_is_read_once(screen):
     for plan in (npt.tl.plan_screen, npt.tl.design_interventions):
         plan(adata, wanted, n_cells=400)
         assert counted.reads().max() <= 2, plan.__name__
-
-
-def test_changed_cells_are_noticed(screen):
-    adata, _ = screen
-    npt.tl.fit_dag_blr(adata)
-    adata.X = adata.X * 1.01
-    target = {adata.var_names[0]: 5.0}
-    calls = (
-        lambda: npt.tl.diagnose(adata),
-        lambda: npt.tl.plan_cells(adata),
-        lambda: npt.tl.plan_screen(adata, target, n_cells=400),
-    )
-    for call in calls:
-        with pytest.warns(UserWarning, match=r"The cells \(values.*\) have changed") as warned:
-            call()
-        files = [w.filename for w in warned if "have changed" in str(w.message)]
-        assert files == [__file__]

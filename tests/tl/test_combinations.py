@@ -114,22 +114,6 @@ def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_order_of_members_is_of_no_matter(fitted):
-    turned = effects(fitted, ["D+A", "B+A"])
-    assert list(turned["perturbations"]) == ["D+A", "A+B"]  # as the screen has it
-    assert turned["n_cells"].tolist() == [0, 150]
-    mean = turned["mean"].copy()
-    np.testing.assert_allclose(effects(fitted, ["A+D", "A+B"])["mean"], mean, atol=1e-12)
-
-
-@pytest.mark.formats
-def test_combinations_come_back_from_a_file(fitted, tmp_path):
-    wanted = effects(fitted, ["A+D"])["mean"].copy()
-    fitted.write_h5ad(tmp_path / "screen.h5ad")
-    again = ad.read_h5ad(tmp_path / "screen.h5ad")
-    np.testing.assert_array_equal(effects(again, ["A+D"])["mean"], wanted)
-
-
 def test_of_a_member_that_nothing_tells_of_the_mean_is_expected(fitted):
     """No target of this screen is on the panel, so that no label is taken for misspelled."""
     with pytest.warns(UserWarning, match="H.* nothing is known"):
@@ -195,20 +179,6 @@ def test_a_member_without_cells_of_its_own_is_known_by_combinations(truth):
         effects(adata, ["H"])
 
 
-@pytest.mark.slow
-def test_both_labels_of_the_same_members_are_one(truth):
-    adata = labelled(truth, [*SINGLES, *PAIRS])
-    rows = np.flatnonzero(adata.obs["perturbation"] == "A+B")
-    npt.tl.fit_dag_blr(adata)
-    wanted = effects(adata, ["A+D", "F+A"])["mean"].copy()
-    adata.obs.iloc[rows[1::2], 0] = "B+A"
-    npt.tl.fit_dag_blr(adata)
-    np.testing.assert_array_equal(effects(adata, ["A+D", "F+A"])["mean"], wanted)
-    record = adata.uns["dag_blr"]["predictors"]["interactions"]
-    assert record["n_combinations"] == len(PAIRS)
-    assert effects(adata, ["A+B", "B+A"])["n_cells"].tolist() == [150]
-
-
 @pytest.mark.parametrize(
     "names",
     [
@@ -231,16 +201,3 @@ def test_unusual_sets_of_combinations_are_fitted(truth, names):
     wanted = does[asked[0]]
     assert ((found["mean"][0] - wanted) ** 2).mean() < 0.3 * (wanted**2).mean()
     assert np.isfinite(found["sd"]).all()
-
-
-@pytest.mark.slow
-def test_order_of_cells_and_members_changes_nothing(truth):
-    adata = labelled(truth, [*SINGLES, *PAIRS])
-    turned = adata[np.random.default_rng(0).permutation(adata.n_obs)].copy()
-    label = turned.obs["perturbation"].astype(str)
-    turned.obs["perturbation"] = ["+".join(reversed(name.split("+"))) for name in label]
-    means = []
-    for screen in (adata, turned):
-        npt.tl.fit_dag_blr(screen)
-        means.append(effects(screen, ["A+D", "F+A", "G+A"])["mean"])
-    np.testing.assert_allclose(*means, atol=1e-5)

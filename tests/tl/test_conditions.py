@@ -105,23 +105,6 @@ def test_without_a_condition_effects_are_averages(fitted):
     np.testing.assert_allclose(average.X, pooled.X, atol=1e-6)
 
 
-@pytest.mark.formats
-def test_what_is_stored_says_the_condition_and_survives_a_file(fitted, tmp_path):
-    npt.tl.perturbation_effects(fitted, condition="A")
-    stored = fitted.uns["perturbation_effects"]
-    assert list(stored["condition"]) == ["A"] * 5
-    assert stored["params"]["condition"] == "A"
-    for some, title in ((["P1"], "effect of P1 (40 cells) in A"), (None, "effects of 5 pert")):
-        drawn = npt.pl.perturbation_effects(fitted, perturbations=some, return_fig=True)
-        assert title in drawn.axes[0].get_title()
-        assert " in A\n" in drawn.axes[0].get_title()
-    fitted.write_h5ad(tmp_path / "fit.h5ad")
-    read = ad.read_h5ad(tmp_path / "fit.h5ad")
-    np.testing.assert_array_equal(effects(read, "A").X, stored["mean"])
-    npt.tl.perturbation_effects(fitted)
-    assert "condition" not in fitted.uns["perturbation_effects"]
-
-
 def test_effects_by_condition_are_those_of_the_core(fitted):
     n = 1 + len(NAMES)
     code = pd.Categorical(fitted.obs["perturbation"], ["control", *NAMES]).codes
@@ -136,16 +119,6 @@ def test_effects_by_condition_are_those_of_the_core(fitted):
         np.testing.assert_allclose(
             one.effects.posterior_mean(), two.effects.posterior_mean(), atol=0.2
         )
-
-
-def test_plates_within_lines_are_compared_within_them():
-    adata, truth = lined(plates=True)
-    fit(adata, condition_key="line", batch_key="plate")
-    for line, wanted in zip(LINES, truth, strict=True):
-        one = effects(adata, line)
-        np.testing.assert_allclose(one.layers["raw_mean"], wanted[1:], atol=0.8)
-        inside = (one.layers["lower"] <= wanted[1:]) & (wanted[1:] <= one.layers["upper"])
-        assert inside.mean() > 0.8
 
 
 def test_a_perturbation_that_a_line_lacks_is_estimated_from_the_other():
@@ -189,12 +162,6 @@ def test_unknown_conditions_and_other_genes_raise(options, message):
     with pytest.raises(ValueError, match=message):
         npt.tl.perturbation_effects(adata, **options)
     assert "perturbation_effects" not in adata.uns
-
-
-def test_a_fit_without_conditions_says_how_to_have_them():
-    adata = fit(lined()[0], batch_key="line")
-    with pytest.raises(ValueError, match=r"pp\.setup_screen\(adata, condition_key=\.\.\.\)"):
-        npt.tl.perturbation_effects(adata, condition="A")
 
 
 @pytest.mark.parametrize("kept", ["nothing", "controls"])

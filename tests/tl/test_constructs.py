@@ -132,8 +132,3 @@ def test_controls_have_guides_of_as_many_cells_as_others():
     assert with_controls(10, guides)["guides"].tolist() == ["nt0"]
     assert len(with_controls(3000, guides)) == 9  # there are no more
     assert with_controls(121, None)[["guides", "n_cells"]].to_numpy().tolist() == [["", 121]]
-
-
-def test_target_genes_follow_the_label():
-    assert set(made("e+A", 1)["target_genes"]) == {"e, A"}
-    assert set(made("Y+X", 1)["target_genes"]) == {"Y, X"}

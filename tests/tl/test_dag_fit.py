@@ -84,18 +84,6 @@ def test_other_cells_than_those_of_the_graph(fitted):
     assert fitted.uns["half"]["params"]["control"] == "test"
 
 
-def test_copy_layer_and_seed(fitted, assert_same):
-    first = fitted.uns.pop("dag_fit")
-    options = {"n_folds": N_FOLDS, "n_random": N_RANDOM, "copy": True}
-    again = npt.tl.dag_fit(fitted, layer="lognorm", rng=3, **options).uns["dag_fit"]
-    assert "dag_fit" not in fitted.uns
-    assert dict(again["params"])["layer"] == "lognorm"
-    other = npt.tl.dag_fit(fitted, rng=4, **options).uns["dag_fit"]
-    for name in ("table", "random_r", "mean_r", "z", "p_value"):
-        assert_same(again[name], first[name])
-    assert not np.array_equal(other["random_r"], first["random_r"])
-
-
 def test_errors_write_nothing(fitted):
     del fitted.uns["dag_fit"]
     before = set(fitted.uns)

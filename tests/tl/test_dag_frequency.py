@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
-import signal
 
 import anndata as ad
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments, boss
 from nextpert.core.search._classes import poisson_weights
-from nextpert.tl._learn_dag import graphs
-
-
-def control_cells(adata):
-    return adata.X[(adata.obs["perturbation"] == "control").to_numpy()]
 
 
 @pytest.mark.slow
@@ -49,32 +40,6 @@ def test_frequencies_are_those_of_the_control_cells(small_screen):
     assert small_screen.uns["dag"]["frequency_key"] == "dag_frequency"
     assert small_screen.uns["dag"]["params"]["n_graphs"] == 25
     assert "alone_frequency" not in small_screen.varp
-
-
-@pytest.mark.parametrize("kind", ["csr", "csc", "view", "backed", "zarr"])
-def test_frequencies_are_the_same_however_cells_are_stored(kind, small_screen, tmp_path):
-    options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 15, "key_added": "g"}
-    npt.tl.learn_dag(small_screen, **options)
-    other = small_screen.copy()
-    if kind == "view":  # the same cells in the same order, out of a matrix in another order
-        mixed = np.random.default_rng(0).permutation(other.n_obs)
-        other = other[mixed].copy()[np.argsort(mixed)]
-    elif kind in ("backed", "zarr"):
-        other.X = sp.csr_matrix(other.X)
-        getattr(other, "write_h5ad" if kind == "backed" else "write_zarr")(tmp_path / "cells")
-        read = {"backed": lambda path: ad.read_h5ad(path, backed="r"), "zarr": ad.read_zarr}[kind]
-        other = read(tmp_path / "cells")
-        assert np.array_equal(  # what was written survives
-            other.varp["g_frequency"].toarray(), small_screen.varp["g_frequency"].toarray()
-        )
-        assert other.varp["g_frequency"].format == "csr"
-        assert other.uns["g"]["frequency_key"] == "g_frequency"
-    else:
-        other.X = getattr(sp, f"{kind}_matrix")(other.X)
-    npt.tl.learn_dag(other, **options)
-    first, again = (a.varp["g_frequency"].toarray() for a in (small_screen, other))
-    assert ((first > 0) & (first < 1)).any()
-    assert np.array_equal(first, again)
 
 
 @pytest.mark.slow
@@ -126,42 +91,6 @@ def test_a_gene_seen_in_one_cell_has_no_edges_where_that_is_not_drawn(small_scre
     frequency = small_screen.varp["dag_frequency"]
     assert frequency[[6]].sum() + frequency[:, [6]].sum() < 14  # two thirds of the resamples
     assert frequency.sum() > 5
-
-
-def test_graphs_are_stored_whole(small_screen, tmp_path):
-    npt.tl.learn_dag(small_screen, method="boss", environments="all", n_graphs=7)
-    small_screen.write_h5ad(tmp_path / "screen.h5ad")
-    stored = ad.read_h5ad(tmp_path / "screen.h5ad").uns["dag"]["graphs"]
-    graphs = sp.csr_array(
-        (np.ones(len(stored["indices"])), stored["indices"], stored["indptr"]), shape=(7 * 8, 8)
-    )
-    mean = sum(graphs[8 * k : 8 * (k + 1)] for k in range(7)) / 7
-    assert stored["n_graphs"] == 7
-    np.testing.assert_allclose(mean.toarray(), small_screen.varp["dag_frequency"].toarray())
-
-
-@pytest.mark.processes
-def test_a_killed_worker_changes_no_graph(small_screen, monkeypatch):
-    """With joblib's processes: what is finished is kept, the rest is computed here."""
-    options = {"method": "boss", "search_options": {"n_runs": 1}, "n_graphs": 6}
-    npt.tl.learn_dag(small_screen, **options)
-    expected = small_screen.uns["dag"]["graphs"]
-    parent, search = os.getpid(), graphs._resampled
-
-    def killed(*task):
-        if os.getpid() != parent and task[3].bit_generator.seed_seq.spawn_key[-1] % 6 == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return search(*task)
-
-    monkeypatch.setattr(graphs, "_resampled", killed)
-    with (
-        joblib.parallel_config("loky"),
-        pytest.warns(UserWarning, match="A worker was killed.*finished tasks are kept"),
-    ):
-        npt.tl.learn_dag(small_screen, **options, n_jobs=2)
-    found = small_screen.uns["dag"]["graphs"]
-    for part in ("indptr", "indices"):
-        np.testing.assert_array_equal(found[part], expected[part])
 
 
 def test_resamples_of_many_genes_start_from_the_order_of_all_cells_alone(small_screen, monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,33 +168,6 @@ def test_every_acquisition_sorts_by_its_own_value(acquisition, fitted):
     assert len(set(values.values())) > 1
 
 
-def test_acquisitions_differ(fitted):
-    names = ["civ", "civ_ow", "cv", "maxv", "target_mean_variance", "greedy", "random"]
-    values = {tuple(ranking(fitted, "MYC", acquisition=a)["acquisition"]) for a in names}
-    assert len(values) == len(names)
-
-
-def test_three_questions_three_rows(fitted):
-    npt.tl.design_interventions(fitted, "MYC", acquisition="civ", n_cells=10)
-    first = fitted.uns["design"]["trace"].copy()
-    npt.tl.design_interventions(fitted, ("batch", "b"), acquisition="greedy", n_cells=20)
-    npt.tl.design_interventions(fitted, {"STK3": 0.5}, acquisition="random")
-    trace = fitted.uns["design"]["trace"]
-    assert trace["round"].tolist() == [1, 1, 1]  # on the same cells
-    assert trace["acquisition"].tolist() == ["civ", "greedy", "random"]
-    assert trace["target"].tolist() == ["MYC", "batch=b", "STK3=0.5"]
-    assert trace["n_cells"].tolist() == [10, 20, 100]
-    assert trace["n_control_cells"].tolist() == [400] * 3
-    assert trace["n_perturbed_cells"].tolist() == [240] * 3
-    assert trace["n_perturbations"].tolist() == [4] * 3
-    pd.testing.assert_frame_equal(trace.iloc[:1], first)
-    best = fitted.uns["design"]["ranking"].iloc[0]
-    last = trace.iloc[2]
-    assert last["chosen"] == best["perturbation"]
-    assert last["value"] == best["acquisition"]
-    assert last["predicted_distance"] == best["predicted_distance"]
-
-
 @pytest.mark.slow
 def test_seeds_reproduce_and_rounds_differ(fitted):
     one, two = fitted.copy(), fitted.copy()
@@ -265,15 +236,6 @@ def test_more_uncertainty_after_fewer_cells(fitted):
     assert (unsure[sure.index] > sure).all()
 
 
-def test_first_choice_is_logged(fitted, caplog):
-    with caplog.at_level(logging.INFO, logger="nextpert"):
-        table = ranking(fitted, "MYC")
-    text = caplog.text
-    assert f"{table.iloc[0]['perturbation']} ranks first by " in text
-    assert fitted.uns["design"]["advice"]["words"] in text
-    assert "Round 1: of 4 candidates towards MYC" in text
-
-
 def test_equals_are_ordered_by_predicted_distance(fitted):
     fit = posterior_from(fitted)
     pool = Interventions(list("abcd"), [["MYC"]] * 4, np.zeros((4, 8)), ["table"] * 4)
@@ -305,16 +267,6 @@ def test_variance_reduction_grows_with_the_cells_and_has_no_say_in_greedy(fitted
     pd.testing.assert_series_equal(again[few.index], few)  # always told with the noise
     greedy = ranking(fitted, "STK3", acquisition="greedy")
     assert greedy["variance_reduction"].isna().all()
-
-
-def test_a_acquisition_that_cannot_tell_says_so(fitted, caplog):
-    npt.tl.design_interventions(fitted, "MYC", acquisition="greedy")
-    assert "Go by predicted_distance" not in caplog.text
-    near = {"a": {"MYC": -1.0}, "b": {"MYC": -1.0001}}
-    npt.tl.design_interventions(fitted, "STK3", acquisition="civ", candidates=near)
-    removed = 100 * fitted.uns["design"]["ranking"]["variance_reduction"]
-    told = f"expected to resolve {removed.min():.2g} to {removed.max():.2g}%"
-    assert f"100 cells of each are {told}" in caplog.text
 
 
 @pytest.mark.parametrize(("shift_sd", "default"), [(0, "civ"), ("learned", "probability")])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 
-import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import Roles, fingerprint, same_cells
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -69,16 +66,6 @@ def test_new_cells_make_a_new_round(fitted):
     npt.tl.design_interventions(fewer, "MYC")
     npt.tl.design_interventions(fewer, "MYC")
     assert rounds(fewer) == [1, 2, 3]
-
-
-def test_results_without_a_fingerprint_count_on(fitted):
-    del fitted.uns["dag_blr"]["cells"]
-    contents = json.loads(fitted.uns["dag_blr"]["contents"])
-    del contents["cells"]
-    fitted.uns["dag_blr"]["contents"] = json.dumps(contents)
-    for expected in ([1], [1, 2]):
-        silent(npt.tl.design_interventions, fitted, "MYC")
-        assert rounds(fitted) == expected
 
 
 def scaled(adata):
@@ -143,31 +130,3 @@ def test_what_changes_nothing_for_the_fit_is_not_noticed(fitted):
     fitted.X = sp.csr_matrix(fitted.X)
     fitted = fitted[np.random.default_rng(0).permutation(fitted.n_obs)].copy()
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
-
-
-def of(adata, columns=(3, 0, 5)):
-    return fingerprint(adata, Roles(), np.array(columns))
-
-
-@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix])
-def test_the_fingerprint_does_not_hang_on_the_storage(small_screen, tmp_path, kind):
-    small_screen.X[:50, 0] = 0.0
-    expected = of(small_screen)
-    small_screen.X[:50, 0] = -0.0
-    small_screen.X = kind(small_screen.X)
-    assert same_cells(of(small_screen), expected)
-    path = tmp_path / "cells.h5ad"
-    small_screen.write_h5ad(path)
-    backed = ad.read_h5ad(path, backed="r")
-    assert same_cells(of(backed), expected)
-    backed.file.close()
-    order = np.random.default_rng(0).permutation(small_screen.n_obs)
-    view = small_screen[order]
-    assert same_cells(of(view), expected)
-    assert same_cells(of(view.copy()), expected)
-    assert not same_cells(of(small_screen[1:]), expected)
-    assert of(view) == of(view.copy()) == of(small_screen)
-    for gene in (3, 0, 5):
-        one = small_screen.copy()
-        one.X[77, gene] += 1e-3
-        assert not same_cells(of(one), expected)

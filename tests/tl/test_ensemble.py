@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
-import anndata as ad
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -75,54 +72,6 @@ def test_every_graph_is_fitted_as_if_it_were_the_only_one(many):
     assert (one.varp["dag_blr_mean"] != many.varp["dag_blr_mean"]).nnz == 0
 
 
-@pytest.mark.formats
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_the_ensemble_survives_files(many, kind, tmp_path):
-    getattr(many, f"write_{kind}")(tmp_path / "screen")
-    read = {"h5ad": ad.read_h5ad, "zarr": ad.read_zarr}[kind](tmp_path / "screen")
-    for before, after in zip(
-        posterior_from(many).ensemble, posterior_from(read).ensemble, strict=True
-    ):
-        assert np.array_equal(before.mean().toarray(), after.mean().toarray())
-    npt.tl.fit_dag_blr(read, shift_sd=0)  # the graphs, too
-    assert len(posterior_from(read).ensemble) == N_GRAPHS
-
-
-def damages(graphs, p):
-    yield "is gone", {k: v for k, v in graphs.items() if k != "indptr"}
-    yield "Cannot cast", {**graphs, "indices": graphs["indices"] + 0.5}
-    yield "pointer", {**graphs, "n_graphs": graphs["n_graphs"] + 1}
-    yield "pointer", {**graphs, "indptr": graphs["indptr"][::-1]}
-    yield "indices", {**graphs, "indices": graphs["indices"] + p}
-    first = np.zeros(N_GRAPHS * p + 1, np.int64)
-    first[1], first[2:] = 1, 2
-    yield "cycle", {**graphs, "indptr": first.copy(), "indices": np.array([1, 0])}
-    first[1:] = 2
-    yield "twice", {**graphs, "indptr": first, "indices": np.array([1, 1])}
-    fewer = np.zeros(N_GRAPHS * (p - 1) + 1, np.int64)
-    yield "genes", {**graphs, "indptr": fewer, "indices": np.zeros(0, np.int64)}
-
-
-def test_damaged_graphs_are_refused_with_the_remedy(many):
-    every = list(damages(dict(many.uns["dag"]["graphs"]), many.n_vars))
-    for what, damaged in every:
-        other = many.copy()
-        other.uns["dag"]["graphs"] = damaged
-        genes, _, dag = read_graph(many, "dag")
-        with pytest.raises(ValueError, match=rf"damaged.*{what}.*run tl\.learn_dag again"):
-            read_graphs(other, "dag", genes, dag)
-    with pytest.raises(ValueError, match=r"run tl\.learn_dag again"):
-        npt.tl.fit_dag_blr(other, shift_sd=0)
-
-
-def test_a_damaged_ensemble_is_refused_with_the_remedy(many):
-    stored = copy.deepcopy(dict(many.uns["dag_blr"]))
-    del stored["ensemble"]["3"]
-    many.uns["dag_blr"] = stored
-    with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr again"):
-        posterior_from(many)
-
-
 def test_a_graph_changed_by_hand_stands_alone(many):
     matrix = many.varp["dag"].copy().tolil()
     parent, child = many.varp["dag"].nonzero()
@@ -174,10 +123,3 @@ def test_distances_hold_what_is_not_known_of_the_graph(torn):
     np.testing.assert_allclose(ranking["predicted_high"], high, rtol=0.1)
     means = np.array([found.mean[:-1] for found in alone_each])
     assert (means.var(axis=0) > 0.3 * draws.var(axis=0)).any()
-
-
-@pytest.mark.parametrize("acquisition", ["maxv", "target_mean_variance", "random"])
-def test_other_acquisitions_take_the_one_graph(torn, acquisition):
-    table, _ = designed(torn, acquisition=acquisition)
-    one, _ = designed(alone(torn), acquisition=acquisition)
-    assert np.array_equal(table["acquisition"], one["acquisition"], equal_nan=True)

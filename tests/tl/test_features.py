@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -11,7 +9,6 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata.posterior import posterior_from
-from nextpert.cli import main
 
 pytestmark = pytest.mark.full_chain
 
@@ -153,20 +150,6 @@ def test_a_screen_with_targets_refuses_what_is_probably_misspelled(small_screen)
     assert screen.uns["perturbation_effects"]["perturbations"].tolist() == ["MYCC"]
 
 
-@pytest.mark.formats
-@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-@pytest.mark.filterwarnings("ignore:Writing zarr v2")
-def test_features_survive_files(informed, tmp_path, kind):
-    path = tmp_path / f"fit.{kind}"
-    informed.copy().write_h5ad(path) if kind == "h5ad" else informed.copy().write_zarr(path)
-    back = ad.read_h5ad(path) if kind == "h5ad" else ad.read_zarr(path)
-    found = []
-    for each in (informed.copy(), back):
-        npt.tl.perturbation_effects(each, candidates=UNSEEN)
-        found.append([each.uns["perturbation_effects"][name] for name in ("mean", "lower")])
-    np.testing.assert_array_equal(*found)
-
-
 @pytest.mark.slow
 def test_another_screen_predicts_what_only_it_has(modules, plain):
     adata, effects, _ = modules
@@ -244,32 +227,3 @@ def test_effects_of_another_fit_tell_as_much_as_their_cells(modules):
     far, truth = ((alone.X - effects[:N_SEEN]) ** 2).sum(), effects[:N_SEEN]
     # 0.89; one chain for both screens (equation 24 of before) had 0.70.
     assert ((found.X - truth) ** 2).sum() < 0.95 * far
-
-
-@pytest.mark.slow
-@pytest.mark.brief_chain
-def test_the_diagnosis_scores_features(informed):
-    adata = informed.copy()
-    npt.tl.diagnose(adata)
-    found = adata.uns["diagnosis"]["summary"].set_index(["part", "quantity"])["value"]
-    assert found["unseen perturbations", "error_to_no_effect"] < 1
-
-
-@pytest.mark.slow
-def test_the_command_and_a_campaign_read_features(modules, tmp_path, caplog):
-    adata, _, table = modules
-    table.to_csv(tmp_path / "table.csv")
-    adata.write_h5ad(tmp_path / "screen.h5ad")
-    out = tmp_path / "fit.h5ad"
-    words = ["fit", str(tmp_path / "screen.h5ad"), "--features", str(tmp_path / "table.csv")]
-    assert main([*words, "--out", str(out)]) == 0
-    assert weights(ad.read_h5ad(out))["features"] > 0.8
-    with caplog.at_level(logging.INFO, logger="nextpert"):
-        campaign = npt.Campaign(
-            adata.copy(), {"G0": 1.0}, learn={"method": "given", "dag": []},
-            fit={"features": str(tmp_path / "table.csv")},
-        )  # fmt: skip
-    assert "24 labels have features" in caplog.text
-    (tmp_path / "table.csv").unlink()  # the campaign has kept what it held
-    campaign.save(tmp_path / "campaign.h5ad")
-    assert npt.Campaign.load(tmp_path / "campaign.h5ad") is not None

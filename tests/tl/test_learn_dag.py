@@ -13,7 +13,6 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import progress
 from nextpert.core import Moments, boss, gsp, minimal_imap, random_scm
 
 
@@ -65,17 +64,6 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
         "environments": "control", "n_graphs": 1,
         "perturbation_key": "perturbation", "control": "control", "rng": "4",
     }  # fmt: skip
-
-
-def test_layer_and_labels_of_another_name(small_screen):
-    npt.tl.learn_dag(small_screen, search_options={"n_runs": 20})
-    other = small_screen.copy()
-    other.X = np.zeros(other.shape)
-    other.obs["guide"] = other.obs["perturbation"].astype(str).replace("control", "NT")
-    npt.pp.setup_screen(other, layer="lognorm", perturbation_key="guide", control="NT")
-    npt.tl.learn_dag(other, search_options={"n_runs": 20})
-    assert edges_of(small_screen) == edges_of(other)
-    assert other.uns["dag"]["params"]["layer"] == "lognorm"
 
 
 def test_orders_turn_edges_round(many_controls):
@@ -250,35 +238,6 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
     with pytest.raises(ValueError, match=message):
         npt.tl.learn_dag(small_screen, **options)
     assert_same_adata(small_screen, before)
-
-
-def test_long_steps_show_progress(small_screen, capsys, monkeypatch):
-    npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
-    assert capsys.readouterr().err == ""  # done before a bar could be seen
-    monkeypatch.setattr(progress, "_DELAY", 0)
-    npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
-    shown = capsys.readouterr().err
-    assert "Cells" in shown
-    assert "0/400" in shown
-    assert "GSP" in shown
-    npt.tl.learn_dag(small_screen, method="boss", search_options={"n_runs": 3}, n_graphs=4)
-    shown = capsys.readouterr().err
-    assert "BOSS" in shown
-    assert "0/3" in shown
-    assert "Graphs" in shown
-    assert "0/4" in shown
-
-
-@pytest.mark.parametrize("name", ["n_runs", "prior"])
-def test_an_old_argument_is_named_in_its_new_place(name, small_screen):
-    with pytest.raises(TypeError, match=rf"Give it as search_options={{'{name}': \.\.\.}}"):
-        npt.tl.learn_dag(small_screen, **{name: 2})
-    with pytest.raises(TypeError, match=r"has no argument 'show_progress'\. Now progress is shown"):
-        npt.tl.learn_dag(small_screen, show_progress=True)
-    with pytest.raises(TypeError, match=r"Now declared once, by npt.pp.setup_screen.adata, layer="):
-        npt.tl.replay_design(small_screen, layer="counts")
-    with pytest.raises(TypeError, match=r"no argument 'gene'\. Close matches: genes"):
-        npt.tl.learn_dag(small_screen, gene=["MYC"])
 
 
 @pytest.mark.parametrize(

@@ -93,26 +93,6 @@ def test_perturbations_without_cells_are_expected_as_predictors_say(screen):
     np.testing.assert_allclose(effects.X[1], alone.X[0], atol=1e-6)
 
 
-def test_shifts_taken_as_exact_have_no_such_model(screen):
-    adata = fitted(screen, turned=False)
-    npt.tl.fit_dag_blr(adata, shift_sd=0)
-    assert "hierarchical" not in adata.uns["dag_blr"]
-    assert len(posterior_from(adata).posteriors) == 1
-
-
-@pytest.mark.formats
-def test_the_model_survives_a_file_and_damage_is_told(screen, tmp_path):
-    adata = fitted(screen, turned=True)
-    adata.write_h5ad(tmp_path / "fit.h5ad")
-    back = ad.read_h5ad(tmp_path / "fit.h5ad")
-    first, second = (npt.tl.perturbation_effects(x, as_anndata=True) for x in (adata, back))
-    np.testing.assert_array_equal(first.X, second.X)
-    np.testing.assert_array_equal(first.layers["upper"], second.layers["upper"])
-    adata.uns["dag_blr"]["hierarchical"]["control"] = np.zeros((2, 3))
-    with pytest.raises(ValueError, match=r"hierarchical.*damaged|damaged.*hierarchical"):
-        posterior_from(adata)
-
-
 def test_few_perturbations(screen):
     adata = fitted(screen, turned=False)
     npt.tl.fit_dag_blr(adata, perturbations=sorted(screen[1])[:1])

@@ -227,20 +227,6 @@ def test_a_plan_names_what_is_left_out_and_what_is_not_ranked(fitted):
         "perturbation"].tolist()  # fmt: skip
 
 
-def test_the_report_names_them(fitted, tmp_path):
-    npt.tl.design_interventions(fitted, "T")
-    npt.report(fitted, tmp_path / "page.html")
-    page = " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
-    assert "They are measured without T and the target genes of each candidate" in page
-    assert "Not ranked: Q (without Q, " in page
-    assert "would be first" not in page
-    npt.tl.design_interventions(fitted, npt.Target(state="T", own_genes="include"))
-    npt.report(fitted, tmp_path / "other.html")
-    page = (tmp_path / "other.html").read_text(encoding="utf-8")
-    assert "They are measured without" not in page
-    assert "Not ranked" not in page
-
-
 def test_no_candidate_that_can_be_ranked_is_an_error(fitted):
     with pytest.raises(ValueError, match="No candidate can be ranked"):
         ranking(fitted, candidates=["Q"])

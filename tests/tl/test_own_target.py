@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -78,11 +75,6 @@ def test_other_targets_exclude_nothing(target, way, fitted):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_mixture_of_states_excludes_nothing(way, fitted):
-    assert {"MYC", "STK3"} <= set(way(fitted, npt.Target(state=["MYC", "STK3"])))
-
-
-@pytest.mark.parametrize("way", WAYS)
 def test_candidates_that_name_it_keep_it(way, fitted):
     shifts = pd.DataFrame({"MYC": [-1.0, 0.0], "STK3": [0.0, -1.0]}, ["MYC", "half"])
     for candidates, names in ((["MYC", "STK3"], {"MYC", "STK3"}), (shifts, {"MYC", "half"})):
@@ -107,17 +99,6 @@ def test_an_error_where_it_was_the_only_candidate(way, fitted):
 def test_a_label_without_a_place_on_the_panel_is_excluded_by_name(fitted):
     npt.tl.fit_dag_blr(fitted, perturbations=["MYC", "STK3"])
     assert by_design(fitted, "HS2") == ["MYC", "STK3"] or by_design(fitted, "HS2")[0] == "STK3"
-
-
-def test_combinations_are_made_of_candidates_alone(fitted):
-    wells = by_plan_screen(fitted, "MYC", max_combination=2, n_cells=4000)
-    pairs = [set(name.split("+")) for name in wells if "+" in name]
-    # The measured one stays.
-    assert [pair for pair in pairs if "MYC" in pair] == [{"MYC", "OXR1"}]
-    assert {"OXR1", "STK3"} in pairs
-    options = {"candidates": ["MYC", "STK3", "OXR1"], "max_combination": 2, "n_cells": 4000}
-    wells = by_plan_screen(fitted, "MYC", **options)
-    assert {"MYC", "STK3"} in [set(name.split("+")) for name in wells]
 
 
 def test_must_cannot_name_it_and_cells_of_it_under_way_concern_no_candidate(fitted):
@@ -174,25 +155,3 @@ def test_what_is_under_way_stays_in_the_pool_though_no_more_can_be_had(fitted):
     plan = fitted.uns["plan"]
     assert plan["pending"]["perturbation"].tolist() == ["STK3"]
     assert "STK3" not in plan["plate"]["perturbation"].tolist()
-
-
-@pytest.mark.slow
-def test_a_control_at_the_target_has_no_relative_distance(fitted, caplog, tmp_path):
-    """Half of the control cells as the target: the controls are there already."""
-    control = np.flatnonzero((fitted.obs["perturbation"] == "control").to_numpy())
-    rng, mean = np.random.default_rng(0), fitted.X[control].mean(axis=0)
-    halves = [rng.choice(control, len(control) // 2, replace=False) for _ in range(20)]
-    apart = [((fitted.X[half].mean(axis=0) - mean) ** 2).sum() for half in halves]
-    cells = np.isin(np.arange(fitted.n_obs), halves[int(np.argmin(apart))])
-    fitted.obs["half"] = pd.Categorical(np.where(cells, "even", "other"))
-    with caplog.at_level(logging.INFO, "nextpert"):
-        npt.tl.design_interventions(fitted, ("half", "even"))
-    ranking = fitted.uns["design"]["ranking"]
-    assert ranking["predicted_distance"].iloc[-1] == 0
-    assert ranking["relative_distance"].isna().all()
-    words = "half=even cannot be distinguished from the control"
-    assert words in caplog.text
-    assert "nan" not in caplog.text
-    page = npt.report(fitted, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert words in page
-    assert "nan %" not in page.lower()

@@ -15,7 +15,6 @@ from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
     MEASURE,
-    NO_DIFFERENCE,
     ORDER,
     draw_plate,
     stopping,
@@ -167,16 +166,6 @@ def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
     assert fitted.uns["plan_cells"]["advice"]["best_known"] == "no perturbation"
 
 
-def test_the_next_plate_is_that_planned(fitted):
-    gene = next(g for g in fitted.var_names if g not in ("CDK4", "B2M", "CD58"))
-    npt.tl.plan_screen(fitted, {gene: 0.1}, candidates="genes", n_perturbations=4, n_cells=600)
-    plate = fitted.uns["plan"]["plate"]
-    npt.tl.plan_cells(fitted, {gene: 0.1}, candidates="genes")
-    found = fitted.uns["plan_cells"]["advice"]
-    assert found["n_perturbations"] == 4
-    assert found["n_cells"] == plate.loc[plate["strategy"] != "control", "n_cells"].median() == 100
-
-
 def noise_screen(seed, kind):
     """A simulated screen of nine perturbations, its labels shuffled or its cells pure noise."""
     rng = np.random.default_rng(seed)
@@ -219,22 +208,6 @@ def test_stopping_short_of_the_target_is_said(fitted):
     best = found["advice"]["best_known"]
     assert "Order nothing, as no candidate comes close: with probability " in found["verdict"]
     assert found["verdict"].endswith(f"{best} has 95% of the control's distance.")
-
-
-@pytest.mark.slow
-def test_noise_is_told_apart_as_in_the_diagnosis():
-    adata, _ = noise_screen(0, "shuffled")
-    gene = str(adata.var_names[0])
-    npt.tl.diagnose(adata)
-    summary = adata.uns["diagnosis"]["summary"].set_index("quantity")
-    assert summary.loc["n_distinct", "value"] == 0
-    npt.tl.plan_cells(adata, {gene: 5.0})
-    found = adata.uns["plan_cells"]
-    assert found["advice"]["kind"] == NO_DIFFERENCE
-    assert "none differs from the others. Measure more cells per perturbation" in found["verdict"]
-    npt.tl.plan_cells(adata, {gene: 5.0}, candidates="genes")
-    found = adata.uns["plan_cells"]
-    assert (found["advice"]["kind"], found["advice"]["n_untested"]) == (NO_DIFFERENCE, 1)
 
 
 def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
@@ -324,24 +297,6 @@ def test_a_first_screen_is_planned_from_its_controls(fitted):
     )
 
 
-def test_a_fitted_screen_and_its_controls_plan_alike(fitted):
-    controls = controls_of(fitted)
-    for adata in (fitted, controls):
-        npt.tl.plan_cells(adata, effect=0.4, n_guides=2, n_cells=20_000)
-    of_fit, of_controls = (adata.uns["plan_cells"]["budget"] for adata in (fitted, controls))
-    both = of_fit.merge(of_controls, on=["n_perturbations", "n_cells", "n_controls"])
-    assert len(both) >= 15
-    np.testing.assert_allclose(both["power_x"], both["power_y"], atol=0.03)
-    assert "no fit" in controls.uns["plan_cells"]["verdict"]
-    assert "no fit" not in fitted.uns["plan_cells"]["verdict"]
-
-
-def test_too_few_cells_for_one_perturbation_are_said(fitted):
-    for n_cells in (3, 20):
-        npt.tl.plan_cells(fitted, n_cells=n_cells)
-        assert f"A screen of {n_cells} cells cannot detect" in fitted.uns["plan_cells"]["verdict"]
-
-
 def test_guides_and_batches_of_controls_count_among_their_noise(fitted):
     controls = controls_of(fitted, 6)
     rng, guide = np.random.default_rng(0), controls.obs["guide"].astype(int).to_numpy()
@@ -362,15 +317,6 @@ def test_guides_and_batches_of_controls_count_among_their_noise(fitted):
     needed = plan.cells_for_power(0.2, 0.8)
     assert np.isfinite(needed).any()
     np.testing.assert_allclose(table["cells_needed"], needed, rtol=0.15, atol=2)
-
-
-def test_a_guide_has_a_cell_at_least_in_a_budget(fitted):
-    controls = controls_of(fitted)
-    npt.tl.plan_cells(controls, effect=50.0, n_guides=8, n_cells=300)
-    budget = controls.uns["plan_cells"]["budget"]
-    each = {k: (300 - round(300 / (1 + np.sqrt(k)))) // k for k in range(1, 40)}
-    assert budget["n_perturbations"].max() == max(k for k, n in each.items() if n >= 8)
-    assert budget["n_cells"].min() == 8
 
 
 def test_neither_a_fit_nor_a_control_names_both_remedies(fitted):

@@ -88,14 +88,6 @@ def test_what_cannot_be_is_named_and_nothing_is_written(planned, options, error,
     assert "loading" not in planned.uns
 
 
-def test_results_survive_a_file(planned, tmp_path):
-    adata = planned.copy()
-    npt.tl.plan_loading(adata)
-    adata.write_h5ad(tmp_path / "a.h5ad")
-    read = ad.read_h5ad(tmp_path / "a.h5ad").uns["loading"]
-    pd.testing.assert_frame_equal(read["steps"], adata.uns["loading"]["steps"], check_dtype=False)
-
-
 def test_the_report_says_what_to_load_for_this_plan_alone(planned, tmp_path):
     adata = planned.copy()
     npt.tl.plan_loading(adata)

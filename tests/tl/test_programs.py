@@ -107,19 +107,6 @@ def test_tables_are_those_of_the_core(shared):
     assert scores.groupby("program")["score"].max().eq(1.0).all()
 
 
-def test_those_that_do_the_same_are_alike(shared):
-    pairs = shared.uns["perturbation_effects"]["alike"]
-    assert (pairs["probability"] > 0.9).all()
-    assert (pairs["correlation"] > 0.5).all()
-    assert pairs["probability"].is_monotonic_decreasing
-    named = {frozenset(pair) for pair in zip(pairs["perturbation"], pairs["other"], strict=True)}
-    for rows in ([0, 1, 2, 4], [5, 6, 7, 9]):  # G3 and G8 do the opposite
-        some = [GENES[i] for i in rows]
-        assert sum(pair <= set(some) for pair in named) >= 4
-    assert not any({GENES[3], GENES[8]} & pair for pair in named)
-    assert not any(pair & set(GENES[:5]) and pair & set(GENES[5:10]) for pair in named)
-
-
 def test_target_genes_are_left_out_of_what_is_alike():
     """Two perturbations that change the targets of both, and nothing else alike."""
     effect = np.zeros((6, len(GENES)))
@@ -150,30 +137,6 @@ def test_shuffled_labels_share_nothing(seed):
     stored = adata.uns["perturbation_effects"]
     assert stored["programs"]["shares"]["share"].sum() <= 0.05
     assert len(stored["alike"]) == 0
-
-
-@pytest.mark.formats
-@pytest.mark.parametrize("nothing", [False, True])
-def test_tables_survive_a_file(shared, tmp_path, assert_same, nothing):
-    if nothing:
-        shared = fitted(cells(np.zeros((3, len(GENES))), n=20))
-        npt.tl.perturbation_effects(shared)
-    stored = shared.uns["perturbation_effects"]
-    assert (len(stored["programs"]["genes"]) == 0) == nothing
-    shared.write_h5ad(tmp_path / "screen.h5ad")
-    back = ad.read_h5ad(tmp_path / "screen.h5ad")
-    assert_same(dict(back.uns["perturbation_effects"]), stored, "uns")
-    for name, table in stored["programs"].items():
-        assert back.uns["perturbation_effects"]["programs"][name].columns.equals(table.columns)
-
-
-def test_they_do_not_depend_on_candidates_and_are_the_same_again(shared, assert_same):
-    stored = shared.uns["perturbation_effects"]
-    npt.tl.perturbation_effects(shared, candidates=["G2", "G39"], genes=["G1"], key_added="some")
-    found = npt.tl.perturbation_effects(shared, as_anndata=True)
-    for other in (shared.uns["some"], found.uns):
-        for name in ("programs", "alike"):
-            assert_same(other[name], stored[name], name)
 
 
 def test_without_the_hierarchical_model_there_are_none(shared):

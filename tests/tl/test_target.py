@@ -39,18 +39,6 @@ def ranking(adata, target, **options):
 POINTS = np.random.default_rng(0).normal(2, 1, size=(20, 8))
 
 
-@pytest.mark.slow
-def test_a_target_of_one_state_is_the_state(fitted):
-    for state in ("MYC", {"MYC": 1.0}, ("perturbation", "OXR1"), pd.Series({"STK3": 0.0})):
-        for acquisition in ("civ", "greedy", "ei"):
-            plain = ranking(fitted, state, acquisition=acquisition)
-            target = fitted.uns["design"]["params"]["target"]
-            same = ranking(fitted, npt.Target(state=state), acquisition=acquisition)
-            pd.testing.assert_frame_equal(same, plain)
-            assert fitted.uns["design"]["params"]["target"] == target
-            assert len(fitted.uns["design"]["trace"]) < 4 * 3 + 1
-
-
 def test_parts_are_read_from_the_cells(fitted):
     genes = list(fitted.var_names)
     myc, stk3, control = (cells(fitted, label) for label in ("MYC", "STK3", "control"))
@@ -177,11 +165,6 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
     assert set(fitted.uns) == before
 
 
-def test_a_target_reads_well():
-    target = npt.Target(at_least={"A": 1}, weights={"A", "B"})
-    assert repr(target) == "Target(at_least={'A': 1}, weights=['A', 'B'])"
-
-
 def one_by_one(states, n):
     rng = np.random.default_rng(0)
     return (one for some in states.draws(n, rng) for one in some.sampled(rng))
@@ -270,28 +253,6 @@ def test_a_vector_is_the_mapping_of_its_genes(fitted):
             )
     ranking(fitted, vector)
     np.testing.assert_array_equal(fitted.uns["design"]["target_mean"], vector)
-
-
-@pytest.mark.slow
-def test_a_vector_is_a_target_everywhere(fitted, assert_same):
-    genes = list(fitted.uns["dag_blr"]["genes"])
-    vector = np.linspace(0.5, 2.0, len(genes))
-    mapping = dict(zip(genes, vector.tolist(), strict=True))
-    calls = {
-        "plan_screen": {"n_perturbations": 2},
-        "plan_cells": {},
-        "target_distances": {"genes": genes},
-    }
-    for name, options in calls.items():
-        getattr(npt.tl, name)(fitted, vector, key_added="vector", **options)
-        more = {} if name == "target_distances" else options  # a mapping names the genes
-        getattr(npt.tl, name)(fitted, mapping, key_added="mapping", **more)
-        assert_same(fitted.uns.pop("vector"), fitted.uns.pop("mapping"))
-    few = vector[:2]
-    npt.tl.target_distances(fitted, few, genes=["STK3", "MYC"])
-    one = fitted.uns["target_distances"]["table"]
-    npt.tl.target_distances(fitted, {"STK3": few[0], "MYC": few[1]})
-    pd.testing.assert_frame_equal(one, fitted.uns["target_distances"]["table"])
 
 
 @pytest.mark.parametrize(

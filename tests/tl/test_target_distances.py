@@ -96,14 +96,6 @@ def test_wanted_means_are_known_without_error(small_screen, kind):
     np.testing.assert_allclose(table.loc["MYC", "distance"], plug_in - x.var(0, ddof=1).sum() / 60)
 
 
-def test_the_control_state_as_target(small_screen):
-    npt.tl.target_distances(small_screen, "control")
-    table = small_screen.uns["target_distances"]["table"]
-    assert "control" not in set(table["perturbation"])
-    assert table[["relative_distance", "difference", "difference_low"]].isna().all(axis=None)
-    assert table.set_index("perturbation").loc["MYC", "low"] > 0
-
-
 def test_few_cells_are_left_out_with_a_warning(small_screen):
     labels = _labels(small_screen)
     labels[np.flatnonzero(labels == "STK3")[1:]] = "control"

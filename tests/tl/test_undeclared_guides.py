@@ -80,16 +80,6 @@ def test_fit_and_diagnosis_warn_of_the_column_and_name_the_call(undeclared):
         assert "differ by more than sampling error (p < 0.001)" in said
 
 
-def test_the_call_keeps_the_other_roles():
-    adata = screen()
-    adata.obs["gene"] = adata.obs.pop("perturbation")
-    npt.pp.setup_screen(adata, perturbation_key="gene", batch_key="batch")
-    with pytest.warns(UserWarning, match="nest") as caught:
-        npt.tl.fit_dag_blr(adata)
-    call = 'guide_key="guide", perturbation_key="gene", batch_key=["batch"])'
-    assert f"npt.pp.setup_screen(adata, {call}" in str(caught[0].message)
-
-
 def test_cells_without_a_batch_say_nothing_of_the_scatter():
     adata = screen(n_genes=6)
     lost = np.arange(adata.n_obs) % 7 == 0
@@ -143,42 +133,10 @@ def test_other_columns_are_no_guides(column):
         npt.tl.fit_dag_blr(adata)
 
 
-def test_levels_of_several_labels_do_not_nest(caplog):
-    rng, adata = np.random.default_rng(0), screen()
-    adata = adata[rng.permutation(adata.n_obs)].copy()
-    adata.obs["guide"] = rng.choice([f"c{k}" for k in range(60)], adata.n_obs)
-    with caplog.at_level("INFO", "nextpert"):
-        npt.tl.fit_dag_blr(adata)
-    assert "nest in the perturbation labels" not in caplog.text
-
-
-@pytest.mark.parametrize("kind", ["category", "string", "number"])
-def test_the_kind_of_the_column_does_not_matter(kind):
-    adata = screen()
-    guide = adata.obs["guide"]
-    kinds = {"category": guide.astype("category"), "string": guide.astype("string")}
-    adata.obs["guide"] = kinds.get(kind, pd.factorize(guide)[0])
-    adata.obs.loc[adata.obs_names[::50], "guide"] = pd.NA
-    if kind == "number":
-        adata.obs["guide"] = adata.obs["guide"].astype("Int64")
-    with pytest.warns(UserWarning, match="nest in the perturbation labels"):
-        npt.tl.fit_dag_blr(adata)
-
-
 def test_exact_shifts_have_no_guides_and_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         npt.tl.fit_dag_blr(screen(), shift_sd=0)
-
-
-def test_the_fit_does_not_depend_on_a_column_without_a_role(assert_same):
-    one, two = screen(), screen()
-    del two.obs["guide"]
-    for adata in (one, two):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            npt.tl.fit_dag_blr(adata)
-    assert_same(one.uns["dag_blr"]["posterior"], two.uns["dag_blr"]["posterior"])
 
 
 # -- the diagnosis ------------------------------------------------------------------------------
@@ -220,28 +178,10 @@ def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart
 
 
 @pytest.mark.slow
-def test_without_effects_guides_that_scatter_are_no_effects():
-    found = fitted(screen(effects=False))
-    assert found["level"] == "do not trust"
-    assert quantity(found, "cells", "n_significant")["value"] <= 2  # of 10; 10 without guides
-    assert quantity(found, "shrinkage", "error_to_no_effect")["passed"] == "no"
-
-
-@pytest.mark.slow
 def test_undeclared_guides_that_do_not_scatter_are_said_to():
     found = fitted(screen(variance=0.0))
     assert found["parts"].set_index("part").loc["guides", "level"] == "trust"
     assert found["level"] == "trust"
-
-
-@pytest.mark.slow
-def test_batches_are_no_scatter_of_guides():
-    adata = screen(variance=0.0)
-    batch = np.random.default_rng(0).random(adata.n_obs) < 0.5
-    adata.obs["batch"] = np.where(batch, "b", "a")
-    adata.X[batch] += 3.0
-    found = fitted(adata, batch_key="batch")
-    assert found["parts"].set_index("part").loc["guides", "level"] == "trust"
 
 
 @pytest.mark.slow

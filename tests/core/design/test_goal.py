@@ -168,16 +168,6 @@ def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
     assert (ranked_distance(states, turned, rng=4).draws[:, -1] == 1).all()
 
 
-def test_a_bare_mean_is_the_goal_of_that_point(uncertain):
-    states = uncertain().states
-    mean, goal = np.ones(P), Goal.point(np.ones(P))
-    bare = ranked_distance(states, mean, rng=1)
-    np.testing.assert_array_equal(ranked_distance(states, goal, rng=1).draws, bare.draws)
-    assert goal.is_plain
-    assert not rich()[0].is_plain
-    assert not Goal(mean, states=[mean], scale=np.full(P, 0.1)).is_plain
-
-
 def test_bad_goals_are_refused():
     zero, one = np.zeros(P), np.ones(P)
     wrong = {

@@ -13,7 +13,6 @@ from nextpert.core.design.joint_draws import (
     slope_draws,
 )
 from nextpert.core.design.remaining_variance import CellNoise
-from nextpert.core.design.stopping import draw_plate
 
 P, N = 8, 6_000
 OWN = [[1], [], [2, 3], [5]]  # a single, one without nodes, a pair, and the target itself
@@ -213,32 +212,3 @@ def test_noise_of_cells_is_that_of_the_nodes_that_count(rng):
         delta = states[j] - point
         assert found.linear[j] == pytest.approx(4 * delta @ q @ within @ q @ delta)
         assert found.square[j] == pytest.approx(2 * np.trace(q @ within @ q @ within))
-
-
-def test_a_plate_measures_the_distances_of_its_candidates(rng):
-    states, _, _, point = joint(rng)
-    goal = Goal(np.zeros(P), states=[point])
-    by_node = control_by_node(states, goal)
-    bound, factor = goal.leave_out(COMMON, OWN, by_node), factors(by_node, [*OWN, []])
-    chosen, exact = [2, 0], []
-
-    def draws(n, generator):
-        for one in states.draws(n, generator):
-            for each in one.sampled(generator):
-                wanted = point + each.target_error[0]
-                found, _ = brute(each.states, wanted, np.ones(P), [*OWN, []], factor)
-                exact.append(found[chosen])
-                yield Draw(each.states[[*chosen, -1]], target_error=each.target_error)
-
-    some = States(states.mean[[*chosen, -1]], draws)
-    plate = draw_plate(some, bound.rows([*chosen, -1]), chosen, variance=0.1, n_samples=40, rng=1)
-    np.testing.assert_allclose(plate.distances, exact)
-
-
-def test_without_own_nodes_nothing_changes(rng):
-    goal = Goal(np.zeros(P), states=rng.normal(size=(1, P)))
-    same = goal.leave_out([], [[], []], np.ones(P))
-    states = rng.normal(size=(3, P))
-    np.testing.assert_array_equal(same.distance(states), goal.distance(states))
-    assert same.own is None
-    assert same.rows([0]) is same

@@ -13,7 +13,6 @@ from nextpert.core.design.distances import (
 )
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import Draw, States
-from nextpert.core.design.stopping import draw_plate
 
 
 @pytest.mark.slow
@@ -175,16 +174,6 @@ def test_to_first_order_the_target_moves_with_its_draw():
     for drawn, got in zip(states.draws(7, np.random.default_rng(3)), draws, strict=True):
         moved = (drawn.states - states.mean)[:-1] - drawn.target_error[0]
         np.testing.assert_allclose(got, expected + 2 * (apart * moved).sum(axis=1), atol=1e-8)
-
-
-def test_a_plate_measures_distances_to_the_target_of_the_same_draw():
-    states, wanted, _ = joint_states(np.random.default_rng(8))
-    plate = draw_plate(
-        states, Goal.point(wanted[0]), [0, 1, 2, 3], variance=0.1, n_samples=5, rng=4
-    )
-    for drawn, got in zip(states.draws(5, np.random.default_rng(4)), plate.distances, strict=True):
-        truth = ((drawn.states - wanted[0] - drawn.target_error[0]) ** 2).sum(axis=1)
-        np.testing.assert_allclose(got, truth[:-1])
 
 
 def test_to_first_order_by_gradients_and_a_bound_only_where_it_is_missed():

@@ -1,7 +1,6 @@
 """The variance that remains, by dense matrices; noise by simulation; CIV in closed form."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -177,16 +176,3 @@ def test_noise_is_that_of_simulated_cells(goal):
         drawn = goal.distance(rng.multivariate_normal(state, covariance, size=40_000))
         # Draws give the terms of goals without a closed form.
         assert variance == pytest.approx(drawn.var(), rel=0.04 if goal.is_states else 0.4)
-
-
-def test_a_plate_of_96_of_10000_candidates_takes_seconds():
-    rng = np.random.default_rng(0)
-    draws = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 10_000))
-    draws += rng.normal(size=draws.shape)
-    noise, start = np.ones(10_000), time.process_time()
-    left = RemainingVariance(draws, rng.random(10_000))
-    chosen = left.most_informative(96, noise, allowed=np.ones(10_000, bool))
-    terms = NoiseTerms(np.full(96, 100.0), np.ones(96))
-    cells = split_by_variance(*left.among(chosen), terms, 9600, 20, np.zeros(0))
-    assert cells.sum() == 9600
-    assert time.process_time() - start < 10

@@ -24,16 +24,6 @@ def values_of(acquisition, asked):
     return find_acquisition(acquisition).of_candidates(asked).values
 
 
-@pytest.mark.parametrize("acquisition", ON_DRAWS)
-def test_each_has_a_finite_value_a_candidate_and_repeats_by_seed(acquisition, uncertain):
-    model = uncertain()
-    one, two = (values_of(acquisition, model.candidates(TARGET, n_cells=5)) for _ in range(2))
-    assert one.shape == (5,)
-    assert np.isfinite(one).all()
-    np.testing.assert_array_equal(one, two)
-    assert len(np.unique(one)) > 1
-
-
 def test_greedy_is_the_mean_distance_and_civ_what_remains_of_its_variance(uncertain):
     model = uncertain()
     found = model.candidates(TARGET, n_cells=9, n_samples=400)
