@@ -69,7 +69,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "replay": (
         "How near each strategy would have come to each target on this screen, round by round.",
-        {"n_cols": 2},
+        {},
     ),
     "target_distances": (
         "Measured distance of every perturbation to the target, with confidence intervals.",

@@ -50,8 +50,6 @@ def cpca_density(
     n_top: int = 12,
     components: tuple[int, int] = (1, 2),
     key: str = "cpca",
-    ncols: int | None = None,
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
@@ -76,10 +74,6 @@ def cpca_density(
         The two components to draw, counted from 1.
     key
         The ``key_added`` of :func:`nextpert.tl.cpca`.
-    ncols
-        Panels per row; by default 4, or more if the figure would not fit on a screen.
-    ax
-        Axes to draw on, for a single group.
     %(show)s
 
     Returns
@@ -89,8 +83,8 @@ def cpca_density(
     Raises
     ------
     ValueError
-        If there are no components in ``adata`` (run :func:`nextpert.tl.cpca` first), a group is
-        unknown, or ``ax`` is given for several groups.
+        If there are no components in ``adata`` (run :func:`nextpert.tl.cpca` first), or a group is
+        unknown.
 
     Examples
     --------
@@ -115,8 +109,8 @@ def cpca_density(
     cells = {name: scores[codes == i] for i, name in enumerate(every)}
     if groups is None and n_all > n_top:
         names = sorted(names, key=lambda name: -_distance(cells[name], cells[control]))[:n_top]
-    if not names or (ax is not None and len(names) > 1):
-        message = f"ax takes one group, but there are {len(names)}: name one with `groups`."
+    if not names:
+        message = "groups is empty: name one."
         raise ValueError(message)
     # The same cells on every call.
     rng = np.random.default_rng(0)
@@ -126,9 +120,7 @@ def cpca_density(
     low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     margin = 0.15 * np.maximum(high - low, 1e-9)
     limits = np.stack([low - margin, high + margin], axis=1)  # (component, end)
-    panels, _ = panels_of(
-        ax, len(names), ncols, 4, (2.2, 2.2), (0.9, 1.2), sharex=True, sharey=True
-    )
+    panels, _ = panels_of(len(names), 4, (2.2, 2.2), (0.9, 1.2), sharex=True, sharey=True)
     for panel, name in zip(panels, names, strict=True):
         _draw(panel, drawn[control], limits, GREY, fill=True, alpha=0.55, antialiased=True)
         if name != control:
@@ -144,8 +136,8 @@ def cpca_density(
     if len(names) < n_all:
         title += f"; strongest {len(names)} of {n_all} perturbations"
     where: dict[str, Any] = {"loc": "outside upper right", "title": title, "ncols": 2}
-    label_grid(panels, ax, (across, up), handles, **where, title_fontsize=SMALL)
-    return finish(panels, own=ax is None, show=show, return_fig=return_fig, save=save)
+    label_grid(panels, (across, up), handles, **where, title_fontsize=SMALL)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _distance(cells: Scores, control: Scores) -> float:

@@ -42,11 +42,10 @@ def dag_fit(
     *,
     key: str = "dag_fit",
     genes: Sequence[str] | None = None,
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
-) -> Figure | list[Axes] | Axes | None:
+) -> Figure | list[Axes] | None:
     """Draw the correlation of every gene with its prediction from its parents.
 
     As in Extended Data Fig. 7 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), in held-out
@@ -63,8 +62,6 @@ def dag_fit(
         Its ``key_added``.
     genes
         Genes to draw, out of those with parents; by default all. The mean is over all genes.
-    ax
-        Axes to draw the genes on; the histogram is left out then.
     %(show)s
 
     Returns
@@ -92,15 +89,11 @@ def dag_fit(
     rows = chosen(genes, names, "Genes without parents", f"adata.uns[{key!r}]")
     rows = rows[np.argsort(stored["table"]["r"].to_numpy(float)[rows], kind="stable")]
     width = float(np.clip(1.6 + 0.18 * len(rows), 3.6, 9.8))
-    panels = [ax] if ax is not None else row_panels(0, (width, 2.6), least=4.0)
+    panels = row_panels(0, (width, 2.6), least=4.0)
     handles = _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])
-    if ax is None:
-        _draw_means(panels[1], stored)
-        legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
-    else:
-        legend(ax, handles, loc="best")
-    drawn = panels if ax is None else ax
-    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
+    _draw_means(panels[1], stored)
+    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -> list[Any]:

@@ -50,11 +50,10 @@ def design(
     *,
     key: str = "design",
     n_top: int = 30,
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
-) -> Figure | list[Axes] | Axes | None:
+) -> Figure | list[Axes] | None:
     """Draw the ranking of candidate perturbations and the trace of all rounds.
 
     From left to right: the predicted squared distance of every candidate's mean to the target, with
@@ -72,8 +71,6 @@ def design(
         Its ``key_added``.
     n_top
         Maximum number of candidates.
-    ax
-        Axes to draw the distances on; acquisition and trace are left out then.
     %(show)s
 
     Returns
@@ -112,22 +109,17 @@ def design(
         entry("distance of the cells", BLACK, "|"),
         entry("control", GREY, line="--"),
     ]
-    if ax is not None:
-        panels = [ax]
-        legend(ax, handles, loc="best")
-    else:
-        widths, least = [4.0, 2.2], 3.6
-        if len(trace) > 1:
-            widths.append(float(np.clip(0.6 + 0.28 * len(trace), 2.0, 8.0)))
-            least = 4.6  # for the names below the trace
-        panels = row_panels(len(top), widths, shared=2, least=least)
-        legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
-        _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
+    widths, least = [4.0, 2.2], 3.6
+    if len(trace) > 1:
+        widths.append(float(np.clip(0.6 + 0.28 * len(trace), 2.0, 8.0)))
+        least = 4.6  # for the names below the trace
+    panels = row_panels(len(top), widths, shared=2, least=least)
+    legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
+    _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
     _draw_distances(panels[0], top, len(ranking), control, stored)
     if len(panels) > 2:
         _draw_trace(panels[2], trace, stored)
-    drawn = panels if ax is None else ax
-    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_distances(

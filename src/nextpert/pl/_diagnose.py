@@ -48,7 +48,6 @@ def diagnose(
     *,
     key: str = "diagnosis",
     n_top: int = 30,
-    ax: Axes | None = None,
     panel: str | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -76,8 +75,6 @@ def diagnose(
         Its ``key_added``.
     n_top
         Maximum number of perturbations to draw, those with the most cells.
-    ax
-        Axes to draw one panel on: ``"errors"`` (default) or ``"negative controls"``.
     panel
         Which figure: ``"perturbations"`` (default) or ``"checks"``; or a panel of them by itself:
         ``"errors"`` or ``"negative controls"``.
@@ -110,13 +107,13 @@ def diagnose(
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("squared_distance", ascending=False, kind="stable")
-    if ax is not None or panel in ("errors", "negative controls"):
-        drawn = panel_of(ax, (4.4, 3.6))
+    if panel in ("errors", "negative controls"):
+        drawn = panel_of(None, (4.4, 3.6))
         if panel == "negative controls":
             _draw_null(drawn, stored)
         else:
             _draw_errors(drawn, table, n_all)
-        return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
+        return finish(drawn, own=True, show=show, return_fig=return_fig, save=save)
     if panel == "checks":
         panels = _draw_checks(stored, table)
     else:
@@ -154,7 +151,7 @@ def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
     ]
     rows = [1.5 + max(len(predicted), len(errors)), max(1.5 + len(covered), 9.0)]
     size = 4.8, min(0.6 + 0.17 * sum(rows), SCREEN / 2)
-    panels, _ = panels_of(None, 4, 2, 2, size, (0.0, 0.0), height_ratios=rows)
+    panels, _ = panels_of(4, 2, size, (0.0, 0.0), height_ratios=rows)
     names = predicted.index.map(predictions)
     _draw_points(panels[0], names, predicted["value"], predicted["standard_error"])
     panels[0].set(title="predictions of left-out perturbations", xlabel="squared error, ratio")

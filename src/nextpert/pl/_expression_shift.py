@@ -60,7 +60,6 @@ def expression_shift(
     perturbation_key: str | None = None,
     control: str | None = None,
     layer: str | None = None,
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
@@ -83,8 +82,6 @@ def expression_shift(
     %(roles)s
     layer
         Layer to read; ``None`` stands for ``adata.X``.
-    ax
-        Axes to draw on, for a single gene.
     %(show)s
 
     Returns
@@ -95,7 +92,7 @@ def expression_shift(
     ------
     ValueError
         If there are no control cells, a gene is not measured or no cell is perturbed in it alone,
-        a value is NaN or infinite, or ``ax`` is given for several genes.
+        or a value is NaN or infinite.
 
     Examples
     --------
@@ -116,12 +113,9 @@ def expression_shift(
     without = "No cells perturbed in these measured genes alone"
     rows = chosen(held if genes is None else genes, held, without, f"adata.obs[{labels.key!r}]")
     names = [held[i] for i in rows]
-    if ax is not None and len(names) > 1:
-        message = f"ax takes one gene, but there are {len(names)}: name one with `genes`."
-        raise ValueError(message)
     every = {"": labels.groups([control]) == 0} | {gene: cells[gene] for gene in names}
     values = _read(adata, names, every, roles)
-    axes, columns = panels_of(ax, len(names), None, 6, (1.7, 1.5), (0.4, 1.2))
+    axes, columns = panels_of(len(names), 6, (1.7, 1.5), (0.4, 1.2))
     width = root_figure(axes[0]).get_figwidth() / columns
     zeros = any((part == 0).any() for pair in values for part in pair)
     for panel, gene, (controls, perturbed) in zip(axes, names, values, strict=True):
@@ -137,8 +131,8 @@ def expression_shift(
         handles.append(Patch(color=LIGHT, linewidth=0, label="bars: share of zeros"))
     unit = "expression (log-normalised)\nin titles: change of the mean ± half of its 90% interval"
     n_columns = len(handles) if columns >= 5 else 2
-    label_grid(axes, ax, (unit, "cells"), handles, loc="outside upper center", ncols=n_columns)
-    return finish(axes, own=ax is None, show=show, return_fig=return_fig, save=save)
+    label_grid(axes, (unit, "cells"), handles, loc="outside upper center", ncols=n_columns)
+    return finish(axes, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _perturbed_cells(naming: Naming, labels: LabelTable, control: str) -> Cells:

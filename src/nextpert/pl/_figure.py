@@ -135,28 +135,24 @@ def panel_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
 
 
 def panels_of(
-    ax: Axes | None,
     n: int,
-    ncols: int | None,
     usual: int,
     size: tuple[float, float],
     around: tuple[float, float],
     **options: Any,
 ) -> tuple[list[Axes], int]:
-    """Return ``n`` panels in a grid that fits on a screen, or the axes given; and the columns.
+    """Return ``n`` panels in a grid that fits on a screen, and the columns.
 
     ``size`` is the width and height of a panel in inches, 0.6 of it where they are many;
     ``around`` is what stands beside all panels. ``usual`` is the number of columns where that
-    fits, unless ``ncols`` is given; ``options`` are those of ``plt.subplots``.
+    fits; ``options`` are those of ``plt.subplots``.
     """
     import matplotlib.pyplot as plt
 
-    if ax is not None:
-        return [ax], 1
     for scale in (1.0, 0.6):
         width, height = scale * size[0], scale * size[1]
         rows_that_fit = max(int((SCREEN - around[1]) / height), 1)
-        columns = min(ncols or max(usual, -(-n // rows_that_fit)), n)
+        columns = min(max(usual, -(-n // rows_that_fit)), n)
         rows = -(-n // columns)
         if columns * width < 2 * SCREEN and rows <= rows_that_fit:
             break
@@ -264,17 +260,11 @@ def legend(place: Axes | Figure, handles: Sequence[Any], **where: Any) -> None:
 
 def label_grid(
     panels: Sequence[Axes],
-    ax: Axes | None,
     labels: tuple[str, str],
     handles: Sequence[Any],
     **where: Any,
 ) -> None:
-    """Label the x and y axis of all panels at once, with a legend; or those of the axes given."""
-    if ax is not None:
-        ax.set(xlabel=labels[0], ylabel=labels[1])
-        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": 1}
-        legend(ax, handles, **where | beside)
-        return
+    """Label the x and y axis of all panels at once, with a legend."""
     figure = root_figure(panels[0])
     figure.supxlabel(labels[0], fontsize=TEXT)
     figure.supylabel(labels[1], fontsize=TEXT)

@@ -20,7 +20,6 @@ from nextpert.pl._figure import (
     counted,
     documented,
     finish,
-    goal,
     legend,
     logarithmic,
     panels_of,
@@ -53,11 +52,10 @@ def plan_cells(
     adata: AnnData,
     *,
     key: str = "plan_cells",
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
-) -> Figure | list[Axes] | Axes | None:
+) -> Figure | list[Axes] | None:
     """Draw power and precision by number of cells and guides.
 
     The panels show the fraction of genes in which the effect is detected, and half the width of the
@@ -71,8 +69,6 @@ def plan_cells(
         Cells x genes, after :func:`nextpert.tl.plan_cells`.
     key
         Its ``key_added``.
-    ax
-        Axes to draw the power on; the other panels are left out then.
     %(show)s
 
     Returns
@@ -97,26 +93,21 @@ def plan_cells(
     """
     stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
     effect, power = float(stored["params"]["effect"]), float(stored["params"]["power"])
-    budget = stored.get("budget") if ax is None else None
+    budget = stored.get("budget")
     if budget is not None and budget.empty:
         budget = None
-    panels, _ = panels_of(ax, 2 + (budget is not None), 2, 2, (3.8, 2.6), (0.0, 0.7))
-    if ax is None:
-        title = f"{stored['noise']['n_control_cells']} control cells"
-        if "target" in stored["params"]:
-            title += f"; target {goal(stored['params']['target'])}"
-        root_figure(panels[0]).suptitle(title, fontsize=TEXT)
+    panels, _ = panels_of(2 + (budget is not None), 2, (3.8, 2.6), (0.0, 0.7))
+    title = f"{stored['noise']['n_control_cells']} control cells"
+    root_figure(panels[0]).suptitle(title, fontsize=TEXT)
     if budget is not None:
         _draw_budget(panels[-1], budget, stored["params"])
     _draw(panels[0], stored, "power", power)
     panels[0].set_ylim(-0.03, 1.03)
     panels[0].set_ylabel(f"fraction of genes in which\na change of {effect:g} is detected")
-    if ax is None:
-        _draw(panels[1], stored, "half_width", effect / 2)
-        panels[1].set_ylabel("half of the 90% interval of the\nmedian gene (units of the data)")
+    _draw(panels[1], stored, "half_width", effect / 2)
+    panels[1].set_ylabel("half of the 90% interval of the\nmedian gene (units of the data)")
     legend(panels[0], panels[0].get_legend_handles_labels()[0], loc="lower right")
-    drawn = panels if ax is None else ax
-    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw(panel: Axes, stored: dict[str, Any], column: str, needed: float) -> None:

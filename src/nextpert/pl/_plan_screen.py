@@ -55,11 +55,10 @@ def plan_screen(
     adata: AnnData,
     *,
     key: str = "plan",
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
-) -> Figure | list[Axes] | Axes | None:
+) -> Figure | list[Axes] | None:
     """Draw the perturbations of the next round: predicted distances, cells, and what they cover.
 
     From left to right: the predicted squared distance of every perturbation's mean to the target
@@ -75,8 +74,6 @@ def plan_screen(
         Cells x genes, after :func:`nextpert.tl.plan_screen`.
     key
         Its ``key_added``.
-    ax
-        Axes to draw the distances on; all else is left out then.
     %(show)s
 
     Returns
@@ -101,9 +98,6 @@ def plan_screen(
     """
     stored = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"].astype({"strategy": str})
-    if ax is not None:
-        legend(ax, _draw_distances(ax, table, stored), loc="best")
-        return finish(ax, own=False, show=show, return_fig=return_fig, save=save)
     panels = row_panels(len(table), [4.0, 1.8, 2.5], shared=3, least=3.4)
     handles = _draw_distances(panels[0], table, stored)
     _draw_cells(panels[1], table)

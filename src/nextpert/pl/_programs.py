@@ -48,7 +48,6 @@ def programs(
     program: int | None = None,
     key: str = "perturbation_effects",
     n_top: int = 10,
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
@@ -69,14 +68,12 @@ def programs(
         Cells x genes, after :func:`nextpert.tl.perturbation_effects`.
     program
         Number of one program, from 1; by default the 6 with the largest share of the effects are
-        drawn, on ``ax`` the first.
+        drawn.
     key
         The ``key_added`` of the effects.
     n_top
         Maximum number of perturbations, and of genes, of a program: those with the largest scores
         and effects.
-    ax
-        Axes to draw one program on.
     %(show)s
 
     Returns
@@ -110,18 +107,18 @@ def programs(
     shares, scores, genes = (stored["programs"][name] for name in ("shares", "scores", "genes"))
     held = [str(number) for number in shares["program"]]
     if program is None and not held:
-        panel = panel_of(ax, (4.2, 1.4))
+        panel = panel_of(None, (4.2, 1.4))
         panel.set_axis_off()
         message = "No program is shared by two perturbations."
         panel.text(0.5, 0.5, message, ha="center", va="center", fontsize=TEXT)
-        return finish([panel], own=ax is None, show=show, return_fig=return_fig, save=save)
-    some = held[: 6 if ax is None else 1] if program is None else [str(program)]
+        return finish([panel], own=True, show=show, return_fig=return_fig, save=save)
+    some = held[:6] if program is None else [str(program)]
     rows = chosen(some, held, "Programs that are not there", f"adata.uns[{key!r}]")
     height = _ROW * min(n_top, len(stored["genes"])) + 0.75
-    panels, columns = panels_of(ax, len(rows), None, 1, (5.2, height), (0.4, 0.6))
+    panels, columns = panels_of(len(rows), 1, (5.2, height), (0.4, 0.6))
     figure, every = root_figure(panels[0]), []
     n_high = -(-len(rows) // columns)
-    row = _ROW * (1.0 if ax is not None else figure.get_figheight() / (0.6 + n_high * height))
+    row = _ROW * figure.get_figheight() / (0.6 + n_high * height)
     for panel, j in zip(panels, rows, strict=True):
         number = shares["program"].iloc[j]
         panel.set_axis_off()
@@ -138,18 +135,17 @@ def programs(
     for left, right in zip(every[1::3][-columns:], every[2::3][-columns:], strict=True):
         left.set_xlabel("score\n(90% intervals)")
         right.set_xlabel("effect of a score of 1\n(log-normalised expression)")
-    if ax is None:
-        handles = [
-            entry("perturbation on the program", BLUE, "o", line="-"),
-            entry("gene clearly changed", ORANGE, "o", line="-"),
-            entry("neither", GREY, "o", line="-", face="white"),
-        ]
-        options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
-        if program is None and len(rows) < len(held):
-            title = first_of(len(rows), len(held), "programs")
-            options |= {"title": title, "title_fontsize": SMALL}
-        legend(figure, handles, **options)
-    return finish(every, own=ax is None, show=show, return_fig=return_fig, save=save)
+    handles = [
+        entry("perturbation on the program", BLUE, "o", line="-"),
+        entry("gene clearly changed", ORANGE, "o", line="-"),
+        entry("neither", GREY, "o", line="-", face="white"),
+    ]
+    options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
+    if program is None and len(rows) < len(held):
+        title = first_of(len(rows), len(held), "programs")
+        options |= {"title": title, "title_fontsize": SMALL}
+    legend(figure, handles, **options)
+    return finish(every, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_values(

@@ -62,12 +62,10 @@ def replay(
     key: str = "replay",
     targets: Sequence[str] | None = None,
     strategies: Sequence[str] | None = None,
-    n_cols: int | None = None,
-    ax: Axes | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
-) -> Figure | list[Axes] | Axes | None:
+) -> Figure | list[Axes] | None:
     """Draw how near to each target the recommended perturbation lies, round by round.
 
     One panel per target, all of them together first: the squared distance of the recommended
@@ -86,10 +84,6 @@ def replay(
         Targets to draw; all by default.
     strategies
         Strategies to draw; all by default.
-    n_cols
-        Panels per row; by default 4, or more if the figure would not fit on a screen.
-    ax
-        Axes to draw on: all targets together, or the only one of ``targets``.
     %(show)s
 
     Returns
@@ -127,16 +121,15 @@ def replay(
     names = list(dict.fromkeys(table["target"]))
     shown = [None, *names] if len(names) > 1 else list(names)
     size, around = (2.3, 2.0), (0.6, 1.1)
-    panels, columns = panels_of(ax, len(shown), n_cols, 4, size, around, sharex=True)
+    panels, columns = panels_of(len(shown), 4, size, around, sharex=True)
     width = root_figure(panels[0]).get_figwidth()
-    letters = 32 if ax is not None else int(13 * (width - 0.6) / columns)  # that fit above a panel
-    for panel, name in zip(panels, shown, strict=ax is None):
+    letters = int(13 * (width - 0.6) / columns)  # that fit above a panel
+    for panel, name in zip(panels, shown, strict=True):
         _draw(panel, table, lines, name, letters)
     control, best, *curves = panels[0].get_lines()
     where = {"loc": "outside upper center", "ncols": min(2 + len(curves), int(width / 1.4))}
-    label_grid(panels, ax, ("rounds", _LABEL), [*curves, control, best], **where)
-    drawn = panels if ax is None else ax
-    return finish(drawn, own=ax is None, show=show, return_fig=return_fig, save=save)
+    label_grid(panels, ("rounds", _LABEL), [*curves, control, best], **where)
+    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw(
