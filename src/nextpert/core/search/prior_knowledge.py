@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core._checks import is_pair, require_count
+from nextpert.core._checks import as_nodes, is_pair, require_count
 from nextpert.core.graph.dag import CycleError, Dag, is_acyclic
 
 if TYPE_CHECKING:
@@ -98,8 +98,20 @@ class PriorKnowledge:
         """Return a topological order of the graph that agrees with every order; raise if none."""
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
 
-    def with_context(self, n_context: int) -> PriorKnowledge:
-        """Return the same knowledge of nodes followed by context nodes, which have no causes."""
+    def with_context(
+        self, n_context: int, targets: Mapping[int, Iterable[int]] | None = None
+    ) -> PriorKnowledge:
+        """Return the same knowledge of nodes followed by context nodes, which have no causes.
+
+        ``targets`` has known targets, nodes by the number of the context node (from 0): its edges
+        into them are required, its others forbidden. The edges of other context nodes are free.
+
+        Examples
+        --------
+        >>> from nextpert.core import PriorKnowledge
+        >>> PriorKnowledge(2).with_context(1, {0: [1]}).required.astype(int).tolist()
+        [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
+        """
         p = self.n_nodes
         out = PriorKnowledge(p + n_context)
         for name in ("required", "forbidden", "before"):
@@ -108,6 +120,13 @@ class PriorKnowledge:
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
+        known = {} if targets is None else targets
+        places = as_nodes(known, n_context, "targets")
+        # A node with known targets has edges into these and into no other.
+        for k, nodes in zip(places, known.values(), strict=True):
+            acts = np.zeros(p, np.bool_)
+            acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
+            out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
         return out
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:

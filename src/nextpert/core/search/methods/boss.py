@@ -20,7 +20,7 @@ from nextpert.core.search.prior_knowledge import PriorKnowledge
 from nextpert.core.search.registry import Found, register
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -73,6 +73,7 @@ def boss(
     moments: Moments,
     *,
     n_context: int = 0,
+    targets: Mapping[int, Iterable[int]] | None = None,
     penalty: float = 2.0,
     n_starts: int | None = None,
     orders: ArrayLike | None = None,
@@ -103,6 +104,9 @@ def boss(
         Number of context nodes, the last ones, which the experiment sets. They have no parents;
         their edges into the others are chosen by the same score, and orient edges (joint causal
         inference; Mooij et al. 2020, JMLR 21:99).
+    targets
+        Known targets: a mapping from the number of a context node (from 0) to the nodes that it
+        has edges into. The targets of other context nodes are learned; ``None``: of all.
     penalty
         Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
     n_starts
@@ -134,7 +138,7 @@ def boss(
     """
     require_kind(moments, Moments, "moments")
     known = checked_prior(prior, moments.n_nodes - n_context)
-    task = _Task.make(moments, penalty, known, n_context)
+    task = _Task.make(moments, penalty, known, n_context, targets)
     given = list(checked_orders(orders, known))
     if n_starts is None:
         n_starts = 1 if given else default_starts(known.n_nodes)
@@ -155,7 +159,7 @@ def boss(
             progress(k + 1, len(starts))
     dag = Dag.from_matrix(best_parents.T)
     # Orders end where no single move gains; deletions over the class may gain still.
-    dag = backward(task.problem, dag, task.prior, n_context)
+    dag = backward(task.problem, dag, task.known if targets else task.prior, n_context)
     total = _scored(task.problem, dag)[0]
     # The first p nodes are genes, the rows after them the edges of what was set.
     edges = dag.to_matrix().toarray() != 0
@@ -189,8 +193,8 @@ def learn(
 class _Task(NamedTuple):
     """What every start searches: with and without prior knowledge, and its order of nodes.
 
-    ``known`` is the prior knowledge with the context nodes, and so is ``prior``, which is None
-    where it bars no edge between other nodes. The starting orders are of the nodes
+    ``known`` is the prior knowledge with the context nodes and their targets, and so is ``prior``,
+    which is None where it bars no edge between other nodes. The starting orders are of the nodes
     that move, given those that do not.
     """
 
@@ -209,13 +213,14 @@ class _Task(NamedTuple):
         penalty: float,
         known: PriorKnowledge,
         n_context: int,
+        targets: Mapping[int, Iterable[int]] | None,
     ) -> _Task:
         """Return the task; dependent, to the starting orders, is what the BIC would join."""
         p, n = known.n_nodes, moments.n
-        # Context nodes come last, and nothing points at them.
-        padded = known.with_context(n_context)
+        # Context nodes come last; nothing points at them, and known targets are required edges.
+        padded = known.with_context(n_context, targets)
         problem = make_score(moments, penalty, padded)
-        free = problem._replace(**sets_of(PriorKnowledge(p).with_context(n_context)))
+        free = problem._replace(**sets_of(PriorKnowledge(p).with_context(n_context, targets)))
         precision = np.array(np.linalg.inv(problem.matrix)[:p, :p], np.float64)
         # r^2 above which the BIC gains: -n/2 log(1 - r^2) > penalty/2 log n.
         threshold = np.full(p, -np.expm1(-penalty * np.log(n) / n))
