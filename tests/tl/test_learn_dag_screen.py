@@ -7,12 +7,15 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata.roles import read_roles
+from nextpert._adata.roles import fitted_roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert.core import LinearScm
 from nextpert.tl._learn_dag import context as context_module
+from nextpert.tl._learn_dag import graphs
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, _distinguishable, _joined
+from nextpert.tl._learn_dag.graphs import read_held_out
 from nextpert.tl._learn_dag.learn_dag import target_table
+from nextpert.tl._learn_dag.prior import read_stored_targets
 
 
 def edges_of(adata, key="dag"):
@@ -64,6 +67,14 @@ def test_three_cells_are_refused(chain, environments, n):
     few = chain[np.r_[:n, 1500 : 1500 + 3 - n]].copy()
     with pytest.raises(ValueError, match=r"^3 cells are too few to learn a graph: at least 4"):
         npt.tl.learn_dag(few, method="boss", environments=environments)
+
+
+def test_tiers_put_targets_upstream(chain):
+    prior = {"tiers": [["A", "D"], ["B", "C"]]}
+    npt.tl.learn_dag(chain, method="boss", search_options={"prior": prior})
+    assert set(chain.uns["dag"]["order"][:2]) == {"A", "D"}
+    with pytest.raises(ValueError, match=r"targets_upstream went: .* prior={'tiers': "):
+        npt.tl.learn_dag(chain, search_options={"targets_upstream": True})
 
 
 @pytest.mark.parametrize("environments", ["control", "all"])
@@ -187,6 +198,113 @@ def test_guides_that_scatter_are_not_taken_for_direct_targets(chain):
     assert true <= found[1]
     assert len(found[1]) < len(found[0])
     assert len(found[1] - true) <= 2
+
+
+def known(targets="known", **others):
+    options = {"prior": {"perturbation_targets": targets}}
+    return {"method": "boss", "environments": "all", "search_options": options} | others
+
+
+def test_known_targets_are_the_genes_that_labels_name(chain):
+    """The enhancer, which names no gene, is free; B's guide does nothing and has its edge."""
+    label = chain.obs["perturbation"].astype(str).to_numpy()
+    label[np.flatnonzero(label == "control")[:100]] = "B"
+    chain.obs["perturbation"] = label
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    assert table(chain) == {("A", "A"), ("D", "D"), ("enh", "C")}
+    assert "perturbation_targets" not in chain.uns["dag"]
+    npt.tl.learn_dag(chain, **known())
+    assert table(chain) == {("A", "A"), ("B", "B"), ("D", "D"), ("enh", "C")}
+    assert edges_of(chain) == {("A", "B"), ("B", "C"), ("C", "D")}
+    stored = chain.uns["dag"]
+    assert stored["perturbation_targets"].to_numpy().tolist() == [
+        ["A", "A"],
+        ["B", "B"],
+        ["D", "D"],
+    ]
+
+
+def test_targets_in_a_table(chain):
+    npt.tl.learn_dag(chain, **known({"enh": ["B", "C"], "A": "A"}), n_graphs=4)
+    assert {row for row in table(chain) if row[0] != "D"} == {
+        ("A", "A"),
+        ("enh", "B"),
+        ("enh", "C"),
+    }
+    share = chain.uns["dag"]["direct_targets"].set_index(["perturbation", "gene"])["frequency"]
+    assert share[("enh", "B")] == 1.0  # in every bootstrap graph
+    npt.tl.learn_dag(chain, **known({"enh": []}))
+    assert "enh" not in {name for name, _ in table(chain)}
+    told = chain.uns["dag"]["perturbation_targets"]
+    assert told.to_numpy().tolist() == [["enh", ""]]
+    assert read_stored_targets(chain.uns["dag"]) == {"enh": ()}
+
+
+def test_targets_of_members_and_conditions(chain):
+    """A combination that is one node acts on the targets of its members, if all are known."""
+    drug = np.random.default_rng(2).integers(0, 2, chain.n_obs)
+    chain.obs["drug"] = np.where(drug, "yes", "no")
+    chain.X[drug == 1] += [0, 0, 0, 2]
+    chain.obs["perturbation"] = chain.obs["perturbation"].replace({"A+D": "P+Q"})
+    npt.pp.setup_screen(chain, covariates=["drug"])
+    npt.tl.learn_dag(chain, **known({"P": "A", "Q": "D", "drug=yes": ["C", "D"]}))
+    rows = table(chain)
+    assert {gene for name, gene in rows if name == "P+Q"} == {"A", "D"}
+    assert {gene for name, gene in rows if name == "drug=yes"} == {"C", "D"}
+    npt.tl.learn_dag(chain, **known({"P": "B"}))  # of Q nothing is known
+    assert {gene for name, gene in table(chain) if name == "P+Q"} == {"A", "D"}
+    npt.tl.learn_dag(chain, **known({"Q + P": "B"}))
+    assert {gene for name, gene in table(chain) if name == "P+Q"} == {"B"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ({"enhh": ["C"]}, "names enhh, which is not a perturbation .* Close matches: enh"),
+        ({"enh": ["CC"]}, r"\['enh'\] names genes outside the panel: CC. Close matches: C"),
+        ({"D+A": ["D"]}, r"combination A\+D, which acts through .* targets of A, D instead"),
+        ({"control": ["A"]}, "names control, which is not a perturbation"),
+        ({"A+enh": "A", "enh + A": "A"}, "more than once"),
+    ],
+)
+def test_wrong_targets_are_named(chain, targets, said):
+    with pytest.raises(ValueError, match=said):
+        npt.tl.learn_dag(chain, **known(targets))
+    assert "dag" not in chain.uns
+
+
+def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
+    """Those that a fit and the diagnosis search anew, of whichever labels are left."""
+    npt.tl.learn_dag(chain, **known({"A": "A", "enh": ["B"]}))
+    chain.write_h5ad(tmp_path / "chain.h5ad")
+    stored = ad.read_h5ad(tmp_path / "chain.h5ad")
+    roles = fitted_roles(stored, stored.uns["dag"]["params"])
+    held_out = read_held_out(stored, "dag", roles, 4, ["A"])
+    assert held_out.targets == {"A": ("A",), "enh": ("B",)}
+    rest = held_out.environments.only(["control", "enh", "D"])
+    context = ContextNodes.of(rest, GENES, held_out.targets)
+    assert {context.names[k]: nodes for k, nodes in context.targets.items()} == {"enh": [1]}
+
+
+def test_known_targets_go_with_their_node_where_a_batch_explains_another(chain):
+    chain.obs["plate"] = np.where(chain.obs["perturbation"].isin(["A", "A+D"]), "p2", "p1")
+    npt.pp.setup_screen(chain, batch_key="plate")
+    npt.tl.learn_dag(chain, **known({"A": "A", "D": ["B"], "enh": ["C", "D"]}))
+    assert table(chain) == {("D", "B"), ("enh", "C"), ("enh", "D")}
+
+
+def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monkeypatch):
+    npt.tl.learn_dag(chain, **known({"A": ["A", "B"]}))
+    seen, real = [], graphs.search
+
+    def record(joint, *rest, **more):
+        seen.append({joint.names[k]: nodes for k, nodes in joint.targets.items()})
+        return real(joint, *rest, **more)
+
+    monkeypatch.setattr(graphs, "search", record)
+    npt.tl.fit_dag_blr(chain)
+    assert {"A": [0, 1]} in seen
+    assert all(told in ({}, {"A": [0, 1]}) for told in seen)
 
 
 def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):

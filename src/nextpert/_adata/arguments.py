@@ -35,11 +35,9 @@ C = TypeVar("C", bound=type)
 GONE = {
     **{role: f"declared once, by npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
-    "targets_upstream": "orders are given as prior={'before': [(earlier, later)]}",
-    "tiers": "orders are given as prior={'before': [(earlier, later)]}",
+    "targets_upstream": "known orders are given as prior={'tiers': [targets, others]}",
     "alpha": "tests of GSP are at the level 0.001; core.gsp takes others",
     "penalty": "the factor on the penalty of the BIC is 2; core.boss takes others",
-    "perturbation_targets": "targets are learned from cells; core.boss takes known ones",
     "starts": "GSP from random orders alone is core.gsp, whose graph method='given' takes as dag",
     "dag_key": "the graph is that of the fit",
     "candidates": "they are the perturbations of the fit: tl.fit_dag_blr(perturbations=...)",

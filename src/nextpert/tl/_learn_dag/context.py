@@ -21,7 +21,7 @@ from nextpert.core.screen.guides import spread_within
 from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -55,6 +55,9 @@ class ContextNodes:
     control_guide
         Number of the controls' guide of every environment, -1 for perturbed cells and where no
         column of guides is named.
+    targets
+        Genes of the panel that a context node acts on, by numbers of both, of those nodes whose
+        targets are known.
     """
 
     names: list[str]
@@ -62,13 +65,22 @@ class ContextNodes:
     batches: NDArray[np.float64]
     group: NDArray[np.int64]
     control_guide: NDArray[np.int64]
+    targets: dict[int, list[int]]
 
     @classmethod
-    def of(cls, environments: Environments, genes: Sequence[str]) -> ContextNodes:
+    def of(
+        cls,
+        environments: Environments,
+        genes: Sequence[str],
+        acts_on: Mapping[str, Sequence[str]] | None = None,
+    ) -> ContextNodes:
         """Return those of some environments; a combination sets what each of its members sets.
 
         Members that are always set together are one node. If members cannot be distinguished (there
-        are more of them than combinations), the combinations are nodes instead.
+        are more of them than combinations), the combinations are nodes instead. ``acts_on`` has the
+        target genes of perturbations and conditions that they are known of
+        (:func:`~nextpert.tl._learn_dag.prior.read_targets`); a node of several acts on those of
+        all, if all are known.
         """
         naming = environments.naming_on(genes)
         sets: dict[str, list[str]] = {}
@@ -91,8 +103,16 @@ class ContextNodes:
             guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
         group = np.unique(label.astype(str), return_inverse=True)[1]
         batches = environments.indicators(environments.roles.batch_key)[1]
+        first, targets, acts_on = environments.covariate_names, {}, acts_on or {}
+        place = {gene: i for i, gene in enumerate(genes)}
         merged = ["+".join(nodes) for nodes in groups]
-        return cls(environments.covariate_names + merged, columns, batches, group, guide)
+        for k, (name, nodes) in enumerate(zip(merged, groups, strict=True), start=len(first)):
+            # A node acts where it is said to act, or else on the targets of all that it stands for.
+            parts = [part for x in nodes for part in ([x] if x in acts_on else naming.key(x))]
+            parts = [name] if name in acts_on else parts
+            if all(part in acts_on for part in parts):
+                targets[k] = sorted({place[gene] for part in parts for gene in acts_on[part]})
+        return cls(first + merged, columns, batches, group, guide, targets)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
         """Return the variance between the controls' guides beyond sampling, without batches."""
@@ -115,6 +135,7 @@ class Joint(NamedTuple):
     moments: Moments
     present: NDArray[np.int64]  # indices of context nodes
     names: list[str]  # of these
+    targets: dict[int, list[int]]  # known ones, numbers of genes by place among these
     others: NDArray[np.int64]  # indices of those beyond the strongest, at fixed values
 
     @classmethod
@@ -135,7 +156,9 @@ class Joint(NamedTuple):
             kept = _strongest(moments, n_genes)
             moments = _given_others(moments, np.append(np.arange(n_genes), n_genes + kept))
             others, present = np.setdiff1d(present, present[kept]), present[kept]
-        return cls(moments, present, [context.names[k] for k in present], others)
+        known = context.targets
+        targets = {place: known[k] for place, k in enumerate(present.tolist()) if k in known}
+        return cls(moments, present, [context.names[k] for k in present], targets, others)
 
 
 def _strongest(moments: Moments, n_genes: int) -> NDArray[np.int64]:
@@ -185,6 +208,7 @@ class Panel(NamedTuple):
     columns: NDArray[np.int64]  # of the genes, (n_genes,)
     genes: list[str]  # their names
     environments: Environments  # of the cells
+    targets: Mapping[str, Sequence[str]]  # genes that perturbations are known to act on, by name
 
 
 def search(
@@ -211,11 +235,12 @@ def search(
         cross = cells.scatter[:p, p:]
         left = cells.scatter[:p, :p] - cross @ np.linalg.lstsq(cells.scatter[p:, p:], cross.T)[0]
         cells = Moments(cells.n, cells.mean[:p], (left + left.T) / 2)
+    known = {"targets": joint.targets} if joint.targets else {}
     try:
         with parallel_config("sequential") if n_jobs is None else nullcontext():
             best = method.learn(
                 cells, options, n_context=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
-                progress=progress,
+                progress=progress, **known,
             )  # fmt: skip
     except ValueError as error:
         columns = getattr(error, "columns", None)

@@ -19,10 +19,10 @@ from nextpert.core._codec import pack
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.search.registry import SearchOptions, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
-from nextpert.tl._learn_dag.prior import read_knowledge
+from nextpert.tl._learn_dag.prior import read_knowledge, read_stored_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class HeldOut(NamedTuple):
 
     environments: Environments
     options: SearchOptions
+    targets: Mapping[str, Sequence[str]]  # known ones, as of a Panel
 
 
 def read_held_out(
@@ -64,9 +65,9 @@ def read_held_out(
     if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
         return None
     prior = read_knowledge(stored.get("prior"), n_genes)
+    options = SearchOptions(str(params["method"]), 0, prior)
     own = replace(own, separator=roles.separator)
-    environments = read_environments(adata, own, named=names)
-    return HeldOut(environments, SearchOptions(str(params["method"]), 0, prior))
+    return HeldOut(read_environments(adata, own, named=names), options, read_stored_targets(stored))
 
 
 def graphs_without(
@@ -104,7 +105,7 @@ def graphs_without(
     order = dag.order if prior is None else prior.order_of(dag)  # which agrees with it
     options = replace(held_out.options, order=np.asarray(order))
     parts, where = without_sets(*searches, sets), "among the cells without some perturbations"
-    contexts = ((some, ContextNodes.of(rest, genes)) for rest, some in parts)
+    contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
         delayed(search)(Joint.of(some, len(genes), context), genes, options, s, where)
         for (some, context), s in zip(contexts, streams, strict=True)

@@ -30,7 +30,9 @@ from nextpert.tl._learn_dag.prior import (
     Prior,
     given_graph,
     read_prior,
+    read_targets,
     stored_knowledge,
+    stored_targets,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +109,10 @@ def learn_dag(
 
         - ``"n_runs"``: number of starts; 100 of GSP, 10 of BOSS (3 above 100 genes).
         - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
-          ``"required"`` and ``"forbidden"`` (edges ``(parent, child)``).
+          ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
+          and ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``, the genes
+          that perturbations act on: ``"learned"`` (default), ``"known"`` (the perturbed gene
+          alone), or a mapping of perturbations to lists of genes.
     rng, n_jobs
         Seed or generator, of the starts and resamples; and threads, which change no result.
     key_added
@@ -159,11 +164,19 @@ def learn_dag(
         kind, is_all = searches()[method], environments == "all"
         read = every if is_all else every.only([roles.control])
         n_runs = int(kind.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
-        asked = SearchOptions(method, n_runs, read_prior(names, Prior(**chosen.prior or {})))
+        prior = Prior(**chosen.prior or {})
+        asked = SearchOptions(method, n_runs, read_prior(names, prior))
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if is_all:
             say_left_out(every.left_out, roles.perturbation_key)
-        panel = Panel(adata, columns, names, read)
+        if prior.perturbation_targets != "learned" and not is_all:
+            message = (
+                f'perturbation_targets needs environments="all", but it is {environments!r}, which '
+                f"reads no perturbed cells."
+            )
+            raise ValueError(message)
+        targets = read_targets(prior.perturbation_targets, read, names)
+        panel = Panel(adata, columns, names, read, targets)
         graph, stored, frequency = _from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
         if is_all:
             stored["left_out"] = left_out_table(every.left_out)
@@ -216,8 +229,8 @@ def _from_cells(
     panel: Panel, n_graphs: int, options: SearchOptions, rng: np.random.Generator, n_jobs: int
 ) -> tuple[Dag, dict[str, Any], sp.csr_array | None]:
     """Return the graph of the cells, what is stored of it, how often resamples have each edge."""
-    adata, columns, genes, environments = panel
-    context = ContextNodes.of(environments, genes)
+    adata, columns, genes, environments, known_targets = panel
+    context = ContextNodes.of(environments, genes, known_targets)
     screen = screen_moments(adata, columns, environments)
     joint = Joint.of(screen, len(genes), context)
     logger.info("%s.", describe(environments))
@@ -258,6 +271,7 @@ def _from_cells(
             }
         ),
         **best.stored,
+        **stored_targets(known_targets),
         **stored_knowledge(options.prior),
     }
     frequency = of_context = None

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from nextpert._adata import (
+    in_order,
     list_names,
     measured_genes,
     panel_index,
     resolve_panel,
+    strings,
 )
-from nextpert._adata.arguments import options
+from nextpert._adata.arguments import check_value, one_of, options
+from nextpert._adata.panel import closest
 from nextpert.core import PriorKnowledge
 from nextpert.core.graph.dag import CycleError, Dag
+from nextpert.tl._learn_dag.context import ContextNodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
+
+    from nextpert._adata.screen import Environments
 
 
 def given_graph(
@@ -72,14 +80,16 @@ def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
 EDGES_OF = ("before", "required", "forbidden")
 
 
-@options()
+@options(perturbation_targets=one_of("learned", "known"))
 @dataclass(frozen=True)
 class Prior:
     """``prior`` of the search options: each is documented there."""
 
     before: Iterable[Any] | None = None
+    tiers: Mapping[str, float] | Iterable[Any] | None = None
     required: Iterable[Any] | None = None
     forbidden: Iterable[Any] | None = None
+    perturbation_targets: str | Mapping[str, Any] = "learned"
 
 
 def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
@@ -90,11 +100,21 @@ def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
     CycleError
         If the orders run in a circle; its genes are named.
     ValueError
-        If a gene is outside the panel, or an edge is required and forbidden.
+        If a gene is outside the panel or in two tiers, or an edge is required and forbidden.
     """
-    if prior == Prior():
+    if all(getattr(prior, name) is None for name in (*EDGES_OF, "tiers")):
         return None
     edges = {name: _edges(getattr(prior, name), genes, name) for name in EDGES_OF}
+    tiers: Any = prior.tiers
+    # The numbers of tiers by gene.
+    if isinstance(tiers, Mapping):
+        levels = sorted(set(tiers.values()))
+        tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
+    if tiers is not None:
+        tiers = [panel_index(map(str, tier), genes, "tiers") for tier in tiers]
+        # Every gene of a tier stands before all those of later tiers.
+        for earlier, later in combinations(tiers, 2):
+            edges["before"] += product(earlier, later)
     return PriorKnowledge(len(genes), names=genes, **edges)
 
 
@@ -119,3 +139,58 @@ def _edges(
     rows = pairs_of_names(pairs, what)
     flat = panel_index([gene for row in rows for gene in row], genes, what)
     return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def read_targets(
+    targets: str | Mapping[str, Any], environments: Environments, genes: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the target genes of the perturbations and conditions that they are known of.
+
+    ``targets`` is ``perturbation_targets`` of the prior of :func:`nextpert.tl.learn_dag`. Raise if
+    a name is that of no perturbation, or of a combination whose members are nodes of their own.
+    """
+    naming = environments.naming_on(genes)
+    every = [naming.targets(label) for label in environments.perturbations()]
+    if isinstance(targets, str):
+        measured = sorted({gene for inside, _ in every for gene in inside})
+        return {gene: (gene,) for gene in measured if targets == "known"}
+    nodes = ContextNodes.of(environments, genes).names[len(environments.covariate_names) :]
+    nodes += sorted({part for inside, outside in every for part in [*inside, *outside]})
+    known = nodes + environments.perturbations()
+    out: dict[str, tuple[str, ...]] = {}
+    for name, acts in naming.renamed(targets, known, "perturbation_targets").items():
+        if name not in known:
+            message = (
+                f"perturbation_targets names {name}, which is not a perturbation of the cells "
+                f"that are read.{closest([name], known)}"
+            )
+            raise ValueError(message)
+        if name not in nodes:
+            message = (
+                f"perturbation_targets names the combination {name}, which acts through its "
+                f"members: give the targets of {list_names(naming.members(name))} instead."
+            )
+            raise ValueError(message)
+        what = f"perturbation_targets[{name!r}]"
+        some = [acts] if isinstance(acts, str) else acts
+        check_value(some, what, "Iterable[str]")
+        out[name] = tuple(str(gene) for gene in in_order(some))
+        panel_index(out[name], genes, what)
+    return out
+
+
+def stored_targets(targets: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
+    """Return known targets as a table, one row a gene; an empty name where there is none."""
+    rows = [(name, gene) for name, some in targets.items() for gene in some or ("",)]
+    columns = ("perturbation", "gene")
+    table = {c: strings(row[k] for row in rows) for k, c in enumerate(columns)}
+    return {"perturbation_targets": pd.DataFrame(table)} if rows else {}
+
+
+def read_stored_targets(stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return known targets from what :func:`stored_targets` gave, none where it is absent."""
+    table = stored.get("perturbation_targets")
+    if table is None:
+        return {}
+    by_name = pd.DataFrame(table).astype(str).groupby("perturbation", sort=False)["gene"]
+    return {str(name): tuple(gene for gene in genes if gene) for name, genes in by_name}
