@@ -21,7 +21,6 @@ FUNCTIONS = [
 ON_ADATA = [(sub, name) for sub, name in FUNCTIONS if sub != "datasets"]
 # pp.effect_table makes an AnnData, with rows that what it was given does not have.
 WRITING = [(sub, name) for sub, name in FUNCTIONS if sub in ("pp", "tl") and name != "effect_table"]
-PLOTS = [(sub, name) for sub, name in FUNCTIONS if sub == "pl"]
 IDS = {"ids": lambda value: value if isinstance(value, str) else None}
 
 
@@ -96,14 +95,6 @@ def test_functions_that_write(sub, name):
     assert returned.replace("ad.", "") == "AnnData | None"
     if sub != "pp" or name == "assign_guides":  # a screen has one record of roles and of its steps
         assert isinstance(params["key_added"].default, str)
-
-
-@pytest.mark.parametrize(("sub", "name"), PLOTS, **IDS)
-def test_plots(sub, name):
-    params = parameters(sub, name)
-    assert params["ax"].default is None
-    assert params["show"].default is None
-    assert params["return_fig"].default is False
 
 
 @pytest.mark.parametrize(("sub", "name"), FUNCTIONS, **IDS)

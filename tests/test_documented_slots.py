@@ -21,8 +21,6 @@ import scipy.sparse as sp
 import nextpert as npt
 import stored_results
 from function_pages import stored
-from nextpert._adata.graph import GraphsRecord
-from nextpert._adata.posterior import FittedPosterior
 from nextpert.core._codec import describe
 
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
@@ -210,28 +208,6 @@ def places_without_a_name(value, key, returns, page):
             if kinds and not any(kind in KINDS[known] for known in kinds):
                 yield f"{where} ({kind}, not {' or '.join(kinds)})"
             waiting.append((where, part))
-
-
-def test_a_field_without_a_name_is_found():
-    value = {"a": 1.0, "table": pd.DataFrame({"b": [1], "c": ["x"]}), "d": {"e": "x"}}
-    returns = "- ``a`` (number): A.\n- ``d`` (mapping): D, with ``e``.\n"
-    page = "- `table` (table): T.\n\nColumns of `table`: `b` (number), `c` (text).\n"
-
-    def found(returns, page):
-        return set(places_without_a_name(value, "x", returns, page))
-
-    assert not found(returns, page)
-    assert found("", page) == {"a", "d", "d/e"}
-    assert found(returns, page.replace("`b`", "`a`")) == {"table/b"}
-    assert found(returns, page.replace("(text)", "(number)")) == {"table/c (text, not number)"}
-
-
-def test_every_field_that_a_dataclass_declares_has_a_meaning():
-    for record in (FittedPosterior, GraphsRecord):
-        rows = re.findall(r"^\| `\w+` \| (.+) \| (.+) \|$", stored_results.fields_of(record), re.M)
-        assert len(rows) > 2
-        assert all(len(kind) > 3 and len(meaning) > 5 for kind, meaning in rows)
-    assert set(CALLS) <= set(stored_results.sections())
 
 
 @pytest.mark.parametrize("name", CALLS)

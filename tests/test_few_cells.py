@@ -32,43 +32,6 @@ def test_shrinkage_beats_means_and_its_intervals_hold():
     assert 0.8 < errors[few.RAW] / (30 * (1 / 20 + 1 / 400)) < 1.2
 
 
-def test_states_rank_towards_themselves():
-    from benchmarks import own_state
-
-    found = own_state.split(simulated(), [1, 2, 3, 4], 20, 0)
-    assert {own_state.MEANS, *own_state.SHOWN, "centre, learned graph"} <= set(found)
-    for way in own_state.SHOWN:
-        assert all(values.argmin() == j - 1 for j, values in found[way].items())
-
-
-def test_choices_are_judged_by_the_other_half_on_genes_that_nobody_targets():
-    from benchmarks import own_state
-
-    cells = simulated()
-    few_of_them = cells.code < 4
-    cells = cells._replace(
-        x=cells.x[few_of_them], code=cells.code[few_of_them], names=cells.names[:4]
-    )
-    x = cells.x.copy()
-    x[:, 29] -= 3.0 * (cells.code == 2)  # p2 differs in its own gene most
-    x[:, :29] += (x[cells.code == 1].mean(axis=0) - 2.0)[:29] * (cells.code == 2)[:, None]
-    cells = cells._replace(x=x, own=[-1, -1, 29, -1])
-    found, genes = own_state.choose(cells, 0)
-    assert genes.tolist() == [*range(29)]
-    for way in (own_state.MEANS, *own_state.CHOICES):
-        for j, (name, relative) in found[way].items():
-            k = cells.names.index(name)
-            assert k not in (0, j)
-            error = 3 / 80 * 29  # of a mean of 80 cells, several times
-            away = [((x[cells.code == c].mean(0) - x[cells.code == j].mean(0))[:29] ** 2).sum()
-                    for c in (k, 0)]  # fmt: skip
-            assert abs(relative * away[1] - away[0]) < error
-    section, mean = own_state.choices("made up", cells, 1)
-    assert section.startswith("## made up: ")
-    assert set(mean) == {own_state.MEANS, *own_state.CHOICES, own_state.FAR}
-    assert "| made up | " in own_state.compared({"made up": mean})
-
-
 def test_distances_of_means_that_are_alike_are_zero_on_average():
     from benchmarks import own_state
 

@@ -1,6 +1,5 @@
 """The paper's experiments: the same table for any number of workers, a README that cannot drift."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,30 +48,6 @@ def test_the_same_seed_gives_the_same_table_with_one_and_two_workers(paper, tmp_
     assert np.isfinite(table["mean"]).all()
     assert table.groupby(["setting", "prior", "acquisition"]).size().eq(7).all()
     assert {p.suffix for p in folders[0].glob("fig5.*")} == {".csv", ".json", ".md", ".png"}
-
-
-def test_a_panel_that_figures_share_is_run_once(paper):
-    figure = paper.figures.FIG5.quick()
-    setting = figure.settings[0]
-    paper.run._DONE.clear()
-    one = paper.run.curve(setting, "fixed", "random", figure, 1)
-    same = paper.run.curve(replace(setting, name="x"), "fixed", "random", figure, 1)
-    other = paper.run.curve(replace(setting, n_targets=1), "fixed", "random", figure, 1)
-    np.testing.assert_array_equal(one.distance, same.distance)
-    assert one.seconds > same.seconds == 0
-    assert np.abs(one.distance - other.distance).max() > 0.01
-
-
-def test_instances_differ_by_seed_and_acquisitions_share_their_noise(paper):
-    setting = paper.figures.FIG5.quick().settings[0]
-    first, second = (paper.settings.instance(setting, seed) for seed in (0, 1))
-    assert np.abs(first.scm.weights - second.scm.weights).max() > 0.1
-    assert np.abs(first.shift - second.shift).max() > 0.1
-    tasks = [
-        paper.settings.task(setting, 0, run, acquisition, "fixed", 3)
-        for acquisition, run in (("civ", 0), ("greedy", 0), ("civ", 1))
-    ]
-    assert tasks[0]["rng"] == tasks[1]["rng"] != tasks[2]["rng"]
 
 
 # As printed in the captions: graph, nodes, targets, their place; instances, runs, steps.

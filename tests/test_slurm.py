@@ -3,8 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import anndata as ad
@@ -120,20 +118,3 @@ def test_a_chain_of_jobs_gives_what_the_functions_give(slurm, screen, noted, ass
     plate = pd.read_csv(screen.with_suffix(".plate.csv"))
     assert plate["perturbation"].tolist() == adata.uns["plan"]["plate"]["perturbation"].tolist()
     assert len(pd.read_csv(screen.with_suffix(".effects.csv"))) == 4 * 8
-
-
-def test_graphs_on_many_nodes(slurm, screen, assert_same):
-    pytest.importorskip("distributed", reason="the extra dask is not installed")
-    by_slurm = find_spec("dask_jobqueue") is not None
-    graph = screen.with_name("graph.h5ad")
-    script = SCRIPTS / "graphs_on_many_nodes.py"
-    options = ["--graphs", 4, "--workers", 2, *([] if by_slurm else ["--local"])]
-    told = run(sys.executable, script, screen, graph, *options, cwd=screen.parent)
-    assert "4 bootstrap graphs" in told
-    assert len(list(slurm.glob("*/pid"))) == (2 if by_slurm else 0)
-    adata = ad.read_h5ad(screen)
-    npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=4)
-    found = ad.read_h5ad(graph)
-    for key in ("dag", "dag_frequency"):
-        assert_same(found.varp[key], adata.varp[key])
-    assert not list(screen.parent.glob("*.graphs*"))

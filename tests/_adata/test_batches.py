@@ -1,6 +1,5 @@
 """Batches taken off means and scatters, by every call, against the same screen without them."""
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,22 +113,6 @@ def test_cells_without_a_batch_and_batches_without_labels_are_refused(pair):
 def npt_graph(adata):
     npt.tl.learn_dag(adata, method="given", dag=[(adata.var_names[0], adata.var_names[1])])
     return adata
-
-
-@pytest.mark.slow
-def test_roles_are_the_defaults_of_every_call(pair):
-    clean, _ = pair
-    clean.obs["label"] = clean.obs["perturbation"].astype(str).replace("control", "NT")
-    other = ad.AnnData(np.zeros(clean.shape), clean.obs[["label"]], clean.var)
-    other.layers["ln"] = clean.X
-    npt.pp.setup_screen(other, perturbation_key="label", control="NT", layer="ln")
-    for adata in (clean, other):
-        npt.tl.learn_dag(adata, method="boss", environments="all")
-        npt.tl.fit_dag_blr(adata)
-        npt.pl.perturbation_counts(adata, show=False)
-        npt.pl.expression_shift(adata, show=False)
-    assert (clean.varp["dag_blr_mean"] != other.varp["dag_blr_mean"]).nnz == 0
-    assert other.uns["dag_blr"]["params"]["layer"] == "ln"
 
 
 @pytest.mark.parametrize("batches", [False, True])

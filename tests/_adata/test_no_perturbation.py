@@ -44,21 +44,6 @@ def learn(adata):
     npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
 
 
-def test_a_graph_is_that_of_the_other_cells(clean, mixed, caplog):
-    learn(clean)
-    learn(mixed)
-    assert SAID in caplog.text
-    assert "Doublet 9" in caplog.text
-    assert "(empty) 9" in caplog.text
-    assert mixed.uns["dag"]["n_cells"] == clean.uns["dag"]["n_cells"] == clean.n_obs
-    assert np.array_equal(mixed.varp["dag"].toarray(), clean.varp["dag"].toarray())
-    table = mixed.uns["dag"]["left_out"].set_index("perturbation")
-    assert sorted(table.index) == sorted(NOBODY)
-    assert set(table["n_cells"]) == {N}
-    assert set(table["reason"]) == {"no perturbation"}
-    assert len(clean.uns["dag"]["left_out"]) == 0
-
-
 @pytest.mark.parametrize("shift_sd", ["learned", 0])
 def test_a_fit_is_that_of_the_other_cells(clean, mixed, shift_sd, caplog):
     for adata in (clean, mixed):

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata import read, read_blocks, sources
+from nextpert._adata import read, sources
 from tests._adata.test_read import assert_same_bits, environment_moments
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
@@ -62,19 +62,6 @@ def test_the_same_bits_as_from_memory(form, chunks, values, groups):
         np.testing.assert_allclose(got.mean, cells.mean(axis=0), rtol=1e-13)
         centred = cells - cells.mean(axis=0)
         np.testing.assert_allclose(got.scatter, centred.T @ centred, rtol=1e-10, atol=1e-12)
-
-
-def test_views_and_blocks(values, groups):
-    rows = np.random.default_rng(3).permutation(N)[:120]
-    lazy = make(da.from_array(values, chunks=(40, 5)))[rows][:, ["g8", "g2"]]
-    inside = make(values)[rows][:, ["g8", "g2"]]
-    found, wanted = (environment_moments(a, [1, 0], groups[rows], 4) for a in (lazy, inside))
-    assert_same_bits(found, wanted)
-    seen = np.empty((120, 2))
-    for cells, block in read_blocks(lazy, [1, 0], np.arange(120)):
-        assert len(cells) <= 25
-        seen[cells] = block
-    np.testing.assert_array_equal(seen, values[rows][:, [2, 8]])
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])

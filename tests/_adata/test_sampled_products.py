@@ -45,14 +45,6 @@ def test_all_but_products_is_that_of_all_cells(few, kind):
         assert np.abs(off).max() > 0
 
 
-def test_the_sample_is_the_same_in_every_call(few):
-    adata, codes = cells()
-    coding = Coding(codes, np.zeros(9, np.int64), np.ones((len(codes), 1)) * codes[:, None])
-    one, two = (read_screens(adata, np.arange(12), [coding])[0] for _ in range(2))
-    np.testing.assert_array_equal(one.scatter[0], two.scatter[0])
-    assert one.scatter[0].shape == (13, 13)
-
-
 def test_factors_of_many_genes_are_those_of_all_eigenvectors(monkeypatch):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(4000, 3)) @ rng.normal(size=(3, 80)) + rng.normal(size=(4000, 80))

@@ -110,16 +110,6 @@ def test_environments_are_the_combinations_that_occur(screen):
     assert (kept.codes >= 0).sum() == (screen.obs["pert"] == "A").sum()
 
 
-def test_flags_are_conditions_and_a_guide_may_be_missing(screen):
-    screen.obs["treated"] = np.arange(600) % 3 == 0
-    screen.obs.loc["c7", "guide"] = np.nan
-    found = read_environments(screen, Roles("pert", "NT", "guide", covariates=("treated",)))
-    assert found.indicators(found.condition_names)[0] == ["treated=True"]
-    assert found.covariate_names == []
-    assert found.table["guide"].iloc[found.codes[7]] == ""
-    assert found.table["n_cells"].sum() == 599
-
-
 def moments(adata, weights=None, **roles):
     environments = read_environments(adata, Roles("pert", "NT", **roles))
     return environments, screen_moments(adata, [3, 0, 1], environments, weights=weights)
@@ -198,21 +188,3 @@ def test_resampled_moments_are_those_of_the_repeated_cells(screen, monkeypatch):
         )
         np.testing.assert_allclose(one.scatter, wanted.scatter, atol=1e-8)
         np.testing.assert_allclose(one.mean, wanted.mean, atol=1e-10)
-
-
-@pytest.mark.brief_chain
-def test_cells_without_a_guide_are_counted(small_screen, caplog):
-    guide = small_screen.obs["perturbation"].astype(object) + "_1"
-    guide.iloc[np.flatnonzero(small_screen.obs["perturbation"] == "MYC")[:7]] = np.nan
-    small_screen.obs["guide"] = guide
-    npt.pp.setup_screen(small_screen, guide_key="guide")
-    npt.tl.learn_dag(small_screen, method="given", dag=[])
-    npt.tl.fit_dag_blr(small_screen)
-    assert "7 labelled cells have no guide in adata.obs['guide']" in caplog.text
-
-
-def test_a_blank_batch_is_missing():
-    adata = npt.datasets.simulated_screen(n_genes=3, n_control=9, n_perturbed=9, rng=0)
-    adata.obs["batch"] = np.resize(["a", "b", ""], adata.n_obs)
-    with pytest.raises(ValueError, match=r"adata\.obs\['batch'\] is missing for 9 labelled"):
-        npt.pp.setup_screen(adata, batch_key="batch")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -77,31 +76,6 @@ def test_what_failed_comes_back_by_retry_alone(campaign):
         "proposed", "failed", "proposed", "retried", "proposed",
     ]  # fmt: skip
     assert campaign.summarize()["failed"].tolist() == ["", "CDK4", "", ""]
-
-
-@pytest.mark.slow
-def test_members_that_combinations_alone_tell_of_are_known():
-    rng = np.random.default_rng(0)
-    names = ["A", "B", "C", "A+B", "B+C", "A+G", "C+G"]
-    does = {name: rng.normal(size=12) for name in "ABCG"}
-    label = np.repeat(["control", *names], [300, *[60] * len(names)])
-    mean = [
-        sum((does.get(m, np.zeros(12)) for m in name.split("+")), np.zeros(12)) for name in label
-    ]
-    cells = ad.AnnData(3 + np.array(mean) + rng.normal(size=(len(label), 12)))
-    cells.var_names = [f"g{i}" for i in range(12)]
-    cells.obs["perturbation"] = label
-    wanted = dict(zip(cells.var_names, 3 + does["B"] + does["G"], strict=True))
-    given = {"method": "given", "dag": [("g0", "g1")], "genes": list(cells.var_names)}
-    campaign = npt.Campaign(cells, wanted, learn=given)
-    campaign.mark_pending(["G", "B+G"], n_cells=40)
-    campaign.propose(2, 100)
-    assert campaign.adata.uns["plan"]["pending"]["perturbation"].tolist() == ["G", "B+G"]
-    # No target of this screen is on the panel: of other labels the mean is expected.
-    campaign.mark_pending(["H", "A+H"], n_cells=40)
-    with pytest.warns(UserWarning, match=r"Of H nothing is known|Of H, .*nothing is known"):
-        campaign.propose(2, 100)
-    assert "A+H" in campaign.adata.uns["plan"]["pending"]["perturbation"].tolist()
 
 
 def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):

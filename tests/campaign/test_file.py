@@ -150,15 +150,3 @@ def test_an_h5ad_cut_or_garbled_anywhere_is_refused_unopened(saved, monkeypatch)
         saved.write_bytes(each.tobytes())
         with pytest.raises(ValueError, match=r"screen\.h5ad' holds no campaign .*damaged"):
             npt.Campaign.load(saved)
-
-
-def test_who_waits_too_long_is_told(campaign, path, monkeypatch, files_in):
-    monkeypatch.setattr(campaign_file, "WAIT", 0.1)
-    with (
-        campaign_file._files.alone(path, AssertionError()),
-        pytest.raises(ValueError, match="by another process"),
-    ):
-        campaign.save(path)
-    assert not path.exists()
-    campaign.save(path)
-    assert files_in(path.parent) == [path.name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import anndata as ad
 import numpy as np
@@ -44,19 +43,6 @@ def test_parts_orders_of_genes_and_kinds_of_matrix_do_not_matter(campaign, parts
     other.observe(later[15:].copy(), batch="same")
     assert_same(fitted(campaign), fitted(other))
     assert "NEW" not in other.adata.var_names
-
-
-def test_other_genes_that_lack_are_left_out(parts, target, caplog):
-    panel = [gene for gene in parts[0].var_names if gene != "CTSA"]
-    wanted = {gene: target[gene] for gene in panel}
-    campaign = npt.Campaign(
-        parts[0], wanted, learn={"method": "given", "dag": [], "genes": panel},
-    )  # fmt: skip
-    assert "CTSA" in campaign.adata.var_names
-    with caplog.at_level(logging.INFO, "nextpert"):
-        campaign.observe(parts[1][:, panel].copy(), batch="same")
-    assert "Left out, as the new cells lack them: genes CTSA." in caplog.text
-    assert "CTSA" not in campaign.adata.var_names
 
 
 @pytest.fixture
@@ -134,15 +120,6 @@ def test_columns_of_batches(parts, target, given):
     other.observe(parts[1], batch="b")
     assert campaign.adata.obs["batch"].iloc[-40:].unique().tolist() == ["b"]
     assert fitted(campaign)["dag_blr"]["log_evidence"] == fitted(other)["dag_blr"]["log_evidence"]
-
-
-def test_columns_with_a_role_must_be_there(parts, target, given):
-    first = parts[0].copy()
-    first.obs["guide"] = first.obs["perturbation"].astype(str) + "_1"
-    npt.pp.setup_screen(first, guide_key="guide")
-    campaign = npt.Campaign(first, target, learn=given)
-    with pytest.raises(ValueError, match=r"no column 'guide'.*it has a role in this campaign"):
-        campaign.observe(parts[1], batch="same")
 
 
 def test_the_same_cells_are_not_counted_twice(campaign, parts):

@@ -9,7 +9,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.cli import main
@@ -90,20 +89,3 @@ def test_demo_equals_the_functions_and_repeats_itself(screen, small_screen, asse
     assert main([*again, "--overwrite"]) == 0
     assert capsys.readouterr().out == printed
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
-
-
-def test_counts_are_normalised_once(small_screen, tmp_path):
-    rate = np.exp(np.asarray(small_screen.X)[:, :6] / 2)
-    counts = small_screen[:, :6].copy()
-    counts.obs = counts.obs.rename(columns={"perturbation": "gene"})
-    counts.X = sp.csr_matrix(np.random.default_rng(0).poisson(rate).astype(np.int32))
-    counts.X[:, 5] = 0
-    counts.X[0, 5] = 1
-    counts.write_h5ad(tmp_path / "counts.h5ad")
-    result = run(tmp_path / "counts.h5ad", "--perturbation-key", "gene")
-    assert result.uns["dag"]["genes"].tolist() == counts.var_names[:5].tolist()
-    totals = result.layers["counts"].toarray().sum(1)  # of the genes kept: the sixth has one count
-    expected = np.log1p(result.layers["counts"].toarray() / totals[:, None] * np.median(totals))
-    np.testing.assert_allclose(result.X.toarray(), expected, atol=0.3)
-    two = run(tmp_path / "out" / "annotated.h5ad", out="two")
-    np.testing.assert_array_equal(two.X.toarray(), result.X.toarray())

@@ -25,16 +25,12 @@ CASES = [
     # screens
     ("preprocess absent.h5ad", "no file 'absent.h5ad'"),
     ("preprocess cut.h5ad", "'cut.h5ad' cannot be read as h5ad or zarr"),
-    ("demo --data absent.h5ad --target MYC", "no file 'absent.h5ad'"),
     ("demo --target MYC", "--target needs --data"),
     # one target state, in one of its forms
     (DEMO, "--target NAME", "none is named"),
-    (DESIGN, "--target NAME", "none is named"),
     (f"{DEMO} --target MYC --target-group a b", "--target, --target-group is named"),
     (f"{DEMO} --target MYCC", "target not found", "MYCC", "matches: MYC"),
     (f"{DESIGN} --target-mean MYC", "--target-mean MYC: ", "NAME=VALUE"),
-    (f"{DESIGN} --target-mean MYC=1 MYC=2", "--target-mean MYC=1 MYC=2: ", "more than once"),
-    (f"{DESIGN} --target-file absent.csv", "--target-file absent.csv: ", "No such file"),
     (f"{DESIGN} --target-file three.csv", "--target-file three.csv: ", "two columns, but has 3"),
     (f"{DESIGN} --target-file broken.toml", "--target-file broken.toml: Invalid value"),
     (f"{DESIGN} --target-file key.toml", "--target-file key.toml: ", "'wieghts'"),
@@ -43,35 +39,25 @@ CASES = [
     ("demo --data ready.h5ad --target MYC --panel MYC", "leave out --panel"),
     ("preprocess screen.h5ad --panel @absent.txt", "--panel @absent.txt: ", "No such file"),
     (f"{LEARN} --genes @names.txt", "NOPE", "leave these genes out"),
-    (f"{LEARN} --genes @cut.h5ad", "--genes @cut.h5ad: ", "decode"),
-    (f"{LEARN} --method given", 'method="given" and dag belong together'),
     (f"{LEARN} --before pairs.csv", "--before pairs.csv: ", "'STK3'"),
     ("fit fitted.h5ad --out new.h5ad --shift words.csv", "--shift words.csv: ", "'low'"),
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
-    (f"{PLAN} --pending MYC=20 STK3", "--pending MYC=20 STK3: ", "NAME=VALUE"),
     # what is refused by the functions, under the names of Python
     (f"{LEARN} --n-runs 0", "search_options['n_runs'] must be"),
-    ("fit screen.h5ad", "run tl.learn_dag first"),
     # places of the results
     (f"{LEARN} --out {'x' * 300}.h5ad", "Cannot write to 'xxx", "(File name too long)"),
-    (f"{LEARN} --out a\0.h5ad", r"Cannot write to 'a\x00.h5ad'"),
     (f"{LEARN} --out loop.h5ad", "Cannot write to 'loop.h5ad' (Too many levels of symbolic links)"),
     (f"{LEARN} --out screen.h5ad", "is the screen itself", "--out"),
-    (f"{LEARN} --out x.csv", "--out must end in .h5ad or .zarr"),
     (f"{LEARN} --table x.txt", "--table must end in .csv"),
 ]
 USAGE = [
     ("dessign", "(see nextpert --help)"),
     ("design", "--screen requires an argument. (see nextpert design --help)"),
     ("design x.h5ad --nope 1", "--nope"),
-    ("design x.h5ad y.h5ad", "y.h5ad"),
     ("learn x.h5ad --genes", "--genes"),
     ("learn x.h5ad --n-runs many", "--n-runs"),
-    ("learn x.h5ad --n-jobs -2.5", "--n-jobs"),
-    ("learn x.h5ad --rng now", "--rng"),
     ("learn x.h5ad --config absent.toml", "absent.toml"),
-    ("learn x.h5ad --config three.csv", "TOML"),
     ("preprocess x.h5ad --min-cells 2.5", "--min-cells"),
 ]
 

@@ -47,16 +47,6 @@ def test_results_are_replaced_with_leave_alone(kind, fitted, capsys):
     assert [run("effects", *config), run("effects", *config, "--overwrite")] == [2, 0]
 
 
-@pytest.mark.parametrize("left", ["x.h5ad", "x.h5ad.toml", "x.csv"])
-def test_each_file_of_a_run_counts(left, fitted, not_called, capsys):
-    folder = fitted.parent
-    (folder / left).write_text("here")
-    before = contents(folder)
-    assert run("effects", fitted, "--out", folder / "x.h5ad", "--table", folder / "x.csv") == 2
-    assert f"{left}' exists: replace it with --overwrite" in error(capsys)
-    assert contents(folder) == before
-
-
 def test_the_screen_itself_is_never_written_over(fitted, not_called, monkeypatch, capsys):
     before = fitted.read_bytes()
     monkeypatch.chdir(fitted.parent)
@@ -64,22 +54,6 @@ def test_the_screen_itself_is_never_written_over(fitted, not_called, monkeypatch
         assert run("effects", fitted.name, "--out", out, "--overwrite") == 2
         assert "is the screen itself" in error(capsys)
     assert fitted.read_bytes() == before
-
-
-def test_links_are_followed(fitted):
-    store, desk = fitted.parent / "store", fitted.parent / "desk"
-    store.mkdir()
-    desk.mkdir()
-    for name in ("x.h5ad", "x.zarr", "x.csv"):
-        (desk / name).symlink_to(store / name)
-    for leave in ([], ["--overwrite"]):
-        assert run("effects", fitted, "--out", desk / "x.h5ad", *leave) == 0
-        words = ["--out", desk / "x.zarr", "--table", desk / "x.csv", *leave]
-        assert run("effects", fitted, *words) == 0
-        assert {p.name for p in store.iterdir()} == {"x.h5ad", "x.zarr", "x.csv"}
-        links = {p.name for p in desk.iterdir() if p.is_symlink()}
-        assert links == {"x.h5ad", "x.zarr", "x.csv"}
-    assert "perturbation_effects" in ad.read_h5ad(store / "x.h5ad").uns
 
 
 def test_files_are_written_all_or_none(tmp_path):

@@ -10,7 +10,6 @@ from functools import wraps
 from pathlib import Path
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,7 +18,6 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
-from nextpert.cli._run import rows_in_text
 from nextpert.core._shown import percent
 from nextpert.tl._design_interventions.design_interventions import candidates_of
 
@@ -223,22 +221,6 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert pd.read_csv(table)["n_cells"].sum() == 100
 
 
-def test_a_given_graph_and_the_defaults_of_python(screen, tmp_path, capsys):
-    (tmp_path / "dag.csv").write_text("parent,child\nMYC,STK3\nSTK3,OXR1\n")
-    table = tmp_path / "edges.csv"
-    given = ["--method", "given", "--dag", tmp_path / "dag.csv", "--table", table]
-    assert run("learn", screen, *given) == 0
-    graph = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]
-    assert graph["genes"].tolist() == ["MYC", "STK3", "OXR1"]
-    edges = pd.read_csv(table)[["parent", "child"]]
-    assert sorted(edges.itertuples(index=False, name=None)) == [("MYC", "STK3"), ("STK3", "OXR1")]
-    assert run("learn", screen, "--n-runs", 2, "--overwrite") == 0
-    params = ad.read_h5ad(tmp_path / "screen.learn.h5ad").uns["dag"]["params"]
-    found = (params["method"], params["environments"], params["n_graphs"])
-    assert found == ("gsp", "control", 1)
-    assert 'method="boss", environments="all" learns from them too' in capsys.readouterr().out
-
-
 def test_names_of_results_and_repeats_without_one(screen, capsys):
     folder = screen.parent
     assert run("preprocess", screen, "--min-cells", "5") == 0
@@ -301,24 +283,6 @@ def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.formats
-def test_settings_of_several_steps_in_one_file(fitted, capsys):
-    config = fitted.parent / "config.toml"
-    config.write_text(
-        '[design]\ntarget = "MYC"\nn_samples = 20\n[plan]\ntarget-mean = ["MYC=1"]\nn-cells = 150\n'
-    )
-    assert run("plan", fitted, "--config", config, "--n-perturbations", "1") == 0
-    params = ad.read_h5ad(fitted.parent / "screen.plan.h5ad").uns["plan"]["params"]
-    assert (params["n_cells"], params["n_perturbations"]) == (150, 1)
-    assert run("design", fitted, "--config", config, "--n-samples", "30", "--show", "0") == 0
-    params = ad.read_h5ad(fitted.parent / "screen.design.h5ad").uns["design"]["params"]
-    assert params["n_samples"] == 30
-    capsys.readouterr()
-    config.write_text("[design]\ntargget = 3\n")
-    assert run("design", fitted, "--config", config) == 2
-    assert "targget" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("target", ["MYC", "STK3"])
 def test_commands_give_one_advice_on_their_output(fitted, capsys, target):
     words = {}
@@ -373,27 +337,3 @@ def test_the_ranking_in_text(fitted, capsys):
             assert f" {row[name]:.3g} " in line
         assert f" {percent(row['probability_best'])} " in line
         assert line.endswith(f" {row['n_cells_seen']}")
-
-
-@pytest.mark.parametrize("command", ["design", "distances", "plan"])
-def test_tables_fit_and_leave_out_what_is_empty(command, monkeypatch):
-    """By a table of many columns: those of the ends are left, and what they say is there."""
-    middle = {f"{'m' * 12}_{i}": [1 / 3, 2.0] for i in range(10)}
-    table = pd.DataFrame(
-        {"rank": [1, 2], "perturbation": ["A" * 60, "B"], "distance": [-0.008, 2.0], **middle,
-         "low": [-0.5, np.nan], "n_cells": [0, 7], "none": [np.nan, np.nan],
-         "text": ["", ""], "probability_best": [1.0, 0.004], "is_control": [False, True]}
-    )  # fmt: skip
-    monkeypatch.setattr("nextpert.cli._run.table_of", lambda *_: table)
-    lines = rows_in_text(command, ad.AnnData(np.zeros((1, 1))), 15).splitlines()
-    assert max(map(len, lines)) <= 100
-    header = lines[0].split()
-    assert not {"none", "text"} & set(header)
-    assert not any("-0" in line for line in lines)
-    if command == "plan":
-        assert header[:3] == ["rank", "perturbation", "distance"]
-        assert header[-3:] == ["n_cells", "probability_best", "is_control"]
-        assert int(lines[-1].split(" more columns")[0]) == 10 + 6 + 1 - len(header)
-    if command != "distances":
-        assert "> 99%" in lines[1]
-        assert "< 1%" in lines[2]

@@ -14,21 +14,6 @@ from nextpert.cli import main
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
 
-@pytest.fixture
-def demo(screen, monkeypatch):
-    """Run the demo into a folder beside the screen, up to the graph, which it must not learn."""
-
-    def never(*args, **options):
-        raise AssertionError
-
-    def run(out="out"):
-        data = ["--data", str(screen), "--target", "MYC", "--combinations", "keep", "--quiet"]
-        return main(["demo", *data, "--out", str(screen.parent / out)])
-
-    monkeypatch.setattr("nextpert.tl.learn_dag", never, raising=False)
-    return run
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_nothing(number, fitted, monkeypatch, capsys):
     usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -42,23 +27,6 @@ def test_interruption_leaves_nothing(number, fitted, monkeypatch, capsys):
     what = "interrupted" if number == signal.SIGINT else "terminated"
     assert capsys.readouterr().err.splitlines()[-1] == f"nextpert: {what}, nothing written"
     assert list(fitted.parent.iterdir()) == [fitted]
-
-
-def test_a_terminated_process_leaves_nothing(screen):
-    code = (
-        "import sys, time; from nextpert import tl; from nextpert.cli import main; "
-        "tl.learn_dag = lambda *args, **options: time.sleep(300); sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, "demo", "--data", str(screen), "--target", "MYC"]
-    command += ["--out", str(screen.parent / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if "Learning" in line:
-                process.terminate()
-                break
-        assert process.wait(120) == 143
-        assert process.stderr.read().splitlines()[-1] == "nextpert: terminated, nothing written"
-    assert list(screen.parent.iterdir()) == [screen]
 
 
 def _into(words, place, unbuffered):

@@ -46,17 +46,6 @@ def test_a_later_run_goes_on(scripts, server, fetch, tmp_path, files_in):
     assert files_in(tmp_path) == ["a.csv"]
 
 
-@pytest.mark.parametrize("cuts", [[100_000] * 9, [100_000, 50_000, 100_000, 60_000] * 2, [99, 9]])
-def test_a_server_without_ranges_sends_all_again_or_is_given_up(scripts, server, fetch, cuts):
-    server.add("a.csv", ranges=False, cuts=list(cuts))
-    if len(cuts) > 2:
-        with pytest.raises(scripts.error, match=r"cut off after \d+ of 300000"):
-            fetch(tries=4)
-    else:
-        assert fetch(tries=4) == BODY
-    assert scripts.waits == [1, 2, 4][: len(cuts)]  # it never came farther than at first
-
-
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_file_that_changed_is_not_pieced_together(scripts, server, fetch, honest):
     """A server may pass over If-Range: then the ETag of the piece tells."""
@@ -135,20 +124,3 @@ def test_redirects_are_followed_to_safe_places_only(scripts, server, fetch):
         with pytest.raises(scripts.error, match="redirects to") as caught:
             fetch()
         assert SECRET not in str(caught.value)
-
-
-def test_two_at_once_leave_no_holes(scripts, server, fetch, tmp_path, monkeypatch, files_in):
-    """The second is turned away while the first is at it, and finds nothing in its way later."""
-    server.add("a.csv", cuts=[100_000])
-    (tmp_path / ".a.csv.lock").touch()  # left behind by a killed process, it is none
-    seen = []
-
-    def second(_):
-        with pytest.raises(scripts.error, match=r"a\.csv is being downloaded by an"):
-            fetch()
-        seen.append((tmp_path / "a.csv.part").stat().st_size)
-
-    monkeypatch.setattr(scripts.http, "_sleep", second)
-    assert fetch() == BODY
-    assert seen == [100_000]
-    assert files_in(tmp_path) == ["a.csv"]

@@ -80,25 +80,6 @@ def test_however_stored(scperturb, loaded, form, tmp_path):
     assert np.allclose(part.X.toarray(), expected.X.toarray(), rtol=2e-7, atol=0)
 
 
-@pytest.mark.parametrize("in_file", [False, True])
-def test_zeros_and_entries_stored_twice(scperturb, loaded, in_file, tmp_path):
-    counts = scperturb.X.tocoo()
-    some = counts.data > 1
-    row, col = counts.row[some], counts.col[some]
-    ones = np.ones(some.sum(), np.float32)
-    zero = np.argwhere(scperturb.X.toarray() == 0)[:5].T
-    data = np.concatenate([counts.data - some, ones, np.zeros(5, np.float32)])
-    cells, genes = np.append(counts.row, [*row, *zero[0]]), np.append(counts.col, [*col, *zero[1]])
-    order = np.argsort(cells, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=scperturb.n_obs))])
-    scperturb.X = sp.csr_matrix((data[order], genes[order], indptr), scperturb.shape)
-    assert scperturb.X.nnz > loaded.X.nnz
-    if in_file:
-        scperturb.write_h5ad(tmp_path / "study.h5ad")
-    source = tmp_path / "study.h5ad" if in_file else scperturb
-    assert_same_shape(perturb_cite_seq(source, counts=True), loaded)
-
-
 def test_what_it_made_goes_in_again(loaded, tmp_path):
     found = perturb_cite_seq(loaded, counts=True)
     assert_same_shape(found, loaded)
@@ -125,22 +106,6 @@ def test_values_that_cannot_be(scperturb, loaded):
     del scperturb.obs["perturbation_2"]
     with pytest.raises(ValueError, match=r"adata.obs lacks condition; it holds"):
         perturb_cite_seq(scperturb)
-
-
-def test_unfit_arguments(scperturb, tmp_path):
-    with pytest.raises(ValueError, match="subset names files of the portal's folder"):
-        perturb_cite_seq(scperturb, subset="2")
-    with pytest.raises(ValueError, match=r"No cells of condition IFNg. Close matches: IFNγ"):
-        perturb_cite_seq(scperturb, condition="IFNg")
-    with pytest.raises(ValueError, match=r"no such genes: GENE_16. Close matches: GENE16"):
-        perturb_cite_seq(scperturb, genes=["GENE_16"])
-    path = tmp_path / "a.h5ad"
-    scperturb.write_h5ad(path)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"'a.h5ad' is truncated or no h5ad file"):
-        perturb_cite_seq(path)
-    with pytest.raises(FileNotFoundError, match="There is no folder or h5ad"):
-        perturb_cite_seq(tmp_path / "nowhere")
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 import json
 
-import anndata as ad
 import numpy as np
 import pytest
 
-from nextpert.core import LinearScm
 from nextpert.datasets import simulated_screen
 
 
@@ -83,17 +81,6 @@ def test_seeds_reproduce_and_leave_the_global_state_alone():
     np.testing.assert_array_equal(first.X, second.X)
     assert not np.array_equal(first.X, other.X)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
-
-
-@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
-def test_truth_survives_a_file(screen, tmp_path, suffix, assert_same_adata):
-    path = tmp_path / f"screen.{suffix}"
-    getattr(screen, f"write_{suffix}")(path)
-    again = getattr(ad, f"read_{suffix}")(path)
-    assert_same_adata(again, screen)
-    truth = again.uns["truth"]
-    scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
-    np.testing.assert_allclose(scm.mean(), truth["control_mean"])
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import inspect
 import json
 import os
 import re
@@ -14,18 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import anndata as ad
-import numpy as np
-import pandas as pd
 import pytest
-
-from nextpert.core import CausalVariance, DagBlr, LinearScm, Moments, Pool, random_scm
 
 pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "developer"
-FILE = re.compile(r"^```python\n# (src/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTE = re.compile(r"^```\{code-block\} python\n:caption: (\S+)\n(.*?)^```$", re.M | re.DOTALL)
 NAMED = re.compile(r"^```python\n# ((?:src|tests)/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANGE = re.compile(r"^```\{code-block\} diff\n:caption: \"`(\S+)`\"\n(.*?)^```$", re.M | re.DOTALL)
@@ -118,41 +109,6 @@ def run(commands, clone):
     return [(int(code), text) for text, _, code in outputs]
 
 
-def the_file(recipe):
-    """Where the recipe's file goes, and its text."""
-    ((path, code),) = FILE.findall((RECIPES / f"{recipe}.md").read_text(encoding="utf-8"))
-    return path, code
-
-
-def made(recipe):
-    """The names that the recipe's file defines."""
-    path, code = the_file(recipe)
-    space = {"__name__": path.removeprefix("src/").removesuffix(".py").replace("/", ".")}
-    exec(compile(code, path, "exec"), space)
-    return space
-
-
-def house():
-    spec = importlib.util.spec_from_file_location("house", ROOT / "tests" / "test_house.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("recipe", CLASSES)
-def test_a_recipe_keeps_to_the_house(recipe, tmp_path):
-    rules, (path, code) = house(), the_file(recipe)
-    assert not (ROOT / path).exists()
-    (tmp_path / "new.py").write_text(code, encoding="utf-8")
-    name = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
-    floor, place = rules.room(name)
-    for target in rules.imports(tmp_path / "new.py"):
-        if target.startswith("nextpert."):
-            its_floor, its_place = rules.room(target)
-            assert its_floor < floor or its_place == place, target
-    assert ast.get_docstring(ast.parse(code))
-
-
 @pytest.mark.parametrize("recipe", RECIPE_NAMES)
 def test_sources_are_quoted_as_they_are(recipe):
     page = (RECIPES / f"{recipe}.md").read_text(encoding="utf-8")
@@ -160,67 +116,3 @@ def test_sources_are_quoted_as_they_are(recipe):
     assert quotes or recipe != "search"
     for path, lines in quotes:
         assert lines in (ROOT / path).read_text(encoding="utf-8")
-
-
-def test_the_acquisition():
-    acquisition = made("acquisition")["ChosenGenesVariance"]
-    truth = random_scm(5, "complete", rng=0)
-    posterior = DagBlr(truth.dag, noise_var=truth.noise_var)
-    posterior.update(Moments.from_array(truth.sample(40, rng=1)), np.zeros(5))
-    target, shift = np.linspace(-1, 1, 5), np.linspace(0.5, -0.2, 5)
-
-    def made_of(chosen):
-        return acquisition(posterior, target, domain=Pool(np.eye(5)[chosen]), n_cells=10)
-
-    def value(chosen, at=shift):
-        return made_of(chosen).value(at)
-
-    one_by_one = [value([i]) for i in range(5)]
-    np.testing.assert_allclose(value([0, 2, 4]), sum(one_by_one[::2]), rtol=1e-12)
-    # The same terms, of which CV takes the largest; the floor is not in it.
-    floors = [made_of([i]).floor for i in range(5)]
-    largest = CausalVariance(posterior, target, n_cells=10).value(shift)
-    np.testing.assert_allclose(max(np.subtract(one_by_one, floors)), largest, rtol=1e-9)
-    _, grad = made_of([1, 3]).value_and_grad(shift)
-    step = 1e-4 * np.eye(5)
-    wanted = [(value([1, 3], shift + h) - value([1, 3], shift - h)) / 2e-4 for h in step]
-    np.testing.assert_allclose(grad, wanted, rtol=1e-4, atol=1e-9)
-
-
-def test_the_search_is_one_file(tmp_path, monkeypatch):
-    """Put where searches are, it is found, and asked for by its name; nothing else is changed."""
-    import nextpert as npt
-    from nextpert.core.search import methods
-
-    path, code = the_file("search")
-    (tmp_path / Path(path).name).write_text(code, encoding="utf-8")
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    monkeypatch.setitem(sys.modules, f"{methods.__name__}.by_variance", None)
-    del sys.modules[f"{methods.__name__}.by_variance"]
-    weights = np.diag([0.9, 0.9, 0.9], -1)
-    cells = LinearScm(weights, np.ones(4), np.zeros(4)).sample(5000, rng=0)
-    names = ["g2", "g0", "g3", "g1"]
-    adata = ad.AnnData(
-        cells[:, [2, 0, 3, 1]],
-        pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str)),
-        pd.DataFrame(index=names),
-    )
-    npt.tl.learn_dag(adata, method="by_variance")
-    found = adata.uns["dag"]["edges"]
-    edges = sorted(zip(found["parent"], found["child"], strict=True))
-    assert edges == [("g0", "g1"), ("g1", "g2"), ("g2", "g3")]
-    assert adata.uns["dag"]["params"]["method"] == "by_variance"
-
-
-def test_the_plot(small_screen, edges):
-    import nextpert as npt
-
-    plot = made("plot")["efficacy"]
-    with pytest.raises(ValueError, match=r"tl\.fit_dag_blr"):
-        plot(small_screen)
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen)
-    axes = plot(small_screen, show=False)
-    stored = small_screen.uns["dag_blr"]["efficacy"]
-    assert axes.lines[0].get_xdata()[0] == stored["mean"]
-    assert inspect.signature(plot).parameters["ax"].default is None

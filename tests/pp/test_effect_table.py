@@ -246,15 +246,6 @@ def test_an_anndata_and_two_tables_are_one_screen(plain, assert_same_adata):
     assert labels.tolist() == ["control", *adata.obs["perturbation"]]
 
 
-def test_what_is_not_told_is_said(plain, caplog):
-    table, se, told = plain
-    npt.pp.effect_table(table, se, **told)
-    assert "does not state" not in caplog.text
-    npt.pp.effect_table(table, se, control_se="conservative")
-    for name in ("n_cells", "n_controls", "control_mean"):
-        assert name in caplog.text
-
-
 def controls(n=60, seed=0, names=GENES):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 2)) @ rng.normal(size=(2, len(names)))

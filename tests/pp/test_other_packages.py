@@ -68,18 +68,6 @@ def test_guides_are_another_modality_of_a_mudata():
     assert effect_on_itself(mdata["rna"], "STAT1") < -1
 
 
-@pytest.mark.brief_chain
-def test_the_papalexi_screen_of_pertpy():
-    rna, _ = papalexi()
-    npt.pp.perturbation_screen(
-        rna, "gene_target", "NT", guide_key="guide_ID", batch_key="replicate"
-    )
-    assert rna.obs["perturbation"].value_counts().to_dict() == dict.fromkeys(
-        ["control", *TARGETS[1:]], 60
-    )
-    assert effect_on_itself(rna, "JAK2") < -1
-
-
 def test_a_screen_of_genome_scale_as_replogle_et_al_publish_it(tmp_path):
     """Ensembl ids, symbols of which one has two ids, dense counts, two guides on one construct."""
     rng, target = np.random.default_rng(2), np.repeat(["non-targeting", *TARGETS[1:]], 60)

@@ -62,27 +62,6 @@ def test_the_preset_gives_the_numbers_of_the_paper(replicated, full_study):
     assert new.var["module"].isna().sum() == 9
 
 
-@pytest.mark.slow
-def test_a_choice_given_replaces_that_of_the_preset(full_study):
-    adata, counts, _ = full_study
-    mine = {"controls": "both", "panel": "zhang2023", "max_guides": 1, "copy": True}
-    new = npt.pp.perturb_cite_seq(adata, **mine)
-    paper = npt.pp.perturb_cite_seq(adata, **mine, preset="zhang2023")
-    assert paper.obs["perturbation"].equals(new.obs["perturbation"])
-    n_controls = (new.obs["perturbation"] == "control").sum()
-    assert n_controls == 5039 + 2189 + 1581
-    rows = adata.obs_names.get_indexer(new.obs_names)
-    columns = adata.var_names.get_indexer(new.var_names)
-    depth = adata.obs["UMI_count"].to_numpy()[rows, None]
-    expected = np.log1p(1e4 * counts[rows][:, columns].toarray() / depth)
-    np.testing.assert_allclose(new.X.toarray(), expected, rtol=2e-5)
-    assert new.X.dtype == np.float32
-    assert (new.layers["log_tpm"] != adata[new.obs_names, PANEL].X).nnz == 0
-    # Once more starts from what the file held, not from what is rescaled.
-    again = npt.pp.perturb_cite_seq(new, **mine)
-    assert (again.X != new.X).nnz == 0
-
-
 def by_hand(controls="control_guide", combinations="drop", max_guides=99, panel=("MYC", "STAT1")):
     """Return label -> number of cells, counted from CELLS."""
     out = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 import anndata as ad
@@ -118,23 +117,6 @@ def test_what_may_be_log_normalised_is_taken_in_silence(case):
             adata = cells(kind(x))
             set_up(adata)
             assert adata.uns["screen"]["values"]["checked"]
-
-
-def test_what_is_found_is_stored_and_logged(caplog, tmp_path):
-    adata = cells(np.log1p(scaled()))
-    with caplog.at_level(logging.INFO, logger="nextpert"):
-        set_up(adata)
-    assert "adata.X: log-normalised, values from 0 to 8.92 in 400 cells." in caplog.text
-    adata.write_h5ad(tmp_path / "x.h5ad")
-    found = ad.read_h5ad(tmp_path / "x.h5ad").uns["screen"]["values"]
-    assert (found["scale"], found["n_cells"], found["checked"]) == ("log-normalised", 400, True)
-    assert (found["minimum"], found["maximum"]) == (adata.X.min(), adata.X.max())
-    caplog.clear()
-    with caplog.at_level(logging.INFO, logger="nextpert"):
-        learn(adata)
-    assert "log-normalised" not in caplog.text  # it was looked at before
-    npt.pp.setup_screen(adata := npt.datasets.simulated_screen(n_genes=5, n_control=50))
-    assert adata.uns["screen"]["values"]["scale"] == "values below 0, used as they are"
 
 
 def test_the_check_can_be_overruled_once_for_a_layer():

@@ -43,7 +43,6 @@ from nextpert._adata.sources import real_values
 from nextpert._adata.stored import (
     as_stored_csr,
     eager,
-    main_columns_outside,
     read_result,
     read_stored,
     seed_of,

@@ -71,18 +71,8 @@ def kept_cells(
 ) -> ad.AnnData:
     """Return a copy in memory of one matrix of cells, some columns of ``obs``, and ``var``.
 
-    Parameters
-    ----------
-    adata
-        Cells x genes.
-    columns
-        Columns of ``obs`` to keep, as text.
-    layer
-        The matrix to keep, under the same name; ``None`` stands for ``adata.X``.
-    numbers
-        Those of the columns that stay numbers where they are.
-    genes
-        Genes in the order wanted; ``None`` for all of them.
+    Columns are kept as text, but those in ``numbers`` as numbers where they are. ``layer`` keeps
+    its name; ``genes`` are in the order wanted, ``None`` for all of them.
     """
     obs = pd.DataFrame(index=pd.Index([str(name) for name in adata.obs_names]))
     for name in columns:

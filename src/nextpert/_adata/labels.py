@@ -45,24 +45,12 @@ NAMES_NONE = "no perturbation"
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The labels of one column of ``.obs``.
+    """The labels of one column of ``.obs``, ``key``: all that some cell bears, sorted (``names``).
 
-    Parameters
-    ----------
-    key
-        Column of ``.obs``.
-    names
-        All labels that some cell bears, sorted.
-    codes
-        Position in ``names`` of every cell's label, shape ``(n_cells,)``; ``-1`` for none.
-    naming
-        Which labels are the same; ``None`` where only equal ones are.
-    pooled
-        Other spellings of names, whose cells are counted under these.
-    left_out
-        Labels that are not among ``names`` although cells bear them, and the number of these.
-    cells
-        Of a table of effects, the cells that every row stands for; ``None`` where rows are cells.
+    ``codes`` is the position of every cell's label, -1 for none, shape ``(n_cells,)``. ``naming``
+    says which labels are the same, ``None`` where only equal ones are; ``pooled`` are other
+    spellings of names, ``left_out`` labels without a name and their cells. ``cells`` is, of a table
+    of effects, what every row stands for.
     """
 
     key: str
@@ -172,17 +160,9 @@ def read_perturbations(
 ) -> LabelTable:
     """Return the perturbation of every cell; labels of the same members are one.
 
-    Labels that name no perturbation (see :func:`names_no_perturbation`) are left out as missing
-    labels are, and counted. Whatever takes a cell's label for its perturbation reads it here.
-
-    Parameters
-    ----------
-    adata
-        The cells.
-    roles
-        The column, the label of the controls, which stays whatever it is, and the separator.
-    named
-        Labels that the caller names as perturbations, which stay whatever they are.
+    Labels that name no perturbation (:func:`names_no_perturbation`) are left out as missing ones
+    are, and counted, but for the controls' and those that the caller names. Whatever takes a cell's
+    label for its perturbation reads it here.
     """
     labels = read_every_label(adata, roles)
     kept = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}

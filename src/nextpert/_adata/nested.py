@@ -44,19 +44,10 @@ _CELLS = 20_000  # that are read to see how far levels scatter
 class Nested:
     """A column of ``obs`` without a role, each level of which belongs to one perturbation label.
 
-    Parameters
-    ----------
-    column
-        Its name.
-    n_levels
-        Its levels of five cells or more.
-    variance
-        Variance between its levels within a label, over the noise variance of a cell (median
-        gene); 0 where they differ by no more than sampling.
-    p_value
-        That of no variance between its levels, over all genes; NaN where levels are too few.
-    call
-        The call that declares it beside the other roles.
+    ``n_levels`` are those of five cells or more. ``variance`` is that between levels within a
+    label, over the noise variance of a cell (median gene), 0 where they differ by no more than
+    sampling; ``p_value`` that of none, over all genes, NaN where levels are too few. ``call``
+    declares the column beside the other roles.
     """
 
     column: str
@@ -88,26 +79,10 @@ def undeclared_guides(
 ) -> Nested | None:
     """Return the column without a role that nests in the perturbation labels, if there is one.
 
-    Each level of such a column belongs to one label, and at least half of the labels have two
-    levels of five cells or more. A copy of the label is none. Of several, the one that scatters
-    most is returned. At most 20,000 cells are read, drawn at random where there are more.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes.
-    columns
-        Columns of the panel, shape ``(n_genes,)``.
-    names
-        Perturbations that are used, beside the controls.
-    roles
-        The declared columns.
-
-    Returns
-    -------
-    Nested or None
-        ``None`` where there is no such column, a column of guides is declared, or there are no
-        cells but a table of effects.
+    Each level of such a column belongs to one label, and at least half of the labels, those of the
+    controls and ``names``, have two levels of five cells or more. A copy of the label is none. Of
+    several, the one that scatters most on the genes of ``columns`` is returned. At most 20,000
+    cells are read, drawn at random. ``None`` also where guides are declared, or there are no cells.
     """
     if roles.guide_key is not None or is_table(adata):
         return None

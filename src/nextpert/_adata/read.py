@@ -62,18 +62,10 @@ _RUNS, _CELLS_A_RUN = 4, 250
 class Coding(NamedTuple):
     """One way to tell environments apart, whose sums are taken.
 
-    Parameters
-    ----------
-    codes
-        Environment of every cell, -1 for cells that are not summed, shape ``(n_cells,)``.
-    fold
-        Fold of every environment, shape ``(n_environments,)``.
-    extra
-        Further values of every cell, nodes after the genes, shape ``(n_cells, n_extra)``.
-    weights
-        How often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
-    columns
-        What environments have in common, by name a whole number for each.
+    ``codes`` is the environment of every cell, -1 for cells that are not summed; ``extra`` holds
+    further values of cells, nodes after the genes, and ``weights`` how often every cell counts
+    (``None`` for once). ``fold`` is that of every environment, and ``columns`` what environments
+    have in common, by name a whole number for each.
     """
 
     codes: Index

@@ -45,25 +45,11 @@ _NO_GUIDE = ""  # cells whose guide is not said form one block per perturbation
 class Environments:
     """Groups of cells that share perturbation, guide, batches and conditions.
 
-    Parameters
-    ----------
-    roles
-        The columns that tell them apart.
-    table
-        One row an environment, sorted: the columns of ``roles`` without numeric covariates (the
-        first is the perturbation), and ``n_cells``.
-    codes
-        Row of every cell, shape ``(n_cells,)``; -1 for cells without a perturbation label.
-    covariates
-        Values of the numeric covariates, shape ``(n_cells, n_covariates)``.
-    covariate_names
-        Their columns of ``obs``.
-    condition_names
-        The covariates that are categories: columns of ``table``.
-    left_out
-        Labels that name no perturbation, and the number of their cells, which have code -1.
-    naming
-        Which perturbation labels are the same; ``None`` where only equal ones are.
+    ``table`` has a row for each, sorted: the columns of ``roles`` without numeric covariates (the
+    first is the perturbation), and ``n_cells``. ``codes`` is the row of every cell, -1 for cells
+    without a perturbation label, ``covariates`` are the numeric ones of cells, and
+    ``condition_names`` those that are columns of ``table``. ``left_out`` are labels that name no
+    perturbation, with their cells, and ``naming`` says which labels are the same.
     """
 
     roles: Roles

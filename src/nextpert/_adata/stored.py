@@ -17,10 +17,9 @@ from nextpert._warn import warn
 from nextpert.core._codec import FORMAT, describe, require_as_described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
 
@@ -177,20 +176,3 @@ def seed_of(rng: int | np.random.Generator | None) -> str:
     if rng is None:
         return "fresh"
     return str(int(rng)) if isinstance(rng, Integral) else "generator"
-
-
-def main_columns_outside(
-    table: pd.DataFrame, first: Sequence[str], last: Sequence[str]
-) -> pd.DataFrame:
-    """Return a table with its main columns at both ends: ``print`` leaves out the middle.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from nextpert._adata.stored import main_columns_outside
-    >>> main_columns_outside(pd.DataFrame([[1, 2, 3]], columns=list("abc")), ["b"], ["a"])
-       b  c  a
-    0  2  3  1
-    """
-    outside = {*first, *last}
-    return table[[*first, *(name for name in table.columns if name not in outside), *last]]

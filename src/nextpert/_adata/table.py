@@ -36,21 +36,11 @@ _MOST = 4.0
 
 
 class Rows(NamedTuple):
-    """Rows of a table, those of the controls among them.
+    """Rows of a table, those of the controls (one in each batch) among them; all ``(n_rows,)``.
 
-    Parameters
-    ----------
-    n
-        Cells, shape ``(n_rows,)``.
-    block
-        Number of the batch, same shape.
-    is_control
-        Which are of controls, one in each batch, same shape.
-    cells_known
-        Whether numbers of cells are known.
-    removed
-        Share of the squared standard error of the controls' mean that is taken off those of
-        effects; less than 1 if it is not told, but assumed to be large.
+    ``n`` are the cells, ``block`` the batch, and ``cells_known`` says whether ``n`` was given.
+    ``removed`` is the share of the squared standard error of the controls' mean that is taken off
+    those of effects: less than 1 if it is not told, but assumed to be large.
     """
 
     n: Index
@@ -218,14 +208,7 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     covariance (Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). The mean of the controls is
     split in the same way, so that effects of one half share its error as those of the table do.
     Where the correlation of genes is known, that of ``z`` is the same, so that halves of all genes
-    together are independent.
-
-    Parameters
-    ----------
-    moments
-        Those of the table, an environment for each of its means.
-    rng
-        Draws ``z``.
+    together are independent. ``rng`` draws ``z``.
     """
     counted, j = np.asarray(moments.counted), moments.n_environments
     freedom = max(int(moments.n.sum()) - j, 1)
@@ -256,16 +239,8 @@ def as_screen(
 ) -> Screen:
     """Return the environments of a coding, as they would be read from cells.
 
-    Parameters
-    ----------
-    moments, sigma2
-        As :func:`table_moments` returns them.
-    codes
-        Environment of every row, -1 for none, shape ``(n_rows,)``.
-    fold, columns
-        As in :class:`~nextpert.core.screen.screen.Screen`.
-    correlation
-        Of genes, ``(n_genes, n_genes)``; ``None`` if it is not known.
+    ``moments`` and ``sigma2`` are those of :func:`table_moments`, ``codes`` the environment of
+    every row, -1 for none, and ``correlation`` that of genes, if it is known.
     """
     covariance = np.diag(sigma2)
     if correlation is not None:

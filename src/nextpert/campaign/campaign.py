@@ -30,14 +30,8 @@ class Campaign:
 
     A campaign contains a copy of the cells, the target state, and the perturbations in progress. It
     proposes plates with :func:`nextpert.tl.plan_screen`, adds new cells, whether or not they are
-    those proposed, and records each proposal with its reason, time, versions and seed. All of it is
-    saved in one file.
-
-    A combination is the set of its members: cells of a proposed ``"GATA1+MYC"`` may be labelled
-    ``"MYC+GATA1"``.
-
-    A step that fails changes nothing. The same steps on the same cells give identical plates, also
-    if the campaign is saved and loaded in between.
+    those proposed, and records each proposal with its reason, time, versions and seed, in one file.
+    A step that fails changes nothing. The same steps on the same cells give identical plates.
 
     Parameters
     ----------
@@ -81,9 +75,6 @@ class Campaign:
     >>> campaign.observe(adata[labels == later].copy(), batch="same")
     >>> campaign.summarize()["n_observed"].tolist()
     [3, 1]
-    >>> campaign.mark_failed(list(campaign.pending), reason="too few cells")
-    >>> len(campaign.pending), later in campaign.failed
-    (0, False)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     campaign.save(f"{folder}/screen.h5ad")
     ...     again = npt.Campaign.load(f"{folder}/screen.h5ad")

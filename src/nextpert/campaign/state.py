@@ -267,18 +267,8 @@ def _read_standings(table: pd.DataFrame) -> pd.DataFrame:
 class State:
     """Everything but the cells; a step of a campaign makes a new one.
 
-    Parameters
-    ----------
-    target, options
-        The target state, and the options of learning, fitting and planning.
-    history
-        As for :mod:`nextpert.campaign.state`.
-    standings
-        One row a fit: ``round``, then what ``standing`` returns.
-    pending
-        Perturbations under way, with their cells.
-    failed
-        Perturbations that failed, and why.
+    ``options`` are those of learning, fitting and planning; ``history`` is that of
+    :class:`Campaign`, and ``standings`` has a row for each fit.
     """
 
     target: Any = coded(partial(to_stored, what="target"), from_stored)

@@ -1,4 +1,4 @@
-"""Fetch files of a public data set, or take them from a folder, checked by their checksum."""
+"""Fetch files of a public data set, checked by their checksum."""
 
 from __future__ import annotations
 
@@ -17,32 +17,10 @@ class RemoteFile(NamedTuple):
     checksum: str
 
 
-def from_folder(file: RemoteFile, folder: str | os.PathLike[str], *, verify: bool) -> Path:
-    """Return the path of ``file`` inside ``folder`` once its content is the expected one."""
-    import pooch
-
-    path = Path(folder) / file.name
-    if not path.is_file():
-        message = (
-            f"The folder {str(folder)!r} holds no file {file.name!r}: download it from {file.url} "
-            "into that folder, or leave out `folder` to have it fetched."
-        )
-        raise FileNotFoundError(message)
-    algorithm, _, digits = file.checksum.partition(":")
-    if verify and pooch.file_hash(path, algorithm) != digits:
-        message = (
-            f"{str(path)!r} is not the file expected (its checksum differs; was the download "
-            f"truncated?): download it again from {file.url}, or pass `verify=False` if it is "
-            "another on purpose."
-        )
-        raise ValueError(message)
-    return path
-
-
 def fetch(
     file: RemoteFile,
     cache: str | os.PathLike[str] | None,
-    otherwise: str = "download it by hand and pass `folder`",
+    otherwise: str = "download it by hand into the folder that `cache` names",
 ) -> Path:
     """Return the path of ``file`` in the cache, downloading it if it is not there yet.
 

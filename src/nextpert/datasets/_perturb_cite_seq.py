@@ -43,10 +43,9 @@ def perturb_cite_seq(
     and 23,712 genes, the screen analysed in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
     Without ``source`` scPerturb's h5ad (RNA; Peidli et al. 2024, doi:10.1038/s41592-023-02144-y) is
     downloaded once from Zenodo, 1.5 GB, without sign-in. The files of the Single Cell Portal
-    (SCP1064) need a sign-in. :func:`perturb_cite_seq_standin` writes a
-    small made-up study. The values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count
-    :math:`c` in a cell with :math:`u` UMI. The portal's tables are read line by line; all genes of
-    all cells take some 10 GB of memory. Next, call :func:`nextpert.pp.perturb_cite_seq`.
+    (SCP1064) need a sign-in. :func:`perturb_cite_seq_standin` writes a small made-up study. The
+    values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count :math:`c` in a cell with
+    :math:`u` UMI; all cells take some 10 GB. Next: :func:`nextpert.pp.perturb_cite_seq`.
 
     Parameters
     ----------
@@ -69,9 +68,7 @@ def perturb_cite_seq(
     cache
         Folder that keeps the download; by default the user's cache folder.
     verify
-        Whether to check that the values of every cell are whole counts that sum to a million
-        transcripts, which finds altered and missing values, but not values exchanged between genes
-        of a cell.
+        Whether to check that the values of every cell are whole counts that sum to a million.
 
     Returns
     -------
@@ -80,9 +77,8 @@ def perturb_cite_seq(
 
         - ``layers["counts"]``: int32 CSR, with ``counts`` only,
         - ``obs``: ``perturbation`` (the sorted target genes joined by ``+``, ``no_guide``, or
-          ``control_guide`` for cells with control guides only), ``condition``, ``MOI``, ``sgRNA``,
-          ``guides`` (joined by ``,``), ``UMI_count``, ``library_preparation_protocol``,
-          ``n_guides`` and ``n_targets``,
+          ``control_guide``), ``condition``, ``MOI``, ``sgRNA``, ``guides`` (joined by ``,``),
+          ``UMI_count``, ``library_preparation_protocol``, ``n_guides`` and ``n_targets``,
         - ``uns["guides"]``: table of guides, ``target`` (``""`` for controls) and ``kind``
           (``targeting``, ``no_site``, ``one_non-gene_site``),
         - ``uns["perturb_cite_seq"]``: the source, its checksums and the options.

@@ -93,21 +93,10 @@ _LEFT_BY_KNOCKOUT = 0.1  # of the control mean
 
 
 class PortalStandin(NamedTuple):
-    """What a stand-in holds.
+    """What a stand-in holds, cells and genes in the order of the expression file.
 
-    Parameters
-    ----------
-    cells, genes
-        Names, in the order of the expression file.
-    counts
-        UMI counts, shape ``(n_cells, n_genes)``; ``umi_count`` are their row sums.
-    conditions, guides
-        Condition and guides of every cell.
-    weights
-        Weights of the causal model of the targets that are measured, row = child; in the order
-        of ``measured``.
-    measured
-        Targets that are also genes of the expression file.
+    ``counts`` are UMI of cells x genes, with the row sums ``umi_count``. ``weights`` are those of
+    the causal model of the targets that are genes of the file (``measured``), row = child.
     """
 
     cells: list[str]

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nextpert._adata.arguments import checked
-from nextpert.datasets._fetch import RemoteFile, fetch, from_folder
+from nextpert.datasets._fetch import RemoteFile, fetch
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from pathlib import Path
 
-    import pandas as pd
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
@@ -39,11 +37,9 @@ _GUIDE = re.compile(
 
 @checked()
 def schraivogel_2020(
-    folder: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     *,
     min_umi: int = 5,
-    cache: str | os.PathLike[str] | None = None,
-    verify: bool = True,
 ) -> AnnData:
     """Load the TAP-seq screen of Schraivogel et al. 2020 (doi:10.1038/s41592-020-0837-5).
 
@@ -54,16 +50,11 @@ def schraivogel_2020(
 
     Parameters
     ----------
-    folder
-        Folder that holds ``gene_expression_counts.csv`` and ``gRNA_counts.h5ad``. By default
-        they are downloaded.
+    cache
+        Folder that holds ``gene_expression_counts.csv`` and ``gRNA_counts.h5ad``, or else keeps the
+        downloads; by default the user's cache folder.
     min_umi
         Minimum UMI count of a guide in a cell for the guide to be called.
-    cache
-        Folder that keeps the downloads; by default the user's cache folder.
-    verify
-        Whether the files in ``folder`` must be those of the origin, by checksum. With ``False``
-        other versions of them pass too, if every row is complete and both name the same cells.
 
     Returns
     -------
@@ -78,12 +69,10 @@ def schraivogel_2020(
 
     Raises
     ------
-    FileNotFoundError
-        If ``folder`` lacks one of the files.
     ConnectionError
         If a file cannot be downloaded.
     ValueError
-        If a file is truncated, corrupted or not the expected one, or ``min_umi`` is below 1.
+        If a download is corrupted, or ``min_umi`` is below 1.
 
     Examples
     --------
@@ -96,26 +85,8 @@ def schraivogel_2020(
     import pandas as pd
     import scipy.sparse as sp
 
-    counts_path, guides_path = (
-        fetch(file, cache) if folder is None else from_folder(file, folder, verify=verify)
-        for file in (COUNTS, GUIDES)
-    )
-    counts = _read_counts(counts_path)
-    try:
-        guides = ad.read_h5ad(guides_path)
-    except OSError as error:
-        message = (
-            f"{str(guides_path)!r} is truncated or no h5ad file: download it from {GUIDES.url}."
-        )
-        raise ValueError(message) from error
-    differ = counts.index.symmetric_difference(guides.obs_names)
-    if len(differ):
-        message = (
-            f"{counts_path.name!r} and {guides_path.name!r} do not name the same cells "
-            f"({len(differ)} differ, such as {differ[0]!r}): download both again."
-        )
-        raise ValueError(message)
-    guides = guides[counts.index]
+    counts = pd.read_csv(fetch(COUNTS, cache), index_col=0).rename_axis(index=None)
+    guides = ad.read_h5ad(fetch(GUIDES, cache))[counts.index]
     umi = sp.csr_matrix(guides.X, copy=True)
     umi.sum_duplicates()
     called = sp.csr_matrix(umi >= min_umi)
@@ -133,32 +104,11 @@ def schraivogel_2020(
     )
 
 
-def _read_counts(path: Path) -> pd.DataFrame:
-    """Read the table of counts, cells x genes; a row cut short is an error."""
-    import pandas as pd
-
-    whole = path.read_bytes().endswith(b"\n")
-    try:
-        counts = pd.read_csv(path, index_col=0)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError):
-        whole, counts = False, pd.DataFrame()
-    kinds = {dtype.kind for dtype in counts.dtypes}
-    if not whole or counts.empty or not kinds <= {"i", "u"}:
-        message = (
-            f"{str(path)!r} is truncated or not a table of counts (a row is cut short or contains "
-            f"values that are not whole numbers): download it again from {COUNTS.url}."
-        )
-        raise ValueError(message)
-    counts.index = counts.index.astype(str)
-    counts.index.name = counts.columns.name = None
-    return counts
-
-
 def _call_guides(called: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
     """Return the obs columns that follow from the guides called, cells x guides (CSR)."""
     import pandas as pd
 
-    targets = [_target_of(name) for name in names]
+    targets = [_GUIDE.findall(name)[0] for name in names]
     guide_lists, target_lists, labels = [], [], []
     for start, stop in zip(called.indptr[:-1], called.indptr[1:], strict=True):
         guides = called.indices[start:stop]
@@ -171,14 +121,3 @@ def _call_guides(called: csr_matrix, names: Sequence[str]) -> dict[str, Any]:
         "targets": pd.Categorical(target_lists),
         "perturbation": pd.Categorical(labels),
     }
-
-
-def _target_of(guide: str) -> str:
-    match = _GUIDE.match(guide)
-    if match is None:
-        message = (
-            f"The guide {guide!r} does not name its target in the form of this screen "
-            "('CROPseq_dCas9_DS_GENE_...'): is it the right `gRNA_counts.h5ad`?"
-        )
-        raise ValueError(message)
-    return match["target"]

@@ -50,25 +50,22 @@ def assign_guides(
     adata
         The cells.
     guides
-        UMI counts of the guides, cells x guides: a key of ``adata.obsm`` (a DataFrame whose
-        columns are the guides), a DataFrame, or an AnnData (such as
-        ``adata[:, adata.var["feature_types"] == "CRISPR Guide Capture"]``), aligned by the names
-        of the cells. Or a column of ``adata.obs`` with the guides of every cell, joined by
-        ``guide_separator``; ``""``, ``"nan"`` and missing values stand for none.
+        UMI counts of the guides, cells x guides: a DataFrame, a key of ``adata.obsm`` with one, or
+        an AnnData, aligned by the names of the cells. Or a column of ``adata.obs`` with the guides
+        of every cell, joined by ``guide_separator``; missing values stand for none.
     threshold
         Minimum number of UMI of a guide in a cell for the guide to be called.
     target_of
         Target of every guide: a mapping or a function. By default the part before the last
-        underscore (``HLA-A_2`` targets ``HLA-A``). Every guide needs one, unless
-        ``control_guides`` names it.
+        underscore (``HLA-A_2`` targets ``HLA-A``).
     control_guides
         Names of control guides, or of their targets; by default every guide whose target is
         ``non-targeting``, ``NO_SITE``, ``ONE_NON-GENE_SITE``, ``control`` or similar.
     control
         Label of cells whose guides are all control guides.
     multiple
-        Cells with several guides: ``"combine"`` (default) labels them with all targets, so that
-        several guides of one target are one perturbation; ``"multi"`` labels them ``multi``.
+        Cells with several guides: ``"combine"`` (default) labels them with all targets, each
+        once; ``"multi"`` labels them ``multi``.
     separator
         Text between the targets of a label.
     guide_separator
@@ -93,9 +90,8 @@ def assign_guides(
     Raises
     ------
     ValueError
-        If the guides are not found, cells are absent from their table, a count is negative or
-        NaN, a guide is named twice, a guide has no target (``target_of`` returns ``None``, an empty
-        string or ``NA``) although ``control_guides`` does not name it, or an option is unknown.
+        If the guides are not found, cells are absent from their table, a count is negative or NaN,
+        a guide is named twice, or one has no target and ``control_guides`` does not name it.
 
     Examples
     --------

@@ -67,8 +67,7 @@ def perturb_cite_seq(
     2023 (doi:10.1038/s42256-023-00719-0); other arguments take precedence. Cells are scaled to
     10,000 counts, and with the preset to a million, which keeps ln(1 + TPM) as it is. Cells with
     targets outside the panel are dropped. How the defaults differ, and why:
-    :doc:`/guides/the_paper`. Every step logs and records how many cells it kept and dropped. Cells
-    and genes are dropped in place; nothing changes on error. Next: :func:`nextpert.tl.learn_dag`.
+    :doc:`/guides/the_paper`. Cells and genes are dropped in place; nothing changes on error.
 
     Parameters
     ----------
@@ -80,8 +79,8 @@ def perturb_cite_seq(
     condition
         ``"Control"`` (default), ``"IFNγ"``, ``"Co-culture"``, or ``None`` for all together.
     controls
-        ``"no_guide"``, cells without any guide; ``"control_guide"`` (default), cells whose guides
-        are all control guides; or ``"both"``.
+        ``"no_guide"``; ``"control_guide"`` (default), cells with control guides alone; or
+        ``"both"``.
     panel, min_cells, combinations
         As for :func:`perturbation_screen`.
     max_guides
@@ -101,12 +100,10 @@ def perturb_cite_seq(
 
         - ``obs["perturbation"]`` (labels): the perturbation.
         - ``obs["n_targets"]`` (number): number of targets.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
-          every gene in control cells.
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers).
         - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
           values of X, if it was rescaled.
-        - ``uns["screen"]`` (mapping): roles (``perturbation_key``, ``control``, ...) and the scale
-          of the ``values``, as of :func:`setup_screen`.
+        - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps``, ``genes`` and ``perturbations``,
           ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
           the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and

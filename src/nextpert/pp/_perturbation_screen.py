@@ -48,11 +48,10 @@ def perturbation_screen(
 ) -> ad.AnnData | None:
     r"""Select the cells and genes of a screen, normalise and label them, and record each step.
 
-    For counts with a column of labels. Whole numbers are counts, which become
-    :math:`x_{cg} = \ln(1 + s\, n_{cg} / n_c)`, with the total counts ``n_c`` of the cell and their
-    median ``s``; log-normalised values stay as they are. Cells and genes are dropped in place, as
-    by :func:`scanpy.pp.filter_cells`; nothing changes on error. Next: :func:`nextpert.tl.learn_dag`
-    and :func:`nextpert.tl.fit_dag_blr`. Case by case: :doc:`/guides/prepare_a_screen`.
+    Whole numbers are counts, which become :math:`x_{cg} = \ln(1 + s\, n_{cg} / n_c)`, with the
+    total counts ``n_c`` of the cell and their median ``s``; log-normalised values stay as they are.
+    Cells and genes are dropped in place; nothing changes on error. Next:
+    :func:`nextpert.tl.learn_dag`. Case by case: :doc:`/guides/prepare_a_screen`.
 
     Parameters
     ----------
@@ -60,9 +59,8 @@ def perturbation_screen(
         Cells x genes, counts or log-normalised expression, in X or the layer that
         :func:`setup_screen` declared. Backed files with ``copy=True``.
     perturbation_key, control
-        Column of ``adata.obs`` with the label of every cell (its targets, joined), and the label,
-        or labels, of the control cells. Cells without a label, or with one such as ``multi``,
-        ``unassigned`` or ``NA``, are dropped.
+        Column of ``adata.obs`` with the label of every cell (its targets, joined), and the labels
+        of the control cells. Cells without one, or with ``multi``, ``NA`` and so on, are dropped.
     panel
         Genes: a list; ``"zhang2023"``, the paper's 36; or ``None`` (default), every gene seen in a
         tenth of the control cells. Genes that are constant among these are left out.
@@ -75,11 +73,9 @@ def perturbation_screen(
     depth_key
         Column of total counts ``n_c``, needed where ``adata`` holds few of the genes sequenced.
     guide_key, batch_key
-        Columns with these roles, as of :func:`nextpert.pp.setup_screen`, which declares others,
-        before or after.
+        Columns with these roles, as of :func:`nextpert.pp.setup_screen`, which declares others.
     gene_symbols
-        Column of ``adata.var`` with the names of genes that labels use, where ``var_names`` are
-        Ensembl ids. Genes of one symbol have it with their ids.
+        Column of ``adata.var`` with the names of genes that labels use, if not ``var_names``.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -88,15 +84,14 @@ def perturbation_screen(
     ~anndata.AnnData or None
         ``None``, or the copy. Fields written:
 
-        - ``X`` (array, ``(n_cells, n_vars)``): log-normalised expression.
-        - ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the counts, if X had them.
+        - ``X``, ``layers["counts"]`` (array, ``(n_cells, n_vars)``): log-normalised expression, and
+          the counts, if X had them.
         - ``obs["perturbation"]`` (labels): ``"control"``, or the targets, sorted and joined.
         - ``obs["n_targets"]`` (number): number of targets.
         - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
           every gene in control cells.
         - ``var["module"]`` (labels): with ``panel="zhang2023"``.
-        - ``uns["screen"]`` (mapping): roles (``perturbation_key``, ``control``, ...) and the scale
-          of the ``values``, as of :func:`nextpert.pp.setup_screen`.
+        - ``uns["screen"]`` (mapping): as of :func:`nextpert.pp.setup_screen`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``genes`` (what each step
           left, and why) and ``perturbations`` (cells of each, and why it is left out);
           ``n_control_cells`` (number) and ``params`` (mapping).
@@ -112,11 +107,9 @@ def perturbation_screen(
     >>> import numpy as np, nextpert as npt
     >>> adata = npt.datasets.simulated_screen(n_genes=8, n_control=200, n_perturbed=40)
     >>> adata.X = np.random.default_rng(0).poisson(np.exp(adata.X))  # counts, as they are sequenced
-    >>> adata.obs["target"] = adata.obs["perturbation"].cat.rename_categories({"control": "NT"})
-    >>> npt.pp.perturbation_screen(adata, "target", "NT", min_cells=20)
+    >>> npt.pp.perturbation_screen(adata)
     >>> adata.uns["preprocessing"]["steps"]["step"].tolist()[:3]
     ['all cells', 'assigned', 'depth']
-    >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     """
     join.check_in_place(adata, copy=copy)
     roles = read_roles(

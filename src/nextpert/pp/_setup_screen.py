@@ -41,12 +41,9 @@ def setup_screen(
 ) -> ad.AnnData | None:
     """Declare which column of ``obs`` has which role, for all later calls, and check the values.
 
-    Call it first on log-normalised cells. Keywords of a later call take precedence over what is
-    stored. Called again, it changes only what is given: an argument left out keeps its role, and
-    ``None`` clears it. A sample of at most 1,000 labelled cells shows the scale of the values:
-    counts, scaled counts and logarithms of logarithms are an error, others are assumed to be
-    log-normalised; values below 0 (centred or simulated) are used as they are
-    (:doc:`/guides/prepare_a_screen`).
+    Call it first on log-normalised cells. Called again, it changes only what is given, and ``None``
+    clears a role. A sample of 1,000 labelled cells shows the scale of the values: counts, scaled
+    counts and logarithms of logarithms are an error (:doc:`/guides/prepare_a_screen`).
 
     Parameters
     ----------
@@ -66,15 +63,13 @@ def setup_screen(
         Column with conditions, such as cell lines or treatments, in which perturbations may act
         differently; each has its own controls. For all but effects it is a ``batch_key``.
     covariates
-        Columns of what else may act on genes: numbers (depth, cell cycle scores) or categories
-        (doses), the first of which is the reference.
+        Columns of what else may act on genes: numbers (depth) or categories (doses).
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
     separator
         What joins the targets of a label, ``"+"`` if never given. ``""`` takes labels as they are.
     gene_symbols
-        Column of ``adata.var`` with the names of genes that labels, panels and targets use, where
-        ``adata.var_names`` holds others (Ensembl ids).
+        Column of ``adata.var`` with the names of genes that labels use, if not ``var_names``.
     check_scale
         Whether to raise an error if the values cannot be log-normalised, here and in later calls.
         ``True`` if never given for the layer.
@@ -87,8 +82,7 @@ def setup_screen(
         ``None``, or the copy. Writes ``uns["screen"]`` with:
 
         - ``perturbation_key``, ``control`` (text): the column of labels, and the label of controls.
-        - ``guide_key``, ``batch_key`` (names): the columns given, and so on with the other roles,
-          by the names of these arguments; ``condition_key`` is in ``batch_key`` as well.
+        - ``guide_key``, ``batch_key`` (names): the columns given, and so on with the other roles.
         - ``values`` (mapping): the scale of the layer: ``scale`` in words, ``minimum`` and
           ``maximum`` of the ``n_cells`` sampled, and whether it was ``checked``.
         - ``left_out`` (table): the labels that name no perturbation, if there are any:
@@ -97,9 +91,8 @@ def setup_screen(
     Raises
     ------
     ValueError
-        If a column or layer is absent, a column has two roles, no cell is a control, a condition
-        has no control, a batch, condition or covariate is missing for a labelled cell,
-        ``batch_key`` is not categorical, or the values cannot be log-normalised.
+        If a column or layer is absent, a column has two roles, no cell is a control, a batch or
+        covariate is missing for a labelled cell, or the values cannot be log-normalised.
 
     Examples
     --------

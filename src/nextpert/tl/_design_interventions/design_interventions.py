@@ -290,7 +290,9 @@ def ranking_table(
     )
     first = ["rank", "perturbation", "predicted_distance"]
     last = ["relative_distance", "probability_best", "n_cells_seen"]
-    return _adata.main_columns_outside(table, first, last), order
+    # The main columns at both ends, as print leaves out the middle.
+    middle = [name for name in table if name not in first + last]
+    return table[first + middle + last], order
 
 
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
