@@ -12,7 +12,6 @@ from nextpert.cli._options import HINT
 
 TEXTS = {
     "three.csv": "a,b,c\nx,y,z\n",
-    "pairs.csv": "parent,child\nMYC,STK3\n",
     "words.csv": "p,MYC\nMYC,low\n",
     "names.txt": "MYC\nNOPE\n",
     "broken.toml": "state = MYC\n",
@@ -34,12 +33,11 @@ CASES = [
     (f"{DESIGN} --target-file three.csv", "--target-file three.csv: ", "two columns, but has 3"),
     (f"{DESIGN} --target-file broken.toml", "--target-file broken.toml: Invalid value"),
     (f"{DESIGN} --target-file key.toml", "--target-file key.toml: ", "'wieghts'"),
-    ("replay fitted.h5ad --targets key.toml", "--targets key.toml: ", "'wieghts'"),
     # other files and values
     ("demo --data ready.h5ad --target MYC --panel MYC", "leave out --panel"),
     ("preprocess screen.h5ad --panel @absent.txt", "--panel @absent.txt: ", "No such file"),
     (f"{LEARN} --genes @names.txt", "NOPE", "leave these genes out"),
-    (f"{LEARN} --before pairs.csv", "--before pairs.csv: ", "'STK3'"),
+    (f"{LEARN} --before three.csv", "--before three.csv: ", "two columns, but has 3"),
     ("fit fitted.h5ad --out new.h5ad --shift words.csv", "--shift words.csv: ", "'low'"),
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),

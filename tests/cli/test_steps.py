@@ -99,8 +99,6 @@ IN_A_FILE = [
     ("design", "--target-file wanted.toml --n-samples 20", {"target": WANTED, "n_samples": 20}),
     ("plan", "--target-file wanted.toml --n-perturbations 2 --n-cells 200",
      {"target": WANTED, "n_perturbations": 2, "n_cells": 200}),
-    ("replay", "--targets STK3 wanted.toml --n-rounds 1 --n-repeats 2 --strategies random",
-     {"targets": ["STK3", WANTED], "n_rounds": 1, "n_repeats": 2, "strategies": ["random"]}),
 ]  # fmt: skip
 RUNS = [*((step, *call) for step, call in CALLS.items()), *IN_A_FILE]
 

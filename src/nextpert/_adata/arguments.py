@@ -347,7 +347,7 @@ def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
         elif kind == "str":
             out.append(_text(*of_texts))
         elif kind in ("Sequence", "Iterable") and parts.startswith("str"):
-            out.append(_names(targets="Target" in parts))
+            out.append(_names())
         elif kind == "tuple":
             of_parts = [kinds_of(x, bounds) if x == "int" else [] for x in parts.split(", ")]
             out.append(_pair(of_parts))
@@ -399,12 +399,11 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, other)
 
 
-def _names(*, targets: bool) -> Kind:
+def _names() -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
         if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):  # no iterator is used up
             for one in value:
-                is_name = isinstance(one, (str, Real)) and one == one
-                if not is_name and not (targets and KINDS["Target"].is_of(one)):
+                if not isinstance(one, (str, Real)) or one != one:
                     raise TypeError(_refusal(one, name, f"{needed}, with names in it"))
         return value
 

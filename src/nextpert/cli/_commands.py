@@ -378,9 +378,8 @@ def replay(
     Parameters
     ----------
     targets
-        Perturbations whose states are to be reached, or TOML files as for --target-file of
-        `nextpert plan`. By default every perturbation at least three standard errors from the
-        control cells.
+        Perturbations whose states are to be reached. By default every perturbation at least three
+        standard errors from the control cells.
     strategies
         Ways of choosing: a strategy or acquisition of `nextpert plan`, with 'exact_' in front for
         the model of known shifts; or 'round_robin_means' and 'thompson_means', without a model.

@@ -165,5 +165,4 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "shift": _shifts,
     "target_file": lambda path: read_target(path) if path.suffix == ".toml" else _numbers(path),
-    "targets": lambda words: [read_target(x) if x.endswith(".toml") else x for x in words],
 }
