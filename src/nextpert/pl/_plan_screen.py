@@ -80,11 +80,6 @@ def plan_screen(
     -------
     %(returns)s
 
-    Raises
-    ------
-    ValueError
-        If there is no plan (run :func:`nextpert.tl.plan_screen` first).
-
     Examples
     --------
     >>> import nextpert as npt

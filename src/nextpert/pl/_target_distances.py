@@ -73,11 +73,6 @@ def target_distances(
     -------
     %(returns)s
 
-    Raises
-    ------
-    ValueError
-        If there are no distances (run :func:`nextpert.tl.target_distances` first).
-
     Examples
     --------
     >>> import nextpert as npt
