@@ -229,7 +229,7 @@ def test_cells_are_shared_out_by_hand():
 
 def test_contradictions_write_nothing(fitted):
     for options, words in (
-        ({"include": ["FOS"], "exclude": ["FOS"]}, "both in include and in exclude"),
+        ({"include": ["FOS"], "exclude": ["FOS"]}, "not among the candidates: FOS"),
         ({"include": ["FOS"], "pending": ["FOS"]}, "both in include and in pending"),
         ({"include": ["FSO"]}, "Close matches: FOS"),
         ({"exclude": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),

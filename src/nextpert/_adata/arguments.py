@@ -56,6 +56,9 @@ GONE = {
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",
     "target_is_candidate": "a list of candidates that names the target's own perturbation keeps it",
+    **dict.fromkeys(("ncols", "n_cols"), "panels fill the screen"),
+    "ax": "several panels are drawn on a figure of their own, which return_fig=True returns",
+    "shift": "the shift is that of the fit, or candidates is a table of shifts",
     "n_controls": "controls get sqrt(n_perturbations) times the cells of a perturbation",
     "costs": "the numbers of perturbations and cells limit a plan, whose costs are the steps of "
     "tl.plan_loading times prices",

@@ -14,7 +14,7 @@ from nextpert import _adata
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import as_target, listed
-from nextpert.tl._design_interventions.candidates import Excluded, can_be_candidate
+from nextpert.tl._design_interventions.candidates import can_be_candidate, excluder
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
 if TYPE_CHECKING:
@@ -142,13 +142,12 @@ def standing_options(
     """
     fit = fit_of(cells)
     measured = {fit.naming.key(name) for name in fit.names}
-    exclude = Excluded.read(map(str, (plan.get("constraints") or {}).get("exclude") or []), fit)
-    out = Excluded.read(failed, fit)
+    is_excluded = excluder((plan.get("constraints") or {}).get("exclude") or [], fit)
+    has_failed = excluder(failed, fit)
     names = [
         name
         for name in _names(fit, plan, target)
-        if not exclude.holds(name, (), fit)
-        and (fit.naming.key(name) in measured or not out.holds(name, (), fit))
+        if not is_excluded(name) and (fit.naming.key(name) in measured or not has_failed(name))
     ]
     if not names:
         message = "No candidate is left: all are in exclude or failed. Give other candidates."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import closest, in_order, list_names, strings
+from nextpert._adata import in_order, list_names, strings
 from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
@@ -17,7 +17,7 @@ from nextpert.core.fit.candidates import CandidateSet, as_asked, as_fitted, fitt
 from nextpert.tl._design_interventions.target import bind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,54 +26,23 @@ if TYPE_CHECKING:
     from nextpert.tl._design_interventions.target import PanelTarget
 
 
-@dataclass(frozen=True)
-class Excluded:
-    """What a lab cannot do: labels or genes, and the members of each, as the fit reads labels."""
+def excluder(names: Iterable[str], fit: FittedPosterior) -> Callable[..., bool]:
+    """Return a function that says whether a candidate is one that a lab cannot make.
 
-    names: frozenset[str]
-    members: tuple[frozenset[str], ...]
+    Of a candidate and the genes that it targets: by its name, by what it combines, or by a gene.
+    """
+    given = {str(name) for name in names}
+    members = [set(some) for name in given if (some := fit.naming.members(name))]
 
-    def holds(self, name: str, targets: Iterable[str], fit: FittedPosterior) -> bool:
-        """Whether a candidate is excluded: by name, by what it combines, or by a target gene."""
+    def is_excluded(name: str, targets: Iterable[str] = ()) -> bool:
         combined = set(fit.naming.members(name))
         return (
-            name in self.names
-            or not self.names.isdisjoint(targets)
-            or any(some <= combined for some in self.members)
+            name in given
+            or not given.isdisjoint(targets)
+            or any(some <= combined for some in members)
         )
 
-    @classmethod
-    def read(
-        cls,
-        names: Iterable[str],
-        fit: FittedPosterior,
-        candidates: Sequence[str] | None = None,
-        targets: Sequence[list[str]] = (),
-    ) -> Excluded:
-        """Return what is excluded by its names.
-
-        With ``candidates`` and their target genes, each must be one of these, or of their members.
-
-        Raises
-        ------
-        ValueError
-            If one is not (close matches are suggested).
-        """
-        given = {name: fit.naming.members(name) for name in sorted(names)}
-        if candidates is not None:
-            members = {member for name in candidates for member in fit.naming.members(name)}
-            known = {*candidates, *members, *(gene for some in targets for gene in some)}
-            unknown = [
-                name for name in given
-                if name not in known and not members.issuperset(given[name] or (name,))
-            ]  # fmt: skip
-            if unknown:
-                message = (
-                    f"exclude has names that are neither a candidate nor a target gene of one: "
-                    f"{list_names(unknown)}.{closest(unknown, sorted(known))}"
-                )
-                raise ValueError(message)
-        return cls(frozenset(given), tuple(frozenset(some) for some in given.values() if some))
+    return is_excluded
 
 
 def read_candidates(

@@ -19,11 +19,11 @@ from nextpert._adata import (
 from nextpert._adata.arguments import Bound, check_value
 from nextpert.core.design.plate import nearest_pairs
 from nextpert.core.fit.candidates import CandidateSet
-from nextpert.tl._design_interventions.candidates import Excluded, read_candidates
+from nextpert.tl._design_interventions.candidates import excluder, read_candidates
 from nextpert.tl._design_interventions.target import without_own_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -76,11 +76,22 @@ def read_pool(
     key, own = fit.naming.key, target.label
     pool = read_candidates(candidates, fit, target)
     given = pool.interventions
+    unwanted = sorted(_named(exclude, (), "exclude", fit.naming))
     # Excluding the perturbation that defines the target is redundant, but no error.
-    excluded = Excluded.read(
-        _named(exclude, (), "exclude", fit.naming), fit,
-        [*given.names, *([] if own is None else [own])], given.targets,
-    )  # fmt: skip
+    known = {*given.names, *([] if own is None else [own])}
+    members = {member for name in known for member in fit.naming.members(name)}
+    known |= {*members, *(gene for some in given.targets for gene in some)}
+    lost = [
+        name for name in unwanted
+        if name not in known and not members.issuperset(fit.naming.members(name) or (name,))
+    ]  # fmt: skip
+    if lost:
+        message = (
+            f"exclude has names that are neither a candidate nor a target gene of one: "
+            f"{list_names(lost)}.{closest(lost, sorted(known))}"
+        )
+        raise ValueError(message)
+    is_excluded = excluder(unwanted, fit)
     if isinstance(pending, Mapping):
         amounts = {
             name: check_value(n, f"pending[{name!r}]", "int", _CELLS) for name, n in pending.items()
@@ -91,15 +102,14 @@ def read_pool(
     kept = [
         i
         for i, (name, targets) in enumerate(zip(given.names, given.targets, strict=True))
-        if name in under_way or not excluded.holds(name, targets, fit)
+        if name in under_way or not is_excluded(name, targets)
     ]
     if not kept:
         message = "No candidate is left: all are in exclude. Give other candidates."
         raise ValueError(message)
-    left_out = {*given.names} - {given.names[i] for i in kept}
-    pool = pool.rows(kept) if left_out else pool
+    pool = pool.rows(kept) if len(kept) < len(given.names) else pool
     if pairs:
-        pool = with_pairs(pool, fit, target, excluded)
+        pool = with_pairs(pool, fit, target, is_excluded)
     pool, target = without_own_genes(pool, target, fit)
     place = {name: i for i, name in enumerate(pool.interventions.names)}
     included = _named(include, place, "include", fit.naming)
@@ -111,10 +121,6 @@ def read_pool(
     ]  # fmt: skip
     for what, names in (("pending", counted), ("include", included)):
         unknown = [name for name in names if name not in place]
-        out = [x for x in unknown if x in left_out or excluded.holds(x, (), fit)]
-        if out:
-            message = f"{list_names(out)} is both in {what} and in exclude: take it out of one."
-            raise ValueError(message)
         if not_ranked := [x for x in unknown if x in target.not_ranked]:
             message = (
                 f"{what} names {list_names(not_ranked)}, which cannot be ranked by the genes that "
@@ -124,7 +130,7 @@ def read_pool(
         if unknown:
             message = (
                 f"{what} has names that are not among the candidates: {list_names(unknown)}."
-                f"{closest(unknown, place)} Name them in candidates too."
+                f"{closest(unknown, place)} Name them in candidates, and not in exclude."
             )
             raise ValueError(message)
     if both := [name for name in included if name in counted]:
@@ -140,7 +146,10 @@ def read_pool(
 
 
 def with_pairs(
-    pool: CandidateSet, fit: FittedPosterior, target: PanelTarget, excluded: Excluded
+    pool: CandidateSet,
+    fit: FittedPosterior,
+    target: PanelTarget,
+    is_excluded: Callable[..., bool],
 ) -> CandidateSet:
     """Return the candidates with those pairs of them that are expected nearest to the target.
 
@@ -176,7 +185,7 @@ def with_pairs(
     known, pairs = {members(name) for name in names}, []
     for pair in nearest_pairs(effects * root, change * root, LISTED):
         label = separator.join(sorted(members(names[single[i]])[0] for i in pair))
-        if members(label) not in known and not excluded.holds(label, (), fit):
+        if members(label) not in known and not is_excluded(label):
             pairs.append(label)
     return read_candidates([*names, *pairs], fit)
 
