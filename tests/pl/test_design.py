@@ -44,14 +44,6 @@ def test_a_row_for_every_candidate_the_chosen_one_on_top(designed, rows, n_top):
     assert n_top < 50 or np.isfinite(marks).any()
 
 
-def test_the_probability_is_drawn_as_such(designed):
-    designed.uns["design"]["params"]["acquisition"] = "probability"
-    panel = design(designed, show=False)[1]
-    ranking = designed.uns["design"]["ranking"].head(30)
-    np.testing.assert_allclose(_acquisition(panel), 100 * ranking["probability_best"])
-    assert "probability" in panel.get_xlabel()
-
-
 def test_trace_has_one_point_a_round(designed):
     trace = designed.uns["design"]["trace"]
     axes = design(designed, show=False)

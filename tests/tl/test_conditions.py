@@ -164,38 +164,9 @@ def test_unknown_conditions_and_other_genes_raise(options, message):
     assert "perturbation_effects" not in adata.uns
 
 
-@pytest.mark.parametrize("kept", ["nothing", "controls"])
-def test_one_condition_alone_says_so(kept):
-    adata, _ = lined()
-    there = (adata.obs["line"] == "A") | (
-        (adata.obs["perturbation"] == "control") & (kept == "controls")
-    )
-    with pytest.warns(UserWarning, match=r"Fewer than two conditions of adata\.obs\['line'\] have"):
-        one = fit(adata[there].copy(), condition_key="line")
-    with pytest.raises(ValueError, match="two conditions or more"):
-        npt.tl.perturbation_effects(one, condition="A")
-
-
 def test_a_condition_without_controls_raises():
     adata, _ = lined()
     adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "control"))].copy()
     with pytest.raises(ValueError, match=r"Conditions without control cells in adata\.obs"):
         npt.pp.setup_screen(adata, condition_key="line")
     assert "screen" not in adata.uns
-
-
-@pytest.mark.slow
-@pytest.mark.brief_chain
-@pytest.mark.parametrize(
-    ("role", "level", "words"),
-    [
-        ("batch_key", "do not trust", "give condition_key to pp.setup_screen"),
-        ("condition_key", "care", "tl.perturbation_effects(condition=...)"),
-    ],
-)
-def test_the_diagnosis_names_the_option_where_lines_disagree(role, level, words):
-    adata = fit(lined(other=-1.0)[0], **{role: "line"})
-    npt.tl.diagnose(adata)
-    found = adata.uns["diagnosis"]["parts"].set_index("part").loc["batches"]
-    assert words in found["verdict"]
-    assert found["level"] == level

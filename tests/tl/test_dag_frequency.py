@@ -57,20 +57,6 @@ def test_strong_edges_are_frequent_and_absent_ones_rare(truth, small_screen, gra
         assert found[names.index(parent), names.index("HLA-A")] >= 0.9
 
 
-def test_frequencies_go_with_the_graph_they_are_of(small_screen, assert_same_adata):
-    options = {"method": "boss", "search_options": {"n_runs": 1}}
-    npt.tl.learn_dag(small_screen, **options, n_graphs=2)
-    before = small_screen.copy()
-    written = npt.tl.learn_dag(small_screen, **options, copy=True)
-    assert_same_adata(small_screen, before)
-    assert set(written.varp) == {"dag"}
-    assert "frequency_key" not in written.uns["dag"]
-    small_screen.varp["other_frequency"] = np.ones((8, 8))  # not ours
-    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
-    npt.tl.learn_dag(small_screen, **options, key_added="other")
-    assert set(small_screen.varp) == {"dag", "other", "other_frequency"}
-
-
 @pytest.mark.processes
 def test_same_for_any_number_of_workers(small_screen):
     for method in ("boss", "gsp"):

@@ -10,7 +10,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.tl._design_interventions.design_interventions import candidates_of, is_flat
+from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -59,22 +59,3 @@ def test_a_flat_acquisition_does_not_sort(fitted, caplog, capsys):
     myc = table.index[table["perturbation"] == "MYC"][0]
     shift = stored["shifts"].toarray()[myc]
     assert np.flatnonzero(shift).tolist() == [list(stored["genes"]).index("MYC")]
-
-
-def test_a_acquisition_that_tells_candidates_apart_sorts(fitted, caplog):
-    with caplog.at_level(logging.WARNING, "nextpert"):
-        table = designed(fitted, "MYC", acquisition="civ", n_cells=1000, candidates="genes")
-    assert np.ptp(table["variance_reduction"]) > 0.01
-    assert "state_distance" not in caplog.text
-    assert table["acquisition"].is_monotonic_increasing
-    for acquisition in ("greedy", "random"):
-        table = designed(fitted, "MYC", acquisition=acquisition, candidates="genes")
-        assert table["acquisition"].is_monotonic_increasing
-
-
-@pytest.mark.parametrize(
-    ("removed", "flat"),
-    [([0.5, 0.5099], True), ([0.5, 0.511], False), ([0.5], False), ([np.nan, np.nan], False)],
-)
-def test_flat_is_less_than_one_percent(removed, flat):
-    assert is_flat(np.array(removed)) == flat

@@ -96,19 +96,6 @@ def test_candidates_without_features_have_wider_intervals(modules, informed):
     assert narrow < 0.8 * (table["predicted_high"] - table["predicted_low"])
 
 
-@pytest.mark.slow
-def test_a_permuted_table_changes_nothing(modules, plain):
-    adata, _, table = modules
-    adata = adata.copy()
-    order = np.random.default_rng(1).permutation(len(table))
-    npt.tl.fit_dag_blr(adata, features=table.iloc[order].set_axis(table.index))
-    assert weights(adata)["features"] == 0
-    npt.tl.perturbation_effects(adata, candidates=UNSEEN)
-    found, wanted = (each.uns["perturbation_effects"] for each in (adata, plain))
-    for name in ("mean", "lower", "upper"):
-        np.testing.assert_allclose(found[name], wanted[name], atol=1e-9)
-
-
 def test_a_label_of_which_nothing_is_known_is_the_mean_perturbation(modules, plain):
     found = plain.uns["perturbation_effects"]
     assert np.ptp(found["mean"], axis=0).max() < 1e-9

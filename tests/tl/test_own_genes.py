@@ -163,37 +163,12 @@ def test_include_counts_all_genes(state, fitted, caplog):
     assert "measured without" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    "target",
-    [{"G0": 3.5}, npt.Target(state="T", at_most={"A": 9.0}), npt.Target(at_least={"G1": 4.0})],
-    ids=["numbers", "bounds beside it", "bounds"],
-)
-def test_other_targets_count_all_genes(target, fitted):
-    table = ranking(fitted, target)
-    assert (table["genes_left_out"] == "").all()
-    assert "Q" in table.index
-
-
 def test_exact_fits_and_tables_of_shifts_count_all_genes(fitted):
     table = ranking(fitted, candidates={"A": {"A": -1.0}, "Q": {"Q": -1.0}})
     assert (table["genes_left_out"] == "").all()
     npt.tl.fit_dag_blr(fitted, shift_sd=0)
     assert (ranking(fitted)["genes_left_out"] == "").all()
     assert "Q" in ranking(fitted).index
-
-
-def test_every_kind_of_distance_leaves_own_genes_out(fitted):
-    for distance in ("noise", "cosine"):
-        table = ranking(fitted, npt.Target(state="T", distance=distance))
-        assert table.loc["A", "genes_left_out"] == "T, A"
-        assert table.loc["A", "relative_distance"] < 0.6 < table.loc["S", "relative_distance"]
-    table = ranking(fitted, npt.Target(state="T", weights=["T", "G0", "G1", "A"]))
-    assert table.loc["A", "genes_left_out"] == "T, A"
-    assert table.loc["Q", "genes_left_out"] == "T"  # which does not count by the weights
-    table = ranking(fitted, npt.Target(state=["T", "A"]), candidates=["B", "C"])
-    assert table.loc["B", "genes_left_out"] == "T, A, B"
-    with pytest.raises(ValueError, match="genes that count are all targets of T"):
-        ranking(fitted, npt.Target(state="T", weights=["T"]))
 
 
 def test_a_target_that_differs_in_its_own_gene_alone_is_told(fitted, caplog):

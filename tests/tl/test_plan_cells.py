@@ -198,18 +198,6 @@ def test_noise_is_never_a_reason_to_go_on(kind, seed):
         assert found["advice"]["kind"] not in (MEASURE, ORDER)
 
 
-def test_stopping_short_of_the_target_is_said(fitted):
-    """No candidate is nearer by a tenth, but the best known is nowhere near either."""
-    gene = str(fitted.var_names[0])
-    npt.tl.plan_cells(fitted, {gene: -100.0})
-    found = fitted.uns["plan_cells"]
-    assert found["advice"]["kind"] == CONFIRM
-    assert found["advice"]["relative_distance"] > 0.9
-    best = found["advice"]["best_known"]
-    assert "Order nothing, as no candidate comes close: with probability " in found["verdict"]
-    assert found["verdict"].endswith(f"{best} has 95% of the control's distance.")
-
-
 def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
     """Of a control's distance clipped to 0 shares were as large as 1e298."""
     control = cells_of(fitted, "control").mean(axis=0)
@@ -219,19 +207,6 @@ def test_shares_are_nan_where_the_control_is_at_the_target(fitted):
     assert found["advice"]["kind"] == AT_TARGET
     assert np.isnan([found["advice"][name] for name in ("relative_gain", "good_enough")]).all()
     assert "cannot be distinguished from the control" in found["verdict"]
-
-
-@pytest.mark.slow
-def test_a_target_is_no_candidate_for_itself(fitted):
-    for candidates in (None, "genes"):
-        npt.tl.plan_cells(fitted, "CDK4", candidates=candidates)
-        assert "CDK4" not in fitted.uns["plan_cells"]["advice"]["candidates"]
-    options = {"candidates": ["CDK4", "B2M"]}
-    npt.tl.plan_cells(fitted, "CDK4", **options)
-    assert fitted.uns["plan_cells"]["advice"]["best_known"] == "CDK4"
-    npt.tl.fit_dag_blr(fitted, perturbations=["CDK4"])
-    with pytest.raises(ValueError, match=r"CDK4, the only candidate, defines"):
-        npt.tl.plan_cells(fitted, "CDK4")
 
 
 @pytest.mark.parametrize(

@@ -119,15 +119,6 @@ def test_target_genes_are_left_out_of_what_is_alike():
     assert pairs[["perturbation", "other"]].to_numpy().tolist() == [["G2", "G3"]]
 
 
-def test_on_few_genes_none_are_called_alike():
-    """Of effects on one gene the correlation is 1 or -1."""
-    adata = cells(pathways())
-    npt.tl.learn_dag(adata, method="given", dag=[("G1", "G10")], genes=["G1", *FIRST])
-    npt.tl.fit_dag_blr(adata)
-    npt.tl.perturbation_effects(adata)
-    assert len(adata.uns["perturbation_effects"]["alike"]) == 0
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shuffled_labels_share_nothing(seed):
     adata = cells(pathways())

@@ -133,12 +133,6 @@ def test_other_columns_are_no_guides(column):
         npt.tl.fit_dag_blr(adata)
 
 
-def test_exact_shifts_have_no_guides_and_no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        npt.tl.fit_dag_blr(screen(), shift_sd=0)
-
-
 # -- the diagnosis ------------------------------------------------------------------------------
 
 
@@ -175,13 +169,6 @@ def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart
     found = fitted(adata, guide_key="guide")
     assert adata.uns["dag_blr"]["guide_variance"] == pytest.approx(0.1, abs=0.05)
     assert quantity(found, "shrinkage", "coverage_90")["value"] > 0.83
-
-
-@pytest.mark.slow
-def test_undeclared_guides_that_do_not_scatter_are_said_to():
-    found = fitted(screen(variance=0.0))
-    assert found["parts"].set_index("part").loc["guides", "level"] == "trust"
-    assert found["level"] == "trust"
 
 
 @pytest.mark.slow

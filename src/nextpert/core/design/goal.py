@@ -21,25 +21,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
-def sampling_root(variance: ArrayLike | None, p: int) -> tuple[Array, Array]:
-    """Return a matrix whose square is the covariance, and its diagonal."""
-    if variance is None:
-        return np.zeros((p, p)), np.zeros(p)
-    given = as_numbers(variance, "target_variance")
-    if given.shape not in ((p,), (p, p)):
-        message = f"target_variance must be ({p},) or ({p}, {p}), but its shape is {given.shape}."
-        raise ValueError(message)
-    require_finite(given, "target_variance")
-    diagonal = given if given.ndim == 1 else given.diagonal()
-    values, vectors = (given, None) if given.ndim == 1 else np.linalg.eigh(given)
-    if values.min(initial=0.0) < -1e-9 * max(values.max(initial=0.0), 0.0):
-        message = "target_variance must not be negative: give variances, or a covariance."
-        raise ValueError(message)
-    sd = np.sqrt(np.maximum(values, 0.0))
-    # Pages of zeros that nobody writes take no memory.
-    return np.diag(sd) if vectors is None else vectors * sd, np.maximum(diagonal, 0.0)
-
-
 def numbers(
     value: ArrayLike | None, n: int, name: str, default: float, *, many: bool = False
 ) -> Array:
@@ -161,7 +142,7 @@ class Goal:
     states
         Target states, shape ``(n_states, n_nodes)``, which count alike.
     variances
-        Sampling variance of each of them, ``(n_nodes,)`` or ``(n_nodes, n_nodes)``; ``None`` for
+        Sampling variance of the nodes of each of them, ``(n_nodes,)``; ``None`` for
         a state known without error.
     signature
         Change from the origin to reach, shape ``(n_nodes,)``.
@@ -214,6 +195,8 @@ class Goal:
         self.high = numbers(high, p, "high", np.inf)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
         given = [None] * len(self.states) if variances is None else list(variances)
+        each = [numbers(np.zeros(p) if v is None else v, p, "variances", 0.0) for v in given]
+        self.variances = np.array(each).reshape(-1, p)
         # Parts fit together, and have possible values.
         n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
         crossed = np.flatnonzero(self.low > self.high)[:5]
@@ -225,6 +208,7 @@ class Goal:
             )
         wrong |= {
             f"variances must be one for each of {n} states, or None.": len(given) != n,
+            "variances must not be negative.": (self.variances < 0).any(),
             f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
             "Nothing is wanted: give states, a signature or bounds.": not (n or signed or bounded),
             "The signature asks for no change: give it a node that counts.": (
@@ -240,9 +224,6 @@ class Goal:
         self.shares = np.full(n, 1 / max(n, 1))
         # Whether it is only the squared distance to target states, weighted or not.
         self.is_states = n > 0 and self.of_changes is None and not (signed or bounded)
-        roots = [sampling_root(variance, p) for variance in given]
-        self._roots = [root for root, _ in roots]
-        self.variances = np.array([each for _, each in roots]).reshape(-1, p)
         # What the errors of the target states add to the distance; with own nodes ``(n,)``.
         self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
 
@@ -368,19 +349,19 @@ class Goal:
         """Draw errors of the target states, ``(n_states, n_nodes)``; ``None`` if they are known."""
         if not np.any(self.floor):
             return None
-        return np.array([root @ rng.standard_normal(self.n_nodes) for root in self._roots])
+        return np.sqrt(self.variances) * rng.standard_normal(self.variances.shape)
 
     def error_sd(self, states: ArrayLike) -> Array:
         """Return what errors of the target states add to distances, to first order.
 
         A standard deviation for every state, ``2 sqrt(sum_s c_s^2 |V_s^(1/2) W (theta - m_s)|^2)``
-        with ``V_s`` the sampling covariance of ``m_s``; shape ``(n,)``.
+        with ``V_s`` the sampling variances of ``m_s``; shape ``(n,)``.
         """
         every = np.asarray(states)
         total = np.zeros(len(every))
         if np.any(self.floor):
-            for weight, state, root in zip(self.shares, self.states, self._roots, strict=True):
-                total += weight**2 * ((self.weigh(every - state) @ root) ** 2).sum(axis=1)
+            for c, state, variance in zip(self.shares, self.states, self.variances, strict=True):
+                total += c**2 * (self.weigh(every - state) ** 2 @ variance)
         return 2.0 * np.sqrt(total)
 
     def quadratic(self, at: ArrayLike) -> Quadratic:
