@@ -1,6 +1,9 @@
 """``tl.learn_dag(environments="all")``: perturbed cells, batches, conditions and covariates."""
 
+import threading
+
 import anndata as ad
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -325,3 +328,20 @@ def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
     np.testing.assert_allclose(joint.moments.scatter, left.T @ left, atol=1e-6)
     npt.tl.learn_dag(adata, method="boss", environments="all")
     assert set(adata.uns["dag"]["direct_targets"]["perturbation"]) == {"Q", "S"}
+
+
+def test_the_graphs_of_a_fit_run_where_joblib_is_configured_to(chain, monkeypatch):
+    npt.tl.learn_dag(chain, method="boss", environments="all")
+    threads, real = set(), graphs.search
+
+    def record(*given, **more):
+        threads.add(threading.get_ident())
+        return real(*given, **more)
+
+    monkeypatch.setattr(graphs, "search", record)
+    alone = npt.tl.fit_dag_blr(chain, copy=True)
+    assert threads == {threading.get_ident()}
+    with joblib.parallel_config("threading", n_jobs=2):
+        npt.tl.fit_dag_blr(chain)
+    assert len(threads) > 1
+    assert chain.uns["dag_blr"]["digest"] == alone.uns["dag_blr"]["digest"]

@@ -78,7 +78,7 @@ def graphs_without(
     sets: Sequence[Sequence[str]],
     streams: Sequence[np.random.Generator],
     *,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
 ) -> Sequence[Dag]:
     """Return a graph for every set of perturbations, learned without any cell of them.
 
@@ -97,7 +97,7 @@ def graphs_without(
     sets, streams
         Labels of perturbations, ``n_sets`` lists, and the random numbers of each search.
     n_jobs
-        Number of threads.
+        Number of threads; ``None`` for those of joblib's active configuration, else one.
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)
@@ -110,7 +110,9 @@ def graphs_without(
         delayed(search)(Joint.of(some, len(genes), context), genes, options, s, where)
         for (some, context), s in zip(contexts, streams, strict=True)
     )
-    pool = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+    # joblib takes None for one thread, and nothing for what is configured.
+    workers = {} if n_jobs is None else {"n_jobs": n_jobs}
+    pool = Parallel(**workers, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
         return [(best.dag, bar.update())[0] for best in pool(tasks)]
 
