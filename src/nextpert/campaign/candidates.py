@@ -118,9 +118,8 @@ def plate_options(
     """Return the options of the next plate: nothing twice, nothing that failed."""
     fit, options = fit_of(cells), dict(plan)
     naming, names, own = fit.naming, _names(fit, plan, target), _own(fit, target)
-    if not isinstance(plan.get("candidates"), (Mapping, pd.DataFrame)):
-        more = [x for x in pending if naming.key(x) != own]
-        options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *more])))
+    more = [x for x in pending if naming.key(x) != own]
+    options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *more])))
     known, out = ({naming.key(x) for x in each} for each in (names, (*pending, *failed)))
     options["pending"] = {x: n for x, n in pending.items() if naming.key(x) in known} or None
     members = {member for key in known for member in key}
@@ -152,13 +151,7 @@ def standing_options(
     if not names:
         message = "No candidate is left: all are in exclude or failed. Give other candidates."
         raise ValueError(message)
-    given = plan.get("candidates")
-    candidates: Any = names
-    if isinstance(given, pd.DataFrame):
-        candidates = given[given.index.astype(str).isin(names)]
-    elif isinstance(given, Mapping):
-        candidates = {name: row for name, row in given.items() if str(name) in names}
-    return {"candidates": candidates, "n_samples": N_SAMPLES}
+    return {"candidates": names, "n_samples": N_SAMPLES}
 
 
 def known_names(
@@ -195,16 +188,13 @@ def _own(fit: FittedPosterior, target: Any) -> tuple[str, ...]:
 
 
 def _names(fit: FittedPosterior, plan: Mapping[str, Any], target: Any = None) -> list[str]:
-    """Return the candidates by name, those that are rows of a table of shifts among them.
-
-    Without the perturbation that defines the ``target``, unless the plan names it.
-    """
+    """Return the candidates, without the target's own perturbation unless the plan names it."""
     given = plan.get("candidates")
     if given is None or isinstance(given, str):
         own = () if target is None else _own(fit, target)
         every = dict.fromkeys(fit.names if given is None else [*fit.names, *fit.genes])
         return [name for name in every if fit.naming.key(name) != own]
-    return list(dict.fromkeys(map(str, given.index if isinstance(given, pd.DataFrame) else given)))
+    return list(dict.fromkeys(map(str, given)))
 
 
 def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequence[str]) -> None:

@@ -91,6 +91,11 @@ def checked_options(
             )
             raise ValueError(message)
         check_arguments(function, out[name])
+    if isinstance(out["plan"].get("candidates"), (Mapping, pd.DataFrame)):
+        message = (
+            "plan: candidates of a campaign are names; shifts are given as fit={'shift': ...}."
+        )
+        raise ValueError(message)
     if out["fit"].get("features") is not None:  # of a file, what it holds now
         out["fit"]["features"] = _adata.load_features(out["fit"]["features"])
     kept: dict[str, dict[str, Any]] = kept_value(out, "options")
