@@ -9,6 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
+from nextpert.core.fit import learn
 from nextpert.core.fit.candidates import as_fitted, fitted_candidates
 from nextpert.core.model.interactions import learn_interactions
 
@@ -112,6 +113,23 @@ def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
     prior = fitted_candidates(as_fitted(["A+D"], [[]], fit), fit).without_cells
     for found, expected in zip(prior[:2], wanted.predict([rows]), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_measured_combinations_are_expected_without_their_own_cells(fitted, monkeypatch):
+    expected, plain = [], learn.expect_combinations
+
+    def recorded(*arguments):
+        expected.append(plain(*arguments))
+        return expected[-1]
+
+    monkeypatch.setattr(learn, "expect_combinations", recorded)
+    npt.tl.fit_dag_blr(fitted)
+    fitted.X[fitted.obs["perturbation"] == "A+B"] += 5.0
+    npt.tl.fit_dag_blr(fitted)
+    (_, before), (_, after) = expected
+    moved = np.abs(after.mean - before.mean).mean(axis=1)
+    place = before.rows.tolist().index(posterior_from(fitted).names.index("A+B"))
+    assert 0.0 < moved[place] < 1.0  # by what it says of strength and spreads alone
 
 
 def test_of_a_member_that_nothing_tells_of_the_mean_is_expected(fitted):

@@ -404,6 +404,16 @@ def test_many_effects_are_kept_in_fewer_draws():
     assert seen == [(k, 23) for k in range(1, 24)]
 
 
+def test_of_more_effects_fewer_draws_are_taken_evenly():
+    fit = fit_hierarchical(screen()[1], rng=0, chain=Chain(3, 20, 1))
+    fewer = fit.thinned(10**8)
+    assert fewer.effects.n_draws == 10
+    np.testing.assert_array_equal(fewer.program, fit.program[::2])
+    every = fit.effects.centres(np.arange(6))
+    np.testing.assert_array_equal(fewer.effects.centres(np.arange(6)), every[..., ::2])
+    assert fit.thinned(72) is fit
+
+
 def test_what_is_expected_is_added():
     _, cells = screen()
     expected = np.random.default_rng(0).normal(size=(6, 12))
