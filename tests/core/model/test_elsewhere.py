@@ -61,19 +61,6 @@ def screen(effects, seed, **sizes):
     return [as_cells(x, code) for x in every]
 
 
-def counts(seed, n=9, p=60, cells=40):
-    """Return counts of three lines; most genes are expressed in one line alone, none changes."""
-    rng, made = np.random.default_rng(seed), []
-    code = np.repeat(np.arange(1 + n), np.append(200, np.full(n, cells)))
-    level, own = rng.normal(1.0, 0.7, size=p), rng.integers(LINES, size=p)
-    only = rng.random(p) < 0.67
-    for line in range(LINES):
-        mean = np.exp(level - 5.0 * (only & (own != line)))
-        drawn = rng.gamma(3.0, 1 / 3, size=(len(code), p)) * mean
-        made.append(as_cells(np.log1p(rng.poisson(drawn)), code))
-    return made
-
-
 def test_departures_are_those_of_bayes_rule_gene_by_gene():
     rng = np.random.default_rng(0)
     square, variance = rng.gamma(1.0, size=(3, 4)), rng.uniform(0.1, 0.3, size=(3, 4))
@@ -94,6 +81,28 @@ def test_departures_are_those_of_bayes_rule_gene_by_gene():
     for j, i in np.ndindex(3, 4):
         wanted = each[j, i] * (screen + all_of[j] - counts[j, i])
         np.testing.assert_allclose(found[j, i], wanted / wanted.sum(), atol=0.01)
+
+
+@pytest.mark.parametrize("cells", [(40, 10), (10, 40)])
+def test_departures_of_the_size_of_sampling_are_taken_for_it(cells):
+    """Weights of the other line's cells by loops (equation 24)."""
+    effects = truth(1)
+    here, other = (screen(effects, k, cells=n)[k] for k, n in enumerate(cells))
+    unit, there = here.covariance.diagonal(), other.covariance.diagonal()
+    ratio, significance = np.maximum(there / unit, 1.0), np.minimum(1.0, 2.0 * there / unit)
+    own, noise = 1.0 / here.counted[1:], ratio / other.counted[1:]
+    away = other.mean[1:] - other.mean[0] - here.mean[1:] + here.mean[0]
+    both = own + noise + 1.0 / here.counted[0] + ratio / other.counted[0]
+    changes = np.ones(away.shape)
+    chances = departures(away**2 / unit, both, changes * significance)
+    chance = np.concatenate([each for _, each in chances])
+    wanted = here.counted[1:].copy()
+    for j, i in np.ndindex(away.shape):
+        counts = 8.0 * min(own[j, i], noise[j, i]) >= DEPARTURES
+        assert 1 < counts.sum() < len(DEPARTURES)
+        weight = (chance[j, i] / (noise[j, i] + DEPARTURES))[counts].sum()
+        wanted[j, i] += significance[i] * weight
+    np.testing.assert_allclose(joined([here, other], 0, changes).counted[1:], wanted)
 
 
 @pytest.mark.parametrize("agree", [0.0, 1.0])
