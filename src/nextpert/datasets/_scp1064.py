@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
-from nextpert._adata.guides import guide_sets, guide_table, split_lists
+from nextpert._adata.labels import guide_sets, guide_table, split_lists
 
 if TYPE_CHECKING:
     import os

@@ -12,8 +12,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
-from nextpert._adata.guides import guide_sets, guide_table, split_lists
-from nextpert._adata.labels import column_of
+from nextpert._adata.labels import column_of, guide_sets, guide_table, split_lists
 from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.pp._screen import tally
 

@@ -11,8 +11,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import at_least, checked, one_of
-from nextpert._adata.guides import TARGETING, guide_sets, guide_table, split_lists
-from nextpert._adata.labels import column_of
+from nextpert._adata.labels import TARGETING, column_of, guide_sets, guide_table, split_lists
 from nextpert.pp._screen import (
     BOOKS,
     COMBINATIONS,
