@@ -173,22 +173,6 @@ def test_another_screen_helps_where_effects_are_alike(bench, tmp_path):
     assert every < 0.05
 
 
-def test_unexplained_is_nothing_for_the_truth_and_all_for_no_effect(bench):
-    setting = bench.simulated.Setting(4, n_control=2000, n_cells=400, unmeasured=True)
-    found = bench.simulated.simulate(setting, 0)
-    truth = np.linalg.inv(np.eye(36) - found.scm.weights)
-    assert bench.simulated.unexplained(found, truth) == 0
-    assert bench.simulated.unexplained(found, np.eye(36)) == 1
-    assert sorted([*found.seen, *found.unseen]) == list(range(36))
-    assert len(set(found.label)) == 1 + 18 + 6
-    control = found.cells[found.label == "control"]
-    np.testing.assert_allclose(control.std(axis=0), 1, atol=0.1)
-    gene = int(found.seen[0])  # a knockout does to the others what the truth says
-    change = found.cells[found.label == str(gene)].mean(axis=0) - control.mean(axis=0)
-    np.testing.assert_allclose(change, truth[:, gene] * found.change[gene], atol=0.3)
-    assert found.statistics(only="control").moments.n.sum() == 2000
-
-
 def test_the_tables_of_simulated_screens(bench, capsys, monkeypatch):
     weak = bench.simulated.Setting(2, 9, 9, (0.1, 0.1), n_control=500, n_cells=20)
     monkeypatch.setattr(bench.trial, "TARGETS", [weak])

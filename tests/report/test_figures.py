@@ -81,12 +81,6 @@ def test_a_learned_graph_that_nobody_judged_shows_associations(adata, asked):
     assert asked["directed"] is False
 
 
-def test_a_graph_without_edges_is_told(adata, asked):
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    assert "without edges" in graph(adata).words[1]
-    assert not asked
-
-
 def test_long_drawings_become_pixels(monkeypatch):
     import matplotlib.pyplot as plt
 

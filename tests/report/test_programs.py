@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import pytest
 
 import nextpert as npt
 from nextpert._adata.stored import with_format
@@ -54,14 +53,11 @@ def test_programs_and_alike_perturbations_are_named(adata):
     assert "JAK2 +1.00, IFNGR1 +0.80" in section.figures[0].alt
 
 
-@pytest.mark.slow
-def test_that_there_are_none_is_said(adata, tmp_path):
+def test_that_there_are_none_is_said(adata):
     found = put(adata, [], [])
     section = programs_section(adata, found, KEYS)
     assert section.words == ["No program is shared by two or more perturbations."]
     assert section.tables == section.figures == []
-    page = npt.report(adata, tmp_path / "page.html").read_text()
-    assert "No program is shared" in page
 
 
 def test_without_the_hierarchical_model_there_is_no_section(adata):

@@ -138,13 +138,10 @@ def steps(found):
 
 
 def constructs(*rows):
-    """The constructs of a plan: label, kind, status and number of each, and what is new in it."""
+    """The constructs of a plan: label, kind, status and number of each."""
     return pd.DataFrame(
-        [
-            (label, i + 1, kind, status, "", new[0] if new else "", label, 10)
-            for label, kind, status, n, *new in rows
-            for i in range(n)
-        ],
+        [(label, i + 1, kind, status, "", "", label, 10)
+         for label, kind, status, n in rows for i in range(n)],
         columns=["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
                  "target_genes", "n_cells"],
     )  # fmt: skip
@@ -181,16 +178,6 @@ def test_steps_are_those_of_the_plan_only_where_it_is_to_be_ordered(planned):
         assert len(steps(planned)) == {ORDER: 4, MEASURE: 2}.get(kind, 1)
 
 
-def test_steps_without_a_plan(found):
-    found["design"]["advice"] |= {"kind": ORDER, "words": "Order a plan."}
-    advice, step = steps(only(found, "design"))
-    assert advice == "Order a plan."
-    assert "run tl.plan_screen" in step
-    found["design"]["advice"] |= {"kind": CONFIRM}
-    assert steps(only(found, "design")) == ["Order a plan."]
-    assert steps(only(found, "perturbation_effects")) == []
-
-
 def test_distances_below_0_are_shown_as_0_and_kept_in_the_file(found):
     measured = found["target_distances"]["table"]
     measured.loc[0, ["distance", "low", "high", "relative_distance"]] = [-0.008, -0.2, 0.5, -0.01]
@@ -208,6 +195,3 @@ def test_what_to_make_is_a_table(planned):
     ]  # fmt: skip
     assert len(shown.rows) == 8  # the controls are no construct to make
     assert len(shown.download) == 9
-    planned["plan"]["constructs"].loc[0, ["guides", "new_guides_of"]] = ["c1", "B"]
-    heads = [column.head for column in plan_section(planned).tables[1].columns]
-    assert heads[4:6] == ["Guides", "New guides of"]

@@ -336,16 +336,6 @@ def test_a_knockout_is_expected_to_lower_its_gene_whatever_the_mean_of_controls(
     assert values(found)["positive controls", "n_opposite"] == 0
 
 
-@pytest.mark.slow
-def test_one_cell_a_perturbation(screen):
-    first = screen.obs.groupby("perturbation", observed=True).head(1).index
-    keep = screen.obs_names.isin(first) | (screen.obs["perturbation"] == "control").to_numpy()
-    found = diagnosed(screen[keep].copy())
-    assert (found["perturbations"]["n_cells"] == 1).all()
-    assert found["perturbations"]["error_half"].isna().all()
-    assert found["level"] == "do not trust"
-
-
 @pytest.mark.brief_chain
 def test_of_many_perturbations_a_sample_is_judged(screen, monkeypatch):
     """As if the screen had no others: but for tests of differences, which are of all."""

@@ -191,7 +191,7 @@ def targets_table(goals: Sequence[Replayed], names: Sequence[str]) -> pd.DataFra
         "control_distance": [goal.truth.control for goal in goals],
         "pool_distance": [each.mean() for each in distances],
     }
-    return pd.DataFrame(columns, index=pd.Index(np.arange(len(goals))))
+    return pd.DataFrame(columns)
 
 
 def rounds_table(
@@ -199,16 +199,12 @@ def rounds_table(
 ) -> pd.DataFrame:
     """Return one row per target, strategy and round; ``relative`` is that of overall_table."""
     low, median, high = np.quantile(relative, [_ENDS[0], 0.5, _ENDS[1]], axis=2)
-    target, strategy, number = (x.ravel() for x in np.indices(median.shape))
-    columns = {
-        "target": _adata.strings(np.asarray(targets, object)[target]),
-        "strategy": _adata.strings(np.asarray(strategies, object)[strategy]),
-        "round": number,
-        "median": median.ravel(),
-        "low": low.ravel(),
-        "high": high.ravel(),
-    }
-    return pd.DataFrame(columns, index=pd.Index(np.arange(median.size)))
+    every = pd.MultiIndex.from_product(
+        [targets, strategies, range(relative.shape[-1])], names=["target", "strategy", "round"]
+    )
+    columns = {"median": median.ravel(), "low": low.ravel(), "high": high.ravel()}
+    table = pd.DataFrame(columns, every).reset_index()
+    return table.assign(**{x: _adata.strings(table[x]) for x in ("target", "strategy")})
 
 
 def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -243,7 +239,7 @@ def overall_table(
         "p_adjusted": p_adjusted,
         "verdict": _adata.strings(_VERDICTS[int(s)] for s in sign),
     }
-    return pd.DataFrame(columns, index=pd.Index(np.arange(len(gap))))
+    return pd.DataFrame(columns)
 
 
 def holm(p_values: Array) -> Array:
