@@ -57,6 +57,8 @@ def test_as_good_as_the_best():
     pool = CellPool(rng.normal(size=(100, 4)), cells)
     assert pool.truth(0).as_good(np.arange(5)).tolist() == [True, True, False, False, False]
     assert pool.truth(0).as_good([2, 3, 4]).tolist() == [True, True, False]
+    near = pool.truth(0)._replace(distance=np.array([0.0, 0.19, 0.2]), sd=np.array([0.0, 0.1, 0.1]))
+    assert near.as_good([0, 1, 2]).tolist() == [True, True, False]
 
 
 def test_in_turn_against_the_same_written_out():

@@ -54,12 +54,11 @@ def replay_design(
 ) -> ad.AnnData | None:
     """Replay a screen as campaigns, to compare how many plates strategies need to find a state.
 
-    Use it on a finished screen, before you choose a strategy for the next one. The cells of the
-    screen replace the experiments, as in Fig. 6c of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0): each campaign starts from 100 control cells, draws a plate in
-    each round, fits the model again with the options of the fit in ``uns["dag_blr"]`` and its
-    graph, and recommends a perturbation of this fit. The score is the squared distance of the mean
-    of all cells of the recommended perturbation to the target, minus the sampling error.
+    Use it on a finished screen, before you choose a strategy for the next one. Its cells replace
+    the experiments, as in Fig. 6c of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): a campaign
+    starts from 100 control cells, draws a plate in each round, fits the model again with the graph
+    and options of ``uns["dag_blr"]``, and recommends a perturbation. It is scored by the squared
+    distance of the mean of all its cells to the target, minus the sampling error.
     :doc:`/guides/plan_a_plate` shows an example; :func:`nextpert.pl.replay` draws the result.
 
     Parameters
@@ -68,30 +67,24 @@ def replay_design(
         Cells x genes, log-normalised expression, after :func:`fit_dag_blr`. Its perturbations of 4
         cells or more may be proposed.
     targets
-        Labels, for the state of each: the mean of half of its cells.
-        ``None`` (default): the perturbations three standard errors or more from the controls.
+        Labels; the state of each is the mean of half of its cells. ``None`` (default): those three
+        standard errors or more from the controls.
     strategies
         How plates are chosen: a ``strategy`` of :func:`plan_screen` (``"exploit"``, ``"explore"``,
         ``"both"``, or an acquisition such as ``"thompson"``), ``"random"``, ``"exact_greedy"`` and
         ``"exact_civ"`` (known shifts, as in the paper), or, without a model,
         ``"thompson_means"`` and ``"round_robin_means"``, the baseline that is always added.
     held_out
-        Whether the target itself is kept out of the pool, so that the best of the others is to be
-        found.
-    n_rounds
-        Number of plates.
-    n_perturbations, n_cells
-        Perturbations per plate, and cells per perturbation.
+        Whether to find the best of the others, without the target's own perturbation.
+    n_rounds, n_perturbations, n_cells
+        Plates of a campaign, perturbations per plate, and cells per perturbation.
     n_repeats
         Number of repeats, at least 2.
-    rng
-        Seed or generator. All strategies see the same cells in each repeat.
-    n_jobs
-        Number of processes; the results do not depend on it. ``None``: joblib's context.
-    key_added
-        Name of the results.
-    copy
-        Whether to return a copy instead of writing to ``adata``.
+    rng, n_jobs
+        Seed or generator, and number of processes, on which the results do not depend. All
+        strategies see the same cells in each repeat.
+    key_added, copy
+        Name of the results, and whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
@@ -102,10 +95,8 @@ def replay_design(
         - ``summary`` (text): the results in sentences.
         - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``
           (last distance, relative to the control's) and ``verdict``, compared with the baseline.
-        - ``table`` (table): the ``median`` distance after every ``round``, and ``low`` to ``high``
-          of the middle 90% of the campaigns.
+        - ``table`` (table): distances after every ``round``, by target and strategy.
         - ``targets`` (table): distances of the best, the control and the pool.
-        - ``params`` (mapping): the options of the call.
 
     Raises
     ------
