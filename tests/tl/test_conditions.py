@@ -170,3 +170,21 @@ def test_a_condition_without_controls_raises():
     with pytest.raises(ValueError, match=r"Conditions without control cells in adata\.obs"):
         npt.pp.setup_screen(adata, condition_key="line")
     assert "screen" not in adata.uns
+
+
+def test_a_fit_without_conditions_says_how_to_have_them():
+    adata = fit(lined()[0], batch_key="line")
+    with pytest.raises(ValueError, match=r"pp\.setup_screen\(adata, condition_key=\.\.\.\)"):
+        npt.tl.perturbation_effects(adata, condition="A")
+
+
+@pytest.mark.parametrize("kept", ["nothing", "controls"])
+def test_one_condition_alone_says_so(kept):
+    adata, _ = lined()
+    there = (adata.obs["line"] == "A") | (
+        (adata.obs["perturbation"] == "control") & (kept == "controls")
+    )
+    with pytest.warns(UserWarning, match=r"Fewer than two conditions of adata\.obs\['line'\] have"):
+        one = fit(adata[there].copy(), condition_key="line")
+    with pytest.raises(ValueError, match="two conditions or more"):
+        npt.tl.perturbation_effects(one, condition="A")

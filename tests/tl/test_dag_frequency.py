@@ -98,3 +98,17 @@ def test_resamples_of_many_genes_start_from_the_order_of_all_cells_alone(small_s
     monkeypatch.setattr(module, "_MOST_GENES", small_screen.n_vars - 1)
     npt.tl.learn_dag(small_screen, **options)
     assert starts == [(2, False), (1, True), (1, True), (2, False), (0, True), (0, True)]
+
+
+def test_frequencies_go_with_the_graph_they_are_of(small_screen, assert_same_adata):
+    options = {"method": "boss", "search_options": {"n_runs": 1}}
+    npt.tl.learn_dag(small_screen, **options, n_graphs=2)
+    before = small_screen.copy()
+    written = npt.tl.learn_dag(small_screen, **options, copy=True)
+    assert_same_adata(small_screen, before)
+    assert set(written.varp) == {"dag"}
+    assert "frequency_key" not in written.uns["dag"]
+    small_screen.varp["other_frequency"] = np.ones((8, 8))  # not ours
+    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
+    npt.tl.learn_dag(small_screen, **options, key_added="other")
+    assert set(small_screen.varp) == {"dag", "other", "other_frequency"}

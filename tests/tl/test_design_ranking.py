@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -13,10 +12,6 @@ from nextpert._adata import posterior_from
 from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
-
-NOTHING = pd.DataFrame(
-    [{"perturbation": "control", "relative_distance": 1.0, "is_control": True}], index=[2]
-)
 
 
 @pytest.fixture

@@ -190,3 +190,13 @@ def test_two_names_of_the_same_targets_are_taken_as_one(screen, caplog):
     npt.tl.fit_dag_blr(screen)
     assert "name the same perturbation" not in caplog.text
     assert len(screen.uns["dag_blr"]["environments"]) == 5 + 2
+
+
+@quiet
+def test_edges_added_by_hand_outside_the_panel_are_refused(small_screen):
+    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
+    matrix = small_screen.varp["dag"].tolil()
+    matrix[0, 7] = 1
+    small_screen.varp["dag"] = matrix.tocsr()
+    with pytest.raises(ValueError, match=r"outside its panel.*CPQ"):
+        npt.tl.fit_dag_blr(small_screen)

@@ -306,3 +306,12 @@ def test_neither_a_fit_nor_a_control_names_both_remedies(fitted):
     with pytest.raises(ValueError, match=r"run tl.fit_dag_blr first"):
         npt.tl.plan_cells(controls_of(fitted), "CDK4")  # a target takes a fit
     assert "plan_cells" not in adata.uns
+
+
+def test_a_guide_has_a_cell_at_least_in_a_budget(fitted):
+    controls = controls_of(fitted)
+    npt.tl.plan_cells(controls, effect=50.0, n_guides=8, n_cells=300)
+    budget = controls.uns["plan_cells"]["budget"]
+    each = {k: (300 - round(300 / (1 + np.sqrt(k)))) // k for k in range(1, 40)}
+    assert budget["n_perturbations"].max() == max(k for k, n in each.items() if n >= 8)
+    assert budget["n_cells"].min() == 8
