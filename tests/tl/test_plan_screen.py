@@ -221,6 +221,7 @@ def test_cells_are_shared_out_by_hand():
     assert (cells.tolist(), controls) == ([22, 22, 21], 38)  # 103 sqrt(3) / (3 + sqrt(3)) = 37.7
     cells, controls = Wells(2, 30, 70, 30, n_controls=20).share_out(2)  # 25 each would be too few
     assert (cells.tolist(), controls) == ([50], 20)
+    assert Wells(4, 20, 120, 20).share_out(4)[0].tolist() == [20] * 4  # the least, beside 40
     assert split_cells(100, 8, 20).size == 3
     assert split_cells(2000, 10**8, 20) == split_cells(2000, 100, 20)
     with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):

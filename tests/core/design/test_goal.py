@@ -156,6 +156,15 @@ def test_wanted_states_known_with_error_leave_distances_unbiased():
         assert (np.abs(values.mean(axis=0) - truth) < 5 * error).all()
 
 
+def test_errors_of_target_states_move_distances_to_first_order_by_their_sd():
+    rng = np.random.default_rng(5)
+    weights, variances = rng.gamma(1.0, 1.0, P), 1e-8 * rng.gamma(1.0, 1.0, (2, P))
+    goal = Goal(np.zeros(P), states=rng.normal(size=(2, P)), variances=variances, weights=weights)
+    points = rng.normal(size=(3, P))
+    drawn = [goal.distance(points, None, goal.draw_errors(rng)) for _ in range(4000)]
+    np.testing.assert_allclose(goal.error_sd(points), np.std(drawn, axis=0), rtol=0.05)
+
+
 def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
     states = uncertain().states
     goal = Goal(np.full(P, 9.0), signature=np.arange(1.0, 5.0))
