@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
+from nextpert.core import ScreenMoments
+from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import _mode, learn_predictor_weights
 from nextpert.core.model.predictors.base import Prediction
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 
 
 def learn(observed, tables, *, noise=0.0, scored=None, shared=None, sd=None):
@@ -191,6 +194,23 @@ def test_noise_of_few_cells_has_little_say():
         errors.append(found.weights[0] - 1)
     assert np.abs(errors).max() < 0.15  # weighted alike, it strays by .4
     assert found.residual_variance < 0.1
+
+
+def test_noise_that_all_effects_share_is_not_taken_for_knowledge():
+    """Nothing has an effect; few controls, whose error is in every effect."""
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(16), [60, *[60] * 15])
+    with_shared, without = [], []
+    for _ in range(20):
+        moments = ScreenMoments.from_array(rng.normal(size=(960, 30)), groups, 16)
+        found = Perturbations(moments, 0, np.arange(1, 16), [[]] * 15)
+        mean = MeanPerturbation().held_out(found)
+        for predictor, rows in ((mean, with_shared), (Prediction("", mean.effects), without)):
+            stack = learn_predictor_weights(
+                found.observed, found.variance, [predictor], found.scored(), sd=found.sd
+            )
+            rows.append(stack.weights[0])
+    assert np.mean(with_shared) < 0.2
+    assert np.mean(without) > 0.8
 
 
 def test_error_is_that_of_the_true_effects():
