@@ -5,6 +5,8 @@ import pytest
 
 from nextpert.core import Civ, DagBlr, Moments, ScreenMoments, gap_variance
 from nextpert.core.causal.weights import fit_weights
+from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 from tests.core.causal.test_weights import P, Screen
@@ -108,6 +110,24 @@ def drawn_in_batches(rng, effects, controls=30, cells=40, n_batches=4):
     return clean.pool(group, n_groups), pooled
 
 
+@pytest.mark.slow
+def test_observed_effects_vary_and_go_together_as_said():
+    """Variances of effects, and what the mean of others shares with them, over many screens."""
+    rng, p, n_groups = np.random.default_rng(0), 4000, 9
+    moments, pooled = drawn_in_batches(rng, np.zeros((n_groups, p)))
+    targets = [[] for _ in range(n_groups - 1)]
+    seen = Perturbations(moments, 0, np.arange(1, n_groups), targets, batches=pooled.fixed_errors)
+    # Genes are independent and alike: moments over them stand for those over screens.
+    np.testing.assert_allclose(
+        (seen.observed**2).mean(axis=1), seen.variance.mean(axis=1), rtol=0.1
+    )
+    mean = MeanPerturbation().held_out(seen)
+    shared = (seen.observed * mean.effects).mean(axis=1)
+    np.testing.assert_allclose(shared, mean.shared.mean(axis=1), atol=0.003)
+    without = Perturbations(moments, 0, np.arange(1, n_groups), targets)
+    assert without.variance.mean() < 0.7 * seen.variance.mean()
+
+
 def test_squared_distances_of_cells_in_other_batches_are_unbiased():
     rng, p, n_groups = np.random.default_rng(1), 30, 9
     truth = np.zeros((n_groups, p))
@@ -121,7 +141,7 @@ def test_squared_distances_of_cells_in_other_batches_are_unbiased():
             for j in (1, 3, 7)
         ]
         errors = pooled.fixed_errors[[1, 3, 7]]  # the last two are of one batch
-        distance = mean_distance(sides[1], sides[2], errors=errors[1:])
+        distance = mean_distance(*sides[:2], errors=errors[:2])
         found.append(distance.estimate)
         inside.append(distance.low <= 0.09 * p <= distance.high)
         difference = distance_difference(*sides, errors=errors)

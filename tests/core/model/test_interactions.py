@@ -176,6 +176,12 @@ def test_without_combinations_members_add_up_give_or_take():
     np.testing.assert_allclose(variance, [wanted, [0, 0]], atol=1e-12)
 
 
+def test_combinations_tell_the_scale_where_no_member_is_known():
+    unknown = np.full((2, 1), np.nan)
+    found = learn_interactions(unknown, unknown, [(0, 1)], np.full((1, 1), 2.0), np.zeros((1, 1)))
+    assert found.learned.scale[0] == pytest.approx(np.sqrt(2.0))  # 2^2 / 2 members, and as prior
+
+
 def test_what_is_clear_of_combinations_is_kept():
     mean = np.array([[1.0, -1.0, 0.5, 0.0]])
     together = Together(np.array([3]), mean, np.array([[0.16, 0.1, 0.05, 1.0]]), np.zeros((1, 4)))
