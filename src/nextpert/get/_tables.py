@@ -38,6 +38,11 @@ def diagnosis_df(adata: ad.AnnData, key: str = "diagnosis") -> pd.DataFrame:
         what the value is computed), the ``rule`` and whether it ``passed`` (``"yes"``, ``"no"`` or
         empty), and the ``level`` of the part (``"trust"``, ``"care"``, ``"do not trust"``).
 
+    Raises
+    ------
+    ValueError
+        If there is no such result, or it is damaged.
+
     Examples
     --------
     >>> import nextpert as npt
@@ -78,6 +83,11 @@ def effects_df(adata: ad.AnnData, key: str = "perturbation_effects") -> pd.DataF
         interval ``lower`` to ``upper``, ``direct`` (the part that no parent in the graph explains)
         and ``raw_mean`` (difference of means). Without a unit, 0 to 1: ``lfsr`` (local false sign
         rate) and ``data_weight`` (weight of the cells). ``condition``, if one was given.
+
+    Raises
+    ------
+    ValueError
+        If there is no such result, or it is damaged.
 
     Examples
     --------
@@ -120,6 +130,11 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
         ``n_guides`` (if the fit knows a column of guides), ``target_genes`` and
         ``targets_on_panel``, whether all its targets are genes of the graph, so that its shift is
         expected as well as measured.
+
+    Raises
+    ------
+    ValueError
+        If there is no posterior, or the column of labels or guides is gone.
 
     Examples
     --------
@@ -172,6 +187,11 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
         ``new_guides_of`` (members for which a guide is to be designed), ``target_genes`` (of all
         members, also outside the panel) and ``n_cells`` (cells to profile, after filtering).
 
+    Raises
+    ------
+    ValueError
+        If there is no such result, or it is damaged.
+
     Examples
     --------
     >>> import nextpert as npt
@@ -210,6 +230,11 @@ def plan_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
         of distances are in squared units of log-normalised expression, sums over genes (or in the
         unit of the target's distance); probabilities and ``variance_reduction`` are 0 to 1.
 
+    Raises
+    ------
+    ValueError
+        If there is no such result, or it is damaged.
+
     Examples
     --------
     >>> import nextpert as npt
@@ -244,6 +269,11 @@ def ranking_df(adata: ad.AnnData, key: str = "design") -> pd.DataFrame:
         in squared units of log-normalised expression, sums over genes (or in the unit of the
         target's distance); ``relative_distance`` is a fraction of the control's distance;
         probabilities and ``variance_reduction`` are 0 to 1; ``n_cells_seen`` counts cells.
+
+    Raises
+    ------
+    ValueError
+        If there is no such result, or it is damaged.
 
     Examples
     --------

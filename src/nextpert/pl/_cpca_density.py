@@ -80,6 +80,12 @@ def cpca_density(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there are no components in ``adata`` (run :func:`nextpert.tl.cpca` first), or a group is
+        unknown.
+
     Examples
     --------
     >>> import nextpert as npt

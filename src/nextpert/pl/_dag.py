@@ -119,6 +119,12 @@ def dag(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no graph (run :func:`nextpert.tl.learn_dag` first), a gene is not in it, or
+        ``modules`` is not a column, or has no value for the genes drawn.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -68,6 +68,12 @@ def dag_fit(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no such comparison (run :func:`nextpert.tl.dag_fit` first), or a gene of
+        ``genes`` has no parents in it.
+
     Examples
     --------
     >>> import nextpert as npt

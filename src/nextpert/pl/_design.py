@@ -77,6 +77,11 @@ def design(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no design (run :func:`nextpert.tl.design_interventions` first).
+
     Examples
     --------
     >>> import nextpert as npt

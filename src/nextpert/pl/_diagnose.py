@@ -84,6 +84,12 @@ def diagnose(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no diagnosis (run :func:`nextpert.tl.diagnose` first), ``panel`` is unknown, or
+        ``n_top`` is not a whole number of at least 1.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -88,6 +88,12 @@ def expression_shift(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there are no control cells, a gene is not measured or no cell is perturbed in it alone,
+        or a value is NaN or infinite.
+
     Examples
     --------
     >>> import nextpert as npt

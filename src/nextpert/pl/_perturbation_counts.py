@@ -75,6 +75,11 @@ def perturbation_counts(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If the column of labels is absent, or there are no control or no perturbed cells.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -83,6 +83,12 @@ def perturbation_effects(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), or a
+        perturbation is not among them.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -75,6 +75,11 @@ def plan_cells(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no plan (run :func:`nextpert.tl.plan_cells` first).
+
     Examples
     --------
     >>> import nextpert as npt

@@ -80,6 +80,11 @@ def plan_screen(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no plan (run :func:`nextpert.tl.plan_screen` first).
+
     Examples
     --------
     >>> import nextpert as npt

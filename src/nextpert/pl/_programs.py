@@ -80,6 +80,12 @@ def programs(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), they come from
+        a fit without the hierarchical model, or the program is unknown.
+
     Examples
     --------
     >>> import nextpert as npt

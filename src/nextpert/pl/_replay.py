@@ -90,6 +90,12 @@ def replay(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there is no replay (run :func:`nextpert.tl.replay_design` first), or it has no such
+        target or strategy.
+
     Examples
     --------
     >>> import nextpert as npt

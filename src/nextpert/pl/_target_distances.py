@@ -73,6 +73,11 @@ def target_distances(
     -------
     %(returns)s
 
+    Raises
+    ------
+    ValueError
+        If there are no distances (run :func:`nextpert.tl.target_distances` first).
+
     Examples
     --------
     >>> import nextpert as npt

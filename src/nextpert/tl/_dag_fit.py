@@ -87,6 +87,13 @@ def dag_fit(
         - ``n_cells`` (number): control cells read.
         - ``params`` (mapping): the options of the call.
 
+    Raises
+    ------
+    ValueError
+        If the graph or the column of labels is absent, the graph has no edges, there are too few
+        control cells, a gene is constant among them, a value is NaN or infinite, or an option is
+        out of range. Nothing is written on error.
+
     Notes
     -----
     The comparison has two limits. First, the folds are held out of the regression, but not of the

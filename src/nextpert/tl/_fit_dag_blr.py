@@ -130,6 +130,12 @@ def fit_dag_blr(
         - ``predictors`` (mapping): unless exact, names and ``weights`` of the predictors.
         - ``log_evidence`` (number): of the weights of the graph.
 
+    Raises
+    ------
+    ValueError
+        If graph, labels or controls are absent, the graph has a cycle or other genes, a gene is
+        constant in the controls, or values are not finite or not log-normalised.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -114,6 +114,12 @@ def perturbation_effects(
         - ``programs`` (mapping): the tables ``shares``, ``genes`` and ``scores`` of the programs.
         - ``alike`` (table): pairs of perturbations with correlated effects, and the probability.
 
+    Raises
+    ------
+    ValueError
+        If there is no posterior, a candidate, gene or condition is unknown, or genes outside the
+        panel are combined with ``condition``. Nothing is written then.
+
     Examples
     --------
     >>> import nextpert as npt

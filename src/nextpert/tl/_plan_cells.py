@@ -120,6 +120,11 @@ def plan_cells(
           ``good_enough``, ``perturbations``, ``n_perturbations``, ``n_cells`` and others.
         - ``noise`` (mapping): variances of guides and replicates, relative to that of a cell.
 
+    Raises
+    ------
+    ValueError
+        If there is neither a fit nor a control, a name is unknown, or a number is out of range.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -110,6 +110,11 @@ def plan_loading(
         - ``plan`` (text): digest of the plan.
         - ``params`` (mapping): the options of the call.
 
+    Raises
+    ------
+    ValueError
+        If there is no plan, or an option is unknown or out of range. Nothing is written on error.
+
     See Also
     --------
     nextpert.get.order_df : What to make for the plan.

@@ -99,6 +99,12 @@ def target_distances(
         - ``genes`` (names, ``(n_genes,)``): the genes of the distance.
         - ``params`` (mapping): the options of the call.
 
+    Raises
+    ------
+    ValueError
+        If a name is unknown, the target or the controls have fewer than 2 cells, or a value is not
+        finite; TypeError if ``target`` has none of its forms. Nothing is written then.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -97,6 +97,12 @@ def cpca(
         - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
         - ``params`` (mapping): the options of the call.
 
+    Raises
+    ------
+    ValueError
+        If there are no control cells, no perturbed cells, unknown labels, absent or duplicated
+        genes, NaN or infinite values, fewer genes than components, or a negative ``alpha``.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -115,6 +115,12 @@ def design_interventions(
         - ``not_ranked`` (table): candidates that were left out, and why.
         - ``trace`` (table): the choice of this and of all earlier rounds.
 
+    Raises
+    ------
+    ValueError
+        If there is no posterior, a name is unknown (close matches are suggested), or there are no
+        candidates. Nothing is written then.
+
     Examples
     --------
     >>> import nextpert as npt

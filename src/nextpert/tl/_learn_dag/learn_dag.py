@@ -134,6 +134,12 @@ def learn_dag(
         - ``edges`` (table): ``parent``, ``child``, and ``oriented_by``, what orients the edge.
         - ``direct_targets`` (table): edges from perturbations into genes.
 
+    Raises
+    ------
+    ValueError
+        If genes, columns or controls are absent, or values are constant, not finite or not
+        log-normalised. :class:`nextpert.core.CycleError` if graph or prior knowledge has a cycle.
+
     Examples
     --------
     >>> import nextpert as npt

@@ -125,6 +125,12 @@ def plan_screen(
         - ``summary`` (mapping): ``probability_contains_best`` and others of the plate.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
+    Raises
+    ------
+    ValueError
+        If there is no posterior, a name is unknown, constraints contradict each other, or cells are
+        too few for one perturbation. Nothing is written then.
+
     Examples
     --------
     >>> import nextpert as npt
