@@ -141,7 +141,7 @@ CALLS = {
     "distances": lambda a, name, _: npt.tl.target_distances(a, name),
     "distances of": lambda a, name, _: npt.tl.target_distances(a, "MYC", perturbations=[name]),
     "replay": lambda a, name, _: npt.tl.replay_design(
-        a, [name, npt.Target(state=[name, "STK3"])], n_rounds=1, n_repeats=2,
+        a, [name, "STK3"], n_rounds=1, n_repeats=2,
         strategies=["random"], held_out=True,
     ),
     "cpca": lambda a, name, _: npt.tl.cpca(a, groups=[name, "MYC"], alpha=1.0),
