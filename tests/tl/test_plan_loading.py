@@ -63,12 +63,61 @@ def test_more_cells_are_loaded_where_guides_are_unequal(planned):
     assert few[1]["share_reached"] >= 0.9 - 1e-6
 
 
+def test_more_usable_cells_are_loaded_than_planned_where_few_would_not_reach(planned):
+    adata = planned.copy()
+    npt.tl.plan_screen(adata, TARGET, n_cells=80, n_perturbations=2)
+    found, x = loaded(adata)
+    assert x["usable_cells"] > 85 > x["planned_cells"] == 80
+    assert x["share_reached"] == pytest.approx(0.9)
+    assert "(more than the 80 planned, so that 90% of the perturbations reach 20)" in found["words"]
+    assert "more than" not in loaded(planned)[0]["words"]
+
+
+def test_cost_is_the_sum_of_its_items(planned):
+    found, x = loaded(planned, costs={"lane": 1500, "million_reads": 3, "construct": 80})
+    cost = found["cost"].set_index("item")
+    assert cost.loc["lane", "total"] == 1500 * x["lanes"]
+    assert cost.loc["million_reads", "total"] == pytest.approx(3 * x["million_reads"])
+    assert cost.loc["total", "total"] == pytest.approx(cost["total"].iloc[:-1].sum())
+    new = (npt.get.order_df(planned)["status"] != "existing").sum()
+    assert cost.loc["construct", "n"] == new
+    assert f"{cost.loc['total', 'total']:,.0f} in all" in found["words"]
+
+
+@pytest.mark.parametrize("budget", [3_000, 6_000, 25_000])
+def test_a_budget_pays_for_the_largest_plan_whose_cost_it_holds(planned, budget):
+    costs = {"lane": 1500, "million_reads": 3, "cell": 0.05, "construct": 80}
+    found, x = loaded(planned, costs={**costs, "budget": budget})
+    paid = int(x["planned_cells_paid"])
+
+    def cost(n_cells):
+        adata = planned.copy()
+        npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=2)
+        return loaded(adata, costs=costs)[0]["cost"]["total"].iloc[-1]
+
+    # The shares of another plan differ by the rounding of its cells alone.
+    assert cost(paid) <= budget < cost(paid + 3)
+    assert f"npt.tl.plan_screen(..., n_cells={paid})" in found["words"]
+    total = found["cost"]["total"].iloc[-1]
+    assert (f"leaves {budget - total:,.0f}" in found["words"]) == (total <= budget)
+    assert (f"exceeded by {total - budget:,.0f}" in found["words"]) == (total > budget)
+
+
+def test_a_budget_below_the_least_cells_pays_for_none(planned):
+    found, x = loaded(planned, costs={"lane": 1500, "budget": 1000})
+    assert x["planned_cells_paid"] == 0
+    assert "does not pay for 20 cells of each perturbation" in found["words"]
+    with pytest.raises(ValueError, match="no price that depends on the cells"):
+        loaded(planned, costs={"construct": 80, "budget": 1000})
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
         ({"loading": {"moi": 0}}, ValueError, "moi"),
         ({"loading": {"mio": 0.3}}, ValueError, "Close matches: moi"),
-        ({"costs": {"lane": 1}}, TypeError, "costs are the steps of tl.plan_loading"),
+        ({"costs": {"lane": -1}}, ValueError, "lane"),
+        ({"costs": {"lane": 1, "budget": 0}}, ValueError, "budget"),
         ({"key": "plans"}, ValueError, "plan_screen"),
     ],
 )

@@ -60,8 +60,8 @@ GONE = {
     "ax": "several panels are drawn on a figure of their own, which return_fig=True returns",
     "shift": "the shift is that of the fit, or candidates is a table of shifts",
     "n_controls": "controls get sqrt(n_perturbations) times the cells of a perturbation",
-    "costs": "the numbers of perturbations and cells limit a plan, whose costs are the steps of "
-    "tl.plan_loading times prices",
+    "costs": "the numbers of perturbations and cells limit a plan, and "
+    "tl.plan_loading(costs=...) prices it",
     "max_new": "candidates=None plans perturbations that have cells alone",
     "plate_format": "the wells of an arrayed screen follow the order of the table",
     "n_guides": "a plan has as many guides of a perturbation as the screen has",

@@ -1,4 +1,4 @@
-"""``tl.plan_loading``: cells to load, lanes and reads of a plan."""
+"""``tl.plan_loading``: cells to load, lanes, reads and cost of a plan."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, options
 from nextpert.core._shown import percent
 from nextpert.core.design.loading import (
+    Lanes,
     abundance_cv,
     cells_to_reach,
     lanes_for,
+    most_within,
     share_reached,
     share_single,
 )
@@ -50,16 +52,32 @@ class _Loading:
     reads: float = 25_000  # 20,000 of messenger RNA and 5,000 of guides, the maker's least
 
 
-@checked(loading=_Loading)
+@options(
+    construct=at_least(0), cell=at_least(0), lane=at_least(0), million_reads=at_least(0),
+    budget=above(0),
+)  # fmt: skip
+@dataclass(frozen=True)
+class _Prices:
+    """``costs``: each is documented there."""
+
+    construct: float = 0.0
+    cell: float = 0.0
+    lane: float = 0.0
+    million_reads: float = 0.0
+    budget: float | None = None
+
+
+@checked(loading=_Loading, costs=_Prices)
 def plan_loading(
     adata: ad.AnnData,
     *,
     key: str = "plan",
     loading: Mapping[str, Any] | None = None,
+    costs: Mapping[str, Any] | None = None,
     key_added: str = "loading",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Compute the cells to load, lanes and reads for a plan.
+    r"""Compute the cells to load, lanes, reads and cost for a plan.
 
     A plan counts cells that are usable: with one construct, which is known, and kept by all
     filters. Not all cells that are loaded are. From the plan to the instrument:
@@ -74,7 +92,7 @@ def plan_loading(
     3. Cells fall into droplets at random, so that more cells in a lane give more doublets.
     4. Of the cells loaded a share is captured in droplets.
 
-    Equations 37 to 39 of :doc:`/model/mathematics`.
+    Equations 37 to 40 of :doc:`/model/mathematics`.
 
     Parameters
     ----------
@@ -93,6 +111,10 @@ def plan_loading(
         - ``"reads"`` (25,000): reads per droplet with cells.
 
         Typical values are those of 10x Genomics Chromium Next GEM 3' v3.1.
+    costs
+        Prices, a mapping with some of ``"construct"``, ``"cell"`` (per droplet with cells),
+        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. And ``"budget"``: the
+        money there is, to know how many planned cells it pays for.
     key_added
         Name of the results.
     copy
@@ -106,7 +128,8 @@ def plan_loading(
         - ``steps`` (table): ``quantity``, ``value``, ``source`` (``"the plan"``,
           ``"this screen"``, ``"given"`` or ``"typical"``) and ``meaning``, from the plan to the
           instrument.
-        - ``words`` (text): what to load, in a sentence.
+        - ``cost`` (table): ``item``, ``n``, ``price`` and ``total``; that of all last.
+        - ``words`` (text): what to load, in two sentences; with a budget, what it pays for.
         - ``plan`` (text): digest of the plan.
         - ``params`` (mapping): the options of the call.
 
@@ -126,7 +149,7 @@ def plan_loading(
     >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.plan_screen(adata, {"STAT1": 0.5}, n_cells=3000, n_perturbations=1)
-    >>> npt.tl.plan_loading(adata, loading={"moi": 0.3})
+    >>> npt.tl.plan_loading(adata, loading={"moi": 0.3}, costs={"lane": 1500})
     >>> steps = adata.uns["loading"]["steps"].set_index("quantity")["value"]
     >>> int(round(steps["cells_to_load"], -2)), int(steps["lanes"])
     (7800, 1)
@@ -134,7 +157,14 @@ def plan_loading(
     # Read: the plan, and what this screen shows of library and filters.
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
-    asked = _Loading(**given)
+    asked, prices = _Loading(**given), vars(_Prices(**costs or {})).copy()
+    budget = prices.pop("budget")
+    if budget is not None and not any(prices[name] for name in ("cell", "lane", "million_reads")):
+        message = (
+            "costs has a budget, but no price that depends on the cells: give that of a cell, a "
+            "lane or a million reads."
+        )
+        raise ValueError(message)
     fit = _adata.read_stored(adata, str(plan["params"]["posterior_key"]), "tl.fit_dag_blr")
     roles = _adata.fitted_roles(adata, fit["params"])
     groups = labels = _adata.read_every_label(adata, roles)
@@ -154,14 +184,28 @@ def plan_loading(
     n_new = int((constructs["status"].astype(str) != "existing").sum())
     n_reach = cells_to_reach(REACH, share, least, each)
     single, of_screen = share_single(asked.moi), filtered is not None
-    n_usable = max(float(n_planned), n_reach)
-    lanes = lanes_for(
-        n_usable, single * asked.kept if filtered is None else filtered,
-        droplets=asked.droplets, most=asked.lane_cells, of_barcodes=of_screen,
+
+    def load(n_planned: int) -> tuple[float, Lanes, dict[str, float]]:
+        """Return usable cells, lanes, and what is to be paid for of a plan with these shares."""
+        n_usable = max(float(n_planned), n_reach)
+        lanes = lanes_for(
+            n_usable, single * asked.kept if filtered is None else filtered,
+            droplets=asked.droplets, most=asked.lane_cells, of_barcodes=of_screen,
+        )  # fmt: skip
+        barcodes = lanes.n * lanes.barcodes
+        reads = barcodes * asked.reads / 1e6
+        return n_usable, lanes, dict(zip(prices, (n_new, barcodes, lanes.n, reads), strict=True))
+
+    def cost_of(amounts: dict[str, float]) -> float:
+        return sum(prices[name] * n for name, n in amounts.items())
+
+    n_usable, lanes, amounts = load(n_planned)
+    barcodes, million_reads, captured = (
+        amounts["cell"], amounts["million_reads"], lanes.n * lanes.captured,
     )  # fmt: skip
-    barcodes, captured = lanes.n * lanes.barcodes, lanes.n * lanes.captured
     usable, doublets = n_usable / barcodes, 1 - lanes.singles / lanes.barcodes
-    n_load, million_reads = captured / asked.recovery, barcodes * asked.reads / 1e6
+    n_load, total = captured / asked.recovery, cost_of(amounts)
+    paid = None if budget is None else most_within(budget, lambda n: cost_of(load(n)[-1]))
 
     def of(name: str) -> str:
         return GIVEN if name in given else TYPICAL
@@ -191,6 +235,10 @@ def plan_loading(
         ("cells_to_load_per_lane", n_load / lanes.n, "", "cells to load in each lane"),
         ("million_reads", million_reads, of("reads"), f"{asked.reads:,.0f} for each droplet with "
          "cells"),
+        *([] if paid is None else [
+            ("planned_cells_paid", paid, GIVEN, f"planned cells that {budget:,.0f} pays for, at "
+             "the shares of this plan"),
+        ]),
     ]  # fmt: skip
     quantities, values, sources, meanings = zip(*rows, strict=True)
     table = pd.DataFrame(
@@ -199,24 +247,59 @@ def plan_loading(
             "source": _adata.strings(sources), "meaning": _adata.strings(meanings),
         }
     )  # fmt: skip
+    n, price = np.array([[amounts[name], value] for name, value in prices.items()]).T
+    cost = pd.DataFrame(
+        {
+            "item": _adata.strings([*prices, "total"]), "n": np.append(n, np.nan),
+            "price": np.append(price, np.nan), "total": np.append(n * price, total),
+        }
+    )  # fmt: skip
     more = f" (more than the {n_planned:,} planned, so that {percent(REACH)} of the perturbations "
     more += f"reach {least})"
     words = (
         f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} for {n_usable:,.0f} "
         f"usable ones{more * (round(n_usable) > n_planned)}: about {barcodes:,.0f} droplets with "
         f"cells, {percent(usable)} of them usable, {percent(doublets)} doublets; "
-        f"{million_reads:,.0f} million reads. {n_new} construct{'s' * (n_new != 1)} to make."
+        f"{million_reads:,.0f} million reads. {n_new} construct{'s' * (n_new != 1)} to make"
     )
+    words += f"; {total:,.0f} in all." if total else "."
+    if budget is not None and paid is not None:
+        words += f" {_budget_in_words(budget, budget - total, paid, least)}"
     # Write.
     stored = {
         "plan": digest_of_plan(plan),
         "steps": table,
+        "cost": cost,
         "words": words,
-        "params": {"key": key, **vars(asked)},
+        "params": {
+            "key": key,
+            **vars(asked),
+            **{f"cost_{name}": price for name, price in prices.items()},
+            "cost_budget": budget,
+        },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", words)
     return written
+
+
+def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
+    """Return how many planned cells a budget pays for, and what is left of it after the plan."""
+    again = f"npt.tl.plan_screen(..., n_cells={paid})"
+    if rest >= 0:
+        return (
+            f"The budget of {budget:,.0f} leaves {rest:,.0f}, and would pay for {paid:,} planned "
+            f"cells: {again}."
+        )
+    if not paid:
+        return (
+            f"The budget of {budget:,.0f} does not pay for {least} cells of each perturbation: "
+            f"plan fewer perturbations, or fewer min_cells."
+        )
+    return (
+        f"The budget of {budget:,.0f} is exceeded by {-rest:,.0f}, and pays for {paid:,} planned "
+        f"cells: {again}."
+    )
 
 
 def _share_filtered(adata: ad.AnnData) -> float | None:

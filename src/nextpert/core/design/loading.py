@@ -1,7 +1,8 @@
-"""From the cells that a plan needs to the cells to load; equations 37 to 39."""
+"""From the cells that a plan needs to the cells to load; equations 37 to 40."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from scipy.optimize import brentq
 from scipy.special import gammainc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
@@ -128,3 +131,21 @@ def lanes_for(
         brentq(lambda x: found(x) - n_cells / n, 0.0, most) if found(most) * n > n_cells else most
     )
     return Lanes(n, captured, *lane(captured))
+
+
+def most_within(budget: float, cost: Callable[[int], float]) -> int:
+    """Return the largest number of cells that a budget pays for, 0 if it pays for none.
+
+    ``cost`` of a number of cells does not fall with it, and exceeds the budget somewhere.
+
+    Examples
+    --------
+    >>> from nextpert.core.design.loading import most_within
+    >>> most_within(100, lambda n: 30 + 2 * n), most_within(100, lambda n: 101 + n)
+    (35, 0)
+    """
+    many = 1
+    while cost(many) <= budget:
+        many *= 2
+    # Half of ``many`` is paid for already.
+    return bisect_left(range(1, many), True, lo=many // 2, key=lambda n: cost(n) > budget)

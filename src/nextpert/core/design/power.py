@@ -290,7 +290,7 @@ class EffectPrecision:
 
 
 class Budget(NamedTuple):
-    """Screens of one number of cells, by their number of perturbations (equation 40).
+    """Screens of one number of cells, by their number of perturbations (equation 41).
 
     Cells of each perturbation, controls, and the power of a test, the mean over genes, each of
     shape ``(n_screens,)``; ``most`` is the largest number of perturbations with enough power, 0 if
