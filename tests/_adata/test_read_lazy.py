@@ -98,3 +98,23 @@ def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tm
         assert_same(lazy.varp[key], small_screen.varp[key])
     for key in ("dag", "dag_blr", "design"):
         assert_same(lazy.uns[key], small_screen.uns[key])
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_results_in_a_lazy_file_are_used(kind, small_screen, assert_same, tmp_path):
+    pytest.importorskip("xarray", reason="it comes with the extra dask")
+    npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
+    with pytest.warns(UserWarning, match="HS2"):
+        npt.tl.fit_dag_blr(small_screen, shift_sd=0)
+    npt.tl.design_interventions(small_screen, "MYC")
+    path = tmp_path / f"cells.{kind}"
+    getattr(small_screen, f"write_{kind}")(path)
+    with h5py.File(path) if kind == "h5ad" else contextlib.nullcontext(path) as source:
+        lazy = ad.experimental.read_lazy(source)
+        for adata in (small_screen, lazy):  # a second question, on what the first left in the file
+            npt.tl.design_interventions(adata, "STK3")
+            with pytest.warns(UserWarning, match="HS2"):
+                npt.tl.fit_dag_blr(adata, shift_sd=0, key_added="again")
+    assert len(lazy.uns["design"]["trace"]) == 2
+    for key in ("design", "again"):
+        assert_same(lazy.uns[key], small_screen.uns[key])
