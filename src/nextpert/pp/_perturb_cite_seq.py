@@ -99,7 +99,8 @@ def perturb_cite_seq(
 
         - ``obs["perturbation"]`` (labels): the perturbation.
         - ``obs["n_targets"]`` (number): number of targets.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers).
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
+          every gene in control cells.
         - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
           values of X, if it was rescaled.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
