@@ -50,9 +50,8 @@ def through(adata, kind, tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "h5ad"])
 def test_a_knockout_of_a_gene_with_a_comma(kind, screen, tmp_path):
     adata = through(screen, kind, tmp_path)
-    npt.tl.design_interventions(
-        adata, "A+B", candidates=posterior_from(adata).names, shift="knockout", n_samples=20
-    )
+    target = npt.Target(state="A+B", own_genes="include")
+    npt.tl.design_interventions(adata, target, candidates=posterior_from(adata).names)
     adata = through(adata, kind, tmp_path)
     design = adata.uns["design"]
     ranking = candidates_of(design["ranking"])
