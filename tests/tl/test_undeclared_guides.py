@@ -181,3 +181,11 @@ def test_of_many_cells_a_sample_is_read(monkeypatch):
     assert some.variance == pytest.approx(0.1, abs=0.07)
     assert some.variance != whole.variance
     assert some.scatters
+
+
+@pytest.mark.slow
+def test_without_effects_guides_that_scatter_are_no_effects():
+    found = fitted(screen(effects=False))
+    assert found["level"] == "do not trust"
+    assert quantity(found, "cells", "n_significant")["value"] <= 2  # of 10; 10 without guides
+    assert quantity(found, "shrinkage", "error_to_no_effect")["passed"] == "no"

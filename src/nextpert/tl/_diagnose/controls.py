@@ -15,7 +15,7 @@ from nextpert._adata.progress import progress
 from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.scores import MEDIAN, null_width
-from nextpert.core.screen.guides import UNKNOWN
+from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.tl._diagnose.quantities import NO_ERROR
 from nextpert.tl._diagnose.scores import LEFT
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._diagnose.quantities import Numbers
@@ -42,7 +43,7 @@ class Nulls(NamedTuple):
     # One row each: name, n_cells, n_false (effects of significant direction), coverage of 0.
     table: pd.DataFrame
     z: Array  # differences of means over their standard errors, shape (n_nulls, n_genes)
-    factor: float  # of the standard errors in tests
+    factor: float  # of the standard errors in tests, which allow for undeclared guides
     numbers: dict[str, Numbers]  # the quantities of the part; NaN without nulls
 
 
@@ -55,7 +56,9 @@ class _Split(NamedTuple):
     members: dict[str, NDArray[np.bool_]]
 
 
-def judge_controls(refit: Refit, halves: Halves, share_called: float) -> Nulls:
+def judge_controls(
+    refit: Refit, halves: Halves, undeclared: Nested | None, share_called: float
+) -> Nulls:
     """Estimate the effects of control cells in the place of perturbations.
 
     In each of four folds (or as many as there are guides) a quarter of the control guides become
@@ -70,7 +73,7 @@ def judge_controls(refit: Refit, halves: Halves, share_called: float) -> Nulls:
     n_folds = min(_FOLDS, len(names))
     folds = [names[k::n_folds] for k in range(n_folds)]
     rows: list[tuple[Any, ...]] = []
-    z, covariance = [np.zeros((0, len(refit.spec.genes)))], np.zeros((0, 0))
+    z, z_of_tests, covariance = [np.zeros((0, len(refit.spec.genes)))], [], np.zeros((0, 0))
     for fold in progress(n_folds, "Negative controls", iterable=folds):
         held = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
         alike = np.zeros(held.n_groups, bool)
@@ -85,11 +88,17 @@ def judge_controls(refit: Refit, halves: Halves, share_called: float) -> Nulls:
         n_false = (effects.lfsr[mine] < CLEAR_SIGN).sum(axis=1)
         rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
         z.append(_z_scores(cells)[mine])
+        if undeclared is not None:
+            cells = held.pool(
+                split.screen, every=True, by_guide=True, spread=undeclared.variance, alike=alike
+            )
+            z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance
     table = pd.DataFrame(rows, columns=["name", "n_cells", "n_false", "coverage"])
     table = table.astype({"n_cells": np.int64, "n_false": np.int64, "coverage": np.float64})
     every = np.vstack(z)
     width = null_width(every, covariance)
+    factor = (null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width).factor
     n, size, false = every.size, len(table), int(table["n_false"].sum())
     covered, share, low, high = (
         (float(table["coverage"].mean()), false / n, *binomtest(false, n).proportion_ci())
@@ -108,7 +117,7 @@ def judge_controls(refit: Refit, halves: Halves, share_called: float) -> Nulls:
         "false_discovery_rate_lower": (least, NO_ERROR, n),
         "coverage_90": (covered, covered_error, n),
         "null_width": (width.value, width.error, size),
-        "standard_error_factor": (width.factor, NO_ERROR, size),
+        "standard_error_factor": (factor, NO_ERROR, size),
     }
     # The z-scores of its perturbations are all that tells of its errors.
     if halves.of_table:
@@ -118,9 +127,7 @@ def judge_controls(refit: Refit, halves: Halves, share_called: float) -> Nulls:
         # About 1 if standard errors are right and as many perturbations change few genes.
         least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
         numbers["perturbations_width"] = least, NO_ERROR, len(refit.fit.names)
-    return Nulls(
-        split.kind, table.assign(name=strings(table["name"])), every, width.factor, numbers
-    )
+    return Nulls(split.kind, table.assign(name=strings(table["name"])), every, factor, numbers)
 
 
 def _split(halves: Halves) -> _Split:
@@ -129,19 +136,34 @@ def _split(halves: Halves) -> _Split:
     Guides of 20 cells or more; where there are fewer than two, half of the control cells, which
     shows sampling error alone: the weaker proof. Of a table there are none, as all of its effects
     are relative to the same means of the controls.
+
+    Where most perturbations are in one batch each, so are these: guides and halves are taken batch
+    by batch, and 20 other controls stay in every batch. All else would hide what the controls of a
+    batch add to its perturbations.
     """
-    whole, control, guide = halves.whole, halves.group == 0, halves.guide
+    whole, control, guide, name = halves.whole, halves.group == 0, halves.guide, halves.guide_name
     if halves.of_table:
         return _Split(OF_TABLE, halves, whole, {})
-    named = control & (halves.guide_name != "")
+    _, batch = np.unique(halves.batch, return_inverse=True)
+    inside = np.zeros((batch.max() + 1, halves.n_groups))
+    np.add.at(inside, (batch, halves.group), whole.n)
+    nested = len(inside) > 1 and np.mean((inside[:, 1:] >= LEFT).sum(axis=0) > 1) < 0.5
+    if nested:
+        guide = distinct(halves.guide, batch)[1]
+        name = np.where(name == "", "", name + " in " + halves.batch_name)
+    named = control & (name != "")
     size = np.bincount(guide[named], whole.n[named])
     large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
-    if len(large) == 2 and whole.n[control].sum() - size[large].sum() < LEFT:
+    of_batch = {k: batch[guide == k][0] if nested else 0 for k in large}
+    if nested:  # those of a batch in turn, so that they go to different folds
+        large = [k for k in large if inside[of_batch[k], 0] - size[k] >= LEFT]
+        large.sort(key=of_batch.__getitem__)
+    elif len(large) == 2 and whole.n[control].sum() - size[large].sum() < LEFT:
         large = large[1:]  # each is the other's control, and says the same
     elif len(large) < 2:
         large = []
     if large:
-        members = {halves.guide_name[guide == k][0]: control & (guide == k) for k in large}
+        members = {name[guide == k][0]: control & (guide == k) for k in large}
         return _Split(BY_GUIDES, halves, whole, members)
     one, two = halves.parts
     if min(part.n[control].sum() for part in halves.parts) < LEFT:
@@ -150,11 +172,16 @@ def _split(halves: Halves) -> _Split:
         np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
         np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
     )  # fmt: skip
-    columns = ("group", "condition", "guide")
+    columns = ("group", "condition", "guide", "batch")
     doubled: dict[str, Any] = {name: np.tile(getattr(halves, name), 2) for name in columns}
     twice = replace(halves, fixed=np.vstack([halves.fixed, halves.fixed]), **doubled)
     second = np.append(np.zeros_like(control), control)
-    return _Split(BY_CELLS, twice, screen, {"half of the control cells": second})
+    members = {
+        f"half of the controls in {halves.batch_name[here][0]}": second & np.tile(here, 2)
+        for here in (batch == b for b in range(len(inside) if nested else 0))
+        if min(part.n[control & here].sum() for part in halves.parts) >= LEFT
+    }
+    return _Split(BY_CELLS, twice, screen, members or {"half of the control cells": second})
 
 
 def _in_place_of_perturbations(halves: Halves, members: list[NDArray[np.bool_]]) -> Halves:

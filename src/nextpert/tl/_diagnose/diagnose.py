@@ -114,8 +114,14 @@ def diagnose(
     effects = panel_effects(fit, read_wanted(None, fit))
     others = ~scores.measured(spec_of(fit), cells).own()
     called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
-    nulls = judge_controls(refit, halves, called)
-    by_part = q.part_scores(fit, cells, effects, nulls.factor)
+    nulls = judge_controls(refit, halves, undeclared, called)
+    tested = cells
+    if undeclared is not None:  # cells that share a level are no replicates
+        alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
+        tested = halves.pool(
+            halves.whole, every=True, by_guide=True, spread=undeclared.variance, alike=alike
+        )
+    by_part = q.part_scores(fit, tested, effects, nulls.factor)
     halved = np.where(halves.by_guides, "guides", "table" if halves.of_table else "cells")
     on_halves = scores.judge_halves(refit, sides)
     by_part[q.SHRINKAGE] = on_halves.assign(split_by=halved[halves.scored[1:]])

@@ -60,6 +60,7 @@ class Halves:
     guide: NDArray[np.int64]  # 0 for all without guides
     batch: NDArray[np.int64]  # its combination of batches; 0 for all where there are none
     guide_name: NDArray[np.object_]  # "" where there are none
+    batch_name: NDArray[np.object_]
     fixed: NDArray[np.float64]  # indicators of batches, shape (n_environments, n_fixed)
     # Of the screen:
     parts: tuple[ScreenMoments, ScreenMoments]  # the two halves of the cells
@@ -165,7 +166,9 @@ def read_halves(
         one, two = (part.pool("environment", n) for part in screen.halves("half"))
         whole = one + two
     several = np.bincount(group[group > 0], minlength=1).max() > 1
-    guide_name = np.full(n, "", object)
+    guide_name, batch_name = np.full((2, n), "", object)
+    for row, levels in enumerate(every.table[list(roles.batch_key)].to_numpy(object)):
+        batch_name[row] = " ".join(map(str, levels))
     if column is not None:
         guide_name[:] = every.table[column].astype(str)
     return Halves(
@@ -174,7 +177,7 @@ def read_halves(
         fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names),
         scored=np.append(0, 1 + sample),
         declared=roles.guide_key is not None, by_guides=by_guides, parts=(one, two),
-        guide_name=guide_name, by_condition=roles.condition_key is not None,
+        guide_name=guide_name, batch_name=batch_name, by_condition=roles.condition_key is not None,
         of_table=of_table, whole=whole,
         has_replicates=not of_table or bool(several) or of_samples(adata),
     ), cells  # fmt: skip
