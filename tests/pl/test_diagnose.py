@@ -89,10 +89,9 @@ def test_negative_controls_are_drawn_against_a_normal(designed):
 
 
 def test_one_panel_alone(designed):
-    for panel, label in (("negative controls", "z-score"), ("errors", "squared error")):
-        ax = diagnose(designed, panel=panel, show=False)
-        assert label in ax.get_xlabel()
-        assert len(ax.figure.axes) == 1
+    ax = diagnose(designed, panel="negative controls", show=False)
+    assert "z-score" in ax.get_xlabel()
+    assert len(ax.figure.axes) == 1
     with pytest.raises(ValueError, match="panel"):
         diagnose(designed, panel="all")
 

@@ -28,7 +28,7 @@ COLUMNS = [
     "mean_distance", "predicted_low", "predicted_high",
     "relative_distance", "probability_best", "probability_better",
     "measured_distance", "n_cells_seen", "probability_nearer_than_members",
-    "probability_nearer_than_measured", "members_without_effect", "is_control",
+    "probability_nearer_than_measured", "is_control",
 ]  # fmt: skip
 
 

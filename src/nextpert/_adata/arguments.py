@@ -53,6 +53,8 @@ GONE = {
     "guides_key": "the guides of cells are read from adata.obs['guides']",
     **dict.fromkeys(("highlight", "min_weight"), "genes and n_top choose what is drawn"),
     "replay_key": "pl.replay draws a replay",
+    "program": "the six largest programs are drawn",
+    "components": "the first two components are drawn",
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",
     "target_is_candidate": "a list of candidates that names the target's own perturbation keeps it",

@@ -87,9 +87,16 @@ def with_format(result: Any) -> Any:
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """Return a value with each of its parts changed; of mappings, to any depth, as dicts."""
-    if hasattr(value, "items") and hasattr(value, "keys") and not hasattr(value, "columns"):
-        return {str(name): _mapped(part, change) for name, part in value.items()}
-    return change(value)
+    whole: dict[str, Any] = {}
+    left = [(whole, "", value)]
+    while left:
+        place, name, part = left.pop()
+        if hasattr(part, "items") and hasattr(part, "keys") and not hasattr(part, "columns"):
+            inner = place[name] = dict.fromkeys(map(str, part.keys()))  # in the order given
+            left += [(inner, str(each), held) for each, held in part.items()]
+        else:
+            place[name] = change(part)
+    return whole[""]
 
 
 def as_stored_csr(value: Any) -> Any:

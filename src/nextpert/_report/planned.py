@@ -24,11 +24,7 @@ if TYPE_CHECKING:
     from nextpert._report.results import Results
 
 # What is known of untested combinations.
-_OF_COMBINATIONS = (
-    "probability_nearer_than_members",
-    "probability_nearer_than_measured",
-    "members_without_effect",
-)
+_OF_COMBINATIONS = "probability_nearer_than_members", "probability_nearer_than_measured"
 
 
 def target_section(results: Results) -> Section | None:

@@ -48,7 +48,6 @@ def cpca_density(
     *,
     groups: str | Sequence[str] | None = None,
     n_top: int = 12,
-    components: tuple[int, int] = (1, 2),
     key: str = "cpca",
     show: bool | None = None,
     return_fig: bool = False,
@@ -56,9 +55,9 @@ def cpca_density(
 ) -> Figure | list[Axes] | None:
     """Draw density contours of perturbed cells and of controls, one panel per group.
 
-    As in Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): kernel densities in two
-    contrastive components, with the same axes in every panel, so that panels compare. Controls
-    are grey areas, the group's cells blue lines; the origin is the mean of the controls.
+    As in Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): kernel densities in the
+    first two contrastive components, with the same axes in every panel, so that panels compare.
+    Controls are grey areas, the group's cells blue lines; the origin is the mean of the controls.
 
     Parameters
     ----------
@@ -70,8 +69,6 @@ def cpca_density(
     n_top
         Maximum number of groups by default: those whose means are farthest from that of the
         controls in the two components (unbiased squared distance). All of ``groups`` are drawn.
-    components
-        The two components to draw, counted from 1.
     key
         The ``key_added`` of :func:`nextpert.tl.cpca`.
     %(show)s
@@ -97,7 +94,7 @@ def cpca_density(
     """
     from matplotlib.patches import Patch
 
-    scores, stored = _scores(adata, key, components), read_stored(adata, key, "tl.cpca")
+    scores, stored = _scores(adata, key), read_stored(adata, key, "tl.cpca")
     control = str(stored["params"]["control"])
     labels = read_every_label(adata, Roles(str(stored["params"]["perturbation_key"]), control))
     require_control(labels, control)
@@ -127,7 +124,7 @@ def cpca_density(
             _draw(panel, drawn[name], limits, BLUE, linewidths=1.0)
         panel.set_title(f"{name} ({counted(len(cells[name]), 'cell')})")
         panel.set(xlim=limits[0], ylim=limits[1])
-    across, up = (f"cPC{c} (log-normalised expression)" for c in components)
+    across, up = (f"cPC{c} (log-normalised expression)" for c in (1, 2))
     handles = [
         Patch(color=GREY, alpha=0.55, linewidth=0, label=control),
         entry("perturbed", BLUE, line="-"),
@@ -147,20 +144,17 @@ def _distance(cells: Scores, control: Scores) -> float:
     return float(((cells.mean(axis=0) - control.mean(axis=0)) ** 2).sum()) - noise
 
 
-def _scores(adata: AnnData, key: str, components: tuple[int, int]) -> Scores:
+def _scores(adata: AnnData, key: str) -> Scores:
     name = f"X_{key}"
     if name not in adata.obsm or key not in adata.uns:
         message = f"adata.obsm has no {name!r}, or adata.uns no {key!r}: run tl.cpca first."
         raise ValueError(message)
     scores = np.asarray(adata.obsm[name])
     require_numbers(scores, f"adata.obsm[{name!r}]")
-    if max(components) > scores.shape[1]:
-        message = (
-            f"components must be two of 1 to {scores.shape[1]}, but are {components}: run tl.cpca "
-            f"with more n_components for others."
-        )
+    if scores.shape[1] < 2:
+        message = f"adata.obsm[{name!r}] has 1 component: run tl.cpca with n_components of 2."
         raise ValueError(message)
-    return scores[:, np.array(components) - 1].astype(np.float64)
+    return scores[:, :2].astype(np.float64)
 
 
 def _thin(cells: Scores, rng: np.random.Generator) -> Scores:

@@ -12,7 +12,6 @@ from nextpert.pl._figure import (
     BLUE,
     GREY,
     LIGHT,
-    chosen,
     documented,
     entry,
     finish,
@@ -23,7 +22,6 @@ from nextpert.pl._figure import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     import pandas as pd
     from anndata import AnnData
@@ -41,7 +39,6 @@ def dag_fit(
     adata: AnnData,
     *,
     key: str = "dag_fit",
-    genes: Sequence[str] | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
@@ -51,8 +48,8 @@ def dag_fit(
     As in Extended Data Fig. 7 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), in held-out
     cells. On the left the genes, ranked: a point for the graph, and grey for the random graphs
     (bars for the middle 90%, the median white). Filled points lie above that middle. Up to 45
-    genes are named; more are drawn by rank, so choose some by ``genes`` for names. On the
-    right the mean over the genes, of the random graphs as a histogram.
+    genes are named; more are drawn by rank. On the right the mean over the genes, of the random
+    graphs as a histogram.
 
     Parameters
     ----------
@@ -60,8 +57,6 @@ def dag_fit(
         Cells x genes, after :func:`nextpert.tl.dag_fit`.
     key
         Its ``key_added``.
-    genes
-        Genes to draw, out of those with parents; by default all. The mean is over all genes.
     %(show)s
 
     Returns
@@ -71,8 +66,7 @@ def dag_fit(
     Raises
     ------
     ValueError
-        If there is no such comparison (run :func:`nextpert.tl.dag_fit` first), or a gene of
-        ``genes`` has no parents in it.
+        If there is no such comparison (run :func:`nextpert.tl.dag_fit` first).
 
     Examples
     --------
@@ -85,9 +79,7 @@ def dag_fit(
     'mean r over the genes'
     """
     stored = read_result(adata, key, "tl.dag_fit", what="comparison", part="random_r")
-    names = [str(gene) for gene in stored["table"]["gene"]]
-    rows = chosen(genes, names, "Genes without parents", f"adata.uns[{key!r}]")
-    rows = rows[np.argsort(stored["table"]["r"].to_numpy(float)[rows], kind="stable")]
+    rows = np.argsort(stored["table"]["r"].to_numpy(float), kind="stable")
     width = float(np.clip(1.6 + 0.18 * len(rows), 3.6, 9.8))
     panels = row_panels(0, (width, 2.6), least=4.0)
     handles = _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])

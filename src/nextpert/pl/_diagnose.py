@@ -41,7 +41,7 @@ _LEAST = 1e-3  # of the largest error: what is less is drawn there
 _LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
 
 
-@checked(panel=one_of("perturbations", "checks", "errors", "negative controls"))
+@checked(panel=one_of("perturbations", "checks", "negative controls"))
 @documented
 def diagnose(
     adata: AnnData,
@@ -76,8 +76,8 @@ def diagnose(
     n_top
         Maximum number of perturbations to draw, those with the most cells.
     panel
-        Which figure: ``"perturbations"`` (default) or ``"checks"``; or a panel of them by itself:
-        ``"errors"`` or ``"negative controls"``.
+        Which figure: ``"perturbations"`` (default), ``"checks"``, or of these the panel
+        ``"negative controls"`` by itself.
     %(show)s
 
     Returns
@@ -107,12 +107,9 @@ def diagnose(
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("squared_distance", ascending=False, kind="stable")
-    if panel in ("errors", "negative controls"):
+    if panel == "negative controls":
         drawn = panel_of(None, (4.4, 3.6))
-        if panel == "negative controls":
-            _draw_null(drawn, stored)
-        else:
-            _draw_errors(drawn, table, n_all)
+        _draw_null(drawn, stored)
         return finish(drawn, own=True, show=show, return_fig=return_fig, save=save)
     if panel == "checks":
         panels = _draw_checks(stored, table)

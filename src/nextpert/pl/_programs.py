@@ -15,7 +15,6 @@ from nextpert.pl._figure import (
     REACH,
     SMALL,
     TEXT,
-    chosen,
     documented,
     draw_intervals,
     entry,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW = 0.17  # height of a row, in inches
+_MOST, _N_TOP = 6, 10  # programs, and perturbations and genes of each
 
 
 @checked()
@@ -45,17 +45,15 @@ _ROW = 0.17  # height of a row, in inches
 def programs(
     adata: AnnData,
     *,
-    program: int | None = None,
     key: str = "perturbation_effects",
-    n_top: int = 10,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | None:
-    """Draw the programs that perturbations share, each with its perturbations and genes.
+    """Draw the 6 largest programs that perturbations share, with perturbations and genes.
 
-    On the left of a panel are the scores of perturbations on a program, on the right the effects on
-    its genes of a score of 1, which the perturbation at the top has. Bars are 90% intervals. Scores
+    On the left of a panel are the 10 largest scores of perturbations on a program, on the right the
+    10 largest effects of a score of 1 on genes. Bars are 90% intervals. Scores
     are filled for perturbations on the program (more than 3 standard deviations from 0 and a
     quarter of the largest), effects where they are more than 3 standard deviations from 0. The
     title says which share of the effects a program accounts for.
@@ -66,14 +64,8 @@ def programs(
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.perturbation_effects`.
-    program
-        Number of one program, from 1; by default the 6 with the largest share of the effects are
-        drawn.
     key
         The ``key_added`` of the effects.
-    n_top
-        Maximum number of perturbations, and of genes, of a program: those with the largest scores
-        and effects.
     %(show)s
 
     Returns
@@ -84,7 +76,7 @@ def programs(
     ------
     ValueError
         If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), they come from
-        a fit without the hierarchical model, or the program is unknown.
+        a fit without the hierarchical model.
 
     Examples
     --------
@@ -105,32 +97,29 @@ def programs(
         )
         raise ValueError(message)
     shares, scores, genes = (stored["programs"][name] for name in ("shares", "scores", "genes"))
-    held = [str(number) for number in shares["program"]]
-    if program is None and not held:
+    if shares.empty:
         panel = panel_of(None, (4.2, 1.4))
         panel.set_axis_off()
         message = "No program is shared by two perturbations."
         panel.text(0.5, 0.5, message, ha="center", va="center", fontsize=TEXT)
         return finish([panel], own=True, show=show, return_fig=return_fig, save=save)
-    some = held[:6] if program is None else [str(program)]
-    rows = chosen(some, held, "Programs that are not there", f"adata.uns[{key!r}]")
-    height = _ROW * min(n_top, len(stored["genes"])) + 0.75
-    panels, columns = panels_of(len(rows), 1, (5.2, height), (0.4, 0.6))
+    drawn = shares.head(_MOST)
+    height = _ROW * min(_N_TOP, len(stored["genes"])) + 0.75
+    panels, columns = panels_of(len(drawn), 1, (5.2, height), (0.4, 0.6))
     figure, every = root_figure(panels[0]), []
-    n_high = -(-len(rows) // columns)
+    n_high = -(-len(drawn) // columns)
     row = _ROW * figure.get_figheight() / (0.6 + n_high * height)
-    for panel, j in zip(panels, rows, strict=True):
-        number = shares["program"].iloc[j]
+    for panel, (number, share) in zip(panels, drawn[["program", "share"]].values, strict=True):
         panel.set_axis_off()
         panel.set_xlim(0.0, 1.0)
         panel.axvline(0.5, color=LIGHT, linewidth=1)
         left, right = (panel.inset_axes((at, 0.0, 0.47, 1.0)) for at in (0.0, 0.53))
-        on, of = (table[table["program"] == number].head(n_top) for table in (scores, genes))
+        on, of = (table[table["program"] == number].head(_N_TOP) for table in (scores, genes))
         clear = of["effect"].abs() > CLEAR * of["sd"]
         _draw_values(left, on, ("perturbation", "score"), on["takes_part"], BLUE, row)
         _draw_values(right, of, ("gene", "effect"), clear, ORANGE, row)
         right.yaxis.tick_right()
-        panel.set_title(f"program {number}: {100 * shares['share'].iloc[j]:.0f}% of the effects")
+        panel.set_title(f"program {number:.0f}: {100 * share:.0f}% of the effects")
         every += [panel, left, right]
     for left, right in zip(every[1::3][-columns:], every[2::3][-columns:], strict=True):
         left.set_xlabel("score\n(90% intervals)")
@@ -141,8 +130,8 @@ def programs(
         entry("neither", GREY, "o", line="-", face="white"),
     ]
     options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
-    if program is None and len(rows) < len(held):
-        title = first_of(len(rows), len(held), "programs")
+    if len(drawn) < len(shares):
+        title = first_of(len(drawn), len(shares), "programs")
         options |= {"title": title, "title_fontsize": SMALL}
     legend(figure, handles, **options)
     return finish(every, own=True, show=show, return_fig=return_fig, save=save)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert.core.fit.naming import Naming
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -19,7 +18,6 @@ from nextpert.pl._figure import (
     PALETTE,
     PURPLE,
     SMALL,
-    chosen,
     documented,
     finish,
     label_grid,
@@ -30,7 +28,6 @@ from nextpert.pl._figure import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -60,8 +57,6 @@ def replay(
     adata: AnnData,
     *,
     key: str = "replay",
-    targets: Sequence[str] | None = None,
-    strategies: Sequence[str] | None = None,
     show: bool | None = None,
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
@@ -80,10 +75,6 @@ def replay(
         Cells x genes, after :func:`nextpert.tl.replay_design`.
     key
         Its ``key_added``.
-    targets
-        Targets to draw; all by default.
-    strategies
-        Strategies to draw; all by default.
     %(show)s
 
     Returns
@@ -93,8 +84,7 @@ def replay(
     Raises
     ------
     ValueError
-        If there is no replay (run :func:`nextpert.tl.replay_design` first), or it has no such
-        target or strategy.
+        If there is no replay (run :func:`nextpert.tl.replay_design` first).
 
     Examples
     --------
@@ -111,13 +101,6 @@ def replay(
     """
     stored = read_result(adata, key, "tl.replay_design", what="replay", part="overall")
     table, lines = stored["table"], stored["targets"]
-    for column, asked in (("target", targets), ("strategy", strategies)):
-        if asked is not None:
-            known = list(dict.fromkeys(table[column].astype(str)))
-            spelled = Naming().spelled(map(str, asked), known)
-            places = chosen(spelled, known, f"The replay holds no {column}", "It")
-            table = table[table[column].astype(str).isin([known[i] for i in places])]
-    lines = lines[lines["target"].isin(set(table["target"]))]
     names = list(dict.fromkeys(table["target"]))
     shown = [None, *names] if len(names) > 1 else list(names)
     size, around = (2.3, 2.0), (0.6, 1.1)

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata import list_names
 from nextpert._adata.arguments import between, checked, one_of
 from nextpert._adata.progress import progress
 from nextpert.core._blas import in_blocks
@@ -139,8 +138,6 @@ def perturbation_effects(
         listed = None if listed == "all" else [listed]
     chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
     shared = program_tables(fit)
-    if shared:
-        logger.info("%s", programs_in_words(shared))
     tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
     in_graph = np.isin(chosen, fit.genes)
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
@@ -421,17 +418,3 @@ def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.
     })  # fmt: skip
     size = np.abs(next(iter(columns.values()))).ravel()
     return table.iloc[np.lexsort((-size, table["program"]))].reset_index(drop=True)
-
-
-def programs_in_words(stored: Mapping[str, Any]) -> str:
-    """Return how many programs there are, and who is on the largest, in a line."""
-    shares, scores = (stored["programs"][name] for name in ("shares", "scores"))
-    n, text = len(shares), "No program is shared by perturbations."
-    if n:
-        on = scores[scores["takes_part"].to_numpy(bool)]
-        first = on.loc[on["program"] == 1, "perturbation"].astype(str)
-        text = (
-            f"{n} program{'s' * (n > 1)} shared by perturbations; the largest "
-            f"({100 * shares['share'].iloc[0]:.0f}% of the effects): {list_names(first, 6)}."
-        )
-    return text

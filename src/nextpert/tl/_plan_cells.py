@@ -174,7 +174,6 @@ def plan_cells(
             "half_width": effects.half_width(now, INTERVAL)[0],
             "power": effects.power(now, effect)[0],
             "cells_needed": effects.cells_for_power(effect, power),
-            "guides_needed": effects.guides_for_power(effect, power),
         }
     )
     stored: dict[str, Any] = {
@@ -319,19 +318,10 @@ def _effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, pow
         f"perturbation for the median gene and {_cells(most)} for nine of ten genes, "
         f"with {' and '.join(parts)} of each."
     )
-    lacking = cells > _MANY
-    guides = table["guides_needed"].to_numpy(float)[lacking]
-    enough = guides[np.isfinite(guides) & (guides > layout.n_guides)]
-    if len(enough):
-        low, high = int(enough.min()), int(enough.max())
+    if lacking := int((cells > _MANY).sum()):
         text += (
-            f" {len(enough)} of {len(table)} genes need more guides, not more cells: "
-            f"{low if low == high else f'{low} to {high}'} guides."
-        )
-    if len(enough) < lacking.sum():
-        text += (
-            f" {lacking.sum() - len(enough)} of {len(table)} genes need more controls or "
-            f"replicates: more cells or guides do not suffice."
+            f" {lacking} of {len(table)} genes need more guides, controls or replicates: more "
+            f"cells do not suffice."
         )
     return text
 

@@ -100,22 +100,6 @@ def test_cells_are_the_least_that_do():
             assert plan.power([1e12], effect)[0, gene] < 0.8
 
 
-def test_guides_for_power_are_the_least_that_do():
-    variance, effect = np.array([1.0, 3.0, 100.0]), 0.4
-    options = {"variance": variance, "control_error": variance / 1000, "n_control": 1000}
-    plan = EffectPrecision(**options, layout=Layout(1, guide_variance=0.1))
-    guides = plan.guides_for_power(effect, 0.8)
-    assert np.isinf(guides[2])
-    for gene in (0, 1):
-        limits = [
-            EffectPrecision(**options, layout=Layout(g, guide_variance=0.1)).power([1e15], effect)[
-                0, gene
-            ]
-            for g in (int(guides[gene]) - 1, int(guides[gene]))
-        ]
-        assert limits[0] < 0.8 < limits[1]
-
-
 def test_extremes_are_no_nan():
     variance = np.array([1e-12, 1.0, 0.0])
     power = EffectPrecision(variance, variance / 1e4, 1e4).power([2, 3, 1e9], 50.0)
@@ -133,11 +117,3 @@ def test_spread_of_means_of_cells_in_guides_and_replicates():
     means = (guides + replicates + cells).mean(axis=(1, 2))
     error = layout.spread(12) * np.sqrt(2 / n_draws)
     assert abs(means.var() - layout.spread(12)) < 4 * error
-
-
-def test_guides_for_is_the_least_number():
-    layout = Layout(1, 2, guide_variance=0.06, replicate_variance=0.02)
-    assert layout.guides_for([0.02, 0.04, 0.01, 0.2]).tolist() == [7, 3, np.inf, 1]
-    for n_guides, enough in ((6, False), (7, True)):
-        more = Layout(n_guides, 2, guide_variance=0.06, replicate_variance=0.02)
-        assert (more.floor < 0.02) == enough

@@ -52,8 +52,8 @@ class Layout:
     --------
     >>> from nextpert.core.design.power import Layout
     >>> layout = Layout(2, guide_variance=0.02)
-    >>> layout.spread([50, 100]).round(3).tolist(), layout.guides_for([0.02, 0.0]).tolist()
-    ([0.03, 0.02], [2.0, inf])
+    >>> layout.spread([50, 100]).round(3).tolist()
+    [0.03, 0.02]
     """
 
     n_guides: int = 1
@@ -69,15 +69,6 @@ class Layout:
     def spread(self, n_cells: ArrayLike) -> Array:
         """Return the variance of a mean of so many cells, over that of a cell."""
         return 1 / np.asarray(n_cells, np.float64) + self.floor
-
-    def guides_for(self, spread: ArrayLike) -> Array:
-        """Return the least guides with which some number of cells brings the spread so low.
-
-        Infinite where the replicates by themselves exceed it.
-        """
-        room = np.asarray(spread, np.float64) - self.replicate_variance / self.n_replicates
-        guides = np.floor(self.guide_variance / np.where(room > 0, room, 1.0)) + 1
-        return np.where(room > 0, guides, np.inf)
 
 
 @dataclass(frozen=True)
@@ -262,15 +253,6 @@ class EffectPrecision:
             enough = self._power(np.maximum(middle, few + 1), effect) >= power
             many, few = np.where(enough, middle, many), np.where(enough, few, middle)
         return np.where(never, np.inf, many)
-
-    def guides_for_power(self, effect: float, power: float) -> Array:
-        """Return the least guides with which some number of cells finds an effect, ``(n_nodes,)``.
-
-        By normal quantiles. Infinite where replicates or controls do not allow it.
-        """
-        reach = norm.ppf((1 + _CONFIDENCE) / 2) + norm.ppf(power)
-        own = (effect / reach) ** 2 - self.control_error
-        return self.layout.guides_for(own / np.maximum(self.variance, _TINY))
 
     def _error(self, n: Array, confidence: float) -> tuple[Array, Array, Array]:
         """Return sd of the differences, degrees of freedom and the quantile of Welch's test."""

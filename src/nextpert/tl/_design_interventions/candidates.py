@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nextpert._adata import in_order, list_names, strings
+from nextpert._adata import in_order, list_names
 from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
@@ -149,7 +149,6 @@ def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]
 
 
 MORE_LIKELY = 0.5  # probability above which a combination is nearer than what is known
-_NO_EFFECT = 0.05  # false discovery rate at which a member does not differ from the controls
 
 
 class Admission(NamedTuple):
@@ -162,8 +161,7 @@ class Admission(NamedTuple):
         probability above 0.5, shape ``(n_candidates,)``.
     columns
         Of every candidate and the control, last: the probability that an untested combination is
-        nearer than all its members, and than the best measured candidate, NaN of others; and the
-        members that do not differ from the controls.
+        nearer than all its members, and than the best measured candidate, NaN of others.
     adds_up
         Whether some admitted are untested combinations, and no measured one tells of interactions.
     """
@@ -188,11 +186,9 @@ def admit(
     }  # fmt: skip
     admitted = np.ones(len(names), bool)
     over_members, over_best = np.full((2, len(names) + 1), np.nan)
-    without = strings([""] * (len(names) + 1))
     columns = {
         "probability_nearer_than_members": over_members,
         "probability_nearer_than_measured": over_best,
-        "members_without_effect": without,
     }
     if not new:
         return Admission(admitted, columns, False)
@@ -216,7 +212,6 @@ def admit(
         if j < len(names) or target.label is None or key(every[j]) != key(target.label)
     ]  # fmt: skip
     best = min(known, key=lambda j: float(draws[:, j].mean()), default=None)
-    q_value = dict(zip(map(key, fit.names), fit.environments["q_value"], strict=True))
     for i, some in new.items():
         own = [place[key(each)] for each in some if key(each) in place]
         if own:
@@ -224,7 +219,6 @@ def admit(
         if best is not None:
             over_best[i] = (draws[:, i] < draws[:, best]).mean()
         admitted[i] = not (over_members[i] <= MORE_LIKELY or over_best[i] <= MORE_LIKELY)
-        without[i] = ", ".join(each for each in some if q_value.get(key(each), 0.0) >= _NO_EFFECT)
     if not admitted.all():
         asked.admit(admitted)
     joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
