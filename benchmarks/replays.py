@@ -32,8 +32,7 @@ from nextpert.core.evaluate import CellPool, replay_plates
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design.campaigns import Setting, strategies
-from nextpert.tl._replay_design.replay_design import holm, plates_until_good
+from nextpert.tl._replay_design import Setting, holm, known_strategies, plates_until_good
 
 SCREENS = ("papalexi", "tapseq", "norman")
 STRATEGIES = ("exploit", "random", "round_robin_means", "thompson_means")
@@ -62,7 +61,7 @@ def campaigns(
 ) -> np.ndarray:
     """Return what is recommended after each plate, ``(n_strategies, n_rounds + 1)``."""
     deal = pool.deal(target, min(WARMUP, len(pool.control)), rng=[target, repeat])
-    every, others = strategies(setting), np.delete(np.arange(pool.n_perturbations), target)
+    every, others = known_strategies(setting), np.delete(np.arange(pool.n_perturbations), target)
     options = {"candidates": others, "n_rounds": ROUNDS}
 
     def recommended(name: str) -> np.ndarray:

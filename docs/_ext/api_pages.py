@@ -65,7 +65,7 @@ PARTS = (
     "screen.mean_distance.distance_difference",
     "screen.mean_distance.mean_distance",
     "screen.guides.spread_within",
-    "graph.random_dag.matched_random_dag",
+    "causal.scm.matched_random_dag",
     "design.stopping.draw_plate",
     "design.stopping.knowledge_gradient",
     "design.stopping.stopping",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nextpert import core
+from nextpert.core.causal.scm import matched_random_dag
 from nextpert.core.design.distances import states_of
-from nextpert.core.graph.random_dag import matched_random_dag
 from nextpert.core.screen.mean_distance import mean_distance
 
 NAN, INF = float("nan"), float("inf")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import nextpert as npt
-from nextpert.core.graph.random_dag import matched_random_dag
+from nextpert.core.causal.scm import matched_random_dag
 
 N_FOLDS, N_RANDOM = 4, 12
 

@@ -9,8 +9,8 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.core.screen.moments import Moments
-from nextpert.tl._replay_design import campaigns
-from nextpert.tl._replay_design.replay_design import (
+from nextpert.tl._replay_design import (
+    campaigns,
     holm,
     in_words,
     overall_table,
@@ -48,7 +48,7 @@ def both(_fitted):
         return runs[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nextpert.tl._replay_design.replay_design.run_all", keep)
+        patch.setattr("nextpert.tl._replay_design.run_all", keep)
         for held_out in (False, True):
             options = {"strategies": EVERY[:3], "held_out": held_out, **SMALL}
             adata = npt.tl.replay_design(_fitted, ["MYC", "STK3"], copy=True, **options)

@@ -10,8 +10,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.evaluate import replay_plates
+from nextpert.tl import _replay_design as campaigns
 from nextpert.tl._plan_screen.wells import STRATEGIES, Wells
-from nextpert.tl._replay_design import campaigns
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -67,7 +67,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     _, pool, setting, _, _ = campaign
     names, deal = setting.spec.plan.names, pool.deal(2, N_WARMUP, rng=1)
     found = replay_plates(
-        pool, deal, campaigns.strategies(setting)[strategy], np.random.default_rng(SEED),
+        pool, deal, campaigns.known_strategies(setting)[strategy], np.random.default_rng(SEED),
         n_rounds=N_ROUNDS, n_perturbations=SIZE, n_cells=N_CELLS,
     )  # fmt: skip
     shift_sd = 0 if strategy.startswith("exact_") else "learned"

@@ -10,7 +10,7 @@ from nextpert.core.evaluate import BY_MEANS, CellPool, replay_plates
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design.campaigns import Setting, strategies
+from nextpert.tl._replay_design import Setting, known_strategies
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -33,7 +33,7 @@ def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):
     plan = Plan([f"P{j}" for j in range(n)], targets, [], "knockout")
     spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes)))
     graphs = Graphs.single(Dag.from_edges(p, []) if dag is None else dag)
-    chosen = strategies(Setting(spec, graphs, guided=False))[strategy]
+    chosen = known_strategies(Setting(spec, graphs, guided=False))[strategy]
     return replay_plates(pool, deal, chosen, np.random.default_rng(rng), **options)
 
 

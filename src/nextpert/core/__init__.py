@@ -19,12 +19,11 @@ from nextpert.core.causal.registry import (
     build_acquisition,
     find_acquisition,
 )
-from nextpert.core.causal.scm import LinearScm, random_scm, random_target
+from nextpert.core.causal.scm import LinearScm, random_dag, random_scm, random_target
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import RankedDistance, ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.graph.dag import CycleError, Dag, perturb_dag, shd
-from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.guides import (
     PooledGuides,
     context_moments,

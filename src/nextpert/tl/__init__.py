@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nextpert.tl._cpca.cpca import cpca
+    from nextpert.tl._cpca import cpca
     from nextpert.tl._dag_fit import dag_fit
     from nextpert.tl._design_interventions.design_interventions import design_interventions
     from nextpert.tl._diagnose.diagnose import diagnose
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nextpert.tl._plan_cells import plan_cells
     from nextpert.tl._plan_loading import plan_loading
     from nextpert.tl._plan_screen.plan_screen import plan_screen
-    from nextpert.tl._replay_design.replay_design import replay_design
+    from nextpert.tl._replay_design import replay_design
     from nextpert.tl._target_distances import target_distances
 
 __all__ = [

@@ -13,8 +13,8 @@ from nextpert._adata.arguments import at_least, checked
 from nextpert._adata.environments import require_varying, warn_other_layer
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
-from nextpert.core.causal.parent_fit import parent_fit
-from nextpert.core.graph.random_dag import matched_random_dag
+from nextpert.core.causal.scm import matched_random_dag
+from nextpert.core.causal.weights import parent_fit
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def dag_fit(
         Number of folds, at least 2.
     n_random
         Number of random graphs, at least 2; with 100 the smallest possible p-value is 0.01. See
-        :func:`nextpert.core.graph.random_dag.matched_random_dag`.
+        :func:`nextpert.core.causal.scm.matched_random_dag`.
     rng
         Seed or generator, of the folds and the random graphs.
     key_added

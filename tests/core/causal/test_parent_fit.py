@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Moments
-from nextpert.core.causal.parent_fit import parent_fit
+from nextpert.core.causal.weights import parent_fit
 
 
 @pytest.fixture

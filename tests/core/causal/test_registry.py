@@ -15,7 +15,7 @@ from nextpert.core import (
 )
 from nextpert.core.causal import registry
 from nextpert.core.causal.registry import acquisition
-from nextpert.tl._replay_design.campaigns import strategies
+from nextpert.tl._replay_design import known_strategies
 
 BLR = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
 
@@ -45,7 +45,7 @@ def test_one_of_your_own_is_found_wherever_names_are(nearest):
     made = build_acquisition("nearest", BLR, target, domain=Pool(pool), n_cells=7)
     assert isinstance(made, nearest)
     assert (made.name, made.n_cells) == ("nearest", 7)
-    assert {"nearest", "exact_nearest"} & set(strategies(None)) == {"exact_nearest"}
+    assert {"nearest", "exact_nearest"} & set(known_strategies(None)) == {"exact_nearest"}
 
 
 def test_a_name_belongs_to_one_class(nearest):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import Dag, random_dag, random_scm
-from nextpert.core.graph.random_dag import matched_random_dag
+from nextpert.core.causal.scm import matched_random_dag
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import Chain, fit_hierarchical
 from nextpert.core.model.sampler import NO_PRIOR, SCORES, Sampler, batch_columns
 from tests.core.model.test_hierarchical import screen
 

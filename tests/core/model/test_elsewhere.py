@@ -8,7 +8,6 @@ from scipy.stats import norm
 
 from nextpert.core import ScreenMoments
 from nextpert.core._codec import pack, unpack
-from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.elsewhere import (
     DEPARTURES,
@@ -18,7 +17,7 @@ from nextpert.core.model.elsewhere import (
     joined,
     of_table,
 )
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import Chain, fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
 
 LINES, GENES = 3, 20

@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import (
     HIGHEST,
     LOWEST,
@@ -16,7 +15,7 @@ from nextpert.core.model.effect_draws import (
     VARIANCE,
     EffectDraws,
 )
-from nextpert.core.model.hierarchical import controls_alone, fit_hierarchical
+from nextpert.core.model.hierarchical import Chain, controls_alone, fit_hierarchical
 from nextpert.core.model.sampler import SCORES, Prior, Sampler
 from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides

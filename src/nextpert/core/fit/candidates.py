@@ -18,8 +18,8 @@ from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.interactions import learn_interactions
 from nextpert.core.model.perturbations import Perturbations
+from nextpert.core.model.predictor_weights import WithoutCells
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.unseen_scale import WithoutCells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.fit.interventions import Interventions
     from nextpert.core.model.interactions import Interactions
-    from nextpert.core.model.unseen_scale import WithoutCells
+    from nextpert.core.model.predictor_weights import WithoutCells
 
     Array = NDArray[np.float64]
 

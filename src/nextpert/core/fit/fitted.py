@@ -29,6 +29,7 @@ from nextpert.core.model.effects import Efficacy
 from nextpert.core.model.hierarchical import Hierarchical
 from nextpert.core.model.interactions import Additivity
 from nextpert.core.model.perturbations import CellMeans, Perturbations
+from nextpert.core.model.predictor_weights import WithoutCells
 from nextpert.core.model.predictors.base import (
     SideInformation,
     Sources,
@@ -37,7 +38,6 @@ from nextpert.core.model.predictors.base import (
 )
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.unseen_scale import WithoutCells
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from scipy.special import softmax
 
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
-from nextpert.core.model.chain import Chain
 from nextpert.core.model.effect_draws import Condition
-from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.hierarchical import Chain, fit_hierarchical
 from nextpert.core.model.sampler import NO_PRIOR
 
 if TYPE_CHECKING:

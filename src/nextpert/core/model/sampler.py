@@ -30,7 +30,7 @@ from nextpert.core.model.within_cells import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core.model.chain import Workers
+    from nextpert.core.model.hierarchical import Workers
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.core.causal._drawn import DrawnAcquisition
-from nextpert.core.causal.base import Ranked
+from nextpert.core.causal.base import DrawnAcquisition, Ranked
 from nextpert.core.causal.registry import acquisition
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert.core.causal._drawn import DrawnAcquisition
 from nextpert.core.causal._lookahead import information
-from nextpert.core.causal.base import project
+from nextpert.core.causal.base import DrawnAcquisition, project
 from nextpert.core.causal.registry import acquisition
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""``tl.cpca`` and its helpers."""

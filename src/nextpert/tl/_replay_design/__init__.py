@@ -1,1 +1,0 @@
-"""``tl.replay_design`` and its helpers."""
