@@ -27,7 +27,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not getattr(session.config.option, "numprocesses", None):
         return
     import nextpert as npt
-    from nextpert.core.model.hierarchical import Chain
+    from nextpert.core.model.sampler import Chain
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -28,7 +28,7 @@ import pandas as pd
 
 import nextpert as npt
 from benchmarks._page import options, save, show, table
-from nextpert.core.model.hierarchical import Chain
+from nextpert.core.model.sampler import Chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,7 +31,8 @@ from scipy.stats import nbinom, poisson
 from benchmarks._page import options, quiet, save, show, table
 from nextpert.core import ScreenMoments
 from nextpert.core.model.elsewhere import fit_each
-from nextpert.core.model.hierarchical import Chain, fit_hierarchical
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.guides import PooledGuides, pool_guides
 
 N_LINES, N_PERTURBATIONS, N_GENES, N_CHANGED = 3, 9, 258, 20

@@ -31,7 +31,7 @@ import nextpert as npt
 from benchmarks._page import options, quiet, ratio, save, show, table
 from benchmarks._screens import SOURCES, read_screen
 from nextpert.core import LinearScm, random_scm
-from nextpert.core.model.hierarchical import Chain
+from nextpert.core.model.sampler import Chain
 
 if TYPE_CHECKING:
     from benchmarks._screens import Screen

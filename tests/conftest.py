@@ -17,7 +17,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import same_cells
 from nextpert.core import Dag, LinearScm
-from nextpert.core.model.hierarchical import Chain
+from nextpert.core.model.sampler import Chain
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
 EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import attacks
-from nextpert.core.model.hierarchical import Chain
+from nextpert.core.model.sampler import Chain
 
 pytestmark = pytest.mark.benchmarks
 

@@ -180,8 +180,6 @@ def _contrast(
     moments: list[Moments], n_components: int, alpha: float | str, rng: np.random.Generator
 ) -> tuple[dict[str, Any], Array]:
     """Return the alpha in use, the candidates it was chosen from, eigenvalues, and loadings."""
-    from nextpert.tl._cpca import CovarianceCpca
-
     total = sum(moments[2:], start=moments[1])
     background = moments[0].scatter / (moments[0].n - 1)
     engine = CovarianceCpca(total.scatter / (total.n - 1), background, n_components)

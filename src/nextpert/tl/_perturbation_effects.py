@@ -20,9 +20,9 @@ from nextpert.core.fit.candidates import fitted_candidates
 from nextpert.core.fit.interventions import Interventions, own_shift
 from nextpert.core.fit.naming import places
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
-from nextpert.core.model.hierarchical import fit_hierarchical, threads
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.programs import alike, find_programs, strongest
-from nextpert.core.model.sampler import Prior
+from nextpert.core.model.sampler import Prior, threads
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_candidates

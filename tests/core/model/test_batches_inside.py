@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nextpert.core.model.effect_draws import SCALES, TAILS, VARIANCE
-from nextpert.core.model.hierarchical import Chain, fit_hierarchical
-from nextpert.core.model.sampler import NO_PRIOR, SCORES, Sampler, batch_columns
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import NO_PRIOR, SCORES, Chain, Sampler, batch_columns
 from tests.core.model.test_hierarchical import screen
 
 PLACE, SIZE = 16, 11  # of own parts and scores whose variances are fixed

@@ -17,7 +17,8 @@ from nextpert.core.model.elsewhere import (
     joined,
     of_table,
 )
-from nextpert.core.model.hierarchical import Chain, fit_hierarchical
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.guides import pool_guides
 
 LINES, GENES = 3, 20

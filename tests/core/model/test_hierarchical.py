@@ -15,8 +15,8 @@ from nextpert.core.model.effect_draws import (
     VARIANCE,
     EffectDraws,
 )
-from nextpert.core.model.hierarchical import Chain, controls_alone, fit_hierarchical
-from nextpert.core.model.sampler import SCORES, Prior, Sampler
+from nextpert.core.model.hierarchical import controls_alone, fit_hierarchical
+from nextpert.core.model.sampler import SCORES, Chain, Prior, Sampler
 from nextpert.core.model.within_cells import factors
 from nextpert.core.screen.guides import PooledGuides
 

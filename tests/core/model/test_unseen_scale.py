@@ -8,8 +8,9 @@ from scipy.stats import norm
 
 from nextpert.core import ScreenMoments
 from nextpert.core.model.effect_draws import VARIANCE
-from nextpert.core.model.hierarchical import Chain, fit_hierarchical
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.predictor_weights import LeftOut, _Slopes, learn_scales
+from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.guides import pool_guides
 
 N, GENES, CELLS = 24, 15, 200

@@ -14,13 +14,7 @@ from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
-from nextpert.core.model.hierarchical import (
-    Chain,
-    Hierarchical,
-    controls_alone,
-    fit_hierarchical,
-    threads,
-)
+from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
 from nextpert.core.model.interactions import Additivity, Together, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH, Perturbations
 from nextpert.core.model.predictor_weights import (
@@ -38,7 +32,7 @@ from nextpert.core.model.predictors.base import (
 from nextpert.core.model.predictors.features import Features, OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
-from nextpert.core.model.sampler import Prior
+from nextpert.core.model.sampler import Chain, Prior, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

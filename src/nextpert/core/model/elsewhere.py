@@ -18,8 +18,8 @@ from scipy.special import softmax
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core.model.effect_draws import Condition
-from nextpert.core.model.hierarchical import Chain, fit_hierarchical
-from nextpert.core.model.sampler import NO_PRIOR
+from nextpert.core.model.hierarchical import fit_hierarchical
+from nextpert.core.model.sampler import NO_PRIOR, Chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
