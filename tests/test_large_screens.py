@@ -43,7 +43,6 @@ def results(adata: object) -> dict[str, np.ndarray]:
     return {
         **{name: effects[name] for name in ("mean", "sd", "lower", "upper", "lfsr", "raw_mean")},
         **{name: effects["programs"][name] for name in ("shares", "scores")},
-        "alike": effects["alike"],
         "weight": effects["data_weight"],
         "plate": plate,
         "squares": fit["squares"],

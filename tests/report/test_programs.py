@@ -11,8 +11,8 @@ from nextpert._report.measured import programs_section
 KEYS = {"perturbation_effects": "perturbation_effects"}
 
 
-def put(adata, programs, pairs):
-    """Put in programs, as (share, scores, effects), and pairs that are alike."""
+def put(adata, programs):
+    """Put in programs, as (share, scores, effects)."""
     stored = dict(adata.uns["perturbation_effects"])
     for name in ("format", "version", "contents"):
         stored.pop(name)
@@ -29,32 +29,27 @@ def put(adata, programs, pairs):
     )
     scores["takes_part"] = scores["score"].astype(float).abs() > 0.3
     stored["programs"] = {"shares": shares, "genes": genes, "scores": scores}
-    columns = ["perturbation", "other", "probability", "correlation"]
-    stored["alike"] = pd.DataFrame(pairs, columns=columns)
     adata.uns["perturbation_effects"] = with_format(stored)
     return {"perturbation_effects": adata.uns["perturbation_effects"]}
 
 
-def test_programs_and_alike_perturbations_are_named(adata):
+def test_programs_are_named(adata):
     found = put(
         adata,
         [(0.52, {"JAK2": 1.0, "IFNGR1": 0.8, "STAT1": -0.2}, {"PSMB9": -1.2, "STAT1": 0.9}),
          (0.004, {"MYC": 1.0, "FOS": -0.7}, {"B2M": 0.4})],
-        [("IFNGR1", "JAK2", 0.98, 0.9), ("MYC", "A", 1.0, 0.95), ("MYC", "B", 0.93, 0.7),
-         ("A", "B", 0.95, 0.8)],
     )  # fmt: skip
     section = programs_section(adata, found, KEYS)
-    programs, alike = section.tables
+    (programs,) = section.tables
     assert [[cell.text for cell in row] for row in programs.rows] == [
         ["1", "52%", "JAK2 +1.00, IFNGR1 +0.80", "PSMB9 -1.20, STAT1 +0.90"],
         ["2", "< 1%", "MYC +1.00, FOS -0.70", "B2M +0.40"],
     ]
-    assert [cell.text for cell in alike.rows[1]] == ["MYC", "A", "> 99%", "0.950"]
     assert "JAK2 +1.00, IFNGR1 +0.80" in section.figures[0].alt
 
 
 def test_that_there_are_none_is_said(adata):
-    found = put(adata, [], [])
+    found = put(adata, [])
     section = programs_section(adata, found, KEYS)
     assert section.words == ["No program is shared by two or more perturbations."]
     assert section.tables == section.figures == []

@@ -30,10 +30,6 @@ def fewer_genes(stored):
     stored["screen"]["scatter"] = stored["screen"]["scatter"][:-1]
 
 
-def no_controls(stored):
-    stored["screen"]["n"][0] = 1
-
-
 def words(stored):
     stored["screen"]["n"] = stored["screen"]["n"].astype(str)
 
@@ -46,9 +42,7 @@ def row_left_out(stored):
     stored["environments"] = stored["environments"].iloc[:-1]
 
 
-DAMAGES = (
-    short, fewer_genes, no_controls, words, other_genes, row_left_out,
-)  # fmt: skip
+DAMAGES = short, fewer_genes, words, other_genes, row_left_out
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

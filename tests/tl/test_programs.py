@@ -1,8 +1,6 @@
-"""Programs and perturbations that are alike, through ``tl.perturbation_effects``."""
+"""Programs through ``tl.perturbation_effects``."""
 
 from __future__ import annotations
-
-from itertools import combinations
 
 import anndata as ad
 import numpy as np
@@ -107,18 +105,6 @@ def test_tables_are_those_of_the_core(shared):
     assert scores.groupby("program")["score"].max().eq(1.0).all()
 
 
-def test_target_genes_are_left_out_of_what_is_alike():
-    """Two perturbations that change the targets of both, and nothing else alike."""
-    effect = np.zeros((6, len(GENES)))
-    effect[:2, :2] = -3.0
-    effect[0, 10:14], effect[1, 20:24] = 0.8, 0.8
-    effect[2:4, 30:36] = 0.8
-    adata = fitted(cells(effect))
-    npt.tl.perturbation_effects(adata)
-    pairs = adata.uns["perturbation_effects"]["alike"]
-    assert pairs[["perturbation", "other"]].to_numpy().tolist() == [["G2", "G3"]]
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shuffled_labels_share_nothing(seed):
     adata = cells(pathways())
@@ -127,18 +113,17 @@ def test_shuffled_labels_share_nothing(seed):
     npt.tl.perturbation_effects(fitted(adata))
     stored = adata.uns["perturbation_effects"]
     assert stored["programs"]["shares"]["share"].sum() <= 0.05
-    assert len(stored["alike"]) == 0
 
 
 def test_without_the_hierarchical_model_there_are_none(shared):
     npt.tl.fit_dag_blr(shared, shift_sd=0)
     npt.tl.perturbation_effects(shared)
-    assert not {"programs", "alike"} & set(shared.uns["perturbation_effects"])
+    assert "programs" not in shared.uns["perturbation_effects"]
 
 
 @pytest.mark.slow
 @pytest.mark.screen
-def test_perturbations_of_one_pathway_are_alike_on_a_real_screen(screen_path):
+def test_perturbations_of_one_pathway_share_a_program_on_a_real_screen(screen_path):
     """20 cells each of Papalexi et al. 2021, of which the interferon pathway is known."""
     path = screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad"
     if not path.is_file():
@@ -154,7 +139,5 @@ def test_perturbations_of_one_pathway_are_alike_on_a_real_screen(screen_path):
     npt.tl.perturbation_effects(adata)
     stored = adata.uns["perturbation_effects"]
     pathway = ["IFNGR1", "IFNGR2", "JAK2", "STAT1"]
-    pairs = stored["alike"][["perturbation", "other"]].to_numpy()
-    assert {frozenset(pair) for pair in pairs} == {*map(frozenset, combinations(pathway, 2))}
     scores = stored["programs"]["scores"]
     assert sorted(scores.loc[scores["takes_part"], "perturbation"]) == pathway

@@ -54,6 +54,7 @@ GONE = {
     **dict.fromkeys(("highlight", "min_weight"), "genes and n_top choose what is drawn"),
     "replay_key": "pl.replay draws a replay",
     "program": "the six largest programs are drawn",
+    "noise_var": "noise variances are learned; core.DagBlr takes known ones",
     "components": "the first two components are drawn",
     "backed": "the result is written by adata.write_h5ad",
     "gene_key": "the column of genes is renamed in the table",

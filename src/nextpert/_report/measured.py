@@ -14,11 +14,9 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.table import is_table, not_told
 from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
-from nextpert._report.tables import MOST_IN_FILE, MOST_ROWS, NOTHING, Table, above_0, number, ratio
+from nextpert._report.tables import MOST_IN_FILE, MOST_ROWS, NOTHING, Table, above_0, number
 from nextpert.core.design.goal import DISTANCES
-from nextpert.core.model.programs import CORRELATED
 from nextpert.tl._advice import name_of
-from nextpert.tl._perturbation_effects import ALIKE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +129,7 @@ def _by_perturbation(stored: Mapping[str, Any], is_significant: NDArray[np.bool_
 
 
 def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | None:
-    """List the programs that perturbations share, and the perturbations that are alike."""
+    """List the programs that perturbations share."""
     stored = results.get("perturbation_effects", {})
     if "programs" not in stored or (np.asarray(stored["n_cells"]) > 0).sum() < 2:
         return None
@@ -159,13 +157,6 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
         )
         about = "Scores of perturbations on each program, and its genes, with 90% intervals."
         figures = [draw(pl.programs, adata, alt, about, key=keys["perturbation_effects"])]
-    if len(alike := stored["alike"]):
-        caption = (
-            f"Pairs of perturbations whose effects have a correlation above {CORRELATED:g} with a "
-            f"probability above {ratio(ALIKE)}, without their target genes"
-        )
-        names = ["perturbation", "other", "probability", "correlation"]
-        tables.append(Table("alike", caption, alike, names, download=alike, in_print=3))
     return Section("programs", "Programs", words, figures=figures, tables=tables)
 
 

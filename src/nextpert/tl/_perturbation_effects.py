@@ -21,7 +21,7 @@ from nextpert.core.fit.interventions import Interventions, own_shift
 from nextpert.core.fit.naming import places
 from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.programs import alike, find_programs, strongest
+from nextpert.core.model.programs import find_programs
 from nextpert.core.model.sampler import Prior, threads
 from nextpert.core.screen.guides import UNKNOWN, PooledGuides
 from nextpert.tl._cells import fit_environments, read_cells
@@ -110,7 +110,6 @@ def perturbation_effects(
         - ``perturbations``, ``genes`` (names): of rows and columns.
         - ``n_cells`` (numbers, ``(n_perturbations,)``): cells of each perturbation.
         - ``programs`` (mapping): the tables ``shares``, ``genes`` and ``scores`` of the programs.
-        - ``alike`` (table): pairs of perturbations with correlated effects, and the probability.
 
     Raises
     ------
@@ -362,16 +361,8 @@ def _own_genes(
     return shift, own
 
 
-# Probability above which pairs are stored. On Papalexi and TAP-seq with shuffled labels none is
-# above 0.24.
-ALIKE = 0.9
-# Genes that neither targets, to compare two perturbations on: of 10 genes, two effects without
-# anything in common have a correlation above 0.5 in 6% of cases, of 5 genes in 16%.
-FEWEST = 10
-
-
 def program_tables(fit: FittedPosterior) -> dict[str, Any]:
-    """Return ``programs`` (tables ``shares``, ``genes`` and ``scores``) and the table ``alike``.
+    """Return ``programs``, the tables ``shares``, ``genes`` and ``scores``.
 
     They are of the perturbations with cells, by the hierarchical model; empty without it.
     """
@@ -391,20 +382,7 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     shares = pd.DataFrame(
         {"program": number, "share": shared.share, "n_perturbations": on.sum(axis=0)}
     )
-    among = strongest(model.effects, targets)
-    probability, correlation = alike(model.effects.rows(among), targets[among])
-    compared = (~targets[among]).astype(float) @ (~targets[among]).T
-    one, two = np.nonzero(np.triu((probability > ALIKE) & (compared >= FEWEST), 1))
-    pairs = pd.DataFrame(
-        {
-            "perturbation": names[among[one]],
-            "other": names[among[two]],
-            "probability": probability[one, two],
-            "correlation": correlation[one, two],
-        }
-    ).sort_values(["probability", "correlation"], ascending=False, kind="stable", ignore_index=True)
-    programs = {"shares": shares, "genes": genes, "scores": scores}
-    return {"programs": programs, "alike": pairs}
+    return {"programs": {"shares": shares, "genes": genes, "scores": scores}}
 
 
 def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.DataFrame:

@@ -1,12 +1,10 @@
-"""Programs that perturbations share, and perturbations that do the same."""
+"""Programs that perturbations share."""
 
 import numpy as np
 import pytest
 
-from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model.effect_draws import EffectDraws
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.programs import _loadings, _varimax, alike, find_programs, strongest
+from nextpert.core.model.programs import _loadings, _varimax, find_programs, strongest
 from nextpert.core.screen.guides import PooledGuides
 
 N, P = 25, 60
@@ -106,41 +104,6 @@ def test_loadings_do_without_the_diagonal():
     order = np.abs(turned[:8]).sum(axis=0).argsort()[::-1]
     np.testing.assert_allclose(np.abs(turned[:, order]), np.abs(true), atol=1e-3)
     assert _loadings(products, 0).shape == (20, 0)
-
-
-def test_perturbations_that_do_the_same_are_alike(fitted):
-    found, correlation = alike(fitted.effects, nothing(fitted.effects))
-    np.testing.assert_array_equal(correlation, correlation.T)
-    np.testing.assert_array_equal(correlation.diagonal(), 1.0)
-    assert correlation[found > 0.9].min() > 0.5
-    assert correlation[3, [0, 1, 2, 4]].max() < -0.5
-    np.testing.assert_array_equal(found, found.T)
-    np.testing.assert_array_equal(found.diagonal(), 1.0)
-    same = np.array([0, 1, 2, 4])  # of either pathway
-    for first in (0, 5):
-        block = found[np.ix_(first + same, first + same)]
-        assert np.median(block[np.triu_indices(4, 1)]) > 0.9
-    assert found[3, [0, 1, 2, 4]].max() == 0.0  # does the opposite
-    assert found[:5, 5:10].max() < 0.05
-
-
-def test_targets_are_left_out_of_what_is_alike():
-    """By hand: known effects, of which draws differ by nothing."""
-    effect = np.array([[9.0, 4, 1, 1, 0], [0, 9.0, 1, 1, 0], [9.0, 0, -1, 1, 1]])
-    shape = (*effect.shape, 4)
-    draws = EffectDraws(
-        np.full(5, 2.0), effect, np.full(effect.shape, 1e30, "f4"),
-        np.full(shape, N_VARIANCES, np.int8), np.zeros(shape, "f4"),
-    )  # fmt: skip
-    np.testing.assert_array_equal(
-        alike(draws, nothing(draws))[0], [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
-    )
-    x = effect / 2
-    wanted = np.array([[a @ b / np.sqrt(a @ a * (b @ b)) for a in x] for b in x])
-    np.testing.assert_allclose(alike(draws, nothing(draws))[1], wanted, atol=1e-9)
-    own = np.zeros((3, 5), bool)
-    own[range(3), [0, 1, 0]] = True
-    np.testing.assert_array_equal(alike(draws, own)[0], [[1, 1, 0], [1, 1, 0], [0, 0, 1]])
 
 
 def test_of_many_perturbations_the_strongest_are_compared(fitted, monkeypatch):

@@ -61,20 +61,9 @@ _ALIKE = 0.25
 class Spec:
     """How much of a screen is modelled, and what is known of it before its cells.
 
-    Parameters
-    ----------
-    genes
-        The panel.
-    plan
-        The perturbations, the genes of the panel that each targets, and what shift is expected.
-    posterior
-        Returns the posterior on a graph before any cells.
-    naming
-        Which members a label names.
-    features
-        Side information about perturbations; ``None`` where none is given.
-    exact
-        Whether shifts are taken as they are (the paper's model), without an efficacy.
+    ``posterior`` returns the posterior on a graph before any cells, ``naming`` knows the members
+    of labels, ``features`` is side information, and ``exact`` says that shifts are taken as they
+    are, as in the paper.
     """
 
     genes: list[str]
@@ -93,16 +82,9 @@ class Spec:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The graphs that a model is fitted on.
+    """The graphs that a model is fitted on: that of all cells, and those of resamples, if any.
 
-    Parameters
-    ----------
-    dag
-        The graph of all cells.
-    resampled
-        Those of resamples; none where there is one graph.
-    without
-        Returns a graph for every fold of labels that has not seen the cells of the fold.
+    ``without`` returns a graph for every fold of labels that has not seen the cells of the fold.
     """
 
     dag: Dag
@@ -119,15 +101,8 @@ class Graphs:
 class Expected:
     """Expected shifts of perturbations, and how far their own genes may be off.
 
-    Parameters
-    ----------
-    used
-        Perturbations, targets and expected shifts.
-    own
-        Variance of the shift of own genes, squared units of the data; nan where it is not known;
-        shape ``(n_perturbations, n_genes)``.
-    efficacy
-        What part of a full knockout or activation the perturbations achieve; ``None`` for a table.
+    ``own`` is the variance of the shift of own genes, squared units of the data, nan where it is
+    not known, ``(n_perturbations, n_genes)``; ``efficacy`` is ``None`` for a table.
     """
 
     used: Interventions
@@ -212,20 +187,10 @@ _FOLDS = 5  # of perturbations, each left out of one graph
 class Weighted:
     """Predictors with their weights, and the prior of what they do not explain.
 
-    Parameters
-    ----------
-    weights
-        Weights of the predictors.
-    interactions
-        How far effects add up; ``None`` where there are no combinations.
-    seen, predictors
-        What it was learned from: the perturbations, and a function that returns what each predictor
-        says of them without their cells.
-    together
-        What members of combinations expect; ``None`` where there are no combinations.
-    left_out
-        What observed effects depart by from what is expected of candidates; ``None`` where nothing
-        is expected.
+    ``interactions`` and ``together`` say how far effects add up, and what members of combinations
+    expect. All was learned from the perturbations ``seen``; ``predictors()`` returns what each
+    predictor says of them without their cells, and ``left_out`` what observed effects depart by
+    from what is expected of candidates.
     """
 
     weights: PredictorWeights
@@ -398,25 +363,12 @@ def learn_effects(
 
 
 class Model(NamedTuple):
-    """What a fit learned.
+    """What a fit learned from the cells, by the specification.
 
-    Parameters
-    ----------
-    spec, cells
-        What it was learned from.
-    expected
-        Expected shifts, and the efficacy behind them.
-    posterior
-        Posterior over the weights of the graph of all cells.
-    resampled
-        Those on the graphs of resamples.
-    weighted
-        Weights of the predictors; ``None`` where perturbations are too few, or shifts exact.
-    effects
-        The hierarchical model of the perturbations with cells; ``None`` where shifts are exact.
-    scales
-        What the variances of departures of perturbations without cells are multiplied by, without
-        and with side information; ``None`` for 1.
+    ``posterior`` is over the weights of the graph of all cells, ``resampled`` on the graphs of
+    resamples. Where shifts are exact, there are neither weights of predictors nor the hierarchical
+    model of ``effects``; where perturbations are too few, no weights. ``scales`` are what the
+    variances of departures of perturbations without cells are multiplied by, ``None`` for 1.
     """
 
     spec: Spec

@@ -1,4 +1,4 @@
-"""Programs of genes that perturbations share, and perturbations that do the same, from draws."""
+"""Programs of genes that perturbations share, from draws."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ _MOST = 20  # programs: more are neither read nor drawn
 MOST_COMPARED = 1000
 CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
 _PART = 0.25  # of the largest score, that another perturbation has at least to share a program
-CORRELATED = 0.5  # correlation of their effects above which two perturbations are alike
-_DRAWS, _PAIRED = 100, 200  # draws for standard deviations, and for pairs, at most
+_DRAWS = 100  # for standard deviations, at most
 _TURNS, _STILL = 200, 1e-9  # most iterations, and the change below which they have converged
 
 
@@ -187,31 +186,6 @@ def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
         values, vectors = eigsh(matrix, k, which="LA", v0=np.ones(len(matrix)))
     order = np.argsort(-values)[:k]
     return values[order], vectors[:, order]
-
-
-@one_thread()
-def alike(effects: EffectDraws, targets: Mask) -> tuple[Array, Array]:
-    """Return the probability that two perturbations do the same, and the correlation of effects.
-
-    The probability is the share of draws whose correlation of the two effects is above
-    :data:`CORRELATED`: over genes in units of their standard deviation within cells, about 0 (no
-    effect) and not about the mean, and without the genes that either of them targets. Both have the
-    shape ``(n_perturbations, n_perturbations)``, 1 on the diagonal; the correlation is the mean
-    over draws.
-    """
-    n, other = len(effects.expected), (~targets).astype(np.float64)
-    count, total = np.zeros((n, n)), np.zeros((n, n))
-    for each in _taken(effects, _PAIRED):
-        x = _in_others(each, effects, targets)
-        size = x**2 @ other.T  # of the first, over genes that neither targets
-        norm = np.sqrt(size * size.T)
-        correlation = np.divide(x @ x.T, norm, out=np.zeros((n, n)), where=norm > 0)
-        count += correlation > CORRELATED
-        total += correlation
-    for table in (count, total):
-        table /= min(_PAIRED, effects.n_draws)
-        np.fill_diagonal(table, 1.0)
-    return count, total
 
 
 def _varimax(base: Array) -> Array:

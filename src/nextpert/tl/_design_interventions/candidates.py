@@ -59,17 +59,12 @@ def read_candidates(
         If there are none, or one names a gene outside the panel (close matches are suggested).
     """
     table, names = None, fit.names
-    nothing = "the list is empty"
-    remedy = 'Give labels such as ["MYC", "MYC+STK3"], or "genes" for every gene of the panel.'
     if isinstance(candidates, (pd.DataFrame, Mapping)):
         table = read_table(candidates, fit.genes, fit.spelled, fit.naming.control)
-        names, nothing = table.names, "the table of shifts is empty"
-        remedy = "Give a row per candidate."
-    elif candidates is None:
-        nothing = "the fit used no perturbation"
+        names = table.names
     elif isinstance(candidates, str):
         names = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
-    else:
+    elif candidates is not None:
         asked = [str(name) for name in in_order(candidates)]
         control = str(fit.params["control"])
         if control in asked:
@@ -85,7 +80,10 @@ def read_candidates(
             raise ValueError(message)
         names = list(dict.fromkeys(fit.spelled(asked)))
     if not names:
-        message = f"There are no candidates: {nothing}. {remedy}"
+        message = (
+            'There are no candidates: give labels such as ["MYC", "MYC+STK3"], "genes" for every '
+            "gene of the panel, or a table of shifts with a row per candidate."
+        )
         raise ValueError(message)
     if target is not None and target.label is not None and isinstance(candidates, str | None):
         key = fit.naming.key

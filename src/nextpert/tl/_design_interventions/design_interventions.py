@@ -12,7 +12,6 @@ import scipy.sparse as sp
 from nextpert import _adata, core
 from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
-from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import advise
@@ -208,15 +207,8 @@ def design_interventions(
     severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
     logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
-        "Round %d: of %d candidates towards %s, %s ranks first by %s%s. It is "
-        "the nearest with probability %s; its predicted distance is %.3g (%.3g to %.3g), "
-        "the control's %.3g.",
-        this_round, int(admission.admitted.sum()), requested.name, best["perturbation"],
-        acquisition,
-        f" (shift of {best['target_genes']}: {best['shift']})" * bool(best["target_genes"]),
-        percent(best["probability_best"]),
-        best["predicted_distance"], best["predicted_low"], best["predicted_high"],
-        nothing_of(ranking)["predicted_distance"],
+        "Round %d: of %d candidates towards %s, %s ranks first by %s.",
+        this_round, int(admission.admitted.sum()), requested.name, row["chosen"], acquisition,
     )  # fmt: skip
     if is_flat(removed):
         logger.warning(

@@ -56,14 +56,11 @@ class PanelTarget:
 
     Parameters
     ----------
-    name
-        In words.
-    goal
-        The distance. A target state that is a perturbation of the fit is its posterior mean.
-    cells
-        The same distance to the means of the target's cells, with their sampling error.
-    distance
-        How it measures, a word.
+    name, distance
+        In words; and how it measures, a word.
+    goal, cells
+        The distance, in which a target state that is a perturbation of the fit is its posterior
+        mean; and that to the means of the target's cells, with their sampling error.
     label
         The perturbation whose cells' mean is the target state, where it is one.
     targets
@@ -71,12 +68,9 @@ class PanelTarget:
         hierarchical model, and the numbers of a single one that was given by them.
     target_genes
         Genes that these perturbations target, which count for nobody; ``None`` where all count.
-    left_out
-        Genes left out for each candidate and, last, the control, once they are known.
-    not_ranked
-        Candidates that are not ranked because of that, and why.
-    every
-        The distance on all genes, where some are left out.
+    left_out, not_ranked, every
+        Genes left out for each candidate and, last, the control; candidates that are not ranked
+        because of that, and why; and the distance on all genes, where some are left out.
     """
 
     name: str

@@ -242,12 +242,6 @@ def _from_cells(
             "Left out of the search, because batches and other perturbations explain them: %s.",
             list_names([context.names[k] for k in explained]),
         )
-    if len(joint.others):
-        logger.info(
-            "The %d strongest perturbations orient edges; %d others have means of their own.",
-            len(joint.present),
-            len(joint.others),
-        )
     is_control = environments.is_control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)

@@ -14,11 +14,10 @@ from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
-from nextpert.core._shown import percent
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import ADDS_UP, advice_on, advise
-from nextpert.tl._design_interventions.candidates import admit, not_admitted_in_words
+from nextpert.tl._advice import advice_on, advise
+from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_screen.pool import guides_of, read_pool
 from nextpert.tl._plan_screen.wells import (
@@ -226,15 +225,9 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             n_learn, n_chosen, target,
         )  # fmt: skip
     logger.log(logging.INFO if can_advise else logging.WARNING, "%s", stored["advice"]["words"])
-    if summary["n_not_admitted"]:
-        logger.info("%s", not_admitted_in_words(int(summary["n_not_admitted"])))
     logger.info(
-        "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s. With "
-        "probability %s it contains the nearest of %d candidates%s, and it is expected to resolve "
-        "%.2g%% of the remaining uncertainty.",
+        "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s.",
         "Plate" if is_advised else "Planned, but not advised: a plate",
         n_chosen, summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
-        percent(summary["probability_contains_best"]), params["n_candidates"],
-        ADDS_UP * summary["if_effects_add_up"], 100 * summary["variance_reduction"],
     )  # fmt: skip
