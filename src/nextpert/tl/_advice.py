@@ -153,7 +153,7 @@ def advice_on(
         named = np.append(first, also[also != first])[:_NAMED]
         of_named = noise.rows(kept[named].tolist())
         cells = float(of_named.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
-        cells = 10.0 * np.ceil(cells / 10)
+        cells = 10.0 * float(np.ceil(cells / 10))
     elif advised.advice == MEASURE:
         # A plan may be filled up with others.
         likely = distances.nearest[plates[-1]] >= _LIKELY

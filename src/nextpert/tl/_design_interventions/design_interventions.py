@@ -10,7 +10,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata, core
-from nextpert._adata import effects as _shifts
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
@@ -38,7 +37,7 @@ FLAT = 0.01  # variance reductions that differ by less rank nobody
 
 @checked(
     acquisition=one_of(lambda: ("auto", *core.acquisitions())), candidates=one_of("genes"),
-    shift=one_of(*_shifts.KINDS), n_samples=at_least(2),
+    n_samples=at_least(2),
 )  # fmt: skip
 def design_interventions(
     adata: ad.AnnData,
