@@ -36,59 +36,22 @@ GONE = {
     **{role: f"declared once, by npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
     "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
     "targets_upstream": "known orders are given as prior={'tiers': [targets, others]}",
-    "alpha": "tests of GSP are at the level 0.001; core.gsp takes others",
     "penalty": "the factor on the penalty of the BIC is 2; core.boss takes others",
-    "starts": "GSP from random orders alone is core.gsp, whose graph method='given' takes as dag",
     "dag_key": "the graph is that of the fit",
-    "candidates": "they are the perturbations of the fit: tl.fit_dag_blr(perturbations=...)",
-    "campaign_options": "100 control cells start a campaign, and the shift is that of the fit",
     "standardize": "genes of the layer are scaled before: scanpy.pp.scale",
-    "held_out": "tl.replay_design(held_out=..., key_added=...) stores one of the two at a time",
-    "checkpoint": "a call with n_graphs learns all graphs, on n_jobs threads",
-    "show_progress": "progress is shown by itself, and scanpy.settings.verbosity = 0 hides it",
     "spec": "shift_sd=0 is the exact model of the paper, and there is one model besides",
-    "n_samples": "1,000 posterior draws are always taken",
-    "label_options": "separator is an argument, and other labels are changed in adata.obs",
-    "count_options": "depth_key is an argument; drop cells, choose genes or scale values before",
     "guides_key": "the guides of cells are read from adata.obs['guides']",
-    **dict.fromkeys(("highlight", "min_weight"), "genes and n_top choose what is drawn"),
-    "replay_key": "pl.replay draws a replay",
-    "program": "the six largest programs are drawn",
-    "noise_var": "noise variances are learned; core.DagBlr takes known ones",
-    "components": "the first two components are drawn",
-    "backed": "the result is written by adata.write_h5ad",
-    "gene_key": "the column of genes is renamed in the table",
-    "target_is_candidate": "a list of candidates that names the target's own perturbation keeps it",
-    **dict.fromkeys(("ncols", "n_cols"), "panels fill the screen"),
-    "ax": "several panels are drawn on a figure of their own, which return_fig=True returns",
     "shift": "the shift is that of the fit, or candidates is a table of shifts",
-    "n_controls": "controls get sqrt(n_perturbations) times the cells of a perturbation",
-    "costs": "the numbers of perturbations and cells limit a plan, and "
-    "tl.plan_loading(costs=...) prices it",
-    "max_new": "candidates=None plans perturbations that have cells alone",
-    "plate_format": "the wells of an arrayed screen follow the order of the table",
+    "costs": "tl.plan_loading(costs=...) prices a plan",
     "n_guides": "a plan has as many guides of a perturbation as the screen has",
-    "n_replicates": "a plan has as many replicates of a perturbation as the screen has",
-    "source": "a long table is made two by unstack of pandas",
-    "protein": "proteins of the study are not read",
-    "base": "effects are natural logarithms: multiply others by numpy.log(base)",
-    "confidence": "tests are at the level 0.05",
 }
 
 
 class Bound(NamedTuple):
-    """What a number or a text has to be.
+    """What a number or a text has to be: in words, such as ``"of at least 1"``, and as a test.
 
-    Parameters
-    ----------
-    words
-        How it is said, such as ``"of at least 1"``.
-    holds
-        Whether a value is so.
-    is_of_text
-        Whether it is a bound of texts, not of numbers.
-    choices
-        Returns all values there are, where they can be listed.
+    ``is_of_text`` tells bounds of texts from those of numbers; ``choices`` returns all values that
+    there are, where they can be listed.
     """
 
     words: str

@@ -63,9 +63,7 @@ def load_features(features: Any) -> Any:
     exists = os.path.exists(path)  # of a name that is too long, a Path raises an error
     if not exists or path.suffix not in _READERS:
         wrong = "is of no kind that can be read" if exists else "is no file"
-        message = (
-            f"features: {str(path)!r} {wrong}. Give a file of the kind {list_names(_READERS)}."
-        )
+        message = f"features: {str(path)!r} {wrong}: it takes {list_names(_READERS)}."
         raise ValueError(message)
     try:
         given = _READERS[path.suffix](path)
@@ -126,12 +124,8 @@ def read_features(
     known |= set(names) if part.effects is not None else set()
     described = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
     if not described:
-        message = (
-            f"features has rows for {list_names(names[:3])}, but for no label of the screen, such "
-            f"as {list_names(list(labels.names)[:3])}: nothing is learned from it. Name its "
-            f"rows as labels or genes."
-        )
-        warn(message)
+        shown = list_names(names[:3])
+        warn(f"features has rows for no label of the screen ({shown}): name them as labels.")
     logger.info("%d labels have features: %s.", len(described), list_names(described))
     # As they are stored, so that a fit predicts the same before and after.
     stored = rows.astype(np.float32).astype(np.float64)
@@ -166,18 +160,12 @@ def _sets(sets: Any) -> _Part:
         for some in sets.values()
     )
     if not of_genes:
-        message = (
-            "features must be a table (DataFrame), an AnnData, a mapping of names to lists of "
-            "genes, or the path of a file."
-        )
+        message = "features must be a DataFrame, an AnnData, lists of genes by name, or a path."
         raise ValueError(message)
     each = [(str(name), gene) for name, some in sets.items() for gene in some]
     pairs = pd.DataFrame(each, columns=["set", "gene"], dtype=object)
     if not pairs["gene"].dropna().map(lambda x: isinstance(x, str)).all():
-        message = (
-            "features maps names to lists that are not genes: give numbers as a table, "
-            "pandas.DataFrame.from_dict(..., orient='index')."
-        )
+        message = "features maps names to lists that are not genes: give numbers as a DataFrame."
         raise ValueError(message)
     pairs = pairs[with_names(pairs["gene"], "Genes in sets of features")].drop_duplicates()
     pairs = pairs[pairs.groupby("set")["gene"].transform("size") > 1]
@@ -228,10 +216,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
     place = {gene: i for i, gene in enumerate(held)}
     shared = [i for i, gene in enumerate(genes) if gene in place]
     if not shared or not names:
-        message = (
-            "features has no gene of the panel, or no perturbation: effects in another screen must "
-            "be perturbations x genes, named as in the screen."
-        )
+        message = "features must be perturbations x genes, of which one is on the panel."
         raise ValueError(message)
     raw = values = _matrix(other.X)
     known, length = ~np.isnan(values), np.ones(len(names))
@@ -242,10 +227,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
         error = _matrix(other.layers["se"])
         known &= ~np.isnan(error)
         if (error[known] <= 0).any():
-            message = (
-                "features.layers['se'] holds standard errors of 0 or below: give them, or NaN "
-                "where an effect is not known."
-            )
+            message = "features.layers['se'] holds values of 0 or below: NaN is for not known."
             raise ValueError(message)
         variance = np.where(known, error, 1.0) ** 2
         values, length = _shrunk(values, variance, known)

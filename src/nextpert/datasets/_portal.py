@@ -50,10 +50,7 @@ def read_portal(
     _require_same(held, obs.index, "The expression", part=subset is not None)
     kept = options.cells(obs["condition"]) & obs.index.isin(held)
     if not kept.any():
-        message = (
-            f"No cell of RNA_metadata.csv is of condition {options.condition!r} and in subset "
-            f"{subset!r}: choose others."
-        )
+        message = f"No cell is of condition {options.condition!r} and in subset {subset!r}."
         raise ValueError(message)
     names = np.array([each.name for each in paths], dtype=object)
     study = Study(obs, guides, kept, {"source": "portal", "files": names})
@@ -69,10 +66,7 @@ def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Pa
     names = [subset] if isinstance(subset, str) else [*(SUBSETS if subset is None else subset)]
     unknown = [name for name in names if name not in SUBSETS]
     if unknown or not names or len(set(names)) < len(names):
-        message = (
-            f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
-            f"{closest(unknown, SUBSETS)}"
-        )
+        message = f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
         raise ValueError(message)
     return [_need(root, f"RNA_expression_subset{name}.csv", ", or name others") for name in names]
 
@@ -80,10 +74,7 @@ def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Pa
 def _need(root: Path, name: str, instead: str = "") -> Path:
     path = _find(root, name)
     if path is None:
-        message = (
-            f"The folder {root.name!r} lacks '{name}' and '{name}.gz': download it from the "
-            f"portal (SCP1064){instead}."
-        )
+        message = f"{root.name!r} lacks '{name}.gz': get it from the portal (SCP1064){instead}."
         raise FileNotFoundError(message)
     return path
 
@@ -160,9 +151,8 @@ def _cells(
     differs |= (obs["n_guides"] == 1) & (obs["sgRNA"] != obs["guides"].astype(str))
     if verify and differs.any():
         message = (
-            f"MOI or sgRNA of the metadata differ from the guides in all_sgRNA_assignments.txt for "
-            f"{int(differs.sum())} cells, such as {obs.index[differs][0]!r}: are both of the same "
-            f"study? Pass `verify=False` to go by the latter."
+            f"MOI or sgRNA of {int(differs.sum())} cells, such as {obs.index[differs][0]!r}, are "
+            f"not those of all_sgRNA_assignments.txt: pass `verify=False` to go by the latter."
         )
         raise ValueError(message)
     return obs, guides
@@ -227,9 +217,7 @@ class WideTable:
                     if bar is not None:
                         bar.update(raw.tell() - bar.n)
             except (EOFError, OSError, zlib.error) as error:
-                raise self.error(
-                    f"is followed by a truncated or corrupted part ({error})"
-                ) from error
+                raise self.error(f"is followed by a damaged part ({error})") from error
 
 
 def _read_expression(tables: Sequence[WideTable], study: Study, options: Options) -> None:
@@ -248,15 +236,10 @@ def _read_expression(tables: Sequence[WideTable], study: Study, options: Options
         asked = options.genes or genes
         at = pd.Index(seen).get_indexer(pd.Index(asked))
         if unknown := [gene for gene, column in zip(asked, at, strict=True) if column < 0]:
-            message = (
-                f"{table.path.name!r} holds no such genes: {list_names(unknown)}."
-                f"{closest(unknown, seen)} Correct the names or leave these genes out."
-            )
-            raise ValueError(message)
+            message = f"{table.path.name!r} holds no such genes: {list_names(unknown)}."
+            raise ValueError(message + closest(unknown, seen))
         if other := sorted(set(seen) ^ set(genes)):
-            message = (
-                f"{table.path.name!r} and the first file differ in genes: {list_names(other)}."
-            )
+            message = f"{table.path.name!r} and the first file differ in {list_names(other)}."
             raise ValueError(message)
         blocks.append(x[:, at])
         places.append(place[study.kept[place]])
@@ -292,10 +275,8 @@ def _read_table(
     if options.verify and not (off <= _MILLION).all():
         worst = int(off.argmax())
         message = (
-            f"{table.path.name!r}: the values of {int((off > _MILLION).sum())} of {len(off)} cells "
-            f"do not sum up to a million transcripts per million (cell {table.cells[worst]!r}: "
-            f"{sums[worst]:.2f}): values are altered, or genes missing. Download it again, or "
-            f"pass `verify=False` to load it as it is."
+            f"{table.path.name!r}: TPM of cell {table.cells[worst]!r} sum to {sums[worst]:.2f}, "
+            f"not a million. Download it again, or pass `verify=False` to load it as it is."
         )
         raise ValueError(message)
     parts = (np.concatenate(data), np.concatenate(indices), np.array(indptr))

@@ -177,10 +177,7 @@ def effect_table(
     _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
     _require_once(pd.Index(genes), "Genes")
     if control in labels:
-        message = (
-            f"The table has a row of the controls, {control!r}, to which effects are relative: "
-            f"leave it out, and give control_mean and control_se."
-        )
+        message = f"The table has a row of the controls, {control!r}: give it as control_mean."
         raise ValueError(message)
     effects = real_values(given.effects, "Effects")
     errors = real_values(given.se, "Standard errors")
@@ -190,11 +187,7 @@ def effect_table(
         _require_alike(known, labels)
         factor = _batch_factor(effects, errors, labels)
         errors = errors * factor
-        if factor > 1.0:
-            logger.info(
-                "Perturbations in several batches differ by %.2f times their standard errors: all "
-                "standard errors are multiplied by this factor.", factor,
-            )  # fmt: skip
+        logger.info("Standard errors times %.2f, by differences between batches.", factor)
     cells = _counts(n_cells, given.obs, labels, "n_cells")
     of_batches = given.n_controls if n_controls is None else n_controls
     controls = _counts(of_batches, pd.DataFrame(), each.tolist(), "n_controls")
@@ -205,9 +198,8 @@ def effect_table(
     has_error = controls is not None or error is not None
     if not (has_error or control_se == CONSERVATIVE) or (controls is not None and cells is None):
         message = (
-            "The table does not state the error of the controls, which all effects of a batch "
-            "share: give n_controls with n_cells, or control_se, or control_se='conservative' "
-            "if neither is known."
+            "Effects of a batch share the error of the controls: give n_controls with n_cells, or "
+            "control_se ('conservative' if neither is known)."
         )
         raise ValueError(message)
     variance = np.where(known, errors, np.inf) ** 2
@@ -240,7 +232,14 @@ def effect_table(
     _adata.write_results(out, uns={KEY: record, "dag": graph}, varp=varp)
     scale = read_scale(out, np.arange(len(genes)), np.arange(out.n_obs), None)
     _adata.write_results(out, uns={SCREEN: screen_record(roles, scale.stored(checked=True))})
-    _say(out, known.shape)
+    if not_told(out):
+        logger.warning("%s", not_told(out))
+    if len(set(labels)) > WITHOUT_CORRELATION and alike is None:
+        logger.warning(
+            "No programs are modelled, as the table has more than %d perturbations and does not "
+            "state how genes are correlated: give correlation, control cells or samples.",
+            WITHOUT_CORRELATION,
+        )
     return out
 
 
@@ -249,10 +248,7 @@ def _of_anndata(adata: ad.AnnData) -> Given:
     if SE not in adata.layers:
         if SCREEN in adata.uns:
             return _of_cells(adata)
-        message = (
-            "adata has no layer 'se' of standard errors. If its rows are cells or samples, "
-            "declare their roles with pp.setup_screen first."
-        )
+        message = "adata has no layer 'se'. If its rows are cells, call pp.setup_screen first."
         raise ValueError(message)
     for layer in (None, SE):
         _adata.require_layer(adata, layer)
@@ -266,27 +262,18 @@ def _of_anndata(adata: ad.AnnData) -> Given:
 def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> Given:
     """Return two tables, the second with the rows and columns of the first."""
     if se is None:
-        message = (
-            "A table of effects needs a table of standard errors: give it as se. Of a long table, "
-            "unstack makes both."
-        )
+        message = "A table of effects needs a table of standard errors: give it as se."
         raise ValueError(message)
     effects = effects.loc[
         with_names(effects.index, "Perturbations"), with_names(effects.columns, "Genes")
     ]
     se = se.loc[with_names(se.index), with_names(se.columns)]
-    for one, other, what in (
-        (effects.index, se.index, "perturbations"),
-        (effects.columns, se.columns, "genes"),
-    ):
+    for one, other, what in zip(effects.axes, se.axes, ("perturbations", "genes"), strict=True):
         _require_once(one, what.capitalize())
         _require_once(other, what.capitalize())
-        differ = one.symmetric_difference(other)
-        if len(differ):
-            message = (
-                f"Effects and standard errors differ in their {what}: "
-                f"{list_names(map(str, differ))}. Give both tables the same rows and columns."
-            )
+        if len(differ := one.symmetric_difference(other)):
+            shown = list_names(map(str, differ))
+            message = f"Effects and standard errors differ in their {what}: {shown}."
             raise ValueError(message)
     obs, var = (pd.DataFrame(index=each.astype(str)) for each in effects.axes)
     return Given(effects, se.loc[effects.index, effects.columns], obs, var)
@@ -313,8 +300,6 @@ def _of_cells(adata: ad.AnnData) -> Given:
     change, error = pooled.to_controls()
     within_cells = pooled.covariance.diagonal()
     genes = np.array(_adata.measured_genes(adata), dtype=object)
-    if gone := genes[~(within_cells > 0)].tolist():
-        logger.info("Left out, as they do not vary: genes %s.", list_names(gone))
     kept = within_cells > 0
     index = pd.Index(genes[kept])
     effects = pd.DataFrame(change[:, kept], names, index)
@@ -353,10 +338,7 @@ def _known_entries(
     known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
     least = _LEAST_ERROR * np.median(errors[known]) if known.any() else 0.0
     for bad, what in (
-        (
-            known & ~(errors > max(least, 0.0)),
-            "Standard errors must be above 0 (and a billionth of their median), but are not for",
-        ),
+        (known & ~(errors > max(least, 0.0)), "Standard errors are 0, below or next to it for"),
         (np.isinf(effects), "Effects are infinite for"),
     ):
         if bad.any():
@@ -367,9 +349,7 @@ def _known_entries(
     for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
         empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
         if empty:
-            message = (
-                f"No effect has a standard error in the {what} {list_names(empty)}. Leave them out."
-            )
+            message = f"Without any standard error: {what} {list_names(empty)}. Leave them out."
             raise ValueError(message)
     require_small(effects[known], "Effects")
     require_small(errors[known], "Standard errors")
@@ -382,17 +362,11 @@ def _correlation_of_controls(given: ad.AnnData | pd.DataFrame, genes: Sequence[s
     table = table.set_axis(table.columns.astype(str), axis=1)
     absent = sorted(set(genes) - set(table.columns))
     if absent or table.columns.has_duplicates:
-        message = (
-            f"correlation has no column, or several, for {list_names(absent or table.columns)}: "
-            f"give every gene of the table once."
-        )
+        message = f"correlation needs every gene once: {list_names(absent or table.columns)}."
         raise ValueError(message)
     values = real_values(table[list(genes)], "correlation")
     if len(values) < _FEWEST or not np.isfinite(values).all():
-        message = (
-            f"correlation must have {_FEWEST} rows of finite values or more, of control cells or "
-            f"samples, but has {len(values)}: leave it out, or give more."
-        )
+        message = f"correlation needs {_FEWEST} rows of finite values, but has {len(values)} rows."
         raise ValueError(message)
     centred = values - values.mean(axis=0)
     return shrunk_correlation(centred.T @ centred, len(values) - 1.0)
@@ -461,10 +435,7 @@ def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
     fraction = pd.DataFrame(known).groupby(labels).mean()
     part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
     if len(part):
-        message = (
-            f"Perturbations with genes that are missing in some of their batches only: "
-            f"{list_names(part)}. Combine their batches first, or leave these genes out."
-        )
+        message = f"Genes are missing in some of their batches only: {list_names(part)}."
         raise ValueError(message)
 
 
@@ -475,10 +446,7 @@ def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) ->
     name, if it is there.
     """
     if asked is None:
-        if argument not in frame:
-            return None
-        logger.info("%s is read from the column of that name.", argument)
-        return list(frame[argument])
+        return list(frame[argument]) if argument in frame else None
     if not isinstance(asked, (Mapping, pd.Series)):
         return [asked] * len(names)
     by_name = {str(name): value for name, value in asked.items()}
@@ -533,22 +501,3 @@ def _obs(
         names = [f"{name} ({batch})" for name, batch in zip(names, batches, strict=True)]
     frame.index = pd.Index(names)
     return frame
-
-
-def _say(table: ad.AnnData, shape: tuple[int, ...]) -> None:
-    """Log what was read, and what is not known."""
-    logger.info(
-        "A table of %d perturbations x %d genes, %d entries missing.", *shape,
-        table.uns[KEY]["n_missing"],
-    )  # fmt: skip
-    if not_told(table):
-        logger.warning("%s", not_told(table))
-    if table.obs["perturbation"].nunique() - 1 > WITHOUT_CORRELATION and (
-        CORRELATION not in table.varp
-    ):
-        logger.warning(
-            "The table does not state how genes are correlated, and has more than %d "
-            "perturbations. No programs are modelled, because correlated errors would look like "
-            "programs, and effects that all perturbations share are not recognised. Give "
-            "correlation: control cells or samples.", WITHOUT_CORRELATION,
-        )  # fmt: skip
