@@ -206,15 +206,15 @@ BAD = {
     ),
     "no values": (TABLE * np.nan, "features holds no value"),
     "no X": (ad.AnnData(obs=TABLE[[]], var=TABLE[[]]), "features has no X"),
-    "a text": ({"b": "ABC"}, r"features must be a table"),
+    "a text": ({"b": "ABC"}, r"features must be a DataFrame"),
     "small sets": ({"one": ["A"], "two": ["B"]}, "no set of two genes"),
-    "numbers in lists": ({"A": [1.0, 2.0], "B": [1.0]}, r"give numbers as a table, pandas"),
+    "numbers in lists": ({"A": [1.0, 2.0], "B": [1.0]}, r"give numbers as a DataFrame"),
     "an edge without weight": (
         pd.DataFrame({"source": ["A"], "target": ["B"], "weight": [np.nan]}),
         "weight is NaN",
     ),
-    "other genes": (other_screen(np.eye(3), genes=("X", "Y", "Z")), "no gene of the panel"),
-    "errors of 0": (other_screen(np.eye(3), np.eye(3)), "standard errors of 0 or below"),
+    "other genes": (other_screen(np.eye(3), genes=("X", "Y", "Z")), "of which one is on the panel"),
+    "errors of 0": (other_screen(np.eye(3), np.eye(3)), "values of 0 or below"),
 }
 
 

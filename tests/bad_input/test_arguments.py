@@ -135,7 +135,6 @@ ARGUMENTS = {
     "pp.perturb_cite_seq": {},
     "datasets.perturb_cite_seq": {"source": "absent"},
     "datasets.perturb_cite_seq_standin": {"folder": "made"},
-    "datasets.schraivogel_2020": {"folder": "absent"},
 }
 
 

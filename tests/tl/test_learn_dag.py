@@ -263,8 +263,6 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
     ("options", "remedy"),
     [
         ({"prior_network": []}, r"prior_network went: .* prior={'required': "),
-        ({"checkpoint": "graphs"}, "checkpoint went: a call with n_graphs learns all graphs"),
-        ({"starts": "random"}, "starts went: GSP from random orders alone is core.gsp"),
         ({"penalty": 1.0}, "penalty went: the factor .* core.boss takes others"),
     ],
 )

@@ -109,12 +109,9 @@ class LabelTable:
         """Raise if some of ``asked`` are borne by no cell; close matches are suggested."""
         unknown = [name for name in self.spelled(asked) if name not in self.names]
         if unknown:
-            message = (
-                f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."
-                f"{closest(unknown, self.names)} The column holds "
-                f"{list_names(self.names) or 'no label'}."
-            )
-            raise ValueError(message)
+            message = f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."
+            hint = closest(unknown, self.names)
+            raise ValueError(f"{message}{hint} The column holds {list_names(self.names)}.")
 
 
 def read_labels(
@@ -235,10 +232,8 @@ def require_control(labels: LabelTable, control: str) -> None:
         if usual and not hint:
             hint = f" {list_names(usual)} may be the controls."
         message = (
-            f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}."
-            f"{hint} The column holds "
-            f"{list_names(labels.names) or 'no label'}: name the label of the unperturbed cells "
-            f"with control."
+            f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}.{hint} The "
+            f"column holds {list_names(labels.names)}: name the label of the controls with control."
         )
         raise ValueError(message)
 
@@ -261,11 +256,8 @@ def guide_table(
     controls = set() if control_guides is None else {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:
-        message = (
-            f"control_guides names no guide and no target of a guide: {list_names(unknown)}."
-            f"{closest(unknown, [*targets, *names])}"
-        )
-        raise ValueError(message)
+        message = f"control_guides names no guide and no target: {list_names(unknown)}."
+        raise ValueError(message + closest(unknown, [*targets, *names]))
     kinds, without = [], []
     for name, target in zip(names, targets, strict=True):
         low, is_control = target.lower(), name in controls or target in controls
@@ -274,10 +266,7 @@ def guide_table(
         is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
         kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
     if without:
-        message = (
-            f"Guides without a target: {list_names(without)}. Give each one with target_of, or "
-            f"name it in control_guides if it is a control guide."
-        )
+        message = f"Guides without target_of or control_guides: {list_names(without)}."
         raise ValueError(message)
     shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
     return pd.DataFrame(
@@ -303,14 +292,9 @@ def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: s
     """
     twice = table.index[table.index.duplicated()]
     unknown = sorted({guide for each in lists for guide in each}.difference(table.index))
-    if len(twice) or unknown:
-        message = (
-            f"The table of guides names guides twice: {list_names(twice)}."
-            if len(twice)
-            else f"Guides that are not in the table of guides: {list_names(unknown)}."
-            f"{closest(unknown[:3], table.index)}"
-        )
-        raise ValueError(message)
+    if wrong := [*twice, *unknown]:
+        message = f"The table of guides must hold every guide once, but not so {list_names(wrong)}."
+        raise ValueError(message + closest(unknown[:3], table.index))
     kind_of, target_of = table["kind"].astype(str).to_dict(), table["target"].astype(str).to_dict()
     rows = []
     for each in lists:

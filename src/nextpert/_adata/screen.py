@@ -75,13 +75,11 @@ class Environments:
     def say_without_guide(self) -> None:
         """Log how many labelled cells have no guide, if any have."""
         key = self.roles.guide_key
-        missing = (
-            0 if key is None else int(self.table["n_cells"][self.table[key] == _NO_GUIDE].sum())
-        )
-        if missing:
+        without = [] if key is None else self.table["n_cells"][self.table[key] == _NO_GUIDE]
+        if n := sum(without):
             logger.warning(
                 "%d labelled cells have no guide in adata.obs[%r]: those of each perturbation "
-                "are treated as one guide. Fill the column, or drop these cells.", missing, key,
+                "are treated as one guide. Fill the column, or drop these cells.", n, key,
             )  # fmt: skip
 
     def naming_on(self, genes: Iterable[str]) -> Naming:
@@ -183,10 +181,7 @@ class Environments:
         kept = np.isin(self.perturbation, np.array(list(perturbations), dtype=object))
         place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
         table = self.table[kept].reset_index(drop=True)
-        return Environments(
-            self.roles, table, place[self.codes], self.covariates, self.covariate_names,
-            self.condition_names, self.left_out, self.naming,
-        )  # fmt: skip
+        return replace(self, table=table, codes=place[self.codes])
 
 
 def read_environments(
@@ -211,10 +206,7 @@ def read_environments(
         tables[name] = read.without(level for level in read.names if not level.strip())
         missing = int((labelled & (tables[name].codes < 0)).sum())
         if missing and name not in guide:
-            message = (
-                f"adata.obs[{name!r}] is missing for {missing} labelled cells: fill it, or drop "
-                f"these cells."
-            )
+            message = f"adata.obs[{name!r}] is missing for {missing} cells: fill it, or drop them."
             raise ValueError(message)
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
@@ -290,13 +282,14 @@ def screen_moments(
 def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[np.bool_]) -> None:
     """Raise where a column holds a continuous quantity, or names about every cell."""
     n_cells, n_batches = int(labelled.sum()), len(np.unique(batches.codes[labelled]))
-    where = f"batch_key={batches.key!r} holds {n_batches} different values in {n_cells} cells"
-    remedy = "Name a column of batch_key that many cells share, such as the plate"
-    if _is_quantity(column, n_cells, n_batches):
-        message = f"{where}, a continuous quantity. {remedy}, and give a quantity in covariates."
-        raise ValueError(message)
-    if n_batches > 1 and n_cells < _FEWEST_CELLS * n_batches:
-        message = f"{where}, so that most are alone in their batch. {remedy}."
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    is_quantity = is_number and n_batches > _MANY_NUMBERS
+    least = _CELLS_OF_A_NUMBER if is_quantity else _FEWEST_CELLS
+    if n_batches > 1 and n_cells < least * n_batches:
+        message = (
+            f"batch_key={batches.key!r} holds {n_batches} values in {n_cells} cells: name a column "
+            f"that many cells share, such as the plate; covariates takes quantities."
+        )
         raise ValueError(message)
 
 
@@ -307,29 +300,19 @@ def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
     if absent:
         message = (
             f"Conditions without control cells in adata.obs[{roles.condition_key!r}]: "
-            f"{list_names(absent)}. Effects are differences to the controls of a condition: drop "
-            f"these cells, or declare another condition_key (None for none)."
+            f"{list_names(absent)}. Drop their cells, or declare another condition_key, or None."
         )
         raise ValueError(message)
-
-
-def _is_quantity(column: pd.Series, n_cells: int, n_values: int) -> bool:
-    """Whether values are numbers that few cells share, and more than plates or lanes have."""
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    return is_number and n_values > _MANY_NUMBERS and n_cells < _CELLS_OF_A_NUMBER * n_values
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:
-    values = real_values(column, f"The covariate adata.obs[{name!r}]")
-    bad = int((labelled & ~np.isfinite(values)).sum())
-    if bad:
-        message = (
-            f"The covariate adata.obs[{name!r}] is missing or infinite for {bad} labelled cells: "
-            f"fill it, or drop these cells."
-        )
+    what = f"The covariate adata.obs[{name!r}]"
+    values = real_values(column, what)
+    if bad := int((labelled & ~np.isfinite(values)).sum()):
+        message = f"{what} is missing or infinite for {bad} labelled cells: drop them, or fill it."
         raise ValueError(message)
     known = np.where(labelled, values, 0.0)
-    require_small(known, f"The covariate adata.obs[{name!r}]")
+    require_small(known, what)
     return known
 
 
@@ -344,20 +327,11 @@ def describe(environments: Environments) -> str:
 class Batches:
     """Combinations of batches, and what each adds to every gene.
 
-    Parameters
-    ----------
-    names
-        Of the combinations that occur.
-    codes
-        Combination of every cell, -1 where a batch is missing, shape ``(n_cells,)``.
-    offsets
-        What it adds, on average nothing over the labelled cells, shape
-        ``(n_combinations, n_genes)``; nan where no labelled cell is of it.
-    columns
-        Columns of a regression in which it is estimated, shape ``(n_combinations, n_columns)``,
-        as of :meth:`~nextpert.core.ScreenMoments.fixed_columns`; nan likewise.
-    sd
-        Standard errors of their coefficients over the noise's standard deviation.
+    ``codes`` is the combination of every cell, -1 where a batch is missing. ``offsets`` is what
+    each adds, on average nothing over the labelled cells, shape ``(n_combinations, n_genes)``, and
+    ``columns`` those of a regression in which it is estimated, as of
+    :meth:`~nextpert.core.ScreenMoments.fixed_columns`; both NaN where no labelled cell is of it.
+    ``sd`` are the standard errors of their coefficients over the noise's standard deviation.
     """
 
     names: list[str]
@@ -377,12 +351,9 @@ class Batches:
         if (codes < 0).any():
             message = f"{(codes < 0).sum()} of the cells that are read have no batch: fill it in."
             raise ValueError(message)
-        unknown = [k for k in np.unique(codes) if np.isnan(self.offsets[k]).any()]
+        unknown = [self.names[k] for k in np.unique(codes) if np.isnan(self.offsets[k]).any()]
         if unknown:
-            message = (
-                f"Batches without any labelled cell: {list_names(self.names[k] for k in unknown)}. "
-                f"Their effects cannot be estimated: leave their cells out."
-            )
+            message = f"Batches without labelled cells: {list_names(unknown)}. Leave them out."
             raise ValueError(message)
 
     def errors(self, groups: ArrayLike, n_groups: int) -> NDArray[np.float64]:

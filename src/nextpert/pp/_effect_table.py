@@ -337,8 +337,9 @@ def _known_entries(
     """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
     known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
     least = _LEAST_ERROR * np.median(errors[known]) if known.any() else 0.0
+    is_low = known & ~(errors > max(least, 0.0))
     for bad, what in (
-        (known & ~(errors > max(least, 0.0)), "Standard errors are 0, below or next to it for"),
+        (is_low, "Standard errors must be above a billionth of their median, but are not for"),
         (np.isinf(effects), "Effects are infinite for"),
     ):
         if bad.any():

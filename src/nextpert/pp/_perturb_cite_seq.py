@@ -104,7 +104,7 @@ def perturb_cite_seq(
         - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
           values of X, if it was rescaled.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
-        - ``uns["preprocessing"]`` (mapping): the tables ``steps``, ``genes`` and ``perturbations``,
+        - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``perturbations``,
           ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
           the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and
           ``n_cells_kept``.

@@ -92,9 +92,9 @@ def perturbation_screen(
           every gene in control cells.
         - ``var["module"]`` (labels): with ``panel="zhang2023"``.
         - ``uns["screen"]`` (mapping): as of :func:`nextpert.pp.setup_screen`.
-        - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``genes`` (what each step
-          left, and why) and ``perturbations`` (cells of each, and why it is left out);
-          ``n_control_cells`` (number) and ``params`` (mapping).
+        - ``uns["preprocessing"]`` (mapping): the tables ``steps`` (cells that each step left, and
+          why) and ``perturbations`` (cells of each, and why it is left out); ``n_control_cells``
+          (number) and ``params`` (mapping).
 
     Raises
     ------

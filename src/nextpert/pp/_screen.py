@@ -87,25 +87,23 @@ class CellTargets(NamedTuple):
 class Panel(NamedTuple):
     """The genes of the analysis.
 
-    ``reasons`` says why a target is not among them, ``book`` counts genes step by step, and
-    ``constant`` are those left out as they do not vary among the control cells.
+    ``reasons`` says why a target is not among them, and ``constant`` are those left out as they do
+    not vary among the control cells.
     """
 
     genes: list[str]
     columns: NDArray[np.int64]
     reasons: dict[str, str]
-    book: Bookkeeping
     constant: list[str]
 
 
 class Bookkeeping:
-    """Which of ``n`` cells, or genes, are still in (``kept``), and one row per step."""
+    """Which of ``n`` cells are still in (``kept``), and one row per step."""
 
-    def __init__(self, n: int, what: str = "cells") -> None:
+    def __init__(self, n: int) -> None:
         self.kept: NDArray[np.bool_] = np.ones(n, dtype=bool)
-        self._what = what
         self._rows: list[tuple[str, int, int, str]] = []
-        self.keep(f"all {what}", self.kept, "")
+        self.keep("all cells", self.kept, "")
 
     def keep(
         self, step: str, keep: NDArray[np.bool_], why: str, names: NDArray[Any] | None = None
@@ -116,23 +114,20 @@ class Bookkeeping:
         n_kept, n_gone = int(self.kept.sum()), int(gone.sum())
         why = why + (tally(names[gone]) if names is not None else "") if n_gone else ""
         self._rows.append((step, n_kept, n_gone, why))
-        logger.info(
-            "%s: %d %s kept, %d dropped%s", step, n_kept, self._what, n_gone, why and f" ({why})"
-        )
+        logger.info("%s: %d cells kept, %d dropped. %s", step, n_kept, n_gone, why)
 
     def table(self) -> pd.DataFrame:
         """Return one row per step: ``step``, ``n_cells_kept``, ``n_cells_dropped``, ``why``."""
-        columns = ["step", f"n_{self._what}_kept", f"n_{self._what}_dropped", "why"]
+        columns = ["step", "n_cells_kept", "n_cells_dropped", "why"]
         table = pd.DataFrame(self._rows, columns=columns)
         table.index = pd.Index(np.arange(len(table)))
         return table.assign(step=strings(table["step"]), why=strings(table["why"]))
 
 
-def tally(names: Any, limit: int = 6) -> str:
+def tally(names: Any) -> str:
     """Return ``"multi 2255, unassigned 662"``: how often each name comes, the most first."""
     counts = pd.Series(names, dtype=object).value_counts(sort=True)
-    shown = ", ".join(f"{name} {count}" for name, count in counts.iloc[:limit].items())
-    return shown + (f" and {len(counts) - limit} more labels" if len(counts) > limit else "")
+    return _adata.list_names((f"{name} {count}" for name, count in counts.items()), limit=6)
 
 
 def prepare(
@@ -168,7 +163,6 @@ def prepare(
     _describe_genes(new, panel.genes, choices.panel)
     books: dict[str, Any] = {
         "steps": book.table(),
-        "genes": panel.book.table(),
         "perturbations": table,
         "n_control_cells": int((new.obs[LABELS] == CONTROL).sum()),
         "params": choices.params(roles) | {"values": matrix.kind},
@@ -209,10 +203,7 @@ def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
     if not (book.kept & carried.have("control")).any():
         steps = book.table()
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
-        message = (
-            f"No control cells are left (after the steps {_adata.list_names(at) or 'none'}): name "
-            f"other controls, or relax these steps."
-        )
+        message = f"No control cells are left (after {_adata.list_names(at) or 'no step'})."
         raise ValueError(message)
 
 
@@ -221,8 +212,7 @@ def _names_of(panel: str | Iterable[str] | None) -> list[str] | None:
     if not isinstance(panel, str):
         return None if panel is None else [str(name) for name in _adata.in_order(panel)]
     if panel not in PANELS:
-        known = " or ".join(map(repr, PANELS))
-        message = f"panel must be a list of genes, or {known}, but is {panel!r}."
+        message = f"panel must be a list of genes, or {' or '.join(PANELS)}, but is {panel!r}."
         raise ValueError(message)
     return list(PANELS[panel])
 
@@ -237,31 +227,23 @@ def _choose_panel(
     names = _names_of(choices.panel)
     genes, columns = _adata.resolve_panel(adata, names, gene_symbols=roles.gene_symbols)
     seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer)
-    book, n = Bookkeeping(adata.n_vars, "genes"), len(controls)
     measured = _adata.measured_genes(adata, roles.gene_symbols)
     reasons = dict.fromkeys(measured, "outside the panel")
     keep = np.ones(len(genes), dtype=bool)
-    if names is not None:
-        book.keep("panel", np.isin(np.arange(adata.n_vars), columns), "outside the panel")
-    else:
+    if names is None:
         keep = seen >= _SEEN
-        book.keep("seen", keep, f"seen in less than {_SEEN:.0%} of {n} control cells")
         for gene, fraction in zip(genes, seen.tolist(), strict=True):
             reasons[gene] = f"outside the panel: seen in {fraction:.1%} of control cells"
     # A gene that does not vary has no noise to compare an effect with, and no place in a graph.
     every = np.array(genes, dtype=object)
     same = every[keep & constant].tolist()
-    why = f"constant among {n} control cells: {_adata.list_names(same)}"
-    book.keep("varying", ~np.isin(np.arange(adata.n_vars), columns[constant]), why)
     reasons |= dict.fromkeys(same, "outside the panel: constant among control cells")
     keep &= ~constant
     if not keep.any():
-        message = (
-            f"No gene of the panel is seen in, and varies among, the {n} control cells: name "
-            f"other genes with panel, or check the cells that control names."
-        )
+        message = f"No gene of the panel varies among the {len(controls)} control cells."
         raise ValueError(message)
-    return Panel(every[keep].tolist(), columns[keep], reasons, book, same)
+    logger.info("%d genes kept, %d not", keep.sum(), adata.n_vars - keep.sum())
+    return Panel(every[keep].tolist(), columns[keep], reasons, same)
 
 
 def _name_targets(
@@ -367,9 +349,6 @@ def _messages(
             out.append(message)
         else:
             logger.warning(message)
-    if len(gone):
-        shown = [f"{row.perturbation} ({row.reason})" for row in gone.itertuples()]
-        logger.info("Perturbations left out: %s.", _adata.list_names(shown, limit=30))
     unmeasured = [label for label in kept["perturbation"] if not measured & set(targets[label])]
     hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
     # A slip is likely; without one they are kept on purpose.
