@@ -106,7 +106,7 @@ def test_cells_without_a_batch_and_batches_without_labels_are_refused(pair):
     other.obs.loc[other.obs_names[:3], "plate"] = "new"
     other.obs["perturbation"] = other.obs["perturbation"].astype(object)
     other.obs.loc[other.obs_names[:3], "perturbation"] = np.nan
-    with pytest.raises(ValueError, match="Batches without any labelled cell: new"):
+    with pytest.raises(ValueError, match="Batches without labelled cells: new"):
         read_batches(other, np.arange(8), roles).of_cells(np.arange(5))
 
 

@@ -94,7 +94,6 @@ case("unknown guide", with_table(target="MYC", kind="targeting"), study(), "CDK4
 
 case("labels column", same, screen(), "'perturbation'", "guides")
 case("depth column", labelled, screen(depth_key="UMI"), "'UMI'", "depth_key")
-case("options that went", labelled, screen(count_options={}), "depth_key", error=TypeError)
 
 case("guide without a target", same, assign(target_of={"MYC_1": "MYC"}), "CDK4_1", "target_of")
 case("unknown control guide", same, assign(control_guides=["NOSITE"]), "NOSITE", "NO_SITE")

@@ -58,6 +58,6 @@ def test_they_are_dropped_with_a_count(form, logs, panel, caplog):
 def test_a_panel_of_them_alone_is_an_error(assert_same_adata):
     adata = screen()
     before = adata.copy()
-    with pytest.raises(ValueError, match=r"No gene of the panel .* varies among, the 120 con"):
+    with pytest.raises(ValueError, match=r"No gene of the panel varies among the 120 con"):
         npt.pp.perturbation_screen(adata, panel=["OFF", "SAME"])
     assert_same_adata(adata, before)

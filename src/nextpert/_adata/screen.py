@@ -206,7 +206,7 @@ def read_environments(
         tables[name] = read.without(level for level in read.names if not level.strip())
         missing = int((labelled & (tables[name].codes < 0)).sum())
         if missing and name not in guide:
-            message = f"adata.obs[{name!r}] is missing for {missing} cells: fill it, or drop them."
+            message = f"adata.obs[{name!r}] is missing for {missing} labelled cells: fill it in."
             raise ValueError(message)
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
