@@ -123,7 +123,7 @@ def test_pseudo_bulk_counts_become_a_table():
 def test_genes_that_do_not_vary_are_left_out():
     screen, _ = cells()
     screen.X[:, 7] = 1.0
-    with pytest.raises(ValueError, match="call pp.setup_screen first"):
+    with pytest.raises(ValueError, match=r"call pp.setup_screen first"):
         npt.pp.effect_table(screen)
     npt.pp.setup_screen(screen, perturbation_key="target", control="nt")
     assert "g7" not in npt.pp.effect_table(screen).var_names
