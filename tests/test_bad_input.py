@@ -144,7 +144,6 @@ case(
     "no candidates",
     "genes",
 )
-case("candidate without a row", prepared, design(shift={"MYC": {"MYC": -1}}), "OXR1", "row")
 
 
 @pytest.mark.parametrize("case", CASES)

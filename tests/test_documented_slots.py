@@ -102,7 +102,7 @@ FIELDS = {
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "c9238e53",
     "tl.dag_fit": "f2af4c86", "tl.design_interventions": "77f60638", "tl.diagnose": "b7f8b756",
     "tl.fit_dag_blr": "92df2aa8", "tl.learn_dag": "02e616e1", "tl.perturbation_effects": "24ee915f",
-    "tl.plan_cells": "a088cf13", "tl.plan_loading": "a0563ace", "tl.plan_screen": "e710d464",
+    "tl.plan_cells": "a088cf13", "tl.plan_loading": "99fadb66", "tl.plan_screen": "e710d464",
     "tl.replay_design": "3091e0af", "tl.target_distances": "ff754de9",
 }  # fmt: skip
 NEW_FORMAT = (
