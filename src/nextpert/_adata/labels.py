@@ -266,8 +266,8 @@ def guide_table(
         is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
         kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
     if without:
-        shown = list_names(without)
-        message = f"Guides without a target: {shown}. Give target_of or control_guides."
+        names_shown = list_names(without)
+        message = f"Guides without a target: {names_shown}. Give target_of or control_guides."
         raise ValueError(message)
     shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
     return pd.DataFrame(

@@ -75,8 +75,8 @@ class Environments:
     def say_without_guide(self) -> None:
         """Log how many labelled cells have no guide, if any have."""
         key = self.roles.guide_key
-        without = [] if key is None else self.table["n_cells"][self.table[key] == _NO_GUIDE]
-        if n := sum(without):
+        n = 0 if key is None else self.table["n_cells"][self.table[key] == _NO_GUIDE].sum()
+        if n:
             logger.warning(
                 "%d labelled cells have no guide in adata.obs[%r]: those of each perturbation "
                 "are treated as one guide. Fill the column, or drop these cells.", n, key,
