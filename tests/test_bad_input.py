@@ -135,7 +135,7 @@ case("graph of another panel", without_myc, fit(), "MYC", "learn_dag")
 case("noise of too few genes", prepared, fit(noise_var={"MYC": 1.0}), "STK3", "OXR1")
 case("posterior of another panel", other_panel, design(), "UBR5", "OXR1", "fit_dag_blr again")
 case("posterior of genes gone", without_myc, design("STK3"), "MYC", "fit_dag_blr again")
-case("rounds of another panel", other_rounds, design(), "UBR5", "key_added")
+case("rounds of another panel", other_rounds, design(), "gene panel", "key_added")
 case("no design", foreign_design, design(), "design", "key_added")
 case(
     "no candidates in the fit",

@@ -61,7 +61,6 @@ def advise(
     n_guides: int | None = None,
     tolerance: float = TOLERANCE,
     are_admitted: bool = False,
-    n_samples: int = N_SAMPLES,
     rng: int | np.random.Generator | None = 0,
 ) -> dict[str, Any]:
     """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
@@ -74,7 +73,7 @@ def advise(
     guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
     asked = as_asked(
         fit, pool, target.goal, target.targets, n_guides=guides, n_cells=wells.each,
-        n_samples=n_samples, rng=as_rng(rng),
+        n_samples=N_SAMPLES, rng=as_rng(rng),
     )  # fmt: skip
     every = np.ones(len(pool.place), bool)
     admitted = every if are_admitted else admit(asked, pool, fit, target).admitted
@@ -87,7 +86,7 @@ def _usual(adata: ad.AnnData) -> Wells:
     """Return the size of the plan in ``uns["plan"]``, or the usual one."""
     size, controls = PLAN, None
     try:
-        plan: Any = _adata.eager(_adata.read_stored(adata, "plan", "tl.plan_screen"))
+        plan = _adata.read_stored(adata, "plan", "tl.plan_screen")
         size = {name: int(plan["params"][name]) for name in PLAN}
         controls = int(plan["summary"]["n_controls"])
     except (ValueError, KeyError):  # none, of an earlier version, or another's

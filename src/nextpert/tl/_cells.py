@@ -23,19 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a fit or a diagnosis, read once.
+    """The cells of a fit or a diagnosis, read once: environments and their sums.
 
-    Parameters
-    ----------
-    fits
-        Environments of each fit, and their sums. Perturbations that a fit has, and the controls,
-        are another fold than those whose cells only tell what batches add.
-    searches
-        Environments of searches of graphs, and their sums, of which perturbations that are left
-        out together are a fold; ``None`` where there are no searches.
-    halves
-        Sums of each half of some environments (columns ``"environment"`` and ``"half"``); ``None``
-        where there are none.
+    ``fits`` has those of each fit. Perturbations that a fit has, and the controls, are another fold
+    than those whose cells only tell what batches add. In ``searches`` of graphs, perturbations that
+    are left out together are a fold. ``halves`` are sums of each half of some environments (columns
+    ``"environment"`` and ``"half"``).
     """
 
     fits: list[tuple[Environments, Screen]]

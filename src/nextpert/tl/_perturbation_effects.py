@@ -198,14 +198,9 @@ def perturbation_effects(
 
 @dataclass(frozen=True)
 class Wanted:
-    """Perturbations of which effects are wanted: rows of the fit, and others without cells.
+    """Perturbations of which effects are wanted, and the cells of each.
 
-    Parameters
-    ----------
-    pool
-        The perturbations, and what is expected of those without cells.
-    n_cells
-        Cells of each, 0 for those that are not of the fit.
+    Cells are 0 for those that are not of the fit.
     """
 
     pool: CandidateSet

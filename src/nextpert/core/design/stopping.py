@@ -142,21 +142,12 @@ _TINY = 1e-150  # keeps 0 / 0 from a division; its square is a number still
 class Stopping:
     """What the next plate is expected to gain, and whether it is worthwhile.
 
-    Parameters
-    ----------
-    chosen
-        The best known: of the candidates with cells, and the control (the last), that of the
-        smallest mean distance.
-    gain, relative_gain
-        Squared distance by which the best known is expected to be closer after the next plate, and
-        as a share of the control's distance; NaN where the control may be at the target.
-    good_enough
-        Probability that no candidate is closer than the best known by more than the tolerance;
-        NaN where the gain's share is.
-    gain_of_more
-        The gain of as many more cells of candidates with cells alone; NaN if it is not asked for.
-    advice
-        One of :data:`KINDS`.
+    ``chosen`` is the best known: of the candidates with cells, and the control (the last), that of
+    the smallest mean distance. ``gain`` is the squared distance by which the best known is expected
+    to be closer after the plate, ``relative_gain`` its share of the control's distance, and
+    ``good_enough`` the probability that no candidate is closer by more than the tolerance; both are
+    NaN where the control may be at the target. ``gain_of_more`` is the gain of as many more cells
+    of measured candidates, NaN if it is not asked for. ``advice`` is one of :data:`KINDS`.
     """
 
     chosen: int

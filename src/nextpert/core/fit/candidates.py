@@ -39,15 +39,8 @@ if TYPE_CHECKING:
 class CandidateSet:
     """Interventions to choose from, with what is expected of each.
 
-    Parameters
-    ----------
-    interventions
-        Their names, targets and expected shifts.
-    place
-        Row of each in the fit, -1 of those without cells, shape ``(n_candidates,)``.
-    without_cells
-        What is expected of those without cells, in their order; ``None`` if shifts are exact, which
-        act on the graph.
+    ``place`` is the row of each in the fit, -1 of those without cells; ``without_cells`` is what is
+    expected of these, in their order, ``None`` if shifts are exact, which act on the graph.
     """
 
     interventions: Interventions

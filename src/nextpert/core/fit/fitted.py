@@ -101,14 +101,9 @@ class Expectation:
     ) -> list[Prediction]:
         """Return what each predictor expects of perturbations without cells, before weights.
 
-        Parameters
-        ----------
-        names, targets, own
-            As in :meth:`without_cells`.
-        weights
-            Weights of the graph, ``(n_genes, n_genes)``; by default the graph is not asked.
-        together
-            What members do together, where there are combinations among the perturbations.
+        Names, targets and ``own`` are as in :meth:`without_cells`. Without ``weights``, those of
+        the graph, ``(n_genes, n_genes)``, it is not asked; ``together`` is what members do
+        together, where there are combinations.
         """
         # Without cells: row -1, and the change expected of their targets.
         asked = Perturbations(
@@ -131,15 +126,9 @@ class Expectation:
     ) -> WithoutCells:
         """Return what weighted predictors expect of perturbations without cells.
 
-        Parameters
-        ----------
-        names, targets
-            Their labels, and the genes of the panel that they target.
-        own, own_variance
-            Expected change of own genes and its variance, 0 and nan elsewhere, shape
-            ``(n_perturbations, n_genes)``.
-        posteriors
-            Those of the graphs, which count alike.
+        ``targets`` are the genes of the panel that each targets; ``own`` and ``own_variance`` the
+        expected change of own genes and its variance, 0 and nan elsewhere, ``(n_perturbations,
+        n_genes)``. The ``posteriors`` on the graphs count alike.
         """
         effect = own.copy()
         for each in self.predictions(names, targets, own):

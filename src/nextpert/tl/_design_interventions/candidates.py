@@ -152,16 +152,10 @@ MORE_LIKELY = 0.5  # probability above which a combination is nearer than what i
 class Admission(NamedTuple):
     """Which candidates are admitted to a plan to find the nearest, and why.
 
-    Parameters
-    ----------
-    admitted
-        All but the untested combinations that are not nearer than both comparisons with a
-        probability above 0.5, shape ``(n_candidates,)``.
-    columns
-        Of every candidate and the control, last: the probability that an untested combination is
-        nearer than all its members, and than the best measured candidate, NaN of others.
-    adds_up
-        Whether some admitted are untested combinations, and no measured one tells of interactions.
+    ``admitted`` are all but the untested combinations that are not nearer than both comparisons
+    with a probability above 0.5. ``columns``, with the control last, are the probabilities that an
+    untested combination is nearer than all its members, and than the best measured candidate.
+    ``adds_up`` says that some are admitted, and that no measured one tells of interactions.
     """
 
     admitted: NDArray[np.bool_]

@@ -342,23 +342,14 @@ def _read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame |
     """
     if key not in adata.uns:
         return None
-    stored = _adata.eager(adata.uns[key])
-    before = _adata.panel_of(stored)
-    trace = stored.get("trace") if hasattr(stored, "get") else None
-    if before is None or not isinstance(trace, pd.DataFrame):
+    stored = _adata.read_stored(adata, key, "tl.design_interventions with another key_added")
+    if "trace" not in stored or {str(gene) for gene in stored["genes"]} != set(genes):
         message = (
-            f"adata.uns[{key!r}] is not a result of tl.design_interventions: choose another "
-            f"key_added."
+            f"adata.uns[{key!r}] is not a design on this gene panel: choose another key_added, or "
+            f"delete that entry."
         )
         raise ValueError(message)
-    _adata.read_stored(adata, key, "tl.design_interventions with another key_added")
-    differ = sorted(set(before) ^ set(genes))
-    if differ:
-        message = (
-            f"adata.uns[{key!r}] holds the rounds of another gene panel; genes in only one of "
-            f"them: {_adata.list_names(differ)}. Choose another key_added, or delete that entry."
-        )
-        raise ValueError(message)
+    trace: pd.DataFrame = stored["trace"]
     return trace
 
 

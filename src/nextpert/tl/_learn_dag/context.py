@@ -39,25 +39,12 @@ _MOST = 300
 
 @dataclass(frozen=True)
 class ContextNodes:
-    """Names and values of the nodes that the experiment set, and of the batches.
+    """Nodes that the experiment set (numeric covariates, perturbations, conditions), and batches.
 
-    Parameters
-    ----------
-    names
-        Of all context nodes: numeric covariates, perturbations, conditions.
-    indicators
-        Those that are one number an environment (all but the numeric covariates), shape
-        ``(n_environments, n_indicators)``.
-    batches
-        Indicators of batches, shape ``(n_environments, n_batches)``.
-    group
-        Perturbation of every environment, as a number.
-    control_guide
-        Number of the controls' guide of every environment, -1 for perturbed cells and where no
-        column of guides is named.
-    targets
-        Genes of the panel that a context node acts on, by numbers of both, of those nodes whose
-        targets are known.
+    ``indicators`` are those that are one number an environment (all but the numeric covariates),
+    ``(n_environments, n_indicators)``, and ``batches`` those of batches. ``group`` numbers the
+    perturbation of every environment, ``control_guide`` the controls' guide, -1 for none.
+    ``targets`` are genes of the panel that a node acts on, by numbers of both, where known.
     """
 
     names: list[str]

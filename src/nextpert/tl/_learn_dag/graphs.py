@@ -82,22 +82,10 @@ def graphs_without(
 ) -> Sequence[Dag]:
     """Return a graph for every set of perturbations, learned without any cell of them.
 
-    Each is searched once, from the order of the graph of all cells.
-
-    Parameters
-    ----------
-    dag
-        The graph of all cells, which is returned where nothing is held out of it.
-    held_out
-        As for :func:`read_held_out`.
-    searches
-        Its environments and their sums, each set a union of folds.
-    genes
-        The panel.
-    sets, streams
-        Labels of perturbations, ``n_sets`` lists, and the random numbers of each search.
-    n_jobs
-        Number of threads; ``None`` for those of joblib's active configuration, else one.
+    Each is searched once, with the random numbers of its stream, from the order of ``dag``, the
+    graph of all cells, which is returned where nothing is held out of it. ``searches`` are the
+    environments of ``held_out`` and their sums, each set a union of folds. Without ``n_jobs``
+    threads are those of joblib's active configuration.
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)

@@ -105,18 +105,10 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """What the perturbations of a plate are chosen by.
+    """What the perturbations of a plate are chosen by, in ``tl.plan_screen`` and in replays.
 
-    ``tl.plan_screen`` and every plate of ``tl.replay_design`` are chosen here.
-
-    Parameters
-    ----------
-    asked
-        The candidates, their distances, and what cells of each measure.
-    limits, wells
-        Constraints of the lab, and the numbers of perturbations and cells.
-    admitted
-        Candidates that ``"exploit"`` chooses from, shape ``(n_candidates,)``.
+    Candidates with their distances and the noise of their cells (``asked``), constraints of the
+    lab, numbers of perturbations and cells, and which candidates ``"exploit"`` chooses from.
     """
 
     asked: Candidates
@@ -286,17 +278,10 @@ def constructs_table(
 ) -> pd.DataFrame:
     """Return the constructs of a plan, those of a perturbation in a row, the controls last.
 
-    Parameters
-    ----------
-    plate
-        The plan, with ``n_guides`` constructs of each perturbation.
-    fit
-        The fit, which knows what was measured.
-    guides
-        Guides of every measured perturbation and of the controls, most cells first; ``None`` if
-        they are not known. As many of the controls are used as give them the cells of others.
-    pending
-        Perturbations in progress, whose guides exist.
+    ``plate`` is the plan, with ``n_guides`` constructs of each perturbation. ``guides`` are those
+    of every measured perturbation and of the controls, most cells first (``None``: not known), and
+    ``pending`` perturbations in progress, whose guides exist. As many guides of the controls are
+    used as give them the cells of others.
     """
     naming = fit.naming
     guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
