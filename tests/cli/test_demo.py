@@ -44,6 +44,17 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     for step in ("Learning", "Fitting", "Ranking", "Judging", "Writing"):
         assert step in printed.err
     assert adata.uns["dag"]["params"]["method"] == "boss"
+    # A knockout is modelled as the loss of the measured control mean.
+    truth = adata.uns["truth"]
+    scm = LinearScm(truth["weights"], truth["noise_var"], truth["intercept"])
+    means = [scm.mean(shift) for shift in -np.diag(truth["control_mean"])]
+    goal = means[list(adata.var_names).index(hidden)]
+    distance = pd.Series([((mean - goal) ** 2).sum() for mean in means], adata.var_names)
+    own = distance[ranking["perturbation"]].to_numpy()
+    n_within = ((ranking["predicted_low"] <= own) & (own <= ranking["predicted_high"])).sum()
+    assert f"In truth closest (the screen is simulated): {hidden}." in printed.out
+    assert abs(n_within - 35) <= 1
+    assert f"and {n_within} true distances lie within their 90% intervals" in printed.out
     table = pd.read_csv(out / "ranking.csv")
     assert table["is_control"].tolist() == [False] * 36 + [True]
     np.testing.assert_allclose(table["predicted_distance"][:36], ranking["predicted_distance"])

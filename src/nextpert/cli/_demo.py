@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 import nextpert
 from nextpert import _adata, tl
@@ -25,6 +26,7 @@ from nextpert.cli._run import (
     write_page,
     write_table,
 )
+from nextpert.tl._design_interventions.design_interventions import candidates_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from nextpert.cli._options import Job
     from nextpert.cli._run import Writers
 
-_FEWEST_JUDGED = 3  # perturbations that a diagnosis can be made of
+_FEWEST_JUDGED = 4  # perturbations that a diagnosis can be made of
 _LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, TargetState))
 
 
@@ -71,7 +73,7 @@ def run_demo(job: Job) -> None:
     note_command(adata, job)
     if data is None:
         goal = f"Target: the mean under a knockout of {hidden}, which the screen does not contain."
-        words.insert(0, goal)
+        words = [goal, *words, _against_the_truth(adata)]
     if "diagnosis" in adata.uns:
         words.append(str(adata.uns["diagnosis"]["verdict"]))
     rows = rows_in_text("design", adata, options["show"])
@@ -106,6 +108,23 @@ def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
         with stage(options, "Judging which parts of the fit to trust"):
             call(job, tl.diagnose, adata, rng=options["rng"])
     return logged
+
+
+def _against_the_truth(adata: AnnData) -> str:
+    """Return how the predicted distances compare with the true ones, known of simulated cells."""
+    design, truth = adata.uns["design"], adata.uns["truth"]
+    effects = np.linalg.inv(np.eye(adata.n_vars) - truth["weights"].toarray())
+    reached = truth["control_mean"] + design["shifts"].toarray() @ effects.T
+    distance = ((reached - design["target_mean"]) ** 2).sum(axis=1)
+    ranking = candidates_of(design["ranking"])
+    order = ranking["predicted_distance"].corr(pd.Series(distance, ranking.index), "spearman")
+    n_within = ranking["predicted_low"].le(distance) & ranking["predicted_high"].ge(distance)
+    return (
+        f"In truth closest (the screen is simulated): "
+        f"{ranking['perturbation'].iloc[distance.argmin()]}. Across {len(ranking)} candidates, "
+        f"predicted and true distances have a rank correlation of {order:.2f}, and "
+        f"{n_within.sum()} true distances lie within their 90% intervals."
+    )
 
 
 def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
