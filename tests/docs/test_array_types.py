@@ -16,7 +16,7 @@ import nextpert as npt
 
 pytestmark = [pytest.mark.docs, pytest.mark.formats, pytest.mark.brief_chain]
 
-KNOCKED_OUT = ["B2M", "CCR10", "CD59"]
+KNOCKED_OUT = ["B2M", "CCR10", "CD58", "CD59"]
 TARGET = "CCR10"
 OPTIONS = {
     "pp.assign_guides": {"guides": "guides", "control_guides": ["ONE_NON-GENE_SITE_1"]},
