@@ -102,10 +102,7 @@ def require_varying(control: Moments, genes: Sequence[str], what: str = "control
     """Raise if a gene of the panel is constant among the control cells, or others (``what``)."""
     constant = [genes[i] for i in control.constant_nodes()]
     if constant:
-        message = (
-            f"Genes constant among the {control.n} {what}: {list_names(constant)}. "
-            f"Leave them out of the panel, or check that the layer holds expression."
-        )
+        message = f"Genes constant among the {control.n} {what}: {list_names(constant)}: drop them."
         raise ValueError(message)
 
 
@@ -117,8 +114,7 @@ def warn_other_layer(layer: str | None, graph: Any) -> None:
         if learned != layer:
             message = (
                 f"The graph was learned on {slot(learned)}, but this call reads {slot(layer)}: "
-                f"declare one layer with pp.setup_screen and learn the graph again, unless the "
-                f"two are meant to differ."
+                f"declare one layer with pp.setup_screen and learn the graph again."
             )
             warn(message)
 
@@ -143,8 +139,7 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
     if confounded:
         warn(
             f"Batches without control cells confound the effects of {list_names(confounded)}: "
-            f"these include batch effects, for which the intervals do not account. Add control "
-            f"cells of these batches, or leave these perturbations out."
+            f"add control cells of these batches, or leave these perturbations out."
         )
 
 

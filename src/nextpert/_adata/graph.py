@@ -109,10 +109,7 @@ def read_graph(
     the graph, or by the column ``gene_symbols`` of ``adata.var``.
     """
     if key not in adata.varp:
-        message = (
-            f"adata.varp has no graph {key!r}: run tl.learn_dag first, or put your own graph "
-            f"there (row = parent, column = child)."
-        )
+        message = f"adata.varp has no graph {key!r}: run tl.learn_dag first."
         raise ValueError(message)
     stored = adata.uns.get(key, {})
     if hasattr(stored, "keys") and {"format", "contents", "genes"} & set(stored):
@@ -137,11 +134,9 @@ def read_graph(
     block = matrix[columns][:, columns]
     if block.nnz < matrix.nnz:
         outside = np.setdiff1d(np.unique(np.concatenate(matrix.nonzero())), columns)
-        message = (
-            f"adata.varp[{key!r}] has edges at genes outside its panel in adata.uns[{key!r}]: "
-            f"{list_names(np.asarray(adata.var_names)[outside])}. Run tl.learn_dag again with "
-            f'method="given", or delete adata.uns[{key!r}] to use every gene.'
-        )
+        names = list_names(np.asarray(adata.var_names)[outside])
+        message = f"adata.varp[{key!r}] has edges at genes outside its panel: {names}. Run "
+        message += f'tl.learn_dag(method="given"), or delete adata.uns[{key!r}].'
         raise ValueError(message)
     return names, columns, Dag.from_matrix(block, names)
 
@@ -210,9 +205,8 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
         raise damaged(where, f"its graphs are not of {len(genes)} genes", remedy)
     if _changed(stored, genes, dag):
         message = (
-            f"The graph in adata.varp[{key!r}] has changed since tl.learn_dag wrote it: the "
-            f"{len(graphs)} bootstrap graphs in adata.uns[{key!r}] are not used. "
-            f"Run tl.learn_dag again."
+            f"adata.varp[{key!r}] has changed since tl.learn_dag wrote it: its {len(graphs)} "
+            f"bootstrap graphs are not used. Run tl.learn_dag again."
         )
         warn(message)
         return []

@@ -32,11 +32,7 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
 def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
     """Raise if cells and genes are to be dropped in place from a file or a lazy matrix."""
     if not copy and (adata.isbacked or is_lazy(_parent(adata).X)):
-        message = (
-            "adata is backed by a file, from which cells and genes cannot be dropped in place: "
-            "pass copy=True, which reads the cells and genes that are kept, or call "
-            "adata.to_memory() first."
-        )
+        message = "adata is backed by a file: pass copy=True, or call adata.to_memory() first."
         raise ValueError(message)
 
 
@@ -126,11 +122,8 @@ def require_genes(adata: ad.AnnData, panel: Sequence[str], genes: Sequence[str])
     has = set(there)
     absent = [gene for gene in panel if gene not in has]
     if absent:
-        message = (
-            f"The new cells lack {len(absent)} genes of the panel: {list_names(absent)}."
-            f"{closest(absent, there)} Measure them, or start a campaign on the genes that all "
-            f"cells have."
-        )
+        message = f"The new cells lack {len(absent)} genes of the panel: {list_names(absent)}."
+        message += closest(absent, there)
         raise ValueError(message)
     out = [gene for gene in genes if gene in has]
     gone = [gene for gene in genes if gene not in has]

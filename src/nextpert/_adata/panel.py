@@ -98,12 +98,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
         return names
     if gene_symbols not in adata.var.columns:
         columns = [str(column) for column in adata.var.columns]
-        message = (
-            f"adata.var has no column {gene_symbols!r}.{closest([str(gene_symbols)], columns)} It "
-            f"holds {list_names(columns) or 'no column'}: name the one of symbols with "
-            f"gene_symbols."
-        )
-        raise ValueError(message)
+        message = f"adata.var has no column {gene_symbols!r}. It holds {list_names(columns)}."
+        raise ValueError(message + closest([gene_symbols], columns))
     column = adata.var[gene_symbols]
     # Var of anndata.experimental.read_lazy.
     if hasattr(column, "to_series"):
@@ -143,10 +139,8 @@ def resolve_panel(
         symbols = _column_of_symbols(adata, gene_symbols)
         where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     if absent and written is not None:
-        message = (
-            f"adata.{written[0]} belongs to another gene panel; genes not in adata: "
-            f"{list_names(absent)}. Run {written[1]} again on the genes at hand."
-        )
+        message = f"adata lacks genes of adata.{written[0]}: {list_names(absent)}."
+        message += f" Run {written[1]} again on the genes at hand."
         raise ValueError(message)
     if absent:
         message = (
@@ -155,10 +149,8 @@ def resolve_panel(
         )
         raise ValueError(message)
     if unclear:
-        message = (
-            f"{where} holds these genes more than once: {list_names(unclear)}. "
-            f"Drop the copies, or make the names unique first (adata.var_names_make_unique())."
-        )
+        message = f"{where} holds genes more than once: {list_names(unclear)}. Drop the copies, or "
+        message += "call adata.var_names_make_unique() first."
         raise ValueError(message)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

@@ -106,10 +106,7 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
     except ValueError:  # without its columns, genes or layer: other cells
         return
     if same:
-        message = (
-            "features has effects of these same cells: give effects in another screen, or "
-            "leave features out, as the fit learns from these cells anyway."
-        )
+        message = "features has effects of these same cells: give effects in another screen."
         raise ValueError(message)
 
 
@@ -131,32 +128,20 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         names, _, dag = read_graph(adata, dag_key, symbols)
         if differ := sorted(set(names) ^ set(genes)):
             message = (
-                f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph in "
-                f"adata.uns[{dag_key!r}]; genes in only one of them: {list_names(differ)}. "
-                f"Run tl.fit_dag_blr again."
+                f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph "
+                f"{dag_key!r} ({list_names(differ)}): run tl.fit_dag_blr again."
             )
             raise ValueError(message)
         edges = {(genes[k], genes[i]) for k, i in fit.posterior.dag.edges()}
         if edges != {(names[k], names[i]) for k, i in dag.edges()}:
-            message = (
-                f"The graph in adata.varp[{dag_key!r}] has changed since adata.uns[{key!r}] was "
-                f"fitted: run tl.fit_dag_blr again to use the new one."
-            )
-            warn(message)
+            warn(f"The graph {dag_key!r} has changed since the fit: run tl.fit_dag_blr again.")
     if KEY in adata.uns and fit.fingerprint:
         roles, used = role_texts(declared(adata)), role_texts(fit.params)
         if other := [f"{name} {x!r}" for name, x in roles.items() if x != used[name]]:
-            message = (
-                f"pp.setup_screen has declared {', '.join(other)} since adata.uns[{key!r}] was "
-                f"fitted with other roles: run tl.fit_dag_blr again to use them."
-            )
-            warn(message)
+            roles_now = f"pp.setup_screen has declared {', '.join(other)} since the fit"
+            warn(f"{roles_now}: run tl.fit_dag_blr again to use them.")
     if fit.fingerprint and (changed := _changed(adata, fit)):
-        message = (
-            f"The cells ({changed}) have changed since adata.uns[{key!r}] was fitted: run "
-            f"tl.fit_dag_blr again to use them."
-        )
-        warn(message)
+        warn(f"The cells ({changed}) have changed since the fit: run tl.fit_dag_blr again.")
     return fit
 
 

@@ -115,17 +115,12 @@ def read_roles(
     if absent:
         message = (
             f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
-            f"{list_names(sorted(present)) or 'no column'}: correct guide_key, batch_key, "
-            f"condition_key or covariates, or call pp.setup_screen again, with None for a role "
-            f"that no column has."
+            f"{list_names(sorted(present))}: call pp.setup_screen again, with None for no column."
         )
         raise ValueError(message)
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
     if twice:
-        message = (
-            f"Columns with more than one role: {list_names(twice)}. A column can be only one of "
-            f"perturbation_key, guide_key, batch_key and covariates."
-        )
+        message = f"Columns with more than one role: {list_names(twice)}. Give each one role."
         raise ValueError(message)
     return roles
 

@@ -144,10 +144,7 @@ def read_result(
     present = adata.uns.get(of_fit)
     now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
     if now and str(result.get("fit") or now) != now:
-        message = (
-            f"adata.uns[{key!r}] was computed from another fit than the present one in "
-            f"adata.uns[{of_fit!r}]: run {function} again."
-        )
+        message = f"adata.uns[{key!r}] was computed from another fit: run {function} again."
         warn(message)
     return result
 

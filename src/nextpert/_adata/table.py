@@ -63,10 +63,7 @@ def of_samples(adata: ad.AnnData) -> bool:
 def require_cells(adata: ad.AnnData, what: str) -> None:
     """Raise if an AnnData is a table: ``what`` needs cells."""
     if is_table(adata):
-        message = (
-            f"{what} needs the cells of a screen, but this AnnData is a table of effects and "
-            f"standard errors (pp.effect_table)."
-        )
+        message = f"{what} needs the cells of a screen, but this AnnData is a table of effects."
         raise ValueError(message)
 
 

@@ -127,10 +127,7 @@ class Target:
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
             if not pulls or both or bounds:
-                message = (
-                    f"distance={self.distance!r} takes state or signature, and weights: leave the "
-                    f"others out."
-                )
+                message = f"distance={self.distance!r} takes state or signature, and weights only."
         if message:
             raise ValueError(message)
 
@@ -160,10 +157,7 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
         if not isinstance(state, np.ndarray):
             return state
         if len(state) != len(genes):
-            message = (
-                f"target is a vector of {len(state)} means, but there are {len(genes)} genes: give "
-                f"one mean per gene in the order of the panel, or a mapping from genes to means."
-            )
+            message = f"target is a vector of {len(state)} means, but there are {len(genes)} genes."
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
@@ -205,10 +199,8 @@ def cell_variance(
     variance = np.asarray(control.scatter.diagonal() / max(control.n - 1, 1))
     flat = [genes[int(i)] for i in np.flatnonzero((variance <= 0) & (weights > 0))]
     if flat:
-        message = (
-            f"distance='noise' divides by the variance of control cells, but they do not vary in "
-            f"{list_names(flat)}: leave these genes out of weights, or use distance='squared'."
-        )
+        message = "distance='noise' divides by the variance of control cells, which is 0 in "
+        message += f"{list_names(flat)}: leave these genes out of weights."
         raise ValueError(message)
     return np.where(variance > 0, variance, 1.0)
 

@@ -98,10 +98,7 @@ def keys_of(given: Keys | None) -> dict[str, str]:
     named = {str(name): str(key) for name, key in (given or {}).items()}
     unknown = [name for name in named if name not in SOURCES]
     if unknown:
-        message = (
-            f"keys has unknown names: {list_names(unknown)}.{closest(unknown, SOURCES)} "
-            f"Choose from {list_names(SOURCES, limit=len(SOURCES))}."
-        )
+        message = f"keys has unknown names: {list_names(unknown)}.{closest(unknown, SOURCES)}"
         raise ValueError(message)
     return {name: named.get(name, name) for name in SOURCES}
 
@@ -116,16 +113,10 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
             if part in result:
                 results[name] = result
         if name in named and name not in results:
-            message = (
-                f"keys names {keys[name]!r} for {name}, but adata.uns has no result of {function} "
-                f"there: name its key_added, run {function} first, or leave it out."
-            )
+            message = f"keys names {keys[name]!r} for {name}: no result of {function} is there."
             raise ValueError(message)
     if not set(results) & set(KINDS):
-        message = (
-            "adata.uns has no result to report: run tl.perturbation_effects, "
-            "tl.design_interventions or tl.plan_screen first."
-        )
+        message = "adata.uns has no result to report: run tl.plan_screen or another first."
         raise ValueError(message)
     return results
 

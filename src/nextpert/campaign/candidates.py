@@ -56,10 +56,7 @@ def with_batches(
         old[COLUMN] = START
     if batch is not None or not are_there:
         if len(keys) > 1:
-            message = (
-                f"Batches are declared by several columns, {_adata.list_names(keys)}: give the new "
-                f"cells these columns of obs, and leave batch out."
-            )
+            message = f"Batches have the columns {_adata.list_names(keys)}: give these, not batch."
             raise ValueError(message)
         new = new.assign(**{keys[0]: _named(old[keys[0]], batch, this_time)})
     _require_controls(old, new, keys, roles)
@@ -71,10 +68,7 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
         return f"observed {this_time}"
     names = sorted(set(known.dropna()))
     if batch == SAME and len(names) > 1:
-        message = (
-            f"batch='same' could be any of the batches {_adata.list_names(names)}: name the "
-            f"batch of the new cells."
-        )
+        message = f"batch='same' could be any of {_adata.list_names(names)}: name the batch."
         raise ValueError(message)
     return str(names[0]) if batch == SAME else batch
 
@@ -91,9 +85,8 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
         name, n = ", ".join(map(str, batch)), int(controls.get(batch, 0))
         if not n:
             message = (
-                f"The new batch {name!r} has no control cells ({label} == {control!r}) to align it "
-                f"by: add them, or pass batch='same' (or the name of a batch) if its cells were "
-                f"handled together with earlier ones."
+                f"The new batch {name!r} has no control cells ({label} == {control!r}): add them, "
+                f"or pass batch='same' if its cells were handled together with earlier ones."
             )
             raise ValueError(message)
         if n < _FEW_CONTROLS:
@@ -170,11 +163,8 @@ def known_names(
     keys = {naming.key(name) for name in every}
     unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
-        message = (
-            f"These are neither measured perturbations, nor candidates, nor genes of the panel: "
-            f"{_adata.list_names(unknown)}.{_adata.closest(unknown, every)}"
-        )
-        raise ValueError(message)
+        message = f"Neither perturbations nor genes of the panel: {_adata.list_names(unknown)}."
+        raise ValueError(message + _adata.closest(unknown, every))
     return list(dict.fromkeys(naming.spelled(names, known)))
 
 

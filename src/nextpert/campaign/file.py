@@ -66,10 +66,7 @@ def _opened(path: Path) -> h5py.File:
     """Return the open file of a campaign, with the digest of its bytes."""
     content = path.read_bytes()
     if not _files.is_sealed(content):
-        message = (
-            f"{str(path)!r} holds no campaign that Campaign.save wrote: it is another file, or "
-            f"damaged. Name another file, or restore a copy."
-        )
+        message = f"{str(path)!r} holds no campaign that Campaign.save wrote, or is damaged."
         raise ValueError(message)
     return h5py.File(io.BytesIO(content), "r")
 
@@ -94,8 +91,7 @@ def _require_known(path: Path, known: Sequence[Stamp]) -> None:
         ours = f"and this one comes from revision {known[-1].revision} of {known[-1].saved}"
     message = (
         f"{str(path)!r} holds a campaign of {stamp.saved} (revision {stamp.revision}), {ours}: "
-        f"it is not overwritten. Load it again with Campaign.load and repeat your steps since "
-        f"then, or save elsewhere."
+        f"it is not overwritten. Load it with Campaign.load, or save elsewhere."
     )
     raise ValueError(message)
 

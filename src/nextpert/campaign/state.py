@@ -85,16 +85,12 @@ def checked_options(
         unknown = sorted(set(out[name]) - known)
         if unknown:
             hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
-            message = (
-                f"{name} holds {_adata.list_names(unknown)}, which a campaign does not accept: it "
-                f"accepts {_adata.list_names(sorted(known), 30)}.{hint}"
-            )
+            accepted = _adata.list_names(sorted(known), 30)
+            message = f"{name} holds {_adata.list_names(unknown)}, but accepts {accepted}.{hint}"
             raise ValueError(message)
         check_arguments(function, out[name])
     if isinstance(out["plan"].get("candidates"), (Mapping, pd.DataFrame)):
-        message = (
-            "plan: candidates of a campaign are names; shifts are given as fit={'shift': ...}."
-        )
+        message = "plan: candidates are names; shifts are given as fit={'shift': ...}."
         raise ValueError(message)
     if out["fit"].get("features") is not None:  # of a file, what it holds now
         out["fit"]["features"] = _adata.load_features(out["fit"]["features"])
@@ -154,9 +150,7 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"!tuple": parts} if isinstance(value, tuple) else parts
-    message = (
-        f"{what} is of type {type(value).__name__}, which cannot be saved in a campaign's file."
-    )
+    message = f"{what} is of type {type(value).__name__}, which no campaign's file can hold."
     raise TypeError(message)
 
 

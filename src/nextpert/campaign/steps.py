@@ -123,10 +123,8 @@ def with_new_cells(
     """
     if is_table(before) != is_table(cells):
         message = (
-            "Cells and tables of effects do not go together in one campaign. In one that started "
-            "from a table, observe npt.pp.effect_table(cells), after npt.pp.setup_screen(cells). "
-            "To continue one that started from cells, "
-            "use npt.Campaign(npt.pp.effect_table(campaign.adata), target)."
+            "Cells and tables of effects do not go together in one campaign: make tables of both "
+            "with npt.pp.effect_table."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
@@ -284,8 +282,5 @@ def _require_unseen(state: State, seen: str) -> None:
     same = state.history[state.history["options"].str.contains(values, regex=False)]
     if len(same):
         first = same.iloc[0]
-        message = (
-            f"These cells were observed before ({first['when']}, round {first['round']}): counting "
-            f"them twice would understate the uncertainty. Observe other cells."
-        )
+        message = f"These cells were observed before ({first['when']}, round {first['round']})."
         raise ValueError(message)

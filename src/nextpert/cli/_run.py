@@ -164,10 +164,7 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
     same = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(other.var_names)
     fits = [x.uns["dag_blr"]["digest"] for x in (adata, other) if "dag_blr" in x.uns]
     if not same or len(set(fits)) > 1:  # distances need no fit
-        message = (
-            f"--also {path} holds other cells or genes, or another fit, than the screen: make the "
-            "results of one page from one fit."
-        )
+        message = f"--also {path} holds other cells or genes, or another fit, than the screen."
         raise ValueError(message)
     commands = dict.fromkeys([*_history(adata), *_history(other)])
     for slot in ("uns", "obsm", "varm"):
@@ -252,10 +249,7 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
             target = followed(path)
             place = next(x for x in target.parents if x.exists())
             if source is not None and source.exists() and target == source.resolve():
-                message = (
-                    f"{str(path)!r} is the screen itself, which is never replaced: name another "
-                    f"file with --out."
-                )
+                message = f"{str(path)!r} is the screen itself: name another file with --out."
                 raise ValueError(message)
             if path.exists() and not overwrite:
                 message = f"{str(path)!r} exists: replace it with --overwrite, or name another."

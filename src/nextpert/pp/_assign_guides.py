@@ -156,11 +156,8 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
     rows = cells.get_indexer(adata.obs_names)
     if (rows < 0).any():
         absent = adata.obs_names[rows < 0]
-        message = (
-            f"The table of guides lacks {len(absent)} of {adata.n_obs} cells: "
-            f"{_adata.list_names(absent, limit=3)}. Keep the cells of both, or give the table the "
-            f"names of adata.obs_names."
-        )
+        shown = _adata.list_names(absent, limit=3)
+        message = f"The table of guides lacks {len(absent)} of {adata.n_obs} cells: {shown}."
         raise ValueError(message)
     require_numbers(values, "The table of guides")
     matrix = sp.csr_matrix(values)[rows]
