@@ -101,11 +101,11 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
     ("options", "message"),
     [
         ({"learn": {"metod": "boss"}}, r"learn holds metod.*Close matches: method"),
-        ({"learn": {"search_options": {"checkpoint": "x"}}}, "a call with n_graphs learns all"),
+        ({"learn": {"search_options": {"penalty": 1.0}}}, "penalty went: "),
         ({"learn": {"n_runs": 2}}, "Give it as search_options={'n_runs': ...}"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "candidates of a campaign are names"),
+        ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "plan: candidates are names"),
         ({"plan": {"constraints": {"exclude": ["NOPE"]}}}, "exclude has names"),
         (
             {"learn": {"method": "given", "dag": object()}},
@@ -121,7 +121,7 @@ def test_options_that_are_none(options, message, parts, target, given):
 def test_names_that_nobody_knows(campaign):
     before = campaign.history
     for mark in (campaign.mark_pending, campaign.mark_failed, campaign.retry):
-        with pytest.raises(ValueError, match=r"neither measured.*CDK44.*Close matches: CDK4"):
+        with pytest.raises(ValueError, match=r"Neither perturbations.*CDK44.*Close matches: CDK4"):
             mark(["CDK44"])
         with pytest.raises(TypeError, match="must be a list of names"):
             mark("CDK4")

@@ -183,7 +183,7 @@ def test_each_result_makes_a_page_alone(adata, tmp_path, name):
 def test_nothing_to_report_or_a_damaged_result_is_an_error_and_writes_nothing(adata, tmp_path):
     plan = adata.uns["plan"]
     adata.uns = {"dag_blr": adata.uns["dag_blr"], "plan": "tomorrow", "design": {"of": "others"}}
-    with pytest.raises(ValueError, match=r"no result to report: run tl\.perturbation_effects"):
+    with pytest.raises(ValueError, match=r"no result to report: run tl\.plan_screen"):
         npt.report(adata, tmp_path / "page.html")
     adata.uns = {"plan": {k: v for k, v in plan.items() if k != "summary"}}
     with pytest.raises(ValueError, match=r"damaged.*run tl\.plan_screen again"):
@@ -197,7 +197,7 @@ def test_keys_name_other_results(adata, tmp_path):
     assert "Next round" not in headings(read(without))
     page = npt.report(adata, tmp_path / "b.html", keys={"plan": "second"})
     assert "Next round" in headings(read(page))
-    with pytest.raises(ValueError, match=r"'third' for plan, but.*run tl\.plan_screen first"):
+    with pytest.raises(ValueError, match=r"'third' for plan: run tl\.plan_screen first"):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
     with pytest.raises(ValueError, match=r"unknown names: plann\. Close matches: plan"):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})

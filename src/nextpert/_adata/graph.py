@@ -134,8 +134,8 @@ def read_graph(
     block = matrix[columns][:, columns]
     if block.nnz < matrix.nnz:
         outside = np.setdiff1d(np.unique(np.concatenate(matrix.nonzero())), columns)
-        names = list_names(np.asarray(adata.var_names)[outside])
-        message = f"adata.varp[{key!r}] has edges at genes outside its panel: {names}. Run "
+        shown = list_names(np.asarray(adata.var_names)[outside])
+        message = f"adata.varp[{key!r}] has edges at genes outside its panel: {shown}. Run "
         message += f'tl.learn_dag(method="given"), or delete adata.uns[{key!r}].'
         raise ValueError(message)
     return names, columns, Dag.from_matrix(block, names)

@@ -113,10 +113,10 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
             if part in result:
                 results[name] = result
         if name in named and name not in results:
-            message = f"keys names {keys[name]!r} for {name}: no result of {function} is there."
+            message = f"keys names {keys[name]!r} for {name}: run {function} first."
             raise ValueError(message)
     if not set(results) & set(KINDS):
-        message = "adata.uns has no result to report: run tl.plan_screen or another first."
+        message = "adata.uns has no result to report: run tl.plan_screen first."
         raise ValueError(message)
     return results
 
