@@ -148,7 +148,10 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         with pytest.raises(TypeError, match=message):
             npt.Target(**parts)
     fitted.X[(fitted.obs["perturbation"] == "control").to_numpy(), 2] = 1.0
-    with pytest.warns(UserWarning, match="changed"), pytest.raises(ValueError, match="do not vary"):
+    with (
+        pytest.warns(UserWarning, match="changed"),
+        pytest.raises(ValueError, match="which is 0 in"),
+    ):
         npt.tl.design_interventions(fitted, npt.Target(state="MYC", distance="noise"))
     assert set(fitted.uns) == before
 
@@ -246,7 +249,7 @@ def test_a_vector_is_the_mapping_of_its_genes(fitted):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v[1:], r"vector of 7 means, but there are 8 genes: give one mean per gene"),
+        (lambda v: v[1:], r"vector of 7 means, but there are 8 genes"),
         (lambda v: np.where(np.arange(8) == 3, np.nan, v), r"values that are NaN, infinite"),
         (lambda v: np.where(np.arange(8) < 2, np.inf, v), r"values that are NaN, infinite"),
         (lambda v: v[None], r"array of shape \(1, 8\)"),

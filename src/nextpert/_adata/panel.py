@@ -98,8 +98,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
         return names
     if gene_symbols not in adata.var.columns:
         columns = [str(column) for column in adata.var.columns]
-        message = f"adata.var has no column {gene_symbols!r}. It holds {list_names(columns)}."
-        raise ValueError(message + closest([gene_symbols], columns))
+        message = f"adata.var has no column {gene_symbols!r}.{closest([gene_symbols], columns)}"
+        raise ValueError(f"{message} It holds {list_names(columns)}.")
     column = adata.var[gene_symbols]
     # Var of anndata.experimental.read_lazy.
     if hasattr(column, "to_series"):

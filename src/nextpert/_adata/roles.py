@@ -115,7 +115,7 @@ def read_roles(
     if absent:
         message = (
             f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
-            f"{list_names(sorted(present))}: call pp.setup_screen again, with None for no column."
+            f"{list_names(sorted(present))}: set a role to None that no column has."
         )
         raise ValueError(message)
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
