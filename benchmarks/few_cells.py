@@ -78,7 +78,8 @@ def few(
     part, known = split(cells, n, seed)
     held = moments(part, ~known)
     truth = held.mean[1:] - held.mean[0]
-    noise = held.variance[1:] / held.n[1:, None] + held.variance[0] / held.n[0]
+    error = held.squares / (np.maximum(held.n - 1, 1) * held.n)[:, None]  # of means
+    noise = error[1:] + error[0]
     estimates = published(part, known)
     with quiet():
         adata = fitted(part, known, graph=graph)
