@@ -32,8 +32,8 @@ def fit(adata, **options):
     npt.tl.fit_dag_blr(adata, **options)
 
 
-def fit_exact_on_the_papers_scale(adata):
-    known = {"prior_scale": 1.0, "intercept": False}
+def fit_exact_known_noise(adata):
+    known = {"noise_var": 0.2, "prior_scale": 1.0, "intercept": False}
     fit(adata, shift_sd=0, prior_options=known)
 
 
@@ -142,7 +142,7 @@ def plan_cells(adata):
 
 # Every kind of stored field once, then every function once.
 FIELDS = [
-    learn, no_edges, fit_exact_on_the_papers_scale, fit_table, fit_controls_alone,
+    learn, no_edges, fit_exact_known_noise, fit_table, fit_controls_alone,
     design_group, design_means, design_goal, cpca, assign, screen, study, roles,
     diagnose, replay, dag_fit, target_distances, effects, plan, plan_cells,
 ]  # fmt: skip

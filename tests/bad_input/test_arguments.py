@@ -100,6 +100,7 @@ WRONG = {
         *(3, "MYC", [("MYC", "STK3")], {"befor": []}, {"before": 3}),
         *({"before": "MYC"}, {"required": [("MYC",)]}, {"forbidden": [("MYC", "NOPE")]}),
     ),
+    "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
     "target_of": (3, "MYC"),
     "modules": (3, "nope"),

@@ -59,12 +59,12 @@ def test_options_of_every_kind_come_back(parts, given, path):
         np.ones((1, 2)), pd.DataFrame(index=["CDK4"]), pd.DataFrame(index=["B2M", "CD59"])
     )
     shift = pd.DataFrame(-np.eye(2), index=["B2M", "CD59"], columns=["B2M", "CD59"])
-    scale = {"prior_scale": 1.0}
+    noise = {"noise_var": pd.Series(0.1, parts[0].var_names)}
     campaign = npt.Campaign(
         parts[0],
         pd.Series({"B2M": 1.0, "CD59": 0.5}),
         learn=given,
-        fit={"features": effects, "prior_options": scale, "shift": shift},
+        fit={"features": effects, "prior_options": noise, "shift": shift},
         plan={"candidates": ("CD59", "CD58"), "constraints": {"include": {"CD59"}}},
     )
     campaign.save(path)

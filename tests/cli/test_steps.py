@@ -48,9 +48,9 @@ CALLS = {
         {"method": "boss", "environments": "all", "n_runs": 2, "n_graphs": 2, "rng": 4},
     ),
     "fit": (
-        "--perturbations MYC STK3 --prior-scale 2 --shift-sd 0 --no-intercept "
+        "--perturbations MYC STK3 --prior-scale 2 --noise-var 0.5 --shift-sd 0 --no-intercept "
         "--prior-units noise",
-        {"perturbations": ["MYC", "STK3"], "prior_scale": 2.0, "shift_sd": 0.0,
+        {"perturbations": ["MYC", "STK3"], "prior_scale": 2.0, "noise_var": 0.5, "shift_sd": 0.0,
          "intercept": False, "prior_units": "noise"},
     ),
     "effects": (

@@ -141,6 +141,13 @@ def test_targets_that_are_hardly_expressed_are_named(screen):
 
 
 @quiet
+def test_known_noise_by_gene(screen, truth):
+    known = dict(zip(screen.var_names, truth.noise_var, strict=True))
+    npt.tl.fit_dag_blr(screen, prior_options={"noise_var": known})
+    np.testing.assert_array_equal(posterior_from(screen).posterior.noise_var, truth.noise_var)
+
+
+@quiet
 def test_a_new_graph_after_the_fit_is_pointed_out(screen, edges):
     npt.tl.fit_dag_blr(screen)
     posterior_from(screen)

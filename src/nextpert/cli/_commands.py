@@ -140,6 +140,7 @@ def fit(
     features: Path | None = None,
     prior_scale: float | str = "evidence",
     prior_units: str | None = None,
+    noise_var: float | None = None,
     intercept: bool = True,
     run: Run = _USUAL,
 ) -> None:
@@ -166,6 +167,8 @@ def fit(
     prior_units
         'noise' measures weights in units of the noise of the genes, 'data' in units of the data,
         'evidence' as the cells prefer. By default as --prior-scale implies.
+    noise_var
+        Noise variance of all genes, if known. By default it is inferred.
     intercept
         Fit an intercept per gene.
     shift

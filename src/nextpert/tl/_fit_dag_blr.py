@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,23 +31,26 @@ from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
+    from numpy.typing import NDArray
 
 
 logger = logging.getLogger(__name__)
 
 
 @options(
-    prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence")
-)
+    prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
+    noise_var=above(0),
+)  # fmt: skip
 @dataclass(frozen=True)
 class _PriorOptions:
     """``prior_options``: each is documented there."""
 
     prior_scale: str | float = "evidence"
     prior_units: str | None = None
+    noise_var: float | Mapping[str, float] | pd.Series | None = None
     intercept: bool = True
 
 
@@ -104,6 +108,7 @@ def fit_dag_blr(
         - ``"prior_scale"``: ``"evidence"`` (default) learns the scale; 1 is that of the paper.
         - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the
           paper) or ``"evidence"``, the better of both, the default if the scale is learned.
+        - ``"noise_var"``: known noise variances in squared units of the data, one or one per gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
     key_added
         Name of the results.
@@ -178,11 +183,14 @@ def fit_dag_blr(
     del read_once  # of large screens there is no room for it beside the fit
 
     # Compute: what is known before the cells, the graphs, and the model.
+    noise_var: Any = chosen.noise_var
+    if isinstance(noise_var, (Mapping, pd.Series)):
+        noise_var = _noise_variances(noise_var, genes)
     spec = Spec(
         genes, plan,
         partial(
-            DagBlr, intercept=chosen.intercept, prior_scale=chosen.prior_scale,
-            prior_units=chosen.prior_units,
+            DagBlr, noise_var=noise_var, intercept=chosen.intercept,
+            prior_scale=chosen.prior_scale, prior_units=chosen.prior_units,
         ),
         found.naming_on(genes),
         None if features is None else _adata.read_features(features, genes, labels), exact,
@@ -249,6 +257,20 @@ def _log(model: Model, *, is_table: bool) -> None:
         f"{model.cells.control.n} control cells and {n_cells.sum()} cells",
         len(n_cells), " (exact shifts)" if model.spec.exact else "", of_targets,
     )  # fmt: skip
+
+
+def _noise_variances(
+    noise_var: Mapping[str, float] | pd.Series, genes: Sequence[str]
+) -> NDArray[np.float64]:
+    known = {str(gene): float(value) for gene, value in noise_var.items()}
+    absent = [gene for gene in genes if gene not in known]
+    if absent:
+        message = (
+            f"noise_var has no value for {_adata.list_names(absent)}: give one for every gene "
+            f"of the panel, or None to infer all of them."
+        )
+        raise ValueError(message)
+    return np.array([known[gene] for gene in genes])
 
 
 def record_of(
