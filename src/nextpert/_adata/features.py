@@ -96,14 +96,8 @@ def read_features(
 ) -> SideInformation | None:
     """Return side information by perturbation; ``None`` if none is given.
 
-    Parameters
-    ----------
-    features
-        As in ``tl.fit_dag_blr``.
-    genes
-        The panel, on which effects in another screen are returned.
-    labels
-        Labels of this screen, as which perturbations are spelled.
+    Effects in another screen are returned on the panel, ``genes``; perturbations are spelled as in
+    ``labels``.
     """
     if features is None:
         return None

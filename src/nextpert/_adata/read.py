@@ -99,19 +99,9 @@ def read_screens(
     tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
     Dask array, and for any number of workers. Dask arrays run on the current ``dask.distributed``
     client, if there is one. Products of more than 1,000 genes are those of 20,000 cells drawn at
-    random (seeded), scaled to the squares of all cells.
-
-    Parameters
-    ----------
-    adata
-        Cells x genes, log-normalised expression; dense, CSR, CSC, backed (h5ad, zarr), Dask
-        arrays as from :func:`anndata.experimental.read_lazy`, or a view.
-    columns
-        Columns of the panel, shape ``(n_genes,)``.
-    codings
-        What is summed; cells with -1 in all of them are not read.
-    layer
-        Layer to read; ``None`` stands for ``adata.X``.
+    random (seeded), scaled to the squares of all cells. A matrix may be dense, CSR, CSC, backed
+    (h5ad, zarr), Dask arrays as from :func:`anndata.experimental.read_lazy`, or a view. Cells with
+    -1 in all ``codings`` are not read.
     """
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):

@@ -125,17 +125,10 @@ class Environments:
         """Return the environments of the controls and of perturbations, less what batches add.
 
         ``screen`` has the sums of these environments. ``by_condition`` compares batches within
-        perturbation and condition, so that what conditions differ by is left.
-
-        Returns
-        -------
-        cells
-            Moments of genes, and then of the columns of batches.
-        keys
-            Group (0 for the controls), guide, batch and condition of each, shape
-            ``(n_environments, 4)``.
-        fixed_sd
-            As in :func:`~nextpert.core.screen.guides.pool_guides`.
+        perturbation and condition, so that what conditions differ by is left. Returns the moments
+        of genes and then of the columns of batches; group (0 for the controls), guide, batch and
+        condition of each, shape ``(n_environments, 4)``; and ``fixed_sd`` as in
+        :func:`~nextpert.core.screen.guides.pool_guides`.
         """
         rows, roles = screen.columns["environment"], self.roles
         each = [] if roles.condition_key is None else [roles.condition_key]
@@ -236,16 +229,9 @@ def coding(
 ) -> Coding:
     """Return environments as the combinations of columns that occur, sorted, to be read.
 
-    Parameters
-    ----------
-    columns
-        What tells environments apart: by name a whole number for each cell, shape ``(n_cells,)``.
-        Cells with -1 in all of them are not read.
-    fold
-        Fold of every cell, whose scatter is kept apart, shape ``(n_cells,)``; by default all cells
-        are one fold.
-    extra, weights
-        As in :class:`~nextpert._adata.read.Coding`.
+    ``columns`` has by name a whole number for each cell, -1 in all of them for cells that are not
+    read; ``fold`` is that of every cell, whose scatter is kept apart (by default one for all).
+    ``extra`` and ``weights`` are as in :class:`~nextpert._adata.read.Coding`.
     """
     every = list(columns.values())
     n_cells = len(every[0])
@@ -387,20 +373,8 @@ def read_groupings(
 ) -> tuple[list[list[Moments]], Batches | None]:
     """Return the moments of groups of cells by several groupings, in one pass.
 
-    Parameters
-    ----------
-    adata, columns
-        As in :func:`nextpert._adata.read.read_screens`.
-    groupings
-        Group of every cell, -1 for none, shape ``(n_cells,)``, and the number of groups.
-    roles
-        Layer, and columns of batches, of which all labelled cells are read to tell what they add.
-
-    Returns
-    -------
-    tuple
-        Moments of the groups of every grouping, without what batches add; and that, ``None`` where
-        no column of batches is said.
+    A grouping is the group of every cell, -1 for none, and the number of groups. What batches add
+    is estimated from all labelled cells, taken off, and returned too (``None`` without batches).
     """
     if not roles.batch_key or not groupings:
         codings = [coding({"group": codes}, fold=codes) for codes, _ in groupings]

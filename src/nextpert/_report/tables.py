@@ -206,20 +206,9 @@ class Column:
 class Table:
     """A DataFrame as the template draws it, row by row; columns without a value are left out.
 
-    Parameters
-    ----------
-    name, caption
-        Its identifier, which names its file too, and what it shows.
-    frame, names
-        The data, and the columns that are shown.
-    marks
-        Values to mark in intervals, by column.
-    most, n_all
-        Most rows on the page, and number of rows there are, if ``frame`` holds the first alone.
-    download, n_file
-        What its file holds (``None`` for no file), and the rows that there are of that.
-    in_print
-        Most rows on paper.
+    ``names`` are the columns shown and ``marks`` values to mark in their intervals. ``most`` is the
+    most rows on the page (``in_print`` on paper) and ``n_all`` the number there are, if ``frame``
+    holds the first alone; ``download`` is what its file holds, and ``n_file`` its rows.
     """
 
     name: str

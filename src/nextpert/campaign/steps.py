@@ -114,13 +114,7 @@ def with_new_cells(
     batch: str | None,
     this_time: int,
 ) -> tuple[ad.AnnData, ad.AnnData, Roles]:
-    """Return all cells, the new ones alone, and the roles by now.
-
-    Raises
-    ------
-    ValueError
-        If genes of the panel, a column with a role, the layer, labels or controls are absent.
-    """
+    """Return all cells, the new ones alone, and the roles by now, or raise if a part is absent."""
     if is_table(before) != is_table(cells):
         message = (
             "Cells and tables of effects do not go together in one campaign: make tables of both "

@@ -53,15 +53,7 @@ RUN = Group("Run", sort_key=3)
 
 
 class Step(NamedTuple):
-    """A command that calls one Python function on a screen, and where its table is stored.
-
-    Parameters
-    ----------
-    function
-        What it calls.
-    key, part
-        The table is ``adata.uns[key][part]``.
-    """
+    """A command that calls one function on a screen; its table is ``adata.uns[key][part]``."""
 
     function: str
     key: str

@@ -28,13 +28,7 @@ _ONE = {"control", "batch_key"}
 
 
 def arguments_of(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a function for the options of a command that were given.
-
-    Raises
-    ------
-    ValueError
-        If a file or a value cannot be read, or is not what the function takes.
-    """
+    """Return the arguments of a function for the options of a command, or raise ValueError."""
     parameters = inspect.signature(function).parameters
     taken = {*parameters}.union(*(cls.__annotations__ for cls in options_of(function).values()))
     names = [name for name in given if name in taken and name not in _TARGETS]

@@ -121,20 +121,9 @@ def write_portal_standin(
 
     Counts are Poisson draws around a linear causal model of the targets' log expression (as in
     ``simulated_screen``); a guide takes nine tenths of its target's control mean away, which
-    moves the genes downstream of it. IFNγ and co-culture raise a third of the targets.
-
-    Parameters
-    ----------
-    folder
-        Folder to write to; made if absent.
-    targets
-        Genes with guides, three each. Those beyond ``n_genes`` have guides without any effect.
-    conditions
-        Condition of every cell (``CELL_1``, ...).
-    n_genes
-        Number of genes: the targets, spread among others (``GENE37``, ...) that nothing targets.
-    rng
-        Seed or generator.
+    moves the genes downstream of it. IFNγ and co-culture raise a third of the targets. ``targets``
+    have three guides each, those beyond ``n_genes`` without any effect; other genes (``GENE37``,
+    ...) are spread among them. ``conditions`` are those of the cells (``CELL_1``, ...).
     """
     rng = as_rng(rng)
     others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
