@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from nextpert._adata.labels import guide_sets, guide_table
 
 NAMES = ["MYC_1", "MYC_2", "HLA-A_1", "NO_SITE_4", "ONE_NON-GENE_SITE_7"]
 UMI = np.array(
@@ -96,6 +97,11 @@ def test_random_counts_against_a_loop():
 
 
 TARGETS = {"MYC_1": "MYC", "MYC_2": "MYC", "HLA-A_1": "HLA-A", "NO_SITE_4": "control"}
+
+
+def test_a_table_of_guides_names_each_once():
+    with pytest.raises(ValueError, match="every guide once, but not so MYC_1"):
+        guide_sets([["MYC_1"]], guide_table(["MYC_1", "MYC_1"]), ",")
 
 
 @pytest.mark.parametrize("nothing", [None, " ", np.nan, pd.NA, "NA", "absent"])
