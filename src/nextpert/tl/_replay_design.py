@@ -146,6 +146,9 @@ def replay_design(
             f"{pool.n_perturbations}: fit more of them."
         )
         raise ValueError(message)
+    if n_rounds > len(pool.cells):
+        message = f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill no more plates."
+        raise ValueError(message)
     goals = read_goals(adata, targets, fit, pool, labels, held_out=held_out)
     plates = {
         "n_rounds": n_rounds, "n_perturbations": min(n_perturbations, pool.n_perturbations),
