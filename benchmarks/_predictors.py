@@ -52,7 +52,7 @@ def search_all(
     p, joint, prior = found.moments.n_nodes, joint_moments(found), None
     if first is not None:
         early = set(first)
-        prior = PriorKnowledge(p, tiers=[sorted(early), [i for i in range(p) if i not in early]])
+        prior = PriorKnowledge(p, before=[(i, k) for i in early for k in set(range(p)) - early])
     known = {} if targets is None else targets
     acting = {k: [known[name]] for k, name in enumerate(found.perturbations) if name in known}
     result = boss(

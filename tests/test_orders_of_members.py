@@ -183,9 +183,6 @@ def test_combinations_that_are_made_up_are_none_of_those_given(one):
 
 TWICE = {
     "pending": lambda a: npt.tl.plan_screen(a, "STK3", pending={ONE: 10, TURNED: 20}),
-    "include": lambda a: npt.tl.plan_screen(
-        a, "STK3", constraints={"include": [ONE], "exclude": [TURNED]}
-    ),
     "shifts": lambda a: npt.tl.fit_dag_blr(a, shift=pd.concat([shifts(ONE), shifts(TURNED)[:1]])),
     "candidates": lambda a: npt.tl.design_interventions(
         a, "STK3", candidates=pd.concat([shifts(NEW), shifts(NEW_TURNED)[:1]])

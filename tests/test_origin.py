@@ -117,7 +117,7 @@ def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
     page = npt.report(adata, tmp_path / "page.html").read_text()
     assert "Computed from other cells or another fit, run again: the effects" in page
     silently(npt.pl.design, adata, show=False)
-    with pytest.warns(UserWarning, match=r"'perturbation_effects'.* another fit .*again"):
+    with pytest.warns(UserWarning, match=r"'perturbation_effects'.* another fit.*again"):
         npt.pl.perturbation_effects(adata, show=False)
     mpl.pyplot.close("all")
 

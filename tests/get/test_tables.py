@@ -79,7 +79,7 @@ def test_stored_tables_are_copies(name, call, key, part, fitted):
         warnings.simplefilter("error")
         getattr(npt.get, name)(fitted)
     npt.tl.fit_dag_blr(fitted, perturbations=["MYC", "OXR1", "MYC+OXR1"])
-    with pytest.warns(UserWarning, match="another fit than the present one"):
+    with pytest.warns(UserWarning, match="was computed from another fit"):
         getattr(npt.get, name)(fitted)
 
 

@@ -55,9 +55,8 @@ def test_at_most_one_screen_high_and_names_apart(name, large, overlaps, tick_lab
 
 @pytest.mark.parametrize("n", [1, 4, 5, 51])
 def test_panels_fill_a_grid(n):
-    panels, columns = panels_of(None, n, None, 4, (2.2, 2.2), (0.9, 1.2))
+    panels, columns = panels_of(n, 4, (2.2, 2.2), (0.9, 1.2))
     rows = -(-n // columns)
     assert len(panels) == len(panels[0].figure.axes) == n
     assert (rows - 1) * columns < n <= rows * columns
     assert panels[0].figure.get_figheight() <= SCREEN
-    assert panels_of(None, n, 2, 4, (2.2, 2.2), (0.9, 1.2))[1] == min(n, 2)

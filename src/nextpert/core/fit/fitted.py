@@ -58,11 +58,25 @@ def _posterior() -> Any:
 
 @dataclass(frozen=True)
 class PredictorRecord:
-    """Weights of the predictors of perturbations without cells, learned from left-out ones.
+    """Weights of the predictors of perturbations without cells.
 
-    Squared errors, of each predictor alone and of all, are relative to that of "no effect";
-    ``residual_variance`` is the mean squared effect that they do not explain, in units of a gene's
-    variance; ``scales`` is as in :class:`Expectation`.
+    Parameters
+    ----------
+    predictors
+        Names of the predictors.
+    weights
+        Weight of each predictor, 0 or more, learned from left-out perturbations.
+    error_alone
+        Squared error of each predictor alone, relative to that of "no effect".
+    error
+        Squared error of all together, relative to that of "no effect".
+    residual_variance
+        Mean squared effect that the predictors do not explain, in units of a gene's variance.
+    interactions
+        Of combinations: strength and variances of their effects.
+    scales
+        Factors of the variances of effects of perturbations without cells; rows: without and with
+        features, columns: what perturbations share, and own parts.
     """
 
     predictors: list[str] = texts("n_predictors")
@@ -146,16 +160,52 @@ class Expectation:
 class FittedPosterior:
     """All of a fit, as ``tl.fit_dag_blr`` writes it to ``.uns``.
 
-    ``environments`` has a row per perturbation used, ``targets`` its genes, and ``shifts`` what is
-    expected, in units of the data; ``left_out`` are labels that were not used. ``cells`` are
-    digests by which later calls notice changes: ``roles`` (names, and columns with a role) and
-    ``values`` (of 16 cells); results computed from a fit keep its ``digest`` as ``fit``.
+    ``columns`` are those of its genes in the data it was read from, shape ``(n_genes,)``; they are
+    not stored.
 
-    Unless shifts are exact there are the cells' ``means``, the variance between guides relative to
-    that of noise, draws of the hierarchical model, the efficacy on target genes, the weights of
-    predictors, and the moments of the cells (``screen``) that these were learned from.
-    ``ensemble`` are posteriors on the bootstrap graphs. ``columns``, those of the genes in the data
-    it was read from, are not stored.
+    Parameters
+    ----------
+    genes
+        The panel.
+    posterior
+        The posterior over the weights of the graph.
+    control_mean
+        Mean of the control cells, in units of the data.
+    n_control_cells
+        Control cells read.
+    environments
+        One row per perturbation used.
+    targets
+        Target genes of each perturbation.
+    shifts
+        Expected shifts, in units of the data.
+    left_out
+        Labels that were not used.
+    log_evidence
+        Logarithm of the evidence of the weights of the graph.
+    params
+        Options of the call.
+    cells
+        Digests by which later calls notice changes of the cells: ``roles`` (names, and columns with
+        a role) and ``values`` (of 16 cells).
+    digest
+        Digest of the whole fit; results computed from the fit keep it as ``fit``.
+    means
+        Unless shifts are exact: the cells' means.
+    guide_variance
+        Unless shifts are exact: variance between guides, relative to the noise variance.
+    hierarchical
+        Unless shifts are exact: draws of the hierarchical model.
+    efficacy
+        Unless shifts are exact: efficacy of perturbations on their target genes.
+    predictors
+        Unless shifts are exact: weights of the predictors of perturbations without cells.
+    screen
+        Unless shifts are exact: moments of the cells that these weights were learned from.
+    features
+        Side information, if it was given.
+    ensemble
+        Posterior over the weights on each bootstrap graph, if there are any.
     """
 
     genes: list[str] = texts("n_nodes")
