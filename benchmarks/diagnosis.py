@@ -9,9 +9,7 @@ of the labels (and guides) of all their cells: effects of control guides that ta
 perturbations, how many of them are significant (local false sign rate below 0.05), at most what
 share of the screen's significant effects that makes false, the width of their null, and the target
 genes that are found. The last columns have the verdict on the negative controls and on the whole,
-and what ``tl.plan_cells`` advises, the first perturbation being the target. The third table has the
-coverage of 90% intervals between halves by the size of the estimate, in standard deviations of its
-posterior (of 20 effects or more).
+and what ``tl.plan_cells`` advises, the first perturbation being the target.
 
     python -m benchmarks.diagnosis                          # all, ten minutes
     python -m benchmarks.diagnosis --screens tapseq --shuffles 0
