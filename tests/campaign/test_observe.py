@@ -109,7 +109,7 @@ def test_columns_of_batches(parts, target, given):
     npt.pp.setup_screen(first, batch_key="batch")
     campaign = npt.Campaign(first, target, learn=given)
     assert campaign.adata.obs["batch"].unique().tolist() == ["a", "b"]
-    with pytest.raises(ValueError, match=r"could be any of the batches a, b"):
+    with pytest.raises(ValueError, match=r"could be any of a, b: name the batch"):
         campaign.observe(parts[1], batch="same")
     with pytest.raises(ValueError, match="'c' has no control cells"):
         campaign.observe(with_batches(parts[1], ["b", "c"]))
