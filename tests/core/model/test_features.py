@@ -168,3 +168,13 @@ def test_effects_in_another_screen_are_found_by_label():
     for sources in (Sources(), alone):
         assert not any(isinstance(each, OtherScreen) for each in build_predictors(sources))
     assert any(isinstance(each, Features) for each in build_predictors(alone))
+
+
+def test_only_what_was_observed_and_known_precisely_is_measured_elsewhere():
+    rows, effects = np.eye(2, dtype=np.float32), np.ones((2, 3))
+    assert SideInformation(["A", "B"], rows).measured(["A"]) is None
+    assert SideInformation(["A", "B"], rows, effects).measured(["A"]) is None
+    known = SideInformation(["A", "B"], rows, effects, 2 * effects, 5 * effects)
+    found, precision = known.measured(["B", "C"])
+    np.testing.assert_array_equal(found, [[2, 2, 2], [0, 0, 0]])
+    np.testing.assert_array_equal(precision, [[5, 5, 5], [0, 0, 0]])

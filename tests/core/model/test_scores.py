@@ -138,3 +138,9 @@ def test_an_entry_is_drawn_by_its_chance_however_extreme_the_logarithms(level):
     np.testing.assert_allclose(
         np.bincount(found, minlength=3) / 1000, [1 / 8, 3 / 8, 1 / 2], atol=0.002
     )
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_of_fewer_than_three_genes_there_is_no_correlation(n):
+    used = np.arange(4)[None] < n
+    assert np.isnan(scores.correlations([[1.0, 2, 3, 4]], [[4.0, 2, 3, 1]], used)).all()
