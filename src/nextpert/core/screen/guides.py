@@ -353,8 +353,8 @@ def context_moments(
         ``(n_environments, n_fixed)``.
     guide_variance
         Variance between environments (guides) beyond sampling, relative to the noise variance of a
-        node (:func:`spread_within`): one of ``n`` cells counts for ``n / (1 + n guide_variance)``
-        between environments, as in generalised least squares.
+        node, as ``spread_within`` learns it: one of ``n`` cells counts for
+        ``n / (1 + n guide_variance)`` between environments, as in generalised least squares.
 
     Returns
     -------
