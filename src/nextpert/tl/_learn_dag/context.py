@@ -217,11 +217,8 @@ def search(
     """
     method, p, cells = searches()[options.method], len(genes), joint.moments
     n_context = cells.n_nodes - p
-    # The scatter of genes that no context node explains.
     if n_context and not method.context:
-        cross = cells.scatter[:p, p:]
-        left = cells.scatter[:p, :p] - cross @ np.linalg.lstsq(cells.scatter[p:, p:], cross.T)[0]
-        cells = Moments(cells.n, cells.mean[:p], (left + left.T) / 2)
+        cells = _given_others(cells, np.arange(p))
     known = {"targets": joint.targets} if joint.targets else {}
     try:
         with parallel_config("sequential") if n_jobs is None else nullcontext():
