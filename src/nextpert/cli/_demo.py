@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from nextpert.cli._options import Job
     from nextpert.cli._run import Writers
@@ -112,9 +113,8 @@ def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
 
 def _against_the_truth(adata: AnnData) -> str:
     """Return how the predicted distances compare with the true ones, known of simulated cells."""
-    design, truth = adata.uns["design"], adata.uns["truth"]
-    effects = np.linalg.inv(np.eye(adata.n_vars) - truth["weights"].toarray())
-    reached = truth["control_mean"] + design["shifts"].toarray() @ effects.T
+    design, (mean, effects) = adata.uns["design"], _truth(adata)
+    reached = mean + design["shifts"].toarray() @ effects.T
     distance = ((reached - design["target_mean"]) ** 2).sum(axis=1)
     ranking = candidates_of(design["ranking"])
     order = ranking["predicted_distance"].corr(pd.Series(distance, ranking.index), "spearman")
@@ -129,11 +129,15 @@ def _against_the_truth(adata: AnnData) -> str:
 
 def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
     """Return the true mean under the strongest knockout that was not performed, and its name."""
-    truth = adata.uns["truth"]
-    mean = truth["control_mean"]
-    effects = np.linalg.inv(np.eye(adata.n_vars) - truth["weights"].toarray())
+    mean, effects = _truth(adata)
     change = -effects * mean  # one column per knockout
     change[:, adata.var_names.isin(adata.obs["perturbation"])] = 0.0
     best = int((change**2).sum(axis=0).argmax())
     reached = (mean + change[:, best]).tolist()
     return dict(zip(adata.var_names, reached, strict=True)), str(adata.var_names[best])
+
+
+def _truth(adata: AnnData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means of genes in control cells, and the total effect of column on row."""
+    truth = adata.uns["truth"]
+    return truth["control_mean"], np.linalg.inv(np.eye(adata.n_vars) - truth["weights"].toarray())
