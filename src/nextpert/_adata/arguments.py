@@ -43,7 +43,6 @@ GONE = {
     "guides_key": "the guides of cells are read from adata.obs['guides']",
     "shift": "the shift is that of the fit, or candidates is a table of shifts",
     "costs": "tl.plan_loading(costs=...) prices a plan",
-    "noise_var": "noise variances are learned; core.DagBlr takes known ones",
     "n_guides": "a plan has as many guides of a perturbation as the screen has",
 }
 

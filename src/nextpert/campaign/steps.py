@@ -32,6 +32,7 @@ from nextpert.campaign.state import (
     kept_value,
     lined_up,
 )
+from nextpert.pp._screen import BOOKS
 from nextpert.tl._advice import NO_PERTURBATION
 from nextpert.tl._design_interventions.design_interventions import nothing_of, share_of
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     Options = dict[str, dict[str, Any]]
 
 logger = logging.getLogger(__name__)
-
-FILTERS = "preprocessing"  # in uns
 
 
 def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -101,8 +100,8 @@ def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
             _adata.read_labels(adata, column, argument="target")
             columns = [*columns, column]
     out = kept_cells(adata, columns, roles.layer, numbers=roles.covariates)
-    if FILTERS in adata.uns:  # by which tl.plan_loading knows which share of cells is kept
-        out.uns[FILTERS] = _adata.eager(adata.uns[FILTERS])
+    if BOOKS in adata.uns:  # by which tl.plan_loading knows which share of cells is kept
+        out.uns[BOOKS] = _adata.eager(adata.uns[BOOKS])
     return out
 
 
@@ -133,8 +132,8 @@ def with_new_cells(
     before = before.copy()
     before.obs, new.obs, roles = with_batches(before, new.obs, roles, batch, this_time)
     joined = joined_cells(before, new, roles.layer, f"-{this_time}")
-    if FILTERS in before.uns:
-        joined.uns[FILTERS] = before.uns[FILTERS]
+    if BOOKS in before.uns:
+        joined.uns[BOOKS] = before.uns[BOOKS]
     return joined, new, roles
 
 

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
     from nextpert.core.evaluate import Strategy, Task, Truth
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.fit.learn import Spec
 
+    Array = NDArray[np.float64]
     Index = NDArray[np.int64]
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import (
@@ -355,9 +354,6 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     return ahead
 
 
-Array = NDArray[np.float64]
-
-
 class DrawnAcquisition(Acquisition):
     """A mean over draws of the weights, the same for every shift: a smooth, repeatable function.
 
@@ -388,7 +384,7 @@ class DrawnAcquisition(Acquisition):
             self.offset = self.offset + (sd * generator.standard_normal((count, p))).T
         self._draws = (posterior.place, posterior.dag.order, weights)
 
-    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Array]:
+    def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         vector = as_vector(shift, self.n_nodes, "shift")
         # (I - B)^-1 (c + a + noise) for every draw, and the slopes back through (I - B)^-1'.
@@ -398,10 +394,10 @@ class DrawnAcquisition(Acquisition):
         adjoint_by_draws(*self._draws, slopes)
         return value, slopes.sum(axis=1)
 
-    def at_means(self, x: Array) -> tuple[float, Array]:
+    def at_means(self, x: Vector) -> tuple[float, Vector]:
         """Return the acquisition if the draws reach ``x``, ``(n_nodes, n_samples)``, and slopes."""
         raise NotImplementedError
 
-    def values(self, shifts: ArrayLike) -> Array:
+    def values(self, shifts: ArrayLike) -> Vector:
         """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``."""
         return np.array([self.value(row) for row in self._pool(shifts)], dtype=np.float64)

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
     from nextpert.core.design.goal import Goal
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.core.fit.interventions import Interventions
     from nextpert.core.model.interactions import Interactions
-    from nextpert.core.model.predictor_weights import WithoutCells
 
     Array = NDArray[np.float64]
 

@@ -154,8 +154,8 @@ def _split(halves: Halves) -> _Split:
     named = control & (name != "")
     size = np.bincount(guide[named], whole.n[named])
     large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
-    of_batch = {k: batch[guide == k][0] if nested else 0 for k in large}
     if nested:  # those of a batch in turn, so that they go to different folds
+        of_batch = {k: batch[guide == k][0] for k in large}
         large = [k for k in large if inside[of_batch[k], 0] - size[k] >= LEFT]
         large.sort(key=of_batch.__getitem__)
     elif len(large) == 2 and whole.n[control].sum() - size[large].sum() < LEFT:
