@@ -147,7 +147,7 @@ def perturbation_effects(
     if len(outside):
         names = [chosen[i] for i in outside]
         more = outside_tables(adata, names, columns[outside], fit, wanted, level=level)
-        tables = {name: np.hstack([table, more[name]]) for name, table in tables.items()}
+        tables = {name: np.hstack([table, more.pop(name)]) for name, table in tables.items()}
         every += names
     place = {gene: i for i, gene in enumerate(every)}
     order = [place[gene] for gene in chosen]
@@ -294,7 +294,8 @@ def outside_tables(
     told without a graph: nan.
     """
     shape = (len(wanted.names), len(genes))
-    tables = {name: np.zeros(shape) for name in (*Effects.__dataclass_fields__, "raw_mean")}
+    kind = table_type(shape[0] * shape[1])
+    tables = {name: np.zeros(shape, kind) for name in (*Effects.__dataclass_fields__, "raw_mean")}
     tables["lfsr"][:] = 1.0
     tables["direct"][:] = tables["raw_mean"][:] = np.nan
     roles, names = _adata.fitted_roles(adata, fit.params), fit.names
@@ -319,10 +320,12 @@ def outside_tables(
         labels = [*(names[j] for j in seen), *(wanted.names[j] for j in new)]
         own = _own_genes([genes[int(i)] for i in here[varies]], labels, fit, some)
         (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
-        model = fit_hierarchical(some, Prior(shift, own_variance=variance), rng=0)
+        n_jobs = threads(shift.size)
+        prior = Prior(shift, own_variance=variance)
+        model = fit_hierarchical(some, prior, rng=0, n_jobs=n_jobs)
         unseen = model.predict(expected, own_variance=of_new, rng=0)
         draws = model.effects.joined(unseen).rows(number)
-        for name, table in draws.summary(level)._asdict().items():
+        for name, table in draws.summary(level, n_jobs=n_jobs)._asdict().items():
             tables[name][:, here[varies]] = table
         counted = np.vstack([some.counted[1:], np.zeros((len(new), len(varies)))])[number]
         weight = np.minimum(counted * (draws.sd() / draws.unit) ** 2, 1.0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
 from nextpert._adata.graph import GraphsRecord, resampled_screens
 from nextpert._adata.progress import progress
@@ -17,6 +17,7 @@ from nextpert._adata.stored import eager
 from nextpert.core import Moments
 from nextpert.core._codec import pack
 from nextpert.core.causal.design_loop import run_tasks
+from nextpert.core.model.sampler import threads
 from nextpert.core.search.registry import SearchOptions, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge, read_stored_targets
@@ -85,7 +86,7 @@ def graphs_without(
     Each is searched once, with the random numbers of its stream, from the order of ``dag``, the
     graph of all cells, which is returned where nothing is held out of it. ``searches`` are the
     environments of ``held_out`` and their sums, each set a union of folds. Without ``n_jobs``
-    threads are those of joblib's active configuration.
+    threads are those of joblib's active configuration, and else as many as draw the effects.
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)
@@ -98,6 +99,8 @@ def graphs_without(
         delayed(search)(Joint.of(some, len(genes), context), genes, options, s, where)
         for (some, context), s in zip(contexts, streams, strict=True)
     )
+    if n_jobs is None and effective_n_jobs() == 1:  # nothing is configured
+        n_jobs = threads(len(searches[0].table) * len(genes))
     # joblib takes None for one thread, and nothing for what is configured.
     workers = {} if n_jobs is None else {"n_jobs": n_jobs}
     pool = Parallel(**workers, prefer="threads", return_as="generator")

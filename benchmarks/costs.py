@@ -1,0 +1,157 @@
+"""What every step costs: seconds of the processor, wall seconds and peak memory, by size.
+
+Made screens: a sparse random graph, controls, and perturbations of which half are knockouts of the
+genes and the others perturb genes that are not measured. Every size runs in a process of its own,
+on one core and on two: the graph (BOSS, all environments), the fit, effects, diagnosis and a plan
+of 24. Above 1,000 genes the graph has a panel of 100, and the effects are of all genes.
+
+    python -m benchmarks.costs                                  # an hour
+    python -m benchmarks.costs --only 1000x1000x25000 --cores 2
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+import nextpert as npt
+from benchmarks._measure import forget_peak, peak
+from benchmarks._page import ROOT, options, save, show, table
+from nextpert.core import random_dag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Perturbations, genes, cells; each list varies one of them.
+AXES = {
+    "perturbations": [(100, 100, 7_000), (1_000, 100, 25_000), (10_000, 100, 205_000)],
+    "genes": [(1_000, 100, 25_000), (1_000, 300, 25_000), (1_000, 1_000, 25_000)],
+    "cells": [(100, 100, 10_000), (100, 100, 100_000), (100, 100, 1_000_000)],
+}
+PANEL, PLATE = 100, 24
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print a table for every axis, with the exponents of its steps."""
+    parser = options("costs", __doc__)
+    parser.add_argument("--only", metavar="PxGxC", help="one size in place of the tables")
+    parser.add_argument("--cores", type=int, default=1, help="of that size")
+    args = parser.parse_args(arguments)
+    if args.only:
+        print(json.dumps(steps(*map(int, args.only.split("x")), args.cores)))
+        return
+    done = {
+        (size, cores): _in_a_process(size, cores)
+        for size in dict.fromkeys(size for axis in AXES.values() for size in axis)
+        for cores in (1, 2)
+    }
+    parts = []
+    for axis, sizes in AXES.items():
+        where = list(AXES).index(axis)
+        rows = []
+        for step in done[sizes[0], 1]:
+            cpu, wall, two, memory = (
+                [done[size, cores][step][k] for size in sizes]
+                for cores, k in ((1, 0), (1, 1), (2, 1), (1, 2))
+            )
+            # Of time, from the second largest size to the largest.
+            exponent = np.log(max(cpu[-1], 0.01) / max(cpu[-2], 0.01)) / np.log(
+                sizes[-1][where] / sizes[-2][where]
+            )
+            several = (" / ".join(f"{x:.{d}f}" for x in values) for values, d in (
+                (cpu, 1), (wall, 1), (two, 1), (memory, 2)
+            ))  # fmt: skip
+            rows.append([step, *several, f"{exponent:.2f}"])
+        shown = " / ".join(f"{size[where]:,}" for size in sizes)
+        others = ", ".join(f"{np.unique([s[k] for s in sizes]).tolist()} {name}"
+                           for k, name in enumerate(AXES) if k != where)  # fmt: skip
+        head = ("step", "CPU s", "wall s, one core", "wall s, two cores", "peak GB", "exponent")
+        parts.append(show(f"**{shown} {axis}** ({others})\n\n{table(head, rows)}"))
+    save("costs", parts, args.save)
+
+
+def _in_a_process(size: tuple[int, int, int], cores: int) -> dict[str, list[float]]:
+    """Return the costs of the steps at one size, measured in a process of its own."""
+    name = "x".join(map(str, size))
+    command = [sys.executable, "-m", "benchmarks.costs", "--only", name, "--cores", str(cores)]
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    run = subprocess.run(
+        command, cwd=ROOT, env=os.environ | one, stdout=subprocess.PIPE, check=True
+    )
+    line = run.stdout.decode().splitlines()[-1]
+    show(f"{name} {cores} {line}")
+    return dict(json.loads(line))
+
+
+def steps(n: int, p: int, n_cells: int, cores: int) -> dict[str, list[float]]:
+    """Return seconds of the processor, wall seconds and peak GB of every step."""
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:cores])
+    warm = screen(10, 10, 500)
+    for call in _calls(warm, cores).values():  # compiled, or loaded from the cache
+        call()
+    adata, costs = screen(n, p, n_cells), {}
+    for name, call in _calls(adata, cores).items():
+        forget_peak()
+        wall, cpu = time.perf_counter(), time.process_time()
+        call()
+        costs[name] = [time.process_time() - cpu, time.perf_counter() - wall, peak() / 1e3]
+    return costs
+
+
+def _calls(adata: ad.AnnData, cores: int) -> dict[str, Callable[[], Any]]:
+    """Return the calls of a user, in their order."""
+    large = adata.n_vars > 1_000
+    panel, target = list(adata.var_names[: PANEL if large else None]), adata.var_names[0]
+    search: dict[str, Any] = {"method": "boss", "environments": "all", "n_jobs": cores}
+    return {
+        "tl.learn_dag": lambda: npt.tl.learn_dag(adata, genes=panel, **search),
+        "tl.fit_dag_blr": lambda: npt.tl.fit_dag_blr(adata),
+        "tl.perturbation_effects": lambda: npt.tl.perturbation_effects(
+            adata, genes="all" if large else None
+        ),
+        "tl.diagnose": lambda: npt.tl.diagnose(adata, n_jobs=cores),
+        "tl.plan_screen": lambda: npt.tl.plan_screen(
+            adata, target, n_perturbations=min(PLATE, adata.n_vars // 2), n_cells=2_000
+        ),
+    }
+
+
+def screen(n_perturbations: int, n_genes: int, n_cells: int) -> ad.AnnData:
+    """Return cells in single precision."""
+    rng = np.random.default_rng(0)
+    dag = random_dag(n_genes, expected_degree=5, rng=rng)
+    parents, children = np.array(dag.edges()).T
+    size = rng.choice([-1, 1], len(parents)) * rng.uniform(0.2, 0.6, len(parents))
+    weights = sp.csr_array((size, (children, parents)), shape=(n_genes, n_genes)).toarray()
+    total = np.linalg.inv(np.eye(n_genes) - weights).astype(np.float32)
+    x = np.empty((n_cells, n_genes), np.float32)
+    for start in range(0, n_cells, 10_000):
+        noise = rng.standard_normal((min(10_000, n_cells - start), n_genes), dtype=np.float32)
+        x[start : start + 10_000] = noise @ total.T + 3
+    each = n_cells * 4 // 5 // n_perturbations
+    first, names = n_cells - each * n_perturbations, []
+    for j in range(n_perturbations):
+        shift = np.zeros(n_genes, np.float32)
+        shift[rng.choice(n_genes, 5, replace=False)] = rng.normal(size=5)
+        knocked = j < n_genes // 2
+        if knocked:
+            shift[j] = -2.0
+        names.append(f"G{j}" if knocked else f"E{j}")
+        x[first + j * each : first + (j + 1) * each] += total @ shift
+    label = np.repeat(["control", *names], [first, *[each] * n_perturbations])
+    obs = pd.DataFrame({"perturbation": pd.Categorical(label)})
+    obs.index = obs.index.astype(str)
+    return ad.AnnData(x, obs, pd.DataFrame(index=[f"G{i}" for i in range(n_genes)]))
+
+
+if __name__ == "__main__":
+    main()
