@@ -146,5 +146,5 @@ class Candidates:
         return ranked_distance(self.states, self.goal, n_samples=n_samples, rng=self.rng)
 
     def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
-        """Return expected distances and draws to first order in the uncertainty (equation 31)."""
+        """Return expected distances and draws to first order in the uncertainty (equation 30)."""
         return first_order_distances(self.states, self.goal, n_samples=n_samples, rng=self.rng)

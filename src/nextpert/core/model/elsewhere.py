@@ -1,4 +1,4 @@
-"""Effects in several conditions, such as cell lines, by a fit to each that uses the others (28).
+"""Effects in several conditions, such as cell lines, by a fit to each that uses the others (24).
 
 The fit to a condition is that of its own cells and controls. The cells of every other condition
 count there with a weight from 0 to 1, for each perturbation and gene: the probability that its
@@ -171,7 +171,7 @@ def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple
         total = variance[rows, :, None] + DEPARTURES
         return np.asarray(-0.5 * (np.log(total) + square[rows, :, None] / total))
 
-    # EM: P(departure) of (28), often_j = (screen + sum_g changed_g P_jg) / (1 + sum_g changed_g).
+    # EM: P(departure) of (24), often_j = (screen + sum_g changed_g P_jg) / (1 + sum_g changed_g).
     prior = np.append(0.5, np.full(size - 1, 0.5 / (size - 1)))
     often, of_each = np.tile(prior, (n, 1)), np.empty((n, size))
     for _ in range(_ROUNDS):

@@ -158,7 +158,7 @@ class PooledGuides:
     freedom: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     prior_freedom: float = _FREEDOM[0]
     # What follows from them: errors that fixed columns leave in means from which least squares took
-    # them off (7), shape (n_groups, n_columns), in standard deviations of a cell; whether means are
+    # them off (8), shape (n_groups, n_columns), in standard deviations of a cell; whether means are
     # those of cells, and not of a table; and whether it is known how genes vary together.
     fixed_errors: NDArray[np.float64] = field(init=False)
     are_cells: bool = field(init=False)

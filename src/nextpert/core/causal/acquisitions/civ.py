@@ -84,7 +84,7 @@ class Civ(LookaheadAcquisition):
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
-        # d_i^2 of equation 4, averaged over the domain.
+        # (a_i - a*_i)^2 of equation 4, averaged over the domain.
         mean, variance = self.domain.moments(self.n_nodes)
         return variance + (mean - self.ideal_shift) ** 2
 
