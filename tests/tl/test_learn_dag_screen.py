@@ -341,6 +341,10 @@ def test_the_graphs_of_a_fit_run_where_joblib_is_configured_to(chain, monkeypatc
     monkeypatch.setattr(graphs, "search", record)
     alone = npt.tl.fit_dag_blr(chain, copy=True)
     assert threads == {threading.get_ident()}
+    two = npt.tl.fit_dag_blr(chain, n_jobs=2, copy=True)
+    assert len(threads) > 1
+    assert two.uns["dag_blr"]["digest"] == alone.uns["dag_blr"]["digest"]
+    threads.clear()
     with joblib.parallel_config("threading", n_jobs=2):
         npt.tl.fit_dag_blr(chain)
     assert len(threads) > 1

@@ -15,7 +15,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import effects as _shifts
 from nextpert._adata import environments
-from nextpert._adata.arguments import above, checked, one_of, options
+from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.progress import reported
@@ -56,7 +56,7 @@ class _PriorOptions:
 
 @checked(
     shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)),
-    prior_options=_PriorOptions,
+    prior_options=_PriorOptions, n_jobs=WORKERS,
 )  # fmt: skip
 def fit_dag_blr(
     adata: ad.AnnData,
@@ -67,6 +67,7 @@ def fit_dag_blr(
     shift_sd: str | float = "learned",
     features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
+    n_jobs: int | None = None,
     key_added: str = "dag_blr",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -110,6 +111,10 @@ def fit_dag_blr(
           paper) or ``"evidence"``, the better of both, the default if the scale is learned.
         - ``"noise_var"``: known noise variances in squared units of the data, one or one per gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
+    n_jobs
+        Number of workers; the result does not depend on it. ``None`` (default) uses all processors
+        from 150,000 effects on, and a Dask cluster if joblib is set to it
+        (:doc:`/guides/many_machines`).
     key_added
         Name of the results.
     copy
@@ -200,11 +205,11 @@ def fit_dag_blr(
     every_graph = Graphs(
         dag, graphs,
         lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
-            dag, held_out, searches, genes, folds, fold_streams(len(folds))
+            dag, held_out, searches, genes, folds, fold_streams(len(folds)), n_jobs=n_jobs
         ),
     )  # fmt: skip
     with reported("Sampling effects") as progress:
-        model = Model.fit(spec, cells, every_graph, progress)
+        model = Model.fit(spec, cells, every_graph, progress, n_jobs)
 
     # Report what a user has to know of the cells and the result.
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))

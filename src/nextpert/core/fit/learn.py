@@ -301,6 +301,7 @@ def learn_effects(
     weighted: Weighted | None,
     posteriors: Sequence[DagBlr],
     progress: Progress | None = None,
+    n_jobs: int | None = None,
 ) -> Hierarchical:
     """Return the hierarchical model of the perturbations with cells (equations 13 to 19).
 
@@ -340,7 +341,7 @@ def learn_effects(
     prior = Prior(effect, doubt, own)
     # A seed of its own, so that results do not depend on earlier calls.
     options: dict[str, Any] = {
-        "rng": 0, "progress": progress, "n_jobs": threads(len(seen) * len(spec.genes)),
+        "rng": 0, "progress": progress, "n_jobs": n_jobs or threads(len(seen) * len(spec.genes)),
     }  # fmt: skip
     elsewhere = None
     if each is None and spec.features is not None and weighted is not None:
@@ -382,9 +383,16 @@ class Model(NamedTuple):
 
     @classmethod
     def fit(
-        cls, spec: Spec, cells: FitCells, graphs: Graphs, progress: Progress | None = None
+        cls,
+        spec: Spec,
+        cells: FitCells,
+        graphs: Graphs,
+        progress: Progress | None = None,
+        n_jobs: int | None = None,
     ) -> Model:
         """Fit the model to the cells of the controls and of ``spec.plan``, in that order.
+
+        ``n_jobs`` are threads, by default those of the size of the screen.
 
         Raises
         ------
@@ -410,7 +418,7 @@ class Model(NamedTuple):
                 weighted = weigh_predictors(spec, cells, expected, without)
                 # Joint draws of the effects (equations 13 to 19, and 24 by condition).
                 on = resampled or [posterior]
-                effects = learn_effects(spec, cells, expected, weighted, on, progress)
+                effects = learn_effects(spec, cells, expected, weighted, on, progress, n_jobs)
                 # Departures of perturbations without cells from what is expected (equation 21).
                 if weighted is not None and weighted.left_out is not None:
                     scales = learn_scales(effects, weighted.left_out)
