@@ -126,27 +126,29 @@ def _calls(adata: ad.AnnData, cores: int) -> dict[str, Callable[[], Any]]:
 
 
 def screen(n_perturbations: int, n_genes: int, n_cells: int) -> ad.AnnData:
-    """Return cells in single precision."""
+    """Return cells in single precision; each thousand of genes has a graph of its own."""
     rng = np.random.default_rng(0)
-    dag = random_dag(n_genes, expected_degree=5, rng=rng)
-    parents, children = np.array(dag.edges()).T
-    size = rng.choice([-1, 1], len(parents)) * rng.uniform(0.2, 0.6, len(parents))
-    weights = sp.csr_array((size, (children, parents)), shape=(n_genes, n_genes)).toarray()
-    total = np.linalg.inv(np.eye(n_genes) - weights).astype(np.float32)
-    x = np.empty((n_cells, n_genes), np.float32)
-    for start in range(0, n_cells, 10_000):
-        noise = rng.standard_normal((min(10_000, n_cells - start), n_genes), dtype=np.float32)
-        x[start : start + 10_000] = noise @ total.T + 3
+    x = rng.standard_normal((n_cells, n_genes), dtype=np.float32)
+    effect = np.zeros((n_perturbations, n_genes), np.float32)
+    for row in effect:
+        row[rng.choice(n_genes, 5, replace=False)] = rng.normal(size=5)
+    knocked = np.arange(min(n_perturbations, n_genes // 2))
+    effect[knocked, knocked] = -2.0
+    for first in range(0, n_genes, 1_000):
+        some = slice(first, min(first + 1_000, n_genes))
+        p = some.stop - first
+        parents, children = np.array(random_dag(p, expected_degree=5, rng=rng).edges()).T
+        size = rng.choice([-1, 1], len(parents)) * rng.uniform(0.2, 0.6, len(parents))
+        weights = sp.csr_array((size, (children, parents)), shape=(p, p)).toarray()
+        total = np.linalg.inv(np.eye(p) - weights).astype(np.float32)
+        effect[:, some] = effect[:, some] @ total.T
+        for start in range(0, n_cells, 10_000):
+            x[start : start + 10_000, some] = x[start : start + 10_000, some] @ total.T + 3
     each = n_cells * 4 // 5 // n_perturbations
-    first, names = n_cells - each * n_perturbations, []
-    for j in range(n_perturbations):
-        shift = np.zeros(n_genes, np.float32)
-        shift[rng.choice(n_genes, 5, replace=False)] = rng.normal(size=5)
-        knocked = j < n_genes // 2
-        if knocked:
-            shift[j] = -2.0
-        names.append(f"G{j}" if knocked else f"E{j}")
-        x[first + j * each : first + (j + 1) * each] += total @ shift
+    first = n_cells - each * n_perturbations
+    names = [f"{'G' if j < len(knocked) else 'E'}{j}" for j in range(n_perturbations)]
+    for j, shift in enumerate(effect):
+        x[first + j * each : first + (j + 1) * each] += shift
     label = np.repeat(["control", *names], [first, *[each] * n_perturbations])
     obs = pd.DataFrame({"perturbation": pd.Categorical(label)})
     obs.index = obs.index.astype(str)
