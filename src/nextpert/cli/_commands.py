@@ -17,6 +17,7 @@ from nextpert.cli._options import (
     Columns,
     Job,
     Jobs,
+    JobsOrNone,
     Labels,
     Names,
     Pool,
@@ -142,6 +143,7 @@ def fit(
     prior_units: str | None = None,
     noise_var: float | None = None,
     intercept: bool = True,
+    n_jobs: JobsOrNone = None,
     run: Run = _USUAL,
 ) -> None:
     """Fit the model: weights of the graph and shifts of the perturbations.

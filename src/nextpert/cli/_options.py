@@ -155,6 +155,7 @@ Shift = Annotated[str | None, Parameter(metavar="WORD|FILE.csv")]
 Show = Annotated[int, Parameter(group=RUN, converter=_whole)]
 _JOBS = "Number of threads or processes, -1 for all processors. Results do not depend on it."
 Jobs = Annotated[int, Parameter(group=RUN, converter=_whole, help=_JOBS)]
+JobsOrNone = Annotated[int | None, Parameter(group=RUN, converter=_whole, help=_JOBS)]
 _SEED = "Seed of the random numbers. The same seed gives the same results."
 Rng = Annotated[
     int,
