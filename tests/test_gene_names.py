@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from dataclasses import dataclass
 
 import anndata as ad
@@ -158,6 +160,20 @@ def test_ensembl_ids_are_hinted_at(by_symbol):
         npt.tl.fit_dag_blr(ids)
     with pytest.warns(UserWarning, match=r"not among the genes: .*MYC.*Ensembl ids: .*gene_symbol"):
         npt.pp.perturbation_screen(ids, copy=True)
+
+
+@pytest.mark.parametrize("n_cells", [60, 5])  # 5 are too few to be kept
+@pytest.mark.parametrize("mark", [";", ",", "|", "_"])
+def test_what_joins_the_genes_of_a_label_is_hinted_at(mark, n_cells, small_screen):
+    labels = small_screen.obs["perturbation"].astype(object)
+    labels[labels.index[labels == "STK3"][:n_cells]] = f"MYC{mark}STK3"
+    small_screen.obs["perturbation"] = labels
+    hint = re.escape(f"MYC{mark}STK3 names several genes: name what joins them with separator=")
+    with pytest.warns(UserWarning, match=f"{hint}'{re.escape(mark)}'"):
+        npt.pp.perturbation_screen(small_screen, copy=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        npt.pp.perturbation_screen(small_screen, separator=mark, copy=True)
 
 
 @pytest.mark.parametrize(

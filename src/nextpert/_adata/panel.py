@@ -14,7 +14,7 @@ import pandas as pd
 from nextpert.core._checks import list_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence, Set
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -174,16 +174,21 @@ def id_hint(names: Iterable[str], measured: Collection[str]) -> str:
     )
 
 
-def guide_hint(names: Iterable[str], measured: Container[str]) -> str:
-    """Return what to do about labels that name guides or kinds of perturbation, if any do."""
+def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
+    """Return what to do about labels that name guides, kinds of perturbation, or several genes."""
     genes = {name: _gene_of_guide(name, measured) for name in names}
     of_guides = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
-    if not of_guides:
-        return ""
-    return (
+    joined = [
+        f" {name} names several genes: name what joins them with separator={mark!r}."
+        for name in genes
+        for mark in ";,|/&_"
+        if len(parts := {part.strip() for part in name.split(mark)}) > 1 and parts <= measured
+    ]
+    guides = (
         f" Labels of guides, or with a suffix: {list_names(of_guides, limit=5)}. Label cells by "
         f"gene first, see pp.assign_guides (target_of)."
     )
+    return "".join(joined[:1]) + (guides if of_guides else "")
 
 
 def _gene_of_guide(name: str, measured: Container[str]) -> str | None:

@@ -349,12 +349,13 @@ def _messages(
             out.append(message)
         else:
             logger.warning(message)
-    unmeasured = [label for label in kept["perturbation"] if not measured & set(targets[label])]
+    named = table.loc[table["reason"] != "not measured", "perturbation"]
+    unmeasured = [name for name in named if not measured & set(targets[name])]
     hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
     # A slip is likely; without one they are kept on purpose.
     if unmeasured and hint:
         out.append(
-            f"Perturbations kept although their targets are not among the genes: "
+            f"Perturbations whose targets are not among the genes: "
             f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
         )
     if kept.empty:
