@@ -215,8 +215,11 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     plan = ["--target-file", tmp_path / "means.csv", "--candidates", "MYC", "STK3", "OXR1"]
     few = ["--n-cells", "100", "--n-perturbations", "2"]
     table = tmp_path / "plate.csv"
-    assert run("plan", again, *plan, *few, "--table", table) == 0
-    assert pd.read_csv(table)["n_cells"].sum() == 100
+    order = tmp_path / "order.csv"
+    assert run("plan", again, *plan, *few, "--table", table, "--order", order) == 0
+    assert pd.read_csv(table)["n_cells"].sum() == pd.read_csv(order)["n_cells"].sum() == 100
+    constructs = npt.get.order_df(ad.read_h5ad(tmp_path / "again.plan.h5ad"))
+    assert pd.read_csv(order)["perturbation"].tolist() == constructs["perturbation"].tolist()
 
 
 def test_names_of_results_and_repeats_without_one(screen, capsys):

@@ -59,7 +59,6 @@ def preprocess(
     results: Results = _RESULTS,
     labels: Labels = _LABELS,
     min_cells: Whole = 20,
-    separator: str | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Select cells and genes, normalise counts and read the labels.
@@ -74,8 +73,6 @@ def preprocess(
     ----------
     min_cells
         Minimum number of cells per perturbation.
-    separator
-        What joins the target genes of a label. By default '+'.
     """
 
 
@@ -250,6 +247,7 @@ def plan(
     exclude: Names | None = None,
     pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
     min_cells: Whole = 20,
+    order: Annotated[Path | None, Parameter(group=FILES)] = None,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
@@ -279,6 +277,8 @@ def plan(
         Perturbations in progress, which count as if they were measured.
     min_cells
         Minimum number of cells per perturbation. The plate has fewer perturbations if need be.
+    order
+        Where to write the guides and constructs to order, as csv.
     """
 
 

@@ -77,7 +77,7 @@ def run_demo(job: Job) -> None:
         words = [goal, *words, _against_the_truth(adata)]
     if "diagnosis" in adata.uns:
         words.append(str(adata.uns["diagnosis"]["verdict"]))
-    rows = rows_in_text("design", adata, options["show"])
+    rows = rows_in_text("design", adata, options["show"], f"in {out / 'ranking.csv'}")
     deliver(job, writers, "\n".join(words), summary_of("demo", adata), rows)
 
 

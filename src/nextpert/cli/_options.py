@@ -196,6 +196,8 @@ class Labels:
     others, such as Ensembl ids."""
     combinations: str = "drop"
     """Cells with several targets: 'drop' or 'keep'."""
+    separator: str | None = None
+    """What joins the target genes of a label. By default '+'."""
     depth_key: str | None = None
     """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
     that were sequenced. By default the sum over the genes of the file."""

@@ -64,13 +64,16 @@ def run(job: Job) -> None:
 
 
 def _run_step(job: Job) -> None:
-    options, screen, table = job.options, job.options["screen"], job.options["table"]
+    options, screen = job.options, job.options["screen"]
     usual_out = _usual_out(screen, job.name)
     out = require_ending(options["out"] or usual_out, "--out", *SCREENS)
     writers: Writers = {out: lambda path: write_adata(adata, path, {}), **settings_file(job, out)}
-    if table is not None:
-        require_ending(table, "--table", ".csv")
+    if options["table"] is not None:
+        table = require_ending(options["table"], "--table", ".csv")
         writers[table] = lambda path: write_table(table_of(job.name, adata), path)
+    if options.get("order") is not None:
+        order = require_ending(options["order"], "--order", ".csv")
+        writers[order] = lambda path: write_table(get.order_df(adata), path)
     require_free(writers, screen, overwrite=options["overwrite"])
     function = attrgetter(STEPS[job.name].function)(nextpert)
     arguments = arguments_of(function, job.given)
@@ -203,10 +206,13 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
     return plain
 
 
-def rows_in_text(command: str, adata: AnnData, n: int) -> str:
+def rows_in_text(
+    command: str, adata: AnnData, n: int, where: str = "--table FILE.csv writes all"
+) -> str:
     """Return the first rows of the table of results as text, of a ranking also the control's.
 
-    Columns without a value and those in the middle that do not fit are left out.
+    Columns without a value and those in the middle that do not fit are left out; ``where`` says
+    where all are.
     """
     if not n:
         return ""
@@ -229,9 +235,9 @@ def rows_in_text(command: str, adata: AnnData, n: int) -> str:
         if shown.shape[1] < 3 or max(map(len, text.splitlines())) <= _WIDTH:
             break
         shown = shown.drop(columns=shown.columns[shown.shape[1] // 2])
-    rest = {"rows": n_rest, "columns": len(names) - shown.shape[1]}
-    more = " and ".join(f"{n} more {what}" for what, n in rest.items() if n > 0)
-    return f"{text}\n{more}: --table FILE.csv writes all\n" if more else f"{text}\n"
+    rest = {"row": n_rest, "column": len(names) - shown.shape[1]}
+    more = " and ".join(f"{n} more {what}{'s' * (n > 1)}" for what, n in rest.items() if n > 0)
+    return f"{text}\n{more}: {where}\n" if more else f"{text}\n"
 
 
 def require_ending(path: Path, option: str, *kinds: str) -> Path:
