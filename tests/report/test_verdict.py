@@ -176,6 +176,8 @@ def test_steps_are_those_of_the_plan_only_where_it_is_to_be_ordered(planned):
     for kind in KINDS:
         planned["plan"]["advice"] |= {"kind": kind}
         assert len(steps(planned)) == {ORDER: 4, MEASURE: 2}.get(kind, 1)
+        is_advised = "not advised" not in plan_section(planned).words[0]
+        assert is_advised == (kind == ORDER)
 
 
 def test_distances_below_0_are_shown_as_0_and_kept_in_the_file(found):

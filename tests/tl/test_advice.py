@@ -137,6 +137,9 @@ def test_words_by_numbers():
     assert "by less than 1% of the control's distance (more cells of measured ones: less" in (
         in_words(said, "T")
     )
+    said |= {"good_enough": 0.004}
+    likely = "With probability > 99%, at least one of the 24 candidates is closer to T than the"
+    assert likely in in_words(said, "T")
     said |= {"kind": NO_DIFFERENCE}
     assert "or test the 3 untested candidates." in in_words(said, "T")
     said |= {"controls_trusted": 0}

@@ -305,8 +305,8 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
 def describe(environments: Environments) -> str:
     """Return one line about the environments, for the log."""
     n, more = len(environments.perturbations()), environments.roles.columns[1:]
-    by = f" by {list_names(more)}" if more else ""
-    return f"{len(environments.table)} environments: {n} perturbations{by}"
+    by = f", by {list_names(more)}" if more else ""
+    return f"{len(environments.table)} groups of cells: controls and {n} perturbations{by}"
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def plan_section(results: Results) -> Section | None:
         f"W{contains_best(plan)[1:]}. They are expected to resolve "
         f"{ratio(summary['variance_reduction'])} of the remaining uncertainty."
     ]
+    if not orders_plan(results):
+        words.insert(0, "Planned, but not advised: see the next steps.")
     if summary["n_not_admitted"]:
         words.append(not_admitted_in_words(int(summary["n_not_admitted"])))
     if len(plan["pending"]):

@@ -169,6 +169,8 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
 def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     """Return the constructs of a plan: which exist, which to clone, which to design.
 
+    Order them if the advice, ``uns["plan"]["advice"]``, is to order the plan.
+
     Parameters
     ----------
     adata

@@ -229,10 +229,12 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     best = str(advice["best_known"])
     best = "the control" if best == NO_PERTURBATION else best
     # Rounded down, so that no probability below 0.95 reads as 95%.
-    enough, n = percent(floor(100 * advice["good_enough"]) / 100), len(advice["candidates"])
+    enough, n = floor(100 * advice["good_enough"]) / 100, len(advice["candidates"])
+    which, probability = ("none", enough) if enough >= 0.5 else ("at least one", 1 - enough)
     chance = (
-        f"ith probability {enough}, none of the {n} candidates is closer to {target} than {best} "
-        f"by more than {100 * advice['tolerance']:g}% of the control's distance"
+        f"ith probability {percent(probability)}, {which} of the {n} candidates is closer to "
+        f"{target} than {best} by more than {100 * advice['tolerance']:g}% of the control's "
+        f"distance"
     )
     named, x = _adata.list_names(advice["perturbations"], limit=8), advice["relative_distance"]
     if kind == CONFIRM and best == "the control":
