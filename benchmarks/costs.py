@@ -4,8 +4,10 @@ Made screens: a sparse random graph, controls, and perturbations of which half a
 genes and the others perturb genes that are not measured. Every size runs in a process of its own,
 on one core and on two: the graph (BOSS, all environments), the fit, effects, diagnosis and a plan
 of 24. Above 1,000 genes the graph has a panel of 100, and the effects are of all genes.
+Sizes without cells are tables of effects and standard errors, with an empty graph.
 
     python -m benchmarks.costs                                  # an hour
+    python -m benchmarks.costs --only 10000x8000x0 --cores 2    # a table
     python -m benchmarks.costs --only 1000x1000x25000 --cores 2
 """
 
@@ -26,6 +28,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from benchmarks._measure import forget_peak, peak
 from benchmarks._page import ROOT, options, save, show, table
+from nextpert._adata.table import is_table
 from nextpert.core import random_dag
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ def steps(n: int, p: int, n_cells: int, cores: int) -> dict[str, list[float]]:
     warm = screen(10, 10, 500)
     for call in _calls(warm, cores).values():  # compiled, or loaded from the cache
         call()
-    adata, costs = screen(n, p, n_cells), {}
+    adata, costs = (screen(n, p, n_cells) if n_cells else effects(n, p)), {}
     for name, call in _calls(adata, cores).items():
         forget_peak()
         wall, cpu = time.perf_counter(), time.process_time()
@@ -112,6 +115,8 @@ def _calls(adata: ad.AnnData, cores: int) -> dict[str, Callable[[], Any]]:
     large = adata.n_vars > 1_000
     panel, target = list(adata.var_names[: PANEL if large else None]), adata.var_names[0]
     search: dict[str, Any] = {"method": "boss", "environments": "all", "n_jobs": cores}
+    if is_table(adata):
+        search = {"method": "given", "dag": []}
     return {
         "tl.learn_dag": lambda: npt.tl.learn_dag(adata, genes=panel, **search),
         "tl.fit_dag_blr": lambda: npt.tl.fit_dag_blr(adata),
@@ -123,6 +128,17 @@ def _calls(adata: ad.AnnData, cores: int) -> dict[str, Callable[[], Any]]:
             adata, target, n_perturbations=min(PLATE, adata.n_vars // 2), n_cells=2_000
         ),
     }
+
+
+def effects(n_perturbations: int, n_genes: int) -> ad.AnnData:
+    """Return a table of effects, a twentieth of them not zero, from 20 cells each."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n_perturbations, n_genes), dtype=np.float32)
+    x *= np.where(rng.random(x.shape, np.float32) < 0.05, 1.0, 0.2)
+    genes = [f"G{i}" for i in range(n_genes)]
+    table = pd.DataFrame(x, [f"G{j}" for j in range(n_perturbations)], genes)
+    error = pd.DataFrame(np.full_like(x, 0.2), table.index, genes)
+    return npt.pp.effect_table(table, error, n_cells=20, n_controls=5_000)
 
 
 def screen(n_perturbations: int, n_genes: int, n_cells: int) -> ad.AnnData:

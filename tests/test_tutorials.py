@@ -13,7 +13,7 @@ TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb"))
 SMALLER = {
     r"n_graphs=\d+": "n_graphs=2, search_options={'n_runs': 1}",
     r"n_repeats=\d+": "n_repeats=2",
-    r"else \(10, 2\)": "else (2, 1)",
+    r"else \(5, 2\)": "else (2, 1)",
     r'"n_runs": \d+': '"n_runs": 20',
     r"N_TARGETS, N_ROUNDS = 10,": "N_TARGETS, N_ROUNDS = 2,",
     r"200_000": "2_000",

@@ -52,6 +52,11 @@ GROUPS: dict[str, dict[str, tuple[str, int]]] = {
         ),
     },
     "Special data": {
+        "a_genome_scale_screen": (
+            "How do I get from a public screen of thousands of perturbations to an order, without "
+            "reading all of it into memory?",
+            2,
+        ),
         "a_table_of_effects": (
             "Can I plan from a published table of effects, without its cells? What is lost?",
             4,
