@@ -54,7 +54,7 @@ def test_from_counts_to_the_page(run, noted):
     page = (results / "simulated.report.html").read_text()
     for step in ("preprocess", "learn", "fit", "effects", "design", "plan", "diagnose"):
         assert f"nextpert {step} " in page
-    assert "How reliable these results are was not checked" not in page
+    assert "The reliability of these results was not checked" not in page
     plate = pd.read_csv(results / "simulated.plan.csv")
     assert plate["n_cells"].sum() == 800
     assert (pd.read_csv(results / "simulated.effects.csv")["gene"] == "B2M").any()

@@ -178,10 +178,11 @@ def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
 def as_csv(
     table: pd.DataFrame, *, float_format: str | None = None, lineterminator: str = "\n"
 ) -> str:
-    """Return a table as csv without its index, in which no text is a formula.
+    """Return a table as csv, without its index and with the formulas of spreadsheets disabled.
 
-    Spreadsheets run a text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break, so
-    it is prefixed with an apostrophe, as OWASP recommends. Numbers do not change, even as text.
+    Spreadsheets execute text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break, so
+    such text is prefixed with an apostrophe, as OWASP recommends. Numbers do not change, even if
+    they are stored as text.
 
     Parameters
     ----------

@@ -26,8 +26,8 @@ CASES = [
     ("preprocess cut.h5ad", "'cut.h5ad' cannot be read as h5ad or zarr"),
     ("demo --target MYC", "--target needs --data"),
     # one target state, in one of its forms
-    (DEMO, "--target NAME", "none is named"),
-    (f"{DEMO} --target MYC --target-group a b", "--target, --target-group is named"),
+    (DEMO, "--target NAME", "given: none"),
+    (f"{DEMO} --target MYC --target-group a b", "given: --target, --target-group"),
     (f"{DEMO} --target MYCC", "target not found", "MYCC", "matches: MYC"),
     (f"{DESIGN} --target-mean MYC", "--target-mean MYC: ", "NAME=VALUE"),
     (f"{DESIGN} --target-file three.csv", "--target-file three.csv: ", "two columns, but has 3"),

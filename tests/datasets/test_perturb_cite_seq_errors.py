@@ -104,7 +104,7 @@ CASES = {
     ),
     "guides differ": (
         changed(GUIDES, 3, lambda s: s.split(",")[0] + ',"MYC_1,MYC_2,MYC_3,B2M_1,B2M_2,B2M_3"'),
-        r"1 cells, such as 'CELL_2', are not those of all_sgRNA_assignments.txt",
+        r"1 cells, such as 'CELL_2', differ from all_sgRNA_assignments.txt",
     ),
 }  # fmt: skip
 
@@ -121,11 +121,11 @@ def test_damage_is_named(case, study):
     ("options", "expected"),
     [
         ({"condition": "IFNg"}, "No cells of condition IFNg. Close matches: IFNγ"),
-        ({"genes": ["GENE16", "GENE_17"]}, "no such genes: GENE_17. Close matches: GENE17"),
+        ({"genes": ["GENE16", "GENE_17"]}, "lacks the genes GENE_17. Close matches: GENE17"),
         ({"genes": ["GENE16", "GENE16"]}, "genes must name some genes, each once"),
         ({"genes": []}, "genes must name some genes"),
         ({"subset": "1b"}, "subset must name some of 1a, 1b_alpha"),
-        ({"subset": "4", "condition": "Control"}, "No cell is of condition"),
+        ({"subset": "4", "condition": "Control"}, "No cell has the condition"),
     ],
 )
 def test_what_is_not_there_is_named(options, expected, portal):

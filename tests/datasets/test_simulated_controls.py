@@ -33,5 +33,5 @@ def test_normalised_they_are_controls_of_a_screen():
 
 @pytest.mark.parametrize("mean", [{"A": 0.0}, {"A": -1.0}, {"A": 1.0, "B": 0}])
 def test_a_mean_has_to_be_above_zero(mean):
-    with pytest.raises(ValueError, match="mean has to be above 0"):
+    with pytest.raises(ValueError, match="mean must be above 0"):
         npt.datasets.simulated_controls(mean=mean)

@@ -138,7 +138,7 @@ def test_another_screen_is_believed_as_far_as_it_is_right():
 
 BAD_EFFECTS = {
     "twice": (["A", "A"], ["MYC", "STK3"], 1.0, "perturbations more than once"),
-    "other genes": (["A", "B"], ["X1", "X2"], 1.0, "of which one is on the panel"),
+    "other genes": (["A", "B"], ["X1", "X2"], 1.0, "at least one gene of the panel"),
     "not finite": (["A", "B"], ["MYC", "STK3"], np.inf, "infinite values"),
 }
 

@@ -127,7 +127,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "reached by the control cells already": {"at_least": {"MYC": -9}},
         "control state itself": {"state": "control"},
         "empty list or has None": {"state": []},
-        "takes state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
+        "takes only state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
         "weights are all 0": {"state": "MYC", "weights": {"MYC": 0}},
         "weights.*must be a finite number of at least 0": {"state": "MYC", "weights": {"MYC": -1}},
         "must be a finite number": {"signature": {"MYC": np.nan}},

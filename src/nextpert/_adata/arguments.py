@@ -95,9 +95,9 @@ _SEED = Bound("of at least 0 (a seed)", lambda value: value >= 0)
 
 
 def options(**bounds: Bound | type | tuple[Bound, ...]) -> Callable[[C], C]:
-    """Declare a dataclass as what a mapping of options may hold: names, kinds, bounds, defaults.
+    """Declare a dataclass as the schema of a mapping of options: names, kinds, bounds, defaults.
 
-    :func:`checked` takes the class as the bound of the argument, whose value stays a mapping.
+    :func:`checked` checks the argument against the class; the value stays a mapping.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, type]:
 
 
 def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments with those that are parts of a mapping of options in it, for a flat caller.
+    """Return arguments with the options that belong to a mapping moved into that mapping.
 
     Examples
     --------
@@ -172,20 +172,21 @@ def _in_tuples(bounds: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 def checked(
     **bounds: Bound | type | tuple[Bound, ...],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Check the arguments of a public function by its annotations, and by bounds of some.
+    """Check the arguments of a public function against its annotations and declared bounds.
 
-    Annotations state the kinds: ``int`` a whole number (of at least 1, unless a bound is declared),
-    ``float`` a finite number, ``str`` a text that is not empty, ``Iterable[str]`` a list of names,
-    and so on. A bool is not a number. A bound is of numbers or of texts; a parameter that may be
-    either can have one of each. Whole numbers and flags arrive as ``int`` and ``bool``. The bound
-    of a mapping of options is a class declared by :func:`options`. A function with ``copy`` writes:
-    its ``key_added`` names a slot, and ``adata`` can be written to.
+    Annotations state the kinds: ``int`` is a whole number (of at least 1, unless a bound is
+    declared), ``float`` a finite number, ``str`` a text that is not empty, ``Iterable[str]`` a list
+    of names, and so on. A bool is not a number. A bound applies to numbers or to texts; a parameter
+    that may be either can have one of each. Whole numbers and flags are passed on as ``int`` and
+    ``bool``. The bound of a mapping of options is a class declared by :func:`options`. A function
+    with a parameter ``copy`` writes results, so its ``key_added`` must be a valid name of a slot,
+    and ``adata`` must be writable.
 
     Raises
     ------
     TypeError
-        If an argument is unknown or of another kind than declared. For one that was removed, the
-        error names the replacement.
+        If an argument is unknown or not of the declared kind. For a removed argument, the error
+        names the replacement.
     ValueError
         If a value is out of bounds, NaN, infinite or empty.
 
@@ -402,7 +403,7 @@ def _options(cls: type) -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
         known = list(cls.__annotations__)
         if unknown := [str(key) for key in value if key not in known]:
-            message = f"{name} holds {list_names(unknown)}, but takes {', '.join(known)}."
+            message = f"{name} takes {', '.join(known)}, but holds {list_names(unknown)}."
             now = [f" {old} went: {GONE[old]}." for old in unknown if old in GONE]
             raise ValueError(message + ("".join(now) or closest(unknown, known)))
         return check_arguments(cls, value, f"{name}[{{!r}}]")

@@ -56,7 +56,7 @@ def read_table(
         raise ValueError(message)
     infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
     if infinite:
-        message = f"The table of shifts is not finite for {list_names(infinite)}: write 0 for none."
+        message = f"The table of shifts is not finite for {list_names(infinite)}: use 0 for none."
         raise ValueError(message)
     require_small(shifts, "The table of shifts")
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]

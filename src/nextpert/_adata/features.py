@@ -119,7 +119,7 @@ def read_features(
     described = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
     if not described:
         shown = list_names(names[:3])
-        warn(f"features has rows for no label of the screen ({shown}): name them as labels.")
+        warn(f"No row of features ({shown}) has the name of a label of the screen: rename them.")
     logger.info("%d labels have features: %s.", len(described), list_names(described))
     # As they are stored, so that a fit predicts the same before and after.
     stored = rows.astype(np.float32).astype(np.float64)
@@ -210,7 +210,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
     place = {gene: i for i, gene in enumerate(held)}
     shared = [i for i, gene in enumerate(genes) if gene in place]
     if not shared or not names:
-        message = "features must be perturbations x genes, of which one is on the panel."
+        message = "features must be perturbations x genes, with at least one gene of the panel."
         raise ValueError(message)
     raw = values = _matrix(other.X)
     known, length = ~np.isnan(values), np.ones(len(names))
@@ -221,7 +221,9 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
         error = _matrix(other.layers["se"])
         known &= ~np.isnan(error)
         if (error[known] <= 0).any():
-            message = "features.layers['se'] holds values of 0 or below: NaN is for not known."
+            message = (
+                "features.layers['se'] holds values of 0 or below: use NaN if one is not known."
+            )
             raise ValueError(message)
         variance = np.where(known, error, 1.0) ** 2
         values, length = _shrunk(values, variance, known)

@@ -129,13 +129,13 @@ def read_graph(
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     if not np.isfinite(matrix.data).all():
-        message = f"adata.varp[{key!r}] holds NaN or infinite values: use zeros where no edge is."
+        message = f"adata.varp[{key!r}] holds NaN or infinite values: use 0 for no edge."
         raise ValueError(message)
     block = matrix[columns][:, columns]
     if block.nnz < matrix.nnz:
         outside = np.setdiff1d(np.unique(np.concatenate(matrix.nonzero())), columns)
         shown = list_names(np.asarray(adata.var_names)[outside])
-        message = f"adata.varp[{key!r}] has edges at genes outside its panel: {shown}. Run "
+        message = f"adata.varp[{key!r}] has edges of genes outside its panel: {shown}. Run "
         message += f'tl.learn_dag(method="given"), or delete adata.uns[{key!r}].'
         raise ValueError(message)
     return names, columns, Dag.from_matrix(block, names)
@@ -182,7 +182,7 @@ class GraphsRecord:
         # Pointers and indices are within their range.
         stacked.check_format(full_check=True)
         if not stacked.has_canonical_format:
-            message = "an edge is there twice, or edges are not in order"
+            message = "an edge is given twice, or edges are not in order"
             raise ValueError(message)
         dags = [Dag.from_matrix(stacked[k * p : (k + 1) * p]) for k in range(n)]
         object.__setattr__(self, "dags", dags)

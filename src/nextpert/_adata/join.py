@@ -128,7 +128,7 @@ def require_genes(adata: ad.AnnData, panel: Sequence[str], genes: Sequence[str])
     out = [gene for gene in genes if gene in has]
     gone = [gene for gene in genes if gene not in has]
     if gone:
-        logger.info("Left out, as the new cells lack them: genes %s.", list_names(gone))
+        logger.info("Genes that the new cells lack are left out: %s.", list_names(gone))
     return out
 
 

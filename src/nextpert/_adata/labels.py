@@ -139,7 +139,7 @@ def read_labels(
 
 
 def names_no_perturbation(label: str) -> bool:
-    """Whether a label says that no single perturbation of the cell is known.
+    """Return whether a label means that the cell has no single known perturbation.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def require_control(labels: LabelTable, control: str) -> None:
             hint = f" {list_names(usual)} may be the controls."
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}.{hint} The "
-            f"column holds {list_names(labels.names)}: name the label of the controls with control."
+            f"column holds {list_names(labels.names)}: pass the label of the controls as control."
         )
         raise ValueError(message)
 
@@ -256,7 +256,7 @@ def guide_table(
     controls = set() if control_guides is None else {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:
-        message = f"control_guides names no guide and no target: {list_names(unknown)}."
+        message = f"control_guides has names of neither guides nor targets: {list_names(unknown)}."
         raise ValueError(message + closest(unknown, [*targets, *names]))
     kinds, without = [], []
     for name, target in zip(names, targets, strict=True):
@@ -294,7 +294,7 @@ def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: s
     twice = table.index[table.index.duplicated()]
     unknown = sorted({guide for each in lists for guide in each}.difference(table.index))
     if wrong := [*twice, *unknown]:
-        message = f"The table of guides must hold every guide once, but not so {list_names(wrong)}."
+        message = f"The table of guides must hold every guide once; check {list_names(wrong)}."
         raise ValueError(message + closest(unknown[:3], table.index))
     kind_of, target_of = table["kind"].astype(str).to_dict(), table["target"].astype(str).to_dict()
     rows = []

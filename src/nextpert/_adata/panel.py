@@ -75,7 +75,7 @@ def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
     Unless it is empty, ``what`` says in the log what the others are, which the caller leaves out.
     """
     if isinstance(names, pd.MultiIndex):
-        message = f"{what} have names of several levels: give each one name (index.map('_'.join))."
+        message = f"{what} have names of several levels: join them into one (index.map('_'.join))."
         raise ValueError(message)
     code, values = pd.factorize(np.array(pd.Series(names, dtype=object)))
     without = np.array([not str(value).strip() for value in values] + [True])[code]

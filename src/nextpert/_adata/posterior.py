@@ -106,7 +106,7 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
     except ValueError:  # without its columns, genes or layer: other cells
         return
     if same:
-        message = "features has effects of these same cells: give effects in another screen."
+        message = "features has effects from the same cells: give effects from another screen."
         raise ValueError(message)
 
 

@@ -274,7 +274,7 @@ def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[n
     if n_batches > 1 and n_cells < least * n_batches:
         message = (
             f"batch_key={batches.key!r} holds {n_batches} values in {n_cells} cells: name a column "
-            f"that many cells share, such as the plate; covariates takes quantities."
+            f"with few values, such as the plate, and pass quantities as covariates."
         )
         raise ValueError(message)
 

@@ -84,8 +84,8 @@ def cells_of(adata: ad.AnnData) -> Index:
     """Return the number of cells that every row of a table stands for."""
     if "n_cells" not in adata.obs or SE not in adata.layers:
         message = (
-            "A table of effects has obs['n_cells'] and layers['se'], of which this AnnData lacks "
-            "one: put it back, or make the table again with pp.effect_table."
+            "A table of effects needs obs['n_cells'] and layers['se'], but this AnnData lacks one "
+            "of them: put it back, or make the table again with pp.effect_table."
         )
         raise ValueError(message)
     return adata.obs["n_cells"].to_numpy(np.int64)
@@ -175,7 +175,7 @@ def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
 
 
 def shrunk_correlation(covariance: Array, freedom: float) -> Array:
-    r"""Return correlations shrunk to 0, ``(n_genes, n_genes)``, most strongly for few samples.
+    r"""Return correlations shrunk towards 0, ``(n_genes, n_genes)``; more so for fewer samples.
 
     By :math:`\sum (1 - r^2)^2 / f` over :math:`\sum r^2`, with ``f`` degrees of freedom: the mean
     squared error is about the least (Schäfer and Strimmer 2005, doi:10.2202/1544-6115.1175).

@@ -38,18 +38,18 @@ _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 class Target:
     """The state that cells should reach: states, a signature, or bounds.
 
-    Use it where one state is not enough; a label, pair, mapping or vector alone stands for
+    Use it where one state is not enough; a label, pair, mapping or vector is short for
     ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and 0
-    if all are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` tells which
-    targets are possible.
+    if all are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` lists the
+    possible targets.
 
     Parameters
     ----------
     state
         A perturbation label; a group, as a tuple ``(obs key, value)``; a mapping gene -> mean,
         log-normalised expression, in which other genes keep their control mean; or a NumPy vector
-        of means, one per gene of the panel. A list has several states: the distance is that to
-        their mean, plus a constant.
+        of means, one per gene of the panel. The distance to a list of states is that to their mean,
+        plus a constant.
     signature
         Mapping gene -> change from the control mean to reach, in log-normalised expression
         (standard deviations with ``distance="noise"``). Genes compensate for each other, as in a
@@ -127,7 +127,7 @@ class Target:
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
             if not pulls or both or bounds:
-                message = f"distance={self.distance!r} takes state or signature, and weights only."
+                message = f"distance={self.distance!r} takes only state or signature, and weights."
         if message:
             raise ValueError(message)
 
@@ -137,9 +137,9 @@ class Target:
 
 
 def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
-    """Return a target as it is, and a label, pair, mapping or vector as the target of that state.
+    """Return a :class:`Target` unchanged, and any other value as the state of a new one.
 
-    With ``genes``, those of the panel, vectors become mappings from them.
+    If ``genes``, the panel, is given, vectors become mappings from genes to means.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def parts_of(target: Target) -> dict[str, Any]:
 
 
 def columns_of(target: Any) -> list[str]:
-    """Return the columns of ``obs`` that the groups of a target are in.
+    """Return the columns of ``obs`` that define the groups of a target.
 
     Examples
     --------

@@ -42,7 +42,7 @@ def distances_section(results: Results) -> Section | None:
     )
     caption = (
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
-        f"intervals; the dashed lines are the control, and a difference of 0"
+        f"intervals; the dashed lines mark the control and a difference of 0"
     )
     is_control = table["perturbation"].astype(str) == str(params["control"])
     shown = Table(
@@ -79,7 +79,7 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         key = keys["perturbation_effects"]
         figures = [draw(pl.perturbation_effects, adata, alt, about, key=key)]
     caption = (
-        f"Effects of significant direction, the strongest first, with "
+        f"Effects whose direction is significant, the strongest first, with "
         f"{100 * float(stored['params']['level']):g}% intervals (log-normalised expression); the "
         f"dashed line is no effect"
     )
@@ -124,7 +124,7 @@ def _by_perturbation(stored: Mapping[str, Any], is_significant: NDArray[np.bool_
     }
     frame = pd.DataFrame(columns).rename_axis("perturbation").reset_index()
     frame = frame.sort_values("n_significant_effects", ascending=False, kind="stable")
-    caption = "Perturbations, the number of their significant effects, and the largest of these"
+    caption = "Perturbations, with the number and the largest of their significant effects"
     return Table("perturbations", caption, frame, [*map(str, frame)], download=frame, in_print=7)
 
 
@@ -148,7 +148,7 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
             "genes": _in_words(genes.groupby("program").head(8), "gene", "effect"),
         }
         shown = shares.set_index("program")[["share"]].assign(**in_words).reset_index()
-        caption = "Programs with the genes that change most, the largest share of the effects first"
+        caption = "Programs, by their share of the effects, with the genes that change most"
         every, names = genes.merge(shares[["program", "share"]], on="program"), [*map(str, shown)]
         tables = [Table("programs", caption, shown, names, download=every, in_print=3)]
         alt = (
@@ -197,7 +197,7 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     about, shown = "Genes in topological order: causes left, effects right.", table
     if caveat:
         names = ["gene", "associated_gene", "weight", "frequency"]
-        about = "Associations; which of two genes acts on the other is not known."
+        about = "Edges are associations: which of two genes acts on the other is not known."
         shown = table.rename(columns={"parent": "gene", "child": "associated_gene"})
     figure = draw(
         pl.dag, adata, f"Edge diagram of the {edges} between genes: {words[0]} See the table.",
@@ -219,9 +219,8 @@ def _caveat(results: Results, method: str) -> str:
     if not len(verdicts):
         return ""
     return (
-        f"The graph is not trusted on this screen, so its edges are associations: of two "
-        f"genes joined, either may act on the other, or neither. Diagnosis: "
-        f"{str(verdicts.iloc[0]).split(': ', 1)[-1]}"
+        f"The graph is not trusted on this screen, so its edges are associations: either gene may "
+        f"act on the other, or neither. Diagnosis: {str(verdicts.iloc[0]).split(': ', 1)[-1]}"
     )
 
 
@@ -261,7 +260,7 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     )
     first = Table("parts", caption, shown, ["part", "level", "why"], in_print=8)
     caption = (
-        "Measured quantities, and the rule for each. Without a standard error no rule is passed"
+        "Measured quantities, and the rule for each; without a standard error, no rule is passed"
     )
     names = ["part", "quantity", "value", "standard_error", "rule", "passed"]
     second = Table("checks", caption, checks, names, download=checks, in_print=0)

@@ -42,7 +42,7 @@ def report(
     """Write one self-contained HTML page for the lab with all results in ``adata``.
 
     The page begins with a verdict: what to do next and how reliable the analysis is. The next steps
-    follow: the advice and, if it is to order the plan, which guides and how many cells. Then come
+    follow: the advice and, if it is to order the plan, the guides and numbers of cells. Then come
     the target, the perturbations of the next round, the ranking with intervals, measured distances,
     effects, programs, the graph (as associations, unless the diagnosis supports its directions),
     the number of cells, a replay, diagnostics, and how the results were computed. Tables can be
@@ -61,7 +61,7 @@ def report(
     title
         Its title; ``None`` (default) names the target.
     command
-        The command that computed the results, to be shown as it is.
+        The command that computed the results, which is shown verbatim.
     keys
         Mapping of results to their ``key_added``, if it is not the default, such as
         ``{"plan": "second_plate"}``.
@@ -74,8 +74,8 @@ def report(
     Raises
     ------
     ValueError
-        If there is no result, one that ``keys`` names is absent, or one is damaged. Nothing is
-        written on error.
+        If there is no result, or a result is damaged or absent although ``keys`` names it. Nothing
+        is written on error.
 
     Examples
     --------
@@ -137,8 +137,8 @@ def summary(
 ) -> Summary:
     """Summarise the results in ``adata``: what to do next, and how reliable the analysis is.
 
-    This is the verdict of :func:`nextpert.report`, to read in a terminal or notebook: results in
-    ``adata.uns`` are mappings of arrays and tables, which are not made to be printed.
+    It shows the verdict of :func:`nextpert.report` in a terminal or notebook, because results in
+    ``adata.uns`` are mappings of arrays and tables, which are hard to read when printed.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def summary(
     Raises
     ------
     ValueError
-        If there is no result, one that ``keys`` names is absent, or one is damaged.
+        If there is no result, or a result is damaged or absent although ``keys`` names it.
 
     Examples
     --------
@@ -171,10 +171,9 @@ def summary(
     >>> npt.tl.plan_screen(adata, {"B2M": 3.0}, candidates="genes", n_perturbations=2)
     >>> print(npt.summary(adata))  # doctest: +ELLIPSIS
     Results in adata
-      Next          Order a plan of 2 perturbations (586 cells each): ...
-      Reliability   How reliable these results are was not checked: run tl.diagnose.
-      ...
-      Results       uns["plan"] (tl.plan_screen), uns["dag"] (tl.learn_dag), uns["dag_blr"]
+      Next Order a plan of 2 perturbations (586 cells each): ... Reliability The reliability of
+      these results was not checked: run tl.diagnose. ... Results uns["plan"] (tl.plan_screen),
+      uns["dag"] (tl.learn_dag), uns["dag_blr"]
                     (tl.fit_dag_blr)
       Not computed  tl.design_interventions, ...
     """
@@ -195,7 +194,7 @@ def summary(
 
 
 def methods_of(results: Results) -> str:
-    """Return what was done, from the options that are stored with each result.
+    """Return a description of the analysis, from the options that are stored with each result.
 
     Examples
     --------

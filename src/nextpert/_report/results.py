@@ -64,7 +64,7 @@ _START = {
         "Do not trust the model on this screen: use the means of measured cells, and choose new "
         "perturbations at random."
     ),
-    UNKNOWN: "How reliable these results are was not checked: run tl.diagnose.",
+    UNKNOWN: "The reliability of these results was not checked: run tl.diagnose.",
 }
 _PARTS = {"trust": "Reliable", "care": "with care", "do not trust": "not reliable"}
 # Parts of a diagnosis in plain words.
@@ -113,7 +113,9 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
             if part in result:
                 results[name] = result
         if name in named and name not in results:
-            message = f"keys names {keys[name]!r} for {name}: run {function} first."
+            message = (
+                f"keys names {keys[name]!r} for {name}, which is absent: run {function} first."
+            )
             raise ValueError(message)
     if not set(results) & set(KINDS):
         message = "adata.uns has no result to report: run tl.plan_screen first."
@@ -200,7 +202,7 @@ def _notes(results: Results) -> list[str]:
     notes = _unseen(results)
     targets = {str(results[x]["params"]["target"]) for x in ("plan", "design") if x in results}
     if len(targets) > 1:
-        notes.append("Next round and ranking have different targets: see both sections.")
+        notes.append("The next round and the ranking have different targets: see both sections.")
     if stale := _stale(results):
         what = "other cells or another fit"
         notes.append(f"Computed from {what}, run again: {', '.join(stale)}.")

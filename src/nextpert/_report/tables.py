@@ -46,7 +46,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def ratio(value: Any) -> str:
-    """Return a ratio of distances in per cent; unbiased ones may lie a little below 0.
+    """Return a ratio of distances in percent; unbiased estimates may be slightly below 0.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def ratio(value: Any) -> str:
 
 
 def above_0(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table to show, with distances of at least 0: unbiased ones may lie below.
+    """Return a table to show, in which unbiased distances below 0 are set to 0.
 
     Examples
     --------
@@ -143,7 +143,7 @@ class Scale(NamedTuple):
 
 
 def scale_of(intervals: pd.DataFrame, reference: float) -> Scale:
-    """Return the scale that covers values and their ends; logarithmic over orders of magnitude.
+    """Return a scale that covers values and intervals, logarithmic over orders of magnitude.
 
     Examples
     --------

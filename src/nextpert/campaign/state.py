@@ -150,7 +150,7 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"!tuple": parts} if isinstance(value, tuple) else parts
-    message = f"{what} is of type {type(value).__name__}, which no campaign's file can hold."
+    message = f"{what} is of type {type(value).__name__}, which cannot be saved in a file."
     raise TypeError(message)
 
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error, which takes one line; 130 if interrupted, 143 if terminated.
+        0 on success, 2 after an error (printed on one line), 130 if interrupted, 143 if terminated.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The commands: a function each, whose signature and docstring are its options and its help.
+"""The commands. Each is a function whose signature and docstring define its options and its help.
 
 An option has the name, the kind and the default of the parameter of the Python function that the
 command calls; the tests compare them.
@@ -63,9 +63,10 @@ def preprocess(
 ) -> None:
     """Select cells and genes, normalise counts and read the labels.
 
-    The first step. It reads raw counts, or log-normalised expression, and a column of obs with the
-    perturbation of each cell. It writes the cells and genes kept, log-normalised, and the roles of
-    the columns. The table lists the perturbations, numbers of cells and why some were dropped.
+    This is the first step. It reads raw counts, or log-normalised expression, and a column of obs
+    with the perturbation of each cell. It writes the cells and genes kept, log-normalised, and the
+    roles of the columns. The table lists the perturbations, numbers of cells and why some were
+    dropped.
 
     Example: `nextpert preprocess screen.h5ad --perturbation-key gene --control non-targeting`
 
@@ -165,7 +166,7 @@ def fit(
         Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
     prior_units
         'noise' measures weights in units of the noise of the genes, 'data' in units of the data,
-        'evidence' as the cells prefer. By default as --prior-scale implies.
+        and 'evidence' in whichever fits the cells better. By default as --prior-scale implies.
     noise_var
         Noise variance of all genes, if known. By default it is inferred.
     intercept
@@ -266,9 +267,9 @@ def plan(
         Total number of cells, controls included.
     strategy
         'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
-        'both' divides the plate. Or an acquisition of `nextpert design`, which fills the plate.
+        'both' first the one, then the other. Or an acquisition of `nextpert design`.
     max_combination
-        2 makes pairs of the candidates that are predicted nearest to the target candidates too.
+        2 adds pairs of the candidates that are predicted to be nearest to the target.
     include
         Candidates that must be on the plate.
     exclude
@@ -312,14 +313,14 @@ def cells(
     effect
         Size of the effect to detect, in units of log-normalised expression.
     tolerance
-        Required precision of distances to the target, relative to the distance of the control
+        Smallest gain that is worth another experiment, relative to the distance of the control
         cells.
     power
         Required probability of detecting the effect.
     n_guides
         Number of guides per perturbation. By default the median of the screen.
     n_cells
-        Cells that can be sequenced: how many perturbations they suffice for.
+        Cells that can be sequenced, to compute the number of perturbations from.
     """
 
 
@@ -370,10 +371,10 @@ def replay(
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
 ) -> None:
-    """Replay campaigns on the cells of the screen, to compare ways of choosing.
+    """Replay campaigns on the cells of the screen, to compare strategies.
 
-    It reads a screen after `nextpert fit` and writes how many plates each way of choosing would
-    have taken to find a state of this screen. The table has a row per way of choosing.
+    It reads a screen after `nextpert fit` and writes how many plates each strategy would have
+    needed to find a state of this screen. The table has a row per strategy.
 
     Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
 
@@ -383,8 +384,8 @@ def replay(
         Perturbations whose states are to be reached. By default every perturbation at least three
         standard errors from the control cells.
     strategies
-        Ways of choosing: a strategy or acquisition of `nextpert plan`, with 'exact_' in front for
-        the model of known shifts; or 'round_robin_means' and 'thompson_means', without a model.
+        Strategies or acquisitions of `nextpert plan`, with 'exact_' in front for the model with
+        known shifts; or 'round_robin_means' and 'thompson_means', which need no model.
     held_out
         Whether the perturbation of the target is held out from the candidates.
     n_rounds
@@ -428,8 +429,8 @@ def report(
 ) -> None:
     """Write one HTML page with all results.
 
-    The last step. It reads a screen with results of `effects`, `design`, `plan`, `diagnose` and
-    others, in one file or in several of the same fit, and writes a page for the lab: verdict,
+    This is the last step. It reads a screen with results of `effects`, `design`, `plan`, `diagnose`
+    and others, in one file or in several of the same fit, and writes a page for the lab: verdict,
     plate, ranking, effects, graph, checks.
 
     Example: `nextpert report screen.plan.h5ad --also screen.effects.h5ad screen.design.h5ad`

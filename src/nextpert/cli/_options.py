@@ -1,6 +1,6 @@
-"""What commands have in common: kinds and groups of options, the job, settings, progress.
+"""Parts that commands share: kinds and groups of options, the job, settings, progress.
 
-Nothing heavy is imported here, so that help and errors of usage come at once.
+Nothing that takes long is imported here, so that help and errors of usage appear at once.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ STEPS = {
 class Job:
     """A command, and all its options by name.
 
-    ``logged`` is what the functions logged; ``written`` once the results are in their place.
+    ``logged`` contains the log of the functions; ``written`` is true once the results are stored.
     """
 
     name: str
@@ -101,7 +101,7 @@ def defaults_of(command: str) -> dict[str, Any]:
 
 
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by name, those of a dataclass among the others."""
+    """Return options by name, with those of dataclasses at the same level."""
     flat: dict[str, Any] = {}
     for name, value in arguments.items():
         flat |= vars(value) if is_dataclass(value) else {name: value}
@@ -109,24 +109,24 @@ def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> int:
-    """Return a whole number; cyclopts would cut 2.5 to 2."""
+    """Return a whole number; cyclopts would truncate 2.5 to 2."""
     return int(tokens[0].value)
 
 
 def _shown(default: Any) -> str | None:
-    """Return a default as the help shows it; ``None`` for one that needs no words."""
+    """Return a default as the help shows it; ``None`` if it is not shown."""
     if default is None or default is False or default == ():
         return None
     return " ".join(default) if isinstance(default, tuple) else str(default)
 
 
 def flowing(text: str) -> str:
-    """Return paragraphs as a line each, for the width of the terminal."""
+    """Return each paragraph as one line, which the terminal wraps."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 class _Help(DefaultFormatter):
-    """Prints the help, the lines of docstrings joined."""
+    """Prints the help, with the lines of docstrings joined."""
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         from rich.text import Text
@@ -138,7 +138,7 @@ class _Help(DefaultFormatter):
 
 
 def _from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Take what the command line leaves open from the file of ``--config``."""
+    """Take options that the command line does not set from the file of ``--config``."""
     config = arguments.get("--config", default=None)
     if config is not None and config.tokens:
         path = Path(config.tokens[-1].value)
@@ -171,7 +171,7 @@ class TargetState:
     target: str | None = None
     """A perturbation of the screen whose state is the target."""
     target_group: Annotated[tuple[str, str] | None, Parameter(metavar="KEY VALUE")] = None
-    """The target state is the mean of the cells whose column KEY of obs holds VALUE."""
+    """The target state is the mean of the cells with VALUE in the column KEY of obs."""
     target_mean: Annotated[Names | None, Parameter(metavar="GENE=MEAN...")] = None
     """Target means of some genes, log-normalised. Other genes keep their mean in control cells."""
     target_file: Path | None = None
@@ -182,7 +182,7 @@ class TargetState:
 @Parameter(name="*", group=_OPTIONS)
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the columns of a screen are, and which of its genes and cells to use."""
+    """The roles of the columns of a screen, and the genes and cells to use."""
 
     perturbation_key: str = "perturbation"
     """Column of obs with the label of each cell: its target genes, joined by the separator."""
@@ -210,7 +210,7 @@ class Labels:
 @Parameter(name="*", group=_OPTIONS)
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a screen says what its cells are, and which values are read."""
+    """The columns that describe the cells of a screen, and the layer to read."""
 
     perturbation_key: str | None = None
     """Column of obs with the perturbation of each cell. By default the column that `preprocess` was
@@ -239,10 +239,10 @@ class Ranking(Pool):
     """How candidates are ranked."""
 
     acquisition: str = "auto"
-    """What the ranking goes by. 'auto': 'civ' on a fit with exact shifts (--shift-sd 0), otherwise
-    'probability'. To reach the target: 'probability' of being nearest, 'ei', 'thompson', 'greedy'.
-    To reduce uncertainty: 'civ'. Or 'random'. With exact shifts also 'civ_ow', 'cv', 'maxv', 'mi',
-    'target_mean_variance' and 'ucb'."""
+    """The quantity that ranks candidates. 'auto': 'civ' on a fit with exact shifts (--shift-sd
+    0), else 'probability'. To reach the target: 'probability' of being nearest, 'ei',
+    'thompson', 'greedy'. To reduce uncertainty: 'civ'. Or 'random'. With exact shifts also
+    'civ_ow', 'cv', 'maxv', 'mi', 'target_mean_variance' and 'ucb'."""
     n_cells: Whole = 100
     """Number of cells of the next experiment."""
     n_samples: Whole = 400
@@ -258,7 +258,7 @@ class Results:
     out: Path | None = None
     """Where to write the screen, h5ad or zarr. By default SCREEN.COMMAND.h5ad."""
     table: Path | None = None
-    """Where to write the table of results as well, as csv."""
+    """A csv file to which the table of results is also written."""
     show: Show = 15
     """Number of rows of the table to print."""
 
@@ -266,10 +266,10 @@ class Results:
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What all commands have."""
+    """The options of all commands."""
 
     config: Annotated[Path | None, Parameter(group=FILES)] = None
-    """A TOML file with settings, as every run writes one. The command line takes precedence."""
+    """A TOML file with settings, such as every run writes. The command line takes precedence."""
     overwrite: Annotated[Flag, Parameter(group=FILES)] = False
     """Replace files that exist."""
     json: Flag = False
@@ -301,7 +301,7 @@ _places = count()  # of commands in the list
 
 
 def command(function: Callable[..., None]) -> Callable[..., Job]:
-    """Register a function as a command, the next in the list; its call returns the job."""
+    """Register a function as the next command in the list. Calling the command returns the job."""
     about = inspect.cleandoc(function.__doc__ or "").split("\nParameters\n")[0]
     signature = inspect.signature(function)
 
@@ -345,7 +345,7 @@ def flag_of(name: str) -> str:
 
 
 def settings(command: str, options: Mapping[str, Any], version: str) -> str:
-    """Return all options of a run as TOML, a comment for those that were left open.
+    """Return all options of a run as TOML; options that were not set are comments.
 
     Examples
     --------
@@ -391,6 +391,6 @@ def command_of(command: str, given: Mapping[str, Any]) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML, which differs from JSON in one character that is to be escaped."""
+    """Return a value as TOML: as JSON, with one more character escaped."""
     text = json.dumps(value, ensure_ascii=False, default=Path.as_posix)
     return text.replace("\x7f", "\\u007f")

@@ -63,7 +63,7 @@ def target_of(given: Mapping[str, Any]) -> Any:
     named = [name for name in _TARGETS if name in given]
     if len(named) != 1:
         are = ", ".join(map(flag_of, named)) if named else "none"
-        message = f"Name one target state, such as with --target NAME, but {are} is named."
+        message = f"Name one target state, such as with --target NAME; given: {are}."
         raise ValueError(message)
     return value_of(named[0], given[named[0]])
 

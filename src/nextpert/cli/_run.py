@@ -167,7 +167,7 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
     same = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(other.var_names)
     fits = [x.uns["dag_blr"]["digest"] for x in (adata, other) if "dag_blr" in x.uns]
     if not same or len(set(fits)) > 1:  # distances need no fit
-        message = f"--also {path} holds other cells or genes, or another fit, than the screen."
+        message = f"--also {path} differs from the screen in its cells, genes or fit."
         raise ValueError(message)
     commands = dict.fromkeys([*_history(adata), *_history(other)])
     for slot in ("uns", "obsm", "varm"):

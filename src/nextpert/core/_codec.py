@@ -73,7 +73,7 @@ class Part:
 
 
 def pack(value: Any, record: type | None = None) -> dict[str, Any]:
-    """Return a dataclass as it is stored, or what ``record`` declares of any other object.
+    """Return the stored form of a dataclass, or of another object with a declared ``record``.
 
     Examples
     --------

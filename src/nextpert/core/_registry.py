@@ -14,7 +14,7 @@ Kind = TypeVar("Kind")
 
 
 class Registry(Generic[Kind]):
-    """Things by name, each registered by a file of one folder.
+    """Objects by name, each registered by a file of one folder.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Registry(Generic[Kind]):
         The package whose files register themselves, such as
         ``"nextpert.core.causal.acquisitions"``.
     what
-        What is registered, with its article, for messages.
+        The kind of object, with its article, for messages.
 
     Examples
     --------

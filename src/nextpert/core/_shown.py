@@ -18,7 +18,7 @@ _TURNING = {
 
 
 def in_one_direction(text: str) -> str:
-    r"""Return a text or page in which characters that reverse text are written as codes.
+    r"""Return a text or page with codes in place of characters that reverse the reading direction.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
 def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     """Return a title with one line per fact, as HTML; empty facts are left out.
 
-    It takes its colours from what surrounds it, and so suits dark notebooks, too.
+    It inherits its colours, so that it is legible in dark notebooks, too.
 
     Parameters
     ----------

@@ -234,11 +234,11 @@ def replay_plates(
     n_perturbations: int = 4,
     n_cells: int = 10,
 ) -> PlatesResult:
-    """Run a campaign: see cells, recommend, fill a plate, and so on.
+    """Run a campaign: observe cells, recommend, choose a plate, and repeat.
 
-    The k-th cell drawn of a perturbation is fixed by ``deal``, so that strategies given the same
-    deal see the same cells. A perturbation gives its remaining cells, and is no longer proposed
-    once none remain. ``candidates`` may be proposed and recommended; all by default.
+    ``deal`` fixes the order in which the cells of a perturbation are drawn, so that strategies with
+    the same deal see the same cells. A perturbation is no longer proposed once none of its cells
+    remain. ``candidates`` are those that may be proposed and recommended; all by default.
 
     Examples
     --------

@@ -41,10 +41,10 @@ def perturb_cite_seq_standin(
 
     The study of Frangieh et al. 2021 (Single Cell Portal, SCP1064) needs a sign-in.
     :func:`perturb_cite_seq` reads the files written here (expression, metadata and guides) in the
-    same way, so that an analysis can be tried before the files of the study are there. Counts are
-    Poisson draws around a linear causal model; a guide takes nine tenths of its target's control
-    mean away. Targets are the 36 genes of Zhang et al. 2023, and three more. Nothing in it is a
-    finding about any gene.
+    same way, so that an analysis can be tried before the files of the study are available. Counts
+    are Poisson draws around a linear causal model; a guide lowers the mean of its target by 90%.
+    Targets are the 36 genes of Zhang et al. 2023, and three more. The data contain no information
+    about real genes.
 
     Parameters
     ----------

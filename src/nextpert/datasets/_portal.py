@@ -39,7 +39,7 @@ def read_portal(
     """Read the portal's files, which lie in its folders, or anywhere else in ``folder``."""
     root = Path(folder)
     if not root.is_dir():
-        message = f"There is no folder or h5ad file {str(folder)!r}: pass where the study lies."
+        message = f"There is no folder or h5ad file {str(folder)!r}: pass the path of the study."
         raise FileNotFoundError(message)
     paths = _expression_files(root, subset)
     metadata = _table(_need(root, "RNA_metadata.csv"), "NAME", *_METADATA)
@@ -50,7 +50,7 @@ def read_portal(
     _require_same(held, obs.index, "The expression", part=subset is not None)
     kept = options.cells(obs["condition"]) & obs.index.isin(held)
     if not kept.any():
-        message = f"No cell is of condition {options.condition!r} and in subset {subset!r}."
+        message = f"No cell has the condition {options.condition!r} in subset {subset!r}."
         raise ValueError(message)
     names = np.array([each.name for each in paths], dtype=object)
     study = Study(obs, guides, kept, {"source": "portal", "files": names})
@@ -151,8 +151,8 @@ def _cells(
     differs |= (obs["n_guides"] == 1) & (obs["sgRNA"] != obs["guides"].astype(str))
     if verify and differs.any():
         message = (
-            f"MOI or sgRNA of {int(differs.sum())} cells, such as {obs.index[differs][0]!r}, are "
-            f"not those of all_sgRNA_assignments.txt: pass `verify=False` to go by the latter."
+            f"MOI or sgRNA of {int(differs.sum())} cells, such as {obs.index[differs][0]!r}, "
+            f"differ from all_sgRNA_assignments.txt: pass `verify=False` to use the latter."
         )
         raise ValueError(message)
     return obs, guides

@@ -175,7 +175,7 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
     columns = measured.get_indexer(pd.Index(genes))
     absent = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
     if absent:
-        message = f"{name!r} holds no such genes: {list_names(absent)}.{closest(absent, measured)}"
+        message = f"{name!r} lacks the genes {list_names(absent)}.{closest(absent, measured)}"
         raise ValueError(message)
     obs, guides = _cells(adata.obs)
     kept = options.cells(obs["condition"])

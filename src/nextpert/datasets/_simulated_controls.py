@@ -33,11 +33,10 @@ def simulated_controls(
 ) -> AnnData:
     r"""Simulate counts of control cells, to plan a screen without cells of the same kind.
 
-    Counts are negative binomial, with the variance
-    :math:`\mu s + \alpha (\mu s)^2` for a gene of mean :math:`\mu` and dispersion :math:`\alpha` in
-    a cell of depth :math:`s`; genes are independent. Typical values are those of control cells of
-    two real screens. Cells of your own are better: any AnnData with unperturbed cells of the same
-    kind and chemistry.
+    Counts are negative binomial, with the variance :math:`\mu s + \alpha (\mu s)^2` for a gene of
+    mean :math:`\mu` and dispersion :math:`\alpha` in a cell of depth :math:`s`; genes are
+    independent. Typical values are those of control cells of two real screens. Cells of your own
+    are better: use any AnnData with unperturbed cells of the same kind and chemistry.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ def simulated_controls(
         mean = {f"GENE{i + 1}": float(value) for i, value in enumerate(drawn)}
     known = pd.Series(mean, dtype=float)
     if bad := [str(gene) for gene in known.index[~(known > 0)]]:
-        message = f"mean has to be above 0, but is not for {', '.join(bad)}."
+        message = f"mean must be above 0, but is not for {', '.join(bad)}."
         raise ValueError(message)
     log_sd = np.sqrt(np.log1p(_DEPTH_CV**2))
     depth = np.exp(generator.normal(-(log_sd**2) / 2, log_sd, (n_cells, 1)))

@@ -32,7 +32,7 @@ def simulated_screen(
     expected_degree: float = 8.0,
     rng: int | np.random.Generator | None = 0,
 ) -> AnnData:
-    r"""Simulate a knockout screen from a linear causal model that is known.
+    r"""Simulate a knockout screen from a known linear causal model.
 
     Like the screen of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): 36 genes, unperturbed
     cells, and cells in which one gene is knocked out. The model is a random graph with weights
@@ -52,8 +52,8 @@ def simulated_screen(
     n_perturbed
         Number of cells of each knockout.
     perturbed
-        The genes knocked out: their names, or how many (drawn at random). By default two thirds
-        of the genes, so that a third is left to be designed.
+        The genes knocked out: their names, or how many (drawn at random). By default two thirds of
+        the genes, so that a third are candidates without cells.
     expected_degree
         Expected number of neighbours of a gene in the graph (the paper's graph has 144 edges among
         36 genes, so 8).

@@ -34,8 +34,8 @@ def diagnosis_df(adata: ad.AnnData, key: str = "diagnosis") -> pd.DataFrame:
     -------
     ~pandas.DataFrame
         One row per ``quantity`` of a ``part`` (:doc:`/model/stored_results` says what each is): its
-        ``value``, a number, fraction or ratio without a unit, its ``standard_error``, ``n`` (of
-        what the value is computed), the ``rule`` and whether it ``passed`` (``"yes"``, ``"no"`` or
+        ``value``, a number, fraction or ratio without a unit, its ``standard_error``, ``n`` (the
+        number of items behind it), the ``rule`` and whether it ``passed`` (``"yes"``, ``"no"`` or
         empty), and the ``level`` of the part (``"trust"``, ``"care"``, ``"do not trust"``).
 
     Raises
@@ -78,11 +78,11 @@ def effects_df(adata: ad.AnnData, key: str = "perturbation_effects") -> pd.DataF
     -------
     ~pandas.DataFrame
         One row per ``perturbation`` and ``gene``: effects of significant direction (``lfsr`` below
-        0.05) first, and among these and among the others the largest first. In units of
-        log-normalised expression: ``mean`` (the effect), its standard deviation ``sd`` and
-        interval ``lower`` to ``upper``, ``direct`` (the part that no parent in the graph explains)
-        and ``raw_mean`` (difference of means). Without a unit, 0 to 1: ``lfsr`` (local false sign
-        rate) and ``data_weight`` (weight of the cells). ``condition``, if one was given.
+        0.05) first, each group ordered by size. In units of log-normalised expression: ``mean``
+        (the effect), its standard deviation ``sd`` and interval ``lower`` to ``upper``, ``direct``
+        (the part that no parent in the graph explains) and ``raw_mean`` (difference of means).
+        Without a unit, 0 to 1: ``lfsr`` (local false sign rate) and ``data_weight`` (weight of the
+        cells). ``condition``, if one was given.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def effects_df(adata: ad.AnnData, key: str = "perturbation_effects") -> pd.DataF
 
 @checked()
 def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> pd.DataFrame:
-    """List the perturbations that a fit has seen cells of.
+    """List the perturbations with cells in a fit.
 
     Parameters
     ----------
@@ -127,14 +127,14 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
     -------
     ~pandas.DataFrame
         One row per perturbation, in the order of the fit: ``perturbation``, ``n_cells``,
-        ``n_guides`` (if the fit knows a column of guides), ``target_genes`` and
-        ``targets_on_panel``, whether all its targets are genes of the graph, so that its shift is
-        expected as well as measured.
+        ``n_guides`` (if a column of guides was declared), ``target_genes`` and
+        ``targets_on_panel``: whether all its targets are genes of the graph, so that its shift has
+        a prior mean.
 
     Raises
     ------
     ValueError
-        If there is no posterior, or the column of labels or guides is gone.
+        If there is no posterior, or the column of labels or guides is absent.
 
     Examples
     --------

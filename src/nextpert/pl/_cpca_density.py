@@ -55,9 +55,9 @@ def cpca_density(
 ) -> Figure | list[Axes] | None:
     """Draw density contours of perturbed cells and of controls, one panel per group.
 
-    As in Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): kernel densities in the
-    first two contrastive components, with the same axes in every panel, so that panels compare.
-    Controls are grey areas, the group's cells blue lines; the origin is the mean of the controls.
+    The panels show kernel densities in the first two contrastive components on common axes, as in
+    Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0). Controls are drawn as grey areas
+    and the cells of the group as blue lines; the origin is the mean of the controls.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ def cpca_density(
         foreground of :func:`nextpert.tl.cpca`, those with the strongest effects first.
     n_top
         Maximum number of groups by default: those whose means are farthest from that of the
-        controls in the two components (unbiased squared distance). All of ``groups`` are drawn.
+        controls in the two components (unbiased squared distance). If ``groups`` is given, all of
+        them are drawn.
     key
         The ``key_added`` of :func:`nextpert.tl.cpca`.
     %(show)s

@@ -78,19 +78,19 @@ def dag(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | Axes | None:
-    """Draw the graph, causes left of effects, with its strongest edges.
+    """Draw the strongest edges of the graph, with causes left of effects.
 
     Genes stand in topological order, so that every edge runs from left to right and needs no
     arrowhead. With a posterior, positive weights are blue and lie above the names, negative ones
-    orange and below, and width grows with the absolute weight (posterior mean: change of the child
-    per unit of the parent, log-normalised expression). Without, all edges lie above; they are grey,
-    or coloured by what orients the edge. Shaded bands mark topological layers (the longest path
-    that leads to a gene). Genes without edges are named below.
+    are orange and lie below, and width grows with the absolute weight (posterior mean: change of
+    the child per unit of the parent, log-normalised expression). Without a posterior, all edges lie
+    above; they are grey, or coloured by what orients the edge. Shaded bands mark topological layers
+    (the longest path that leads to a gene). Genes without edges are named below.
 
-    Where :func:`nextpert.tl.learn_dag` learned the graph, an unoriented edge is dashed: left to
-    right is one choice of two. With bootstrap graphs (``n_graphs``) an edge is the darker, and
-    without a posterior the wider, the more of them have it; in either direction, if it is
-    unoriented.
+    Where :func:`nextpert.tl.learn_dag` learned the graph, an unoriented edge is dashed: the
+    direction drawn is one of two possible ones. With bootstrap graphs (``n_graphs``), edges in more
+    of them are darker and, without a posterior, wider; an unoriented edge counts in either
+    direction.
 
     Parameters
     ----------

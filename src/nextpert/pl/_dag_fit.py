@@ -45,11 +45,11 @@ def dag_fit(
 ) -> Figure | list[Axes] | None:
     """Draw the correlation of every gene with its prediction from its parents.
 
-    As in Extended Data Fig. 7 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), in held-out
-    cells. On the left the genes, ranked: a point for the graph, and grey for the random graphs
-    (bars for the middle 90%, the median white). Filled points lie above that middle. Up to 45
-    genes are named; more are drawn by rank. On the right the mean over the genes, of the random
-    graphs as a histogram.
+    The correlations are those in held-out cells, as in Extended Data Fig. 7 of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0). The left panel shows the ranked genes, with a point for the
+    graph and a grey bar for the middle 90% of the random graphs (the median is white). Points above
+    the bar are filled. Up to 45 genes are named; more are drawn by rank. The right panel shows the
+    mean over genes, with a histogram of the random graphs.
 
     Parameters
     ----------

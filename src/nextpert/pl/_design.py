@@ -56,12 +56,12 @@ def design(
 ) -> Figure | list[Axes] | None:
     """Draw the ranking of candidate perturbations and the trace of all rounds.
 
-    From left to right: the predicted squared distance of every candidate's mean to the target, with
-    its 90% interval, best candidate on top (on a square-root axis where distances spread widely);
-    the acquisition that ranks them; and, from the second round towards this target on, the distance
-    predicted for the one chosen in each, with its 90% interval. The chosen one is orange; open
-    circles are candidates without cells; a stroke marks the distance of the measured cells; the
-    dashed line is the distance of the control.
+    The panels show, from left to right, the predicted squared distance of every candidate's mean to
+    the target with its 90% interval, the best candidate on top (on a square-root axis if distances
+    vary widely); the acquisition that ranks them; and, from the second round towards this target
+    on, the predicted distance of the candidate chosen in each round, with its 90% interval. The
+    chosen candidate is orange; open circles are candidates without cells; a stroke marks the
+    distance of the measured cells; the dashed line is the distance of the control.
 
     Parameters
     ----------

@@ -62,10 +62,10 @@ def diagnose(
     of the checks (``panel="checks"``) has the squared error of predictions of left-out
     perturbations; that of effects on cells, guides and batches held out; the coverage of 90%
     intervals; and the negative controls: quantiles of the z-scores of control guides (or other
-    control cells) in the place of perturbations, against those of a standard normal. On the
-    diagonal, standard errors are right; a steeper line has the width that is stated. Bars are 90%
-    intervals; values without a standard error are drawn as open circles. The title says which parts
-    to trust; the full verdict is ``adata.uns[key]["verdict"]``.
+    control cells) in the place of perturbations, against those of a standard normal distribution.
+    Points on the diagonal show that standard errors are correct; a steeper line has the width that
+    is stated. Bars are 90% intervals; values without a standard error are drawn as open circles.
+    The title says which parts to trust; the full verdict is ``adata.uns[key]["verdict"]``.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def diagnose(
     n_top
         Maximum number of perturbations to draw, those with the most cells.
     panel
-        Which figure: ``"perturbations"`` (default), ``"checks"``, or of these the panel
-        ``"negative controls"`` by itself.
+        The figure: ``"perturbations"`` (default), ``"checks"``, or ``"negative controls"``, which
+        is one panel of the checks.
     %(show)s
 
     Returns

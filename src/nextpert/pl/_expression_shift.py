@@ -66,12 +66,12 @@ def expression_shift(
 ) -> Figure | list[Axes] | None:
     """Draw the expression of every target gene in control and in perturbed cells, with means.
 
-    As in Extended Data Fig. 9 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): does each
-    perturbation change its own target gene? Each panel is a histogram of the values other than zero
-    (control grey, perturbed blue, heights as shares of all cells of the group, so that they
-    compare); the two bars in the grey strip on the left are the shares of cells with zero, the full
-    height being all of them (no strip where there are none). Vertical lines are the means of all
-    cells, zeros included; their difference is given ± half of its 90% interval.
+    The figure shows whether each perturbation changes its own target gene, as in Extended Data Fig.
+    9 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0). Each panel is a histogram of the values
+    other than zero (control grey, perturbed blue, heights as shares of all cells of the group, so
+    that they compare); the two bars in the grey strip on the left are the shares of cells with
+    zero, on a scale of 0 to 100% (there is no strip if no cell has zero). Vertical lines are the
+    means of all cells, zeros included; their difference is given ± half of its 90% interval.
 
     Parameters
     ----------

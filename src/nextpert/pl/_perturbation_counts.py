@@ -54,11 +54,11 @@ def perturbation_counts(
 ) -> Figure | Axes | None:
     """Draw the number of cells of every perturbation, ranked, by its number of targets.
 
-    As in Supplementary Figs. 5 and 6 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0). Up to
-    70 perturbations are bars with names; more are curves over the rank, one for each number of
-    targets, from 4 on together. Cells whose label names no perturbation, such as ``"unassigned"``,
-    are counted in the title. The axis of cells is logarithmic for curves, and for bars that
-    differ widely.
+    The figure follows Supplementary Figs. 5 and 6 of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0). Up to 70 perturbations are drawn as bars with names; more as
+    curves over the rank, one for each number of targets (4 and more together). Cells whose label
+    names no perturbation, such as ``"unassigned"``, are counted in the title. The axis of cells is
+    logarithmic for curves, and for bars that differ widely.
 
     Parameters
     ----------

@@ -55,15 +55,15 @@ def perturbation_effects(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | Axes | None:
-    """Draw the strongest effects of perturbations on genes; of a single one, with intervals.
+    """Draw the strongest effects of perturbations on genes; those of a single one with intervals.
 
-    Of several perturbations, a map: a row each, a column per gene, both in the order of a
-    clustering of the effects. Colour is the expected effect; + and − mark those whose direction is
-    significant (local false sign rate below 0.05).
+    Several perturbations are drawn as a heat map with a row per perturbation and a column per gene,
+    both in the order of a clustering of the effects. Colour is the expected effect; + and − mark
+    effects whose direction is significant (local false sign rate below 0.05).
 
-    Of one, a row per gene: the expected effect with its interval, filled where its direction is
-    significant; the diamond is its direct part, which is not mediated by other genes of the graph;
-    the grey tick is the difference of the cells' means.
+    A single perturbation is drawn with a row per gene: the expected effect with its interval,
+    filled if its direction is significant; a diamond for the direct part, which is not mediated by
+    other genes of the graph; and a grey tick for the difference of the cells' means.
 
     Parameters
     ----------

@@ -59,9 +59,9 @@ def plan_cells(
     """Draw power and precision by number of cells and guides.
 
     The panels show the fraction of genes in which the effect is detected, and half the width of the
-    interval of an effect on the median gene. Each number of guides has a line; the black one is the
-    number of the plan. Dashed lines are the values needed. With ``n_cells``, a third panel shows
-    the fraction of genes by the number of perturbations that share these cells.
+    interval of an effect on the median gene. Each number of guides has a line, black for that of
+    the plan. Dashed lines are the values needed. With ``n_cells``, a third panel shows the fraction
+    of genes by the number of perturbations that share these cells.
 
     Parameters
     ----------

@@ -61,11 +61,11 @@ def plan_screen(
 ) -> Figure | list[Axes] | None:
     """Draw the perturbations of the next round: predicted distances, cells, and what they cover.
 
-    From left to right: the predicted squared distance of every perturbation's mean to the target
-    with its 90% interval, coloured by the strategy that chose it; a stroke marks the distance of
-    the expected state, by which perturbations are chosen, and the dashed line is the control; the
-    cells of every perturbation; and what the first perturbations are worth together, that is the
-    probability that the nearest of all candidates is among them, and the share of the remaining
+    The panels show, from left to right, the predicted squared distance of every perturbation's mean
+    to the target with its 90% interval, coloured by the strategy that chose it; a stroke marks the
+    distance of the expected state, by which perturbations are chosen, and the dashed line is the
+    control; the cells of every perturbation; and, for the first perturbations together, the
+    probability that the nearest of all candidates is among them and the share of the remaining
     uncertainty that they are expected to resolve. :func:`replay` compares strategies.
 
     Parameters

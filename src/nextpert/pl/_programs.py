@@ -75,8 +75,8 @@ def programs(
     Raises
     ------
     ValueError
-        If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), they come from
-        a fit without the hierarchical model.
+        If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), or they come
+        from a fit without the hierarchical model.
 
     Examples
     --------
@@ -92,8 +92,8 @@ def programs(
     stored = read_result(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
     if "programs" not in stored:
         message = (
-            f"The effects in adata.uns[{key!r}] have no programs, as its shifts are exact: run "
-            f"tl.fit_dag_blr with shift_sd='learned', and tl.perturbation_effects again."
+            f"The effects in adata.uns[{key!r}] have no programs, because the shifts are exact: "
+            f"run tl.fit_dag_blr with shift_sd='learned', and tl.perturbation_effects again."
         )
         raise ValueError(message)
     shares, scores, genes = (stored["programs"][name] for name in ("shares", "scores", "genes"))

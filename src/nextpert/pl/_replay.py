@@ -63,11 +63,11 @@ def replay(
 ) -> Figure | list[Axes] | None:
     """Draw how near to each target the recommended perturbation lies, round by round.
 
-    One panel per target, all of them together first: the squared distance of the recommended
-    perturbation's true mean to the target, relative to that of the control: its median over repeats
-    and the middle 90% of them (in the first panel, of the targets' medians). Unbiased distances
-    below 0 are drawn at 0. The dashed line is the control, the dotted one the best candidate of the
-    pool.
+    The first panel summarises all targets; each target then has its own. A panel shows the squared
+    distance of the recommended perturbation's true mean to the target, relative to that of the
+    control: the median and the middle 90% of the repeats (in the first panel, of the targets'
+    medians). Unbiased distances below 0 are drawn at 0. The dashed line is the control; the dotted
+    line is the best candidate of the pool.
 
     Parameters
     ----------

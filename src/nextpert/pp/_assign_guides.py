@@ -42,7 +42,8 @@ def assign_guides(
     """Label every cell by the targets of its guides.
 
     A guide is called in a cell with ``threshold`` UMI or more. Control guides do not change the
-    label of a cell with targeting guides: with a guide of ``A`` and a control guide it is ``A``.
+    label of a cell with targeting guides: a cell with a guide of ``A`` and a control guide has the
+    label ``A``.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def assign_guides(
     guides
         UMI counts of the guides, cells x guides: a DataFrame, a key of ``adata.obsm`` with one, or
         an AnnData, aligned by the names of the cells. Or a column of ``adata.obs`` with the guides
-        of every cell, joined by ``guide_separator``; missing values stand for none.
+        of every cell, joined by ``guide_separator``; a missing value means no guide.
     threshold
         Minimum number of UMI of a guide in a cell for the guide to be called.
     target_of
@@ -70,7 +71,7 @@ def assign_guides(
     guide_separator
         Text between guides in ``obs["guides"]``, and in the column they are read from.
     key_added
-        Column of the labels written.
+        Name of the column of labels.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -82,7 +83,7 @@ def assign_guides(
         - ``obs["perturbation"]`` (labels): the targets, sorted and joined; ``control``,
           ``"unassigned"`` (no guide) or ``"multi"``.
         - ``obs["guides"]`` (labels): the guides of each cell, joined by ``guide_separator``.
-        - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): of each cell.
+        - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): guides, and targets, of each cell.
         - ``uns["guides"]`` (table): one row per guide: ``target`` (empty for control guides),
           ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
 
@@ -107,9 +108,7 @@ def assign_guides(
         message = f"key_added={key_added!r} is the name of another result: choose another name."
         raise ValueError(message)
     if isinstance(guides, str) and guides not in adata.obsm:
-        remedy = (
-            "name a key of adata.obsm, or the column with the guides of every cell, with guides"
-        )
+        remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
         codes, lists = split_lists(column_of(adata, guides, remedy), guide_separator)
         every = sorted({guide for each in lists for guide in each})
     else:

@@ -94,13 +94,14 @@ def effect_table(
 ) -> ad.AnnData:
     r"""Return a screen made of effects and their standard errors, without cells.
 
-    For screens that are published, or kept, as tables of effects. The result has a row for the
-    controls (of each batch) and one per perturbation, and goes through
+    Use it for screens that are published, or kept, as tables of effects. The result has a row for
+    the controls (of each batch) and one per perturbation, and can be passed to
     :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.plan_screen` and
-    :class:`~nextpert.Campaign` as cells do. What needs cells, such as learning a graph, raises an
-    error; the panel is all genes, without edges. An effect with the standard error ``s`` counts for
-    :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`, equation 25). Long tables, as of
-    DESeq2, and pseudo-bulk samples: :doc:`/guides/prepare_a_screen`.
+    :class:`~nextpert.Campaign` like a screen of cells. Functions that need cells, such as those
+    that learn a graph, raise an error; the panel contains all genes, without edges. An effect with
+    the standard error ``s`` counts as :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`,
+    equation 25). For long tables, such as those of DESeq2, and pseudo-bulk samples see
+    :doc:`/guides/prepare_a_screen`.
 
     Parameters
     ----------
@@ -118,15 +119,16 @@ def effect_table(
         Control cells: a number, or a mapping from batches.
     batch
         Batch of each perturbation, with its own controls: a mapping, or by default
-        ``obs["batch"]``. A perturbation of several has a row in each; if these differ by more than
-        their standard errors, all standard errors are multiplied by the factor.
+        ``obs["batch"]``. A perturbation in several batches has a row in each; if these rows differ
+        by more than their standard errors, all standard errors are increased by one factor.
     control_mean, control_se
-        Mean of the controls by gene, and its standard error; by default columns of ``var``. Means
-        let efficacy be learned. The error follows from ``n_controls``; ``"conservative"``, if
-        neither is known, is nine tenths of a gene's smallest squared error.
+        Mean of the controls by gene, and its standard error; by default columns of ``var``. With
+        means, efficacy is learned. The default standard error follows from ``n_controls``; if
+        neither is known, ``"conservative"`` takes nine tenths of a gene's smallest squared error.
     correlation
         At least 50 control cells or samples x genes, which show how genes are correlated; without
-        them, no program is modelled above 30 perturbations. That of a screen of cells is known.
+        them, no program is modelled for more than 30 perturbations. It is not needed if ``adata``
+        is a screen of cells.
 
     Returns
     -------
@@ -147,7 +149,7 @@ def effect_table(
     Raises
     ------
     ValueError
-        If the error of the controls is not given, or tables or values have another form.
+        If the error of the controls is not given, or a table or value is not valid.
 
     Examples
     --------
@@ -162,10 +164,10 @@ def effect_table(
     """
     given = _of_anndata(adata) if isinstance(adata, ad.AnnData) else _of_tables(adata, se)
     if isinstance(adata, ad.AnnData) and se is not None:
-        message = "se is of tables: the standard errors of an AnnData are its layer 'se'."
+        message = "se is for tables: the standard errors of an AnnData are its layer 'se'."
         raise ValueError(message)
     if not given.effects.size:
-        message = "The table has no row, or no column, of effects: give it some."
+        message = "The table of effects has no rows or no columns: give effects."
         raise ValueError(message)
     control = given.roles.control
     batches = _values(batch, given.obs, [*map(str, given.effects.index)], "batch")
@@ -187,7 +189,7 @@ def effect_table(
         _require_alike(known, labels)
         factor = _batch_factor(effects, errors, labels)
         errors = errors * factor
-        logger.info("Standard errors times %.2f, by differences between batches.", factor)
+        logger.info("Standard errors are multiplied by %.2f: batches differ by more.", factor)
     cells = _counts(n_cells, given.obs, labels, "n_cells")
     of_batches = given.n_controls if n_controls is None else n_controls
     controls = _counts(of_batches, pd.DataFrame(), each.tolist(), "n_controls")
@@ -236,8 +238,8 @@ def effect_table(
         logger.warning("%s", not_told(out))
     if len(set(labels)) > WITHOUT_CORRELATION and alike is None:
         logger.warning(
-            "No programs are modelled, as the table has more than %d perturbations and does not "
-            "state how genes are correlated: give correlation, control cells or samples.",
+            "No programs are modelled, because the table has more than %d perturbations and no "
+            "correlation of genes: give correlation, control cells or samples.",
             WITHOUT_CORRELATION,
         )
     return out
@@ -367,7 +369,7 @@ def _correlation_of_controls(given: ad.AnnData | pd.DataFrame, genes: Sequence[s
         raise ValueError(message)
     values = real_values(table[list(genes)], "correlation")
     if len(values) < _FEWEST or not np.isfinite(values).all():
-        message = f"correlation needs {_FEWEST} rows of finite values, but has {len(values)} rows."
+        message = f"correlation needs {_FEWEST} finite rows or more, but has {len(values)} rows."
         raise ValueError(message)
     centred = values - values.mean(axis=0)
     return shrunk_correlation(centred.T @ centred, len(values) - 1.0)
@@ -436,7 +438,7 @@ def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
     fraction = pd.DataFrame(known).groupby(labels).mean()
     part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
     if len(part):
-        message = f"Genes are missing in some of their batches only: {list_names(part)}."
+        message = f"Genes are missing in some, but not all, of the batches of {list_names(part)}."
         raise ValueError(message)
 
 

@@ -59,14 +59,14 @@ def perturb_cite_seq(
     layer: str | None = None,
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Select the cells and genes of the Perturb-CITE-seq screen, by our defaults or as the paper.
+    """Select the cells and genes of the Perturb-CITE-seq screen, as recommended or as in the paper.
 
     For the screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1) as
     ``datasets.perturb_cite_seq`` loads it. ``preset="zhang2023"`` makes the choices of Zhang et al.
     2023 (doi:10.1038/s42256-023-00719-0); other arguments take precedence. Cells are scaled to
     10,000 counts, and with the preset to a million, which keeps ln(1 + TPM) as it is. Cells with
-    targets outside the panel are dropped. How the defaults differ, and why:
-    :doc:`/guides/the_paper`. Cells and genes are dropped in place; nothing changes on error.
+    targets outside the panel are dropped. :doc:`/guides/the_paper` explains how the defaults
+    differ. Cells and genes are dropped in place; nothing changes on error.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def perturb_cite_seq(
     condition
         ``"Control"`` (default), ``"IFNγ"``, ``"Co-culture"``, or ``None`` for all together.
     controls
-        ``"no_guide"``; ``"control_guide"`` (default), cells with control guides alone; or
+        ``"no_guide"``; ``"control_guide"`` (default), cells with control guides only; or
         ``"both"``.
     panel, min_cells, combinations
         As for :func:`perturbation_screen`.
@@ -99,8 +99,8 @@ def perturb_cite_seq(
 
         - ``obs["perturbation"]`` (labels): the perturbation.
         - ``obs["n_targets"]`` (number): number of targets.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
-          every gene in control cells.
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers):
+          mean, standard deviation and share of non-zero values of each gene in control cells.
         - ``layers["log_tpm"]`` or ``layers["counts"]`` (array, ``(n_cells, n_vars)``): the earlier
           values of X, if it was rescaled.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.

@@ -50,8 +50,8 @@ def perturbation_screen(
 
     Whole numbers are counts, which become :math:`x_{cg} = \ln(1 + s\, n_{cg} / n_c)`, with the
     total counts ``n_c`` of the cell and their median ``s``; log-normalised values stay as they are.
-    Cells and genes are dropped in place; nothing changes on error. Next:
-    :func:`nextpert.tl.learn_dag`. Case by case: :doc:`/guides/prepare_a_screen`.
+    Cells and genes are dropped in place; nothing changes on error. The next step is
+    :func:`nextpert.tl.learn_dag`; :doc:`/guides/prepare_a_screen` has examples.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def perturbation_screen(
     combinations
         Whether to ``"drop"`` (default) or ``"keep"`` cells with several targets.
     separator
-        What joins the targets of a label, ``"+"`` if never declared.
+        Text between the targets of a label, ``"+"`` if never declared.
     depth_key
-        Column of total counts ``n_c``, needed where ``adata`` holds few of the genes sequenced.
+        Column of total counts ``n_c``, needed if ``adata`` contains few of the genes sequenced.
     guide_key, batch_key
-        Columns with these roles, as of :func:`nextpert.pp.setup_screen`, which declares others.
+        Columns with these roles, as in :func:`nextpert.pp.setup_screen`, which has further roles.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels use, if not ``var_names``.
     copy
@@ -88,8 +88,8 @@ def perturbation_screen(
           the counts, if X had them.
         - ``obs["perturbation"]`` (labels): ``"control"``, or the targets, sorted and joined.
         - ``obs["n_targets"]`` (number): number of targets.
-        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers): of
-          every gene in control cells.
+        - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers):
+          mean, standard deviation and share of non-zero values of each gene in control cells.
         - ``var["module"]`` (labels): with ``panel="zhang2023"``.
         - ``uns["screen"]`` (mapping): as of :func:`nextpert.pp.setup_screen`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps`` (cells that each step left, and
@@ -131,7 +131,7 @@ def _read_targets(adata: ad.AnnData, control: str | Sequence[str], roles: Roles)
     listed = hasattr(control, "__iter__") and not isinstance(control, str)
     controls: list[Any] = list(control) if listed else [control]
     if not controls:
-        message = "control names no label: give that of the control cells."
+        message = "control names no label: give the label of the control cells."
         raise ValueError(message)
     for name in controls:
         _adata.require_control(labels, name)

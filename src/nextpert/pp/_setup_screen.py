@@ -57,17 +57,18 @@ def setup_screen(
         Column with the guide of every cell. Guides of one perturbation are replicates: their
         differences are noise, however many cells they have.
     batch_key
-        Column, or columns, with batches, replicates or donors: fixed effects, estimated with
-        everything else. They may be crossed with perturbations and one another.
+        Column, or columns, with batches, replicates or donors: fixed effects, estimated jointly
+        with the effects. They may be crossed with perturbations and one another.
     condition_key
         Column with conditions, such as cell lines or treatments, in which perturbations may act
-        differently; each has its own controls. For all but effects it is a ``batch_key``.
+        differently; each has its own controls. Except for effects, it is treated as a
+        ``batch_key``.
     covariates
-        Columns of what else may act on genes: numbers (depth) or categories (doses).
+        Columns of other variables that act on genes: numbers (depth) or categories (doses).
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
     separator
-        What joins the targets of a label, ``"+"`` if never given. ``""`` takes labels as they are.
+        Text between the targets of a label, ``"+"`` if never given. ``""`` does not split labels.
     gene_symbols
         Column of ``adata.var`` with the names of genes that labels use, if not ``var_names``.
     check_scale
@@ -82,7 +83,7 @@ def setup_screen(
         ``None``, or the copy. Writes ``uns["screen"]`` with:
 
         - ``perturbation_key``, ``control`` (text): the column of labels, and the label of controls.
-        - ``guide_key``, ``batch_key`` (names): the columns given, and so on with the other roles.
+        - ``guide_key``, ``batch_key`` (names): the columns given; other roles are stored likewise.
         - ``values`` (mapping): the scale of the layer: ``scale`` in words, ``minimum`` and
           ``maximum`` of the ``n_cells`` sampled, and whether it was ``checked``.
         - ``left_out`` (table): the labels that name no perturbation, if there are any:

@@ -191,7 +191,7 @@ def _variance(fit: FittedPosterior) -> Vector:
 
 
 def name_of(target: Any) -> str:
-    """Return a target's name, but not a long list of target means.
+    """Return the name of a target, shortened if it lists many means.
 
     Examples
     --------

@@ -73,9 +73,9 @@ def cpca(
         Number of components; :func:`nextpert.pl.cpca_density` draws two.
     alpha
         Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` chooses,
-        of the candidates that the package ``contrastive`` finds, the one whose components
-        separate groups and controls best (variance between over variance within, the
-        Hotelling-Lawley trace).
+        among the candidates of the package ``contrastive``, the one whose components separate
+        groups and controls best (variance between over variance within, the Hotelling-Lawley
+        trace).
     rng
         Seed or generator of the search for ``alpha``.
     key_added
@@ -97,9 +97,9 @@ def cpca(
         Fields of ``uns["cpca"]``:
 
         - ``alpha`` (number): the contrast used.
-        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates, and how well each
-          separates the groups.
-        - ``eigenvalues`` (array, ``(n_components,)``): of the components.
+        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates for ``alpha``, and
+          how well each separates the groups.
+        - ``eigenvalues`` (array, ``(n_components,)``): eigenvalues of the components.
         - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
         - ``params`` (mapping): the options of the call.
 

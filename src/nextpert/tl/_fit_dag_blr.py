@@ -107,9 +107,10 @@ def fit_dag_blr(
         Rarely changed options of the prior of the weights, a mapping with some of:
 
         - ``"prior_scale"``: ``"evidence"`` (default) learns the scale; 1 is that of the paper.
-        - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the
-          paper) or ``"evidence"``, the better of both, the default if the scale is learned.
-        - ``"noise_var"``: known noise variances in squared units of the data, one or one per gene.
+        - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the paper)
+          or ``"evidence"``, which chooses between both; the default if the scale is learned.
+        - ``"noise_var"``: known noise variances in squared units of the data, one number or one per
+          gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
     n_jobs
         Number of workers; the result does not depend on it. ``None`` (default) uses all processors
@@ -133,13 +134,13 @@ def fit_dag_blr(
         - ``left_out`` (table): labels that were not used, and why.
         - ``efficacy`` (mapping): unless exact, its ``mean`` (1 is a full knockout) and ``sd``.
         - ``predictors`` (mapping): unless exact, names and ``weights`` of the predictors.
-        - ``log_evidence`` (number): of the weights of the graph.
+        - ``log_evidence`` (number): log evidence of the weights of the graph.
 
     Raises
     ------
     ValueError
-        If graph, labels or controls are absent, the graph has a cycle or other genes, a gene is
-        constant in the controls, or values are not finite or not log-normalised.
+        If graph, labels or controls are absent, the graph has a cycle or does not match the genes,
+        a gene is constant in the controls, or values are not finite or not log-normalised.
 
     Examples
     --------

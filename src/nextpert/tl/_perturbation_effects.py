@@ -56,11 +56,11 @@ def perturbation_effects(
     """Estimate the effect of every perturbation on every gene, with intervals.
 
     The effect is the mean of perturbed cells minus that of the controls. Use it after
-    :func:`fit_dag_blr`, before you rank: effects from few cells are shrunk towards what
-    perturbations share, with many cells they are differences of means (:doc:`/model/mathematics`,
-    equations 13 to 24). Perturbations without cells are predicted. *Programs* are sets of genes
-    that two or more perturbations change together, as in GSFA (Zhou et al. 2023,
-    doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
+    :func:`fit_dag_blr`, before you rank candidates: effects from few cells are shrunk towards those
+    that perturbations share; with many cells they are differences of means
+    (:doc:`/model/mathematics`, equations 13 to 24). Perturbations without cells are predicted.
+    *Programs* are sets of genes that two or more perturbations change together, as in GSFA (Zhou et
+    al. 2023, doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
     doi:10.1038/s41587-023-01964-9). :doc:`/guides/read_a_ranking` shows how to read the results,
     and how often intervals cover large effects; plot them with
     :func:`nextpert.pl.perturbation_effects` and :func:`nextpert.pl.programs`.
@@ -80,7 +80,7 @@ def perturbation_effects(
         or a list. Genes outside the panel are shrunk separately, without the graph.
     condition
         Condition of the effects, if ``condition_key`` is declared. ``None`` (default) gives the
-        effects by the cells of all conditions.
+        effects from the cells of all conditions.
     level
         Probability that an interval covers its effect.
     key_added

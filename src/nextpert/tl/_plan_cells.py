@@ -69,12 +69,12 @@ def plan_cells(
     r"""Compute how many cells, guides and replicates are needed, and advise what to do next.
 
     The mean of ``n`` cells in ``g`` guides and ``r`` replicates (batches) has the variance
-    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. From it follow the
-    power to detect an effect on a gene by Welch's test at the level 0.05, which is conservative:
+    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. The power to
+    detect an effect on a gene is that of Welch's test at the level 0.05, which is conservative:
     shrunken effects (:func:`perturbation_effects`) need fewer cells for the same error. With a
-    target there is also an advice on what to do next, which uses the tests of a :func:`diagnose` of
-    this fit: :doc:`/guides/plan_a_plate` has its rule. :func:`nextpert.pl.plan_cells` draws the
-    curves.
+    target, the result includes advice on what to do next, which uses the tests of :func:`diagnose`
+    if it was run on this fit: :doc:`/guides/plan_a_plate` states the rule.
+    :func:`nextpert.pl.plan_cells` draws the curves.
 
     Parameters
     ----------
@@ -89,13 +89,13 @@ def plan_cells(
     effect
         Effect on a gene to detect, in units of the data: 0.2 is a change by about a fifth.
     tolerance
-        The gain that is not worth another experiment, relative to the control's distance.
+        Smallest gain that is worth another experiment, relative to the control's distance.
     power
         Probability of detecting the effect, above 0.5; 0.8 is the usual choice.
     n_guides
         Guides per perturbation; ``None`` (default): the median of the screen, 4 without a fit.
     n_cells
-        Usable cells of a screen, controls included: how many perturbations they suffice for.
+        Usable cells of a screen, controls included, to compute the number of perturbations from.
     candidates
         Candidates for the advice, as in :func:`design_interventions`.
     rng
@@ -123,7 +123,8 @@ def plan_cells(
     Raises
     ------
     ValueError
-        If there is neither a fit nor a control, a name is unknown, or a number is out of range.
+        If there is neither a fit nor a control cell, a name is unknown, or a number is out of
+        range.
 
     Examples
     --------
@@ -147,7 +148,7 @@ def plan_cells(
     if n_guides is not None and n_guides > CELLS[-1]:
         message = (
             f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "
-            f"and each guide needs one: give fewer n_guides."
+            f"and each guide needs one: give a smaller n_guides."
         )
         raise ValueError(message)
     effect, tolerance = float(effect), float(tolerance)
@@ -315,8 +316,8 @@ def _effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, pow
     ]
     text = (
         f"Detecting a change of {effect:g} with {100 * power:g}% power takes {_cells(median)} per "
-        f"perturbation for the median gene and {_cells(most)} for nine of ten genes, "
-        f"with {' and '.join(parts)} of each."
+        f"perturbation ({' and '.join(parts)}) for the median gene and {_cells(most)} for 90% of "
+        f"the genes."
     )
     if lacking := int((cells > _MANY).sum()):
         text += (

@@ -79,18 +79,19 @@ def plan_loading(
 ) -> ad.AnnData | None:
     r"""Compute the cells to load, lanes, reads and cost for a plan.
 
-    A plan counts cells that are usable: with one construct, which is known, and kept by all
-    filters. Not all cells that are loaded are. From the plan to the instrument:
+    A plan counts usable cells: those with one known construct that pass all filters. More cells
+    have to be loaded. Four steps lead from the plan to the instrument:
 
     1. Constructs of a library are not equally abundant. The number of usable cells is such that 90%
        of the perturbations reach the minimum of the plan (``min_cells``), and is at least that
        planned.
-    2. Of the droplets with cells a share is usable. It is that of this screen, if
-       ``uns["preprocessing"]`` has its filters; else, or if ``moi`` or ``kept`` is given, that of
-       droplets with one cell, of cells with one construct (Poisson, cells without any are selected
-       out), and of those whose construct is detected and that pass filters.
+    2. A share of the droplets with cells is usable: the share in this screen, if
+       ``uns["preprocessing"]`` has its filters. Otherwise, or if ``moi`` or ``kept`` is given, it
+       is the product of three shares: of droplets with one cell, of cells with one construct
+       (Poisson, without cells that have none), and of cells whose construct is detected and that
+       pass filters.
     3. Cells fall into droplets at random, so that more cells in a lane give more doublets.
-    4. Of the cells loaded a share is captured in droplets.
+    4. A share of the cells loaded is captured in droplets.
 
     Equations 37 to 40 of :doc:`/model/mathematics`.
 
@@ -101,7 +102,7 @@ def plan_loading(
     key
         The plan in ``adata.uns``.
     loading
-        What is known of library and instrument, a mapping with some of:
+        Properties of the library and the instrument, a mapping with some of:
 
         - ``"moi"`` (0.3): multiplicity of infection, the mean constructs per cell before selection.
         - ``"kept"`` (0.8): share of single cells whose construct is detected and that are kept.
@@ -113,8 +114,8 @@ def plan_loading(
         Typical values are those of 10x Genomics Chromium Next GEM 3' v3.1.
     costs
         Prices, a mapping with some of ``"construct"``, ``"cell"`` (per droplet with cells),
-        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. And ``"budget"``: the
-        money there is, to know how many planned cells it pays for.
+        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. With ``"budget"``, an
+        amount of money, the number of planned cells that it pays for is computed.
     key_added
         Name of the results.
     copy
@@ -128,7 +129,7 @@ def plan_loading(
         - ``steps`` (table): ``quantity``, ``value``, ``source`` (``"the plan"``,
           ``"this screen"``, ``"given"`` or ``"typical"``) and ``meaning``, from the plan to the
           instrument.
-        - ``cost`` (table): ``item``, ``n``, ``price`` and ``total``; that of all last.
+        - ``cost`` (table): ``item``, ``n``, ``price`` and ``total``; the last row is the sum.
         - ``words`` (text): what to load, in two sentences; with a budget, what it pays for.
         - ``plan`` (text): digest of the plan.
         - ``params`` (mapping): the options of the call.
@@ -138,9 +139,7 @@ def plan_loading(
     ValueError
         If there is no plan, or an option is unknown or out of range. Nothing is written on error.
 
-    See Also
-    --------
-    nextpert.get.order_df : What to make for the plan.
+    See Also -------- nextpert.get.order_df : The constructs of the plan.
 
     Examples
     --------
@@ -161,8 +160,8 @@ def plan_loading(
     budget = prices.pop("budget")
     if budget is not None and not any(prices[name] for name in ("cell", "lane", "million_reads")):
         message = (
-            "costs has a budget, but no price that depends on the cells: give that of a cell, a "
-            "lane or a million reads."
+            "costs has a budget, but no price that depends on the cells: give the price of a cell, "
+            "a lane or a million reads."
         )
         raise ValueError(message)
     fit = _adata.read_stored(adata, str(plan["params"]["posterior_key"]), "tl.fit_dag_blr")

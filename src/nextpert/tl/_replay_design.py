@@ -95,7 +95,7 @@ def replay_design(
         ``"exact_civ"`` (known shifts, as in the paper), or, without a model,
         ``"thompson_means"`` and ``"round_robin_means"``, the baseline that is always added.
     held_out
-        Whether to find the best of the others, without the target's own perturbation.
+        Whether to exclude the target's own perturbation, and find the best of the others.
     n_rounds, n_perturbations, n_cells
         Plates of a campaign, perturbations per plate, and cells per perturbation.
     n_repeats
@@ -147,7 +147,7 @@ def replay_design(
         )
         raise ValueError(message)
     if n_rounds > len(pool.cells):
-        message = f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill no more plates."
+        message = f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer plates."
         raise ValueError(message)
     goals = read_goals(adata, targets, fit, pool, labels, held_out=held_out)
     plates = {

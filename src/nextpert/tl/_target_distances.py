@@ -57,8 +57,8 @@ def target_distances(
         - \operatorname{tr} \Sigma^* / n^*
 
     Intervals are score intervals from the same moments
-    (:func:`nextpert.core.screen.mean_distance.mean_distance`). All genes count, also the targets of
-    perturbations, which :func:`design_interventions` leaves out. Plot the table with
+    (:func:`nextpert.core.screen.mean_distance.mean_distance`). All genes count, including the
+    targets of perturbations, which :func:`design_interventions` leaves out. Plot the table with
     :func:`nextpert.pl.target_distances`.
 
     Parameters
@@ -67,8 +67,7 @@ def target_distances(
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     target
         A label, a pair ``(obs key, value)``, a mapping gene -> mean (the distance is then over its
-        genes), or a vector of means of ``genes``. Cells of a group that is the target count as
-        target alone.
+        genes), or a vector of means of ``genes``. Cells of a target group count only as target.
     genes
         The genes to use; by default all.
     perturbation_key, control, layer
@@ -153,7 +152,7 @@ def target_distances(
     elif has_control and counts[0] < 2:
         short = f"control {roles.control!r} has {counts[0]} outside the target"
     if short:
-        message = f"At least 2 cells are needed for a mean with a variance, but {short}."
+        message = f"At least 2 cells are needed to estimate the variance of a mean, but {short}."
         raise ValueError(message)
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     grouping = codes, len(rows) + 1
@@ -181,7 +180,7 @@ def target_distances(
     few = [row for row, count in zip(rows, counts, strict=False) if count < 2]
     if few:
         message = (
-            "Perturbations left out, with fewer than 2 cells outside the target: "
+            f"Perturbations with fewer than 2 cells outside the target are left out: "
             f"{_adata.list_names(few)}."
         )
         warn(message)

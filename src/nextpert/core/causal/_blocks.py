@@ -78,7 +78,7 @@ class Regressions:
             message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
         elif prior_rate == 0 and noise_var is None and (learned or units == "noise"):
             message = (
-                "prior_rate=0 has no evidence to learn from: give prior_scale a number, and "
+                "prior_rate=0 leaves the evidence undefined: give prior_scale a number, and "
                 "prior_units='data'."
             )
         if noise_var is not None and not message:
@@ -221,7 +221,7 @@ class Regressions:
         if not all(np.isfinite(value).all() for value in values):
             message = (
                 "The posterior of the weights is not finite: the cells' values differ too much in "
-                "size for floating point numbers. Give the genes in comparable units."
+                "magnitude for floating point numbers. Give the genes in comparable units."
             )
             raise ValueError(message)
         return dict(zip(BLOCKS, values, strict=True))

@@ -73,18 +73,18 @@ class DagBlr(Regressions):
     n_fixed
         Number of additional columns of every node's regression, such as indicators of batches.
         Their coefficients are estimated together with the weights (prior precision 1e-6). Cells
-        given to :meth:`update` have the value 0 of these columns. They need an intercept.
+        given to :meth:`update` have the value 0 in these columns, which need an intercept.
     prior_scale
         The scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) learns it by maximising the
-        evidence, again when data arrive; a number fixes it (the paper: 1, that is ``M = I``).
+        evidence, anew with each update; a number fixes it (the paper: 1, that is ``M = I``).
     prior_units
-        Units of ``lambda``. ``"data"``: every weight of node ``i`` has the variance
+        Units of ``lambda``. ``"data"``: each weight of node ``i`` has the variance
         ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
-        variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; noise
-        variances of parents that are not known are estimated, by a first fit in which the
-        variances of the cells stand for them. ``"evidence"``: whichever of the two has the higher
-        evidence, again when data arrive; only ``"noise"`` is independent of the units of each gene.
-        ``None`` (default): ``"evidence"`` if the scale is learned, else ``"data"``.
+        variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; unknown
+        noise variances of parents are estimated by a first fit that uses the variances of the cells
+        instead. ``"evidence"``: whichever of the two has the higher evidence, chosen anew with each
+        update; only ``"noise"`` is independent of the units of each gene. ``None`` (default):
+        ``"evidence"`` if the scale is learned, else ``"data"``.
     prior_shape, prior_rate
         Prior of the noise variances. The paper's choice for cells is 2 and 0. ``None`` (default)
         stands for a rate of a thousandth of the variance of the node's cells, whatever its units.

@@ -137,14 +137,15 @@ def design_loop(
 
     Searches start, as in Zhang et al. 2023, from the last shift and the current estimate, plus
     ``n_random`` random points. The noise of the cells and the random starts come from separate
-    streams, so that loops of different acquisitions with one seed see the same noise. Expected
-    improvement has to beat the smallest squared distance to the target of the mean of any earlier
-    round's cells. The shift that is scored is the estimate of the ideal one.
+    random streams, so that loops of different acquisitions with one seed see the same noise.
+    Expected improvement is relative to the smallest squared distance between the target and the
+    mean of the cells of an earlier round. The shift that is scored is the estimate of the ideal
+    one.
 
     Parameters
     ----------
     source
-        Where cells come from, and the truth for scoring.
+        The source of the cells, with the truth for scoring.
     posterior
         The posterior before the first round.
     target_mean
@@ -152,7 +153,7 @@ def design_loop(
     acquisition
         Name of the acquisition, see :func:`build_acquisition`.
     domain
-        Where shifts may lie; the unit sphere by default.
+        The set of possible shifts; the unit sphere by default.
     n_rounds, n_cells
         Number of rounds, and of cells per round.
     n_random
@@ -231,14 +232,14 @@ def design_loops(
     ----------
     tasks
         Arguments of :func:`design_loop` by name, one mapping per loop. A task with an ``rng`` that
-        is a seed runs as :func:`design_loop` with that seed; a generator is asked for a child, so
-        that tasks may share one. The others get children of ``rng`` by their position.
+        is a seed runs as :func:`design_loop` with that seed; a generator spawns a child, so that
+        tasks may share it. Tasks without ``rng`` get children of the argument ``rng`` by position.
     rng
         Seed or generator for the tasks without one.
     n_jobs
-        Number of processes; ``None`` leaves it to joblib's context (with its dask backend,
-        loops are spread over a cluster). If one is killed, the loops that are finished
-        are kept and the rest is run by the calling one, with a warning.
+        Number of processes; ``None`` leaves it to joblib's context (with its dask backend, loops
+        are spread over a cluster). If a process is killed, finished loops are kept and the calling
+        process runs the others, with a warning.
     progress
         Whether to show a progress bar.
 

@@ -106,7 +106,9 @@ class Pool(Domain):
     def __init__(self, shifts: ArrayLike) -> None:
         self.shifts = as_numbers(shifts, "shifts")
         if self.shifts.ndim != 2 or len(self.shifts) == 0:
-            message = f"A pool needs at least one shift (n_shifts, n_nodes): {self.shifts.shape}."
+            message = (
+                f"A pool of shifts must have shape (n_shifts, n_nodes), not {self.shifts.shape}."
+            )
             raise ValueError(message)
         require_finite(self.shifts, "shifts")
 
@@ -160,8 +162,8 @@ class Pool(Domain):
 class Sphere(Domain):
     """All shifts of norm ``radius``, as in the paper's simulations.
 
-    An acquisition that looks ahead never rises with the norm where the model has no intercept, so
-    the best point of the ball lies on the sphere too.
+    If the model has no intercept, acquisitions that look ahead do not increase with the norm, so
+    the best point of the ball lies on its surface.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def acquisition(name: str) -> Callable[[Kind], Kind]:
     Raises
     ------
     ValueError
-        If another class has the name.
+        If another class already has this name.
 
     Examples
     --------
@@ -45,14 +45,14 @@ def acquisition(name: str) -> Callable[[Kind], Kind]:
 
 
 def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, ...]:
-    """Return the names of all acquisitions, or of some.
+    """Return the names of all acquisitions, or of those with given properties.
 
     Parameters
     ----------
     on_domain
-        Only those that can search a domain of shifts.
+        Whether to return only those that can search a domain of shifts.
     exact
-        With ``False`` only those that can rank candidates whose shifts are uncertain.
+        ``False`` returns only those that can rank candidates whose shifts are uncertain.
 
     Examples
     --------
@@ -108,14 +108,14 @@ def build_acquisition(
     target_mean
         The target state, shape ``(n_nodes,)``, units of the data.
     domain
-        Where shifts may lie; CIV and CIV-OW average over it.
+        The set of possible shifts; CIV and CIV-OW average over it.
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
         Whether to include the information in the hypothetical cells' scatter (see
         :class:`LookaheadAcquisition`).
     best
-        Squared distance that expected improvement (``"ei"``) has to beat.
+        Smallest squared distance so far, for expected improvement (``"ei"``).
     rng
         Seed or generator of the random acquisition and of those that draw from the posterior.
 

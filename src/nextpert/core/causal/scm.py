@@ -149,8 +149,7 @@ def random_scm(
         Smallest and largest absolute weight before standardising.
     noise_var
         Noise variance of every node before standardising, one number or ``(n_nodes,)``, squared
-        units of the data. One number (the paper's noise level) counts only without
-        ``standardise``, which undoes it.
+        units of the data. One number (the paper's noise level) has no effect with ``standardise``.
     standardise
         Whether to rescale every node to variance one.
     rng
@@ -222,7 +221,7 @@ def random_target(
     Raises
     ------
     ValueError
-        For an unknown place, or more targets than nodes.
+        For an unknown ``where``, or more targets than nodes.
 
     Examples
     --------

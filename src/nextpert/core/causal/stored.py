@@ -93,7 +93,7 @@ class StoredPosterior:
         # d_i columns at node i: sum d_i numbers of vectors, sum d_i^2 of matrices.
         width = self.dag.in_degree + self.intercept + self.n_fixed
         if (width.sum(), (width**2).sum()) != (len(self.xty), len(self.xtx)):
-            message = "its statistics are those of another graph"
+            message = "its statistics do not match its graph"
             raise ValueError(message)
         # The block of every node is a covariance: nodes of one width at a time.
         starts = np.concatenate([[0], np.cumsum(width**2)])[:-1]

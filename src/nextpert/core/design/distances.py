@@ -27,10 +27,10 @@ INTERVAL = 0.9  # coverage of intervals, one level in the whole package
 
 
 def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States:
-    """Return the joint posterior of the states under known shifts, the state without a shift last.
+    """Return the joint posterior of the states under known shifts, and last under none.
 
-    ``shifts`` has the shape ``(n_shifts, n_nodes)``; several posteriors, one on each of several
-    graphs, have equal weights.
+    ``shifts`` has the shape ``(n_shifts, n_nodes)``; posteriors on several graphs have equal
+    weights.
 
     Examples
     --------
@@ -57,13 +57,13 @@ def first_order_distances(
     n_samples: int = 400,
     rng: int | np.random.Generator | None = None,
 ) -> tuple[Array, Array]:
-    """Return distances of the expected states, ``(n,)``, and first-order draws, ``(n_draws, n)``.
+    """Return distances of expected states, ``(n,)``, and of first-order draws, ``(n_draws, n)``.
 
-    The squares of the deviations of a draw are left out. They have heavy tails: summed over many
-    genes, they mask the differences between candidates, above all between unseen ones. In replays
-    of screens, the probability of being the nearest under these draws is the better guide to what
-    to test; it is not a posterior of the distance. The contribution of the target's error is not
-    subtracted.
+    First-order draws leave out the squared deviations from the expected state. These have heavy
+    tails and, summed over many genes, mask the differences between candidates, above all between
+    untested ones. In replays of screens, the probability of being the nearest under first-order
+    draws selects better candidates; the draws are not a posterior of the distance. The contribution
+    of the target's error is not subtracted.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def ranked_distance(
     Parameters
     ----------
     states
-        The joint posterior of the states, as of
+        The joint posterior of the states, such as that of
         :func:`~nextpert.core.design.distances.states_of` for known shifts.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind (see
@@ -208,7 +208,7 @@ def ranked_distance(
 
 
 def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:
-    """Return bounds of the shortest intervals that contain a share of draws ``(n_draws, n)``.
+    """Return the bounds of the shortest intervals with a given share of draws ``(n_draws, n)``.
 
     Examples
     --------
@@ -225,7 +225,7 @@ def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:
 
 
 def probability_nearest(draws: Array) -> Array:
-    """Return the share of draws ``(n_draws, n)`` in which each ``n`` is smallest; ties are split.
+    """Return the share of draws ``(n_draws, n)`` in which each column is smallest; ties are split.
 
     Examples
     --------

@@ -38,7 +38,7 @@ def numbers(
     if np.isfinite(default):
         require_finite(values, name)
     elif np.isnan(values).any() or (values == -default).any():
-        message = f"{name} holds NaN or a bound that no state keeps: use {default} for none."
+        message = f"{name} has NaN or a bound that no state can meet: use {default} for none."
         raise ValueError(message)
     return values
 
@@ -140,7 +140,7 @@ class Goal:
     origin
         The control state, shape ``(n_nodes,)``, units of the data.
     states
-        Target states, shape ``(n_states, n_nodes)``, which count alike.
+        Target states, shape ``(n_states, n_nodes)``, with equal weights.
     variances
         Sampling variance of the nodes of each of them, ``(n_nodes,)``; ``None`` for
         a state known without error.
@@ -415,12 +415,12 @@ class Goal:
 
 
 def as_goal(target: ArrayLike | Goal, n_nodes: int) -> Goal:
-    """Return a goal as it is, and a bare target mean as the goal of that point.
+    """Return a goal unchanged, and a target mean as a goal whose only state it is.
 
     Raises
     ------
     ValueError
-        If it is of another number of nodes.
+        If the number of nodes is not ``n_nodes``.
 
     Examples
     --------
@@ -431,6 +431,6 @@ def as_goal(target: ArrayLike | Goal, n_nodes: int) -> Goal:
     if not isinstance(target, Goal):
         return Goal.point(as_vector(target, n_nodes, "target_mean"))
     if target.n_nodes != n_nodes:
-        message = f"The goal is of {target.n_nodes} nodes, but the posterior of {n_nodes}."
+        message = f"The goal has {target.n_nodes} nodes, but the posterior has {n_nodes}."
         raise ValueError(message)
     return target

@@ -255,15 +255,16 @@ def distance_draws(
     Both have the shape ``(count, n_perturbations + 1)``; the control's is ``(count, 1)`` if all
     distances are over the same nodes.
 
-    Given what draws share, the squared distance to target states whose weighted mean is ``m`` is
-    (equation 29)
+    Given the components that draws share, the squared distance to target states with the weighted
+    mean ``m`` is (equation 29)
 
     .. math:: \sum_i w_i (\theta_i + s_i z_i - m_i)^2 + \text{const},
 
-    a sum of squares of independent normals. Its four terms of largest variance are drawn, and the
-    rest of it from the gamma distribution, shifted and scaled, that has the same mean, variance and
-    skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). For goals with other parts, the distance
-    of every draw is computed. ``rng`` draws own parts, ``own`` the errors of target states.
+    a sum of squares of independent normal variables. The four terms with the largest variance are
+    drawn one by one, and the sum of the others from the shifted and scaled gamma distribution with
+    the same mean, variance and skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). For goals
+    with other parts, the distance of every draw is computed. The generator ``rng`` draws the
+    perturbations' own parts, ``own`` the errors of target states.
 
     Examples
     --------

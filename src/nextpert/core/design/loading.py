@@ -68,7 +68,7 @@ def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayL
 
 
 def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
-    """Return the assigned cells with which a given share of perturbations reaches its minimum.
+    """Return the number of assigned cells with which a share of perturbations reaches its minimum.
 
     The other parameters are those of :func:`share_reached`.
 
@@ -105,10 +105,10 @@ def lanes_for(
 ) -> Lanes:
     """Return the smallest number of lanes for these usable cells, and their load (equation 39).
 
-    Cells fall into droplets at random: with ``x`` of them for each of ``droplets``, a share ``1 -
+    Cells fall into droplets at random: with ``x`` cells for each of ``droplets``, a share ``1 -
     exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
     cells among droplets with one cell; or, with ``of_barcodes``, among all droplets with cells,
-    doublets included, as a screen shows it. At most ``most`` cells are captured in a lane.
+    doublets included, as measured in a screen. At most ``most`` cells are captured in a lane.
 
     Examples
     --------
@@ -136,7 +136,8 @@ def lanes_for(
 def most_within(budget: float, cost: Callable[[int], float]) -> int:
     """Return the largest number of cells that a budget pays for, 0 if it pays for none.
 
-    ``cost`` of a number of cells does not fall with it, and exceeds the budget somewhere.
+    The function ``cost`` must not decrease with the number of cells, and must exceed the budget for
+    some number.
 
     Examples
     --------

@@ -21,10 +21,11 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     """Return all candidates in the order of the plate, and the probabilities behind it.
 
     Half of the places (rounded up) are for the candidates with the smallest expected distance, the
-    others for those remaining candidates that are most probably the nearest. Only one candidate is
-    the nearest, so the probability that a plate contains it is the sum of theirs. A candidate whose
-    state is hardly known is occasionally the nearest in a draw by chance, and many of these would
-    displace candidates that measured target genes or first cells support; hence the first half.
+    others for the remaining candidates that are most probably the nearest. Only one candidate is
+    the nearest, so the probability that a plate contains it is the sum of their probabilities. A
+    candidate with a highly uncertain state is occasionally the nearest in a draw by chance; the
+    first half is chosen by expected distance so that many such candidates do not displace those
+    with better evidence.
 
     Parameters
     ----------
@@ -39,10 +40,10 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     Returns
     -------
     ndarray, ndarray
-        The indices, of which the first ``size`` are the plate; and the probability of each
-        candidate of being the nearest of those not chosen by expectation (NaN for those that are).
-        Of equally probable candidates (most are the nearest in no draw) the one with the smallest
-        mean distance comes first.
+        The indices, of which the first ``size`` are the plate; and for each candidate the
+        probability that it is the nearest of those not chosen by expected distance (NaN for the
+        latter). Ties, which are frequent because most candidates are never the nearest, are ordered
+        by mean distance.
 
     Examples
     --------
@@ -91,11 +92,11 @@ def nearest_pairs(effects: Array, change: Array, n_best: int) -> Index:
 
 
 def dunnett_controls(total: float, k: int) -> float:
-    """Return the controls among ``total`` cells that make ``k`` differences most precise.
+    """Return how many of ``total`` cells should be controls, for ``k`` differences to be precise.
 
-    The variance of a difference between ``n`` perturbed cells and ``m`` controls is ``1/n + 1/m``
-    in units of a cell's, which is least for ``m = sqrt(k) n`` (Dunnett 1955,
-    doi:10.2307/2281208).
+    The variance of a difference between ``n`` perturbed cells and ``m`` controls, relative to that
+    of a cell, is ``1/n + 1/m``. For a fixed total it is smallest at ``m = sqrt(k) n`` (Dunnett
+    1955, doi:10.2307/2281208).
 
     Examples
     --------

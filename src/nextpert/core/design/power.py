@@ -37,16 +37,17 @@ class Layout:
 
     .. math:: \sigma^2 (1/n + \tau_g^2 / g + \tau_r^2 / r),
 
-    which more cells cannot lower below ``floor``. What a replicate does to all of its cells,
-    controls included, is not part of it, because it cancels in a difference from its own controls.
+    which more cells cannot lower below ``floor``. The effect of a replicate on all of its cells,
+    controls included, is not part of it, because it cancels in differences from controls of the
+    same replicate.
 
     Parameters
     ----------
     n_guides, n_replicates
-        Guides of the perturbation, and replicates (batches) that hold its cells.
+        Guides of the perturbation, and replicates (batches) that contain its cells.
     guide_variance, replicate_variance
-        ``tau_g^2`` and ``tau_r^2``: variance of a guide, and of a replicate of a perturbation, over
-        that of a cell.
+        ``tau_g^2`` and ``tau_r^2``: variance between guides, and between replicates of a
+        perturbation, relative to that between cells.
 
     Examples
     --------
@@ -143,7 +144,7 @@ def screen_noise(
 
     The variance between guides is that between guides of one perturbation, which differ in
     efficacy; where no perturbation has two guides, it is that between control guides. The variance
-    between replicates is what remains of a batch after its common effect on all cells is
+    between replicates is what remains after the effect of a batch on all of its cells is
     subtracted.
 
     Parameters
@@ -152,7 +153,7 @@ def screen_noise(
         Moments of the environments (group x guide x replicate), with batches subtracted; their
         columns may follow the nodes.
     groups, guides, replicates
-        Those of every environment, as whole numbers from 0. Group 0 is the controls.
+        Codes of every environment, whole numbers from 0. Group 0 is the controls.
     n_groups
         Number of groups.
     fixed_sd
@@ -196,12 +197,12 @@ def screen_noise(
 
 @dataclass(frozen=True)
 class EffectPrecision:
-    r"""Precision and power of differences of means (equation 35), perturbed cells less controls.
+    r"""Precision and power of differences of means (equation 35), perturbed cells minus controls.
 
     The variance of a difference is :math:`s^2 k(n) + v_0`, with ``k`` the spread of a
-    :class:`Layout`. The variance of a cell is taken to be estimated from the cells of each side, so
-    that tests are Welch's, with Satterthwaite's degrees of freedom, two-sided at the level 0.05.
-    The variances of guides and replicates are those of the screen.
+    :class:`Layout`. Tests are Welch's, two-sided at the level 0.05 with Satterthwaite's degrees of
+    freedom: the variance between cells is estimated for perturbed and control cells separately. The
+    variances of guides and replicates are those of the screen.
 
     Parameters
     ----------
@@ -289,10 +290,10 @@ class Budget(NamedTuple):
 def screens_within(
     total: int, noise: ScreenNoise, layout: Layout, *, effect: float, power: float
 ) -> Budget:
-    """Return what ``total`` cells can show of more and more perturbations, controls included.
+    """Return the power of ``total`` cells, controls included, by the number of perturbations.
 
-    The fewer perturbations, the more cells each has, and so does the control by Dunnett's rule:
-    the power falls with their number, and the largest number is found by halving.
+    With more perturbations, each of them, and the control by Dunnett's rule, has fewer cells. The
+    power therefore decreases, and the largest sufficient number is found by bisection.
 
     Examples
     --------

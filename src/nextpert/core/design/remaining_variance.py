@@ -97,11 +97,11 @@ class CellNoise:
 
 
 class RemainingVariance:
-    """Variance that remains of the distances of candidates as cells of some are observed.
+    """Remaining variance of the distances of candidates as cells of some of them are observed.
 
     An observation is a rank-one update of the draws, so that no matrix of candidates x candidates
-    is formed. Few draws estimate covariances of 0 with noise, so all covariances are shrunk by one
-    factor (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+    is formed. With few draws, covariances of 0 are estimated with noise, so all covariances are
+    shrunk by one factor (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class RemainingVariance:
         Joint draws of the distances, shape ``(n_draws, n_candidates)``.
     weights
         Weight of each candidate, such as its probability of being nearer to the target than the
-        control, shape ``(n_candidates,)``; equal if nothing uncertain counts.
+        control, shape ``(n_candidates,)``; equal if no candidate with a weight is uncertain.
     centre
         Distances of the expected states, same shape. The squared excess of the mean distance over
         them is added to the variance; only cells of the candidate itself reduce it.

@@ -86,14 +86,14 @@ def draw_plate(
 
 
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
-    """Return by how much the best known is expected to be closer after the next plate, at least 0.
+    """Return the expected decrease of the best known distance by the next plate, at least 0.
 
-    The expected distance after the plate is the regression of the distance on that of the expected
-    state: its mean over draws where that is equal. One half of the draws determines which candidate
-    will be chosen, the other half its expected distance, and vice versa, so that the choice among
-    noisy means has no optimistic bias. ``measured`` states which candidates of the plate have
-    cells; ``elsewhere`` is the smallest expected distance of those known and not on it, or the
-    control's.
+    The expected distance after the plate is the mean of the distance over draws with a similar
+    distance of the expected state. One half of the draws determines which candidate will be chosen,
+    the other half its expected distance, and vice versa, so that the choice among noisy means has
+    no optimistic bias. ``measured`` states which candidates of the plate have cells; ``elsewhere``
+    is the smallest expected distance of measured candidates that are not on the plate, or the
+    control's distance.
 
     Examples
     --------
@@ -176,17 +176,17 @@ def stopping(
     control's distance, so confirm that; more cells of candidates with cells (the plate ``more``)
     gain as much as the plate, so measure these first; else order the plate.
 
-    The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008,
-    doi:10.1137/070693424): the expected distance of the best known now, less that of the best known
-    after the plate. Expected distances are compared, not the smallest of noisy draws, so that noise
-    alone promises no gain.
+    The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
+    expected distance of the best known now, minus that of the best known after the plate. Expected
+    distances are compared, not the smallest of noisy draws, so that noise alone does not promise a
+    gain.
 
     Candidates without cells may be better than the model expects. Their distances are therefore
     also assumed to have the distribution of the measured ones: ``record_chance`` is the chance that
-    one of them is closer by more than the tolerance. Its integral, the expected gain of those on
-    the plate, is used where it exceeds the knowledge gradient. No candidate is closer than the
-    target itself. The estimate of a state that is the target is off by its variance, so the
-    possible gain is the distance of the best known's expected state minus that variance.
+    one of them is closer by more than the tolerance. Its integral, the expected gain of such
+    candidates on the plate, is used where it exceeds the knowledge gradient. No candidate is closer
+    than the target itself, so the gain is at most the distance of the expected state of the best
+    known candidate minus the variance of its estimate.
 
     Examples
     --------
@@ -264,17 +264,18 @@ def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> f
 
 
 def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike) -> Array:
-    r"""Return the chance that a further value is below the smallest by more than excess.
+    r"""Return the probability that a further value is below the smallest by more than ``excess``.
 
-    If all values come from one distribution, whatever it is, the smallest of all is one of the
-    ``m`` to come with probability ``m / (m + k)``, ``k`` those known. By how much depends on the
-    spacings of the smallest five known: where the lower tail is exponential with scale ``s``, the
-    ``m`` lie below the smallest known by more than ``x`` with probability ``r / (1 + r)``,
+    If all values come from one distribution, the smallest of all is among the ``m`` further values,
+    and not the ``k`` known ones, with probability ``m / (m + k)``. If the lower tail is exponential
+    with scale ``s``, the smallest further value lies below the smallest known one by more than
+    ``x`` with probability ``r / (1 + r)``,
 
     .. math:: r = \frac{m}{k} \frac{e^{-x/s} - e^{-x_{most}/s}}{1 - e^{-x_{most}/s}},
 
-    and the sum of spacings is a gamma variable of the scale, over which the mean is taken. ``most``
-    is the excess that is possible, numbers or ``(n,)``: the chance of a larger ``excess`` is 0.
+    averaged over the scale: the sum of the spacings of the five smallest known values has a gamma
+    distribution with that scale. ``most`` is the largest possible excess, a number or ``(n,)``; the
+    probability of a larger ``excess`` is 0.
 
     Examples
     --------

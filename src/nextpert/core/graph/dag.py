@@ -135,7 +135,7 @@ class Dag:
         pairs = np.array([] if wrong else listed)
         if wrong or (listed and pairs.dtype.kind not in "iu"):
             message = (
-                f"Edges must be pairs (parent, child) of nodes, unlike {(wrong or listed)[0]}."
+                f"Edges must be pairs (parent, child) of nodes, but one is {(wrong or listed)[0]}."
             )
             raise ValueError(message)
         pairs = pairs.astype(np.int64).reshape(-1, 2)
@@ -231,11 +231,11 @@ def perturb_dag(
     n_reversed: int = 0,
     rng: int | np.random.Generator | None = None,
 ) -> Dag:
-    """Return a graph at a given structural Hamming distance: a misspecified model's graph.
+    """Return a misspecified graph, at a given structural Hamming distance.
 
-    The three kinds of change touch different pairs of nodes, so that the distance (see
-    :func:`shd`) is their sum; the result has no cycle. For the misspecified graphs of Zhang et al.
-    2023 (doi:10.1038/s42256-023-00719-0).
+    The three kinds of change touch different pairs of nodes, so that the distance (see :func:`shd`)
+    is their sum; the result has no cycle. Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0) test
+    such graphs.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def perturb_dag(
     # Missing, reversed and extra edges are drawn from disjoint pairs.
     free = p * (p - 1) // 2 - dag.n_edges
     if missing + turned > dag.n_edges:
-        message = f"Of {dag.n_edges} edges, {missing} cannot be missing and {turned} reversed."
+        message = f"The {dag.n_edges} edges are too few to remove {missing} and reverse {turned}."
         raise ValueError(message)
     if extra > free:
         message = f"n_extra is {extra}, but only {free} pairs of nodes have no edge."

@@ -227,11 +227,11 @@ def pool_guides(
     guide_variance: ArrayLike = 0.0,
     fixed_sd: ArrayLike = (),
 ) -> PooledGuides:
-    """Return the perturbations of a screen, their guides pooled.
+    """Return the moments of the perturbations of a screen, with guides pooled.
 
     A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)``, in addition to
-    the effect of the perturbation. Integrated out, a guide of ``n_e`` cells counts for
-    ``k_e = n_e / (1 + n_e tau_g^2)``, never for more than ``1 / tau_g^2``.
+    the effect of the perturbation. After integration over ``v``, a guide of ``n_e`` cells counts as
+    ``k_e = n_e / (1 + n_e tau_g^2)`` cells, at most ``1 / tau_g^2``.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def pool_guides(
         ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
         each environment.
     fixed_sd
-        Standard errors of fixed columns, which are the last of the nodes, as of
+        Standard errors of the fixed columns, which are the last nodes, from
         :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
 
     Examples
@@ -337,9 +337,9 @@ def context_moments(
 ) -> Moments:
     """Return the moments of the nodes of a screen and of indicators, over all cells.
 
-    Every regression on them is that of the cells with the indicators as columns (joint causal
-    inference; Mooij et al. 2020, JMLR 21:99). With ``fixed`` the regression also has those columns
-    and the intercept (Frisch, Waugh, Lovell): batches are fixed effects.
+    A regression on these moments equals that of the cells with the indicators as further columns
+    (joint causal inference; Mooij et al. 2020, JMLR 21:99). With ``fixed`` the regression also has
+    those columns and the intercept (Frisch, Waugh, Lovell): batches are fixed effects.
 
     Parameters
     ----------
@@ -349,12 +349,12 @@ def context_moments(
         Context nodes of an environment, such as 1 for the cells of a perturbation,
         shape ``(n_environments, n_indicators)``.
     fixed
-        Columns to take out of everything, such as indicators of batches, shape
+        Columns to regress out of nodes and indicators, such as those of batches, shape
         ``(n_environments, n_fixed)``.
     guide_variance
         Variance between environments (guides) beyond sampling, relative to the noise variance of a
-        node, as ``spread_within`` learns it: one of ``n`` cells counts for
-        ``n / (1 + n guide_variance)`` between environments, as in generalised least squares.
+        node, as ``spread_within`` learns it: an environment of ``n`` cells counts as ``n / (1 + n
+        guide_variance)`` cells between environments, as in generalised least squares.
 
     Returns
     -------

@@ -203,11 +203,11 @@ _RANK = 1e-10  # singular values below this share of the largest are rounding
 
 @dataclass(frozen=True)
 class ScreenMoments:
-    """Cells, means and variances of environments, and the scatter within all of them pooled.
+    """Numbers of cells, means and variances of environments, and their pooled scatter.
 
     An environment is a group of cells that share perturbation, guide, batch and condition. The
-    scatter about the environments' own means is pooled, so that 10,000 environments of 1,000
-    genes take 168 MB where a matrix of each would take 80 GB.
+    scatter about the environments' own means is pooled, so that 10,000 environments of 1,000 genes
+    take 168 MB; with a matrix for each they would take 80 GB.
 
     Parameters
     ----------
@@ -219,12 +219,13 @@ class ScreenMoments:
         Sums over an environment's cells of the squared deviation from its mean, shape
         ``(n_environments, n_nodes)``.
     scatter
-        Sum over all cells of ``(x - mean)(x - mean)'``, the mean that of the cell's environment,
+        Sum over all cells of ``(x - mean)(x - mean)'`` with the mean of the cell's environment,
         shape ``(n_nodes, n_nodes)``.
     counted
         For a screen given as a table, the number of cells that each mean counts as: the variance of
         its node over the squared standard error, 0 where nothing is known (equation 25); same shape
-        as ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default): the cells.
+        as ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default) for a
+        screen of cells.
 
     Examples
     --------
@@ -453,25 +454,25 @@ def _members(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:
 
 @dataclass(frozen=True)
 class Screen:
-    """Cells, means and squares of environments, and one pooled scatter of every fold of them.
+    """Numbers of cells, means and squares of environments, and the pooled scatter of each fold.
 
-    An environment is a group of cells that share all columns which a call distinguishes:
-    perturbation, guide, batch, condition, half. A fold is a set of environments that is left out,
-    or looked at, as a whole. Cells are therefore read once, whatever is left out: 26 folds of 1,000
-    genes take 208 MB, where a scatter of each of 10,000 environments would take 80 GB.
+    An environment is a group of cells with the same perturbation, guide, batch, condition and half,
+    as far as ``columns`` has these. A fold is a set of environments that is used or left out as a
+    whole, so that cells are read once for all folds: 26 folds of 1,000 genes take 208 MB; one
+    scatter for each of 10,000 environments would take 80 GB.
 
     Parameters
     ----------
     columns
-        What distinguishes environments: under each name a whole number per environment, shape
-        ``(n_environments,)``; -1 for what has none.
+        The columns that define environments: for each name, whole numbers of shape
+        ``(n_environments,)``, -1 if missing.
     fold
         Fold of every environment, shape ``(n_environments,)``.
     n, mean, squares
         As in :class:`~nextpert.core.ScreenMoments`.
     scatter
-        Sum over the cells of a fold of ``(x - mean)(x - mean)'``, the mean that of the cell's
-        environment, by fold; shape ``(n_nodes, n_nodes)`` each.
+        Sum over the cells of each fold of ``(x - mean)(x - mean)'`` with the mean of the cell's
+        environment; shape ``(n_nodes, n_nodes)`` each.
     counted
         As in :class:`~nextpert.core.ScreenMoments`.
 

@@ -67,7 +67,7 @@ class PriorKnowledge:
         if len(both):
             parent, child = (called[node] for node in both[0])
             message = (
-                f"The edge {parent} -> {child} is required and forbidden: drop one of the two."
+                f"The edge {parent} -> {child} is both required and forbidden: drop one of them."
             )
             raise ValueError(message)
         # An edge is an order too; before is their transitive closure.
@@ -101,7 +101,7 @@ class PriorKnowledge:
     def with_context(
         self, n_context: int, targets: Mapping[int, Iterable[int]] | None = None
     ) -> PriorKnowledge:
-        """Return the same knowledge of nodes followed by context nodes, which have no causes.
+        """Return the knowledge for the nodes followed by context nodes, which have no parents.
 
         ``targets`` has known targets, nodes by the number of the context node (from 0): its edges
         into them are required, its others forbidden. The edges of other context nodes are free.

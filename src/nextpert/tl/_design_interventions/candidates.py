@@ -99,7 +99,7 @@ def read_candidates(
     targets, guessed = _targets(names, fit)
     if guessed:
         warn(
-            f"Of {list_names(guessed)} nothing is known: they have no cells, no features and no "
+            f"Nothing is known about {list_names(guessed)}: they have no cells, no features and no "
             f"target on the panel. The mean perturbation is predicted for each."
         )
     return fitted_candidates(as_fitted(names, targets, fit), fit)

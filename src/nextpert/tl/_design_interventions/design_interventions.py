@@ -80,10 +80,11 @@ def design_interventions(
           ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``, as in the paper;
         - the name of an acquisition of your own (:doc:`/developer/acquisition`).
     candidates
-        ``None`` (default): the perturbations of the fit. ``"genes"``: these and a knockout of
-        every gene of the panel. Or a list of labels, which may be untested combinations such as
+        ``None`` (default): the perturbations of the fit. ``"genes"``: these and a knockout of every
+        gene of the panel. Or a list of labels, which may be untested combinations such as
         ``"MYC+STK3"``, or a table of shifts as in :func:`fit_dag_blr`. The perturbation whose state
-        is the target would always be ranked first: only a list or a table that names it keeps it.
+        is the target is a candidate only if a list or table names it, because it would always be
+        ranked first.
     n_cells
         Cells of the next perturbation, for ``"civ"`` and other acquisitions that look ahead.
     noise_aware

@@ -181,7 +181,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         signature = signature / np.sqrt(scale)
     crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
     if crossed:
-        message = f"at_least is above at_most for {list_names(crossed)}: no state is between."
+        message = f"at_least is above at_most for {list_names(crossed)}: no state meets both."
         raise ValueError(message)
     make = partial(
         Goal,
@@ -252,7 +252,7 @@ def without_own_genes(
     remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
     if not len(kept):
         message = (
-            f"No candidate can be ranked: the target genes of each are more than half of the "
+            f"No candidate can be ranked: the target genes of each make up more than half of the "
             f"control's distance to {target.name}. {remedy}"
         )
         raise ValueError(message)
@@ -290,7 +290,7 @@ def bind(
     control[common] = 0.0
     if not control.sum() > 0:
         message = (
-            f"The genes that count are all targets of {target.name}: give "
+            f"All genes with a weight are targets of {target.name}: give "
             f"nextpert.Target(own_genes='include'), or other weights."
         )
         raise ValueError(message)

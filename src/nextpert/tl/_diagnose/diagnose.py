@@ -59,8 +59,8 @@ def diagnose(
     ----------
     adata
         Cells x genes, or a table of effects (:func:`nextpert.pp.effect_table`), after
-        :func:`fit_dag_blr` with four perturbations or more, shifts not exact. Of more than 150, a
-        sample of 150 is used for the parts that fit again.
+        :func:`fit_dag_blr` with four perturbations or more, shifts not exact. Parts that fit again
+        use a sample of at most 150 perturbations.
     posterior_key
         The ``key_added`` of the fit.
     n_jobs
@@ -84,7 +84,7 @@ def diagnose(
         - ``parts`` (table): ``level`` and ``verdict`` of each ``part``.
         - ``summary`` (table): each ``quantity`` of a ``part``: ``value``, ``standard_error``,
           ``n``, ``rule`` and ``passed``.
-        - ``perturbations`` (table): of each, q-values, the effect on its target gene, and errors
+        - ``perturbations`` (table): for each, q-values, the effect on its target gene, and errors
           and the correlation on the cells left out.
         - ``negative_controls`` (table): each group of controls in the place of a perturbation.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.

@@ -274,7 +274,7 @@ def read_refit(
     if fit.is_exact:
         message = (
             f"The fit in adata.uns[{key!r}] takes shifts as known (shift_sd=0), but a diagnosis "
-            f"is of effects that are learned: fit without shift_sd."
+            f"needs learned effects: fit without shift_sd."
         )
         raise ValueError(message)
     if n <= FEWEST:  # without one of them the others have to suffice

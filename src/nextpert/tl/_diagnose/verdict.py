@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 TRUST, CARE, NOT = "trust", "care", "do not trust"
 _STRONG = "do not rely on them for strong perturbations"
 _WEAKER = (
-    ". This is weaker evidence, because the controls have no two guides with enough cells to "
-    "show the variance between guides."
+    ". This is weaker evidence, because fewer than two control guides have enough cells to "
+    "estimate the variance between guides."
 )
 _CONDITIONS = (
     " If these batches are conditions, such as cell lines, give condition_key to pp.setup_screen, "
     "and use the effects in each: tl.perturbation_effects(condition=...)."
 )
 _TOO_SMALL = (
-    " Three quarters of the perturbations have z-scores of a width above "
-    "{perturbations_width:.2f}, where 1 is expected without effects: most change most genes, or "
-    "standard errors are too small."
+    " The z-scores of three quarters of the perturbations have a width above "
+    "{perturbations_width:.2f}; without effects it would be 1. Most perturbations change most "
+    "genes, or standard errors are too small."
 )
 _WITHIN_BATCH = (
     " Standard errors within a batch do not include the variation between clones and batches, and "
@@ -214,8 +214,8 @@ def _shrinkage(of: _Rows) -> Part:
     ]
     words = (
         f"Learned from half of the screen{by_guide}, shrunken effects have on the other half a "
-        f"squared error of {means} relative to raw means and of {nothing} relative to no effect."
-        f"{intervals}"
+        f"squared error of {means} relative to raw means and of {nothing} relative to no "
+        f"effect.{intervals}"
     )
     return _part(q.SHRINKAGE, cases, words, "Effects")
 

@@ -96,14 +96,14 @@ def learn_dag(
         ``nextpert[causaldag]``), or ``"given"`` to use ``dag``.
     environments
         ``"control"`` (default) or, with ``method="boss"``, ``"all"`` labelled cells. Of more than
-        300 perturbations, the strongest 300 orient edges; the cells of the others tell how genes
-        vary together.
+        300 perturbations, the strongest 300 orient edges; the cells of the others inform the
+        covariance of genes.
     dag
         Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a matrix over
         the panel (row = parent), or a :class:`nextpert.core.Dag`.
     n_graphs
-        Above 1, also the graphs of so many resamples of the cells (25 is usual), so that intervals
-        of :func:`fit_dag_blr` include uncertainty about the graph.
+        If above 1, number of bootstrap graphs from resampled cells to learn as well (25 is usual),
+        so that intervals of :func:`fit_dag_blr` include uncertainty about the graph.
     search_options
         Rarely changed options of the search, a mapping with some of:
 
@@ -114,7 +114,8 @@ def learn_dag(
           that perturbations act on: ``"learned"`` (default), ``"known"`` (the perturbed gene
           alone), or a mapping of perturbations to lists of genes.
     rng, n_jobs
-        Seed or generator, of the starts and resamples; and threads, which change no result.
+        Seed or generator of the starts and resamples; and number of threads, which does not change
+        the result.
     key_added
         Name of the results.
     copy

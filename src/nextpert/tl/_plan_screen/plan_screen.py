@@ -73,9 +73,9 @@ def plan_screen(
 
     Use it after :func:`fit_dag_blr` and :func:`diagnose`. ``strategy="exploit"`` (default) looks
     for the nearest candidate: half of the plate are the candidates whose expected state is nearest
-    to the target, half those that are most likely the nearest of the others. ``"explore"`` reduces
-    uncertainty about the distances of all candidates (causal integrated variance, Zhang et al.
-    2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by ``"exploit"`` until the plate
+    to the target, and half are those of the others that are most likely the nearest. ``"explore"``
+    reduces uncertainty about the distances of all candidates (causal integrated variance, Zhang et
+    al. 2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by ``"exploit"`` until the plate
     contains the nearest candidate with probability 0.95, and then by ``"explore"``. Read
     :doc:`/guides/plan_a_plate`; :func:`nextpert.report` writes the plate as a csv file for the lab.
 
@@ -88,7 +88,7 @@ def plan_screen(
     n_perturbations
         Maximum number of perturbations on the plate: what your lab can make.
     n_cells
-        Number of cells in all: what your lab can sequence. Controls get the square root of the
+        Total number of cells: what your lab can sequence. Controls get the square root of the
         number of perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
     strategy
         ``"exploit"``, ``"explore"``, ``"both"``, or an acquisition of :func:`design_interventions`.
@@ -99,7 +99,8 @@ def plan_screen(
 
         - ``"include"``: candidates that the plan has to contain.
         - ``"exclude"``: labels, or genes that no candidate may target.
-        - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates expected nearest.
+        - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates that are expected to be
+          nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
     pending
         Labels in progress, counted as if measured and not chosen, or labels -> cells.
@@ -121,7 +122,7 @@ def plan_screen(
         - ``plate`` (table): perturbations in the order chosen, and controls: ``perturbation``,
           ``n_cells``, ``n_guides``, ``why`` (a sentence), ``probability_best`` and more.
         - ``constructs`` (table): guides to use, to clone or to design.
-        - ``summary`` (mapping): ``probability_contains_best`` and others of the plate.
+        - ``summary`` (mapping): ``probability_contains_best`` and other properties of the plate.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
     Raises

@@ -87,7 +87,7 @@ def read_pool(
     ]  # fmt: skip
     if lost:
         message = (
-            f"exclude has names that are neither a candidate nor a target gene of one: "
+            f"exclude has names of neither candidates nor their target genes: "
             f"{list_names(lost)}.{closest(lost, sorted(known))}"
         )
         raise ValueError(message)
@@ -195,8 +195,8 @@ def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[
     names = [] if given is None else [str(name) for name in in_order(given)]
     if naming.control in names:
         message = (
-            f"{what} names {naming.control!r}, the controls, which are on every plate and no "
-            f"candidate. Leave it out."
+            f"{what} names {naming.control!r}, the controls, which are on every plate and are not "
+            f"candidates. Leave it out."
         )
         raise ValueError(message)
     return list(dict.fromkeys(naming.spelled(names, known)))

@@ -84,7 +84,7 @@ def split_cells(total: int, size: int, least: int, n_controls: int | None = None
     if not len(cells):
         message = (
             f"{total} cells do not suffice for a perturbation of at least {least} and its "
-            f"controls: give more n_cells, or fewer min_cells."
+            f"controls: raise n_cells, or lower min_cells."
         )
         raise ValueError(message)
     return wells._replace(size=len(cells), each=int(cells[-1]))
@@ -132,7 +132,7 @@ class Choice:
         asked, limits, wells = self.asked, self.limits, self.wells
         chosen, chance = list(limits.include), np.full(asked.size, np.nan)
         if len(chosen) > wells.size:
-            message = f"{len(chosen)} candidates must be on a plate of {wells.size}."
+            message = f"include has {len(chosen)} candidates, but n_perturbations is {wells.size}."
             raise ValueError(message)
         strategies = ["include"] * len(chosen)
         if strategy in ("exploit", "both"):
@@ -334,7 +334,7 @@ def _evenly(n_cells: int, n: int) -> list[int]:
 
 
 def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield combinations of one item of each list, each once; all items are used evenly.
+    """Yield each combination of one item per list once, such that all items are used evenly.
 
     Examples
     --------

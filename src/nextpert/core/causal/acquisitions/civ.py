@@ -44,7 +44,7 @@ class Civ(LookaheadAcquisition):
     target_mean
         The target state, shape ``(n_nodes,)``, units of the data.
     domain
-        Where interventions may lie; its mean and variance define the average. The unit sphere by
+        The set of possible interventions, over which the average is taken. The unit sphere by
         default, as in the paper.
     n_cells
         Number of hypothetical cells (the next batch).
@@ -55,7 +55,7 @@ class Civ(LookaheadAcquisition):
     Raises
     ------
     ValueError
-        For a target of the wrong length, or while the noise variances' shape is not above 2.
+        For a target of the wrong length, or if the shape of the noise variances is 2 or less.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def gap_variance(
     Raises
     ------
     ValueError
-        While the noise variances' shape is not above 2 (infinite variance), or for wrong shapes.
+        If the shape of the noise variances is 2 or less (infinite variance), or for wrong shapes.
 
     Examples
     --------

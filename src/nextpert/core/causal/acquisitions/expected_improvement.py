@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @acquisition("ei")
 class ExpectedImprovementInt(DrawnAcquisition):
-    """EI-Int: the expected smaller of the squared distance after a shift and the best one so far.
+    """EI-Int: the expected minimum of the squared distance after a shift and the best one so far.
 
     ``E min(|(I - B)^-1 (c + a) - mu*|^2, best)`` over the posterior of the weights, that is
-    ``best`` less the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). It is a mean
+    ``best`` minus the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). It is a mean
     over ``n_samples`` draws, which are the same for every shift.
 
     Parameters
@@ -33,8 +33,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
     target_mean
         The target mean, shape ``(n_nodes,)``, units of the data.
     best
-        Smallest squared distance to the target of the mean of any round's cells, squared units of
-        the data; infinite (default) before the first round.
+        Smallest squared distance between the target and the mean of the cells of a round so far,
+        squared units of the data; infinite (default) before the first round.
     n_samples
         Number of posterior draws.
     rng

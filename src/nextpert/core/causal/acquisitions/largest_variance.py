@@ -123,8 +123,8 @@ class MaxVariance(LargestVariance):
 class CausalVariance(LargestVariance):
     """CV: the largest remaining variance of a coordinate of the ideal shift, ``max_i e_i w_i``.
 
-    Zhang et al. 2023, Methods (baselines). Not smooth where two nodes tie; the gradient is that
-    of the largest.
+    Zhang et al. 2023, Methods (baselines). It is not smooth where two nodes tie; the gradient is
+    that of the node with the largest variance.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""MI-Int: what the next cells tell about the ideal shift."""
+"""MI-Int: mutual information of the next cells and the ideal shift."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 class MutualInformationInt(DrawnAcquisition):
     """MI-Int: minus the mutual information of the next cells and the ideal shift, in nats.
 
-    ``E sum_i log(w_i' / w_i) / 2``: the expected change of the entropy of ``(I - B) mu* - c``,
-    ``w_i' = w_i - d1^2 / d2`` with ``d1 = (M q)' x_P``, ``d2 = 1/n + x_P' M x_P`` once cells at
-    ``x`` are seen, and ``x = (I - B)^-1 (c + a + noise)`` over posterior and noise
-    (Zhang et al. 2023, Extended Data Fig. 5). Exact for one cell up to the number of draws (with
-    unknown noise variances up to a part no shift can change, too); as in the paper's
-    look-ahead, several cells are set to their mean. Nodes without parents are not informative.
+    The value is the expected change of the entropy of ``(I - B) mu* - c``,
+    ``E sum_i log(w_i' / w_i) / 2``. After cells at ``x``, ``w_i' = w_i - d1^2 / d2`` with
+    ``d1 = (M q)' x_P`` and ``d2 = 1/n + x_P' M x_P``; ``x = (I - B)^-1 (c + a + noise)`` is drawn
+    from posterior and noise (Zhang et al. 2023, Extended Data Fig. 5). For one cell the value is
+    exact up to the number of draws and, with unknown noise variances, up to a part that no shift
+    can change; as in the paper's look-ahead, several cells are set to their mean. Nodes without
+    parents are not informative.
 
     Parameters
     ----------

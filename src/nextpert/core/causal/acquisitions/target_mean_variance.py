@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TargetMeanVariance(LookaheadAcquisition):
     """The remaining variance of the predicted mean itself, ``sum_i |A_.i|^2 e_i w_i``.
 
-    ``A = (I - B)^-1``: unlike CIV, an error in a weight counts by its downstream effect.
+    With ``A = (I - B)^-1``, an error in a weight counts by its downstream effect, unlike in CIV.
 
     Examples
     --------

@@ -25,7 +25,7 @@ DRAWS = 40  # from which a plate takes one for each of its perturbations, with r
 class Thompson(Acquisition):
     """The squared distance to the target under a single draw of weights, graph and shifts.
 
-    Its best candidate is drawn with its probability of being the nearest.
+    A candidate ranks first with the probability that it is the nearest.
 
     Examples
     --------

@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 class UpperConfidenceInt(Acquisition):
     """UCB-Int: the optimality gap of a shift minus ``beta`` times its standard deviation.
 
-    With ``g(a) = |a - (I - B) mu* + c|^2`` over the posterior, ``E g - beta sd(g)``, where
-    ``E g = |a - b|^2 + sum_i e_i w_i`` and
-    ``Var g = sum_i kappa_i w_i^2 + 4 w_i e_i (a_i - b_i)^2`` (Zhang et al. 2023, Extended Data
-    Fig. 5). Both moments have closed forms. The authors' code has
-    ``sqrt(sum_i w_i e_i (a_i - b_i)^2)`` for the standard deviation: its ``beta = 1`` is near
-    ``beta = 0.5`` here.
+    With ``g(a) = |a - (I - B) mu* + c|^2`` over the posterior, the value is ``E g - beta sd(g)``,
+    where ``E g = |a - b|^2 + sum_i e_i w_i`` and
+    ``Var g = sum_i kappa_i w_i^2 + 4 w_i e_i (a_i - b_i)^2`` (Zhang et al. 2023, Extended Data Fig.
+    5). Both moments have closed forms. The authors' code has ``sqrt(sum_i w_i e_i (a_i - b_i)^2)``
+    for the standard deviation: its ``beta = 1`` is near ``beta = 0.5`` here.
 
     Parameters
     ----------
@@ -41,8 +40,8 @@ class UpperConfidenceInt(Acquisition):
     Raises
     ------
     ValueError
-        For a target of the wrong length, a negative ``beta``, or while the noise variances' shape
-        is not above 2.
+        For a target of the wrong length, a negative ``beta``, or if the shape of the noise
+        variances is 2 or less.
 
     Examples
     --------

@@ -82,15 +82,15 @@ def boss(
     n_jobs: int | None = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> BossResult:
-    """Search for the order of the highest score (BOSS), the better choice for larger panels.
+    """Search for the order with the highest score (BOSS), which we recommend for larger panels.
 
-    Andrews et al. 2023 (arXiv:2310.17679). One node after the other is moved to its best place in
-    the order, until no move increases the score. The parents of a node in a given order are found
-    by adding the best one repeatedly, and then dropping those without which the score is higher. A
-    backward equivalence search deletes edges at the end.
+    The search is that of Andrews et al. 2023 (arXiv:2310.17679). One node after the other is moved
+    to its best place in the order, until no move increases the score. The parents of a node in a
+    given order are found by adding the best one repeatedly, and then dropping those without which
+    the score is higher. A backward equivalence search deletes edges at the end.
 
-    The score is the BIC: that of a node with the parents P is, up to constants,
-    ``-n/2 log var(x | P) - penalty/2 log(n) |P|``.
+    The score is the BIC. For a node with the parents P it is, up to constants, ``-n/2 log var(x |
+    P) - penalty/2 log(n) |P|``.
 
     With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
     nodes had been added.
@@ -116,9 +116,9 @@ def boss(
         Orders of the nodes other than context nodes to start further runs from, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``.
     prior
-        Orders, required and forbidden edges of the nodes other than context nodes. Every start
-        then searches twice: from its own order, and from where the search without prior knowledge
-        ends, because constraints block many ways to the best order.
+        Orders, required and forbidden edges of the nodes other than context nodes. Every start then
+        searches twice: from its own order, and from the result of a search without prior knowledge,
+        because constraints block many ways to the best order.
     rng, n_jobs, progress
         As for :func:`gsp`.
 

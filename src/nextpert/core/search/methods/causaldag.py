@@ -34,19 +34,19 @@ def causaldag_gsp(
     It differs from :func:`gsp` in three points. Its threshold for the minimal I-map of a
     permutation is one-sided while its tests during the search are two-sided: the I-map at its
     ``alpha`` is that of :func:`minimal_imap` at ``2 * alpha``. (:func:`gsp` is two-sided
-    throughout.) It tests the edges at a covered edge given the parents as they are before the edge
-    is turned. And its starts fill in the graph of partial correlations given all other nodes, where
-    :func:`gsp` tests those of the remaining nodes again.
+    throughout.) When it reverses a covered edge, it tests the adjacent edges given the parents
+    before the reversal. Its starts eliminate nodes from the graph of partial correlations given all
+    other nodes by adding edges, whereas :func:`gsp` repeats the tests among the remaining nodes.
 
     The package draws from the global generators of ``random`` and ``numpy.random``; these are
-    seeded from ``rng`` meanwhile and then put back. Do not call it from several threads.
+    seeded from ``rng`` for the search and restored afterwards. Do not call it from several threads.
 
     Parameters
     ----------
     moments
         Moments of the (control) cells.
     alpha
-        Significance level, as ``causaldag`` means it (see above).
+        Significance level, as ``causaldag`` defines it (see above).
     n_runs
         Number of runs.
     rng

@@ -70,11 +70,11 @@ def gsp(
 ) -> GspResult:
     """Search for the sparsest graph by greedy sparsest permutation (GSP).
 
-    Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run draws a permutation, takes its
-    minimal I-map (see :func:`minimal_imap`), and reverses covered edges, up to four of them
-    in a row and depth first, until the number of edges decreases. It continues from the sparser
-    graph until it reaches no sparser one. All tests are of partial correlations with Fisher's z,
-    two-sided at ``alpha``.
+    The algorithm is that of Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run draws a
+    permutation, takes its minimal I-map (see :func:`minimal_imap`), and reverses covered edges, up
+    to four of them in a row and depth first, until the number of edges decreases. It continues from
+    the sparser graph until no sparser one is reached. All tests are of partial correlations with
+    Fisher's z, two-sided at ``alpha``.
 
     Permutations are drawn by minimum-degree elimination with ties broken at random. Before the
     search, edges that are not significant given the other parents of the child are dropped, the
