@@ -213,7 +213,10 @@ BAD = {
         pd.DataFrame({"source": ["A"], "target": ["B"], "weight": [np.nan]}),
         "weight is NaN",
     ),
-    "other genes": (other_screen(np.eye(3), genes=("X", "Y", "Z")), "at least one gene of the panel"),
+    "other genes": (
+        other_screen(np.eye(3), genes=("X", "Y", "Z")),
+        "at least one gene of the panel",
+    ),
     "errors of 0": (other_screen(np.eye(3), np.eye(3)), "values of 0 or below"),
 }
 

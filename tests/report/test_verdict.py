@@ -114,11 +114,11 @@ def test_results_of_other_cells_and_targets_are_named(found):
     assert not any("other cells" in note for note in verdict_of(found).notes)
     found["design"]["fit"] = "an earlier one"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
-    assert note.endswith("run again: the ranking.")
+    assert note.endswith("have changed: the ranking.")
     found["dag_blr"]["digest"] = "x"
     (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
     parts = "the next round, the ranking, the effects, the number of cells, the replay"
-    assert note.endswith(f"run again: {parts}, the diagnostics.")
+    assert note.endswith(f"have changed: {parts}, the diagnostics.")
 
 
 def test_pairs_of_measured_members_are_not_judged_as_unseen_singles(found):

@@ -236,7 +236,10 @@ def test_contradictions_write_nothing(fitted):
         ({"exclude": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
         ({"max_combination": 3}, "max_combination'] must be 1 or 2"),
         ({"strategy": "exploi"}, "Close matches: exploit"),
-        ({"include": ["FOS", "B2M"], "n_perturbations": 1}, "2 candidates, but n_perturbations is 1"),
+        (
+            {"include": ["FOS", "B2M"], "n_perturbations": 1},
+            "2 candidates, but n_perturbations is 1",
+        ),
         ({"candidates": ["MYC", "control"]}, "candidates names 'control', the controls"),
         (
             {"include": iter(["control"])},

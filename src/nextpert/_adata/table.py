@@ -175,10 +175,11 @@ def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
 
 
 def shrunk_correlation(covariance: Array, freedom: float) -> Array:
-    r"""Return correlations shrunk towards 0, ``(n_genes, n_genes)``; more so for fewer samples.
+    r"""Return correlations shrunk towards 0, ``(n_genes, n_genes)``, more for fewer samples.
 
-    By :math:`\sum (1 - r^2)^2 / f` over :math:`\sum r^2`, with ``f`` degrees of freedom: the mean
-    squared error is about the least (Schäfer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+    They are reduced by the fraction :math:`\sum (1 - r^2)^2 / (f \sum r^2)`, with ``f`` degrees of
+    freedom, which about minimises the mean squared error (Schäfer and Strimmer 2005,
+    doi:10.2202/1544-6115.1175).
 
     Examples
     --------

@@ -272,7 +272,7 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
             f"distribution; the width of the null is {width:.2f}.",
             "Control cells, analysed as perturbations. Points on the dashed diagonal show that "
-            "standard errors are correct; points on a steeper line, that they are too small.",
+            "standard errors are correct; points on a steeper line show that they are too small.",
             key=keys["diagnosis"], panel="negative controls",
         )]  # fmt: skip
     return Section("diagnostics", "Diagnostics", figures=figures, tables=[first, second])

@@ -204,8 +204,7 @@ def _notes(results: Results) -> list[str]:
     if len(targets) > 1:
         notes.append("The next round and the ranking have different targets: see both sections.")
     if stale := _stale(results):
-        what = "other cells or another fit"
-        notes.append(f"Computed from {what}, run again: {', '.join(stale)}.")
+        notes.append(f"Run again, as the cells or the fit have changed: {', '.join(stale)}.")
     return notes
 
 

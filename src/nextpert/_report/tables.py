@@ -27,7 +27,7 @@ NOTHING = "–"
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number with few digits, a whole number with all, and a dash for a missing one.
+    """Return a number as text: rounded, or in full if it is whole, or a dash if it is missing.
 
     Examples
     --------

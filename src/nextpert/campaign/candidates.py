@@ -163,7 +163,7 @@ def known_names(
     keys = {naming.key(name) for name in every}
     unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
-        message = f"Neither perturbations nor genes of the panel: {_adata.list_names(unknown)}."
+        message = f"Names of neither perturbations nor panel genes: {_adata.list_names(unknown)}."
         raise ValueError(message + _adata.closest(unknown, every))
     return list(dict.fromkeys(naming.spelled(names, known)))
 

@@ -191,7 +191,7 @@ def effects(
     """Estimate the effects of perturbations on genes, with intervals.
 
     It reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
-    mean, credible interval, local false sign rate, and direct part; one row each in the table.
+    mean, credible interval, local false sign rate, and direct part. The table has a row for each.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 
@@ -267,7 +267,7 @@ def plan(
         Total number of cells, controls included.
     strategy
         'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
-        'both' first the one, then the other. Or an acquisition of `nextpert design`.
+        and 'both' does one after the other. Or an acquisition of `nextpert design`.
     max_combination
         2 adds pairs of the candidates that are predicted to be nearest to the target.
     include
@@ -408,7 +408,7 @@ def diagnose(
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
-    """Judge which parts of the fit to trust.
+    """Test which parts of the fit are reliable.
 
     It reads a screen after `nextpert fit` and writes a verdict on cells, shrinkage, perturbations
     that were not measured, graph, guides and batches. The table has a row per quantity: part,

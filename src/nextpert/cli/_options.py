@@ -1,6 +1,6 @@
 """Parts that commands share: kinds and groups of options, the job, settings, progress.
 
-Nothing that takes long is imported here, so that help and errors of usage appear at once.
+No slow module is imported here, so that help and errors of usage appear at once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ADVICE = "nextpert.tl._advice"  # the logger of what to do next
 # Errors are those of the Python functions.
 HINT = (
     "options have the names of parameters, such as --n-cells for n_cells and --n-runs for "
-    "search_options['n_runs']; nextpert learn is tl.learn_dag"
+    "search_options['n_runs']; nextpert learn calls tl.learn_dag"
 )
 # How a run speaks is no part of what it does; nor is what it may replace, decided every time.
 _NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")
@@ -253,7 +253,7 @@ class Ranking(Pool):
 @Parameter(name="*", group=FILES)
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Where the results of a step go."""
+    """The files to which a step writes its results."""
 
     out: Path | None = None
     """Where to write the screen, h5ad or zarr. By default SCREEN.COMMAND.h5ad."""

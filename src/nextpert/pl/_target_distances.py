@@ -51,11 +51,12 @@ def target_distances(
 ) -> Figure | Axes | None:
     """Draw the squared distance of every perturbation's mean to the target, nearest on top.
 
-    As in Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with confidence intervals.
-    Points are unbiased estimates; the small ticks are the distances of the sample means, which are
-    biased upwards. The dashed line and the band are the control cells and their interval. Points
-    are filled where the interval of the difference to the control cells excludes 0; that interval
-    is narrower than the two drawn suggest, because both share the noise of the target's mean.
+    The figure follows Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with
+    confidence intervals. Points are unbiased estimates; the small ticks are the distances of the
+    sample means, which are biased upwards. The dashed line and the band are the control cells and
+    their interval. Points are filled where the interval of the difference to the control cells
+    excludes 0; that interval is narrower than the two drawn suggest, because both share the noise
+    of the target's mean.
 
     Parameters
     ----------

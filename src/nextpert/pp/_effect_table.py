@@ -137,7 +137,7 @@ def effect_table(
 
         - ``X``, ``layers["se"]`` (array, ``(n_rows, n_vars)``): effects plus the control mean (0 if
           not given), and standard errors, infinite if unknown.
-        - ``obs["perturbation"]``, ``obs["batch"]`` (labels): of each row; batches if given.
+        - ``obs["perturbation"]``, ``obs["batch"]`` (labels): label of each row; batches if given.
         - ``obs["n_cells"]`` (number): cells of each row.
         - ``varp["correlation"]`` (array, ``(n_vars, n_vars)``): correlation of genes, if known.
         - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): no edges.

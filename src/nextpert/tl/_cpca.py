@@ -96,7 +96,7 @@ def cpca(
 
         Fields of ``uns["cpca"]``:
 
-        - ``alpha`` (number): the contrast used.
+        - ``alpha`` (number): the weight of the background.
         - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates for ``alpha``, and
           how well each separates the groups.
         - ``eigenvalues`` (array, ``(n_components,)``): eigenvalues of the components.

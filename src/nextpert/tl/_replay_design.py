@@ -509,7 +509,7 @@ def read_goals(
     labels.require(requested, "Targets")
     if few := [name for name in requested if name not in names]:
         message = (
-            f"Targets of fewer than {FEWEST} cells, or not perturbations of the fit: "
+            f"Targets must be perturbations of the fit with {FEWEST} cells or more: "
             f"{_adata.list_names(few)}."
         )
         raise ValueError(message)

@@ -102,7 +102,7 @@ def target_distances(
     ------
     ValueError
         If a name is unknown, the target or the controls have fewer than 2 cells, or a value is not
-        finite; TypeError if ``target`` has none of its forms. Nothing is written then.
+        finite; TypeError if ``target`` is of another kind. Nothing is written then.
 
     Examples
     --------

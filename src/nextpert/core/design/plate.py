@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
-    """Return all candidates in the order of the plate, and the probabilities behind it.
+    """Return all candidates in the order of the plate, and the probabilities that determine it.
 
     Half of the places (rounded up) are for the candidates with the smallest expected distance, the
     others for the remaining candidates that are most probably the nearest. Only one candidate is
