@@ -111,12 +111,12 @@ def test_results_of_other_cells_and_targets_are_named(found):
     assert not any("different targets" in note for note in verdict_of(found).notes)
     found["plan"]["params"]["target"] = "another"
     assert any("different targets" in note for note in verdict_of(found).notes)
-    assert not any("other cells" in note for note in verdict_of(found).notes)
+    assert not any("have changed" in note for note in verdict_of(found).notes)
     found["design"]["fit"] = "an earlier one"
-    (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
+    (note,) = (note for note in verdict_of(found).notes if "have changed" in note)
     assert note.endswith("have changed: the ranking.")
     found["dag_blr"]["digest"] = "x"
-    (note,) = (note for note in verdict_of(found).notes if "other cells" in note)
+    (note,) = (note for note in verdict_of(found).notes if "have changed" in note)
     parts = "the next round, the ranking, the effects, the number of cells, the replay"
     assert note.endswith(f"have changed: {parts}, the diagnostics.")
 

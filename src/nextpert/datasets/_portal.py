@@ -236,7 +236,7 @@ def _read_expression(tables: Sequence[WideTable], study: Study, options: Options
         asked = options.genes or genes
         at = pd.Index(seen).get_indexer(pd.Index(asked))
         if unknown := [gene for gene, column in zip(asked, at, strict=True) if column < 0]:
-            message = f"{table.path.name!r} holds no such genes: {list_names(unknown)}."
+            message = f"{table.path.name!r} lacks the genes {list_names(unknown)}."
             raise ValueError(message + closest(unknown, seen))
         if other := sorted(set(seen) ^ set(genes)):
             message = f"{table.path.name!r} and the first file differ in {list_names(other)}."
