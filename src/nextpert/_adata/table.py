@@ -178,7 +178,7 @@ def shrunk_correlation(covariance: Array, freedom: float) -> Array:
     r"""Return correlations shrunk towards 0, ``(n_genes, n_genes)``, more for fewer samples.
 
     They are reduced by the fraction :math:`\sum (1 - r^2)^2 / (f \sum r^2)`, with ``f`` degrees of
-    freedom, which about minimises the mean squared error (Schäfer and Strimmer 2005,
+    freedom, which approximately minimises the mean squared error (Schäfer and Strimmer 2005,
     doi:10.2202/1544-6115.1175).
 
     Examples

@@ -44,7 +44,7 @@ COMMANDS = (*STEPS, "report", "demo")
 
 
 def parse(argv: Sequence[str]) -> Job | None:
-    """Return what the arguments ask for; ``None`` if help or the version was printed."""
+    """Return the job of the arguments; ``None`` if help or the version was printed."""
     try:
         job = app(list(argv))
     except SystemExit:  # so rich ends where the reader of the help has gone, as with "| head"

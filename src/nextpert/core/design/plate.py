@@ -32,8 +32,8 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     expected
         Squared distances of the expected states, shape ``(n_candidates,)``.
     draws
-        Squared distances under joint draws, shape ``(n_draws, n_candidates)``: uncertainty that all
-        candidates share then does not change their order.
+        Squared distances under joint draws, shape ``(n_draws, n_candidates)``, so that uncertainty
+        that all candidates share does not change their order.
     size
         Number of wells, at least 1.
 
