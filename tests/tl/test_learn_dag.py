@@ -236,7 +236,7 @@ BAD = [
     ({"environments": "all"}, 'environments="all" needs method="boss"'),
     (
         {"search_options": {"prior": {"require": []}}},
-        r"search_options\['prior'\] holds require, .* Close matches: required",
+        r"search_options\['prior'\] takes .*, but holds require\. Close matches: required",
     ),
     ({"method": "boss", "search_options": {"n_runs": 0}}, "n_starts|n_runs"),
     (

@@ -115,7 +115,7 @@ def options(**bounds: Bound | type | tuple[Bound, ...]) -> Callable[[C], C]:
     >>> learn(search={"alpa": 0.01})
     Traceback (most recent call last):
         ...
-    ValueError: search holds alpa, but takes alpha. Close matches: alpha.
+    ValueError: search takes alpha, but holds alpa. Close matches: alpha.
     """
 
     def decorate(cls: C) -> C:

@@ -181,7 +181,7 @@ def test_bad_goals_are_refused():
         "Nothing is wanted": {},
         "asks for no change": {"signature": zero},
         "low is above high at nodes": {"low": one, "high": zero},
-        "a bound that no state keeps": {"low": np.inf * one},
+        "a bound that no state can meet": {"low": np.inf * one},
         "weights must be": {"states": [one], "weights": zero},
         "scale must be": {"states": [one], "scale": -one},
         "variances must be one for each": {"states": [one], "variances": [one, one]},
@@ -194,5 +194,5 @@ def test_bad_goals_are_refused():
     for message, options in wrong.items():
         with pytest.raises(ValueError, match=message):
             Goal(zero, **options)
-    with pytest.raises(ValueError, match="goal is of 4 nodes"):
+    with pytest.raises(ValueError, match="goal has 4 nodes"):
         as_goal(Goal.point(one), 3)

@@ -106,9 +106,7 @@ class Pool(Domain):
     def __init__(self, shifts: ArrayLike) -> None:
         self.shifts = as_numbers(shifts, "shifts")
         if self.shifts.ndim != 2 or len(self.shifts) == 0:
-            message = (
-                f"A pool of shifts must have shape (n_shifts, n_nodes), not {self.shifts.shape}."
-            )
+            message = f"A pool needs at least one row (n_shifts, n_nodes), not {self.shifts.shape}."
             raise ValueError(message)
         require_finite(self.shifts, "shifts")
 
