@@ -171,9 +171,10 @@ def summary(
     >>> npt.tl.plan_screen(adata, {"B2M": 3.0}, candidates="genes", n_perturbations=2)
     >>> print(npt.summary(adata))  # doctest: +ELLIPSIS
     Results in adata
-      Next Order a plan of 2 perturbations (586 cells each): ... Reliability The reliability of
-      these results was not checked: run tl.diagnose. ... Results uns["plan"] (tl.plan_screen),
-      uns["dag"] (tl.learn_dag), uns["dag_blr"]
+      Next          Order a plan of 2 perturbations (586 cells each): ...
+      Reliability   The reliability of these results was not checked: run tl.diagnose.
+      ...
+      Results       uns["plan"] (tl.plan_screen), uns["dag"] (tl.learn_dag), uns["dag_blr"]
                     (tl.fit_dag_blr)
       Not computed  tl.design_interventions, ...
     """
