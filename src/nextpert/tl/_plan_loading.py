@@ -139,7 +139,9 @@ def plan_loading(
     ValueError
         If there is no plan, or an option is unknown or out of range. Nothing is written on error.
 
-    See Also -------- nextpert.get.order_df : The constructs of the plan.
+    See Also
+    --------
+    nextpert.get.order_df : The constructs of the plan.
 
     Examples
     --------
