@@ -13,69 +13,17 @@ from PIL import Image, ImageOps
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Groups in the order of reading. Of each tutorial the question that it answers, in one line, and
-# which of its figures is the picture, counted from 1. Tutorials without a line follow at the end.
-GROUPS: dict[str, dict[str, tuple[str, int]]] = {
-    "Start": {
-        "quickstart": (
-            "Which perturbation should I test next, and can I trust the answer? From counts to the "
-            "decision, on a real screen.",
-            6,
-        ),
-    },
-    "Your screen": {
-        "screen_figures": (
-            "Are there enough cells, and do guides work? The figures to look at before any model.",
-            1,
-        ),
-        "batches_and_guides": (
-            "Do batches or failing guides look like effects, and do they change the decision?",
-            2,
-        ),
-    },
-    "Plan the next round": {
-        "plan_a_plate": (
-            "Which perturbations go on the next plate, with how many cells, within my budget?",
-            2,
-        ),
-        "combinations": (
-            "Which pair of perturbations should I make next, and is a single one as good?",
-            1,
-        ),
-        "a_campaign_in_three_rounds": (
-            "How do I get from counts to an order, run several rounds, and when do I stop?",
-            3,
-        ),
-        "replay_a_screen": (
-            "Would a model have found the best perturbation in fewer plates than raw means?",
-            2,
-        ),
-    },
-    "Special data": {
-        "a_genome_scale_screen": (
-            "How do I get from a public screen of thousands of perturbations to an order, without "
-            "reading all of it into memory?",
-            2,
-        ),
-        "a_table_of_effects": (
-            "Can I plan from a published table of effects, without its cells? What is lost?",
-            4,
-        ),
-        "side_information": (
-            "Do an earlier screen or gene sets tell which untested perturbation to try?",
-            1,
-        ),
-    },
-    "The paper": {
-        "perturb_cite_seq": (
-            "How do I run the paper's analysis of Perturb-CITE-seq, from its files to Fig. 6?",
-            3,
-        ),
-        "the_paper_on_simulated_models": (
-            "Which acquisition finds the target state soonest, where the truth is known?",
-            3,
-        ),
-    },
+# Which of the figures of a tutorial is its picture, counted from 1: the first unless it is here.
+PICTURES = {
+    "quickstart": 6,
+    "batches_and_guides": 2,
+    "plan_a_plate": 2,
+    "a_campaign_in_three_rounds": 3,
+    "replay_a_screen": 2,
+    "a_genome_scale_screen": 2,
+    "a_table_of_effects": 4,
+    "perturb_cite_seq": 3,
+    "the_paper_on_simulated_models": 3,
 }
 HEAD = """# Tutorials
 
@@ -96,24 +44,29 @@ WIDTH, HEIGHT = 480, 270  # pixels of a picture
 
 
 def copy(source: Path, target: Path, pictures: Path) -> None:
-    """Copy the notebooks that changed, and make the page and pictures that lead to them."""
+    """Copy the notebooks that changed, and make the page and pictures that lead to them.
+
+    The groups and questions are those of the README beside the notebooks; tutorials that it does
+    not list follow at the end.
+    """
     target.mkdir(parents=True, exist_ok=True)
     pictures.mkdir(parents=True, exist_ok=True)
     paths = {path.stem: path for path in sorted(source.glob("*.ipynb"))}
     for path in [*target.glob("*.ipynb"), *pictures.glob("*.png")]:
         if path.stem not in paths:
             path.unlink()
-    grouped = {name for names in GROUPS.values() for name in names}
-    rest = {name: ("", 1) for name in paths if name not in grouped}
+    groups = listed_in((source / "README.md").read_text(encoding="utf-8"))
+    grouped = {name for names in groups.values() for name in names}
+    rest = {name: "" for name in paths if name not in grouped}
     page = HEAD
-    for group, names in [*GROUPS.items(), ("More", rest)]:
+    for group, names in [*groups.items(), ("More", rest)]:
         cards = []
-        for name, (question, figure) in names.items():
+        for name, question in names.items():
             if name not in paths:
                 continue
             notebook = json.loads(paths[name].read_text(encoding="utf-8"))
             title = re.search(r"^# (.*)", "".join(notebook["cells"][0]["source"]))[1]
-            picture = thumbnail(figures(notebook), figure)
+            picture = thumbnail(figures(notebook), PICTURES.get(name, 1))
             kept = pictures / f"{name}.png"
             if not kept.exists() or kept.read_bytes() != picture:
                 kept.write_bytes(picture)
@@ -133,6 +86,20 @@ def copy(source: Path, target: Path, pictures: Path) -> None:
     index = target / "index.md"
     if not index.exists() or index.read_text(encoding="utf-8") != page:
         index.write_text(page, encoding="utf-8")
+
+
+def listed_in(page: str) -> dict[str, dict[str, str]]:
+    """Return the question of each tutorial that a page lists, by group, in the order of reading."""
+    groups: dict[str, dict[str, str]] = {}
+    rows = re.findall(
+        r"^\| (?:\*\*(.+)\*\*|\[.+\]\((\w+)\.ipynb\)) \| ?(.*) ?\|$", page, re.MULTILINE
+    )
+    for group, name, question in rows:
+        if group:
+            names = groups.setdefault(group, {})
+        else:
+            names[name] = question.strip()
+    return groups
 
 
 def figures(notebook: dict[str, Any]) -> list[str]:

@@ -47,13 +47,19 @@ def test_every_tutorial_has_a_question_and_a_picture(tmp_path):
     tutorial_pages.copy(ROOT / "tutorials", tmp_path / "tutorials", tmp_path / "pictures")
     page = (tmp_path / "tutorials" / "index.md").read_text(encoding="utf-8")
     names = {path.stem for path in (ROOT / "tutorials").glob("*.ipynb")}
+    listed = (ROOT / "tutorials" / "README.md").read_text(encoding="utf-8")
     questions = {
-        name: line for lines in tutorial_pages.GROUPS.values() for name, line in lines.items()
+        name: line
+        for lines in tutorial_pages.listed_in(listed).values()
+        for name, line in lines.items()
     }
     assert questions.keys() == names
-    listed = (ROOT / "tutorials" / "README.md").read_text(encoding="utf-8")
     for name in names:
-        assert f"]({name}.ipynb) | {questions[name][0]} |" in listed
+        assert f"]({name}.ipynb) | {questions[name]} |" in listed
+        title = re.search(rf"\[(.+)\]\({name}\.ipynb\)", listed)[1]
+        assert f":::{{grid-item-card}} {title}\n:link: {name}\n" in page
+        assert f"\n{questions[name]}\n:::" in page
+        assert questions[name].endswith((".", "?"))
         assert page.count(f":link: {name}\n") == 1
         assert (tmp_path / "tutorials" / f"{name}.ipynb").exists()
         assert 1000 < (tmp_path / "pictures" / f"{name}.png").stat().st_size < 50_000
