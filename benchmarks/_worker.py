@@ -23,20 +23,25 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _LIBRARIES}
 
 
 def run_apart(row: Row, mode: str, *, quick: bool) -> dict[str, Any]:
-    """Run one measurement in a process of its own.
+    """Run one measurement in a process of its own."""
+    job = json.dumps({"row": row.name, "mode": mode, "quick": quick})
+    return last_line_of(f"{row.name} ({mode})", "benchmarks._worker", job)
+
+
+def last_line_of(what: str, module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module in a process of its own, and return the JSON of the last line it printed.
 
     Raises
     ------
     RuntimeError
-        If it fails; the message is the last line it wrote.
+        If it fails; the message is ``what`` failed, and the last line it wrote.
     """
-    job = json.dumps({"row": row.name, "mode": mode, "quick": quick})
-    command = [sys.executable, "-m", "benchmarks._worker", job]
+    command = [sys.executable, "-m", module, *arguments]
     env = {**os.environ, **ONE_THREAD}  # read when the libraries are imported
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        message = f"{row.name} ({mode}): {lines[-1]}"
+        message = f"{what}: {lines[-1]}"
         raise RuntimeError(message)
     return json.loads(done.stdout.strip().splitlines()[-1])
 

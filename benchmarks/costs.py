@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from benchmarks._measure import forget_peak, peak
-from benchmarks._page import ROOT, options, save, show, table
+from benchmarks._page import options, save, show, table
+from benchmarks._worker import last_line_of
 from nextpert._adata.table import is_table
 from nextpert.core import random_dag
 
@@ -52,11 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
     if args.only:
         print(json.dumps(steps(*map(int, args.only.split("x")), args.cores)))
         return
-    done = {
-        (size, cores): _in_a_process(size, cores)
-        for size in dict.fromkeys(size for axis in AXES.values() for size in axis)
-        for cores in (1, 2)
-    }
+    done = {}
+    for size in dict.fromkeys(size for axis in AXES.values() for size in axis):
+        for cores in (1, 2):
+            given = "--only", "x".join(map(str, size)), "--cores", str(cores)
+            done[size, cores] = last_line_of(str(size), "benchmarks.costs", *given)
+            show(f"{given} {done[size, cores]}")
     parts = []
     for axis, sizes in AXES.items():
         where = list(AXES).index(axis)
@@ -67,9 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
                 for cores, k in ((1, 0), (1, 1), (2, 1), (1, 2))
             )
             # Of time, from the second largest size to the largest.
-            exponent = np.log(max(cpu[-1], 0.01) / max(cpu[-2], 0.01)) / np.log(
-                sizes[-1][where] / sizes[-2][where]
-            )
+            exponent = np.log(cpu[-1] / cpu[-2]) / np.log(sizes[-1][where] / sizes[-2][where])
             several = (" / ".join(f"{x:.{d}f}" for x in values) for values, d in (
                 (cpu, 1), (wall, 1), (two, 1), (memory, 2)
             ))  # fmt: skip
@@ -80,19 +78,6 @@ def main(arguments: list[str] | None = None) -> None:
         head = ("step", "CPU s", "wall s, one core", "wall s, two cores", "peak GB", "exponent")
         parts.append(show(f"**{shown} {axis}** ({others})\n\n{table(head, rows)}"))
     save("costs", parts, args.save)
-
-
-def _in_a_process(size: tuple[int, int, int], cores: int) -> dict[str, list[float]]:
-    """Return the costs of the steps at one size, measured in a process of its own."""
-    name = "x".join(map(str, size))
-    command = [sys.executable, "-m", "benchmarks.costs", "--only", name, "--cores", str(cores)]
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    run = subprocess.run(
-        command, cwd=ROOT, env=os.environ | one, stdout=subprocess.PIPE, check=True
-    )
-    line = run.stdout.decode().splitlines()[-1]
-    show(f"{name} {cores} {line}")
-    return dict(json.loads(line))
 
 
 def steps(n: int, p: int, n_cells: int, cores: int) -> dict[str, list[float]]:
