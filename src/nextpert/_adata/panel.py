@@ -178,17 +178,19 @@ def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
     """Return what to do about labels that name guides, kinds of perturbation, or several genes."""
     genes = {name: _gene_of_guide(name, measured) for name in names}
     of_guides = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
-    joined = [
+    joined = (
         f" {name} names several genes: name what joins them with separator={mark!r}."
         for name in genes
         for mark in ";,|/&_"
         if len(parts := {part.strip() for part in name.split(mark)}) > 1 and parts <= measured
-    ]
-    guides = (
-        f" Labels of guides, or with a suffix: {list_names(of_guides, limit=5)}. Label cells by "
-        f"gene first, see pp.assign_guides (target_of)."
     )
-    return "".join(joined[:1]) + (guides if of_guides else "")
+    hint = next(joined, "")
+    if of_guides:
+        hint += (
+            f" Labels of guides, or with a suffix: {list_names(of_guides, limit=5)}. Label cells "
+            f"by gene first, see pp.assign_guides (target_of)."
+        )
+    return hint
 
 
 def _gene_of_guide(name: str, measured: Container[str]) -> str | None:
