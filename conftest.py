@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 matplotlib.use("agg")
+REAL = ">>> adata = npt.datasets.schraivogel_2020()"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,6 +47,30 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
             npt.tl.design_interventions(adata, target, acquisition="civ", n_samples=20)
         npt.tl.plan_screen(adata, target, strategy="both")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the examples in docstrings that read the real screen: no part of the core set."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and REAL in item.dtest.docstring:
+            item.add_marker("docs")
+            item.add_marker("screen")
+
+
+@pytest.fixture(autouse=True)
+def _real_screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let examples in docstrings read the real screen from its folder, without a download."""
+    item = request.node
+    if isinstance(item, pytest.DoctestItem) and item.get_closest_marker("screen"):
+        from nextpert import datasets
+
+        beside = Path(__file__).parent.parent / "shared" / "data"
+        folder = Path(os.environ.get("NEXTPERT_DATA", beside)) / "schraivogel_tapseq"
+        if not folder.is_dir():
+            pytest.skip("the real screens are not here: set NEXTPERT_DATA to their folder")
+        load = partial(datasets.schraivogel_2020, folder)
+        monkeypatch.setattr(datasets, "schraivogel_2020", load)
 
 
 @pytest.fixture(scope="session", autouse=True)

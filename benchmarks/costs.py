@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ def steps(n: int, p: int, n_cells: int, cores: int) -> dict[str, list[float]]:
         wall, cpu = time.perf_counter(), time.process_time()
         call()
         costs[name] = [time.process_time() - cpu, time.perf_counter() - wall, peak() / 1e3]
+        print(name, np.round(costs[name], 2), file=sys.stderr, flush=True)  # large sizes take long
     return costs
 
 

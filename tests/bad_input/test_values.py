@@ -72,7 +72,7 @@ CASES = {
     "huge target": (same, plan({"STK3": HUGE}), "STK3", "too large"),
     "huge candidate": (
         *(same, plan(candidates={"x": {"MYC": HUGE}, "y": {"STK3": 1.0}}, strategy="explore")),
-        *("shifts", "smaller units"),
+        *("shifts", "rescale"),
     ),
     "huge pending": (same, plan(pending={"MYC": HUGE}), "pending['MYC']", "number of cells"),
     "huge features": (

@@ -333,7 +333,7 @@ BAD = {
              r"above a billionth of their median.* g1 on g2: "),
     "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
                         r"billionth of their median.*g1 on g2: make them NaN"),
-    "too large": (lambda t, s: (at(t, 1e80), s), r"Effects holds values above 1e\+70"),
+    "too large": (lambda t, s: (at(t, 1e80), s), r"Effects contains values above 1e\+70"),
     "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers, but those of g2 are not"),
     "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"error: genes g2. Leave"),
     "a perturbation without any": (

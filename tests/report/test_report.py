@@ -198,7 +198,8 @@ def test_keys_name_other_results(adata, tmp_path):
     page = npt.report(adata, tmp_path / "b.html", keys={"plan": "second"})
     assert "Next round" in headings(read(page))
     with pytest.raises(
-        ValueError, match=r"'third' for plan, which is absent: run tl\.plan_screen first"
+        ValueError,
+        match=r"'third' for plan, but adata.uns has no such result: run tl\.plan_screen first",
     ):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
     with pytest.raises(ValueError, match=r"unknown names: plann\. Close matches: plan"):

@@ -150,7 +150,7 @@ def test_guides_count_in_every_line():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"condition": "C"}, "No condition 'C': give one of A, B"),
+        ({"condition": "C"}, "There is no condition 'C': give one of A, B"),
         ({"condition": "A", "genes": "all"}, "Genes outside the panel have no effects by"),
     ],
 )
@@ -167,7 +167,7 @@ def test_unknown_conditions_and_other_genes_raise(options, message):
 def test_a_condition_without_controls_raises():
     adata, _ = lined()
     adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "control"))].copy()
-    with pytest.raises(ValueError, match=r"Conditions without control cells in adata\.obs"):
+    with pytest.raises(ValueError, match=r"These conditions in adata\.obs"):
         npt.pp.setup_screen(adata, condition_key="line")
     assert "screen" not in adata.uns
 

@@ -256,7 +256,10 @@ def guide_table(
     controls = set() if control_guides is None else {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:
-        message = f"control_guides has names of neither guides nor targets: {list_names(unknown)}."
+        message = (
+            f"control_guides contains names that match no guide and no target: "
+            f"{list_names(unknown)}."
+        )
         raise ValueError(message + closest(unknown, [*targets, *names]))
     kinds, without = [], []
     for name, target in zip(names, targets, strict=True):

@@ -285,8 +285,9 @@ def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
     absent = sorted(set(own) - set(own[table[roles.perturbation_key] == roles.control]))
     if absent:
         message = (
-            f"Conditions without control cells in adata.obs[{roles.condition_key!r}]: "
-            f"{list_names(absent)}. Drop their cells, or declare another condition_key, or None."
+            f"These conditions in adata.obs[{roles.condition_key!r}] have no control cells: "
+            f"{list_names(absent)}. Remove all cells of these conditions, declare another "
+            f"condition_key, or set condition_key=None."
         )
         raise ValueError(message)
 

@@ -39,8 +39,8 @@ class Target:
     """The state that cells should reach: states, a signature, or bounds.
 
     Use it where one state is not enough; a label, pair, mapping or vector is short for
-    ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and 0
-    if all are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` lists the
+    ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and is
+    0 if all are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` lists the
     possible targets.
 
     Parameters

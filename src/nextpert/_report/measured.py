@@ -79,9 +79,9 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         key = keys["perturbation_effects"]
         figures = [draw(pl.perturbation_effects, adata, alt, about, key=key)]
     caption = (
-        f"Effects whose direction is significant, the strongest first, with "
+        f"Effects whose direction is significant, strongest first, with "
         f"{100 * float(stored['params']['level']):g}% intervals (log-normalised expression); the "
-        f"dashed line is no effect"
+        f"dashed line marks zero effect"
     )
     strongest = Table(
         "effects", caption, _largest(stored, is_significant, MOST_ROWS),
@@ -152,8 +152,9 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
         every, names = genes.merge(shares[["program", "share"]], on="program"), [*map(str, shown)]
         tables = [Table("programs", caption, shown, names, download=every, in_print=3)]
         alt = (
-            f"Scores of perturbations and effects on genes, program by program. The largest: "
-            f"{shown['perturbations'].iloc[0]}; {shown['genes'].iloc[0]}."
+            f"Scores of perturbations and effects on genes, for each program. In the largest "
+            f"program, the highest scores are {shown['perturbations'].iloc[0]}, and the strongest "
+            f"effects on genes {shown['genes'].iloc[0]}."
         )
         about = "Scores of perturbations on each program, and its genes, with 90% intervals."
         figures = [draw(pl.programs, adata, alt, about, key=keys["perturbation_effects"])]
@@ -177,7 +178,7 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     how = "given" if method == "given" else f"learned by {method}"
     words = [f"{number(len(genes))} genes, {number(graph.n_edges)} {edges}, {how}."]
     if not graph.n_edges:
-        words.append("A graph without edges predicts no effect of one gene on another.")
+        words.append("The graph has no edges, so it predicts no effect of one gene on another.")
         return Section("graph", title, words)
     words += [caveat] if caveat else []
     is_fitted = "dag_blr" in results and str(results["dag_blr"]["params"]["dag_key"]) == key
@@ -260,7 +261,8 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     )
     first = Table("parts", caption, shown, ["part", "level", "why"], in_print=8)
     caption = (
-        "Measured quantities, and the rule for each; without a standard error, no rule is passed"
+        "Measured quantities and the rule for each; a quantity other than a count passes its rule "
+        "only if it has a standard error"
     )
     names = ["part", "quantity", "value", "standard_error", "rule", "passed"]
     second = Table("checks", caption, checks, names, download=checks, in_print=0)
@@ -282,7 +284,7 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
     """Report what the page was made from: cells, options, versions, command."""
     source = f"{number(adata.n_obs)} cells"
     if is_table(adata):
-        source = "A table of effects and standard errors, without cells"
+        source = "A table of effects and standard errors (no single cells)"
     words, tables = [f"{source}, {number(adata.n_vars)} genes."], []
     if FIT in results:
         fit, cells = results[FIT], ""

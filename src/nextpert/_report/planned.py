@@ -133,7 +133,8 @@ def plan_section(results: Results) -> Section | None:
     shown = Table(
         "plate",
         f"Perturbations of the next round, in the order chosen{chosen_by}. Distance to "
-        f"{params['target']}, {_unit(params)}, with 90% interval; the dashed line is the control",
+        f"{params['target']}, {_unit(params)}, with 90% interval; the dashed line marks the "
+        f"control",
         table,
         [
             "perturbation", *_target_genes(table), "n_guides", "n_cells", "n_cells_seen",
@@ -177,8 +178,8 @@ def ranking_section(results: Results) -> Section | None:
     # A result may come from a session that has registered an acquisition of its own.
     by = (core.find_acquisition(name).in_words if name in core.acquisitions() else "") or name
     words = [
-        f"{number(len(ranking))} candidates towards {target}, ranked by {by}. The control has a "
-        f"distance of {number(control['predicted_distance'])}."
+        f"{number(len(ranking))} candidates for the target {target}, ranked by {by}. The "
+        f"distance of the control to the target is {number(control['predicted_distance'])}."
     ]
     if len(design["not_ranked"]):
         pairs = design["not_ranked"][["perturbation", "why"]].itertuples(index=False)
@@ -190,7 +191,7 @@ def ranking_section(results: Results) -> Section | None:
     ]  # fmt: skip
     caption = (
         f"Candidates, best first. Distance to {target}, {_unit(params)}, with 90% interval; the "
-        f"dashed line is the control"
+        f"dashed line marks the control"
     )
     marks = {"predicted_distance": float(control["predicted_distance"])}
     tables = [Table("ranking", caption, ranking, names, marks=marks, download=design["ranking"])]

@@ -49,15 +49,15 @@ def report(
     sorted, searched and downloaded as csv. Missing results are listed with the function that
     computes them.
 
-    The file needs no network and no other files: it can be sent by mail, or printed on two or three
-    pages (with the first rows of long tables). The same ``adata`` gives the same file.
+    The file needs no network and no other files: it can be sent by e-mail, or printed on two or
+    three pages (with the first rows of long tables). The same ``adata`` gives the same file.
 
     Parameters
     ----------
     adata
         Cells x genes with results of :mod:`nextpert.tl`; it is not changed.
     path
-        The file; ``None`` (default) for ``nextpert_report.html`` in the working folder.
+        The file; ``None`` (default) for ``nextpert_report.html`` in the working directory.
     title
         Its title; ``None`` (default) names the target.
     command
@@ -74,8 +74,8 @@ def report(
     Raises
     ------
     ValueError
-        If there is no result, or a result is damaged or absent although ``keys`` names it. Nothing
-        is written on error.
+        If ``adata`` has no result, or a result is damaged or absent although ``keys`` names it. No
+        file is written in that case.
 
     Examples
     --------
@@ -137,8 +137,8 @@ def summary(
 ) -> Summary:
     """Summarise the results in ``adata``: what to do next, and how reliable the analysis is.
 
-    It shows the verdict of :func:`nextpert.report` in a terminal or notebook, because results in
-    ``adata.uns`` are mappings of arrays and tables, which are hard to read when printed.
+    The summary shows the verdict of :func:`nextpert.report` in a terminal or notebook, because
+    results in ``adata.uns`` are mappings of arrays and tables, which are hard to read when printed.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def summary(
     Raises
     ------
     ValueError
-        If there is no result, or a result is damaged or absent although ``keys`` names it.
+        If ``adata`` has no result, or a result is damaged or absent although ``keys`` names it.
 
     Examples
     --------

@@ -114,7 +114,8 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
                 results[name] = result
         if name in named and name not in results:
             message = (
-                f"keys names {keys[name]!r} for {name}, which is absent: run {function} first."
+                f"keys names {keys[name]!r} for {name}, but adata.uns has no such result: run "
+                f"{function} first."
             )
             raise ValueError(message)
     if not set(results) & set(KINDS):
@@ -220,12 +221,12 @@ def _unseen(results: Results) -> list[str]:
         names = [x for x in names if separator not in x or set(x.split(separator)) - measured]
     if not names:
         return []
-    note = f"{len(names)} of {len(chosen)} perturbations to test next have no cells yet: they are"
+    note = f"{len(names)} of {len(chosen)} perturbations to test next have no cells yet; their"
     level = ""
     if "diagnosis" in results:
         parts = results["diagnosis"]["parts"].astype(str).set_index("part")["level"]
         level = parts.get("unseen perturbations", "")
-    return [f"{note} predicted.{_UNSEEN.get(level, '')}"]
+    return [f"{note} effects are predicted.{_UNSEEN.get(level, '')}"]
 
 
 def _stale(results: Results) -> list[str]:

@@ -46,7 +46,9 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def ratio(value: Any) -> str:
-    """Return a ratio of distances in percent; unbiased estimates may be slightly below 0.
+    """Return a ratio of distances as a percentage.
+
+    Ratios below 1% are shown as "< 1%", also negative ones, which unbiased estimates can have.
 
     Examples
     --------
@@ -61,7 +63,7 @@ def ratio(value: Any) -> str:
 
 
 def above_0(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table to show, in which unbiased distances below 0 are set to 0.
+    """Return a table to show, in which unbiased estimates of distances below 0 are set to 0.
 
     Examples
     --------
@@ -143,7 +145,10 @@ class Scale(NamedTuple):
 
 
 def scale_of(intervals: pd.DataFrame, reference: float) -> Scale:
-    """Return a scale that covers values and intervals, logarithmic over orders of magnitude.
+    """Return the scale for a column of values with intervals.
+
+    It is logarithmic if all values are positive and span more than a factor of 30; it then starts
+    at half the smallest value, and intervals that extend below it are cut off.
 
     Examples
     --------

@@ -86,12 +86,14 @@ def _require_known(path: Path, known: Sequence[Stamp]) -> None:
         stamp = _stamp_of(file, path)
     if stamp.name in {each.name for each in known}:
         return
-    ours = "and this one was never there"
+    ours = "this campaign has never been saved or loaded"
     if known:
-        ours = f"and this one comes from revision {known[-1].revision} of {known[-1].saved}"
+        last = known[-1]
+        ours = f"this campaign is based on revision {last.revision}, saved at {last.saved}"
     message = (
-        f"{str(path)!r} holds a campaign of {stamp.saved} (revision {stamp.revision}), {ours}: "
-        f"it is not overwritten. Load it with Campaign.load, or save elsewhere."
+        f"{str(path)!r} contains a campaign saved at {stamp.saved} (revision {stamp.revision}), "
+        f"but {ours}. The file was not overwritten. Open the saved campaign with Campaign.load, or "
+        f"save this campaign under another path."
     )
     raise ValueError(message)
 

@@ -144,7 +144,7 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
         return {"!target": _encode(parts_of(value), what, tables)}
     if isinstance(value, Mapping):
         if others := [name for name in value if not isinstance(name, str)]:
-            message = f"{what} must have strings as names, but holds {others[0]!r}."
+            message = f"All keys of {what} must be strings, but one is {others[0]!r}."
             raise TypeError(message)
         return {name: _encode(part, f"{what}[{name!r}]", tables) for name, part in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

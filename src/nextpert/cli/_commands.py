@@ -97,7 +97,7 @@ def learn(
 ) -> None:
     """Learn the causal graph of the genes.
 
-    It reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the
+    It reads the output of `nextpert preprocess`, or any log-normalised screen, and writes the
     graph. By default the greedy sparsest permutation (GSP) learns it from control cells, as in the
     paper, with the order of BOSS as one more start. We recommend the example's options: BOSS learns
     from all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs show how
@@ -146,7 +146,7 @@ def fit(
 ) -> None:
     """Fit the model: weights of the graph and shifts of the perturbations.
 
-    It reads a screen after `nextpert learn` and writes the posterior over the weights of the graph
+    It reads the output of `nextpert learn` and writes the posterior over the weights of the graph
     and over the shift that each perturbation causes. The table lists the perturbations: target
     genes, shift, its source and the number of cells.
 
@@ -157,13 +157,14 @@ def fit(
     perturbations
         Perturbations to use. By default all.
     shift_sd
-        'learned' learns how far the shifts depart from --shift. 0 takes --shift as exact, as in
-        the paper.
+        Standard deviation of the difference between actual shifts and --shift. 'learned' estimates
+        it from the cells; 0 assumes that --shift is exact, as in Zhang et al. 2023.
     features
         Side information: a gmt file of gene sets; a csv or tsv file of numbers per perturbation or
         gene, or of edges; or an h5ad or zarr file of effects in another screen.
     prior_scale
-        Scale of the prior of the weights. 'evidence' learns it; the paper uses 1.
+        Scale of the prior on the weights. 'evidence' estimates it from the cells; Zhang et al. 2023
+        use 1.
     prior_units
         'noise' measures weights in units of the noise of the genes, 'data' in units of the data,
         and 'evidence' in whichever fits the cells better. By default as --prior-scale implies.
@@ -190,7 +191,7 @@ def effects(
 ) -> None:
     """Estimate the effects of perturbations on genes, with intervals.
 
-    It reads a screen after `nextpert fit` and writes the effect of each perturbation on each gene:
+    It reads the output of `nextpert fit` and writes the effect of each perturbation on each gene:
     mean, credible interval, local false sign rate, and direct part. The table has a row for each.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
@@ -200,10 +201,10 @@ def effects(
     genes
         Genes to report: their names, or 'all'. By default those of the graph.
     condition
-        Condition of the effects, a value of condition_key. By default effects are averages over
-        conditions.
+        Condition whose effects are reported: a value of condition_key. By default effects are
+        averages over conditions.
     level
-        Probability that the credible intervals cover.
+        Probability of the credible intervals.
     candidates
         Perturbations to report, named as for `nextpert plan`. By default those of the fit.
     """
@@ -219,17 +220,18 @@ def design(
     noise_aware: bool = True,
     run: Run = _USUAL,
 ) -> None:
-    """Rank the candidates for the next experiment towards a target state.
+    """Rank candidate perturbations for the next experiment, given a target state.
 
-    It reads a screen after `nextpert fit` and writes the ranking of the candidates, tested or not,
-    and the trace of the rounds. The table is the ranking, the best first.
+    It reads the output of `nextpert fit`. It writes the ranking of tested and untested candidates,
+    and a record of the choice in this and each earlier round. The table lists the candidates, best
+    first.
 
     Example: `nextpert design screen.fit.h5ad --target MYC --table ranking.csv`
 
     Parameters
     ----------
     noise_aware
-        Let the acquisition account for the noise of the next experiment.
+        Let the acquisition function account for the noise of the next experiment.
     """
 
 
@@ -254,7 +256,7 @@ def plan(
 ) -> None:
     """Plan the next plate within a budget.
 
-    It reads a screen after `nextpert fit` and writes the plate: which perturbations, how many cells
+    It reads the output of `nextpert fit` and writes the plate: which perturbations, how many cells
     of each, the controls, and the reason for each choice. The table has a row per perturbation.
 
     Example: `nextpert plan screen.fit.h5ad --target MYC --n-perturbations 8 --table plate.csv`
@@ -300,11 +302,12 @@ def cells(
 ) -> None:
     """Compute how many cells, guides and replicates are needed, and whether to stop.
 
-    It reads a screen after `nextpert fit` and writes how many cells per perturbation detect an
-    effect on each gene. With a target, it also writes how many cells distinguish the nearest
-    perturbation from the others, and whether further experiments are worthwhile. The table has a
-    row per gene: the power with the present cells, and the number of cells needed. From control
-    cells after `nextpert preprocess`, without a fit, it plans a first screen of `--n-cells` cells.
+    It reads the output of `nextpert fit` and writes the number of cells per perturbation that is
+    needed to detect an effect on each gene. With a target, it also writes the number of cells
+    needed to distinguish the nearest perturbation from the others, and whether further experiments
+    are worthwhile. The table has a row per gene: the power with the current number of cells, and
+    the number of cells needed. Without a fit, it reads the control cells in the output of
+    `nextpert preprocess` and plans a first screen of `--n-cells` cells.
 
     Example: `nextpert cells screen.fit.h5ad --target MYC --effect 0.2 --table cells.csv`
 
@@ -338,7 +341,7 @@ def distances(
 ) -> None:
     """Measure how far the cells of each perturbation are from a target state.
 
-    It reads a screen after `nextpert preprocess`, or any log-normalised screen, and writes the
+    It reads the output of `nextpert preprocess`, or any log-normalised screen, and writes the
     distance of the cells of each perturbation, with intervals, without a model. The table has a row
     per perturbation, the nearest first.
 
@@ -349,7 +352,7 @@ def distances(
     genes
         Genes to use. By default all.
     perturbations
-        Perturbations to measure. By default all.
+        Perturbations whose distances are computed. By default all.
     confidence
         Confidence level of the intervals.
     """
@@ -373,7 +376,7 @@ def replay(
 ) -> None:
     """Replay campaigns on the cells of the screen, to compare strategies.
 
-    It reads a screen after `nextpert fit` and writes how many plates each strategy would have
+    It reads the output of `nextpert fit` and writes how many plates each strategy would have
     needed to find a state of this screen. The table has a row per strategy.
 
     Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
@@ -410,9 +413,9 @@ def diagnose(
 ) -> None:
     """Test which parts of the fit are reliable.
 
-    It reads a screen after `nextpert fit` and writes a verdict on cells, shrinkage, perturbations
-    that were not measured, graph, guides and batches. The table has a row per quantity: part,
-    value, rule, and whether it passed.
+    It reads the output of `nextpert fit` and writes a verdict on each part of the analysis, such
+    as effects, predictions of perturbations without cells, the graph, guides and batches. The table
+    has a row per quantity: part, value, rule, and whether it passed.
 
     Example: `nextpert diagnose screen.fit.h5ad`
     """
@@ -429,9 +432,10 @@ def report(
 ) -> None:
     """Write one HTML page with all results.
 
-    This is the last step. It reads a screen with results of `effects`, `design`, `plan`, `diagnose`
-    and others, in one file or in several of the same fit, and writes a page for the lab: verdict,
-    plate, ranking, effects, graph, checks.
+    This is the last step. It reads the results of `effects`, `design`, `plan`, `diagnose` and other
+    commands, from one file or from several files of the same fit. It writes a page for the lab with
+    the verdict, the plan for the next round, the ranking, the effects, the graph and the
+    diagnostics.
 
     Example: `nextpert report screen.plan.h5ad --also screen.effects.h5ad screen.design.h5ad`
 

@@ -53,7 +53,7 @@ RUN = Group("Run", sort_key=3)
 
 
 class Step(NamedTuple):
-    """A command that calls one function on a screen; its table is ``adata.uns[key][part]``."""
+    """A command that calls one function on a screen; its results are ``adata.uns[key][part]``."""
 
     function: str
     key: str
@@ -78,7 +78,8 @@ STEPS = {
 class Job:
     """A command, and all its options by name.
 
-    ``logged`` contains the log of the functions; ``written`` is true once the results are stored.
+    ``logged`` contains the log messages of the functions; ``written`` is true once the results are
+    stored.
     """
 
     name: str
@@ -195,9 +196,9 @@ class Labels:
     """Column of var with the gene names that labels and options use, if the names of var are
     others, such as Ensembl ids."""
     combinations: str = "drop"
-    """Cells with several targets: 'drop' or 'keep'."""
+    """What to do with cells that have several targets: 'drop' or 'keep'."""
     separator: str | None = None
-    """What joins the target genes of a label. By default '+'."""
+    """Text between the target genes of a label. By default '+'."""
     depth_key: str | None = None
     """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
     that were sequenced. By default the sum over the genes of the file."""
@@ -256,7 +257,8 @@ class Results:
     """The files to which a step writes its results."""
 
     out: Path | None = None
-    """Where to write the screen, h5ad or zarr. By default SCREEN.COMMAND.h5ad."""
+    """File to which the screen with its results is written, h5ad or zarr. By default
+    SCREEN.COMMAND.h5ad."""
     table: Path | None = None
     """A csv file to which the table of results is also written."""
     show: Show = 15
@@ -266,7 +268,7 @@ class Results:
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The options of all commands."""
+    """Options shared by all commands."""
 
     config: Annotated[Path | None, Parameter(group=FILES)] = None
     """A TOML file with settings, such as every run writes. The command line takes precedence."""

@@ -47,8 +47,8 @@ def require_small(value: NDArray[Any], name: str) -> None:
     """Raise if a value is so large that its square cannot be squared again."""
     if value.size and not np.abs(value).max() <= LARGEST:
         message = (
-            f"{name} holds values above {LARGEST:g}, too large to be squared: give it in smaller "
-            f"units."
+            f"{name} contains values above {LARGEST:g}, too large for squared distances: rescale "
+            f"it, so that its values are smaller."
         )
         raise ValueError(message)
 
@@ -123,7 +123,7 @@ def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
         return error
     genes = list_names(names[np.isin(back, bad)])
     if hasattr(error, "overflow"):
-        message = f"Genes with values too large to be squared: {genes}. Give them in smaller units."
+        message = f"Genes with values too large to be squared: {genes}. Rescale the cells."
         return ValueError(message)
     message = (
         f"Genes with NaN or infinite values: {genes}. "

@@ -94,9 +94,8 @@ def _warn(error: Exception) -> None:
     if not _warned:
         _warned.append(True)
         message = (
-            f"Compiled code cannot be kept on disk ({error}), so every session compiles it "
-            "again: set the environment variable NUMBA_CACHE_DIR to a directory that can be "
-            "written."
+            f"Compiled code cannot be cached on disk ({error}), so it is compiled again in every "
+            "session. Set the environment variable NUMBA_CACHE_DIR to a writable directory."
         )
         warn(message)
 

@@ -66,7 +66,7 @@ def perturb_cite_seq_standin(
     Raises
     ------
     ValueError
-        If there are too few cells or genes. Nothing is written then.
+        If there are too few cells or genes. No file is written in that case.
 
     Examples
     --------

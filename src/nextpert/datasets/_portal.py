@@ -104,9 +104,10 @@ def _table(path: Path, *columns: str) -> pd.DataFrame:
         raise ValueError(message)
     table = table[table[columns[0]] != "TYPE"].set_index(columns[0]).rename_axis(index=None)
     twice = table.index[table.index.duplicated()]
-    if len(twice) or "" in table.index:
-        message = f"{path.name!r} names {twice[0] if len(twice) else ''!r} in several rows."
-        raise ValueError(message)
+    if len(twice):
+        raise ValueError(f"{path.name!r} has more than one row named {twice[0]!r}.")
+    if "" in table.index:
+        raise ValueError(f"{path.name!r} has a row without a name.")
     table.attrs["file"] = path.name
     return table
 

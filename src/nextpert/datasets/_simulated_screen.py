@@ -40,8 +40,8 @@ def simulated_screen(
 
     .. math:: x = B x + c + a + \varepsilon, \qquad \varepsilon_i \sim N(0, \sigma_i^2),
 
-    with means of control cells between 1 and 3 and standard deviations a fifth to a third of
-    that. A knockout of gene ``i`` shifts it by minus its control mean, ``a_i = -\mu_i``.
+    with control means between 1 and 3 and standard deviations between one fifth and one third of
+    the mean of the gene. A knockout of gene ``i`` subtracts its control mean, ``a_i = -\mu_i``.
 
     Parameters
     ----------

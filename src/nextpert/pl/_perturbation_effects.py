@@ -63,7 +63,7 @@ def perturbation_effects(
 
     A single perturbation is drawn with a row per gene: the expected effect with its interval,
     filled if its direction is significant; a diamond for the direct part, which is not mediated by
-    other genes of the graph; and a grey tick for the difference of the cells' means.
+    other genes of the graph; and a grey tick for the raw difference of means.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def assign_guides(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy if ``copy=True``. Fields written:
 
         - ``obs["perturbation"]`` (labels): the targets, sorted and joined; ``control``,
           ``"unassigned"`` (no guide) or ``"multi"``.

@@ -250,7 +250,10 @@ def _of_anndata(adata: ad.AnnData) -> Given:
     if SE not in adata.layers:
         if SCREEN in adata.uns:
             return _of_cells(adata)
-        message = "adata has no layer 'se'. If its rows are cells, call pp.setup_screen first."
+        message = (
+            "adata has no layer 'se' (standard errors). If its rows are cells, call "
+            "pp.setup_screen first."
+        )
         raise ValueError(message)
     for layer in (None, SE):
         _adata.require_layer(adata, layer)

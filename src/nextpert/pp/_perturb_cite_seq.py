@@ -95,7 +95,7 @@ def perturb_cite_seq(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written, as by :func:`perturbation_screen`:
+        ``None``, or the copy if ``copy=True``. Fields written, as by :func:`perturbation_screen`:
 
         - ``obs["perturbation"]`` (labels): the perturbation.
         - ``obs["n_targets"]`` (number): number of targets.

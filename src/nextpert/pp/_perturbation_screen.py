@@ -46,7 +46,7 @@ def perturbation_screen(
     gene_symbols: str | None = None,
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Select the cells and genes of a screen, normalise and label them, and record each step.
+    r"""Select the cells and genes of a screen, normalise, label, and record each step.
 
     Whole numbers are counts, which become :math:`x_{cg} = \ln(1 + s\, n_{cg} / n_c)`, with the
     total counts ``n_c`` of the cell and their median ``s``; log-normalised values stay as they are.
@@ -82,7 +82,7 @@ def perturbation_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy if ``copy=True``. Fields written:
 
         - ``X``, ``layers["counts"]`` (array, ``(n_cells, n_vars)``): log-normalised expression, and
           the counts, if X had them.

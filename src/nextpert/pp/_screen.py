@@ -203,7 +203,8 @@ def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
     if not (book.kept & carried.have("control")).any():
         steps = book.table()
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
-        message = f"No control cells are left (after {_adata.list_names(at) or 'no step'})."
+        dropped = f" Steps that dropped cells: {_adata.list_names(at)}." if len(at) else ""
+        message = f"No control cells remain.{dropped}"
         raise ValueError(message)
 
 
@@ -355,7 +356,7 @@ def _messages(
     # A slip is likely; without one they are kept on purpose.
     if unmeasured and hint:
         out.append(
-            f"Perturbations whose targets are not among the genes: "
+            f"Perturbations whose targets are not among the measured genes: "
             f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
         )
     if kept.empty:

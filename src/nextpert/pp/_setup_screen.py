@@ -80,7 +80,7 @@ def setup_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["screen"]`` with:
+        ``None``, or the copy if ``copy=True``. Writes ``uns["screen"]`` with:
 
         - ``perturbation_key``, ``control`` (text): the column of labels, and the label of controls.
         - ``guide_key``, ``batch_key`` (names): the columns given; other roles are stored likewise.

@@ -87,7 +87,7 @@ def cpca(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Fields written:
+        ``None``, or the copy if ``copy=True``. Fields written:
 
         - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells,
           log-normalised expression; the mean of control cells lies at the origin.
@@ -97,8 +97,8 @@ def cpca(
         Fields of ``uns["cpca"]``:
 
         - ``alpha`` (number): the weight of the background.
-        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates for ``alpha``, and
-          how well each separates the groups.
+        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): candidate values of ``alpha``,
+          and a score of how well each separates the groups.
         - ``eigenvalues`` (array, ``(n_components,)``): eigenvalues of the components.
         - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
         - ``params`` (mapping): the options of the call.

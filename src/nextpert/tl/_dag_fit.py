@@ -73,7 +73,7 @@ def dag_fit(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["dag_fit"]`` with:
+        ``None``, or the copy if ``copy=True``. Writes ``uns["dag_fit"]`` with:
 
         - ``table`` (table): one row per gene with parents: ``gene``, ``n_parents``, ``r`` (held-out
           cells), ``r_in_sample``, mean and standard deviation of the held-out ``r`` in random

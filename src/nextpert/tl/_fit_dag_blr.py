@@ -124,7 +124,8 @@ def fit_dag_blr(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all fields. Fields written:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all fields.
+        Fields written:
 
         - ``varp["dag_blr_mean"]`` (sparse, ``(n_vars, n_vars)``): mean weights, row = parent.
 
@@ -253,11 +254,11 @@ def _log(model: Model, *, is_table: bool) -> None:
     efficacy, of_targets = model.expected.efficacy, ""
     if efficacy is not None:
         n = efficacy.n_measured
-        known = f"from {n} target genes" if n else "a guess: none seen"
+        known = f"from {n} target genes" if n else "assumed: no target gene was measured"
         of_targets = f" Efficacy {efficacy.mean:.2f} ± {efficacy.sd:.2f} ({known})."
     n_cells = model.cells.n_cells
     logger.info(
-        "Fitted %d weights to %s of %d perturbations%s.%s",
+        "Fitted %d edge weights to %s of %d perturbations%s.%s",
         model.posterior.dag.n_edges,
         "the effects" if is_table else
         f"{model.cells.control.n} control cells and {n_cells.sum()} cells",

@@ -108,8 +108,8 @@ def plan_cells(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
-        ``uns["plan_cells"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["plan_cells"]`` with:
 
         - ``verdict`` (text): all results in sentences.
         - ``genes`` (table): by gene, ``power`` with the present cells, and ``cells_needed``.

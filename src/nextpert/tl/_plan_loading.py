@@ -124,7 +124,7 @@ def plan_loading(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. Writes ``uns["loading"]`` with:
+        ``None``, or the copy if ``copy=True``. Writes ``uns["loading"]`` with:
 
         - ``steps`` (table): ``quantity``, ``value``, ``source`` (``"the plan"``,
           ``"this screen"``, ``"given"`` or ``"typical"``) and ``meaning``, from the plan to the

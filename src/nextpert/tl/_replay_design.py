@@ -109,8 +109,8 @@ def replay_design(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
-        ``uns["replay"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["replay"]`` with:
 
         - ``summary`` (text): the results in sentences.
         - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``

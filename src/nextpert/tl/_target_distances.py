@@ -86,8 +86,8 @@ def target_distances(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
-        ``uns["target_distances"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["target_distances"]`` with:
 
         - ``table`` (table): one row per perturbation, nearest first: ``perturbation``, ``n_cells``,
           ``distance`` (squared units of the data) and its interval ``low`` to ``high``,

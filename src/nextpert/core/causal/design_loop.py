@@ -65,9 +65,9 @@ def run_tasks(
             yield i, result
     except BrokenExecutor as error:
         message = (
-            f"A worker was killed ({type(error).__name__}), perhaps because memory ran out: the "
-            f"{n_done} finished tasks are kept, the others run in this process. A smaller n_jobs "
-            f"needs less memory."
+            f"A worker process was killed ({type(error).__name__}), perhaps because memory ran "
+            f"out. Results of the {n_done} finished tasks are kept, and the remaining tasks run in "
+            f"this process. Use a smaller n_jobs to reduce memory use."
         )
         warn(message)
     for i, task in chain(sorted(waiting.items()), numbered):
@@ -135,12 +135,12 @@ def design_loop(
 ) -> DesignLoopResult:
     """Run a simulated loop: propose, observe, update, for a number of rounds.
 
-    Searches start, as in Zhang et al. 2023, from the last shift and the current estimate, plus
-    ``n_random`` random points. The noise of the cells and the random starts come from separate
-    random streams, so that loops of different acquisitions with one seed see the same noise.
-    Expected improvement is relative to the smallest squared distance between the target and the
-    mean of the cells of an earlier round. The shift that is scored is the estimate of the ideal
-    one.
+    In each round, the acquisition function is minimised by local searches that start from the
+    previous shift and from the current estimate of the ideal shift, as in Zhang et al. 2023, and
+    from ``n_random`` random points. The noise of the cells and the random starts come from separate
+    random streams, so that loops with different acquisitions and the same seed see the same noise.
+    Expected improvement is relative to the smallest squared distance so far between the target and
+    the mean of the cells of a round. The shift that is scored is the estimate of the ideal shift.
 
     Parameters
     ----------

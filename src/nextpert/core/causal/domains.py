@@ -158,7 +158,7 @@ class Pool(Domain):
 
 
 class Sphere(Domain):
-    """All shifts of norm ``radius``, as in the paper's simulations.
+    """All shifts of norm ``radius``, as in the simulations of Zhang et al. 2023.
 
     If the model has no intercept, acquisitions that look ahead do not increase with the norm, so
     the best point of the ball lies on its surface.

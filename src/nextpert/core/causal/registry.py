@@ -50,9 +50,10 @@ def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, .
     Parameters
     ----------
     on_domain
-        Whether to return only those that can search a domain of shifts.
+        Whether to return only acquisitions that can search a domain of shifts.
     exact
-        ``False`` returns only those that can rank candidates whose shifts are uncertain.
+        ``False`` returns only acquisitions that can rank candidates whose shifts are uncertain. By
+        default, all.
 
     Examples
     --------
@@ -96,7 +97,7 @@ def build_acquisition(
     best: float = np.inf,
     rng: int | np.random.Generator | None = None,
 ) -> Acquisition:
-    """Return the acquisition of a given name, to be minimised in a domain.
+    """Return the acquisition function with a given name, to be minimised over a domain.
 
     Parameters
     ----------

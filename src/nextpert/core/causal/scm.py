@@ -144,7 +144,7 @@ def random_scm(
     graph
         A :class:`Dag`, or the name of a family, see :func:`random_dag`.
     expected_degree
-        Mean number of neighbours, for families that have one.
+        Mean number of neighbours of a node, for Erdos-Renyi graphs; ignored otherwise.
     low, high
         Smallest and largest absolute weight before standardising.
     noise_var

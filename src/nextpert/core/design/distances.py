@@ -208,7 +208,7 @@ def ranked_distance(
 
 
 def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:
-    """Return the bounds of the shortest intervals with a given share of draws ``(n_draws, n)``.
+    """Return the bounds of the shortest intervals that contain a share of draws ``(n_draws, n)``.
 
     Examples
     --------

@@ -252,8 +252,8 @@ def distance_draws(
 ) -> tuple[Array, Array]:
     r"""Return draws of distances to a goal, and of the control's distances on the same nodes.
 
-    Both have the shape ``(count, n_perturbations + 1)``; the control's is ``(count, 1)`` if all
-    distances are over the same nodes.
+    The first has the shape ``(count, n_perturbations + 1)``. So has the second, unless all
+    distances are over the same nodes, when it is ``(count, 1)``.
 
     Given the components that draws share, the squared distance to target states with the weighted
     mean ``m`` is (equation 29)

@@ -30,12 +30,13 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     Parameters
     ----------
     expected
-        Squared distances of the expected states, shape ``(n_candidates,)``.
+        Squared distance of the expected state of each candidate to the target, shape
+        ``(n_candidates,)``.
     draws
-        Squared distances under joint draws, shape ``(n_draws, n_candidates)``, so that uncertainty
-        that all candidates share does not change their order.
+        Squared distances in joint draws, shape ``(n_draws, n_candidates)``. They have to be joint:
+        uncertainty that all candidates share then does not change their order.
     size
-        Number of wells, at least 1.
+        Number of perturbations in the next round, at least 1.
 
     Returns
     -------

@@ -199,10 +199,12 @@ def screen_noise(
 class EffectPrecision:
     r"""Precision and power of differences of means (equation 35), perturbed cells minus controls.
 
-    The variance of a difference is :math:`s^2 k(n) + v_0`, with ``k`` the spread of a
-    :class:`Layout`. Tests are Welch's, two-sided at the level 0.05 with Satterthwaite's degrees of
-    freedom: the variance between cells is estimated for perturbed and control cells separately. The
-    variances of guides and replicates are those of the screen.
+    The variance of a difference is :math:`s^2 k(n) + v_0`, where ``s^2`` is the variance of a
+    perturbed cell (``variance``), ``k(n)`` is :meth:`Layout.spread` for ``n`` cells, and ``v_0`` is
+    the variance of the mean of the controls (``control_error``). Tests are two-sided Welch t-tests
+    at level 0.05 with Satterthwaite's degrees of freedom, in which the variance between cells is
+    estimated separately for perturbed and control cells. The variances between guides and between
+    replicates are fixed at their estimates from the screen.
 
     Parameters
     ----------

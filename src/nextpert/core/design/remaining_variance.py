@@ -108,11 +108,13 @@ class RemainingVariance:
     draws
         Joint draws of the distances, shape ``(n_draws, n_candidates)``.
     weights
-        Weight of each candidate, such as its probability of being nearer to the target than the
-        control, shape ``(n_candidates,)``; equal if no candidate with a weight is uncertain.
+        Weight of each candidate, shape ``(n_candidates,)``, such as the probability that it is
+        nearer to the target than the control is. If no candidate with a positive weight has an
+        uncertain distance, all weights are set equal.
     centre
-        Distances of the expected states, same shape. The squared excess of the mean distance over
-        them is added to the variance; only cells of the candidate itself reduce it.
+        Distance of the expected state of each candidate, shape ``(n_candidates,)``. The squared
+        difference between the mean of the draws and this distance is added to the variance; only
+        cells of the candidate itself reduce this term.
 
     Examples
     --------

@@ -409,7 +409,7 @@ class FittedPosterior:
             raise ValueError(message)
         by_name = {each.name: k for k, each in enumerate(model.conditions)}
         if name not in by_name:
-            message = f"No condition {name!r}: give one of {list_names(by_name)}."
+            message = f"There is no condition {name!r}: give one of {list_names(by_name)}."
             raise ValueError(message)
         assert self.means is not None
         # Cells and means of the condition take the place of those of all.

@@ -205,7 +205,7 @@ class Dag:
 
 
 def shd(one: Dag, two: Dag) -> int:
-    """Return the structural Hamming distance: pairs of nodes with different edges in two graphs.
+    """Return the structural Hamming distance: the number of node pairs whose edges differ.
 
     An extra edge, a missing edge and a reversed edge count one each.
 

@@ -106,7 +106,7 @@ def mean_distance(
     with np.errstate(over="ignore"):
         plug_in, noise = float(d @ d), float(np.trace(variance))
     if not max(plug_in, noise) < _LARGEST:
-        message = "The cells' values are too large for squared distances: give smaller units."
+        message = "The cells' values are too large for squared distances: rescale the cells."
         raise ValueError(message)
     # tr V^2 of a sum: squares by side, and twice the products of sides.
     traces = [squared_trace(v, count) for v, count in zip(covariances, n, strict=True)]

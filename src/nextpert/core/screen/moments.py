@@ -147,7 +147,7 @@ def require_numbers(values: Any, name: str = "The matrix") -> None:
     kind = np.dtype(values.dtype).kind
     if kind not in "buif":
         what = "complex numbers" if kind == "c" else f"values of type {values.dtype}"
-        message = f"{name} holds {what}, but real numbers are needed: convert it first."
+        message = f"{name} contains {what}, but real numbers are needed: convert them first."
         raise ValueError(message)
 
 
@@ -164,9 +164,9 @@ _LOST_DIGITS = 1e-3
 class Moments:
     """Number of cells, mean and scatter of an environment (the cells under one intervention).
 
-    It stores the scatter about the mean instead of the raw sum of ``x x'``: both have the same
-    information, but differences of large raw sums lose digits if means are far from zero. Raw sums
-    are available as :attr:`total` and :attr:`gram`.
+    The class stores the scatter about the mean instead of the raw sum of ``x x'``: both contain the
+    same information, but differences of large raw sums lose precision if means are far from zero.
+    Raw sums are available as :attr:`total` and :attr:`gram`.
 
     Parameters
     ----------
@@ -366,7 +366,7 @@ def not_finite(bad: NDArray[np.bool_]) -> ValueError:
 
 def too_large(bad: NDArray[np.bool_]) -> ValueError:
     """Return the error about columns whose squares overflow; they are its ``columns``."""
-    what = "hold values too large to be squared: give the cells in smaller units."
+    what = "hold values too large to be squared: rescale the cells."
     error = _about(bad, what)
     error.overflow = True  # type: ignore[attr-defined]
     return error

@@ -235,9 +235,11 @@ def minimal_imap(
 ) -> Dag:
     """Return the minimal I-map of a permutation.
 
-    An earlier node is a parent of a later one unless the two are independent given all the other
-    nodes before the later one: ``sqrt(n - k - 3) |atanh r|`` of their partial correlation is below
-    the two-sided ``alpha`` quantile (Raskutti & Uhler 2018, doi:10.1002/sta4.183).
+    A node is a parent of a later node unless the two are independent given all other nodes before
+    the later one. They are taken as independent if ``sqrt(n - k - 3) |atanh r|`` is below the
+    ``1 - alpha / 2`` quantile of the standard normal distribution, where ``r`` is their partial
+    correlation, ``n`` the number of cells and ``k`` the number of nodes conditioned on (Raskutti &
+    Uhler 2018, doi:10.1002/sta4.183).
 
     Parameters
     ----------

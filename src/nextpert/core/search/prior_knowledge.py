@@ -28,9 +28,10 @@ class PriorKnowledge:
     before
         Pairs ``(a, b)``: no directed path leads from ``b`` to ``a``. No edge is implied.
     required, forbidden
-        Edges ``(parent, child)`` that the graph must have (they imply the order), and must not
-        have. The attributes of these names are matrices, ``(n_nodes, n_nodes)``, row = parent;
-        ``before`` has all orders that follow from others (the transitive closure).
+        Edges ``(parent, child)`` that the graph must contain (``required``, which also implies the
+        order) or must not contain (``forbidden``). As attributes, both and ``before`` are matrices,
+        ``(n_nodes, n_nodes)``, row = parent; ``before`` then has all orders that follow from others
+        (the transitive closure).
     names
         Names of the nodes in errors; by default their numbers.
 

@@ -104,8 +104,8 @@ def design_interventions(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
-        ``uns["design"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["design"]`` with:
 
         - ``ranking`` (table): candidates, best first, and the control last: ``perturbation``,
           ``probability_best``, ``predicted_distance`` (squared units) and its 90% interval

@@ -76,8 +76,8 @@ def diagnose(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
-        ``uns["diagnosis"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["diagnosis"]`` with:
 
         - ``verdict`` (text): which parts to trust, in sentences.
         - ``level`` (text): ``"trust"``, ``"care"`` or ``"do not trust"``.

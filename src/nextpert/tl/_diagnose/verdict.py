@@ -192,7 +192,7 @@ def _positive(of: _Rows) -> Part:
     ]
     words = (
         f"the target gene changes in the expected direction in {expected:.0f} of {expected.n} "
-        f"perturbations (lfsr < {CLEAR_SIGN:g}), and in the opposite one in {opposite:.0f}."
+        f"perturbations (lfsr < {CLEAR_SIGN:g}), and in the opposite direction in {opposite:.0f}."
     )
     return _part(q.POSITIVE, cases, words if expected.n else "")
 

@@ -124,7 +124,8 @@ def learn_dag(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all fields. Fields written:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all fields.
+        Fields written:
 
         - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph, row = parent, ones on edges.
         - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): share of the graphs with an
@@ -217,7 +218,7 @@ def _check_together(
     elif environments == "all" and not (kind and kind.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
-            f"{method!r}, whose tests assume that all cells come from one environment."
+            f"{method!r}, which assumes that all cells come from one environment."
         )
     elif method == "given" and (n_graphs > 1 or chosen.prior is not None):
         name = "n_graphs" if n_graphs > 1 else "prior"
@@ -283,7 +284,7 @@ def _from_cells(
         stored["direct_targets"] = target_table(joint.names, genes, best.context_edges, of_context)
     by = [how for _, _, how in edges]
     logger.info(
-        "%d edges are oriented by interventions; %d remain unoriented (the table 'edges').",
+        "%d edges are oriented by interventions; %d remain unoriented (see the table 'edges').",
         by.count(INTERVENTIONS), by.count(OPEN),
     )  # fmt: skip
     return best.dag, stored, frequency

@@ -116,8 +116,8 @@ def plan_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
-        ``uns["plan"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["plan"]`` with:
 
         - ``plate`` (table): perturbations in the order chosen, and controls: ``perturbation``,
           ``n_cells``, ``n_guides``, ``why`` (a sentence), ``probability_best`` and more.

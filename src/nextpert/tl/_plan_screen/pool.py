@@ -87,7 +87,7 @@ def read_pool(
     ]  # fmt: skip
     if lost:
         message = (
-            f"exclude has names of neither candidates nor their target genes: "
+            f"exclude contains names that match no candidate and no target gene of a candidate: "
             f"{list_names(lost)}.{closest(lost, sorted(known))}"
         )
         raise ValueError(message)

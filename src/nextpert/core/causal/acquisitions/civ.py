@@ -68,7 +68,7 @@ class Civ(LookaheadAcquisition):
     """
 
     exact_only = False
-    in_words = "the information of their cells (causal integrated variance)"
+    in_words = "the information expected from their cells (causal integrated variance)"
 
     def __init__(
         self,
@@ -203,7 +203,9 @@ class CivOw(Civ):
     """
 
     exact_only = True
-    in_words = "the information of their cells (output-weighted causal integrated variance)"
+    in_words = (
+        "the information expected from their cells (output-weighted causal integrated variance)"
+    )
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Greedy(Acquisition):
     """Greedy: the squared distance of a shift to the estimated ideal shift ``b``.
 
-    Its best point is ``b/|b|`` on the sphere and the nearest candidate of a pool
-    (Zhang et al. 2023, Methods, baselines).
+    On a sphere of radius ``r``, the minimum is at ``r b / |b|``; in a pool, it is the candidate
+    nearest to ``b`` (Zhang et al. 2023, Methods, baselines).
 
     Parameters
     ----------

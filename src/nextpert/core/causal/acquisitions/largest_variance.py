@@ -79,9 +79,11 @@ class LargestVariance(LookaheadAcquisition):
 
 @acquisition("maxv")
 class MaxVariance(LargestVariance):
-    """MaxV: the largest remaining variance of any weight direction, ``max_i e_i |M_i|_2``.
+    """MaxV: the largest variance of a direction of weights that remains after the next cells.
 
-    Zhang et al. 2023, Methods (baselines). It does not depend on the target.
+    It is ``max_i e_i |M_i|_2``, with ``e_i`` the noise variance of node ``i`` and ``e_i M_i`` the
+    covariance of its weights (Zhang et al. 2023, Methods, baselines). It does not depend on the
+    target.
 
     Examples
     --------
@@ -121,10 +123,11 @@ class MaxVariance(LargestVariance):
 
 @acquisition("cv")
 class CausalVariance(LargestVariance):
-    """CV: the largest remaining variance of a coordinate of the ideal shift, ``max_i e_i w_i``.
+    """CV: the largest variance of a coordinate of the ideal shift, after the next cells.
 
-    Zhang et al. 2023, Methods (baselines). It is not smooth where two nodes tie; the gradient is
-    that of the node with the largest variance.
+    It is ``max_i e_i w_i``, with ``e_i`` the noise variance of node ``i`` and ``e_i w_i`` the
+    variance of coordinate ``i`` (Zhang et al. 2023, Methods, baselines). It is not smooth where two
+    nodes tie; the gradient is that of the node with the largest variance.
 
     Examples
     --------

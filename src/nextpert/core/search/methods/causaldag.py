@@ -57,7 +57,7 @@ def causaldag_gsp(
     ImportError
         If the extra ``causaldag`` is not installed.
     ValueError
-        As :func:`gsp`; and with fewer than ``n_nodes + 2`` cells.
+        As for :func:`gsp`, or if there are fewer than ``n_nodes + 2`` cells.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def causaldag_gsp(
     if are_few(moments.n, moments.n_nodes):
         message = (
             f"causaldag needs at least {moments.n_nodes + 2} cells to test {moments.n_nodes} "
-            f"nodes, but there are {moments.n}: use gsp or boss, or fewer nodes."
+            f"nodes, but there are only {moments.n}: use gsp or boss, or fewer nodes."
         )
         raise ValueError(message)
     with _own_random_state(int(as_rng(rng).integers(2**32))):
@@ -95,7 +95,7 @@ def _import_causaldag() -> tuple[Any, Any, Any]:
         tests = import_module("conditional_independence")
         learning = import_module("graphical_model_learning")
     except ImportError as error:
-        message = "causaldag is not installed: pip install 'nextpert[causaldag]', or use gsp."
+        message = "causaldag is not installed: run pip install 'nextpert[causaldag]', or use gsp."
         raise ImportError(message) from error
     return learning.gsp, tests.MemoizedCI_Tester, tests.partial_correlation_test
 
