@@ -104,12 +104,14 @@ def perturbation_screen(
 
     Examples
     --------
-    >>> import numpy as np, nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(n_genes=8, n_control=200, n_perturbed=40)
-    >>> adata.X = np.random.default_rng(0).poisson(np.exp(adata.X))  # counts, as they are sequenced
-    >>> npt.pp.perturbation_screen(adata)
-    >>> adata.uns["preprocessing"]["steps"]["step"].tolist()[:3]
-    ['all cells', 'assigned', 'depth']
+    >>> import nextpert as npt
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
+    >>> adata.uns["preprocessing"]["steps"].head(3)  # what each step dropped, and why
+            step  n_cells_kept  n_cells_dropped                         why
+    0  all cells         21977                0
+    1   assigned         19060             2917  multi 2255, unassigned 662
+    2      depth         19060                0
     """
     join.check_in_place(adata, copy=copy)
     roles = read_roles(

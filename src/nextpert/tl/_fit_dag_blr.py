@@ -146,11 +146,18 @@ def fit_dag_blr(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=500, perturbed=["CD58", "CD59"])
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> adata.uns["dag_blr"]["environments"][["perturbation", "n_cells"]].values.tolist()
-    [['CD58', 100], ['CD59', 100]]
+    >>> npt.get.fitted_perturbations(adata).head(3)
+      perturbation  n_cells  n_guides target_genes  targets_on_panel
+    0        CCNE2     1062         4                          False
+    1          CPQ      944         4          CPQ              True
+    2        DSCC1      537         4        DSCC1              True
+    >>> efficacy = adata.uns["dag_blr"]["efficacy"]  # of silencing, on target genes
+    >>> round(efficacy["mean"], 2), round(efficacy["sd"], 2)
+    (0.63, 0.35)
     """
     # Read: roles, side information, the graph and the labels that its cells have.
     roles = _adata.read_roles(adata)

@@ -119,12 +119,17 @@ def perturbation_effects(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
-    >>> npt.tl.learn_dag(adata)
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> effects = npt.tl.perturbation_effects(adata, as_anndata=True)
-    >>> effects.to_df("lfsr").lt(0.05).any(axis="columns").to_dict()  # significant on some gene
-    {'FOS': True, 'MYC': True}
+    >>> npt.tl.perturbation_effects(adata)
+    >>> effects = npt.get.effects_df(adata).query("perturbation == 'GATA1' and lfsr < 0.05")
+    >>> effects[["gene", "mean", "sd", "raw_mean"]].head(3).round(2)  # the strongest
+           gene  mean    sd  raw_mean
+    4   LAPTM4B  0.37  0.04      0.39
+    21    GATA1 -0.28  0.03     -0.27
+    35     HBE1 -0.24  0.05     -0.25
     """
     fit = _adata.posterior_from(adata, posterior_key)
     fit = fit if condition is None else fit.in_condition(condition)

@@ -107,11 +107,15 @@ def target_distances(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
-    >>> npt.tl.target_distances(adata, "MYC")
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
+    >>> npt.tl.target_distances(adata, "UBR5")
     >>> table = adata.uns["target_distances"]["table"]
-    >>> table[["perturbation", "n_cells"]].values.tolist()
-    [['control', 500], ['FOS', 100]]
+    >>> table[["perturbation", "distance", "low", "high"]].head(3).round(2)
+      perturbation  distance   low  high
+    0          MYC      0.82  0.51  1.32
+    1         OXR1      0.97  0.62  1.50
+    2         STK3      1.25  0.80  1.93
     """
     require_cells(adata, "target_distances")
     roles = _adata.read_roles(

@@ -123,13 +123,17 @@ def design_interventions(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(n_genes=10, n_control=600, n_perturbed=60, rng=7)
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.design_interventions(adata, "CDK4")  # which knockout is nearest to its state?
-    >>> first = adata.uns["design"]["ranking"].iloc[0]
-    >>> first["perturbation"], bool(first["probability_best"] > 0.9)
-    ('CDH19', True)
+    >>> npt.tl.design_interventions(adata, "UBR5")  # which is nearest to the state of UBR5?
+    >>> ranking = npt.get.ranking_df(adata)
+    >>> ranking[["perturbation", "predicted_distance", "probability_best"]].head(3).round(2)
+      perturbation  predicted_distance  probability_best
+    0        DSCC1                0.48              0.80
+    1          MYC                0.74              0.15
+    2         OXR1                0.93              0.04
     """
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)

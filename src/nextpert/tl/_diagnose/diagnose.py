@@ -98,12 +98,22 @@ def diagnose(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(n_genes=12, n_control=1000, expected_degree=4)
-    >>> npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
+    >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.diagnose(adata)
     >>> adata.uns["diagnosis"]["level"]
-    'trust'
+    'care'
+    >>> adata.uns["diagnosis"]["parts"][["part", "level"]]
+                       part         level
+    0                 cells         trust
+    1     negative controls         trust
+    2     positive controls         trust
+    3             shrinkage         trust
+    4  unseen perturbations  do not trust
+    5                 graph  do not trust
+    6                guides         trust
     """
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key)

@@ -145,11 +145,15 @@ def learn_dag(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(n_genes=6, expected_degree=2, rng=0)
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
-    >>> edges = adata.uns["dag"]["edges"]
-    >>> len(edges), int((edges["oriented_by"] == "open").sum())
-    (4, 0)
+    >>> edges = adata.uns["dag"]["edges"]  # of which genes is GATA1 a parent?
+    >>> edges.loc[edges["parent"] == "GATA1", ["child", "oriented_by"]].head(3)
+         child    oriented_by
+    0   ANGPT1  interventions
+    7    ASAP1          cells
+    63     CPQ          cells
     """
     chosen = _SearchOptions(**search_options or {})
     _check_together(method, environments, dag, n_graphs, chosen)

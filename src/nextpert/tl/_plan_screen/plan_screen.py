@@ -134,13 +134,20 @@ def plan_screen(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(n_genes=6, n_control=300, perturbed=4)
+    >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
+    >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_screen(adata, "CD59", n_perturbations=2, n_cells=200, candidates="genes")
-    >>> plate = adata.uns["plan"]["plate"]
-    >>> len(plate), int(plate["n_cells"].sum())
-    (3, 200)
+    >>> npt.tl.plan_screen(adata, "UBR5", n_perturbations=4, n_cells=2000)
+    >>> npt.get.plan_df(adata)[["perturbation", "n_cells", "n_cells_seen"]]
+      perturbation  n_cells  n_cells_seen
+    0        DSCC1      334           537
+    1          MYC      333           841
+    2         OXR1      333          1057
+    3        RIPK2      333           921
+    4      control      667          7760
+    >>> adata.uns["plan"]["advice"]["kind"]
+    'measure more cells of these first'
     """
     asked = _Constraints(**constraints or {})
     fit = _adata.posterior_from(adata, posterior_key)
