@@ -9,6 +9,7 @@ Sizes without cells are tables of effects and standard errors, with an empty gra
     python -m benchmarks.costs                                  # an hour
     python -m benchmarks.costs --only 10000x8000x0 --cores 2    # a table
     python -m benchmarks.costs --only 1000x1000x25000 --cores 2
+    python -m benchmarks.costs --only 100x100x25000 --cores 2 --workers 2  # of Dask, 16 graphs
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
+import joblib
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -34,12 +36,14 @@ from nextpert.core import random_dag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Perturbations, genes, cells; each list varies one of them.
+# Perturbations, genes, cells; each list but the last varies one of them.
 AXES = {
     "perturbations": [(100, 100, 7_000), (1_000, 100, 25_000), (10_000, 100, 205_000)],
     "genes": [(1_000, 100, 25_000), (1_000, 300, 25_000), (1_000, 1_000, 25_000)],
     "cells": [(100, 100, 10_000), (100, 100, 100_000), (100, 100, 1_000_000)],
+    "genes, of which a graph has 100": [(1_000, 8_000, 25_000)],
 }
+SIZES = ("perturbations", "genes", "cells")
 PANEL, PLATE = 100, 24
 
 
@@ -48,9 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options("costs", __doc__)
     parser.add_argument("--only", metavar="PxGxC", help="one size in place of the tables")
     parser.add_argument("--cores", type=int, default=1, help="of that size")
+    parser.add_argument("--workers", type=int, help="of a Dask cluster on this machine")
     args = parser.parse_args(arguments)
     if args.only:
-        print(json.dumps(steps(*map(int, args.only.split("x")), args.cores)))
+        print(json.dumps(steps(*map(int, args.only.split("x")), args.cores, args.workers)))
         return
     done = {}
     for size in dict.fromkeys(size for axis in AXES.values() for size in axis):
@@ -60,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
             show(f"{given} {done[size, cores]}")
     parts = []
     for axis, sizes in AXES.items():
-        where = list(AXES).index(axis)
+        where = SIZES.index(axis.split(",")[0])
         rows = []
         for step in done[sizes[0], 1]:
             cpu, wall, two, memory = (
@@ -68,27 +73,41 @@ def main(arguments: list[str] | None = None) -> None:
                 for cores, k in ((1, 0), (1, 1), (2, 1), (1, 2))
             )
             # Of time, from the second largest size to the largest.
-            exponent = np.log(cpu[-1] / cpu[-2]) / np.log(sizes[-1][where] / sizes[-2][where])
+            large = [size[where] for size in sizes]
+            growth = (np.log(x[-1] / x[-2]) for x in (cpu, large))
+            exponent = f"{np.divide(*growth):.2f}" if len(sizes) > 1 else ""
             several = (" / ".join(f"{x:.{d}f}" for x in values) for values, d in (
                 (cpu, 1), (wall, 1), (two, 1), (memory, 2)
             ))  # fmt: skip
-            rows.append([step, *several, f"{exponent:.2f}"])
+            rows.append([step, *several, exponent])
         shown = " / ".join(f"{size[where]:,}" for size in sizes)
         others = ", ".join(f"{np.unique([s[k] for s in sizes]).tolist()} {name}"
-                           for k, name in enumerate(AXES) if k != where)  # fmt: skip
+                           for k, name in enumerate(SIZES) if k != where)  # fmt: skip
         head = ("step", "CPU s", "wall s, one core", "wall s, two cores", "peak GB", "exponent")
         parts.append(show(f"**{shown} {axis}** ({others})\n\n{table(head, rows)}"))
     save("costs", parts, args.save)
 
 
-def steps(n: int, p: int, n_cells: int, cores: int) -> dict[str, list[float]]:
-    """Return seconds of the processor, wall seconds and peak GB of every step."""
+def steps(
+    n: int, p: int, n_cells: int, cores: int, workers: int | None = None
+) -> dict[str, list[float]]:
+    """Return seconds of the processor, wall seconds and peak GB of every step, in this process."""
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:cores])
+    if workers:
+        from distributed import Client, LocalCluster
+
+        client = Client(LocalCluster(n_workers=workers, threads_per_worker=1))
+        with client, joblib.parallel_config(backend="dask"):
+            return _measured(n, p, n_cells, workers, n_graphs=16)
+    return _measured(n, p, n_cells, cores)
+
+
+def _measured(n: int, p: int, n_cells: int, jobs: int, **search: Any) -> dict[str, list[float]]:
     warm = screen(10, 10, 500)
-    for call in _calls(warm, cores).values():  # compiled, or loaded from the cache
+    for call in _calls(warm, jobs).values():  # compiled, or loaded from the cache
         call()
     adata, costs = (screen(n, p, n_cells) if n_cells else effects(n, p)), {}
-    for name, call in _calls(adata, cores).items():
+    for name, call in _calls(adata, jobs, **search).items():
         forget_peak()
         wall, cpu = time.perf_counter(), time.process_time()
         call()
@@ -97,11 +116,11 @@ def steps(n: int, p: int, n_cells: int, cores: int) -> dict[str, list[float]]:
     return costs
 
 
-def _calls(adata: ad.AnnData, cores: int) -> dict[str, Callable[[], Any]]:
+def _calls(adata: ad.AnnData, jobs: int, **search: Any) -> dict[str, Callable[[], Any]]:
     """Return the calls of a user, in their order."""
     large = adata.n_vars > 1_000
     panel, target = list(adata.var_names[: PANEL if large else None]), adata.var_names[0]
-    search: dict[str, Any] = {"method": "boss", "environments": "all", "n_jobs": cores}
+    search = {"method": "boss", "environments": "all", "n_jobs": jobs, **search}
     if is_table(adata):
         search = {"method": "given", "dag": []}
     return {
@@ -110,7 +129,7 @@ def _calls(adata: ad.AnnData, cores: int) -> dict[str, Callable[[], Any]]:
         "tl.perturbation_effects": lambda: npt.tl.perturbation_effects(
             adata, genes="all" if large else None
         ),
-        "tl.diagnose": lambda: npt.tl.diagnose(adata, n_jobs=cores),
+        "tl.diagnose": lambda: npt.tl.diagnose(adata, n_jobs=jobs),
         "tl.plan_screen": lambda: npt.tl.plan_screen(
             adata, target, n_perturbations=min(PLATE, adata.n_vars // 2), n_cells=2_000
         ),
