@@ -107,7 +107,7 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
         ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "plan: candidates are names"),
-        ({"plan": {"constraints": {"exclude": ["NOPE"]}}}, "exclude has names"),
+        ({"plan": {"constraints": {"exclude": ["NOPE"]}}}, "exclude contains names"),
         (
             {"learn": {"method": "given", "dag": object()}},
             r"options\['learn'\]\['dag'\] is of type",

@@ -104,7 +104,7 @@ def test_predicted_wells_are_counted_and_weighed(found, level, said):
     assert said in note
     del found["diagnosis"]
     (note,) = (note for note in verdict_of(found).notes if "no cells yet" in note)
-    assert note.endswith("they are predicted.")
+    assert note.endswith("their effects are predicted.")
 
 
 def test_results_of_other_cells_and_targets_are_named(found):
