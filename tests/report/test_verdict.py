@@ -31,8 +31,8 @@ def test_of_a_plate(found):
     plan["plate"]["perturbation"] = ["A", "B", "C", "NT"]
     plan["advice"] |= {"kind": ORDER, "words": "Order a plan."}
     assert verdict_of(only(found, "plan")).next == (
-        "Order a plan. The plan has A, B, C in 2,400 cells, 300 of them controls; with probability "
-        "61%, the nearest of 1,234 candidates to memory is among them."
+        "Order a plan. The plan tests A, B, C with 2,400 cells, including 300 control cells. With "
+        "probability 61%, the nearest of 1,234 candidates to memory is one of these."
     )
     words = plan_section(only(found, "plan")).words
     assert words[1].startswith("196 untested combinations are not candidates")

@@ -129,7 +129,7 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
         warn(message)
     if plan.unmeasured:
         message = (
-            f"Perturbations without a target on the panel ({len(plan.unmeasured)}), whose effects "
+            f"Perturbations without a target on the panel: {len(plan.unmeasured)}. Their effects "
             f"are estimated from their cells only: {_by_reason(plan.unmeasured)}."
         )
         if plan.hint:  # a name looks wrong

@@ -42,7 +42,7 @@ def distances_section(results: Results) -> Section | None:
     )
     caption = (
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
-        f"intervals; the dashed lines mark the control and a difference of 0"
+        f"intervals; the dashed lines mark the distance of the control and a difference of 0"
     )
     is_control = table["perturbation"].astype(str) == str(params["control"])
     shown = Table(
@@ -138,9 +138,9 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
     tables, figures = list[Table](), list[Figure]()
     if len(shares):
         words = [
-            "A program is a set of genes that two or more perturbations change together; the score "
-            "of a perturbation states how strongly, and in which direction. Target genes are left "
-            "out."
+            "A program is a set of genes whose expression changes in concert in two or more "
+            "perturbations. The score of a perturbation is the strength and direction of the "
+            "change. The target genes of a perturbation do not count in its score."
         ]
         on = scores[scores["takes_part"].astype(bool)]
         in_words = {
@@ -156,7 +156,7 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
             f"program, the highest scores are {shown['perturbations'].iloc[0]}, and the strongest "
             f"effects on genes {shown['genes'].iloc[0]}."
         )
-        about = "Scores of perturbations on each program, and its genes, with 90% intervals."
+        about = "Scores of perturbations on programs, and effects on genes, with 90% intervals."
         figures = [draw(pl.programs, adata, alt, about, key=keys["perturbation_effects"])]
     return Section("programs", "Programs", words, figures=figures, tables=tables)
 

@@ -81,7 +81,8 @@ _UNSEEN = {
     "trust": " Such predictions were accurate on this screen.",
     "care": " Use such predictions with care on this screen.",
     "do not trust": (
-        " On this screen such predictions were not accurate: do not rely on their ranks."
+        " On this screen, such predictions were inaccurate: do not rely on the ranks of these "
+        "perturbations."
     ),
 }
 
@@ -159,9 +160,10 @@ def _next(results: Results) -> str:
     if orders_plan(results):
         plan = results["plan"]
         n_cells, n_controls = (number(plan["summary"][x]) for x in ("n_cells", "n_controls"))
+        names = list_names(chosen_of(plan)["perturbation"].astype(str), limit=8)
         sentences.append(
-            f"The plan has {list_names(chosen_of(plan)['perturbation'].astype(str), limit=8)} in "
-            f"{n_cells} cells, {n_controls} of them controls; {contains_best(plan)}."
+            f"The plan tests {names} with {n_cells} cells, including {n_controls} control cells. "
+            f"W{contains_best(plan)[1:]}."
         )
     if not sentences and "perturbation_effects" in results:
         is_clear = (results["perturbation_effects"]["lfsr"] < CLEAR_SIGN).any(axis=1)
@@ -195,7 +197,8 @@ def contains_best(plan: Mapping[str, Any]) -> str:
     return (
         f"with probability {percent(summary['probability_contains_best'])}"
         f"{ADDS_UP * int(summary['if_effects_add_up'])}, the nearest of "
-        f"{number(params['n_candidates'])} candidates to {name_of(params['target'])} is among them"
+        f"{number(params['n_candidates'])} candidates to {name_of(params['target'])} is one of "
+        f"these"
     )
 
 
@@ -205,7 +208,7 @@ def _notes(results: Results) -> list[str]:
     if len(targets) > 1:
         notes.append("The next round and the ranking have different targets: see both sections.")
     if stale := _stale(results):
-        notes.append(f"Run again, as the cells or the fit have changed: {', '.join(stale)}.")
+        notes.append(f"Compute again, as cells or fit have changed since then: {', '.join(stale)}.")
     return notes
 
 

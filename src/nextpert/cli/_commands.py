@@ -204,7 +204,7 @@ def effects(
         Condition whose effects are reported: a value of condition_key. By default effects are
         averages over conditions.
     level
-        Probability of the credible intervals.
+        Probability content of the credible intervals, such as 0.9.
     candidates
         Perturbations to report, named as for `nextpert plan`. By default those of the fit.
     """
@@ -377,7 +377,8 @@ def replay(
     """Replay campaigns on the cells of the screen, to compare strategies.
 
     It reads the output of `nextpert fit` and writes how many plates each strategy would have
-    needed to find a state of this screen. The table has a row per strategy.
+    needed to reach the state that a perturbation of this screen produces, on average over these
+    states. The table has a row per strategy.
 
     Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
 

@@ -41,8 +41,8 @@ settings beside it: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats
 ADVICE = "nextpert.tl._advice"  # the logger of what to do next
 # Errors are those of the Python functions.
 HINT = (
-    "options have the names of parameters, such as --n-cells for n_cells and --n-runs for "
-    "search_options['n_runs']; nextpert learn calls tl.learn_dag"
+    "errors use the names of the Python interface: n_cells is the option --n-cells, "
+    "search_options['n_runs'] is --n-runs, and tl.learn_dag is the command nextpert learn"
 )
 # How a run speaks is no part of what it does; nor is what it may replace, decided every time.
 _NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")

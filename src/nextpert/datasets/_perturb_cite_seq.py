@@ -90,7 +90,7 @@ def perturb_cite_seq(
     ConnectionError
         If the file cannot be downloaded; the error says how to get the data.
     ValueError
-        If a file is damaged or of another study, or a condition, gene or subset is unknown.
+        If a file is damaged or belongs to another study, or a condition, gene or subset is unknown.
 
     Examples
     --------

@@ -61,9 +61,10 @@ def perturbation_effects(
     both in the order of a clustering of the effects. Colour is the expected effect; + and − mark
     effects whose direction is significant (local false sign rate below 0.05).
 
-    A single perturbation is drawn with a row per gene: the expected effect with its interval,
-    filled if its direction is significant; a diamond for the direct part, which is not mediated by
-    other genes of the graph; and a grey tick for the raw difference of means.
+    For a single perturbation, the plot has one row per gene. A point with a line marks the expected
+    effect and its interval; the point is filled if the direction of the effect is significant. A
+    diamond marks the direct part of the effect, which is not mediated by other genes of the graph.
+    A grey tick marks the raw difference of means.
 
     Parameters
     ----------
@@ -86,8 +87,8 @@ def perturbation_effects(
     Raises
     ------
     ValueError
-        If there are no effects (run :func:`nextpert.tl.perturbation_effects` first), or a
-        perturbation is not among them.
+        If the effects were not computed (run :func:`nextpert.tl.perturbation_effects` first), or
+        do not include one of ``perturbations``.
 
     Examples
     --------

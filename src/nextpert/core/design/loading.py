@@ -103,7 +103,9 @@ class Lanes(NamedTuple):
 def lanes_for(
     n_cells: float, usable: float, *, droplets: float, most: float, of_barcodes: bool
 ) -> Lanes:
-    """Return the smallest number of lanes for these usable cells, and their load (equation 39).
+    """Return the smallest number of lanes for ``n_cells`` usable cells, and the load of each.
+
+    See equation 39 of :doc:`/model/mathematics`.
 
     Cells fall into droplets at random: with ``x`` cells for each of ``droplets``, a share ``1 -
     exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable

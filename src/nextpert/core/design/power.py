@@ -44,10 +44,11 @@ class Layout:
     Parameters
     ----------
     n_guides, n_replicates
-        Guides of the perturbation, and replicates (batches) that contain its cells.
+        Number of guides of the perturbation, and number of replicates (batches) that contain its
+        cells.
     guide_variance, replicate_variance
-        ``tau_g^2`` and ``tau_r^2``: variance between guides, and between replicates of a
-        perturbation, relative to that between cells.
+        ``tau_g^2`` and ``tau_r^2``: variances of the effect of a perturbation between guides and
+        between replicates, each relative to the variance between cells.
 
     Examples
     --------

@@ -242,7 +242,7 @@ def perturb_dag(
     dag
         The graph.
     n_missing, n_extra, n_reversed
-        Number of edges to remove, to add between nodes that have none, and to reverse.
+        Numbers of edges to remove, to add between pairs of nodes without an edge, and to reverse.
     rng
         Seed or generator.
 

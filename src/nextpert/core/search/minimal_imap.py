@@ -74,7 +74,7 @@ def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
 
 
 def checked_orders(
-    orders: ArrayLike | None, known: PriorKnowledge, what: str = "Each of orders"
+    orders: ArrayLike | None, known: PriorKnowledge, what: str = "Every order"
 ) -> NDArray[np.int64]:
     """Return orders, shape ``(n_orders, n_nodes)``, or raise unless all agree with what is known.
 
@@ -84,7 +84,7 @@ def checked_orders(
     rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
     shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
     if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
-        message = f"{what} must name each of the nodes 0..{p - 1} once, but is {orders!r}."
+        message = f"{what} must have each of the nodes 0..{p - 1} once, but was {orders!r}."
         raise ValueError(message)
     for row in rows:
         conflict = known.first_conflict(row)

@@ -55,12 +55,13 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to test next so that cells reach a target state.
 
-    Use it to choose a single perturbation; :func:`plan_screen` chooses a plate. The table has
-    candidates with and without cells, best first, with the predicted distance of each to the target
-    and the probability that it is the nearest, from joint draws of the fit. See
-    :doc:`/guides/read_a_ranking`, and :doc:`/model/mathematics` for the formulas. After an exact
-    fit (``shift_sd=0``) the order is that of CIV, the causal integrated variance of Zhang et al.
-    2023 (doi:10.1038/s42256-023-00719-0), which reduces uncertainty.
+    Use it to choose a single perturbation, and :func:`plan_screen` to choose several. The table
+    ranks tested and untested candidates, best first. For each candidate, it gives the predicted
+    distance to the target state and the probability that no other candidate is nearer; both are
+    computed from draws of the joint posterior. See :doc:`/guides/read_a_ranking`, and
+    :doc:`/model/mathematics` for the formulas. After an exact fit (``shift_sd=0``), candidates are
+    by default ranked by the causal integrated variance (CIV) of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0), which favours perturbations that reduce uncertainty.
 
     Parameters
     ----------

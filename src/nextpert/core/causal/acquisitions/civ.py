@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 class Civ(LookaheadAcquisition):
     """Causal integrated variance: remaining variance of the optimality gap, averaged over shifts.
 
-    The variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` under the posterior after
-    ``n_cells`` hypothetical cells, averaged over ``domain``:
-    ``sum_i kappa_i s_i^2 + 4 s_i e_i E(a_i - b_i)^2`` with ``s_i = 1/n + w_i``
-    (Zhang et al. 2023, eqs. 12 and 13, there for known noise variances and the unit sphere).
-    Over candidates whose shifts are uncertain it follows from joint draws
-    (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
+    It is the posterior variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` after ``n_cells``
+    hypothetical cells, averaged over the shifts ``a`` in ``domain``: the sum over the nodes of
+    ``kappa_i s_i^2 + 4 s_i e_i E(a_i - b_i)^2``, with ``s_i = 1/n + w_i``, and ``e_i`` and
+    ``kappa_i`` of :meth:`DagBlr.spread`. Zhang et al. 2023 derive it for known noise variances and
+    the unit sphere (eqs. 12 and 13). If the shifts of candidates are uncertain, the variance is
+    computed from joint draws (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
 
     Parameters
     ----------

@@ -123,11 +123,11 @@ class MaxVariance(LargestVariance):
 
 @acquisition("cv")
 class CausalVariance(LargestVariance):
-    """CV: the largest variance of a coordinate of the ideal shift, after the next cells.
+    """Causal variance (CV): the largest variance among the coordinates of the ideal shift.
 
-    It is ``max_i e_i w_i``, with ``e_i`` the noise variance of node ``i`` and ``e_i w_i`` the
-    variance of coordinate ``i`` (Zhang et al. 2023, Methods, baselines). It is not smooth where two
-    nodes tie; the gradient is that of the node with the largest variance.
+    After the next cells, it is ``max_i e_i w_i``, with ``e_i`` the noise variance of node ``i`` and
+    ``e_i w_i`` the variance of coordinate ``i`` (Zhang et al. 2023, Methods, baselines). It is not
+    smooth where two nodes have the same variance; the gradient is that of one of them.
 
     Examples
     --------
