@@ -36,14 +36,12 @@ from nextpert.core import random_dag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Perturbations, genes, cells; each list but the last varies one of them.
+# Perturbations, genes, cells; each list varies one of them.
 AXES = {
     "perturbations": [(100, 100, 7_000), (1_000, 100, 25_000), (10_000, 100, 205_000)],
     "genes": [(1_000, 100, 25_000), (1_000, 300, 25_000), (1_000, 1_000, 25_000)],
     "cells": [(100, 100, 10_000), (100, 100, 100_000), (100, 100, 1_000_000)],
-    "genes, of which a graph has 100": [(1_000, 8_000, 25_000)],
 }
-SIZES = ("perturbations", "genes", "cells")
 PANEL, PLATE = 100, 24
 
 
@@ -65,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
             show(f"{given} {done[size, cores]}")
     parts = []
     for axis, sizes in AXES.items():
-        where = SIZES.index(axis.split(",")[0])
+        where = list(AXES).index(axis)
         rows = []
         for step in done[sizes[0], 1]:
             cpu, wall, two, memory = (
@@ -73,16 +71,14 @@ def main(arguments: list[str] | None = None) -> None:
                 for cores, k in ((1, 0), (1, 1), (2, 1), (1, 2))
             )
             # Of time, from the second largest size to the largest.
-            large = [size[where] for size in sizes]
-            growth = (np.log(x[-1] / x[-2]) for x in (cpu, large))
-            exponent = f"{np.divide(*growth):.2f}" if len(sizes) > 1 else ""
+            exponent = np.log(cpu[-1] / cpu[-2]) / np.log(sizes[-1][where] / sizes[-2][where])
             several = (" / ".join(f"{x:.{d}f}" for x in values) for values, d in (
                 (cpu, 1), (wall, 1), (two, 1), (memory, 2)
             ))  # fmt: skip
-            rows.append([step, *several, exponent])
+            rows.append([step, *several, f"{exponent:.2f}"])
         shown = " / ".join(f"{size[where]:,}" for size in sizes)
         others = ", ".join(f"{np.unique([s[k] for s in sizes]).tolist()} {name}"
-                           for k, name in enumerate(SIZES) if k != where)  # fmt: skip
+                           for k, name in enumerate(AXES) if k != where)  # fmt: skip
         head = ("step", "CPU s", "wall s, one core", "wall s, two cores", "peak GB", "exponent")
         parts.append(show(f"**{shown} {axis}** ({others})\n\n{table(head, rows)}"))
     save("costs", parts, args.save)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import brentq
+from scipy.sparse.linalg import splu
 from scipy.special import digamma, polygamma
 from scipy.stats import chi2
 
@@ -332,7 +333,7 @@ def context_moments(
     screen: ScreenMoments,
     indicators: ArrayLike,
     *,
-    fixed: ArrayLike | None = None,
+    fixed: ArrayLike | sp.sparray | None = None,
     guide_variance: float = 0.0,
 ) -> Moments:
     """Return the moments of the nodes of a screen and of indicators, over all cells.
@@ -350,7 +351,7 @@ def context_moments(
         shape ``(n_environments, n_indicators)``.
     fixed
         Columns to regress out of nodes and indicators, such as those of batches, shape
-        ``(n_environments, n_fixed)``.
+        ``(n_environments, n_fixed)``; thousands of them as a sparse array.
     guide_variance
         Variance between environments (guides) beyond sampling, relative to the noise variance of a
         node, as ``spread_within`` learns it: an environment of ``n`` cells counts as ``n / (1 + n
@@ -381,7 +382,9 @@ def context_moments(
     # Generalised least squares between environments: rows times the root of their weight.
     left = (rows - mean) * np.sqrt(weight)[:, None]
     whole = np.einsum("ij,ij->j", left, left)
-    if fixed is not None and n:
+    if sp.issparse(fixed):
+        left = _without_sparse(left, sp.csr_array(fixed), np.sqrt(weight))
+    elif fixed is not None and n:
         batch = np.asarray(fixed, np.float64)
         batch = (batch - np.average(batch, axis=0, weights=weight)) * np.sqrt(weight)[:, None]
         left = left - batch @ np.linalg.lstsq(batch, left, rcond=1e-10)[0]
@@ -390,3 +393,21 @@ def context_moments(
     explained = np.flatnonzero(np.diag(scatter)[p:] <= 1e-10 * np.maximum(whole[p:], 1e-300)) + p
     scatter[explained] = scatter[:, explained] = 0.0
     return Moments(n, mean, (scatter + scatter.T) / 2)
+
+
+def _without_sparse(
+    left: NDArray[np.float64], fixed: sp.csr_array, root: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return rows less their least squares fit by an intercept and many sparse columns."""
+    rows = sp.diags_array(root) @ sp.hstack([sp.csr_array(np.ones((len(root), 1))), fixed])
+    columns = sp.csc_array(rows)
+    gram = columns.T @ columns
+    # Columns may depend on others: a billionth more on the diagonal makes the equations solvable,
+    # and the second round takes off what it left. The intercept is eliminated last.
+    gram = sp.csc_array(gram + sp.diags_array(1e-9 * gram.diagonal()))
+    solve = splu(
+        gram, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    ).solve
+    for _ in range(2):
+        left = left - columns @ solve(columns.T @ left)
+    return left

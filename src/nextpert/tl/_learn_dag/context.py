@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEAST = 1e-8  # share of its variance that a node keeps given the earlier ones
+_NONE = 1e-12  # variance of a node that is the same in all cells
 # Context nodes beside the genes, at most: with 200 genes and 157,494 cells a search from one order
 # takes 51 s of the processor with 1,000 of them, 24 s with the 300 strongest.
 _MOST = 300
@@ -48,7 +49,7 @@ class ContextNodes:
     """
 
     names: list[str]
-    indicators: NDArray[np.float64]
+    indicators: NDArray[np.bool_]
     batches: NDArray[np.float64]
     group: NDArray[np.int64]
     control_guide: NDArray[np.int64]
@@ -78,11 +79,11 @@ class ContextNodes:
         parts = sorted({part for each in sets.values() for part in each})
         column = {part: k for k, part in enumerate(parts)}
         label, roles = environments.perturbation, environments.roles
-        rows = np.zeros((len(label), len(parts)))
+        rows = np.zeros((len(label), len(parts)), np.bool_)
         for row, name in enumerate(label):
-            rows[row, [column[part] for part in sets.get(name, [])]] = 1.0
+            rows[row, [column[part] for part in sets.get(name, [])]] = True
         names, indicators = environments.indicators(environments.condition_names)
-        groups, columns = _joined(parts + names, np.hstack([rows, indicators]))
+        groups, columns = _joined(parts + names, np.hstack([rows, indicators.astype(np.bool_)]))
         guide = np.full(len(label), -1)
         if roles.guide_key is not None:
             is_control = environments.is_control
@@ -128,40 +129,54 @@ class Joint(NamedTuple):
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
         """Return them without batches, and without nodes that these and earlier ones explain."""
-        joint = context_moments(
-            screen, context.indicators, fixed=context.batches if context.batches.shape[1] else None,
-            guide_variance=context.guide_variance(screen, n_genes),
-        )  # fmt: skip
+        variance = context.guide_variance(screen, n_genes)
+        fixed: Any = context.batches if context.batches.shape[1] else None
+
+        def moments_of(some: NDArray[np.int64]) -> Moments:
+            columns = context.indicators[:, some]
+            return context_moments(screen, columns, fixed=fixed, guide_variance=variance)
+
+        kept, p = np.arange(context.indicators.shape[1]), screen.n_nodes
+        others = kept[:0]
+        if len(kept) > _MOST:
+            blocks = np.array_split(kept, -(-len(kept) // _MOST))
+            share = np.concatenate([_explained(moments_of(some), n_genes, p) for some in blocks])
+            order = np.argsort(-share, kind="stable")
+            kept, others = np.sort(order[:_MOST]), np.sort(order[_MOST:])
+            others = others[share[others] >= 0]
+            # At fixed values of the others (Frisch, Waugh, Lovell): the cells of a perturbation
+            # without a node have a mean of their own. They tell how genes vary together, but not
+            # the direction of an edge.
+            weak = sp.csr_array(context.indicators[:, others], dtype=np.float64)
+            fixed = sp.hstack([sp.csr_array(context.batches), weak])
+        joint = moments_of(kept)
+        # Numeric covariates are nodes of the screen, and the first ones of the context.
+        nodes = np.append(np.arange(p - n_genes), p - n_genes + kept)
         spread = np.diag(joint.scatter)[n_genes:]
-        present = np.flatnonzero(spread > 1e-12 * max(joint.n, 1))
+        present = np.flatnonzero(spread > _NONE * max(joint.n, 1))
         scale = np.sqrt(spread[present])
         scatter = joint.scatter[np.ix_(present + n_genes, present + n_genes)]
         present = present[_independent(scatter / np.outer(scale, scale))]
         moments = joint.subset([*range(n_genes), *(present + n_genes)])
-        others = present[:0]
-        if len(present) > _MOST:
-            kept = _strongest(moments, n_genes)
-            moments = _given_others(moments, np.append(np.arange(n_genes), n_genes + kept))
-            others, present = np.setdiff1d(present, present[kept]), present[kept]
-        known = context.targets
+        present, known = nodes[present], context.targets
         targets = {place: known[k] for place, k in enumerate(present.tolist()) if k in known}
-        return cls(moments, present, [context.names[k] for k in present], targets, others)
+        names = [context.names[k] for k in present]
+        return cls(moments, present, names, targets, p - n_genes + others)
 
 
-def _strongest(moments: Moments, n_genes: int) -> NDArray[np.int64]:
-    """Return the context nodes that explain most of the genes' variance, each alone."""
-    variance = np.maximum(moments.scatter.diagonal(), np.finfo(float).tiny)
-    explained = moments.scatter[n_genes:, :n_genes] ** 2 / variance[:n_genes]
-    order = np.argsort(-explained.sum(axis=1) / variance[n_genes:], kind="stable")
-    return np.sort(order[:_MOST])
+def _explained(joint: Moments, n_genes: int, n_nodes: int) -> NDArray[np.float64]:
+    """Return the share of the genes' variance that each node after ``n_nodes`` explains alone.
+
+    Shares are summed over the genes; -1 for a node that is the same in all cells.
+    """
+    variance = np.maximum(joint.scatter.diagonal(), np.finfo(float).tiny)
+    share = joint.scatter[n_nodes:, :n_genes] ** 2 / variance[:n_genes]
+    own = variance[n_nodes:]
+    return np.where(own > _NONE * max(joint.n, 1), share.sum(axis=1) / own, -1.0)
 
 
 def _given_others(moments: Moments, stay: NDArray[np.int64]) -> Moments:
-    """Return the moments of some nodes at fixed values of all others (Frisch, Waugh, Lovell).
-
-    The cells of a perturbation without a node have a mean of their own: they tell how genes vary
-    together, but not the direction of an edge.
-    """
+    """Return the moments of some nodes at fixed values of all others."""
     gone = np.setdiff1d(np.arange(moments.n_nodes), stay)
     # S_kk - S_kd S_dd^-1 S_dk
     root = np.linalg.cholesky(moments.scatter[np.ix_(gone, gone)])
@@ -266,8 +281,8 @@ def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _joined(
-    names: list[str], columns: NDArray[np.float64]
-) -> tuple[list[list[str]], NDArray[np.float64]]:
+    names: list[str], columns: NDArray[np.bool_]
+) -> tuple[list[list[str]], NDArray[np.bool_]]:
     """Return the names that share a column, and the columns once each."""
     groups: dict[bytes, list[int]] = {}
     for k in range(len(names)):
