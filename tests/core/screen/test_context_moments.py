@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from nextpert.core import ScreenMoments, context_moments
 
@@ -33,3 +34,24 @@ def test_residuals_are_those_of_generalised_least_squares(tau2, with_batches):
     found = joint.scatter[0, 0] - cross @ np.linalg.solve(gram, cross)
     np.testing.assert_allclose(found, left @ inverse @ left, rtol=1e-9)
     assert joint.n == len(guide)
+
+
+@pytest.mark.parametrize("tau2", [0.0, 0.3])
+def test_sparse_columns_are_regressed_out_as_dense_ones(tau2):
+    """Also where they depend on one another, and explain an indicator."""
+    rng = np.random.default_rng(5)
+    group, batch = np.repeat(np.arange(40), 2), np.tile([0.0, 1.0], 40)
+    screen = ScreenMoments(
+        rng.integers(3, 30, 80), rng.normal(size=(80, 3)), np.zeros((80, 3)), np.eye(3)
+    )
+    one = np.equal.outer(group, np.arange(40)).astype(float)
+    indicators = np.c_[one[:, :5], one[:, 5:7].sum(axis=1)]
+    fixed = np.c_[batch, one[:, 5:39], one[:, 5:8].sum(axis=1), 2 * batch]
+    dense, sparse = (
+        context_moments(screen, indicators, fixed=columns, guide_variance=tau2)
+        for columns in (fixed, sp.csr_array(fixed))
+    )
+    np.testing.assert_allclose(sparse.scatter, dense.scatter, rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(sparse.mean, dense.mean)
+    assert not sparse.scatter[-1].any()
+    assert sparse.scatter[3, 3] > 1

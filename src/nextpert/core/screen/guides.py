@@ -403,11 +403,9 @@ def _without_sparse(
     columns = sp.csc_array(rows)
     gram = columns.T @ columns
     # Columns may depend on others: a billionth more on the diagonal makes the equations solvable,
-    # and the second round takes off what it left. The intercept is eliminated last.
+    # and leaves a share of its square. The order of elimination keeps the factor sparse.
     gram = sp.csc_array(gram + sp.diags_array(1e-9 * gram.diagonal()))
-    solve = splu(
+    factor = splu(
         gram, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    ).solve
-    for _ in range(2):
-        left = left - columns @ solve(columns.T @ left)
-    return left
+    )
+    return left - columns @ factor.solve(columns.T @ left)
