@@ -77,8 +77,10 @@ def main(arguments: list[str] | None = None) -> None:
             ))  # fmt: skip
             rows.append([step, *several, f"{exponent:.2f}"])
         shown = " / ".join(f"{size[where]:,}" for size in sizes)
-        others = ", ".join(f"{np.unique([s[k] for s in sizes]).tolist()} {name}"
-                           for k, name in enumerate(AXES) if k != where)  # fmt: skip
+        others = "; ".join(
+            f"{' / '.join(f'{x:,}' for x in dict.fromkeys(size[k] for size in sizes))} {name}"
+            for k, name in enumerate(AXES) if k != where
+        )  # fmt: skip
         head = ("step", "CPU s", "wall s, one core", "wall s, two cores", "peak GB", "exponent")
         parts.append(show(f"**{shown} {axis}** ({others})\n\n{table(head, rows)}"))
     save("costs", parts, args.save)
