@@ -38,8 +38,8 @@ def test_of_a_plate(found):
     assert words[1].startswith("196 untested combinations are not candidates")
     summary["if_effects_add_up"] = 1
     sure = "ith probability 61%, if effects add up, the nearest of 1,234 candidates to memory is"
-    assert f"w{sure} among them." in verdict_of(only(found, "plan")).next
-    assert f"W{sure} among them." in plan_section(only(found, "plan")).words[0]
+    assert f"W{sure} one of these." in verdict_of(only(found, "plan")).next
+    assert f"W{sure} one of these." in plan_section(only(found, "plan")).words[0]
 
 
 def test_the_advice_is_that_of_the_plan_and_of_what_else_has_one(found):
@@ -89,7 +89,7 @@ def test_trust_is_that_of_the_diagnosis(found, level):
     [
         ("trust", "accurate on this screen"),
         ("care", "with care"),
-        ("do not trust", "do not rely on their ranks"),
+        ("do not trust", "do not rely on the ranks"),
     ],
 )
 def test_predicted_wells_are_counted_and_weighed(found, level, said):
@@ -114,11 +114,11 @@ def test_results_of_other_cells_and_targets_are_named(found):
     assert not any("have changed" in note for note in verdict_of(found).notes)
     found["design"]["fit"] = "an earlier one"
     (note,) = (note for note in verdict_of(found).notes if "have changed" in note)
-    assert note.endswith("have changed: the ranking.")
+    assert note.endswith("have changed since then: the ranking.")
     found["dag_blr"]["digest"] = "x"
     (note,) = (note for note in verdict_of(found).notes if "have changed" in note)
     parts = "the next round, the ranking, the effects, the number of cells, the replay"
-    assert note.endswith(f"have changed: {parts}, the diagnostics.")
+    assert note.endswith(f"have changed since then: {parts}, the diagnostics.")
 
 
 def test_pairs_of_measured_members_are_not_judged_as_unseen_singles(found):

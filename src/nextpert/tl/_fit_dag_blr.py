@@ -114,8 +114,7 @@ def fit_dag_blr(
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
     n_jobs
         Number of workers; the result does not depend on it. ``None`` (default) uses all processors
-        from 150,000 effects on, and a Dask cluster if joblib is set to it
-        (:doc:`/guides/many_machines`).
+        from 150,000 effects on, and the Dask cluster of joblib (:doc:`/guides/many_machines`).
     key_added
         Name of the results.
     copy
@@ -150,14 +149,8 @@ def fit_dag_blr(
     >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.get.fitted_perturbations(adata).head(3)
-      perturbation  n_cells  n_guides target_genes  targets_on_panel
-    0        CCNE2     1062         4                          False
-    1          CPQ      944         4          CPQ              True
-    2        DSCC1      537         4        DSCC1              True
-    >>> efficacy = adata.uns["dag_blr"]["efficacy"]  # of silencing, on target genes
-    >>> round(efficacy["mean"], 2), round(efficacy["sd"], 2)
-    (0.63, 0.35)
+    >>> len(npt.get.fitted_perturbations(adata))  # a table of their cells, guides and targets
+    14
     """
     # Read: roles, side information, the graph and the labels that its cells have.
     roles = _adata.read_roles(adata)
