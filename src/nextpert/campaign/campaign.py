@@ -213,7 +213,7 @@ class Campaign:
 
     @checked(reason=ANY_TEXT)
     def mark_failed(self, perturbations: Iterable[str], reason: str = "") -> None:
-        """Mark perturbations as failed: neither pending nor proposed before :meth:`retry`.
+        """Mark perturbations as failed: neither pending nor proposed before :meth:`Campaign.retry`.
 
         Combinations that contain them are not proposed either.
 
@@ -279,7 +279,7 @@ class Campaign:
     @classmethod
     @checked()
     def load(cls, path: str | os.PathLike[str]) -> Campaign:
-        """Load a campaign that :meth:`save` wrote.
+        """Load a campaign that :meth:`Campaign.save` wrote.
 
         Parameters
         ----------

@@ -347,7 +347,7 @@ class DagBlr(Regressions):
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
-        """Rebuild a posterior from :meth:`to_dict`, bit for bit.
+        """Rebuild a posterior from :meth:`DagBlr.to_dict`, bit for bit.
 
         Raises
         ------

@@ -408,7 +408,7 @@ class ScreenMoments:
     def fixed_columns(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return what :meth:`without_fixed` takes off as columns of a regression.
+        """Return what :meth:`ScreenMoments.without_fixed` takes off as columns of a regression.
 
         They span the directions of ``fixed`` that groups leave free, have the mean 0 and the mean
         square 1 over all cells, and least squares estimates of their coefficients are not
@@ -426,7 +426,7 @@ class ScreenMoments:
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[ScreenMoments, NDArray[np.float64]]:
-        """Return the moments as a fit takes them, and ``sd`` of :meth:`fixed_columns`.
+        """Return the moments as a fit takes them, and ``sd`` of :meth:`ScreenMoments.fixed_columns`.
 
         Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
         that this is are the last nodes (equation 8).
