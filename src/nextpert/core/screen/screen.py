@@ -426,7 +426,7 @@ class ScreenMoments:
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[ScreenMoments, NDArray[np.float64]]:
-        """Return the moments as a fit takes them, and ``sd`` of :meth:`ScreenMoments.fixed_columns`.
+        """Return the moments of a fit, and ``sd`` of :meth:`ScreenMoments.fixed_columns`.
 
         Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
         that this is are the last nodes (equation 8).
