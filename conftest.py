@@ -58,19 +58,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("screen")
 
 
-@pytest.fixture(autouse=True)
-def _real_screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let examples in docstrings read the real screen from its folder, without a download."""
-    item = request.node
-    if isinstance(item, pytest.DoctestItem) and item.get_closest_marker("screen"):
-        from nextpert import datasets
+@pytest.fixture(scope="session")
+def screen_path() -> Path:
+    """Return the folder of the real screens: NEXTPERT_DATA, or ../shared/data by the repository."""
+    beside = Path(__file__).parents[1] / "shared" / "data"
+    folder = Path(os.environ.get("NEXTPERT_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("the real screens are not here: set NEXTPERT_DATA to their folder")
+    return folder
 
-        beside = Path(__file__).parent.parent / "shared" / "data"
-        folder = Path(os.environ.get("NEXTPERT_DATA", beside)) / "schraivogel_tapseq"
-        if not folder.is_dir():
-            pytest.skip("the real screens are not here: set NEXTPERT_DATA to their folder")
-        load = partial(datasets.schraivogel_2020, folder)
-        monkeypatch.setattr(datasets, "schraivogel_2020", load)
+
+@pytest.fixture(autouse=True)
+def _real_screen(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let examples in docstrings read the real screen from its folder, without a download."""
+    with pytest.MonkeyPatch.context() as patch:
+        item = request.node
+        if isinstance(item, pytest.DoctestItem) and item.get_closest_marker("screen"):
+            from nextpert import datasets
+
+            folder = request.getfixturevalue("screen_path") / "schraivogel_tapseq"
+            if not folder.is_dir():
+                pytest.skip("the TAP-seq screen is not in the folder of the real screens")
+            load = partial(datasets.schraivogel_2020, folder)
+            patch.setattr(datasets, "schraivogel_2020", load)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

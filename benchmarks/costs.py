@@ -6,7 +6,7 @@ on one core and on two: the graph (BOSS, all environments), the fit, effects, di
 of 24. Above 1,000 genes the graph has a panel of 100, and the effects are of all genes.
 Sizes without cells are tables of effects and standard errors, with an empty graph.
 
-    python -m benchmarks.costs                                  # an hour
+    python -m benchmarks.costs                                  # forty minutes
     python -m benchmarks.costs --only 10000x8000x0 --cores 2    # a table
     python -m benchmarks.costs --only 1000x1000x25000 --cores 2
     python -m benchmarks.costs --only 100x100x25000 --cores 2 --workers 2  # of Dask, 16 graphs

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the real screens' folder, a small screen, deep comparison."""
+"""Fixtures shared by all tests: a small screen, deep comparison, a stand-in of the command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shlex
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -27,16 +26,6 @@ EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
 def files_in():
     """Return the sorted names in a folder, without the lock files, which stay by design."""
     return lambda folder: sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
-
-
-@pytest.fixture(scope="session")
-def screen_path() -> Path:
-    """The folder of the real screens: NEXTPERT_DATA, or ../shared/data beside the repository."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("NEXTPERT_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip("the real screens are not here: set NEXTPERT_DATA to their folder")
-    return folder
 
 
 @pytest.fixture(scope="session")

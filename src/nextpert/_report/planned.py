@@ -117,7 +117,7 @@ def plan_section(results: Results) -> Section | None:
     is_control = table["strategy"].astype(str).to_numpy() == "control"
     words = [
         f"{number(summary['n_cells'])} cells, {number(summary['n_controls'])} of them controls. "
-        f"W{contains_best(plan)[1:]}. The cells are expected to resolve "
+        f"{contains_best(plan)}. The cells are expected to resolve "
         f"{ratio(summary['variance_reduction'])} of the remaining uncertainty."
     ]
     if not orders_plan(results):

@@ -163,7 +163,7 @@ def _next(results: Results) -> str:
         names = list_names(chosen_of(plan)["perturbation"].astype(str), limit=8)
         sentences.append(
             f"The plan tests {names} with {n_cells} cells, including {n_controls} control cells. "
-            f"W{contains_best(plan)[1:]}."
+            f"{contains_best(plan)}."
         )
     if not sentences and "perturbation_effects" in results:
         is_clear = (results["perturbation_effects"]["lfsr"] < CLEAR_SIGN).any(axis=1)
@@ -195,7 +195,7 @@ def contains_best(plan: Mapping[str, Any]) -> str:
     """Return how probably a plan contains the nearest candidate."""
     summary, params = plan["summary"], plan["params"]
     return (
-        f"with probability {percent(summary['probability_contains_best'])}"
+        f"With probability {percent(summary['probability_contains_best'])}"
         f"{ADDS_UP * int(summary['if_effects_add_up'])}, the nearest of "
         f"{number(params['n_candidates'])} candidates to {name_of(params['target'])} is one of "
         f"these"

@@ -46,7 +46,7 @@ def test_sparse_columns_are_regressed_out_as_dense_ones(tau2):
     )
     one = np.equal.outer(group, np.arange(40)).astype(float)
     indicators = np.c_[one[:, :5], one[:, 5:7].sum(axis=1)]
-    fixed = np.c_[batch, one[:, 5:39], one[:, 5:8].sum(axis=1), 2 * batch]
+    fixed = np.c_[batch, one[:, 5:39], one[:, 5:8].sum(axis=1), 2 * batch, 0 * batch]
     dense, sparse = (
         context_moments(screen, indicators, fixed=columns, guide_variance=tau2)
         for columns in (fixed, sp.csr_array(fixed))

@@ -382,9 +382,9 @@ def context_moments(
     # Generalised least squares between environments: rows times the root of their weight.
     left = (rows - mean) * np.sqrt(weight)[:, None]
     whole = np.einsum("ij,ij->j", left, left)
-    if sp.issparse(fixed):
+    if n and sp.issparse(fixed):
         left = _without_sparse(left, sp.csr_array(fixed), np.sqrt(weight))
-    elif fixed is not None and n:
+    elif n and fixed is not None:
         batch = np.asarray(fixed, np.float64)
         batch = (batch - np.average(batch, axis=0, weights=weight)) * np.sqrt(weight)[:, None]
         left = left - batch @ np.linalg.lstsq(batch, left, rcond=1e-10)[0]
@@ -401,6 +401,7 @@ def _without_sparse(
     """Return rows less their least squares fit by an intercept and many sparse columns."""
     rows = sp.diags_array(root) @ sp.hstack([sp.csr_array(np.ones((len(root), 1))), fixed])
     columns = sp.csc_array(rows)
+    columns = columns[:, abs(columns).sum(axis=0) > 0]  # others are of environments without cells
     gram = columns.T @ columns
     # Columns may depend on others: a billionth more on the diagonal makes the equations solvable,
     # and leaves a share of its square. The order of elimination keeps the factor sparse.

@@ -130,17 +130,18 @@ class Joint(NamedTuple):
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
         """Return them without batches, and without nodes that these and earlier ones explain."""
         variance = context.guide_variance(screen, n_genes)
-        fixed: Any = context.batches if context.batches.shape[1] else None
+        batches = context.batches if context.batches.shape[1] else None
 
-        def moments_of(some: NDArray[np.int64]) -> Moments:
+        def moments_of(some: NDArray[np.int64], fixed: Any) -> Moments:
             columns = context.indicators[:, some]
             return context_moments(screen, columns, fixed=fixed, guide_variance=variance)
 
         kept, p = np.arange(context.indicators.shape[1]), screen.n_nodes
-        others = kept[:0]
+        fixed, others = batches, kept[:0]
         if len(kept) > _MOST:
             blocks = np.array_split(kept, -(-len(kept) // _MOST))
-            share = np.concatenate([_explained(moments_of(some), n_genes, p) for some in blocks])
+            each = (moments_of(some, batches) for some in blocks)
+            share = np.concatenate([_explained(joint, n_genes, p) for joint in each])
             order = np.argsort(-share, kind="stable")
             kept, others = np.sort(order[:_MOST]), np.sort(order[_MOST:])
             others = others[share[others] >= 0]
@@ -149,7 +150,7 @@ class Joint(NamedTuple):
             # the direction of an edge.
             weak = sp.csr_array(context.indicators[:, others], dtype=np.float64)
             fixed = sp.hstack([sp.csr_array(context.batches), weak])
-        joint = moments_of(kept)
+        joint = moments_of(kept, fixed)
         # Numeric covariates are nodes of the screen, and the first ones of the context.
         nodes = np.append(np.arange(p - n_genes), p - n_genes + kept)
         spread = np.diag(joint.scatter)[n_genes:]
