@@ -156,8 +156,10 @@ def simulated(same: float, n_cells: int, seed: int) -> Scores:
     members = np.arange(1, n + 1)
     one, two, three = line(there, 200), line(here, n_cells), line(here, 500)
     names, targets = [f"P{k}" for k in members], [[] for _ in members]
-    found = [Perturbations(m, 0, members, targets, names=names) for m in (two, one, three)]
-    return compare(*found, seed)
+    here, there, apart = (
+        Perturbations(m, 0, members, targets, names=names) for m in (two, one, three)
+    )
+    return compare(here, there, apart, seed)
 
 
 class Split(NamedTuple):

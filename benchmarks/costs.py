@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, help="of a Dask cluster on this machine")
     args = parser.parse_args(arguments)
     if args.only:
-        print(json.dumps(steps(*map(int, args.only.split("x")), args.cores, args.workers)))
+        n, p, n_cells = map(int, args.only.split("x"))
+        print(json.dumps(steps(n, p, n_cells, args.cores, args.workers)))
         return
     done = {}
     for size in dict.fromkeys(size for axis in AXES.values() for size in axis):

@@ -50,8 +50,8 @@ def raw_table(adata: ad.AnnData, control: str) -> ad.AnnData:
         mean.loc[names] - mean.loc[control],
         np.sqrt(variance.loc[names] + variance.loc[control]),
         n_cells=n[names].to_dict(), n_controls=int(n[control]),
-        control_mean=mean.loc[control].to_dict(),
-        control_se=np.sqrt(variance.loc[control]).to_dict(),
+        control_mean=dict(mean.loc[control]),
+        control_se=dict(np.sqrt(variance.loc[control])),
     )  # fmt: skip
 
 

@@ -121,7 +121,8 @@ def draw(rooms: list[str], n: int, seed: int) -> list[Mutant]:
         rng = np.random.default_rng([seed, *room.encode()])
         found = [place for path in sorted((ROOT / place_of(room)).rglob("*.py"))
                  for place in places(path)]  # fmt: skip
-        made = (change(*found[j], rng) for j in rng.permutation(len(found)))
+        drawn_places = (found[j] for j in rng.permutation(len(found)))
+        made = (change(path, operators, rng) for path, operators in drawn_places)
         kept = islice(filter(None, made), n // len(rooms) + (k < n % len(rooms)))
         drawn += [{"room": room, **mutant} for mutant in kept]
     return drawn
@@ -158,7 +159,8 @@ def left_out(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Return where signatures, decorators, annotations and what only types need begin and end."""
     spans = []
     for node in ast.walk(ast.parse(source)):
-        begin = end = node
+        begin: Any = node
+        end: Any = node
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             begin, end = [*node.decorator_list, node][0], node.body[0]  # a docstring, mostly
             if not isinstance(end, ast.Expr):

@@ -156,8 +156,8 @@ def first_table(folder: Path, n_draws: int) -> str:
                     row = f"{name}, {low:g} to {high:g}, {n} cells".replace("to 9", "and more")
                     found.setdefault(row, []).append(sums)
         for row in sorted(found, key=by_number):
-            rows[row] = compared(sums := np.array(found[row]), rng)
-            n_effects, planned, shown = sums.sum(axis=0).T
+            rows[row] = compared(drawn := np.array(found[row]), rng)
+            n_effects, planned, shown = drawn.sum(axis=0).T
             gaps[row] = 100 * (planned - shown) / np.maximum(n_effects, 1)
     heads = ["effects", "perturbations", "planned", "found", "planned less found"]
     heads += ["of increases, planned / found", "of decreases"]

@@ -71,7 +71,7 @@ def left_out(screen: Screen, name: str) -> tuple[np.ndarray, ...]:
     inside = (low <= change) & (change <= high)
     changed = np.abs(change) > 3 * np.sqrt(variance)
     error, nothing = (mean - change) ** 2 - variance, change**2 - variance
-    learned = posterior_from(adata, compare=False).expectation
+    learned = posterior_from(adata).expectation
     weights = np.zeros(3) if learned is None else np.array(list(learned.weights.values()))
     # The mean of the others errs with the controls, of which the observed change is less, too.
     own = np.arange(len(mean)) == screen.targets[name]

@@ -106,7 +106,7 @@ def write_adata(
         _write_zarr(adata, path, attributes)
         return
     import anndata as ad
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     image = io.BytesIO()
     with h5py.File(image, "w") as file:

@@ -8,7 +8,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 import anndata as ad
-import h5py  # type: ignore[import-untyped]
+import h5py
 
 from nextpert import _files
 from nextpert.campaign.state import now
