@@ -209,7 +209,7 @@ TAKES = {
 def argument(rng: np.random.Generator, base: ad.AnnData) -> Case:
     """Give an argument what it cannot be; sometimes two at once."""
     adata = base.copy()
-    function = list(TAKES)[rng.integers(len(TAKES))]
+    function: Any = list(TAKES)[rng.integers(len(TAKES))]
     names = rng.choice(TAKES[function], size=rng.integers(1, 3), replace=False)
     given = {str(name): BAD[name][rng.integers(len(BAD[name]))] for name in names}
     target = given.pop("target", TARGET)

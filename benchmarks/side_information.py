@@ -163,13 +163,13 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
             rng = np.random.default_rng(seed)
             half = perturbations(screen, rng.random(screen.cells.n_obs) < 0.5)
             index = pd.Index(every.names)
-            table = pd.DataFrame(rng.normal(size=(len(index), 10)), index=index)
+            random = pd.DataFrame(rng.normal(size=(len(index), 10)), index=index)
             order = rng.permutation(len(index))
             other = ad.AnnData(half.observed[order], pd.DataFrame(index=index))
             other.var_names = genes
             other.layers["se"] = np.sqrt(half.variance[order])
             other.layers["se"][~(other.layers["se"] > 0)] = np.nan
-            tables += [described(each, every, genes) for each in (table, other)]
+            tables += [described(each, every, genes) for each in (random, other)]
         plain, *total = left_out_errors(every, tables, 5).sum(axis=1)
         ratio = (np.array(total) / plain).reshape(-1, 2)
         shown = [[*with_error(each, 3).split(" ± "), f"{each.max():.3f}"] for each in ratio.T]
