@@ -57,8 +57,9 @@ CLAIMS = [
     (untested, CHOOSER, "is # on Papalexi (9 perturbations; most of the gain depends on two of "
                         "them), # on TAP-seq and # on Hill"),
     (untested, TABLES, "the error is # on Papalexi, # on TAP-seq and # on Hill"),
-    (doubles, README, "in # rounds of 8 on average, the nearest sum of single effects in #, and random "
-                      "choice in #. Means are taken as exact in this benchmark, and the form of the"),
+    (doubles, README, "in # rounds of 8 on average, the nearest sum of single effects in #, and "
+                      "random choice in #. Means are taken as exact in this benchmark, and the "
+                      "form of the model was"),
     (doubles, RESULTS, "in # rounds of 8. The nearest sum of single effects takes # rounds, random "
                        "choice #. Two caveats: the means of the doubles are taken as exact"),
     (doubles, RESULTS, "in # rounds of 8 (nearest sum of singles #, random #), with means taken as "
