@@ -44,7 +44,7 @@ class Greedy(Acquisition):
     """
 
     exact_only = False
-    in_words = "the expected distance to the target"
+    in_words = "the expected distance to the target (for exact shifts, to the ideal shift)"
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:
         super().__init__(posterior, target_mean)

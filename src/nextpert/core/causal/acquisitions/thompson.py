@@ -38,7 +38,7 @@ class Thompson(Acquisition):
 
     on_domain = False
     exact_only = False
-    in_words = "one draw (Thompson)"
+    in_words = "the distance in a single draw (Thompson sampling)"
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
