@@ -160,7 +160,7 @@ def _may_turn(problem, parents, stack, a, b):
     if problem.before[b, a] or problem.forbidden[a, b]:
         return False
     seen = np.zeros(parents.shape[0], np.bool_)
-    # Depth first from b upwards, along edges and known orders, but for a -> b itself.
+    # Depth first from b upwards, along edges and known orders, except a -> b itself.
     stack[0], top = b, 1
     while top > 0 and not seen[a]:
         top -= 1
