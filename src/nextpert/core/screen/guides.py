@@ -41,10 +41,10 @@ def spread_within(screen: ScreenMoments, blocks: ArrayLike) -> float:
     """Return the variance between environments of a block beyond sampling, pooled over blocks.
 
     The estimate uses the median over nodes of the ratio of mean squares between and within
-    environments, which is robust to a few genes that the environments do affect. Without the spread
-    in question, all environments of a block would have the same mean; those with block -1 are left
-    out. The result is in units of the noise variance of a cell, and 0 if environments differ by no
-    more than sampling or are too few.
+    environments, which is robust to a few genes that the environments do affect. ``blocks`` groups
+    environments that would have the same mean without such variance; -1 leaves an environment out.
+    The result is in units of the noise variance of a cell, and 0 if environments differ by no more
+    than sampling or are too few.
     """
     squares_of = _mean_squares(screen, blocks)
     if squares_of is None:
@@ -405,10 +405,11 @@ def _without_sparse(
     """Return rows minus their least squares fit on an intercept and many sparse columns."""
     rows = sp.diags_array(root) @ sp.hstack([sp.csr_array(np.ones((len(root), 1))), fixed])
     columns = sp.csc_array(rows)
-    columns = columns[:, abs(columns).sum(axis=0) > 0]  # others belong to environments without cells
+    columns = columns[:, abs(columns).sum(axis=0) > 0]  # others are of environments without cells
     gram = columns.T @ columns
     # Columns may be linearly dependent: a billionth more on the diagonal makes the equations
-    # solvable, with a negligible error. The order of elimination keeps the factor sparse.
+    # solvable, and leaves the square of this share unexplained. The order of elimination keeps the
+    # factor sparse.
     gram = sp.csc_array(gram + sp.diags_array(1e-9 * gram.diagonal()))
     factor = splu(
         gram, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}

@@ -84,7 +84,7 @@ def screen_part(
     ------
     ValueError
         If a value is NaN, infinite or too large to be squared; the attribute ``columns`` of the
-        error lists the genes.
+        error lists the affected columns.
     """
     if weights is not None:
         taken = np.flatnonzero(weights)

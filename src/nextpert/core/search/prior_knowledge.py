@@ -89,7 +89,7 @@ class PriorKnowledge:
         return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
 
     def allows(self, dag: Dag) -> bool:
-        """Return whether a graph has all required and no forbidden edges and respects all orders."""
+        """Return whether a graph agrees with all orders and all required and forbidden edges."""
         edges = dag.to_matrix().toarray() != 0
         if (self.required & ~edges).any() or (self.forbidden & edges).any():
             return False
