@@ -79,7 +79,7 @@ CASES = [
     *many("prior_units", lambda u: core.DagBlr(DAG, prior_units=u), "cells", 3),
     *many("noise_var", lambda v: core.DagBlr(DAG, noise_var=v), 0, -1, NAN, [1, 2], "known"),
     *many("noise_var has shape", lambda v: core.DagBlr(DAG, noise_var=v), [1.0] * 4, [[1.0] * 3]),
-    ("means of five", lambda: BLR.predict_mean(np.zeros((4, 5))), "nodes"),
+    ("means of five", lambda: BLR.predict_mean(np.zeros((4, 5))), "shifts must have the shape"),
     ("ideal of two", lambda: BLR.ideal_shift([1.0, 2.0]), "target_mean"),
     ("gap of one shift", lambda: core.gap_variance(BLR, [0.0], TARGET), "shift"),
     ("gap of no cells", lambda: core.gap_variance(BLR, TARGET, TARGET, n_cells=0), "n_cells"),

@@ -194,7 +194,7 @@ def test_wrong_cells_are_refused(cells):
     x, groups = cells
     with pytest.raises(ValueError, match="one group per cell"):
         ScreenMoments.from_array(x, groups[:-1], 7)
-    with pytest.raises(ValueError, match="groups must be below n_groups, .* is 6"):
+    with pytest.raises(ValueError, match=r"groups must be below n_groups, .* is 6"):
         ScreenMoments.from_array(x, groups, 6)
     broken = x.copy()
     broken[3, 2] = np.inf

@@ -241,7 +241,9 @@ class Regressions:
         if known is not None:
             return constant - 0.5 * cells * np.log(known) - 0.5 * residual / known
         if self.prior_rate == 0:
-            message = "prior_rate=0 leaves the evidence undefined: use a prior_rate above 0."
+            message = (
+                "The evidence is undefined for the improper prior_rate=0: use a value above 0."
+            )
             raise ValueError(message)
         # For sigma^2 ~ IG(alpha, beta): the prior's beta^alpha / Gamma(alpha) over the posterior's.
         before_rate = self.prior_rates

@@ -309,7 +309,7 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         if self.n_nodes != other.n_nodes:
             message = (
-                f"Moments of {self.n_nodes} and {other.n_nodes} nodes cannot be added: give the "
+                f"Moments of {self.n_nodes} and of {other.n_nodes} nodes cannot be added: give the "
                 f"same nodes."
             )
             raise ValueError(message)
