@@ -148,7 +148,7 @@ class CellPool:
     def truth(self, target: int) -> Truth:
         """Return the distances of all perturbations and the controls to the mean of one of them.
 
-        They are unbiased squared distances of means (:mod:`nextpert.core.screen.mean_distance`).
+        Distances are squared and unbiased (``nextpert.core.screen.mean_distance``).
         """
         every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
         distances = [mean_distance(each, every[target]) for each in every]

@@ -68,21 +68,21 @@ class DagBlr(Regressions):
         Known noise variances, shape ``(n_nodes,)`` or one number, in squared units of the data;
         ``None`` (default) infers them.
     intercept
-        Whether every node has an intercept ``c_i`` (prior precision 1e-6). Turn it off only for
-        data whose noise is known to have mean zero.
+        Whether every node has an intercept ``c_i`` (prior precision 1e-6). Use ``False`` only if
+        all intercepts are known to be 0.
     n_fixed
-        Number of further columns in the regression of every node, such as batch indicators (prior
-        precision 1e-6). They need an intercept, and are 0 for the cells given to :meth:`update`.
+        Number of further columns in every regression, such as batch indicators (prior precision
+        1e-6). They need an intercept, and are 0 for cells given to :meth:`update`.
     prior_scale
-        Scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) maximises the evidence at each
-        update; a number fixes the scale (the paper: 1, that is, ``M = I``).
+        Scale ``1 / lambda`` of ``M_i``: a number (the paper: 1, that is, ``M = I``), or
+        ``"evidence"`` (default), which maximises the evidence at each update.
     prior_units
-        Units of ``lambda``. ``"data"``: the weights of node ``i`` have the prior variance
-        ``sigma_i^2 / lambda``, as in the paper. ``"noise"``: the weight on parent ``k`` has the
-        prior variance ``sigma_i^2 / (lambda sigma_k^2)``, the only choice that does not depend on
-        the units of the genes; unknown ``sigma_k^2`` are estimated by a first fit. ``"evidence"``:
-        whichever of the two has the higher evidence at each update. ``None`` (default):
-        ``"evidence"`` if the scale is learned, else ``"data"``.
+        Units of ``lambda``. ``"data"``: the weights of node ``i`` have prior variance
+        ``sigma_i^2 / lambda``, as in the paper. ``"noise"``: the weight on parent ``k`` has prior
+        variance ``sigma_i^2 / (lambda sigma_k^2)``, the only choice independent of the units of the
+        genes; a first fit estimates unknown ``sigma_k^2``. ``"evidence"``: the choice with the
+        higher evidence at each update. ``None`` (default): ``"evidence"`` if the scale is learned,
+        else ``"data"``.
     prior_shape, prior_rate
         Prior of the noise variances; the paper uses 2 and 0 for cells. The default rate, ``None``,
         is a thousandth of the variance of the node's cells.
@@ -219,8 +219,8 @@ class DagBlr(Regressions):
 
         ``e = beta/(alpha - 1)`` and ``kappa = beta^2 (2 alpha - 1)/((alpha - 1)^2 (alpha - 2))``
         with ``alpha`` increased by ``extra_cells / 2``; for known variances, ``sigma^2`` and
-        ``2 sigma^4``. The paper keeps ``beta`` constant; with ``expected``, it increases by
-        ``extra_cells / 2`` times the current noise variance, its expected growth.
+        ``2 sigma^4``. The paper keeps ``beta`` constant; ``expected`` adds its expected growth,
+        ``extra_cells / 2`` times the current noise variance.
 
         Raises
         ------
@@ -243,7 +243,7 @@ class DagBlr(Regressions):
         return beta / (alpha - 1), kappa
 
     def log_evidence(self) -> float:
-        """Return the log evidence (marginal likelihood) of all cells seen."""
+        """Return the log evidence (log marginal likelihood) of all observed cells."""
         return float(self._evidence_of(self.blocks).sum())
 
     def sample(

@@ -410,7 +410,7 @@ class ScreenMoments:
     def fixed_columns(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the regression columns of the effects that :meth:`without_fixed` subtracts.
+        """Return the effects that :meth:`ScreenMoments.without_fixed` subtracts as columns.
 
         The columns span the directions of ``fixed`` that groups do not explain, have mean 0 and
         mean square 1 over all cells, and have uncorrelated least squares coefficients. The second
@@ -428,7 +428,7 @@ class ScreenMoments:
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[ScreenMoments, NDArray[np.float64]]:
-        """Return the moments for a fit, and the standard errors of :meth:`fixed_columns`.
+        """Return moments for a fit, and standard errors of :meth:`ScreenMoments.fixed_columns`.
 
         The effects of batches are subtracted from the means (:meth:`without_fixed`), and the
         columns of this regression become the last nodes (equation 8).
