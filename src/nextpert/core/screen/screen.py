@@ -410,7 +410,7 @@ class ScreenMoments:
     def fixed_columns(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the effects that :meth:`ScreenMoments.without_fixed` subtracts as columns.
+        """Return the columns of the regression in :meth:`ScreenMoments.without_fixed`.
 
         The columns span the directions of ``fixed`` that groups do not explain, have mean 0 and
         mean square 1 over all cells, and have uncorrelated least squares coefficients. The second
