@@ -160,7 +160,7 @@ def test_cells_without_some_perturbations_are_those_of_the_other_cells(pair, bat
     assert one.guide_variance == two.guide_variance
     for name in ("n_cells", "n", "mean", "scatter", "variance_ratio", "fixed", "fixed_scatter"):
         np.testing.assert_array_equal(getattr(one.pooled, name), getattr(two.pooled, name))
-    with pytest.raises(ValueError, match="taken or left as a whole"):
+    with pytest.raises(ValueError, match="of a fold cannot be separated"):
         cells.fit_cells(names[1:], guided=batches)
 
 

@@ -111,7 +111,7 @@ def test_no_cells_at_all(values):
     [
         ("indices", lambda a: np.where(np.arange(len(a)) == 5, P + 3, a), "column indices out"),
         ("indices", lambda a: np.where(np.arange(len(a)) == 5, -1, a), "column indices out"),
-        ("indptr", lambda a: a[np.r_[0, 2, 1, 3 : len(a)]], "row pointers that fall"),
+        ("indptr", lambda a: a[np.r_[0, 2, 1, 3 : len(a)]], "row pointers that decrease"),
         ("data", lambda a: a[:-3], "fewer values"),
     ],
 )

@@ -146,7 +146,7 @@ def test_what_does_not_belong_there_is_refused(name):
 
 def test_sizes_are_compared_and_what_is_no_mapping_is_refused():
     stored = pack(record())
-    with pytest.raises(ValueError, match=r"mean has the shape \[2, 3\] in place of \[3, 3\]"):
+    with pytest.raises(ValueError, match=r"mean has the shape \[2, 3\] instead of \[3, 3\]"):
         read({**stored, "pair": np.ones((3, 2))})
     for wrong in ("text", 5, None, [1]):
         with pytest.raises(ValueError, match="is damaged"):
@@ -165,7 +165,7 @@ def test_a_part_that_is_not_as_it_was_written_is_named():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=rf"It is damaged.*{name}.*run it again"):
             require_as_described({**stored, name: wrong}, "It", "run it again")
-    with pytest.raises(ValueError, match="list of what it holds is unreadable"):
+    with pytest.raises(ValueError, match="list of its contents is unreadable"):
         require_as_described({**stored, "contents": "{"}, "It", "run it again")
     del stored["own"]
     with pytest.raises(ValueError, match="it lacks own"):

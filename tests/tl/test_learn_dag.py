@@ -247,7 +247,7 @@ BAD = [
     ({"n_graphs": 0}, "n_graphs"),
     ({"n_graphs": 2.5}, "n_graphs"),
     ({"method": "given", "dag": [("MYC", "STK3")], "n_graphs": 3}, "n_graphs needs"),
-    ({"method": "causaldag", "search_options": {"prior": {"before": []}}}, "no prior knowledge"),
+    ({"method": "causaldag", "search_options": {"prior": {"before": []}}}, "not support prior"),
 ]
 
 

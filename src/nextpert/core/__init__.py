@@ -1,4 +1,4 @@
-"""The array core: moments, graphs, posterior, acquisitions, domains; no AnnData here."""
+"""The array core, without AnnData: moments, graphs, posteriors, acquisitions and domains."""
 
 from nextpert.core.causal.acquisitions.civ import Civ, CivOw, gap_variance
 from nextpert.core.causal.acquisitions.expected_improvement import ExpectedImprovementInt

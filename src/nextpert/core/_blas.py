@@ -1,7 +1,7 @@
-"""Linear algebra whose bits do not depend on the number of threads.
+"""Linear algebra with results that do not depend on the number of threads.
 
-BLAS splits large products (some 500 genes and more) among its threads, and sums of other parts
-have other last digits, which a search may turn into another graph.
+BLAS divides large products (about 500 genes or more) among its threads. The division changes the
+last digits of sums, which can change the graph that a search finds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-import scipy.linalg  # noqa: F401  # brings a BLAS of its own, which must be there to be found
+import scipy.linalg  # noqa: F401  # loads its own BLAS, for the controller to find
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ def _controller() -> ThreadpoolController:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let BLAS run on one thread: a context, or a decorator of a function."""
+    """Limit BLAS to one thread, as a context manager or a decorator."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
 
 
-_ROOM = 500_000  # effects that are held at a time beside the tables of a screen: 4 MB
+_ROOM = 500_000  # effects that are computed at a time: 4 MB
 
 
 def in_blocks(n_perturbations: int, n_genes: int) -> list[slice]:
-    """Return the perturbations of which something is computed at a time; there is at least one."""
-    # Perturbations of half a million effects; at least one.
+    """Return slices of the perturbations for blockwise computations, at least one."""
+    # Half a million effects per block, but at least one perturbation.
     size = max(_ROOM // max(n_genes, 1), 1)
     starts = range(0, max(n_perturbations, 1), size)
     return list(map(slice, starts, range(size, size * (len(starts) + 1), size)))

@@ -1,6 +1,6 @@
-"""Checks shared by the array core: every message names the thing and the remedy.
+"""Checks shared by the array core; every message names the argument and a remedy.
 
-What has the wrong type is a TypeError, what has the wrong value a ValueError.
+Wrong types raise a TypeError, wrong values a ValueError.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-# Of a value in units of the data: the variance of a squared distance takes its fourth power.
+# Maximum value in units of the data: the variance of a squared distance has its fourth power.
 LARGEST = 1e70
-# What a masked array masks would be read as numbers.
+# Masked values would otherwise be read as numbers.
 MASKED = "{} is a masked array, whose mask would be lost: fill it first (.filled())."
 
 
@@ -34,21 +34,24 @@ def as_vector(value: ArrayLike, n: int, name: str, *, finite: bool = True) -> ND
 
 
 def require_finite(value: NDArray[np.float64], name: str) -> None:
-    """Raise if ``value`` holds NaN or infinity; the first few offending positions are named."""
-    # At most five places are named.
+    """Raise an error that lists the first positions if ``value`` contains NaN or infinity."""
+    # At most five positions are listed.
     bad = ~np.isfinite(value)
     if bad.any():
         where = np.argwhere(bad)[:5].squeeze(-1) if value.ndim == 1 else np.argwhere(bad)[:5]
-        message = f"{name} holds NaN or infinite values, first at {where.tolist()}: remove them."
+        message = (
+            f"{name} contains NaN or infinite values, first at {where.tolist()}: remove or replace "
+            f"them."
+        )
         raise ValueError(message)
 
 
 def require_small(value: NDArray[Any], name: str) -> None:
-    """Raise if a value is so large that its square cannot be squared again."""
+    """Raise an error if a value is so large that its fourth power may overflow."""
     if value.size and not np.abs(value).max() <= LARGEST:
         message = (
             f"{name} contains values above {LARGEST:g}, too large for squared distances: rescale "
-            f"it, so that its values are smaller."
+            f"it to smaller values."
         )
         raise ValueError(message)
 
@@ -66,7 +69,7 @@ def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     nodes = [int(node) for node in given]
     outside = [i for i in nodes if not 0 <= i < n]
     if outside:
-        message = f"{name} holds nodes {outside[:10]}, but the graph's nodes are 0..{n - 1}."
+        message = f"{name} must contain only numbers in 0..{n - 1}, but has {outside[:10]}."
         raise ValueError(message)
     return nodes
 
@@ -77,19 +80,19 @@ def as_numbers(value: ArrayLike, name: str, *, copy: bool = True) -> NDArray[np.
         raise ValueError(MASKED.format(name))
     try:
         array = np.asarray(value)
-        # Texts and complex numbers would be read, or cut, without a word.
+        # Strings would be converted, and complex numbers truncated, without an error.
         if array.dtype.kind in "biufO":
             return array.astype(np.float64, copy=copy)
     except (TypeError, ValueError):
         pass
     message = (
-        f"{name} must contain only numbers, in rows of one length, but is {reprlib.repr(value)}."
+        f"{name} must contain only numbers, in rows of equal length, but is {reprlib.repr(value)}."
     )
     raise TypeError(message)
 
 
 def require_kind(value: Any, kind: type, name: str) -> None:
-    """Raise unless ``value`` is an object of this class of the core."""
+    """Raise an error unless ``value`` is an instance of this class of the core."""
     if not isinstance(value, kind):
         message = (
             f"{name} must be of the class nextpert.core.{kind.__name__}, but is of the class "
@@ -99,7 +102,7 @@ def require_kind(value: Any, kind: type, name: str) -> None:
 
 
 def is_pair(value: Any) -> bool:
-    """Whether a value holds two things that are single ones."""
+    """Return whether a value is a pair of scalars."""
     try:
         return np.shape(value) == (2,)
     except ValueError:  # ragged
@@ -109,7 +112,7 @@ def is_pair(value: Any) -> bool:
 def list_names(names: Iterable[str], limit: int = 10) -> str:
     """Return ``"A, B, C"``, or ``"A, B, ... and 7 more"`` for more than ``limit`` names.
 
-    A name of blanks alone is in quotes, to be seen.
+    Blank names are shown in quotes.
     """
     shown = [str(name) if str(name).strip() else repr(str(name)) for name in names]
     more = len(shown) - limit
@@ -117,7 +120,7 @@ def list_names(names: Iterable[str], limit: int = 10) -> str:
 
 
 def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
-    """Return an error about columns as one about genes."""
+    """Return an error about columns as an error about genes; other errors are not changed."""
     bad = getattr(error, "columns", None)
     if bad is None:
         return error
@@ -127,7 +130,7 @@ def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
         return ValueError(message)
     message = (
         f"Genes with NaN or infinite values: {genes}. "
-        f"Remove these genes or cells, or fill the values, before the call."
+        f"Remove these genes or cells, or replace the values, before the call."
     )
     return ValueError(message)
 
@@ -135,8 +138,8 @@ def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
 def as_rng(rng: int | np.random.Generator | None, stream: str = "") -> np.random.Generator:
     """Return a generator; an integer seeds a new one, ``None`` draws fresh entropy.
 
-    That of a named ``stream`` shares no numbers with others of the same seed, such as those that
-    data were simulated with.
+    With the name of a ``stream``, the generator is independent of others with the same seed, such
+    as that of a simulation of the data.
     """
     try:
         if not isinstance(rng, bool | np.bool_):
@@ -168,13 +171,13 @@ def require_count(value: Any, name: str, *, least: int = 1) -> int:
     message = f"{name} must be a whole number of at least {least}, but is {reprlib.repr(value)}."
     if number is None:
         raise TypeError(message)
-    if not number.is_integer() or not least <= number < 2**63:  # which a machine word holds
+    if not number.is_integer() or not least <= number < 2**63:  # 64 bits
         raise ValueError(message)
     return int(value)
 
 
 def _real(value: Any) -> float | None:
-    """Return a number as a float; ``None`` for what is none, truth values among it."""
+    """Return a number as a float; ``None`` for anything else, including truth values."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):

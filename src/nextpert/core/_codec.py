@@ -1,11 +1,11 @@
-"""One codec for results: dataclasses to and from mappings of what h5ad and zarr keep.
+"""The codec of results: it converts dataclasses to and from mappings that h5ad and zarr can store.
 
-A field says beside itself how it is stored: :func:`array`, :func:`sparse`, :func:`flag`,
+The declaration of a field says how it is stored: :func:`array`, :func:`sparse`, :func:`flag`,
 :func:`text`, :func:`texts`, :func:`lists`, :func:`table`, :func:`nested`, :func:`series` and
-:func:`coded` return fields of a dataclass; an ``optional`` one is ``None`` by default, and left out
-then. Every result carries a list of what it holds (:func:`describe`), by which types, shapes and
-finiteness of all parts are checked when it is read; :func:`unpack` compares shapes, written in
-sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``.
+:func:`coded` return fields of a dataclass; an ``optional`` field is ``None`` by default, and is
+then not stored. Every result contains a list of its contents (:func:`describe`), against which
+types, shapes and finiteness of all parts are checked when it is read. :func:`unpack` also compares
+shapes, which are given in sizes that all fields share, such as ``"n_nodes"`` or ``"n_nodes+1"``.
 """
 
 from __future__ import annotations
@@ -26,39 +26,41 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-FORMAT = 7  # of every result; others are refused, and a test says when it has to move
-_DOUBLE = 10_000_000  # numbers of a table: of more, an array in double precision takes gigabytes
+FORMAT = 7  # of every result; other formats raise an error, and a test says when to increase it
+_DOUBLE = 10_000_000  # maximum size of tables in double precision, to limit memory
 
 
 def table_type(size: int) -> type[np.floating[Any]]:
-    """Return the numbers of tables of so many: of very many in single precision."""
+    """Return the type of the numbers of a table: single precision for very large tables."""
     return np.float32 if size > _DOUBLE else np.float64
 
 
 def damaged(where: str, what: str, remedy: str) -> ValueError:
-    """Return the error of a stored result ``where`` that no function writes so."""
+    """Return the error about a stored result, named ``where``, that cannot be read."""
     what = what.rstrip(".")
-    return ValueError(f"{where} is damaged or of another version of nextpert ({what}): {remedy}.")
+    return ValueError(
+        f"{where} is damaged or was written by another version of nextpert ({what}): {remedy}."
+    )
 
 
 @dataclass(frozen=True)
 class Part:
-    """How a field is stored and read.
+    """The declaration of how a field is stored and read.
 
     Parameters
     ----------
     kind, shape
-        Name of the function that declares it, and sizes by name or as numbers.
+        Name of the function that declares the field, and its sizes as names or numbers.
     dtype
-        Type of numbers, by default double precision.
+        Type of the numbers; by default double precision.
     unless
-        A text that may stand in place of numbers.
+        A string that is allowed instead of numbers.
     is_table
-        Whether numbers are kept and read by :func:`table_type`.
+        Whether the numbers are stored and read with the type of :func:`table_type`.
     record, inner
-        The dataclass that it holds, and the part that a series has many of.
+        The dataclass of a nested field, and the declaration of the elements of a series.
     store, read
-        Its own way to and from what is stored.
+        Functions that convert the value to and from its stored form.
     """
 
     kind: str
@@ -89,8 +91,8 @@ def pack(value: Any, record: type | None = None) -> dict[str, Any]:
     [0.5, -1.0]
     >>> unpack(Effects, stored | {"mean": [0.5]}, "The result", "run it again")
     Traceback (most recent call last):
-    ValueError: The result is damaged or of another version of nextpert (mean has the shape [1] in \
-place of [2]): run it again.
+    ValueError: The result is damaged or was written by another version of nextpert (mean has the \
+shape [1] instead of [2]): run it again.
     """
     record = record or type(value)
     out = dict(getattr(record, "stored_beside", ()))
@@ -102,7 +104,7 @@ place of [2]): run it again.
 
 
 def _store(part: Part, value: Any) -> Any:
-    """Return the value of a field as it is stored."""
+    """Return the stored form of a field's value."""
     if part.store is not None:
         return part.store(value)
     if part.record is not None:
@@ -111,7 +113,7 @@ def _store(part: Part, value: Any) -> Any:
         return {str(k): _store(part.inner, one) for k, one in enumerate(value)}
     if part.kind == "array" and part.shape:
         dtype = table_type(np.size(value)) if part.is_table else part.dtype
-        # Pages of zeros, not written, take no memory.
+        # An array of zeros that is never written to takes no memory.
         if part.is_table and not np.any(value):
             return np.zeros(np.shape(value), dtype)
         return np.asarray(value, dtype, order="C")
@@ -119,10 +121,10 @@ def _store(part: Part, value: Any) -> Any:
 
 
 def unpack(record: Callable[..., T], stored: Any, where: str, remedy: str) -> T:
-    """Return what :func:`pack` stored of a dataclass.
+    """Return the dataclass that :func:`pack` stored.
 
-    ``where`` is what the result is called in errors, and ``remedy`` what helps where it is damaged,
-    such as ``"run tl.fit_dag_blr again"``.
+    ``where`` is the name of the result in error messages, and ``remedy`` the advice if it is
+    damaged, such as ``"run tl.fit_dag_blr again"``.
     """
     try:
         return cast("T", _unpacked(record, stored, {}))
@@ -131,7 +133,7 @@ def unpack(record: Callable[..., T], stored: Any, where: str, remedy: str) -> T:
 
 
 def _unpacked(record: Any, stored: Any, sizes: dict[str, int]) -> Any:
-    """Return a dataclass; ``sizes`` are the lengths by name that are known so far."""
+    """Return a dataclass; ``sizes`` has the lengths known so far, by name."""
     for name, value in getattr(record, "stored_beside", ()):
         if not np.array_equal(stored.get(name), value):
             message = f"its {name} is not {value}"
@@ -144,13 +146,13 @@ def _unpacked(record: Any, stored: Any, sizes: dict[str, int]) -> Any:
         if each.name in stored:
             values[each.name] = _read(part, stored[each.name], sizes, each.name)
         elif each.default is MISSING:
-            message = f"its {each.name} is gone"
+            message = f"its {each.name} is missing"
             raise ValueError(message)
     return record(**values)
 
 
 def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
-    """Return the value of a field from what is stored of it."""
+    """Return the value of a field from its stored form."""
     if part.record is not None:
         return _unpacked(part.record, stored, sizes)
     if part.inner is not None:
@@ -166,13 +168,13 @@ def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
         if not part.shape:
             return made
     shape, target = list(np.shape(made)), list(part.shape)
-    # A size is set by the first array that has it; all others must agree.
+    # The first array with a size sets it; all others must agree.
     for k, (length, size) in enumerate(zip(shape, part.shape, strict=False)):
         if isinstance(size, str):
             symbol, _, more = size.partition("+")
             target[k] = sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
     if shape[: len(target)] != target or (part.read is None and len(shape) != len(target)):
-        message = f"{name} has the shape {shape} in place of {target}"
+        message = f"{name} has the shape {shape} instead of {target}"
         raise ValueError(message)
     return made if part.shape else made.item()
 
@@ -186,33 +188,33 @@ def _field(kind: str, *shape: str | int, optional: bool = False, **declared: Any
 
 
 def array(*shape: str | int, **declared: Any) -> Any:
-    """Declare numbers of a shape, or one number; ``declared`` as of :class:`Part`."""
+    """Declare numbers of a shape, or one number; ``declared`` has arguments of :class:`Part`."""
     return _field("array", *shape, **declared)
 
 
 def flag() -> Any:
-    """Declare a yes or no, stored as 1 or 0."""
+    """Declare a truth value, stored as 1 or 0."""
     return _field("flag", store=int, read=bool)
 
 
 def sparse(*shape: str, dense: bool = True) -> Any:
-    """Declare a table that is stored as CSR, and is ``dense`` beside a file, or a CSR array."""
+    """Declare a matrix that is stored as CSR, and read as a ``dense`` or CSR array."""
     read = (lambda stored: stored.toarray()) if dense else sp.csr_array
     return _field("sparse", *shape, store=sp.csr_array, read=read)
 
 
 def text() -> Any:
-    """Declare one text."""
+    """Declare one string."""
     return _field("text", store=str, read=str)
 
 
 def texts(size: str) -> Any:
-    """Declare a list of texts."""
+    """Declare a list of strings."""
     return _field("texts", size, store=strings, read=lambda stored: list(map(str, stored)))
 
 
 def lists() -> Any:
-    """Declare lists of texts, which are stored by :func:`stored_lists`."""
+    """Declare lists of strings, which :func:`stored_lists` stores."""
     return _field("lists", store=stored_lists, read=_read_lists)
 
 
@@ -229,7 +231,7 @@ def nested(record: type, *, optional: bool = False) -> Any:
 def coded(
     store: Callable[[Any], Any], read: Callable[[Any], Any], *, optional: bool = False
 ) -> Any:
-    """Declare what has its own way to and from what is stored, and its own errors."""
+    """Declare a value with its own functions for storing and reading, which raise their errors."""
     return _field("coded", store=store, read=read, optional=optional)
 
 
@@ -239,8 +241,8 @@ def series(each: Any, *, optional: bool = False) -> Any:
 
 
 def strings(values: Iterable[Any]) -> NDArray[np.object_]:
-    """Return texts as the object array that anndata gives back when it reads an h5ad file."""
-    # h5ad has no type of texts but objects.
+    """Return strings as an object array, as anndata does when it reads an h5ad file."""
+    # In h5ad, strings are objects.
     items = [str(value) for value in values]
     out = np.empty(len(items), dtype=object)
     out[:] = items
@@ -248,9 +250,9 @@ def strings(values: Iterable[Any]) -> NDArray[np.object_]:
 
 
 def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
-    """Return lists of texts one after the other (``names``), and where each begins.
+    """Return lists of strings as one concatenated array (``names``) with ``offsets``.
 
-    Texts may hold any character, so that none joined from them could be taken apart again.
+    Strings may contain any character, so that no separator could be used to join them.
     """
     every = [list(some) for some in lists]
     offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
@@ -266,25 +268,25 @@ def _read_lists(stored: Mapping[str, Any]) -> list[list[str]]:
 
 
 def require_as_described(stored: Any, where: str, remedy: str) -> None:
-    """Raise unless a result is as :func:`describe` says.
+    """Raise an error unless a result agrees with its stored list of contents (:func:`describe`).
 
-    Parts may be added, and rows of tables left out.
+    Additional parts and missing rows of tables are allowed.
     """
     if not hasattr(stored, "keys") or hasattr(stored, "columns"):
-        raise damaged(where, "it is no result", remedy)
+        raise damaged(where, "it is not a result", remedy)
     if not np.array_equal(stored.get("format"), FORMAT):
         raise damaged(where, f"its format is not {FORMAT}", remedy)
     try:
         target = json.loads(str(stored.get("contents")))
         now = describe({name: stored[name] for name in target if name in stored})
     except (json.JSONDecodeError, TypeError):
-        raise damaged(where, "the list of what it holds is unreadable", remedy) from None
+        raise damaged(where, "the list of its contents is unreadable", remedy) from None
     waiting = [("", now, {"parts": target})]
-    # Part by part against the list that was written with the result.
+    # Compare each part with the list that was stored with the result.
     for place, present, before in waiting:
         if not isinstance(present, dict) or not isinstance(before, dict):
             if present != before:
-                raise damaged(where, f"{place} is {present} in place of {before}", remedy)
+                raise damaged(where, f"{place} is {present} instead of {before}", remedy)
             continue
         ((kind, parts),) = before.items()
         for name, part in parts.items():
@@ -295,9 +297,9 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
 
 
 def digest_of(value: Any) -> str:
-    """Return a digest of a result; of arrays of more than a million values, of some."""
+    """Return a digest of a result, with a subset of the values of arrays above a million."""
     text, waiting = hashlib.sha256(), [value]
-    # Depth first, every name before what it names.
+    # Depth first, with every name before its part.
     while waiting:
         part = waiting.pop()
         if isinstance(part, bytes):
@@ -317,8 +319,8 @@ def digest_of(value: Any) -> str:
 
 
 def describe(value: Any) -> Any:
-    """Return type, shape and finiteness of a value or of each part of it, in words for files."""
-    kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are texts
+    """Return type, shape and finiteness of a value, or of each of its parts, as strings."""
+    kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are strings
     every: dict[str, Any] = {}
     waiting = [(every, "", value)]
     for into, name, part in waiting:

@@ -1,20 +1,21 @@
-"""How the core's loops are compiled, and kept on disk where they can be.
+"""Compilation of the core's loops, with a cache on disk where possible.
 
-``entry`` is for functions called from Python: cached on disk together with all that they call.
-``lean`` is an entry that makes no arrays, as its caller hands it room to work in: numba then counts
-no references, which is a fifth of the time that long ones take to compile. ``inner`` ones need
-neither a cache of their own nor a way in from Python; they return numbers, no arrays, so that both
-kinds of entry may call them. ``spliced`` is for long ones with a single caller: spliced into it
-before types are inferred, since what they call would otherwise be optimised once more at every
-level of calls. ``fast`` lets sums be reordered; NaN and infinity keep their meaning. Plain loops
-throughout, for array expressions cost seconds to compile and run no faster.
+``entry`` is for functions that Python calls; they are cached on disk together with all functions
+that they call. ``lean`` is an entry that creates no arrays, because its caller passes workspace:
+numba then counts no references, which is a fifth of the time to compile long functions. ``inner``
+functions are called by compiled code only and need no cache; they return numbers instead of
+arrays, so that both kinds of entry can call them. ``spliced`` is for long functions with a single
+caller: they are inlined before types are inferred, because the functions that they call would
+otherwise be optimised again at every level of calls. ``fast`` allows sums to be reordered; NaN and
+infinity keep their meaning. All functions use plain loops, because array expressions take seconds
+to compile and do not run faster.
 
-A number that starts as ``0`` and is handed on is ``np.int64(0)`` in compiled code: numba compiles
-what takes it once for the literal and once for the type otherwise. So it does for every layout of
-an array, which is why callers pass contiguous ones.
+In compiled code, a number that starts as ``0`` and is passed on is ``np.int64(0)``: otherwise numba
+compiles the function that receives it for both the literal and the type. It also compiles a
+function for every layout of an array, so that callers pass contiguous arrays.
 
-numba's own cache raises where no directory can be written, as in read-only containers, and leaves
-out what a function calls.
+numba's own cache raises an error if no directory is writable, as in read-only containers, and does
+not notice changes in the functions that a function calls.
 """
 
 from __future__ import annotations
@@ -36,33 +37,33 @@ _warned: list[bool] = []
 
 
 class _File(IndexDataCacheFile):
-    """numba's index and data files, of which those of another version count as absent."""
+    """Index and data files of numba; files of another version are treated as absent."""
 
     def _load_index(self) -> dict[Any, str]:
         try:
             return super()._load_index()
-        except (ImportError, AttributeError):  # names a module of another version of nextpert
+        except (ImportError, AttributeError):  # refers to a module of another version of nextpert
             return {}
 
 
 class KernelCache(FunctionCache):
-    """A function's compiled forms on disk, valid while the function and what it calls stay."""
+    """Compiled forms of a function on disk, valid until it or a function that it calls changes."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         self._cache_file = _File(self._cache_path, self._impl.filename_base, _stamp(function))
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep the compiled form of a signature, where the disk lets us."""
+        """Save the compiled form for a signature if the disk is writable."""
         try:
             super().save_overload(sig, data)
-        except OSError as error:  # full, or read-only since
+        except OSError as error:  # the disk is full, or has become read-only
             self.disable()
             _warn(error)
 
 
 def keep(dispatcher: Any) -> Any:
-    """Give a compiled function its cache, or warn that there is none; returns the function."""
+    """Attach the cache to a compiled function, or warn that there is none; return the function."""
     try:
         dispatcher._cache = KernelCache(dispatcher.py_func)
     except (RuntimeError, OSError) as error:  # numba: no locator available
@@ -71,7 +72,7 @@ def keep(dispatcher: Any) -> Any:
 
 
 def _stamp(function: Callable[..., Any]) -> str:
-    """Digest of the sources a function is compiled from; numba's own leaves out what it calls."""
+    """Return a digest of the source of a function and of all compiled functions that it calls."""
     digest, seen, waiting = hashlib.sha256(), set(), [function]
     while waiting:
         one = waiting.pop()
@@ -79,7 +80,7 @@ def _stamp(function: Callable[..., Any]) -> str:
             continue
         seen.add(one)
         digest.update(inspect.getsource(one).encode())
-        # Functions that it calls, and numbers that are compiled in as constants.
+        # Functions that it calls, and numbers that are compiled as constants.
         for name in one.__code__.co_names:
             value = one.__globals__.get(name)
             if isinstance(value, Dispatcher):
@@ -90,7 +91,7 @@ def _stamp(function: Callable[..., Any]) -> str:
 
 
 def _warn(error: Exception) -> None:
-    """Warn, once, that compiled code cannot be kept."""
+    """Warn once that compiled code cannot be cached."""
     if not _warned:
         _warned.append(True)
         message = (
@@ -109,10 +110,10 @@ fast = njit(**_INNER, fastmath={"reassoc", "contract"})
 
 
 def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that is called from Python, on first use, and keep it on disk."""
+    """Compile a function that Python calls, on first use, and cache it on disk."""
     return keep(njit(**_SHARED)(function))
 
 
 def lean(function: Callable[..., Any]) -> Any:
-    """Compile as ``entry`` does a function that makes no arrays, without counts of references."""
+    """Do as ``entry`` for a function that creates no arrays, without reference counts."""
     return keep(njit(**_LEAN)(function))

@@ -1,4 +1,4 @@
-"""What is chosen by name: every file of a folder registers itself, once a name is asked for."""
+"""A registry of objects by name; the files of a folder register theirs when a name is needed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Registry(Generic[Kind]):
         self._known: dict[str, Kind] = {}
 
     def add(self, name: str, kind: Kind) -> Kind:
-        """Register something under a name, and return it.
+        """Register an object under a name, and return it.
 
-        What is run again, as in a notebook, takes its own place.
+        A definition that runs again, as in a notebook, replaces the earlier one.
         """
         if not str(getattr(kind, "__module__", "")).startswith(self.folder):
-            # A name of the folder's is refused here, not where it is asked for first.
+            # Read the folder first, so that a name in use raises here and not at its first use.
             self.every()
         before = self._known.get(name, kind)
         names = [getattr(each, "__qualname__", str(each)) for each in (before, kind)]
@@ -53,7 +53,7 @@ class Registry(Generic[Kind]):
         return kind
 
     def named(self, name: str) -> Callable[[Any], Any]:
-        """Return a decorator that registers a class under a name, which the class then has."""
+        """Return a decorator that registers a class and sets its attribute ``name``."""
 
         def register(kind: Any) -> Any:
             self.add(name, kind)
@@ -63,12 +63,12 @@ class Registry(Generic[Kind]):
         return register
 
     def find(self, name: str) -> Kind | None:
-        """Return what has a name; the folder is read only for one that is not known yet."""
+        """Return the object with a name or None; the folder is read only for unknown names."""
         return self._known[name] if name in self._known else self.every().get(name)
 
     def every(self) -> dict[str, Kind]:
-        """Return all that is registered by name, sorted, after every file of the folder has run."""
+        """Import every file of the folder; return all registered objects, sorted by name."""
         for module in iter_modules(import_module(self.folder).__path__, f"{self.folder}."):
-            if module.name not in sys.modules:  # also a file that was put there a moment ago
+            if module.name not in sys.modules:  # also files that were added during the session
                 import_module(module.name)
         return dict(sorted(self._known.items()))

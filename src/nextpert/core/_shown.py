@@ -1,4 +1,4 @@
-"""Facts of a summary or a campaign: lines where they are printed, a card in a notebook."""
+"""Facts of a summary or a campaign, as printed lines or as a card in a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from html import escape
 _WIDTH = 100  # of printed lines
 
 
-# Characters that turn the direction of what follows, beyond the label they stand in.
+# Characters that reverse the reading direction of the text after them, even beyond a label.
 _TURNING = {
     code: f"\\u{code:04x}"
     for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -18,7 +18,7 @@ _TURNING = {
 
 
 def in_one_direction(text: str) -> str:
-    r"""Return a text or page with codes in place of characters that reverse the reading direction.
+    r"""Return a text or page in which codes replace characters that reverse the reading direction.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
 def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     """Return a title with one line per fact, as HTML; empty facts are left out.
 
-    It inherits its colours, so that it is legible in dark notebooks, too.
+    The card inherits its colours, so that it is legible in dark notebooks, too.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Campaigns in plates over the real cells of a screen: the pool, and strategies without a model."""
+"""Replayed campaigns in plates on the cells of a screen: the pool, and model-free strategies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolEnvironments:
-    """Which cells of a pool share perturbation, guide, batch and condition."""
+    """Environments of a pool: cells that share perturbation, guide, batch and condition."""
 
     group: Index  # perturbation of every environment, 0 for the controls
-    condition: Index  # the same, with conditions separate
-    guide: Index  # its guide; 0 for all where guides are not known
+    condition: Index  # perturbation and condition of every environment
+    guide: Index  # guide of every environment; 0 for all if guides are not known
     fixed: Array  # indicators of batches, shape (n_environments, n_fixed)
-    control: Index  # environment of every control cell,
-    cells: Index  # and of every cell of the perturbations in their order
+    control: Index  # environment of every control cell
+    cells: Index  # environment of every perturbed cell, in the order of the perturbations
 
     @classmethod
     def plain(cls, n_control: int, n_cells: Index) -> PoolEnvironments:
@@ -48,20 +48,20 @@ class PoolEnvironments:
 
 @dataclass(frozen=True)
 class Deal:
-    """Which cells a campaign may see, and in which order they come up."""
+    """The cells that a campaign can observe, and their order."""
 
     warmup: Index  # rows of the control cells for the warm-up
-    # For every perturbation its rows in random order; of the target's those alone that the target's
-    # mean was not taken from.
+    # Rows of every perturbation in random order; for the target, only the half of its cells that
+    # was not used for the target mean.
     orders: list[Index]
     target: Goal  # the mean of half of the target's cells
-    first: Index  # all perturbations in random order, for those that nothing distinguishes
+    first: Index  # all perturbations in random order, to break ties
 
 
 class Truth(NamedTuple):
-    """How far perturbations and controls are from the mean of one of them, by all of their cells.
+    """Distances of perturbations and controls to the mean of one perturbation, from all cells.
 
-    Distances are squared, less what sampling adds to them; 0 for the target itself.
+    Distances are squared and unbiased, and 0 for the target itself.
     """
 
     target: int
@@ -72,7 +72,7 @@ class Truth(NamedTuple):
     control_sd: float
 
     def as_good(self, candidates: ArrayLike) -> NDArray[np.bool_]:
-        """Return which candidates are not distinguished from the best at 95%."""
+        """Return which candidates cannot be distinguished from the best with 95% confidence."""
         may = np.asarray(candidates, np.int64)
         best = int(may[np.argmin(self.distance[may])])
         if best == self.target:
@@ -85,16 +85,16 @@ class Truth(NamedTuple):
 
 
 class CellPool:
-    """Cells of a real screen: controls, and every perturbation that may be proposed.
+    """Cells of a screen: controls, and every perturbation that can be proposed.
 
     Parameters
     ----------
     control
         Control cells, shape ``(n_control, n_nodes)``, units of the data.
     perturbed
-        Cells of each perturbation, arrays of shape ``(n_cells_j, n_nodes)``, at least 4 each.
+        Cells of each perturbation, arrays of shape ``(n_cells_j, n_nodes)`` with at least 4 cells.
     environments
-        Guides and batches; by default there are none.
+        Guides, batches and conditions; by default there are none.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class CellPool:
         environments: PoolEnvironments | None = None,
     ) -> None:
         self.control = np.asarray(control, np.float64)
-        # One array rather than a list: workers then share its pages.
+        # One array instead of a list, so that workers share its memory.
         self.cells = np.concatenate(perturbed)
         self.n_cells = np.array([len(x) for x in perturbed], dtype=np.int64)
         self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
@@ -137,7 +137,7 @@ class CellPool:
     def deal(
         self, target: int, n_warmup: int, rng: int | np.random.Generator | None = None
     ) -> Deal:
-        """Shuffle controls and cells; half of the target's say where it lies and are not dealt."""
+        """Shuffle controls and cells; half of the target's cells only define the target mean."""
         generator = as_rng(rng)
         warmup = generator.choice(len(self.control), n_warmup, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
@@ -146,9 +146,9 @@ class CellPool:
         return Deal(warmup, orders, goal, generator.permutation(self.n_perturbations))
 
     def truth(self, target: int) -> Truth:
-        """Return how far every perturbation and the controls lie from the mean of one of them.
+        """Return the distances of all perturbations and the controls to the mean of one of them.
 
-        Squared distances of means, unbiased (:func:`~nextpert.core.screen.mean_distance`).
+        Distances are squared and unbiased (``nextpert.core.screen.mean_distance``).
         """
         every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
         distances = [mean_distance(each, every[target]) for each in every]
@@ -159,28 +159,29 @@ class CellPool:
 
 
 class Task(NamedTuple):
-    """What a strategy is asked in every round."""
+    """The task of a strategy in every round."""
 
     goal: Goal
     environments: PoolEnvironments
-    candidates: Index  # their numbers in the pool
-    n_cells: int  # of each perturbation on a plate
+    candidates: Index  # their indices in the pool
+    n_cells: int  # per perturbation on a plate
     rng: np.random.Generator
 
 
-# Of the moments of the cells seen so far (all environments of the pool), the candidates that have
-# cells left, and the size of a plate: the candidate expected nearest to the goal, and the plate.
-# Candidates are given by their place in the task; of size 0 a plate is empty.
+# A function of the task, the moments of the cells seen so far (for all environments of the pool),
+# the candidates that have cells left, and the size of a plate. It returns the candidate expected to
+# be nearest to the goal, and the plate. Candidates are given by their index in the task; a plate of
+# size 0 is empty.
 Strategy = Callable[[Task, ScreenMoments, "Index", int], "tuple[int, Index]"]
 
 
 def by_means(
     task: Task, screen: ScreenMoments, ready: Index, size: int, *, in_turn: bool
 ) -> tuple[int, Index]:
-    """Recommend the nearest mean of cells; try one perturbation after the other, or by draws.
+    """Recommend the candidate with the nearest mean; choose plates in turn or by Thompson sampling.
 
-    Every gene and perturbation is estimated by itself. Batches are taken off by least squares from
-    the cells seen so far, and guides do not count.
+    Every gene and perturbation is estimated separately. The effects of batches are removed by least
+    squares on the cells seen so far; guides are ignored.
     """
     its, control = task.environments, 0
     place = np.full(int(its.group.max()) + 1, -1)
@@ -191,12 +192,12 @@ def by_means(
     pooled = clean.pool(place[its.group[has]], len(task.candidates) + 1)
     n, mean, origin = pooled.n[1:], pooled.mean[1:], pooled.mean[control]
     noise = pooled.squares.sum(axis=0) / np.maximum(pooled.n - 1, 0).sum()  # variance of a cell
-    # The nearest mean, less what sampling adds.
+    # The nearest mean, after subtraction of the sampling variance.
     unbiased = task.goal.distance(mean, origin) - task.goal.excess(noise) / np.maximum(n, 1)
     best = int(np.where(n > 0, unbiased, np.inf).argmin())
     if not size or in_turn:
         return best, ready[np.argsort(n[ready], kind="stable")[:size]]
-    # Thompson sampling of normal states about the controls, their spread pooled over genes.
+    # Thompson sampling of normal states about the controls, with a variance pooled over genes.
     tau2 = 1.0
     if (n > 0).any():
         varies = noise > 0
@@ -217,10 +218,10 @@ BY_MEANS: dict[str, Strategy] = {
 
 
 class PlatesResult(NamedTuple):
-    """What one campaign in plates did, round by round."""
+    """Result of a campaign in plates, round by round."""
 
-    chosen: Index  # on the plate of each round, (n_rounds, n_perturbations); -1 for no cells left
-    recommended: Index  # after 0, 1, ... plates, (n_rounds + 1,)
+    chosen: Index  # plate of each round, (n_rounds, n_perturbations); -1 if no cells are left
+    recommended: Index  # recommendation after 0, 1, ... plates, (n_rounds + 1,)
 
 
 def replay_plates(
@@ -238,7 +239,7 @@ def replay_plates(
 
     ``deal`` fixes the order in which the cells of a perturbation are drawn, so that strategies with
     the same deal see the same cells. A perturbation is no longer proposed once none of its cells
-    remain. ``candidates`` are those that may be proposed and recommended; all by default.
+    remain. ``candidates`` can be proposed and recommended; by default, all perturbations.
 
     Examples
     --------
@@ -252,7 +253,7 @@ def replay_plates(
     >>> result.chosen.shape, int(result.recommended[-1])
     ((3, 2), 1)
     """
-    # In the order of the deal, so that the first of those that are alike is a random one.
+    # In the order of the deal, so that ties are broken at random.
     may = deal.first if candidates is None else deal.first[np.isin(deal.first, candidates)]
     its = pool.environments
     task, n = Task(deal.target, its, may, n_cells, rng), len(its.group)

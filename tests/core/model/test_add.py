@@ -14,12 +14,12 @@ def test_squares_are_summed_over_environments_and_not_over_nodes():
     means[:, 1] = 6e144  # 3.6e289 and 7.2e289, each allowed
     require_squares([[1], [0]], means, scatter, shifts)
     require_squares([[0], [2]], means, scatter, shifts)
-    with pytest.raises(ValueError, match=r"\[1\] hold values too large"):
+    with pytest.raises(ValueError, match=r"\[1\] contain values too large"):
         require_squares([[1], [2]], means, scatter, shifts)
 
 
 def test_a_shift_the_other_way_does_not_cancel_and_scatter_counts():
-    with pytest.raises(ValueError, match=r"\[0\] hold values too large"):
+    with pytest.raises(ValueError, match=r"\[0\] contain values too large"):
         require_squares(1, np.array([8e144, 1]), np.zeros((2, 2)), np.array([-8e144, 0]))
-    with pytest.raises(ValueError, match=r"\[1\] hold values too large"):
+    with pytest.raises(ValueError, match=r"\[1\] contain values too large"):
         require_squares(1, np.ones(2), np.diag([1e289, 2e290]), np.zeros(2))

@@ -61,7 +61,7 @@ def test_what_is_left_is_that_of_the_other_cells(cells, form):
 
 def test_a_fold_is_not_divided(cells):
     screen = read(*cells)
-    with pytest.raises(ValueError, match="taken or left as a whole"):
+    with pytest.raises(ValueError, match="of a fold cannot be separated"):
         screen.halves("half")
     apart = Screen.from_part(
         screen_part(*cells, fold=HALF), {"group": np.arange(6), "half": HALF}, HALF

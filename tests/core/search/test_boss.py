@@ -175,7 +175,7 @@ def test_orders_given_are_started_from(simulated):
     assert found.score >= best.score - 1e-6
     assert len(found.scores) == 2
     assert found.scores[0] == boss(moments, rng=1).scores[0]  # its own start is what it was
-    with pytest.raises(ValueError, match="Every order must have each of the nodes"):
+    with pytest.raises(ValueError, match="Every order must contain each of the nodes"):
         boss(moments, orders=[0, 1, 2])
     prior = PriorKnowledge(30, before=[(int(best.order[3]), int(best.order[0]))])
     with pytest.raises(ValueError, match="must agree with the prior knowledge"):

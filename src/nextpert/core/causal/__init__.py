@@ -1,1 +1,1 @@
-"""The paper: posterior over weights under known shifts, acquisitions, domains, design loop."""
+"""Zhang et al. 2023: posterior over weights, acquisitions, domains and design loop."""

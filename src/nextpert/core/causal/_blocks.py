@@ -1,8 +1,8 @@
-"""One regression a node: from prior and sums over cells to posterior, evidence and prior scale.
+"""Regression of each node: posterior, evidence and prior scale from the prior and sums over cells.
 
-The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda_i r_k)``, with ``r_k``
-one or the noise variance of the parent. One eigendecomposition of the parents' gram (fixed columns
-projected out, columns divided by ``sqrt(r_k)``) gives a node's evidence for every lambda.
+The prior variance of node i's weight on parent k is ``sigma_i^2 / (lambda r_k)``, where ``r_k`` is
+1 or the noise variance of the parent. One eigendecomposition of the parents' Gram matrix (fixed
+columns projected out, columns divided by ``sqrt(r_k)``) gives the evidence for every lambda.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Pointers = NDArray[np.int64]
 
-# Sums over the cells seen: X'X, X'y, y'y and the number of cells of each node.
+# Sums over the observed cells: X'X, X'y, y'y and the number of cells of each node.
 SUMS = ("xtx", "xty", "yty", "cells")
-# M, m, y'y - m'X'y, log|M| over the prior's, and the prior precision of every design column.
+# M, m, y'y - m'X'y, log|M| minus the prior's, and the prior precision of every design column.
 BLOCKS = ("cov", "weights", "residual", "logdet", "precision")
-INTERCEPT_PRECISION = 1e-6  # of the prior, over the noise: next to flat in any units of log counts
-RATE_SHARE = 1e-3  # the default rate of a noise variance, over the variance of the cells
-HYPER_SD = 3.0  # of log lambda about 0: weak, a factor of 20 either way is one standard deviation
+INTERCEPT_PRECISION = 1e-6  # prior precision times noise variance: nearly flat for log counts
+RATE_SHARE = 1e-3  # default rate of a noise variance, relative to the variance of the cells
+HYPER_SD = 3.0  # SD of log lambda about 0, a weak prior: one SD is a factor of 20
 _BOUNDS = (-14.0, 18.0)  # of log lambda
 
 
 class Regressions:
-    """Layout, prior, sums over the cells and posterior of the regression of every node.
+    """Layout, prior, sums over cells and posterior of the regressions of all nodes.
 
-    Parameters are those of :class:`~nextpert.core.DagBlr`.
+    The parameters are those of :class:`~nextpert.core.DagBlr`.
     """
 
     def __init__(
@@ -71,32 +71,32 @@ class Regressions:
             message = f"prior_units must be 'evidence', 'data', 'noise' or None, but is {units!r}."
         elif units == "evidence" and not learned:
             message = (
-                "prior_units='evidence' needs a scale that is learned: use prior_scale="
-                "'evidence', or prior_units='data' or 'noise'."
+                "prior_units='evidence' needs a learned scale: use prior_scale='evidence', or "
+                "prior_units='data' or 'noise'."
             )
         elif prior_rate is not None and not (np.isfinite(prior_rate) and prior_rate >= 0):
             message = f"prior_rate must be a finite number, 0 or above, but is {prior_rate!r}."
         elif prior_rate == 0 and noise_var is None and (learned or units == "noise"):
             message = (
-                "prior_rate=0 leaves the evidence undefined: give prior_scale a number, and "
-                "prior_units='data'."
+                "prior_rate=0 needs a number as prior_scale and prior_units='data': set these, or "
+                "use a prior_rate above 0."
             )
         if noise_var is not None and not message:
             given = as_numbers(noise_var, "noise_var")
             if given.shape not in ((), (1,), (self.n_nodes,)):
-                message = f"noise_var has shape {given.shape}: give one number, or one for each of "
-                message += f"{self.n_nodes} nodes."
+                message = f"noise_var has shape {given.shape}: give one number, or one per node "
+                message += f"({self.n_nodes})."
             elif not (np.isfinite(given).all() and (given > 0).all()):
                 message = "noise_var must be finite and above 0 for every node."
             else:
                 self.known_noise_var = np.broadcast_to(given, (self.n_nodes,)).copy()
         if message:
             raise ValueError(message)
-        # A number, unless it is learned.
+        # The scale is a number unless it is learned.
         scale: Any = prior_scale
         self.prior_scale = scale if learned else require_positive(scale, "prior_scale")
         self.prior_units, self.prior_rate = units, None if prior_rate is None else float(prior_rate)
-        # Where the blocks of every node lie in flat arrays, as kernels take them.
+        # Positions of the blocks of every node in flat arrays, for the kernels.
         fixed = self.intercept + self.n_fixed
         width = dag.in_degree + fixed
         self.vptr: Pointers = np.concatenate([[0], np.cumsum(width)])
@@ -105,7 +105,7 @@ class Regressions:
         self.longest = int(width.max(initial=0))
         column = np.arange(self.vptr[-1]) - np.repeat(self.vptr[:-1], width)
         self.diagonal = np.repeat(self.mptr[:-1], width) + column * np.repeat(width + 1, width)
-        # Design columns that are parents, not fixed, shape (vptr[-1],).
+        # Which design columns are parents, shape (vptr[-1],).
         self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
         self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
         self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
@@ -114,29 +114,29 @@ class Regressions:
 
     @property
     def n_cells(self) -> int:
-        """Number of cells (of the node with the most)."""
+        """Number of cells; if it differs between nodes, the largest."""
         return int(self.cells.max(initial=0))
 
     @property
     def blocks(self) -> dict[str, Vector]:
-        """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet``, ``precision``."""
+        """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet`` and ``precision``."""
         if self._blocks is None:
             self._blocks = self._fitted()
         return self._blocks
 
     def squares(self, flat: Vector) -> Iterator[Vector]:
-        """Yield the square block of every node, a view of an array that is laid out as ``cov``."""
+        """Yield the square block of every node as a view of an array laid out as ``cov``."""
         for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
             yield flat[first:last].reshape(d, d)
 
     def add_scatter(self, scatter: Vector) -> None:
         """Add the scatter within environments to the sums of equation 2.
 
-        ``scatter`` is that of the nodes, and of fixed columns after them where the cells have any.
+        ``scatter`` is that of the nodes, followed by fixed columns if the cells have any.
         """
         fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
         for i in range(self.n_nodes):
-            # Sums of (x - mean)(x - mean)': the intercept's column does not vary.
+            # Sums of (x - mean)(x - mean)': the intercept's column is constant.
             columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
             width, n = self.vptr[i + 1] - self.vptr[i], len(columns)
             square = self.xtx[self.mptr[i] : self.mptr[i + 1]].reshape(width, width)
@@ -145,7 +145,7 @@ class Regressions:
             self.yty[i] += scatter[i, i]
 
     def add_means(self, means: Vector, shifts: Vector, counted: Vector) -> None:
-        """Add the means of environments, which count for ``counted[j, i]`` cells at node i."""
+        """Add the means of environments; that of j counts as ``counted[j, i]`` cells at node i."""
         sums, room = (self.xtx, self.xty, self.yty), np.empty(self.longest)
         kernels.add_means(self.place, means, shifts, counted, sums, room)
 
@@ -157,36 +157,36 @@ class Regressions:
         return np.full(self.n_nodes, self.prior_rate)
 
     def _cell_variance(self) -> Vector:
-        """Return the variance of every node's cells less their shifts: a number in its units.
+        """Return the variance of every node's cells after subtraction of their shifts.
 
-        Above 0 throughout: the mean square where the cells do not vary, 1 where there are none.
+        It is always above 0: the mean square if the cells do not vary, and 1 if there are none.
         """
         cells, square = np.maximum(self.cells, 1), self.yty
         variance = square.copy()
         if self.intercept:
             variance -= self.xty[self.vptr[:-1]] ** 2 / cells
-        # What is left of y'y by rounding alone is no variance.
+        # A remainder of y'y that may be rounding error is not a variance.
         variance = np.where(variance > 1e-12 * square, variance, square) / cells
         return np.where(variance > 0, variance, 1.0)
 
     def _fitted(self) -> dict[str, Vector]:
-        """Return the blocks under the prior, whose scale and units are learned if asked for."""
-        if not self.dag.n_edges:  # so neither scale nor units matter
+        """Return the blocks under the prior, whose scale and units are learned on request."""
+        if not self.dag.n_edges:  # neither scale nor units matter
             return self.solve_blocks(np.full(self.vptr[-1], INTERCEPT_PRECISION))
         if self.prior_units == "data":
             return self.solve_blocks(self._column_precision(None))
         noise_var = self.known_noise_var
         if noise_var is None:
-            # Noise variances are not known before the fit: those of a first one, where variances of
-            # the cells stand for them. Taken is 1 / E[1 / sigma^2], which is finite for any prior.
+            # Unknown noise variances come from a first fit, in which the variances of the cells
+            # replace them. They are 1 / E[1 / sigma^2], which is finite for any prior.
             plain = self.solve_blocks(self._column_precision(self._cell_variance()))
             rate = self.prior_rates + plain["residual"] / 2
             noise_var = rate / (self.prior_shape + self.cells / 2)
         by_noise = self.solve_blocks(self._column_precision(noise_var))
         if self.prior_units == "noise":
             return by_noise
-        # One unit for all genes, in the middle of theirs, so that the scale's hyperprior means the
-        # same for both, in whatever units the data come.
+        # One unit for all genes, the geometric mean of theirs, so that the hyperprior of the scale
+        # has the same meaning for both choices, whatever the units of the data.
         middle = np.full(self.n_nodes, np.exp(np.log(noise_var).mean()))
         alike = self.solve_blocks(self._column_precision(middle))
         gain = self._evidence_of(by_noise) - self._evidence_of(alike)
@@ -220,30 +220,32 @@ class Regressions:
             raise ValueError(message)
         if not all(np.isfinite(value).all() for value in values):
             message = (
-                "The posterior of the weights is not finite: the cells' values differ too much in "
-                "magnitude for floating point numbers. Give the genes in comparable units."
+                "The posterior of the weights is not finite: the values of the cells differ too "
+                "much in magnitude for floating point numbers. Rescale genes to comparable units."
             )
             raise ValueError(message)
         return dict(zip(BLOCKS, values, strict=True))
 
     def _evidence_of(self, blocks: dict[str, Vector]) -> Vector:
-        """Return the log evidence of every node under a prior, shape ``(n_nodes,)``.
+        """Return the log evidence of every node from its blocks, shape ``(n_nodes,)``.
 
         Raises
         ------
         ValueError
             If the prior of the noise variances is improper.
         """
-        # log N(y | 0, sigma^2 (I + X M X')), known or integrated over sigma^2.
+        # log N(y | 0, sigma^2 (I + X M X')), with sigma^2 known or integrated out.
         cells, residual = self.cells, blocks["residual"]
         constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
         known = self.known_noise_var
         if known is not None:
             return constant - 0.5 * cells * np.log(known) - 0.5 * residual / known
         if self.prior_rate == 0:
-            message = "prior_rate=0 is improper: the evidence is undefined."
+            message = (
+                "The evidence is undefined for the improper prior_rate=0: use a value above 0."
+            )
             raise ValueError(message)
-        # Of sigma^2 ~ IG(alpha, beta): beta^alpha / Gamma(alpha) before, over the same after.
+        # For sigma^2 ~ IG(alpha, beta): the prior's beta^alpha / Gamma(alpha) over the posterior's.
         before_rate = self.prior_rates
         shape, rate = self.prior_shape + cells / 2, before_rate + residual / 2
         before = self.prior_shape * np.log(before_rate) - gammaln(self.prior_shape)
@@ -253,10 +255,10 @@ class Regressions:
     def _column_precision(self, units: Vector | None) -> Vector:
         """Return the prior precision of every design column over ``sigma_i^2``, ``(vptr[-1],)``.
 
-        ``lambda_i`` in units of the data, ``lambda_i sigma_k^2`` for parent ``k`` in units of the
-        noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda_i sigma_k^2)``.
-        ``lambda_i`` is given, or maximises the log evidence of DAG-BLR plus a weak log-normal
-        hyperprior, one value of all nodes.
+        It is ``lambda`` in units of the data, and ``lambda sigma_k^2`` for parent ``k`` in units of
+        the noise: the prior variance of ``B_ik`` is then ``sigma_i^2 / (lambda sigma_k^2)``.
+        ``lambda``, one value for all nodes, is given or maximises the log evidence of DAG-BLR plus
+        the log density of a weak log-normal hyperprior.
         """
         relative = np.ones(self.vptr[-1])
         if units is not None:
@@ -276,7 +278,7 @@ class Regressions:
             ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
             mode = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-4})
             scale = float(np.exp(mode.x))
-        # Intercepts and fixed columns keep a prior of their own, next to flat.
+        # Intercepts and fixed columns have their own, nearly flat prior.
         return np.where(self.is_weight, scale * relative, INTERCEPT_PRECISION)
 
     def _spectral_evidence(
@@ -284,11 +286,11 @@ class Regressions:
     ) -> Vector:
         """Return the log evidence of every node at lambda, up to a constant, ``(n_nodes,)``.
 
-        The first three are those of :meth:`_spectra`.
+        ``values``, ``scores`` and ``rest`` are the results of :meth:`_spectra`.
         """
         p, nodes = self.n_nodes, np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
-        # With eigenvalues v of the gram and X'y = s in its basis: sum log(1 + v / lambda), and
-        # y'y - sum s^2 / (v + lambda), the sum of squares that the weights leave.
+        # With eigenvalues v of the Gram matrix and X'y = s in its basis: sum log(1 + v / lambda),
+        # and y'y - sum s^2 / (v + lambda), the sum of squares that is not explained.
         logdet = np.bincount(nodes, np.log1p(values / scale), p)
         explained = np.bincount(nodes, scores**2 / (values + scale), p)
         square = np.maximum(rest - explained, 0.0)
@@ -298,10 +300,11 @@ class Regressions:
         return -0.5 * logdet - shape * np.log(self.prior_rates + 0.5 * square)
 
     def _spectra(self, relative: Vector) -> tuple[Vector, Vector, Vector]:
-        """Return eigenvalues of each node's parent gram, X'y in that basis, and y'y.
+        """Return eigenvalues of each node's parent Gram matrix, X'y in that basis, and y'y.
 
-        Two of shape ``(vptr[-1],)``, as ``relative``, and one of ``(n_nodes,)``. Fixed columns are
-        projected out. Nodes of as many columns go together.
+        The first two have the shape ``(vptr[-1],)`` of ``relative``, the third ``(n_nodes,)``.
+        Fixed columns are projected out. Nodes with the same number of columns are processed
+        together.
         """
         vptr, k = self.vptr, self.intercept + self.n_fixed
         widths = np.diff(vptr)
@@ -311,16 +314,16 @@ class Regressions:
             columns = vptr[nodes, None] + np.arange(d)
             gram = self.xtx[self.mptr[nodes, None] + np.arange(d * d)].reshape(-1, d, d)
             cross = self.xty[columns]
-            # Sweep out one column after the other.
+            # Sweep out the fixed columns in turn.
             for c in range(k):
-                # Of free shifts only the controls tell of the intercept: X'X has their number.
+                # With unknown shifts only controls inform the intercept: X'X has their number.
                 pivot = gram[:, c, c] + INTERCEPT_PRECISION
                 rest[nodes] -= cross[:, c] ** 2 / pivot
-                # Schur complement: what is left of all columns at fixed values of this one.
+                # Schur complement: the Gram matrix of all columns given this one.
                 slope = gram[:, c] / pivot[:, None]
                 cross = cross - slope * cross[:, c, None]
                 gram = gram - slope[:, :, None] * gram[:, c, None]
-            # In columns over sqrt(r_k) the prior is the same for all: lambda I.
+            # For columns divided by sqrt(r_k) the prior precision is lambda I.
             by = 1.0 / np.sqrt(relative[columns[:, k:]])
             gram = gram[:, k:, k:] * by[:, None] * by[:, :, None]
             basis = np.empty_like(gram)

@@ -1,9 +1,9 @@
-"""Compiled loops over ragged blocks: one block per node, no array of size n_nodes^3.
+"""Compiled loops over blocks of different sizes, one per node, without arrays of n_nodes^3 numbers.
 
-Layout. Node i has the design columns ``(1, f, x_P)``: the 1 only with an intercept, ``f`` the fixed
-columns, such as batches, which are the same for all nodes and come after the nodes of a row of
-cells (0 where the row ends before). Its vectors lie at ``vptr[i]:vptr[i + 1]`` of a flat array, its
-square matrices, row by row, at ``mptr[i]:mptr[i + 1]``.
+Node i has the design columns ``(1, f, x_P)``: the 1 only with an intercept; ``f`` are the fixed
+columns, such as batches, which are the same for all nodes and follow the nodes in a row of cells
+(or are 0 if the row ends before them). The node's vectors are at ``vptr[i]:vptr[i + 1]`` of a flat
+array, and its square matrices, row by row, at ``mptr[i]:mptr[i + 1]``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from nextpert.core._compile import entry, fast, inner, lean
 
 @inner
 def longest_row(vptr):
-    """Return how many columns the longest design row has.
+    """Return the number of columns of the longest design row.
 
-    A plain loop, for ``np.max(np.diff(vptr))`` takes numba three seconds to compile.
+    This is a plain loop because numba takes three seconds to compile ``np.max(np.diff(vptr))``.
     """
     longest = 0
     for i in range(len(vptr) - 1):
@@ -27,7 +27,7 @@ def longest_row(vptr):
 
 @fast
 def dot(one, two):
-    """Return the product of the first with as many numbers of the second, summed in any order."""
+    """Return the inner product of ``one`` and the start of ``two``, summed in any order."""
     total = 0.0
     for i in range(len(one)):
         total += one[i] * two[i]
@@ -36,7 +36,7 @@ def dot(one, two):
 
 @fast
 def dot_at(one, two, places):
-    """Return the product of the first with the numbers of the second at ``places``, likewise."""
+    """Return the inner product of ``one`` and ``two[places]``, summed in any order."""
     total = 0.0
     for i in range(len(places)):
         total += one[i] * two[places[i]]
@@ -45,10 +45,10 @@ def dot_at(one, two, places):
 
 @inner
 def _invert_spd(matrix, low, rows, inverse, d):
-    """Invert a symmetric positive definite matrix; returns log|matrix|, or nan where it fails.
+    """Invert a symmetric positive definite matrix; return log|matrix|, or NaN on failure.
 
-    By its Cholesky factor. All are (d, d), in the first rows and columns of larger ones; ``low``
-    and ``rows`` are room to work in.
+    The inverse is computed from the Cholesky factor. All matrices are (d, d), in the first rows and
+    columns of larger arrays; ``low`` and ``rows`` are workspace.
     """
     logdet = 0.0
     # Row by row, matrix = L L'; log|matrix| is the sum of the logs of the squared diagonal.
@@ -64,7 +64,7 @@ def _invert_spd(matrix, low, rows, inverse, d):
                 logdet += np.log(s)
             else:
                 low[i, j] = s / low[j, j]
-    # Columns of L^-1, kept as rows of `rows`, so that the products below run along memory.
+    # Columns of L^-1, as rows of `rows`, so that the products below access contiguous memory.
     for j in range(d):
         rows[j, j] = 1.0 / low[j, j]
         for i in range(j + 1, d):
@@ -86,8 +86,8 @@ def _invert_spd(matrix, low, rows, inverse, d):
 def posterior_blocks(layout, precision, sums, blocks, work):
     """Fill M', m' (equation 2), y'y - m''X'y (equation 3) and log|M'| - log|M| of each node.
 
-    These are the ``blocks``, in this order, and ``sums`` are X'X, X'y and y'y. ``work`` is room for
-    four square matrices of the longest design row, (4, d, d).
+    These are the ``blocks``, in this order; ``sums`` are X'X, X'y and y'y. ``work``, (4, d, d), is
+    workspace for four square matrices of the longest design row.
     """
     _, _, vptr, mptr = layout
     xtx, xty, yty = sums
@@ -165,7 +165,7 @@ def rank_one_update(layout, x, shift, blocks):
 @lean
 def solve_forward(indptr, indices, order, vptr, weights, x):
     """Replace ``x``, (p, m), by y of ``y = B y + x`` (equation 1), in topological order."""
-    # One column a right-hand side, so that the inner loop runs along memory.
+    # One column per right-hand side, so that the inner loop accesses contiguous memory.
     width = x.shape[1]
     for t in range(len(order)):
         i = order[t]
@@ -183,8 +183,8 @@ def solve_forward(indptr, indices, order, vptr, weights, x):
 def add_means(layout, mean, shift, count, sums, design):
     """Add the means of environments to the sums of equation 2 in place.
 
-    Environment j counts for ``count[j, i]`` cells at node i. ``mean`` is (n_environments, p + n),
-    with the n fixed columns after the nodes; ``design`` is room for the longest design row.
+    Environment j counts as ``count[j, i]`` cells at node i. ``mean`` is (n_environments, p + n),
+    with the n fixed columns after the nodes; ``design`` is workspace for the longest design row.
     """
     indptr, indices, vptr, mptr = layout
     xtx, xty, yty = sums

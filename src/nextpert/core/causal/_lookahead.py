@@ -1,10 +1,10 @@
-"""One look ahead: what ``n`` hypothetical cells under a shift would leave uncertain.
+"""Look-ahead: the uncertainty that would remain after ``n`` hypothetical cells under a shift.
 
 For a shift ``a`` the hypothetical cells are n copies of ``x' = (I - B)^-1 (c + a)``. Node i's
 ``w_i = q' M q`` becomes ``w_i - d1^2 / d2`` with ``d1 = (M q)' x'_P``, ``d2 = 1/n + x'_P' M x'_P``.
-Acquisitions are functions of these; their gradients follow by one adjoint substitution. Sums over
-``s_i = 1/n + w_i`` are returned without the part that no shift can change (their value at w = 0),
-which may exceed the rest ten-thousand-fold: a search must see the rest with all its digits.
+Acquisitions are functions of these ``w_i``; their gradients follow from one adjoint substitution.
+Sums over ``s_i = 1/n + w_i`` are returned without their value at w = 0, which does not depend on
+the shift and can be ten thousand times the rest: a search needs the rest with all its digits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """All arrays of one acquisition; layout of the blocks as in ``_kernels``."""
+    """All arrays of one acquisition, with the layout of blocks that ``_kernels`` describes."""
 
     inv_n: float
     intercept: int
@@ -37,13 +37,13 @@ class Problem(NamedTuple):
     w0: NDArray[np.float64]  # q' M q, (p,)
     quad: NDArray[np.float64]  # a of the sum, (p,)
     lin: NDArray[np.float64]  # b of the sum, (p,)
-    root: NDArray[np.float64]  # L^-1 shared by all nodes of a complete graph, else (0, 0)
+    root: NDArray[np.float64]  # L^-1 shared by all nodes of a complete graph, else of shape (0, 0)
     root_q: NDArray[np.float64]  # its product with q = (1, mu*), in the order of the graph
 
 
 @inner
 def reach(layout, order, weights, offset, shift, x):
-    """Fill the mean ``x`` (p,) that a shift (p,) reaches: equation 1, substituted along the order.
+    """Fill the mean ``x`` (p,) that a shift (p,) reaches, by substitution in equation 1.
 
     ``weights`` (vptr[-1],) and ``offset`` (p,), the intercepts, are the posterior's mean or a draw.
     """
@@ -58,16 +58,16 @@ def reach(layout, order, weights, offset, shift, x):
 
 @inner
 def adjoint(layout, order, weights, slopes):
-    """Turn the slopes (p,) by the mean that a shift reaches into those by the shift, in place.
+    """Turn a gradient (p,) in the mean that a shift reaches into one in the shift, in place.
 
-    ``A' slopes`` with ``A = (I - B)^-1``, by one substitution against the order.
+    The result is ``A' slopes`` with ``A = (I - B)^-1``, by substitution in reversed order.
     """
     indptr, indices, vptr, _ = layout
     for t in range(len(order) - 1, -1, -1):
         i = order[t]
         first = indptr[i]
         degree = indptr[i + 1] - first
-        # Children before their parents: A = (I - B)^-1, so a slope g solves g = B' g + slope.
+        # Children before their parents: A = (I - B)^-1, so the gradient g solves g = B' g + slopes.
         start, slope = vptr[i + 1] - degree, slopes[i]
         for a in range(degree):
             slopes[indices[first + a]] += weights[start + a] * slope
@@ -87,11 +87,11 @@ def look_ahead(layout, terms, i, x, row, y):
         row[0] = 1.0
     for a in range(d - k):
         row[k + a] = x[indices[first + a]]
-    # A two-dimensional view: its inner index is a plain counter, so that the loop vectorises.
+    # A two-dimensional view: the inner index is a plain counter, so that the loop vectorises.
     block = cov[m : m + d * d].reshape(d, d)
     for a in range(d):
         y[a] = 0.0
-    # M is symmetric: add its rows, which lie along memory.
+    # M is symmetric: add its rows, which are contiguous in memory.
     for b in range(d):
         s = row[b]
         for a in range(d):
@@ -106,10 +106,10 @@ def look_ahead(layout, terms, i, x, row, y):
 
 @inner
 def add_slope(layout, k, i, scale, ratio, y, u, gx):
-    """Add ``scale`` times half the slope of ``-d1^2 / d2`` of node i to ``gx`` (p,) at its parents.
+    """Add ``scale`` times half the gradient of ``-d1^2 / d2`` of node i to ``gx`` at its parents.
 
-    By the row it is ``-2 d1 u / d2 + 2 (d1 / d2)^2 y``, with ``ratio = d1 / d2`` and ``y = M row``;
-    ``y`` and ``u`` (d,) have k entries for the intercept before those of the parents.
+    The gradient in the row is ``-2 d1 u / d2 + 2 (d1 / d2)^2 y``, with ``ratio = d1 / d2`` and
+    ``y = M row``; ``y`` and ``u`` (d,) have k entries for the intercept, then those of the parents.
     """
     indptr, indices, _, _ = layout
     first = indptr[i]
@@ -119,8 +119,8 @@ def add_slope(layout, k, i, scale, ratio, y, u, gx):
 
 @entry
 def evaluate(problem, shift, grad):
-    """Return the acquisition at ``shift`` (p,), less its floor; fill its gradient ``grad``."""
-    # Arrays are taken out of the tuple once: each access costs a count of references.
+    """Return the acquisition at ``shift`` (p,), minus its floor; fill its gradient ``grad``."""
+    # Arrays are taken out of the tuple once: each access updates a reference count.
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     order, weights, x = problem.order, problem.weights, np.empty(len(shift))
     reach(layout, order, weights, problem.offset, shift, x)
@@ -132,9 +132,9 @@ def evaluate(problem, shift, grad):
 
 @inner
 def _summed(problem, layout, x, gx):
-    """Return the sum of ``a s^2 + b s`` over nodes at the mean ``x`` (p,); add its slope to ``gx``.
+    """Return the sum of ``a s^2 + b s`` over nodes at the mean ``x``; add its gradient to ``gx``.
 
-    Less its value at w = 0: ``s^2 - 1/n^2 = w (w + 2/n)`` with ``s = 1/n + w``.
+    Its value at w = 0 is subtracted: ``s^2 - 1/n^2 = w (w + 2/n)`` with ``s = 1/n + w``.
     """
     k, inv_n, vptr, u = problem.intercept, problem.inv_n, problem.vptr, problem.u
     w0, quad, lin, terms = problem.w0, problem.quad, problem.lin, (k, inv_n, problem.cov, u)
@@ -146,7 +146,7 @@ def _summed(problem, layout, x, gx):
             d1, d2 = look_ahead(layout, terms, i, x, row, y)
             ratio = d1 / d2
             w = w0[i] - d1 * ratio
-            # a (w^2 + 2 w / n) + b w, and then its slope by w.
+            # a (w^2 + 2 w / n) + b w, and then its derivative in w.
             slope = quad[i] * (w + 2.0 * inv_n) + lin[i]
             value += slope * w
             scale = 2.0 * (slope + quad[i] * w)
@@ -158,9 +158,9 @@ def _summed(problem, layout, x, gx):
 def _shared(problem, x, gx):
     """Return the sum at the mean ``x`` (p,) on a complete graph; add its gradient to ``gx``.
 
-    If one matrix K has the precisions of all nodes as its leading blocks, ``K = L L'``, and
-    ``z = L^-1 (1, x)`` in the order of the graph, then the first sums of ``z_q z`` and ``z^2`` are
-    ``d1`` and ``d2 - 1/n`` of one node after the other: p^2 numbers are read in place of p^3.
+    If the precisions of all nodes are the leading blocks of one matrix ``K = L L'``, and
+    ``z = L^-1 (1, x)`` in the order of the graph, then the cumulative sums of ``z_q z`` and ``z^2``
+    are ``d1`` and ``d2 - 1/n`` of successive nodes: p^2 numbers are read instead of p^3.
     """
     root, zq, order, inv_n = problem.root, problem.root_q, problem.order, problem.inv_n
     k, p, size = problem.intercept, len(x), len(problem.root)
@@ -169,12 +169,12 @@ def _shared(problem, x, gx):
         row[k + t] = x[order[t]]
     for m in range(size):
         z[m] = dot(root[m, : m + 1], row)
-    # A node later in the order sees one number more: both sums run on.
+    # Each node in the order uses one entry more than the node before it, so sums accumulate.
     value, d1, d2 = 0.0, 0.0, inv_n
-    # Slopes by d1 and d2 of later nodes.
+    # Derivatives in d1 and d2, to be summed over later nodes.
     along, square = np.zeros(size + 1), np.zeros(size + 1)
     for t in range(p):
-        # Numbers that the t-th node sees.
+        # Number of entries that the t-th node uses.
         n = k + t
         if n:  # equation 6, as in _summed
             d1 += zq[n - 1] * z[n - 1]
@@ -185,7 +185,7 @@ def _shared(problem, x, gx):
             value += slope * w
             slope += problem.quad[i] * w
             along[n], square[n] = slope * ratio, slope * ratio * ratio
-    # Back: the slope by z_m is 2 (z_m sum ratio^2 - z_q,m sum ratio) over the nodes that see it.
+    # The derivative in z_m is 2 (z_m sum ratio^2 - z_q,m sum ratio) over the nodes that use z_m.
     row[:] = 0.0
     for m in range(size - 1, -1, -1):
         h = 2.0 * (z[m] * square[m + 1] - zq[m] * along[m + 1])
@@ -200,7 +200,7 @@ def _shared(problem, x, gx):
 
 @entry
 def project_target(layout, k, cov, target, u, w0):
-    """Fill ``u = M q``, zeros before, and ``w0 = q' M q`` of each node, q = (1, mu*_P)."""
+    """Fill ``u = M q`` (zeros on entry) and ``w0 = q' M q`` of each node, with q = (1, mu*_P)."""
     vptr = layout[2]
     row, y = np.empty(longest_row(vptr)), np.empty(longest_row(vptr))
     for i in range(len(w0)):
@@ -211,9 +211,10 @@ def project_target(layout, k, cov, target, u, w0):
 
 @inner
 def _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2):
-    """As :func:`look_ahead` with one state a column of ``x`` (p, m): loops run along memory.
+    """Do as :func:`look_ahead` for many states, the columns of ``x`` (p, m).
 
-    Fills the design rows and ``y = M rows``, both (d, m), and ``d1`` and ``d2``, both (m,).
+    Fills the design rows and ``y = M rows``, both (d, m), and ``d1`` and ``d2``, both (m,). The
+    inner loops access contiguous memory.
     """
     indptr, indices, vptr, mptr = layout
     k, inv_n, cov, u = terms
@@ -240,7 +241,7 @@ def _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2):
 
 @entry
 def take_off(problem, x, w):
-    """Take from ``w`` (p, m) what cells at each state of ``x`` (p, m) teach (equation 6)."""
+    """Subtract from ``w`` (p, m) the reduction by cells at each state of ``x`` (equation 6)."""
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     terms = (problem.intercept, problem.inv_n, problem.cov, problem.u)
     m, most = x.shape[1], longest_row(problem.vptr)
@@ -253,7 +254,7 @@ def take_off(problem, x, w):
 
 @lean
 def reach_by_draws(layout, order, weights, x):
-    """Replace column j of ``x`` (p, m) by the mean that it reaches under ``weights[:, j]``."""
+    """Replace column j of ``x`` (p, m) by the mean that it leads to under ``weights[:, j]``."""
     indptr, indices, vptr, _ = layout
     for t in range(len(order)):
         i = order[t]
@@ -267,7 +268,7 @@ def reach_by_draws(layout, order, weights, x):
 
 @lean
 def adjoint_by_draws(layout, order, weights, slopes):
-    """Turn slopes (p, m) by such means into those by the shift, as :func:`adjoint` does."""
+    """Turn gradients (p, m) in these means into gradients in the shift, as :func:`adjoint` does."""
     indptr, indices, vptr, _ = layout
     for t in range(len(order) - 1, -1, -1):
         i = order[t]
@@ -281,22 +282,22 @@ def adjoint_by_draws(layout, order, weights, slopes):
 
 @entry
 def information(layout, terms, w0, x, gone, slopes):
-    """Fill ``gone``, the share of ``w0`` (p,) that cells at states ``x`` (p, m) take off.
+    """Fill ``gone`` (p, m), the fraction by which cells at states ``x`` (p, m) reduce ``w0`` (p,).
 
-    Adds to ``slopes`` (p, m) those of ``sum_i log(1 - gone) / 2`` by ``x``. ``terms`` are those of
-    :func:`look_ahead`.
+    The gradient of ``sum_i log(1 - gone) / 2`` in ``x`` is added to ``slopes`` (p, m). ``terms``
+    are those of :func:`look_ahead`.
     """
     k, _, _, u = terms
     indptr, indices, vptr, _ = layout
     m, most = x.shape[1], longest_row(vptr)
     rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
     for i in range(len(x)):
-        if w0[i] > 0.0:  # else no parents, or none with a place in the target
+        if w0[i] > 0.0:  # otherwise no intercept, and a target of 0 for all parents
             _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2)
             for j in range(m):
                 ratio = d1[j] / d2[j]
                 gone[i, j] = d1[j] * ratio / w0[i]
-                # By the row of w' it is 2 ratio (ratio y - u).
+                # The gradient of w' in the row is 2 ratio (ratio y - u).
                 d2[j] = ratio / (w0[i] - d1[j] * ratio)
                 d1[j] = ratio
             first, v = indptr[i], vptr[i]

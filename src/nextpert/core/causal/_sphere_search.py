@@ -1,4 +1,4 @@
-"""L-BFGS on a sphere, compiled with the acquisition, so that no step pays a call from Python."""
+"""L-BFGS on a sphere, compiled with the acquisition, so that no step calls Python."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from nextpert.core._compile import entry, inner
 from nextpert.core.causal._lookahead import evaluate
 
-_MEMORY = 12  # steps that stand in for the Hessian; 3 to 20 are usual (Liu and Nocedal 1989)
-_ARMIJO = 1e-4  # share of the expected decrease that a step has to bring, the usual one
+_MEMORY = 12  # steps that approximate the Hessian; 3 to 20 are usual (Liu and Nocedal 1989)
+_ARMIJO = 1e-4  # fraction of the expected decrease that a step must achieve, the usual value
 
 
 @inner
@@ -27,11 +27,11 @@ def _add(target, factor, other):
 
 @entry
 def _value_on_sphere(problem, radius, z, shift, grad):
-    """Acquisition and its gradient by z at ``radius z / |z|``."""
+    """Return the acquisition at ``radius z / |z|``; fill the shift and the gradient in z."""
     norm = np.sqrt(_dot(z, z))
     for i in range(len(z)):
         shift[i] = radius * z[i] / norm
-    # The shift does not change with the length of z: only the slope across z counts.
+    # The shift does not depend on the length of z: only the gradient perpendicular to z matters.
     value = evaluate(problem, shift, grad)
     inner = 0.0
     for i in range(len(z)):
@@ -43,7 +43,7 @@ def _value_on_sphere(problem, radius, z, shift, grad):
 
 @inner
 def _direction(grad, steps, changes, rho, stored, newest, q):
-    """Fill q with the step of the two-loop recursion; the memory is a ring."""
+    """Fill q with the step of the two-loop recursion; the memory is a ring buffer."""
     for i in range(len(q)):
         q[i] = -grad[i]
     # Two loops (Nocedal 1980): H grad for the inverse Hessian H of the stored steps.
@@ -64,9 +64,9 @@ def _direction(grad, steps, changes, rho, stored, newest, q):
 
 @inner
 def _line_search(problem, radius, z, value, slope, length, ahead, trial, shift, fresh):
-    """Backtrack along ``ahead``; fills the trial point and its gradient.
+    """Backtrack along ``ahead``; fill the trial point and its gradient.
 
-    Returns the new value, the length of the step (0 where none lowers the value) and the number of
+    Returns the new value, the length of the step (0 if none lowers the value) and the number of
     evaluations.
     """
     for attempt in range(30):
@@ -75,7 +75,7 @@ def _line_search(problem, radius, z, value, slope, length, ahead, trial, shift, 
         new = _value_on_sphere(problem, radius, trial, shift, fresh)
         if new <= value + _ARMIJO * length * slope:
             return new, length, attempt + 1
-        # The least point of the parabola through both values and the slope, within limits.
+        # The minimum of the parabola through both values and the slope, within limits.
         fit = 2.0 * (new - value - length * slope)
         shorter = -slope * length * length / fit if fit > 0.0 else 0.5 * length
         length = min(max(shorter, 0.1 * length), 0.5 * length)
@@ -86,9 +86,9 @@ def _line_search(problem, radius, z, value, slope, length, ahead, trial, shift, 
 def minimise_on_sphere(problem, radius, start, max_iter, tol):
     """Minimise the acquisition over shifts of norm ``radius`` from ``start``.
 
-    Returns the shift, its value less the floor and the number of evaluations. Stops where two
-    steps running lower the value by less than ``tol`` of itself, or the scaled gradient falls
-    below ``tol``.
+    Returns the shift, its value minus the floor and the number of evaluations. The search stops
+    when two consecutive steps each lower the value by less than ``tol`` of the value, or the
+    gradient is at most ``tol`` times the value.
     """
     p = len(start)
     z, trial, ahead = np.empty(p), np.empty(p), np.empty(p)
@@ -102,12 +102,12 @@ def minimise_on_sphere(problem, radius, start, max_iter, tol):
     stored, newest, quiet = 0, -1, 0
     for _ in range(max_iter):
         norm = np.sqrt(_dot(grad, grad))
-        # Of values less their floor: what noise leaves does not hide the slope.
+        # Relative to values minus their floor, so that the noise does not hide the gradient.
         if norm <= tol * abs(value):
             break
         _direction(grad, steps, changes, rho, stored, newest, ahead)
         slope = _dot(ahead, grad)
-        # Not downhill by rounding: start anew along the gradient.
+        # Not a descent direction, by rounding: restart along the negative gradient.
         if not slope < 0.0:
             for i in range(p):
                 ahead[i] = -grad[i]
@@ -119,12 +119,12 @@ def minimise_on_sphere(problem, radius, start, max_iter, tol):
         )
         evaluations += tried
         if length == 0.0:
-            # A stale memory: try once more along the gradient.
+            # The memory is outdated: try once more along the negative gradient.
             if stored:
                 stored = 0
                 continue
             break
-        # The step s and the change y of the gradient are remembered where s'y shows a curvature.
+        # The step s and the change y of the gradient are stored if s'y shows positive curvature.
         at = (newest + 1) % _MEMORY
         for i in range(p):
             steps[at, i] = length * ahead[i]
@@ -140,7 +140,7 @@ def minimise_on_sphere(problem, radius, start, max_iter, tol):
             z[i], grad[i] = trial[i], fresh[i]
         if quiet >= 2:
             break
-    # The last trial may lie elsewhere than the best point.
+    # The last trial point may differ from the best point.
     norm = np.sqrt(_dot(z, z))
     for i in range(p):
         shift[i] = radius * z[i] / norm

@@ -1,4 +1,4 @@
-"""What every acquisition shares: a value, a gradient, and values over a pool; lower is better."""
+"""Base classes of acquisitions: a value, a gradient, and values over a pool; lower is better."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-_STRIP = 128  # shifts of a pool at a time, so that the states they reach stay in the cache
+_STRIP = 128  # shifts of a pool per block: the states that they reach fit in the cache
 
 
 class Ranked(NamedTuple):
-    """An acquisition of every candidate.
+    """Values of an acquisition for all candidates.
 
     Parameters
     ----------
     values
-        The acquisition, lower is better, shape ``(n_perturbations,)``.
+        Value of each candidate, shape ``(n_perturbations,)``; lower is better.
     variance_reduction
-        Fraction of the uncertainty that cells of each are expected to resolve, same shape;
-        ``None`` for an acquisition without look-ahead.
+        Fraction of the uncertainty that cells of each candidate are expected to resolve, same
+        shape; ``None`` for an acquisition without look-ahead.
     """
 
     values: Vector
     variance_reduction: Vector | None = None
 
 
-# What an acquisition may ask of candidates and target: ``nextpert.core.Candidates``, a room above.
+# ``nextpert.core.Candidates``, candidates and target, which a higher layer defines.
 Asked: TypeAlias = Any
 
 
 class Acquisition:
     """Base class: how useful it is to test a shift next. Lower values are better.
 
-    A subclass that is registered (``nextpert.core.causal.registry``) answers two questions:
-    where in a domain of exact shifts its minimum is (:meth:`build`), and which of a number of
-    candidates with uncertain shifts is the best (:meth:`of_candidates`).
+    A registered subclass (``nextpert.core.causal.registry``) has two uses: :meth:`build` returns a
+    function to minimise over a domain of exact shifts, and :meth:`of_candidates` ranks candidates,
+    whose shifts may be uncertain.
     """
 
     name = ""
     n_nodes: int
-    ideal_shift: Vector  # the current estimate of it, where a target counts
-    on_domain = True  # whether it has values at any shift, so that a domain can be searched by it
-    exact_only = True  # whether it needs exact shifts, so that no uncertain fit can rank by it
-    in_words = ""  # what it ranks by, for reports; its name where this is empty
+    ideal_shift: Vector  # its current estimate, if the acquisition has a target
+    on_domain = True  # whether it has a value at every shift, and can be minimised over a domain
+    exact_only = True  # whether it cannot rank candidates whose shifts are uncertain
+    in_words = ""  # what candidates are ranked by, for reports; its name if empty
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike, *, n_cells: float = 1) -> None:
         self.posterior = posterior.without_fixed()
@@ -77,20 +77,20 @@ class Acquisition:
 
     @classmethod
     def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
-        """Return the acquisition on a posterior, with those of the options that its class takes."""
+        """Return the acquisition for a posterior; the class uses those options that it accepts."""
         made: Any = cls
-        # Each class takes what it needs: a greedy one no domain, a drawn one a generator.
+        # Each class accepts what it needs: greedy no domain, a mean over draws a generator.
         taken = signature(cls).parameters
         return made(posterior, target_mean, **{k: options[k] for k in options if k in taken})
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return it of every candidate; here at their exact shifts and on one graph.
+        """Return the acquisition for every candidate; here at exact shifts and for one graph.
 
         Raises
         ------
         ValueError
-            If shifts are uncertain.
+            If shifts are uncertain and the acquisition needs exact ones.
         """
         cls._require_exact(asked)
         own = cls.build(asked.main, asked.target_mean, n_cells=asked.n_cells, rng=asked.rng)
@@ -108,7 +108,7 @@ class Acquisition:
 
     @classmethod
     def plate(cls, asked: Asked, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Return the best ``size`` of the candidates ``ready``, given by their indices."""
+        """Return the indices of the best ``size`` candidates among those in ``ready``."""
         values = cls.of_candidates(asked).values
         return ready[np.argsort(values[ready], kind="stable")[:size]]
 
@@ -125,7 +125,7 @@ class Acquisition:
         raise NotImplementedError
 
     def closed_form(self, domain: Domain) -> Vector | None:
-        """Return the best shift of ``domain`` where it is known without a search, else ``None``."""
+        """Return the best shift of ``domain`` if there is a closed form for it, else ``None``."""
         return None
 
     def starts(self) -> list[Vector]:
@@ -134,20 +134,22 @@ class Acquisition:
 
     @property
     def floor(self) -> float:
-        """The part of the acquisition that no shift can change."""
+        """The part of the acquisition that does not depend on the shift."""
         return 0.0
 
     def _pool(self, shifts: ArrayLike) -> NDArray[np.float64]:
         matrix = as_numbers(shifts, "The pool", copy=False)
         if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
-            message = f"A pool must be (n_shifts, {self.n_nodes}), but its shape is {matrix.shape}."
+            message = (
+                f"A pool must have the shape (n_shifts, {self.n_nodes}), but has {matrix.shape}."
+            )
             raise ValueError(message)
         require_finite(matrix, "The pool")
         return matrix
 
 
 class LookaheadAcquisition(Acquisition):
-    """An acquisition on the posterior after ``n_cells`` hypothetical cells.
+    """An acquisition evaluated on the posterior after ``n_cells`` hypothetical cells.
 
     Parameters
     ----------
@@ -158,11 +160,12 @@ class LookaheadAcquisition(Acquisition):
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        The paper's look-ahead (``False``, default) sets all cells to their mean. ``True`` includes
-        the information in their scatter: use it to report what is expected to remain.
+        Whether to include the information in the scatter of the hypothetical cells. The paper's
+        look-ahead (``False``, default) sets all cells to their mean; use ``True`` to report the
+        variance that is expected to remain.
     """
 
-    is_sum = True  # of ``a s^2 + b s`` over nodes, which compiled searches minimise
+    is_sum = True  # a sum of ``a s^2 + b s`` over nodes, which the compiled search minimises
 
     def __init__(
         self,
@@ -179,7 +182,7 @@ class LookaheadAcquisition(Acquisition):
             self.w_now = project(posterior, self.target_mean)[1]
             self.cov = settle_by_noise(posterior, self.n_cells)
         root, root_q = self._shared_root()
-        # q' M q of one node after the other; M q is not needed.
+        # q' M q of every node; M q is not needed.
         if len(root):
             u, w0 = np.zeros(0), np.zeros(self.n_nodes)
             w0[dag.order[1 - int(posterior.intercept) :]] = np.cumsum(root_q**2)
@@ -187,7 +190,7 @@ class LookaheadAcquisition(Acquisition):
             u, w0 = project(posterior, self.target_mean, self.cov)
         if not self.noise_aware:
             self.w_now = w0
-        # Coefficients take the noise as it will be after these cells.
+        # The coefficients use the noise variances after these cells.
         quad, lin = self.coefficients()
         self.problem = lookahead.Problem(
             1.0 / self.n_cells, int(posterior.intercept),
@@ -198,27 +201,28 @@ class LookaheadAcquisition(Acquisition):
         )  # fmt: skip
 
     def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
-        """Return ``L^-1``, ``L^-1 q`` if the precisions of all nodes are blocks of one, ``L L'``.
+        """Return ``L^-1``, ``L^-1 q`` if all nodes' precisions are blocks of one matrix, ``L L'``.
 
-        They are on a complete graph whose nodes saw the same cells: that of a node is the leading
-        block of the last node's, in the order of the graph. Else both are empty.
+        This holds on a complete graph whose nodes have the same cells: the precision of a node is
+        then the leading block of the last node's, in the order of the graph. Otherwise both
+        results are empty.
         """
         posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
         p, order = self.n_nodes, dag.order
-        # On fewer than three edges, or a sparser graph, nothing is shared.
+        # Not for incomplete graphs, or those with fewer than three edges.
         none = np.zeros((0, 0)), np.zeros(0)
         if dag.n_edges < max(p * (p - 1) // 2, 3):
             return none
         last = int(order[-1])
-        # Their diagonals, prior plus sums of squares, say whether they are: a mean may count for
-        # other numbers of cells at other nodes.
+        # The diagonals, prior plus sums of squares, show whether it holds: a mean may count as
+        # different numbers of cells at different nodes.
         diagonal = posterior.blocks["precision"] + posterior.xtx[posterior.diagonal]
         alike = np.ones(p)
         alike[dag.parents(last)] = diagonal[posterior.vptr[last] + k : posterior.vptr[last + 1]]
         alike = alike[dag.indices]
         if (np.abs(diagonal[posterior.is_weight] - alike) > 1e-12 * alike).any():
             return none
-        # M = R'R with R = L^-1 lower triangular: the Cholesky factor from the other end.
+        # M = R'R with R = L^-1 lower triangular: a Cholesky factor in reversed order.
         place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
         back, size = place[::-1], len(place)
         cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
@@ -233,8 +237,8 @@ class LookaheadAcquisition(Acquisition):
     def spread_ahead(self) -> tuple[Vector, Vector]:
         """Return ``e`` and ``kappa`` of every node after the hypothetical cells.
 
-        They are the expected noise variance, and the factor of ``s^2`` in CIV, as
-        :meth:`~nextpert.core.DagBlr.spread` defines them; each of shape ``(n_nodes,)``.
+        They are the expected noise variance and the factor of ``s^2`` in CIV, each of shape
+        ``(n_nodes,)``; :meth:`~nextpert.core.DagBlr.spread` defines them.
         """
         return self.posterior.spread(self.n_cells, expected=self.noise_aware)
 
@@ -264,7 +268,7 @@ class LookaheadAcquisition(Acquisition):
         problem, order, k = self.problem, self.posterior.dag.order, self.problem.intercept
         reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
         w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
-        if len(problem.root):  # as in the compiled sum, many shifts at a time
+        if len(problem.root):  # as in the compiled sum, for many shifts at once
             z = problem.root @ np.vstack([np.ones((k, len(shifts))), reached[order[:-1]]])
             d1 = np.cumsum(problem.root_q[:, None] * z, axis=0)
             w[order[1 - k :]] -= d1**2 / (problem.inv_n + np.cumsum(z**2, axis=0))
@@ -273,9 +277,9 @@ class LookaheadAcquisition(Acquisition):
         return w
 
     def _combine(self, w: NDArray[np.float64]) -> Any:
-        """Return the acquisition less its floor for the ``w`` of every node, ``(n_nodes, ...)``."""
+        """Return the acquisition minus its floor, from ``w`` of every node, ``(n_nodes, ...)``."""
         quad, lin = self.problem.quad, self.problem.lin
-        # a s^2 + b s less its value at w = 0, with s = 1/n + w (equation 5).
+        # a s^2 + b s minus its value at w = 0, with s = 1/n + w (equation 5).
         return quad @ (w * w) + (lin + 2 * self.problem.inv_n * quad) @ w
 
     @property
@@ -284,17 +288,17 @@ class LookaheadAcquisition(Acquisition):
         return float(((self.problem.quad / self.n_cells + self.problem.lin) / self.n_cells).sum())
 
     def current(self) -> float:
-        """Return the acquisition now, before any further cell (noise terms as for ``n_cells``)."""
+        """Return the acquisition of the current posterior (noise terms as for ``n_cells``)."""
         return self.floor + float(self._combine(self.w_now))
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return it after cells of every candidate, whose shifts are exact."""
+        """Return the acquisition after cells of each candidate, whose shifts must be exact."""
         cls._require_exact(asked)
-        # Ranked by the look ahead that was asked for.
+        # The ranking uses the look-ahead of the call.
         values, removed = cls._over_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
         if not asked.noise_aware:
-            # What is reported as removed is what is expected, by the cells' scatter too.
+            # The reported reduction includes what the scatter of the cells is expected to resolve.
             _, removed = cls._over_graphs(asked, asked.graphs, noise_aware=True)
         return Ranked(values, removed)
 
@@ -302,25 +306,26 @@ class LookaheadAcquisition(Acquisition):
     def _over_graphs(
         cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
-        """Return values and variance reductions over graphs; here on the main one alone."""
+        """Return values and variance reductions over graphs; here for the main graph only."""
         own: Any = cls.build(
             asked.main, asked.target_mean, domain=Pool(asked.shifts), n_cells=asked.n_cells,
             noise_aware=noise_aware,
         )  # fmt: skip
-        # What is resolved is judged against what weights add now, without the noise.
+        # The reduction is relative to the current variance due to the weights, without noise.
         excess = own.excess(asked.shifts)
         return own.floor + excess, reduction(own.current() - own.floor, excess)
 
 
 def reduction(before: float, left: Vector) -> Vector:
-    """Return the share of a variance that is gone; 0 where there was none."""
+    """Return the fraction by which a variance falls; 0 if it was 0 before."""
     return 1 - left / before if before > 0 else np.zeros_like(left)
 
 
 def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:
-    """Return ``u = M q`` of every node, flat as its weights, and ``w = q' M q``, ``(n_nodes,)``.
+    """Return ``u = M q``, laid out as the weights, and ``w = q' M q``, ``(n_nodes,)``.
 
-    ``q = (1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` as in the posterior, or ``cov``.
+    ``q`` is ``(1, mu*_P)`` of the target ``mu*``, ``(n_nodes,)``; ``M`` is the posterior's, or
+    ``cov``.
     """
     u, w = np.zeros(posterior.vptr[-1]), np.empty(posterior.n_nodes)
     cov = posterior.blocks["cov"] if cov is None else cov
@@ -330,22 +335,22 @@ def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tup
 
 @one_thread()
 def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
-    """Return ``(M^-1 + n Cov_P)^-1`` of every node, flat as the posterior's ``cov``.
+    """Return ``(M^-1 + n Cov_P)^-1`` of every node, laid out as the posterior's ``cov``.
 
-    ``Cov = A diag(E sigma^2) A'`` is the cells' covariance: n cells teach about the weights by
-    their scatter too, whatever the shift. What a shift adds is then the usual rank-one step.
+    ``Cov = A diag(E sigma^2) A'`` is the cells' covariance: the scatter of n cells also informs
+    the weights, whatever the shift. A shift then adds the usual rank-one term.
     """
     dag, blocks = posterior.dag, posterior.blocks
-    if not dag.n_edges:  # there are no weights to learn about
+    if not dag.n_edges:  # there are no weights to learn
         return blocks["cov"].copy()
     effects = posterior.solve(np.eye(posterior.n_nodes))
-    # The variances as they are estimated now: the cells are not yet observed.
+    # With the current estimates of the variances: the cells are not yet observed.
     spread = (effects * posterior.noise_var) @ effects.T
     ahead = np.empty_like(blocks["cov"])
     pairs = zip(posterior.squares(blocks["cov"]), posterior.squares(ahead), strict=True)
     for i, (cov, later) in enumerate(pairs):
         parents, noise = dag.parents(i), np.zeros_like(cov)
-        # The intercept's column does not vary.
+        # The intercept's column is constant.
         k = len(cov) - len(parents)
         noise[k:, k:] = n_cells * spread[np.ix_(parents, parents)]
         # (M^-1 + n Cov)^-1 = (I + M n Cov)^-1 M, without an inverse of M.
@@ -357,7 +362,7 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
 class DrawnAcquisition(Acquisition):
     """A mean over draws of the weights, the same for every shift: a smooth, repeatable function.
 
-    Draws are ``B_iP | sigma_i^2 ~ N(m, sigma_i^2 M)``; with ``noisy`` each comes with the noise of
+    Draws are ``B_iP | sigma_i^2 ~ N(m, sigma_i^2 M)``; with ``noisy``, each includes the noise of
     the mean of ``n_cells`` cells.
     """
 
@@ -376,7 +381,7 @@ class DrawnAcquisition(Acquisition):
         posterior, p = self.posterior, self.n_nodes
         count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
         weights, noise_var = posterior.sample(count, generator)
-        # One column a draw: weights (vptr[-1], n_samples), and c plus noise, (p, n_samples).
+        # One column per draw: weights (vptr[-1], n_samples), and c plus noise, (p, n_samples).
         weights = np.ascontiguousarray(weights.T)
         self.offset = weights[posterior.vptr[:-1]] if posterior.intercept else np.zeros((p, count))
         if self.noisy:
@@ -387,7 +392,7 @@ class DrawnAcquisition(Acquisition):
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
         vector = as_vector(shift, self.n_nodes, "shift")
-        # (I - B)^-1 (c + a + noise) for every draw, and the slopes back through (I - B)^-1'.
+        # (I - B)^-1 (c + a + noise) for every draw, and the gradient back through (I - B)^-1'.
         x = np.ascontiguousarray(self.offset + vector[:, None])
         reach_by_draws(*self._draws, x)
         value, slopes = self.at_means(x)
@@ -395,7 +400,7 @@ class DrawnAcquisition(Acquisition):
         return value, slopes.sum(axis=1)
 
     def at_means(self, x: Vector) -> tuple[float, Vector]:
-        """Return the acquisition if the draws reach ``x``, ``(n_nodes, n_samples)``, and slopes."""
+        """Return the acquisition and its gradient at the draws' means, ``(n_nodes, n_samples)``."""
         raise NotImplementedError
 
     def values(self, shifts: ArrayLike) -> Vector:

@@ -1,4 +1,4 @@
-"""DAG-BLR: Bayesian linear regression over a graph, the posterior over its weights."""
+"""DAG-BLR: Bayesian linear regression of every node on its parents in a graph."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 OPTIONS = ("intercept", "prior_scale", "prior_units", "prior_shape", "prior_rate")
-# Of a sum of squares; sums, products and differences of many such stay finite.
+# Limit of a sum of squares: sums, products and differences of many of them stay finite.
 _LARGEST = 1e290
 
 
 def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector) -> None:
-    """Raise, by node, where squares of the cells would not be finite numbers.
+    """Raise an error that lists the nodes whose squares would overflow.
 
-    Of one environment, or of several, ``n`` then a column.
+    ``n`` is the number of cells of one environment, or a column with those of several.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # 0 cells times infinity
-        # The largest number that n |x - a|^2 may reach, signs aside.
+        # An upper bound of n |x - a|^2, whatever the signs.
         squares = np.abs(means)
         squares += np.abs(shifts)
         squares **= 2
@@ -57,8 +57,8 @@ class DagBlr(Regressions):
     The model of node ``i`` with parents ``P`` is ``x_i = c_i + B_iP x_P + a_i + noise`` with shift
     ``a_i``, noise variance ``sigma_i^2 ~ IG(prior_shape, prior_rate)`` and weights
     ``B_iP | sigma_i^2 ~ N(0, sigma_i^2 M_i)`` with a diagonal ``M_i`` (Zhang et al. 2023,
-    Definition 2 and Lemma 1). Only moments are needed, and environments add up: one batch and
-    many in sequence give the same posterior.
+    Definition 2 and Lemma 1). Only moments of the cells are needed; updating with all cells at once
+    or in batches gives the same posterior.
 
     Parameters
     ----------
@@ -68,31 +68,29 @@ class DagBlr(Regressions):
         Known noise variances, shape ``(n_nodes,)`` or one number, in squared units of the data;
         ``None`` (default) infers them.
     intercept
-        Whether every node has an intercept ``c_i`` (prior precision 1e-6). Turn it off only for
-        data whose noise is known to have mean zero.
+        Whether every node has an intercept ``c_i`` (prior precision 1e-6). Use ``False`` only if
+        all intercepts are known to be 0.
     n_fixed
-        Number of additional columns of every node's regression, such as indicators of batches.
-        Their coefficients are estimated together with the weights (prior precision 1e-6). Cells
-        given to :meth:`update` have the value 0 in these columns, which need an intercept.
+        Number of further columns in every regression, such as batch indicators (prior precision
+        1e-6). They need an intercept, and are 0 for cells given to :meth:`update`.
     prior_scale
-        The scale ``1 / lambda`` of ``M_i``. ``"evidence"`` (default) learns it by maximising the
-        evidence, anew with each update; a number fixes it (the paper: 1, that is ``M = I``).
+        Scale ``1 / lambda`` of ``M_i``: a number (the paper: 1, that is, ``M = I``), or
+        ``"evidence"`` (default), which maximises the evidence at each update.
     prior_units
-        Units of ``lambda``. ``"data"``: each weight of node ``i`` has the variance
-        ``sigma_i^2 / lambda_i``, as in the paper. ``"noise"``: its weight on parent ``k`` has the
-        variance ``sigma_i^2 / (lambda_i sigma_k^2)``, whatever the units of the genes; unknown
-        noise variances of parents are estimated by a first fit that uses the variances of the cells
-        instead. ``"evidence"``: whichever of the two has the higher evidence, chosen anew with each
-        update; only ``"noise"`` is independent of the units of each gene. ``None`` (default):
-        ``"evidence"`` if the scale is learned, else ``"data"``.
+        Units of ``lambda``. ``"data"``: the weights of node ``i`` have prior variance
+        ``sigma_i^2 / lambda``, as in the paper. ``"noise"``: the weight on parent ``k`` has prior
+        variance ``sigma_i^2 / (lambda sigma_k^2)``, the only choice independent of the units of the
+        genes; a first fit estimates unknown ``sigma_k^2``. ``"evidence"``: the choice with the
+        higher evidence at each update. ``None`` (default): ``"evidence"`` if the scale is learned,
+        else ``"data"``.
     prior_shape, prior_rate
-        Prior of the noise variances. The paper's choice for cells is 2 and 0. ``None`` (default)
-        stands for a rate of a thousandth of the variance of the node's cells, whatever its units.
+        Prior of the noise variances; the paper uses 2 and 0 for cells. The default rate, ``None``,
+        is a thousandth of the variance of the node's cells.
 
     Raises
     ------
     ValueError
-        For a scale, shape or variance that is not positive, or of the wrong shape.
+        If a scale, shape parameter or variance is not positive, or an array has the wrong shape.
 
     Examples
     --------
@@ -115,7 +113,7 @@ class DagBlr(Regressions):
         *,
         inplace: bool = False,
     ) -> DagBlr:
-        """Return the posterior after the cells of one more environment.
+        """Return the posterior given the cells of one more environment.
 
         Parameters
         ----------
@@ -125,30 +123,33 @@ class DagBlr(Regressions):
             Shift of every node in those cells, shape ``(n_nodes,)``, in the units of the data;
             ``None`` for control cells.
         inplace
-            Whether to change this posterior itself, which saves copying it in a long loop;
-            acquisitions built on it before are then invalid.
+            Whether to modify this posterior instead of a copy, which is faster in long loops.
+            Acquisitions built on it before become invalid.
 
         Raises
         ------
         ValueError
-            If the number of nodes differs, or a value is not finite. Nothing is changed on error.
+            If the number of nodes differs, or a value is not finite; the posterior is unchanged.
         """
         require_kind(moments, Moments, "moments")
         p = self.n_nodes
         if moments.n_nodes != p:
-            message = f"The cells have {moments.n_nodes} nodes, but the graph has {p}."
+            message = (
+                f"The cells have {moments.n_nodes} nodes, but the graph has {p}: give the moments "
+                f"of the graph's nodes."
+            )
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments.n, moments.mean, moments.scatter, offset)
-        # Every node has as many cells; the scatter and the mean are added apart.
+        # All nodes have the same number of cells; scatter and mean are added separately.
         count = np.full(p, float(moments.n))
-        # The intercept's prior variance is large: taking the first cell off it would cost digits.
+        # The intercept's prior variance is large: a rank-one update by a first cell loses digits.
         complete = not self.intercept or (self.cells > 0).all()
         given = self.prior_units == "data" or self.known_noise_var is not None
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete)
         new = self if inplace else self._copied(with_blocks=rank_one)
-        # A single cell does not scatter.
+        # A single cell has no scatter.
         if moments.n > 1:
             new.add_scatter(moments.scatter)
         new.add_means(moments.mean[None], offset[None], count[None])
@@ -170,7 +171,7 @@ class DagBlr(Regressions):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options that it was created with, without ``n_fixed``."""
+        """Options with which the posterior was created, without ``n_fixed``."""
         given = {name: getattr(self, name) for name in OPTIONS}
         return {"noise_var": self.known_noise_var} | given
 
@@ -179,7 +180,7 @@ class DagBlr(Regressions):
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
         data = self.blocks["weights"][self.is_weight]
-        # Blocks hold the parents of one node after the other: the rows of B in CSR.
+        # Blocks contain the parents node by node: the rows of B in CSR.
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array((data, self.dag.indices.copy(), self.dag.indptr.copy()), shape=shape)
 
@@ -206,26 +207,29 @@ class DagBlr(Regressions):
         if self.known_noise_var is not None:
             return self.known_noise_var
         if (self.shape <= 1).any():
-            message = "Noise variances have no mean yet (shape <= 1): update with control cells."
+            message = (
+                "The noise variances have no posterior mean yet (shape <= 1): update with control "
+                "cells."
+            )
             raise ValueError(message)
         return self.rate / (self.shape - 1)
 
     def spread(self, extra_cells: float = 0.0, *, expected: bool = False) -> tuple[Vector, Vector]:
-        """Return ``e`` and ``kappa`` of every node: the terms of the variance of the gap.
+        """Return ``e`` and ``kappa`` of every node, which enter the variance of the gap.
 
         ``e = beta/(alpha - 1)`` and ``kappa = beta^2 (2 alpha - 1)/((alpha - 1)^2 (alpha - 2))``
-        with ``alpha`` grown by ``extra_cells / 2``; known variance: ``sigma^2``, ``2 sigma^4``.
-        The paper keeps ``beta`` constant; ``expected`` increases it by ``extra_cells / 2`` times
-        the current noise variance, its average growth.
+        with ``alpha`` increased by ``extra_cells / 2``; for known variances, ``sigma^2`` and
+        ``2 sigma^4``. The paper keeps ``beta`` constant; ``expected`` adds its expected growth,
+        ``extra_cells / 2`` times the current noise variance.
 
         Raises
         ------
         ValueError
-            If ``alpha <= 2``: the variance is infinite until cells arrive.
+            If ``alpha <= 2``, where the variance is infinite.
         """
         if self.known_noise_var is not None:
             return self.known_noise_var, 2 * self.known_noise_var**2
-        # Moments of an inverse gamma: E sigma^2 = e, and Var of a squared error by kappa.
+        # Moments of an inverse gamma: e = E sigma^2 and kappa = 2 E sigma^4 + Var sigma^2.
         alpha, beta = self.shape + extra_cells / 2, self.rate
         if expected:
             beta = beta + extra_cells / 2 * self.noise_var
@@ -239,7 +243,7 @@ class DagBlr(Regressions):
         return beta / (alpha - 1), kappa
 
     def log_evidence(self) -> float:
-        """Return the log evidence (marginal likelihood) of all cells seen."""
+        """Return the log evidence (log marginal likelihood) of all observed cells."""
         return float(self._evidence_of(self.blocks).sum())
 
     def sample(
@@ -250,8 +254,8 @@ class DagBlr(Regressions):
         Returns
         -------
         weights
-            Flat design weights (intercept first, then fixed columns and parents, node by node, as
-            laid out by ``vptr``), shape ``(n_samples, vptr[-1])``.
+            Coefficients node by node (intercept, fixed columns, parents; node ``i`` has
+            ``vptr[i]:vptr[i + 1]``), shape ``(n_samples, vptr[-1])``.
         noise_var
             Noise variances, shape ``(n_samples, n_nodes)``.
         """
@@ -272,9 +276,9 @@ class DagBlr(Regressions):
         return draws, noise_var
 
     def without_fixed(self) -> DagBlr:
-        """Return the posterior of intercepts and weights alone, at 0 of the fixed columns.
+        """Return the posterior of intercepts and weights, with the fixed columns at 0.
 
-        The fixed columns are integrated out, so that the error of their coefficients stays.
+        Their coefficients are integrated out, so that the uncertainty about them is included.
         """
         if not self.n_fixed:
             return self
@@ -308,13 +312,16 @@ class DagBlr(Regressions):
     # -- use ------------------------------------------------------------------------------------
 
     def predict_mean(self, shifts: ArrayLike) -> NDArray[np.float64]:
-        """Return the mean ``(I - B)^-1 (c + a)`` reached by each shift at the posterior mean.
+        """Return the mean ``(I - B)^-1 (c + a)`` of each shift, with the posterior mean of B and c.
 
-        ``shifts`` has shape ``(n_nodes,)`` or ``(n_shifts, n_nodes)``; so has the result.
+        ``shifts`` and the result have the shape ``(n_nodes,)`` or ``(n_shifts, n_nodes)``.
         """
         matrix = np.atleast_2d(as_numbers(shifts, "shifts", copy=False))
         if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
-            message = f"Shifts of shape {np.shape(shifts)} do not fit {self.n_nodes} nodes."
+            message = (
+                f"shifts must have the shape ({self.n_nodes},) or (n_shifts, {self.n_nodes}), but "
+                f"have {np.shape(shifts)}."
+            )
             raise ValueError(message)
         reached = self.solve(np.ascontiguousarray((matrix + self.intercept_mean).T)).T
         return reached[0] if np.ndim(shifts) == 1 else reached
@@ -323,7 +330,7 @@ class DagBlr(Regressions):
         """Return ``(I - B)^-1 rhs`` for ``rhs`` of shape ``(n_nodes, m)``, by substitution."""
         rhs = np.array(rhs, dtype=np.float64, order="C")
         if rhs.ndim != 2 or len(rhs) != self.n_nodes:
-            message = f"rhs has the shape {rhs.shape}, but ({self.n_nodes}, m) is needed."
+            message = f"rhs must have the shape ({self.n_nodes}, m), but has {rhs.shape}."
             raise ValueError(message)
         weights, dag = self.blocks["weights"], self.dag
         kernels.solve_forward(dag.indptr, dag.indices, dag.order, self.vptr, weights, rhs)
@@ -332,13 +339,13 @@ class DagBlr(Regressions):
     def ideal_shift(self, target_mean: ArrayLike) -> Vector:
         """Return ``b = (I - B) mu* - c``, the estimated shift that reaches ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
-        # From mu* = B mu* + c + a, by the posterior mean of B.
+        # From mu* = B mu* + c + a, with the posterior mean of B.
         return target - self.mean() @ target - self.intercept_mean
 
     # -- storage --------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a flat dict of arrays, numbers and strings, safe to save."""
+        """Return the posterior as a flat dict of arrays, numbers and strings, for storage."""
         held = vars(self) | self.blocks
         held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
         held["noise_known"] = self.known_noise_var is not None
@@ -347,12 +354,12 @@ class DagBlr(Regressions):
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
-        """Rebuild a posterior from :meth:`DagBlr.to_dict`, bit for bit.
+        """Rebuild exactly the posterior that :meth:`DagBlr.to_dict` stored.
 
         Raises
         ------
         ValueError
-            If ``stored`` is damaged, truncated or of another version.
+            If ``stored`` is damaged, truncated or of another version of nextpert.
         """
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
         held = unpack(StoredPosterior, stored, where, remedy)
@@ -361,7 +368,7 @@ class DagBlr(Regressions):
             if held.prior_rate == "cells":
                 options["prior_rate"] = None
             blr = cls(held.dag, noise_var=held.known_noise_var, **options)
-        except ValueError as error:  # options that do not go together
+        except ValueError as error:  # incompatible options
             raise damaged(where, str(error), remedy) from None
         vars(blr).update({name: getattr(held, name).copy() for name in SUMS})
         blr._blocks = {name: getattr(held, name).copy() for name in BLOCKS}

@@ -1,6 +1,6 @@
-"""Closed loops: propose a shift, observe its cells, update, propose again; many at once.
+"""Closed loops: propose a shift, observe its cells and update, one loop or many in parallel.
 
-Tasks are spread over workers; what a process that is killed leaves undone is done here.
+Tasks are distributed over workers; this process completes those of a worker that was killed.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def run_tasks(
     n_jobs: int | None,
     prefer: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Yield ``(i, function(*task))`` of the i-th task as they are finished, in any order.
+    """Yield ``(i, function(*task))`` for the i-th task as tasks finish, in any order.
 
-    Tasks are taken from an iterator as workers get free, and let go once they are done;
-    ``prefer`` is joblib's. If a worker is killed (for its memory, say), what is finished is kept
-    and the rest is run here, one task after the other, with a warning.
+    Tasks are taken from the iterable as workers become free, and are not kept afterwards;
+    ``prefer`` is joblib's argument. If a worker is killed (perhaps because memory ran out),
+    finished results are kept, and this process runs the other tasks in sequence, with a warning.
     """
     numbered = enumerate(tasks)
-    # Given to workers, and not finished.
+    # Tasks that workers have received but not finished.
     waiting: dict[int, tuple[Any, ...]] = {}
 
     def given() -> Iterator[Any]:
@@ -58,7 +58,7 @@ def run_tasks(
     workers = Parallel(n_jobs=n_jobs, prefer=prefer, return_as="generator_unordered")
     n_done = 0
     try:
-        # One worker is this process: the loop at the end has all tasks.
+        # With one worker, the loop at the end runs all tasks in this process.
         for i, result in () if n_jobs == 1 else workers(given()):
             del waiting[i]
             n_done += 1
@@ -79,7 +79,7 @@ def _numbered(function: Callable[..., Any], number: int, task: tuple[Any, ...]) 
 
 
 class Source(Protocol):
-    """Where cells come from: a :class:`LinearScm`, or anything that answers alike."""
+    """The source of cells: a :class:`LinearScm`, or another object with the same two methods."""
 
     def sample(
         self, n_cells: int, shift: ArrayLike, *, rng: np.random.Generator
@@ -97,20 +97,20 @@ class DesignLoopResult:
     Parameters
     ----------
     shifts
-        Shift tried in each round, shape ``(n_rounds, n_nodes)``.
+        Shift tested in each round, shape ``(n_rounds, n_nodes)``.
     values
-        The acquisition at that shift, shape ``(n_rounds,)``.
+        Acquisition at that shift, shape ``(n_rounds,)``.
     distance
-        Relative squared distance ``|mu_t - mu*|^2 / |mu* - mu_0|^2`` of the mean reached by the
-        recommended shift after 0, 1, ... rounds, shape ``(n_rounds + 1,)``; ``mu_0`` is the
-        control mean.
+        Relative squared distance ``|mu_t - mu*|^2 / |mu* - mu_0|^2`` after 0, 1, ... rounds, where
+        ``mu_t`` is the mean that the recommended shift reaches and ``mu_0`` the control mean;
+        shape ``(n_rounds + 1,)``.
     posterior
         The posterior after the last round.
     recommended
-        The shift recommended after 0, 1, ... rounds, shape ``(n_rounds + 1, n_nodes)``.
+        Shift recommended after 0, 1, ... rounds, shape ``(n_rounds + 1, n_nodes)``.
     seconds
-        Wall time each round took to propose its shift, shape ``(n_rounds,)``, in seconds; the
-        only part that differs from run to run.
+        Wall time in seconds to propose the shift of each round, shape ``(n_rounds,)``; the only
+        part that differs from run to run.
     """
 
     shifts: NDArray[np.float64]
@@ -133,31 +133,31 @@ def design_loop(
     n_random: int = 0,
     rng: int | np.random.Generator | None = None,
 ) -> DesignLoopResult:
-    """Run a simulated loop: propose, observe, update, for a number of rounds.
+    """Run a simulated loop of several rounds: propose a shift, observe its cells, and update.
 
     In each round, the acquisition function is minimised by local searches that start from the
     previous shift and from the current estimate of the ideal shift, as in Zhang et al. 2023, and
     from ``n_random`` random points. The noise of the cells and the random starts come from separate
     random streams, so that loops with different acquisitions and the same seed see the same noise.
     Expected improvement is relative to the smallest squared distance so far between the target and
-    the mean of the cells of a round. The shift that is scored is the estimate of the ideal shift.
+    the mean of the cells of a round. The scored shift is the current estimate of the ideal shift.
 
     Parameters
     ----------
     source
-        The source of the cells, with the truth for scoring.
+        The source of the cells, which also gives the true means for scoring.
     posterior
         The posterior before the first round.
     target_mean
         The target mean, shape ``(n_nodes,)``, units of the data.
     acquisition
-        Name of the acquisition, see :func:`build_acquisition`.
+        Name of the acquisition (see :func:`build_acquisition`).
     domain
         The set of possible shifts; the unit sphere by default.
     n_rounds, n_cells
         Number of rounds, and of cells per round.
     n_random
-        Number of random starts of each search.
+        Number of random starts in each round.
     rng
         Seed or generator.
 
@@ -168,7 +168,7 @@ def design_loop(
     Raises
     ------
     ValueError
-        For an unknown acquisition, or a target of the wrong length.
+        If the acquisition is unknown, or the target has the wrong length.
 
     Examples
     --------
@@ -180,12 +180,12 @@ def design_loop(
     True
     """
     rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
-    # A wrong name is found before cells are drawn.
+    # An unknown name raises before cells are drawn.
     find_acquisition(acquisition, on_domain=True)
     p = posterior.n_nodes
     target = as_vector(target_mean, p, "target_mean")
     where = Sphere(1.0) if domain is None else domain
-    # Loops of different acquisitions with one seed see the same noise.
+    # Loops with different acquisitions and the same seed see the same noise.
     noise, search = as_rng(rng).spawn(2)
     # Distances relative to that of the control, as in the paper.
     scale = float(((target - source.mean(np.zeros(p))) ** 2).sum()) or 1.0
@@ -223,23 +223,24 @@ def design_loops(
     n_jobs: int | None = 1,
     progress: bool = False,
 ) -> list[DesignLoopResult]:
-    """Run many independent loops, in parallel, as in the replays of Zhang et al. 2023.
+    """Run many independent loops in parallel, as in the replays of Zhang et al. 2023.
 
     Every loop has its own stream of random numbers, fixed before the first loop starts, so that
-    results are identical for any number of workers (doi:10.1038/s42256-023-00719-0).
+    results are identical for any number of workers. The paper is doi:10.1038/s42256-023-00719-0.
 
     Parameters
     ----------
     tasks
-        Arguments of :func:`design_loop` by name, one mapping per loop. A task with an ``rng`` that
-        is a seed runs as :func:`design_loop` with that seed; a generator spawns a child, so that
-        tasks may share it. Tasks without ``rng`` get children of the argument ``rng`` by position.
+        Arguments of :func:`design_loop` by name, one mapping per loop. A task whose ``rng`` is a
+        seed runs as :func:`design_loop` with that seed; a generator spawns a child for each task,
+        so that tasks can share it. Tasks without ``rng`` get the child of the argument ``rng`` at
+        their position.
     rng
         Seed or generator for the tasks without one.
     n_jobs
-        Number of processes; ``None`` leaves it to joblib's context (with its dask backend, loops
-        are spread over a cluster). If a process is killed, finished loops are kept and the calling
-        process runs the others, with a warning.
+        Number of processes; ``None`` uses that of joblib's context (with its dask backend, loops
+        run on a cluster). If a process is killed, finished loops are kept and the calling process
+        runs the others, with a warning.
     progress
         Whether to show a progress bar.
 
@@ -269,10 +270,10 @@ def design_loops(
         try:
             signature(design_loop).bind(**task)
         except TypeError as error:
-            message = f"Task {i}: {error}. Tasks hold the arguments of design_loop by name."
+            message = f"Task {i}: {error}. Give the arguments of design_loop by name."
             raise ValueError(message) from None
         own = task.get("rng")
-        # Spawned here, in the order of the tasks: workers hold copies of a shared generator.
+        # Spawned here, in the order of the tasks: workers have copies of a shared generator.
         task["rng"] = child if own is None else own.spawn(1)[0] if hasattr(own, "spawn") else own
     results: dict[int, DesignLoopResult] = {}
     with tqdm(total=len(given), desc="Design loops", disable=not progress) as bar:

@@ -1,4 +1,4 @@
-"""Domains of interventions: shifts of a given norm, and finite lists of shifts."""
+"""Domains of interventions: shifts of a fixed norm, and finite pools of shifts."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Optimum:
     shift
         The shift, shape ``(n_nodes,)``, units of the data.
     value
-        The acquisition there; lower is better.
+        Acquisition at this shift; lower is better.
     index
-        Its place in the pool, ``None`` in other domains.
+        Index of the shift in the pool; ``None`` for other domains.
     """
 
     shift: Vector
@@ -42,7 +42,7 @@ class Domain:
     """Base class: a set of possible interventions."""
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
-        """Return mean and variance of a shift drawn uniformly, each ``(n_nodes,)``."""
+        """Return the mean and variance of a uniformly drawn shift, each ``(n_nodes,)``."""
         raise NotImplementedError
 
     def project(self, shift: ArrayLike) -> Vector:
@@ -54,7 +54,7 @@ class Domain:
         raise NotImplementedError
 
     def output_weighted_square(self, b: Vector) -> Vector:
-        """Return ``E(a_i - b_i)^2`` under output weights (see :class:`CivOw`)."""
+        """Return ``E(a_i - b_i)^2`` under the output weights of :class:`CivOw`."""
         raise NotImplementedError
 
     def minimise(
@@ -70,14 +70,14 @@ class Domain:
         Parameters
         ----------
         acquisition
-            The acquisition, lower is better.
+            The acquisition; lower is better.
         starts
-            Where searches start, beside the acquisition's own starts (the current estimate);
-            the paper adds the last intervention.
+            Shifts from which local searches start, in addition to the current estimate of the
+            ideal shift; the paper uses the last intervention.
         n_random
-            Number of further random starts.
+            Number of additional random starts.
         rng
-            Seed or generator of the random starts.
+            Seed or generator for the random starts.
         """
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class Pool(Domain):
     Raises
     ------
     ValueError
-        If the list is empty or has NaN or infinite values.
+        If the list is empty or contains NaN or infinite values.
 
     Examples
     --------
@@ -106,17 +106,20 @@ class Pool(Domain):
     def __init__(self, shifts: ArrayLike) -> None:
         self.shifts = as_numbers(shifts, "shifts")
         if self.shifts.ndim != 2 or len(self.shifts) == 0:
-            message = f"A pool needs at least one row (n_shifts, n_nodes), not {self.shifts.shape}."
+            message = (
+                f"A pool needs shifts of shape (n_shifts, n_nodes) with at least one row, but got "
+                f"the shape {self.shifts.shape}."
+            )
             raise ValueError(message)
         require_finite(self.shifts, "shifts")
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
-        """Return mean and variance over the pool."""
+        """Return the mean and variance over the pool, each ``(n_nodes,)``."""
         self._require(n_nodes)
         return self.shifts.mean(axis=0), self.shifts.var(axis=0)
 
     def project(self, shift: ArrayLike) -> Vector:
-        """Return the nearest candidate."""
+        """Return the candidate nearest to ``shift``."""
         vector = as_numbers(shift, "shift", copy=False)
         self._require(len(vector))
         return self.shifts[((self.shifts - vector) ** 2).sum(axis=1).argmin()]
@@ -129,14 +132,14 @@ class Pool(Domain):
     def output_weights(self, b: ArrayLike) -> Vector:
         """Return weights under which the predicted gap ``|a - b|^2`` is uniform on its range.
 
-        Each candidate weighs as much as its share of the range: half the distance to either
-        neighbour in the sorted gaps. Equal gaps share alike.
+        The weight of a candidate is its share of the range: half the distance to either neighbour
+        among the sorted gaps. Candidates with equal gaps divide their share equally.
         """
         gap = ((self.shifts - np.asarray(b, dtype=np.float64)) ** 2).sum(axis=1)
         levels, which, counts = np.unique(gap, return_inverse=True, return_counts=True)
         if len(levels) == 1:
             return np.full(len(gap), 1 / len(gap))
-        # Each level reaches half way to its neighbours.
+        # Each level extends half way to its neighbours.
         half = np.diff(levels) / 2
         width = np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half])
         return (width / counts)[which] / width.sum()
@@ -146,22 +149,25 @@ class Pool(Domain):
         return self.output_weights(b) @ (self.shifts - b) ** 2
 
     def minimise(self, acquisition: Any, **kwargs: object) -> Optimum:
-        """Return the best candidate; the first of equals. Further options are not needed."""
+        """Return the best candidate, the first of equals; the other arguments are not used."""
         values = acquisition.values(self.shifts)
         index = int(np.argmin(values))
         return Optimum(self.shifts[index].copy(), float(values[index]), index)
 
     def _require(self, n_nodes: int) -> None:
         if self.shifts.shape[1] != n_nodes:
-            message = f"The pool has {self.shifts.shape[1]} nodes, but {n_nodes} are needed."
+            message = (
+                f"The shifts of the pool have {self.shifts.shape[1]} nodes, but must have those of "
+                f"the model, {n_nodes}."
+            )
             raise ValueError(message)
 
 
 class Sphere(Domain):
     """All shifts of norm ``radius``, as in the simulations of Zhang et al. 2023.
 
-    If the model has no intercept, acquisitions that look ahead do not increase with the norm, so
-    the best point of the ball lies on its surface.
+    If the model has no intercept, acquisitions with look-ahead do not increase with the norm, so
+    that the best point of the ball lies on its surface.
 
     Parameters
     ----------
@@ -184,11 +190,11 @@ class Sphere(Domain):
         self.radius = require_positive(radius, "radius")
 
     def moments(self, n_nodes: int) -> tuple[Vector, Vector]:
-        """Return zero means and ``radius^2 / n_nodes``."""
+        """Return means of zero and variances of ``radius^2 / n_nodes``, each ``(n_nodes,)``."""
         return np.zeros(n_nodes), np.full(n_nodes, self.radius**2 / n_nodes)
 
     def project(self, shift: ArrayLike) -> Vector:
-        """Return ``radius shift / |shift|``; the first axis for a shift of zero."""
+        """Return ``radius shift / |shift|``; for a shift of zero, the point on the first axis."""
         vector = as_numbers(shift, "shift")
         norm = float(np.linalg.norm(vector))
         if norm == 0:
@@ -201,18 +207,18 @@ class Sphere(Domain):
         return self.radius * normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
     def output_weighted_square(self, b: Vector, kappa: float | None = None) -> Vector:
-        """Return ``E(a_i - b_i)^2`` under the output weights (see :class:`CivOw`).
+        """Return ``E(a_i - b_i)^2`` under the output weights of :class:`CivOw`.
 
-        ``kappa`` is the concentration of a bimodal von Mises-Fisher density about +-b, used instead
-        of equation 8 of the paper at p = 3 (its Fig. 3), where that gives CIV itself.
+        ``kappa`` is the concentration of a bimodal von Mises-Fisher density about +-b, which
+        replaces equation 8 of the paper for p = 3 (its Fig. 3), where CIV-OW would equal CIV.
         """
         p, norm = len(b), np.linalg.norm(b)
         if norm == 0 or p == 1:
             return b**2 + self.radius**2 / p
-        # t = a'b / |b| has the mean square tau R^2 and the other p - 1 directions share the rest.
+        # t = a'b / |b| has mean square tau R^2; the other p - 1 directions share the rest.
         tau = 1 / 3
         if kappa is not None:
-            # Mean square cosine under von Mises-Fisher; ive scales both Bessel functions alike.
+            # Mean squared cosine under von Mises-Fisher; ive scales both Bessel functions alike.
             tau = 1 - (p - 1) / kappa * ive(p / 2, kappa) / ive(p / 2 - 1, kappa)
         share = (b / norm) ** 2
         return b**2 + self.radius**2 * (tau * share + (1 - tau) * (1 - share) / (p - 1))
@@ -225,12 +231,12 @@ class Sphere(Domain):
         n_random: int = 2,
         rng: int | np.random.Generator | None = None,
     ) -> Optimum:
-        """Return the best shift of the sphere, of a local search from every start."""
+        """Return the best shift that local searches from all starts find on the sphere."""
         known = acquisition.closed_form(self)
         if known is not None:
             return Optimum(known, acquisition.value(known))
         p = acquisition.n_nodes
-        # Local searches from every start; the lowest end is returned.
+        # Local searches from all starts; the end with the lowest value is returned.
         points = [as_vector(start, p, "A start", finite=False) for start in starts]
         # The paper's two starts: the last shift and the current estimate.
         points += acquisition.starts()
@@ -241,7 +247,7 @@ class Sphere(Domain):
         return Optimum(*min(ends, key=lambda end: end[1]))
 
     def _descend(self, acquisition: Any, start: Vector) -> tuple[Vector, float]:
-        """Return the best shift found from ``start``, and its value."""
+        """Return the best shift that a search from ``start`` finds, and its value."""
         floor = acquisition.floor
         if getattr(acquisition, "is_sum", False):
             from nextpert.core.causal._sphere_search import minimise_on_sphere
@@ -250,12 +256,12 @@ class Sphere(Domain):
                 acquisition.problem, self.radius, start, 500, 1e-7
             )
             return shift, floor + float(excess)
-        # In shares of the part of the value that shifts can change, so that tolerances do not
+        # Relative to the part of the value that depends on the shift, so that tolerances do not
         # depend on the units.
         scale = abs(acquisition.value(self.project(start)) - floor) or 1.0
 
         def objective(z: Vector) -> tuple[float, Vector]:
-            # The shift is radius z / |z|; only the gradient across z counts.
+            # The shift is radius z / |z|; only the gradient perpendicular to z matters.
             norm = np.linalg.norm(z)
             unit = z / norm
             value, grad = acquisition.value_and_grad(self.radius * unit)

@@ -1,4 +1,4 @@
-"""Acquisitions by name: one registry, which a decorator fills."""
+"""Acquisitions by name, in a registry that a decorator fills."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ACQUISITIONS: Registry[type[Acquisition]] = Registry(
 
 
 def acquisition(name: str) -> Callable[[Kind], Kind]:
-    """Register a class of acquisition under a name that every function then accepts.
+    """Return a decorator that registers an acquisition under a name that users can give.
 
     Raises
     ------
@@ -50,10 +50,10 @@ def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, .
     Parameters
     ----------
     on_domain
-        Whether to return only acquisitions that can search a domain of shifts.
+        Whether to return only acquisitions that can be minimised over a domain of shifts.
     exact
-        ``False`` returns only acquisitions that can rank candidates whose shifts are uncertain. By
-        default, all.
+        Whether to include acquisitions that need exact shifts; ``False`` returns only those that
+        can rank candidates whose shifts are uncertain.
 
     Examples
     --------
@@ -71,12 +71,12 @@ def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, .
 
 
 def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]:
-    """Return the class of that name.
+    """Return the class of the acquisition with a given name.
 
     Raises
     ------
     ValueError
-        For an unknown name.
+        If the name is unknown, or ``on_domain`` and it cannot be minimised over a domain.
     """
     kind = _ACQUISITIONS.find(name)
     if kind is None or (on_domain and not kind.on_domain):
@@ -113,17 +113,17 @@ def build_acquisition(
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        Whether to include the information in the hypothetical cells' scatter (see
+        Whether to include the information in the scatter of the hypothetical cells (see
         :class:`LookaheadAcquisition`).
     best
         Smallest squared distance so far, for expected improvement (``"ei"``).
     rng
-        Seed or generator of the random acquisition and of those that draw from the posterior.
+        Seed or generator for ``"random"`` and acquisitions that draw from the posterior.
 
     Raises
     ------
     ValueError
-        For an unknown name.
+        If the name is unknown.
 
     Examples
     --------

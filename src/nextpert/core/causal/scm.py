@@ -1,4 +1,4 @@
-"""Linear structural causal models and random targets: the truth behind simulations."""
+"""Linear structural causal models, random graphs and random targets, for simulations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LinearScm:
     CycleError
         If the non-zero weights form a cycle.
     ValueError
-        If shapes differ, a weight is not finite, or a variance is not positive.
+        If shapes do not agree, a weight is not finite, or a variance is not positive.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class LinearScm:
 
     @one_thread()
     def _propagate(self, source: NDArray[np.float64]) -> Vector:
-        # One substitution along the topological order (equation 1); columns are cells.
+        # Substitution along the topological order (equation 1); columns are cells.
         x = source.copy()
         for i in self.dag.order:
             parents = self.dag.parents(i)
@@ -90,7 +90,7 @@ class LinearScm:
         *,
         rng: int | np.random.Generator | None = None,
     ) -> NDArray[np.float64]:
-        """Draw cells, shape ``(n_cells, n_nodes)``, under a shift."""
+        """Draw cells under a shift, shape ``(n_cells, n_nodes)``."""
         count = require_count(n_cells, "n_cells", least=0)
         # x = (I - B)^-1 (c + a + noise), by substitution.
         noise = as_rng(rng).standard_normal((count, self.n_nodes)) * np.sqrt(self.noise_var)
@@ -109,12 +109,12 @@ class LinearScm:
 
     @one_thread()
     def optimal_shift(self, target_mean: ArrayLike) -> Vector:
-        """Return the shift ``(I - B) mu* - c`` whose mean is ``target_mean``."""
+        """Return the shift ``(I - B) mu* - c``, which leads to the mean ``target_mean``."""
         target = as_vector(target_mean, self.n_nodes, "target_mean")
         return target - self.weights @ target - self.intercept
 
     def standardised(self) -> LinearScm:
-        """Return the same model in units in which every node has variance one."""
+        """Return the same model in units in which every node has a variance of one."""
         # x / sd: B_ij sd_j / sd_i, sigma_i^2 / sd_i^2 and c_i / sd_i.
         scale = 1 / np.sqrt(np.diag(self.covariance()))
         weights = scale[:, None] * self.weights / scale
@@ -132,33 +132,34 @@ def random_scm(
     standardise: bool = True,
     rng: int | np.random.Generator | None = None,
 ) -> LinearScm:
-    """Draw a linear SCM: weights uniform on ``[-high, -low]`` and ``[low, high]``.
+    """Draw a linear SCM with weights uniform on ``[-high, -low]`` and ``[low, high]``.
 
-    Follows Zhang et al. 2023, Methods (simulations): equal noise variances, then, with
-    ``standardise``, every node rescaled to variance one.
+    As in Zhang et al. 2023, Methods (simulations), noise variances are equal by default and, with
+    ``standardise``, every node is then rescaled to a variance of one.
 
     Parameters
     ----------
     n_nodes
         Number of nodes.
     graph
-        A :class:`Dag`, or the name of a family, see :func:`random_dag`.
+        A :class:`Dag`, or the name of a family (see :func:`random_dag`).
     expected_degree
-        Mean number of neighbours of a node, for Erdos-Renyi graphs; ignored otherwise.
+        Expected number of neighbours of a node in Erdos-Renyi graphs; otherwise ignored.
     low, high
-        Smallest and largest absolute weight before standardising.
+        Smallest and largest absolute weight before standardisation.
     noise_var
-        Noise variance of every node before standardising, one number or ``(n_nodes,)``, squared
-        units of the data. One number (the paper's noise level) has no effect with ``standardise``.
+        Noise variance before standardisation, in squared units of the data: one number for all
+        nodes (the paper's noise level), which has no effect with ``standardise``, or an array of
+        shape ``(n_nodes,)``.
     standardise
-        Whether to rescale every node to variance one.
+        Whether to rescale every node to a variance of one.
     rng
         Seed or generator.
 
     Raises
     ------
     ValueError
-        For an unknown family, a graph or noise of another size, or ``low > high``.
+        If the family is unknown, ``graph`` or ``noise_var`` has another size, or ``low > high``.
 
     Examples
     --------
@@ -169,17 +170,19 @@ def random_scm(
     """
     count, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
     if not 0 <= low <= high:
-        message = f"Weights need 0 <= low <= high, but low is {low} and high {high}."
+        message = f"Weights need 0 <= low <= high, but low is {low} and high is {high}."
         raise ValueError(message)
     if np.shape(noise_var) not in ((), (count,)):
         shape = np.shape(noise_var)
-        message = f"noise_var must be one number or one per node ({count}), but has shape {shape}."
+        message = f"noise_var must be a number or have shape ({count},), but has shape {shape}."
         raise ValueError(message)
     dag: Any = graph
     if isinstance(graph, str):
         dag = random_dag(count, graph, expected_degree=expected_degree, rng=generator)
     if dag.n_nodes != count:
-        message = f"The graph has {dag.n_nodes} nodes, but n_nodes is {count}."
+        message = (
+            f"The graph has {dag.n_nodes} nodes, but n_nodes is {count}: use n_nodes={dag.n_nodes}."
+        )
         raise ValueError(message)
     weights = np.zeros((count, count))
     # Uniform on [-high, -low] and [low, high].
@@ -197,19 +200,19 @@ def random_target(
     where: str = "random",
     rng: int | np.random.Generator | None = None,
 ) -> tuple[Vector, Vector]:
-    """Draw an ideal shift on few nodes, and the mean it reaches.
+    """Draw an ideal shift of a few nodes, and return it with the mean that it reaches.
 
-    Follows Zhang et al. 2023, Methods (simulations, doi:10.1038/s42256-023-00719-0): entries
-    uniform on ``[0.25, 1]`` with random signs, scaled to norm one.
+    As in Zhang et al. 2023, Methods (simulations, doi:10.1038/s42256-023-00719-0), entries are
+    uniform on ``[0.25, 1]`` with random signs, and are then scaled to norm one.
 
     Parameters
     ----------
     scm
         The model.
     n_targets
-        Number of nodes the shift acts on.
+        Number of shifted nodes.
     where
-        ``"random"`` nodes, or ``"downstream"``: the last ones of the topological order.
+        ``"random"`` nodes, or ``"downstream"``, the last nodes of the topological order.
     rng
         Seed or generator.
 
@@ -221,7 +224,7 @@ def random_target(
     Raises
     ------
     ValueError
-        For an unknown ``where``, or more targets than nodes.
+        If ``where`` is unknown, or there are more targets than nodes.
 
     Examples
     --------
@@ -233,14 +236,14 @@ def random_target(
     """
     count, generator = require_count(n_targets, "n_targets"), as_rng(rng)
     if count > scm.n_nodes:
-        message = f"n_targets is {count}, but the model has {scm.n_nodes} nodes."
+        message = f"n_targets must be at most {scm.n_nodes}, the number of nodes, but is {count}."
         raise ValueError(message)
     if where not in ("random", "downstream"):
         message = f"where must be 'random' or 'downstream', but is {where!r}."
         raise ValueError(message)
     # Entries before scaling to norm 1, as in the paper's simulations.
     entries = generator.uniform(0.25, 1, count) * generator.choice([-1, 1], count)
-    # Downstream: the last of the topological order.
+    # Downstream: the last nodes of the topological order.
     nodes = scm.dag.order[-count:]
     if where == "random":
         nodes = generator.choice(scm.n_nodes, count, replace=False)
@@ -269,10 +272,10 @@ def random_dag(
     n_nodes
         Number of nodes.
     family
-        ``"complete"``: all pairs are joined; ``"erdos_renyi"``: every pair is joined with the same
-        probability; ``"path"``: one directed path.
+        ``"complete"``: all pairs of nodes have an edge; ``"erdos_renyi"``: every pair has an edge
+        with the same probability; ``"path"``: the graph is a directed path.
     expected_degree
-        Mean number of neighbours of a node of an Erdos-Renyi graph.
+        Expected number of neighbours of a node in an Erdos-Renyi graph.
     rng
         Seed or generator.
 
@@ -302,10 +305,10 @@ def random_dag(
 def matched_random_dag(
     in_degree: ArrayLike, *, rng: int | np.random.Generator | None = None
 ) -> Dag:
-    """Draw a random acyclic graph with given numbers of parents.
+    """Draw a random acyclic graph with a given number of parents of each node.
 
-    An order is drawn uniformly among those in which every node has enough nodes before it, then
-    the parents of every node uniformly among the nodes before it.
+    An order is drawn uniformly from those in which enough nodes precede each node. The parents of
+    each node are then drawn uniformly from the nodes before it.
 
     Examples
     --------
@@ -316,10 +319,13 @@ def matched_random_dag(
     degree, generator = np.asarray(in_degree, dtype=np.int64), as_rng(rng)
     p = len(degree)
     if (degree < 0).any() or (np.sort(degree) > np.arange(p)).any():
-        message = f"No acyclic graph has nodes with {np.sort(degree).tolist()} parents."
+        message = (
+            f"No acyclic graph has these numbers of parents, {np.sort(degree).tolist()}: in "
+            f"ascending order, they must not exceed 0, 1, 2, ..."
+        )
         raise ValueError(message)
-    # A node with d parents stands at place d or later. Placed in falling order of d, each has
-    # the same number of places to choose from whatever was chosen before, so orders are uniform.
+    # A node with d parents stands at place d or later. If nodes are placed in descending order of
+    # d, the number of free places does not depend on earlier choices, so orders are uniform.
     order = np.full(p, -1, dtype=np.int64)
     for node in np.argsort(-degree, kind="stable"):
         free = degree[node] + np.flatnonzero(order[degree[node] :] < 0)

@@ -1,4 +1,4 @@
-"""How a posterior is stored, and what is checked where it is read."""
+"""The stored form of a posterior, and the checks when it is read."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredPosterior:
-    """Graph, statistics, blocks (see ``_parts``) and options of a posterior.
+    """Graph, sums, blocks and options of a posterior.
 
     Parameters
     ----------
     indptr
-        Where the parents of each node begin.
+        Offsets of the parents of each node in ``indices``.
     indices
-        Parents, one node after the other.
+        Parents of all nodes, node by node.
     xtx
         Products of the design columns (intercept, then parents), one square block per node.
     xty
@@ -33,15 +33,15 @@ class StoredPosterior:
     yty
         Sum of squares of the node minus its shifts.
     cells
-        Number of cells of each node that count.
+        Number of cells that count for each node.
     cov
         Posterior covariance of the weights over the noise variance, one square block per node.
     weights
-        Posterior mean of intercept and weights, one node after the other.
+        Posterior mean of intercept and weights, node by node.
     residual
-        Sum of squares that the posterior mean leaves.
+        Sum of squares of each node that the regression does not explain (equation 3).
     logdet
-        Log determinant of the posterior covariance over that of the prior.
+        Log determinant of the posterior covariance minus that of the prior covariance.
     precision
         Prior precision of each design column.
     noise_known
@@ -49,7 +49,7 @@ class StoredPosterior:
     intercept
         Whether nodes have an intercept.
     n_fixed
-        Number of additional columns with a flat prior, such as batches.
+        Number of additional columns with a nearly flat prior, such as batches.
     prior_scale
         Scale of the prior of the weights.
     prior_units
@@ -57,7 +57,7 @@ class StoredPosterior:
     prior_shape
         Shape of the prior of the noise variances.
     prior_rate
-        Rate of the prior of the noise variances; ``"cells"`` for a share of the cells' variance.
+        Rate of the prior of the noise variances; ``"cells"`` for a fraction of the cells' variance.
     known_noise_var
         Known noise variances.
     """
@@ -87,15 +87,15 @@ class StoredPosterior:
 
     def __post_init__(self) -> None:
         if self.noise_known != (self.known_noise_var is not None):
-            message = "known_noise_var is gone, or was added"
+            message = "noise_known and known_noise_var do not agree"
             raise ValueError(message)
         object.__setattr__(self, "dag", Dag(self.indptr, self.indices))
-        # d_i columns at node i: sum d_i numbers of vectors, sum d_i^2 of matrices.
+        # Node i has d_i columns: vectors have sum d_i numbers, matrices sum d_i^2.
         width = self.dag.in_degree + self.intercept + self.n_fixed
         if (width.sum(), (width**2).sum()) != (len(self.xty), len(self.xtx)):
             message = "its statistics do not match its graph"
             raise ValueError(message)
-        # The block of every node is a covariance: nodes of one width at a time.
+        # Check that every block is a covariance, for all nodes of one width at a time.
         starts = np.concatenate([[0], np.cumsum(width**2)])[:-1]
         for d in np.unique(width[width > 0]).tolist():
             blocks = self.cov[starts[width == d][:, None] + np.arange(d * d)].reshape(-1, d, d)
@@ -107,5 +107,5 @@ class StoredPosterior:
             try:
                 np.linalg.cholesky(blocks)
             except np.linalg.LinAlgError:
-                message = "cov holds no covariances"
+                message = "cov is not positive definite"
                 raise ValueError(message) from None

@@ -1,4 +1,4 @@
-"""The weights of a graph from the cells of a screen, means by known shifts, and how nodes fit."""
+"""The weights of a graph given a screen, means under known shifts, and the fit of nodes."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ if TYPE_CHECKING:
 def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None = None) -> DagBlr:
     """Return the posterior over the weights of a graph given the cells of a screen.
 
-    Where shifts are known, as in Zhang et al. 2023, the means of perturbations inform the weights
-    (Lemma 1). Where they are unknown, every perturbation shifts every gene freely. This is a
-    regression with one intercept per environment: the scatter within environments determines the
-    weights, and the mean of the controls their intercept (equation 9).
+    If shifts are known, as in Zhang et al. 2023, the means of perturbations inform the weights
+    (Lemma 1). If they are unknown, every perturbation can shift every gene. This is a regression
+    with one intercept per environment: the scatter within environments determines the weights, and
+    the mean of the controls determines the intercept of each node (equation 9).
 
-    ``posterior`` has the graph and its priors, before any cells. ``cells`` are the controls, which
-    have no shift, and then the perturbations of the screen; their fixed columns, such as batches,
-    join the regression of every node that has an intercept, and are integrated out in the end.
-    ``shifts``, ``(n_perturbations, n_nodes)``, are known shifts in units of the data, ``None`` for
-    free ones.
+    ``posterior`` contains the graph and the priors, before any cells. ``cells`` are the controls,
+    which have no shift, followed by the perturbations of the screen. If nodes have an intercept,
+    the fixed columns of ``cells``, such as batches, are included in every regression, and are
+    integrated out at the end. ``shifts``, ``(n_perturbations, n_nodes)``, are the known shifts in
+    units of the data, or ``None`` if they are unknown.
     """
-    given = np.zeros((1, posterior.n_nodes))  # of the controls, whose shift is known
+    given = np.zeros((1, posterior.n_nodes))  # for the controls, whose shift is known
     if shifts is not None:
         given = np.vstack([given, np.asarray(shifts, np.float64)])
     n_known, n_fixed = len(given), cells.fixed.shape[1] if posterior.intercept else 0
     least = given[1:] if n_known > 1 else given
     require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, least)
-    # What batches add has columns of its own.
+    # The effects of batches have their own columns.
     if n_fixed != posterior.n_fixed:
         posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
     blr = posterior._copied(with_blocks=False)
     scatter = cells.scatter
-    if n_fixed:  # with the columns of batches after the nodes
+    if n_fixed:  # the columns of batches follow the nodes
         cross = cells.fixed_scatter[:, : blr.n_nodes]
         scatter = np.vstack([np.hstack([scatter, cross.T]), cells.fixed_scatter])
     blr.add_scatter(scatter)
-    # Means tell of the weights where the shift is known: those of the controls at least.
+    # Means inform the weights only if the shift is known, as it is for the controls.
     design = np.hstack([cells.mean[:n_known], cells.fixed[:n_known, :n_fixed]])
     counted = np.ascontiguousarray(cells.counted[:n_known])
     blr.add_means(design, given, counted)
-    # Every free shift takes one degree of freedom of the noise.
+    # Every unknown shift costs one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
-    # What cannot be fitted is refused here.
+    # Data that cannot be fitted raise an error here.
     blr._blocks = blr._fitted()
     return blr.without_fixed()
 
 
 def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
-    """Return what changes of genes lead to in others, ``((I - B)^-1 - I) a``, mean over graphs.
+    """Return the downstream effects ``((I - B)^-1 - I) a`` of changes ``a``, averaged over graphs.
 
     ``changes`` and the result have the shape ``(n_perturbations, n_nodes)``, units of the data.
     """
     if not any(blr.dag.n_edges for blr in posteriors):
         return np.zeros_like(changes)
-    # (I - B)^-1 a less a, by one substitution a graph.
+    # (I - B)^-1 a - a, by one substitution per graph.
     columns, reached = np.ascontiguousarray(changes.T), np.zeros_like(changes)
     for blr in posteriors:
         reached += blr.solve(columns).T
@@ -77,16 +77,19 @@ def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
 
 
 def known_shifts(posteriors: Sequence[DagBlr], shifts: ArrayLike) -> Array:
-    """Return known shifts, ``(n_shifts, n_nodes)``, as numbers.
+    """Return known shifts as an array of floats, ``(n_shifts, n_nodes)``.
 
     Raises
     ------
     ValueError
-        If there are no posteriors, they have other nodes, or a shift is no finite number.
+        If there are no posteriors, their numbers of nodes differ, or a shift is not finite.
     """
     sizes = sorted({blr.n_nodes for blr in posteriors})
     if len(sizes) != 1:
-        message = f"Posteriors on the same nodes are needed, but they have {sizes} nodes."
+        message = (
+            f"Give at least one posterior, all with the same nodes; their numbers of nodes are "
+            f"{sizes}."
+        )
         raise ValueError(message)
     given = np.atleast_2d(as_numbers(shifts, "shifts"))
     if given.ndim != 2 or given.shape[1] != sizes[0]:
@@ -103,17 +106,18 @@ def mean_draws(
     n_samples: int = 400,
     rng: int | np.random.Generator | None = None,
 ) -> Iterator[Array]:
-    """Yield draws of the means ``(I - B)^-1 (c + a)`` that known shifts reach, one after the other.
+    """Yield draws of the means ``(I - B)^-1 (c + a)`` that known shifts reach, one at a time.
 
-    Several posteriors, one on each of some graphs, count alike: ``n_samples`` is rounded up to the
-    same number from each. The weights drawn do not depend on ``shifts``, ``(n_shifts, n_nodes)``. A
-    draw has the shape ``(n_shifts + 1, n_nodes)``, units of the data, the mean under no shift last.
+    Several posteriors, one per graph, have equal weight: ``n_samples`` is rounded up to give the
+    same number of draws from each. The drawn weights do not depend on ``shifts``, which has the
+    shape ``(n_shifts, n_nodes)``. A draw has the shape ``(n_shifts + 1, n_nodes)``, in units of the
+    data; its last row is the mean under no shift.
     """
     count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
     given = known_shifts(posteriors, shifts)
-    # One column for each shift, so that the kernel's inner loops run along memory.
+    # One column per shift, so that the kernel's inner loops access contiguous memory.
     source = np.ascontiguousarray(np.vstack([given, np.zeros((1, given.shape[1]))]).T)
-    # Graphs count alike: as many draws of each.
+    # Graphs have equal weight: the same number of draws from each.
     for blr in posteriors:
         dag = blr.dag
         weights, _ = blr.sample(-(-count // len(posteriors)), generator)
@@ -125,7 +129,7 @@ def mean_draws(
             yield x.T
 
 
-# Keeps the normal equations of parents that are constant, or copies of each other, solvable.
+# Keeps the normal equations solvable if parents are constant or copies of each other.
 _RIDGE = 1e-10
 
 
@@ -134,12 +138,12 @@ def parent_fit(
 ) -> NDArray[np.float64]:
     """Return the Pearson correlation of a node with its prediction from each set of parents.
 
-    The node is regressed on its parents, with an intercept, in the cells of ``train[f]``, and
-    predicted in those of ``test[f]``; covariances and variances are added up over the folds ``f``,
-    each about its own mean. With the same cells on both sides the result is the multiple
-    correlation, which never falls as parents are added: take other cells for ``test``. ``parents``
-    has the shape ``(n_sets, n_parents)``; the result, ``(n_sets,)``, is 0 where the prediction is
-    constant, and NaN where the node is.
+    The node is regressed on its parents, with an intercept, in the cells of ``train[f]``, and is
+    predicted in those of ``test[f]``; covariances and variances about the mean of each fold ``f``
+    are summed over folds. If both are the same cells, the result is the multiple correlation, which
+    never decreases as parents are added: use other cells for ``test``. ``parents`` has the shape
+    ``(n_sets, n_parents)``; the result, ``(n_sets,)``, is 0 if the prediction is constant, and NaN
+    if the node is.
     """
     sets = np.asarray(parents, dtype=np.int64)
     covariance, predicted = np.zeros((2, len(sets)))

@@ -1,1 +1,1 @@
-"""Directed acyclic graphs: the type, random families, perturbed graphs, distances."""
+"""Directed acyclic graphs, their equivalence classes, perturbations and distances."""

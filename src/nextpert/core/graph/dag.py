@@ -1,4 +1,4 @@
-"""Directed acyclic graphs, their distances and equivalence classes, and graphs made wrong."""
+"""Directed acyclic graphs, their distances and equivalence classes, and misspecified graphs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CycleError(ValueError):
-    """Raised for a graph, or an order, with a cycle; ``cycle`` lists its nodes."""
+    """Error about a cycle in a graph or an order; ``cycle`` lists its nodes."""
 
     def __init__(self, cycle: Sequence[int], names: Sequence[str] | None = None) -> None:
         self.cycle, self._names = list(cycle), names
@@ -31,16 +31,16 @@ class CycleError(ValueError):
         super().__init__(f"The graph has a cycle, {path}: remove one of its edges.")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception is pickled with its message as the only argument: workers would lose it.
+        # By default an exception is pickled with its message alone, which would lose the cycle.
         return type(self), (self.cycle, self._names)
 
     def named(self, names: Sequence[str]) -> CycleError:
-        """Return the same error with the nodes given by name."""
+        """Return the same error with the names of the nodes."""
         return CycleError(self.cycle, names)
 
 
 class Dag:
-    """A directed acyclic graph; the parents of all nodes are in one array (CSR by child).
+    """A directed acyclic graph, with the parents of all nodes in one array (CSR by child).
 
     Parameters
     ----------
@@ -48,8 +48,7 @@ class Dag:
         Offsets, shape ``(n_nodes + 1,)``: the parents of node ``i`` are
         ``indices[indptr[i]:indptr[i + 1]]``.
     indices
-        Parents of all nodes, one node after the other, shape ``(n_edges,)``. Sorted and made
-        unique within each node.
+        Parents of all nodes, node by node, shape ``(n_edges,)``; sorted here within each node.
 
     Attributes
     ----------
@@ -63,7 +62,7 @@ class Dag:
     Raises
     ------
     CycleError
-        If the graph has a cycle (its nodes are named); self-loops count.
+        If the graph has a cycle, such as a self-loop; the message lists its nodes.
     ValueError
         If an index lies outside ``0..n_nodes - 1``, or an edge is given twice.
 
@@ -80,7 +79,7 @@ class Dag:
         for name, value in (("indptr", indptr), ("indices", indices)):
             array = np.array(value)
             if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-                what = f"{array.dtype}{array.shape}"
+                what = f"an array of type {array.dtype} and shape {array.shape}"
                 message = f"{name} must be a vector of whole numbers, but is {what}."
                 raise ValueError(message)
             arrays.append(array.astype(np.int64))
@@ -89,19 +88,28 @@ class Dag:
         self.in_degree: NDArray[np.int64] = np.diff(self.indptr)
         rising = self.n_nodes >= 0 and (self.in_degree >= 0).all()
         if not rising or self.indptr[0] != 0 or self.indptr[-1] != self.n_edges:
-            message = "indptr must rise from 0 to the number of edges."
+            message = (
+                f"indptr must start at 0, never decrease, and end at the number of edges, "
+                f"{self.n_edges}."
+            )
             raise ValueError(message)
         if self.n_edges and (self.indices.min() < 0 or self.indices.max() >= self.n_nodes):
-            message = f"A parent lies outside 0..{self.n_nodes - 1}."
+            message = (
+                f"All indices must be nodes in 0..{self.n_nodes - 1}, but they range from "
+                f"{self.indices.min()} to {self.indices.max()}."
+            )
             raise ValueError(message)
-        # Sorted by child, then parent: equal graphs have equal arrays.
+        # Sort by child, then by parent: equal graphs have equal arrays.
         children = np.repeat(np.arange(self.n_nodes), self.in_degree)
         self.indices = self.indices[np.lexsort((self.indices, children))]
         twice = np.flatnonzero((np.diff(children) == 0) & (np.diff(self.indices) == 0))
         if len(twice):
-            message = f"The edge {self.indices[twice[0]]} -> {children[twice[0]]} is given twice."
+            message = (
+                f"The edge {self.indices[twice[0]]} -> {children[twice[0]]} is given twice: "
+                f"remove the duplicate."
+            )
             raise ValueError(message)
-        # Kahn's algorithm, smallest index first, so that the order is a function of the graph.
+        # Kahn's algorithm, smallest index first, so that the order depends on the graph only.
         parents = np.split(self.indices, self.indptr[1:-1])
         sorter = TopologicalSorter({i: parents[i].tolist() for i in range(self.n_nodes)})
         try:
@@ -121,14 +129,14 @@ class Dag:
 
     @classmethod
     def from_parents(cls, parents: Sequence[Iterable[int]]) -> Dag:
-        """Build from one list of parents per node."""
+        """Return the graph with one list of parents per node."""
         lists = [np.array(sorted(p), dtype=np.int64) for p in parents]
         indptr = np.concatenate([[0], np.cumsum([len(p) for p in lists])])
         return cls(indptr, np.concatenate([np.empty(0, np.int64), *lists]))
 
     @classmethod
     def from_edges(cls, n_nodes: int, edges: Iterable[tuple[int, int]]) -> Dag:
-        """Build from edges ``(parent, child)``."""
+        """Return the graph with the edges ``(parent, child)``."""
         p = require_count(n_nodes, "n_nodes", least=0)
         listed = list(edges)
         wrong = [edge for edge in listed if not is_pair(edge)]
@@ -141,7 +149,8 @@ class Dag:
         pairs = pairs.astype(np.int64).reshape(-1, 2)
         outside = pairs[((pairs < 0) | (pairs >= p)).any(axis=1)]
         if len(outside):
-            message = f"Edge {tuple(outside[0].tolist())} names a node outside 0..{p - 1}."
+            edge = tuple(outside[0].tolist())
+            message = f"Edges must be pairs of nodes in 0..{p - 1}, but one is {edge}."
             raise ValueError(message)
         parents, children = pairs[np.argsort(pairs[:, 1], kind="stable")].T
         starts = np.concatenate([[0], np.cumsum(np.bincount(children, minlength=p))])
@@ -151,14 +160,14 @@ class Dag:
     def from_matrix(
         cls, matrix: ArrayLike | sp.sparray | sp.spmatrix, names: Sequence[str] | None = None
     ) -> Dag:
-        """Build from an adjacency matrix (row = parent, column = child), dense or sparse.
+        """Return the graph of an adjacency matrix (row = parent, column = child), dense or sparse.
 
-        With ``names`` of the nodes the error about a cycle names them.
+        If ``names`` are given, the error about a cycle uses them.
         """
         stored: Any = matrix if sp.issparse(matrix) else np.asanyarray(matrix)
         require_numbers(stored, "The adjacency matrix")
         require_sound(stored, "The adjacency matrix")
-        # Row = parent: parents of each child are the rows of a column.
+        # Row = parent: the parents of a child are the non-zero rows of its column.
         coo = sp.coo_array(stored, copy=True)
         if coo.ndim != 2 or coo.shape[0] != coo.shape[1]:
             message = f"An adjacency matrix must be square, but its shape is {coo.shape}."
@@ -189,7 +198,7 @@ class Dag:
         return [(int(k), int(i)) for k, i in zip(self.indices, children, strict=True)]
 
     def to_matrix(self) -> sp.csr_array:
-        """Return the adjacency matrix, row = parent, column = child, ones on edges."""
+        """Return the adjacency matrix, row = parent, column = child, with ones for edges."""
         data = np.ones(self.n_edges)
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array(sp.csc_array((data, self.indices, self.indptr), shape=shape))
@@ -207,7 +216,7 @@ class Dag:
 def shd(one: Dag, two: Dag) -> int:
     """Return the structural Hamming distance: the number of node pairs whose edges differ.
 
-    An extra edge, a missing edge and a reversed edge count one each.
+    An extra edge, a missing edge and a reversed edge each count once.
 
     Examples
     --------
@@ -216,9 +225,12 @@ def shd(one: Dag, two: Dag) -> int:
     3
     """
     if one.n_nodes != two.n_nodes:
-        message = f"Graphs of {one.n_nodes} and {two.n_nodes} nodes cannot be compared."
+        message = (
+            f"Graphs with {one.n_nodes} and {two.n_nodes} nodes cannot be compared: give two "
+            f"graphs on the same nodes."
+        )
         raise ValueError(message)
-    # A reversed edge differs twice, on one pair of nodes.
+    # A reversed edge contributes two differences for one pair of nodes.
     differing = set(one.edges()) ^ set(two.edges())
     return len({frozenset(edge) for edge in differing})
 
@@ -231,16 +243,16 @@ def perturb_dag(
     n_reversed: int = 0,
     rng: int | np.random.Generator | None = None,
 ) -> Dag:
-    """Return a misspecified graph, at a given structural Hamming distance.
+    """Return a misspecified graph at a given structural Hamming distance.
 
-    The three kinds of change touch different pairs of nodes, so that the distance (see :func:`shd`)
-    is their sum; the result has no cycle. Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0) test
-    such graphs.
+    The three kinds of change affect different pairs of nodes, so that the distance (see
+    :func:`shd`) is the sum of their numbers; the result has no cycle. Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0) test such graphs.
 
     Parameters
     ----------
     dag
-        The graph.
+        The original graph.
     n_missing, n_extra, n_reversed
         Numbers of edges to remove, to add between pairs of nodes without an edge, and to reverse.
     rng
@@ -249,7 +261,7 @@ def perturb_dag(
     Raises
     ------
     ValueError
-        For more changes than there are edges, or pairs without one.
+        If there are too few edges, or too few pairs of nodes without an edge.
 
     Examples
     --------
@@ -265,16 +277,22 @@ def perturb_dag(
     # Missing, reversed and extra edges are drawn from disjoint pairs.
     free = p * (p - 1) // 2 - dag.n_edges
     if missing + turned > dag.n_edges:
-        message = f"The {dag.n_edges} edges are too few to remove {missing} and reverse {turned}."
+        message = (
+            f"n_missing + n_reversed must be at most the number of edges, {dag.n_edges}, but is "
+            f"{missing + turned}."
+        )
         raise ValueError(message)
     if extra > free:
-        message = f"n_extra is {extra}, but only {free} pairs of nodes have no edge."
+        message = (
+            f"n_extra must be at most {free}, the number of node pairs without an edge, but is "
+            f"{extra}."
+        )
         raise ValueError(message)
     edges = [dag.edges()[i] for i in generator.permutation(dag.n_edges)]
     linked = {frozenset(edge) for edge in edges}
     edges = edges[missing:]
     for place in range(turned):
-        # The shortest edge of a topological order can be turned, so that one is always found.
+        # The shortest edge in a topological order can be reversed, so that one is always found.
         ways = ([*edges[:k], *edges[k + 1 :], edges[k][::-1]] for k in range(len(edges) - place))
         edges = next(way for way in ways if is_acyclic(p, way))
     rows, cols = np.tril_indices(p, -1)
@@ -284,7 +302,7 @@ def perturb_dag(
         pair = (int(rows[i]), int(cols[i]))
         if frozenset(pair) in linked:
             continue
-        # One direction at least makes no cycle.
+        # At least one direction makes no cycle.
         edge = pair if generator.random() < 0.5 else pair[::-1]
         edges.append(edge if is_acyclic(p, [*edges, edge]) else edge[::-1])
         extra -= 1
@@ -292,7 +310,7 @@ def perturb_dag(
 
 
 def is_acyclic(p: int, edges: Iterable[Edge]) -> bool:
-    """Whether edges ``(parent, child)`` of ``p`` nodes have no cycle."""
+    """Return whether edges ``(parent, child)`` on ``p`` nodes have no cycle."""
     try:
         Dag.from_edges(p, edges)
     except CycleError:
@@ -303,7 +321,7 @@ def is_acyclic(p: int, edges: Iterable[Edge]) -> bool:
 class Pdag:
     """A partially directed graph.
 
-    ``edges``, (p, p), row = parent, has an edge without a direction both ways.
+    ``edges``, (p, p), row = parent, contains an undirected edge in both directions.
     """
 
     def __init__(self, edges: NDArray[np.bool_]) -> None:
@@ -311,11 +329,11 @@ class Pdag:
 
     @classmethod
     def of_class(cls, dag: Dag, n_context: int = 0) -> Pdag:
-        """Return the class of a graph: an edge is directed where the whole class agrees on it.
+        """Return the equivalence class of a graph: an edge is directed if all members agree on it.
 
-        Chickering 1995, arXiv:1302.4938, labels the edges child by child along the order. The last
-        ``n_context`` nodes were set by experiment: their edges are directed in all the class, as
-        if each had a cause that nothing else has.
+        Edges are labelled child by child along the order (Chickering 1995, arXiv:1302.4938). The
+        last ``n_context`` nodes were set by the experiment: their edges are directed in all
+        members, as if each of these nodes had a cause that no other node has.
         """
         # Edges into y are labelled from the parent that is last in the order (Chickering 1995).
         place = {int(node): m for m, node in enumerate(dag.order)}
@@ -329,13 +347,13 @@ class Pdag:
             for x in sorted(above[y], key=lambda k: -place[k]):
                 if x in compelled[y] or x in reversible:
                     continue
-                # w -> x compelled and w no parent of y: all edges into y are compelled.
+                # w -> x is compelled and w is not a parent of y: all edges into y are compelled.
                 if not compelled[x] <= above[y]:
                     compelled[y], reversible = set(above[y]), set()
                     break
                 compelled[y] |= compelled[x]
                 reversible -= compelled[x]
-                # y has a parent that x lacks: a collider, or an edge that would make one.
+                # y has a parent that x does not have: a collider, or an edge that would make one.
                 if above[y] - above[x] - {x}:
                     compelled[y] |= above[y] - reversible
                 else:
@@ -344,7 +362,7 @@ class Pdag:
         return cls(edges)
 
     def parents(self, node: int) -> set[int]:
-        """Return the nodes with an edge that points at ``node``."""
+        """Return the nodes with a directed edge into ``node``."""
         return set(np.flatnonzero(self.edges[:, node] & ~self.edges[node]).tolist())
 
     def neighbours(self, node: int) -> set[int]:
@@ -352,7 +370,7 @@ class Pdag:
         return set(np.flatnonzero(self.edges[:, node] & self.edges[node]).tolist())
 
     def adjacent(self, node: int) -> set[int]:
-        """Return all nodes joined to ``node``."""
+        """Return all nodes with an edge to or from ``node``, directed or not."""
         return set(np.flatnonzero(self.edges[:, node] | self.edges[node]).tolist())
 
     def to_dag(
@@ -360,25 +378,25 @@ class Pdag:
     ) -> Dag | None:
         """Return a graph with the same skeleton, directions and colliders (Dor & Tarsi 1992).
 
-        Node by node is taken out that can stand last among those left. With ``before``
-        (``before[a, b]`` where ``a`` stands before ``b``) it must also have none left that stands
-        after it, with ``forbidden`` no edge into it that is barred: as before,
-        whichever of these nodes goes first, what is left has a graph if the whole had one.
-        Returns None where there is none.
+        Nodes that can be last in the order of the remaining nodes are removed one at a time. With
+        ``before`` (``before[a, b]`` if ``a`` precedes ``b``), no remaining node may come after such
+        a node; with ``forbidden``, no edge into it may be forbidden. Whichever node is removed
+        first, the rest has such a graph if the whole has one. The result is None if there is none.
         """
         rest, edges = self.edges.copy(), np.zeros_like(self.edges)
         after = np.zeros_like(rest) if before is None else before
         barred = np.zeros_like(rest) if forbidden is None else forbidden
         waiting = np.ones(len(rest), np.bool_)
         queue = list(range(len(rest)))
-        # A sink: no edge out, none barred in, none left that must come after.
+        # A sink: no edge out of it, no forbidden edge into it, and no remaining node after it.
         while queue:
             node = queue.pop()
             into = rest[:, node].copy()
             stays = (rest[node] & ~into).any() or (after[node] & waiting).any()
             if not waiting[node] or stays or (barred[:, node] & into).any():
                 continue
-            # All edges at the node point at it without a new collider: others of it are joined.
+            # All edges can point at the node without a new collider: its undirected neighbours are
+            # adjacent to all others.
             beside = np.flatnonzero(into & rest[node])
             if ((into & ~(rest[beside] | rest[:, beside].T)).sum(axis=1) > 1).any():
                 continue

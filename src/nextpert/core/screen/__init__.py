@@ -1,1 +1,1 @@
-"""Cells as statistics: moments of environments, and distances between their means."""
+"""Statistics of cells: moments of environments, and distances between their means."""

@@ -1,4 +1,4 @@
-"""Guides of one perturbation pooled, and how far their means scatter beyond sampling."""
+"""Pooled guides of perturbations, and the variance of guide means beyond sampling."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from nextpert.core.screen.screen import ScreenMoments
 
 
-_FEWEST = 2  # degrees of freedom; with fewer nothing is learned
+_FEWEST = 2  # minimum degrees of freedom to estimate the spread
 
 
 class _MeanSquares(NamedTuple):
     """Mean squares between the environments of a block and within them, one value per node.
 
-    ``freedom`` are their degrees of freedom, ``size`` the cells of an environment, as they count
-    between environments, and ``varies`` the nodes that vary within.
+    ``freedom`` contains their degrees of freedom, ``size`` is the effective number of cells per
+    environment, and ``varies`` marks the nodes that vary within environments.
     """
 
     between: NDArray[np.float64]
@@ -38,12 +38,13 @@ class _MeanSquares(NamedTuple):
 
 
 def spread_within(screen: ScreenMoments, blocks: ArrayLike) -> float:
-    """Return how far environments of one block scatter beyond sampling, pooled over blocks.
+    """Return the variance between environments of a block beyond sampling, pooled over blocks.
 
-    By the median over nodes of the mean square between environments over that within, which a few
-    genes that the environments do change do not move. ``blocks`` are of environments whose means
-    would be the same but for what is sought, -1 for those to leave out. In units of the noise
-    variance of a cell; 0 where they differ by no more than sampling, or are too few.
+    The estimate uses the median over nodes of the ratio of mean squares between and within
+    environments, which is robust to a few genes that the environments do affect. ``blocks`` groups
+    environments that would have the same mean without such variance; -1 leaves an environment out.
+    The result is in units of the noise variance of a cell, and 0 if environments differ by no more
+    than sampling or are too few.
     """
     squares_of = _mean_squares(screen, blocks)
     if squares_of is None:
@@ -55,20 +56,21 @@ def spread_within(screen: ScreenMoments, blocks: ArrayLike) -> float:
 
 
 def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
-    """Return the p-value of no spread within blocks beyond sampling, over all nodes together.
+    """Return the p-value of a test for spread within blocks beyond sampling, over all nodes.
 
-    The mean over nodes of the mean square between environments over that within is, if cells are
-    independent, about a scaled chi-square, whose degrees of freedom the correlations of the nodes
-    within environments set (Box 1954, doi:10.1214/aoms/1177728786). Unlike the median of
-    :func:`spread_within` it also sees environments that differ in few nodes. NaN where fewer than 2
-    degrees of freedom are left, or no node varies.
+    If cells are independent, the mean over nodes of the ratio of mean squares between and within
+    environments approximately has a scaled chi-square distribution, whose degrees of freedom depend
+    on the correlations of the nodes within environments (Box 1954,
+    doi:10.1214/aoms/1177728786). Unlike the median of :func:`spread_within`, it also detects
+    environments that differ in few nodes. The result is NaN if there are too few degrees of
+    freedom, or no node varies.
     """
     squares_of = _mean_squares(screen, blocks)
     if squares_of is None or squares_of.freedom[1] <= _FEWEST:
         return float("nan")
     freedom, rest = squares_of.freedom
     kept = np.flatnonzero(squares_of.varies)
-    # An F ratio has a mean above 1, by the error of its denominator.
+    # The mean of an F ratio is above 1 because of the error of its denominator.
     ratio = (1.0 - 2.0 / rest) * squares_of.between[kept] / squares_of.within[kept]
     scatter = screen.scatter[np.ix_(kept, kept)]
     root = np.sqrt(scatter.diagonal())
@@ -78,7 +80,7 @@ def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
 
 
 def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | None:
-    """Return the mean squares; ``None`` where nothing can be learned from them."""
+    """Return the mean squares; ``None`` if they do not determine the spread."""
     given = np.asarray(blocks, np.int64)
     index = np.flatnonzero((given >= 0) & (screen.n > 1))
     _, block, members = np.unique(given[index], return_inverse=True, return_counts=True)
@@ -100,52 +102,53 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
     varies = within > 0
     if not varies.any():
         return None
-    # Cells of an environment that make E[between] = within (1 + size tau^2).
+    # Effective cells per environment: E[between] = within (1 + size tau^2).
     size = (n.sum() - (np.bincount(block, n**2) / total).sum()) / freedom
     return _MeanSquares(between, within, varies, (freedom, rest), float(size))
 
 
-# Degrees of freedom with which the pooled variance speaks for that of a perturbation: at least and
-# at most. Fewer than 20 are not believed, as the variances of genes in few cells scatter more than
-# those of normal values; more than 1e4 make no difference.
+# Minimum and maximum prior degrees of freedom of a perturbation's variance. Estimates below 20 are
+# not trusted, because variances of genes in few cells scatter more than those of normal values;
+# above 1e4 they make no difference.
 _FREEDOM = (20.0, 1e4)
-# Variance ratio of a mean of a table where nothing is known of it (equation 25): it counts for next
-# to no cell, so that no posterior shows it, and logarithms and inverses stay finite.
+# Variance ratio of an unknown mean of a table (equation 25): such a mean counts as almost no cells
+# and does not affect any posterior, while logarithms and inverses stay finite.
 UNKNOWN = 1e9
 
 
 @dataclass(frozen=True)
 class PooledGuides:
-    """Perturbations whose guides (replicates, donors) are pooled (equation 7).
+    """Moments of perturbations, with their guides (replicates, donors) pooled (equation 7).
 
     Parameters
     ----------
     n_cells
-        Cells of every perturbation, shape ``(n_groups,)``.
+        Number of cells of every perturbation, shape ``(n_groups,)``.
     n
-        Cells that count: ``sum k_e`` with ``k_e = n_e / (1 + n_e tau_g^2)``, same shape.
+        Effective number of cells: ``sum k_e`` with ``k_e = n_e / (1 + n_e tau_g^2)``, same shape.
     mean
         Means weighted by ``k_e``, shape ``(n_groups, n_nodes)``, units of the data.
     scatter
-        Scatter within guides, and between the guides of a perturbation weighted by ``k_e``, shape
-        ``(n_nodes, n_nodes)``.
+        Scatter within guides plus the scatter between the guides of a perturbation weighted by
+        ``k_e``, shape ``(n_nodes, n_nodes)``.
     variance_ratio
-        Variance within the cells of a perturbation over that within all cells, shrunk towards 1,
-        shape ``(n_groups, n_nodes)``. Perturbed cells and controls have different variances.
+        Variance within guides of each perturbation over the variance within all guides, shrunk
+        towards 1, shape ``(n_groups, n_nodes)``; perturbed and control cells may differ in
+        variance.
     fixed
-        Fixed columns of a regression, such as batches: their means as those of the nodes, shape
-        ``(n_groups, n_fixed)``; by default there are none.
+        Means of the fixed columns of a regression, such as batches, shape ``(n_groups, n_fixed)``;
+        by default there are none.
     fixed_scatter
-        Their scatter with the nodes and then with one another, as ``scatter``, shape
+        Scatter of the fixed columns with the nodes and then with one another, shape
         ``(n_fixed, n_nodes + n_fixed)``.
     fixed_sd
-        Standard error of their least squares coefficients over the noise's standard deviation,
+        Standard errors of their least squares coefficients over the noise's standard deviation,
         shape ``(n_fixed,)``; the coefficients are uncorrelated.
     freedom
         Degrees of freedom of variances within guides, shape ``(n_groups,)``.
     prior_freedom
-        Degrees of freedom by which variance ratios were shrunk towards 1; 0 where standard errors
-        are known, as those of a table are.
+        Prior degrees of freedom with which variance ratios were shrunk towards 1; 0 if standard
+        errors are known, as for a table.
     """
 
     n_cells: NDArray[np.int64]
@@ -158,9 +161,9 @@ class PooledGuides:
     fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     freedom: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     prior_freedom: float = _FREEDOM[0]
-    # What follows from them: errors that fixed columns leave in means from which least squares took
-    # them off (8), shape (n_groups, n_columns), in standard deviations of a cell; whether means are
-    # those of cells, and not of a table; and whether it is known how genes vary together.
+    # Derived: errors of means due to the estimated effects of fixed columns (8), shape (n_groups,
+    # n_columns), in standard deviations of a cell; whether means are those of cells instead of a
+    # table; and whether the covariances of genes are known.
     fixed_errors: NDArray[np.float64] = field(init=False)
     are_cells: bool = field(init=False)
     knows_correlation: bool = field(init=False)
@@ -176,7 +179,7 @@ class PooledGuides:
         )  # fmt: skip
 
     def rows(self, index: ArrayLike) -> PooledGuides:
-        """Return some groups, in the order given; the scatter stays that of all."""
+        """Return some groups, in the given order; the scatter remains that of all groups."""
         which = np.asarray(index, np.int64)
         if np.array_equal(which, np.arange(len(self.n))):
             return self
@@ -184,7 +187,7 @@ class PooledGuides:
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     def subset(self, nodes: ArrayLike) -> PooledGuides:
-        """Return some nodes, in the order given; fixed columns stay."""
+        """Return some nodes, in the given order, with all fixed columns."""
         index, p = np.asarray(nodes, np.int64), self.mean.shape[1]
         scatter = self.scatter[np.ix_(index, index)]
         both = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
@@ -194,14 +197,14 @@ class PooledGuides:
         )  # fmt: skip
 
     def fixed_error(self) -> NDArray[np.float64]:
-        """Return what these add to the variance of differences to the controls, by group."""
+        """Return the part of the variance of each group's difference to controls due to batches."""
         errors = self.fixed_errors
         return ((errors - errors[:1]) ** 2).sum(axis=1)
 
     def to_controls(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return differences of means to the controls, and their variance over that of noise.
+        """Return differences of means to the controls, and their variance over the noise variance.
 
-        Both of shape ``(n_groups - 1, n_nodes)``; without cells the variance is very large.
+        Both have the shape ``(n_groups - 1, n_nodes)``; without cells the variance is very large.
         """
         each = 1.0 / np.maximum(self.counted, 1e-300)
         error = each[1:] + each[0]
@@ -216,7 +219,7 @@ class PooledGuides:
 
     @property
     def counted(self) -> NDArray[np.float64]:
-        """Cells that count, at the pooled variance of every node: ``n / variance_ratio``."""
+        """Effective cells at the pooled variance of every node: ``n / variance_ratio``."""
         return self.n[:, None] / self.variance_ratio
 
 
@@ -230,9 +233,9 @@ def pool_guides(
 ) -> PooledGuides:
     """Return the moments of the perturbations of a screen, with guides pooled.
 
-    A guide shifts the mean of its cells by its own ``v ~ N(0, sigma^2 tau_g^2)``, in addition to
-    the effect of the perturbation. After integration over ``v``, a guide of ``n_e`` cells counts as
-    ``k_e = n_e / (1 + n_e tau_g^2)`` cells, at most ``1 / tau_g^2``.
+    Each guide shifts the mean of its cells by ``v ~ N(0, sigma^2 tau_g^2)``, in addition to the
+    effect of the perturbation. After integration over ``v``, a guide with ``n_e`` cells counts as
+    ``k_e = n_e / (1 + n_e tau_g^2)`` cells, which is at most ``1 / tau_g^2``.
 
     Parameters
     ----------
@@ -243,10 +246,10 @@ def pool_guides(
     n_groups
         Number of perturbations.
     guide_variance
-        ``tau_g^2``, over the noise variance; 0 where guides do not differ. One number, or one for
-        each environment.
+        Guide variance ``tau_g^2`` relative to the noise variance, one number or one per
+        environment; 0 if guides do not differ.
     fixed_sd
-        Standard errors of the fixed columns, which are the last nodes, from
+        Standard errors of the coefficients of fixed columns, which are the last nodes, from
         :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
 
     Examples
@@ -259,7 +262,7 @@ def pool_guides(
     >>> pool_guides(screen, [0, 0, 1, 1], 2, guide_variance=0.01).n.tolist()
     [100.0, 100.0]
     """
-    # A row a perturbation, of the environments that are its guides.
+    # One row per perturbation, with the environments that are its guides.
     codes = np.asarray(groups, np.int64)
     members = sp.csr_array(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
@@ -287,11 +290,11 @@ def pool_guides(
     scatter = screen.scatter + (between + between.T) / 2
     squares = screen.squares[:, :p]
     pooled = squares.sum(axis=0) / max(each.sum(), 1.0)
-    # Variances within groups over those within all, moderated. Their logarithms scatter by
-    # trigamma(d / 2) if the true ones are the same, and by trigamma(d0 / 2) more if these are
-    # inverse chi-square with d0 degrees of freedom (Smyth 2004, doi:10.2202/1544-6115.1027), so
-    # that cells that happen to scatter less are not taken for a smaller error where variances are
-    # alike. d0 is learned without the controls, which are most of what is pooled.
+    # Moderated variances within groups over those within all. Their logarithms have variance
+    # trigamma(d / 2) if the true variances are equal, and trigamma(d0 / 2) more if these are
+    # inverse chi-square with d0 degrees of freedom (Smyth 2004, doi:10.2202/1544-6115.1027). Small
+    # sample variances are thus not mistaken for small errors if true variances are similar. d0 is
+    # learned without the controls, which contribute most to the pooled variance.
     square = members @ squares / np.where(pooled > 0, pooled, 1.0)
     enough = (freedom[1:, None] > 1) & (square[1:] > 0)
     prior = _FREEDOM[0]
@@ -315,9 +318,9 @@ def pool_guides(
 def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the combinations of codes that occur, sorted, and the combination of each entry.
 
-    As ``np.unique`` of rows, of which it takes a fifth of the time; codes are -1 or above.
+    Codes are -1 or above. The result is that of ``np.unique`` on rows, in a fifth of the time.
     """
-    # One number for each combination of codes.
+    # One number per combination of codes.
     joined, n = np.zeros(len(codes[0]), np.int64), 1
     for each in codes:
         levels = int(each.max(initial=-1)) + 2
@@ -338,30 +341,31 @@ def context_moments(
 ) -> Moments:
     """Return the moments of the nodes of a screen and of indicators, over all cells.
 
-    A regression on these moments equals that of the cells with the indicators as further columns
-    (joint causal inference; Mooij et al. 2020, JMLR 21:99). With ``fixed`` the regression also has
-    those columns and the intercept (Frisch, Waugh, Lovell): batches are fixed effects.
+    A regression on these moments equals a regression on the cells with the indicators as additional
+    columns (joint causal inference; Mooij et al. 2020, JMLR 21:99). With ``fixed``, these columns
+    and an intercept are included as well (Frisch, Waugh, Lovell), so that batches are fixed
+    effects.
 
     Parameters
     ----------
     screen
         Moments of the environments.
     indicators
-        Context nodes of an environment, such as 1 for the cells of a perturbation,
-        shape ``(n_environments, n_indicators)``.
+        Context nodes of each environment, such as 1 for the cells of a perturbation, shape
+        ``(n_environments, n_indicators)``.
     fixed
-        Columns to regress out of nodes and indicators, such as those of batches, shape
-        ``(n_environments, n_fixed)``; thousands of them as a sparse array.
+        Columns to regress out of nodes and indicators, such as batches, shape
+        ``(n_environments, n_fixed)``; use a sparse array for thousands of columns.
     guide_variance
         Variance between environments (guides) beyond sampling, relative to the noise variance of a
-        node, as ``spread_within`` learns it: an environment of ``n`` cells counts as ``n / (1 + n
-        guide_variance)`` cells between environments, as in generalised least squares.
+        node. An environment of ``n`` cells counts as ``n / (1 + n guide_variance)`` cells between
+        environments, as in generalised least squares.
 
     Returns
     -------
     Moments
-        Of the nodes of ``screen`` and then the indicators. The means are those of all cells; an
-        indicator that ``fixed`` explains has a scatter of zero.
+        Moments of the nodes of ``screen``, followed by the indicators. Environments are weighted by
+        the cells that they count as; an indicator that ``fixed`` explains has a scatter of zero.
 
     Examples
     --------
@@ -379,7 +383,7 @@ def context_moments(
     n, p = int(screen.n.sum()), screen.n_nodes
     rows = np.hstack([screen.mean, columns])
     mean = np.average(rows, axis=0, weights=weight) if n else np.zeros(rows.shape[1])
-    # Generalised least squares between environments: rows times the root of their weight.
+    # Generalised least squares between environments: rows times the square root of their weight.
     left = (rows - mean) * np.sqrt(weight)[:, None]
     whole = np.einsum("ij,ij->j", left, left)
     if n and sp.issparse(fixed):
@@ -398,13 +402,14 @@ def context_moments(
 def _without_sparse(
     left: NDArray[np.float64], fixed: sp.csr_array, root: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return rows less their least squares fit by an intercept and many sparse columns."""
+    """Return rows minus their least squares fit on an intercept and many sparse columns."""
     rows = sp.diags_array(root) @ sp.hstack([sp.csr_array(np.ones((len(root), 1))), fixed])
     columns = sp.csc_array(rows)
     columns = columns[:, abs(columns).sum(axis=0) > 0]  # others are of environments without cells
     gram = columns.T @ columns
-    # Columns may depend on others: a billionth more on the diagonal makes the equations solvable,
-    # and leaves a share of its square. The order of elimination keeps the factor sparse.
+    # Columns may be linearly dependent: a billionth more on the diagonal makes the equations
+    # solvable, and leaves the square of this share unexplained. The order of elimination keeps the
+    # factor sparse.
     gram = sp.csc_array(gram + sp.diags_array(1e-9 * gram.diagonal()))
     factor = splu(
         gram, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}

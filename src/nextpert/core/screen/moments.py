@@ -1,4 +1,4 @@
-"""First and second moments of the cells of one environment, dense or sparse, in one pass."""
+"""First and second moments of the cells of one environment, dense or sparse."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 @dataclass
 class PairwiseSum(Generic[T]):
-    """Parts added one after the other, as a tree; ``log2`` of their number are held at a time.
+    """A sum of successive parts by pairwise addition, with about ``log2(n_parts)`` sums in memory.
 
     Parameters
     ----------
     empty
         The sum of no parts.
     merge
-        Adds two sums, the earlier first.
+        Function that adds two sums, of which the earlier comes first.
     """
 
     empty: T
@@ -41,7 +41,7 @@ class PairwiseSum(Generic[T]):
 
     def add(self, part: T) -> None:
         """Add the next part."""
-        # As adding 1 to a binary number: level k holds the sum of 2^k parts.
+        # Like adding 1 to a binary number: level k has the sum of 2^k parts.
         for level, held in enumerate(self._levels):
             if held is None:
                 self._levels[level] = part
@@ -53,7 +53,7 @@ class PairwiseSum(Generic[T]):
     def total(self) -> T:
         """Return the sum of all parts added."""
         total: T | None = None
-        # The later parts lie at the lower levels.
+        # The later parts are at the lower levels.
         for held in self._levels:
             if held is not None:
                 total = held if total is None else self.merge(held, total)
@@ -69,13 +69,12 @@ def sparse_scatter(
     total: NDArray[np.float64],
     scatter: NDArray[np.float64],
 ) -> float:
-    """Fill in the sum and scatter of some CSR rows; return the least share of squares left of them.
+    """Fill the sum and scatter of some CSR rows; return the smallest remaining share of a square.
 
-    Columns must be sorted in each row, and none given twice. Every sum runs in the order of
-    ``rows``, so that its bits do not depend on what else is in the matrix. ``total``, shape
-    ``(n_nodes,)``, and ``scatter``, ``(n_nodes, n_nodes)``, are zero before. The least share of a
-    square that is left tells how many digits the difference of the sum of squares and the square
-    of the mean has lost.
+    Each row needs sorted columns without duplicates. Every sum runs in the order of ``rows``, so
+    that its result does not depend on other rows of the matrix. ``total``, shape ``(n_nodes,)``,
+    and ``scatter``, ``(n_nodes, n_nodes)``, must be zero on entry. The share of a sum of squares
+    that remains after subtraction of the mean shows how many digits the subtraction has lost.
     """
     for r in rows:
         first, last = indptr[r], indptr[r + 1]
@@ -84,7 +83,7 @@ def sparse_scatter(
             total[j] += value
             for b in range(a, last):
                 scatter[j, indices[b]] += value * data[b]
-    # sum x x' - n mean mean', and how much of each square is left of it.
+    # sum x x' - n mean mean', and the remaining share of each square.
     left = 1.0
     for j in range(len(total)):
         mean = total[j] / max(len(rows), 1)
@@ -97,12 +96,12 @@ def sparse_scatter(
     return left
 
 
-# Indices looked at at once, of a matrix in memory or in a file.
+# Number of indices checked at once, of a matrix in memory or in a file.
 _AT_ONCE = 2**22
 
 
 def require_sound(matrix: Any, name: str = "The sparse matrix") -> None:
-    """Raise unless the indices of a CSR or CSC matrix in memory lie within its shape."""
+    """Raise an error unless the indices of a CSR or CSC matrix in memory lie within its shape."""
     if sp.issparse(matrix) and matrix.format in ("csr", "csc"):
         shape = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
         arrays = matrix.data, matrix.indices, matrix.indptr
@@ -112,28 +111,29 @@ def require_sound(matrix: Any, name: str = "The sparse matrix") -> None:
 def require_sound_arrays(
     arrays: tuple[Any, Any, Any], shape: tuple[int, int | None], name: str = "The sparse matrix"
 ) -> None:
-    """Raise unless ``data``, ``indices`` and ``indptr`` belong together; they may lie in a file.
+    """Raise an error unless ``data``, ``indices`` and ``indptr`` are consistent, also in a file.
 
-    ``shape`` is the number of pointers less 1, and what all indices must be below; ``None`` leaves
-    the indices to be looked at as they are read.
+    ``shape`` is the number of pointers minus 1, and the bound below which all indices must lie; if
+    the bound is ``None``, indices are not checked here but when they are read.
     """
     n_major, n_minor = shape
     data, indices, indptr = arrays
     if any(len(array.shape) != 1 for array in arrays):
-        raise damaged("values or indices of more than one dimension", name)
+        raise damaged("values or indices that are not one-dimensional", name)
     if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
-        raise damaged("indices that are no whole numbers", name)
+        raise damaged("indices that are not whole numbers", name)
     if indptr.shape[0] != n_major + 1:
-        raise damaged(f"{indptr.shape[0]} row or column pointers for {n_major}", name)
-    # Pointers never fall, and end within the values.
+        what = f"{indptr.shape[0]} row or column pointers instead of {n_major + 1}"
+        raise damaged(what, name)
+    # Pointers never decrease, and end within the values.
     last = 0
     for start in range(0, n_major + 1, _AT_ONCE):
         some = np.asarray(indptr[start : start + _AT_ONCE])
         if some[0] < last or (some[1:] < some[:-1]).any() or (start == 0 and some[0] != 0):
-            raise damaged("row pointers that fall, or do not start at 0", name)
+            raise damaged("row pointers that decrease, or do not start at 0", name)
         last = int(some[-1])
     if last > min(data.shape[0], indices.shape[0]):
-        raise damaged("fewer values than its row pointers say", name)
+        raise damaged("fewer values than its row pointers require", name)
     for start in range(0, 0 if n_minor is None else indices.shape[0], _AT_ONCE):
         some = np.asarray(indices[start : start + _AT_ONCE])
         if some.min() < 0 or some.max() >= n_minor:
@@ -141,7 +141,7 @@ def require_sound_arrays(
 
 
 def require_numbers(values: Any, name: str = "The matrix") -> None:
-    """Raise for values that a conversion to floats would change: masked, complex, no numbers."""
+    """Raise an error for values that are masked, complex or not numbers."""
     if np.ma.isMaskedArray(values):
         raise ValueError(MASKED.format(name))
     kind = np.dtype(values.dtype).kind
@@ -156,7 +156,7 @@ def damaged(what: str, name: str = "The sparse matrix") -> ValueError:
     return ValueError(f"{name} is damaged: it has {what}. Write the file again.")
 
 
-# Sparse squares are summed about zero; where the scatter is a smaller share, they are not enough.
+# Sparse squares are summed about zero; if the scatter is a smaller share, they are too imprecise.
 _LOST_DIGITS = 1e-3
 
 
@@ -164,9 +164,9 @@ _LOST_DIGITS = 1e-3
 class Moments:
     """Number of cells, mean and scatter of an environment (the cells under one intervention).
 
-    The class stores the scatter about the mean instead of the raw sum of ``x x'``: both contain the
-    same information, but differences of large raw sums lose precision if means are far from zero.
-    Raw sums are available as :attr:`total` and :attr:`gram`.
+    The class stores the scatter about the mean instead of the raw sum of ``x x'``, because
+    differences of large raw sums lose precision if means are far from zero. Raw sums are available
+    as :attr:`total` and :attr:`gram`.
 
     Parameters
     ----------
@@ -180,8 +180,8 @@ class Moments:
     Raises
     ------
     ValueError
-        If shapes do not fit, or a number is not finite: squares of values above about 1e150
-        overflow.
+        If shapes do not agree, the number of cells is not a whole number of at least 0, or a value
+        is not finite (squares of values above about 1e150 overflow).
 
     Examples
     --------
@@ -217,7 +217,7 @@ class Moments:
         if not np.isfinite(mean).all():
             raise not_finite(~np.isfinite(mean))
         if not np.isfinite(scatter).all():
-            # A pair may overflow where each square is just finite: all of its nodes are named.
+            # A product may overflow although both squares are finite: all its nodes are listed.
             raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
         object.__setattr__(self, "variance", np.diag(scatter) / max(self.n, 1))
 
@@ -234,8 +234,8 @@ class Moments:
         Raises
         ------
         ValueError
-            If ``x`` is not two-dimensional, or holds values that are NaN, infinite or too large
-            to be squared; the message names the columns.
+            If ``x`` is not two-dimensional, or contains values that are NaN, infinite or too large
+            to be squared; the message lists their columns.
         """
         block: Any = x if sp.issparse(x) else np.asanyarray(x)
         require_numbers(block, "The matrix of cells")
@@ -250,13 +250,13 @@ class Moments:
         if n == 0:
             return cls.zeros(p)
         dense = np.asarray(block, dtype=np.float64)
-        # Two passes: squares are taken about the mean, so that no digits are lost.
-        with np.errstate(invalid="ignore", over="ignore"):  # named below
+        # Two passes: squares are computed about the mean, so that no digits are lost.
+        with np.errstate(invalid="ignore", over="ignore"):  # reported below
             mean = dense.mean(axis=0)
             if not np.isfinite(mean).all():
                 bad = np.asarray(~np.isfinite(dense).all(axis=0))
                 raise not_finite(bad) if bad.any() else too_large(~np.isfinite(mean))
-            # Its scatter is 0: a loop over single cells need not limit threads.
+            # The scatter of one cell is 0, and loops over single cells need no limit on threads.
             if n == 1:
                 return cls(n, mean, np.zeros((p, p)))
             centred = dense - mean
@@ -288,7 +288,10 @@ class Moments:
         """
         constant = self.constant_nodes()
         if len(constant):
-            message = f"Nodes {constant.tolist()} are constant: correlations are undefined."
+            message = (
+                f"Correlations are undefined, because nodes {constant.tolist()} are constant: "
+                f"remove these nodes."
+            )
             raise ValueError(message)
         # S_ij / sqrt(S_ii S_jj).
         scale = np.sqrt(np.diag(self.scatter))
@@ -297,15 +300,18 @@ class Moments:
         return correlation
 
     def constant_nodes(self) -> NDArray[np.int64]:
-        """Return the indices of nodes that do not vary, up to rounding."""
+        """Return the indices of nodes that do not vary beyond rounding."""
         spread = np.diag(self.scatter)
-        # Squares that are left of rounding of the mean alone.
+        # Squares that rounding of the mean alone can cause.
         rounding = 1e-13 * self.n * np.maximum(self.mean**2, np.finfo(np.float64).tiny)
         return np.flatnonzero(spread <= rounding)
 
     def __add__(self, other: Moments) -> Moments:
         if self.n_nodes != other.n_nodes:
-            message = f"Moments of {self.n_nodes} and of {other.n_nodes} nodes cannot be added."
+            message = (
+                f"Moments of {self.n_nodes} and of {other.n_nodes} nodes cannot be added: give the "
+                f"same nodes."
+            )
             raise ValueError(message)
         n = self.n + other.n
         if n == 0:
@@ -318,18 +324,18 @@ class Moments:
         return Moments(n, mean, scatter)
 
     def subset(self, nodes: Iterable[int]) -> Moments:
-        """Return the moments of some nodes, in the order given."""
+        """Return the moments of some nodes, in the given order."""
         index = np.array(as_nodes(nodes, self.n_nodes, "nodes"), dtype=np.int64)
         return Moments(self.n, self.mean[index], self.scatter[np.ix_(index, index)])
 
 
 def covary(scatter: NDArray[np.float64]) -> bool:
-    """Return whether a scatter tells how nodes vary together, and not of each alone."""
+    """Return whether a scatter contains covariances, and not only variances."""
     return bool(np.count_nonzero(scatter) > len(scatter))
 
 
 def canonical_csr(x: Any) -> sp.csr_array:
-    """Return ``x`` as CSR of floats, columns sorted and given once; ``x`` stays as it is."""
+    """Return ``x`` as CSR of floats with sorted, unique columns; ``x`` is not changed."""
     cells = sp.csr_array(x, dtype=np.float64)
     if not cells.has_canonical_format:
         cells = cells.copy()
@@ -338,12 +344,12 @@ def canonical_csr(x: Any) -> sp.csr_array:
 
 
 def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
-    """Return the moments of some rows of a :func:`canonical_csr`, in their order.
+    """Return the moments of some rows of a :func:`canonical_csr` matrix, in their order.
 
     Raises
     ------
     ValueError
-        If a value is NaN, infinite or too large to be squared; the columns are named.
+        If a value is NaN, infinite or too large to be squared; the message lists the columns.
     """
     p, n = x.shape[1], len(rows)
     # One pass over the non-zeros, sum x x' - n mean mean'.
@@ -354,19 +360,19 @@ def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
         raise too_large(bad) if np.isfinite(x.data).all() else not_finite(bad)
     if (
         left < _LOST_DIGITS
-    ):  # a mean far above the spread: centre the cells before squares are taken
+    ):  # the mean is far larger than the SD: centre the cells before they are squared
         return Moments.from_array(x[rows].toarray())
     return Moments(n, total / max(n, 1), scatter)
 
 
 def not_finite(bad: NDArray[np.bool_]) -> ValueError:
-    """Return the error about columns with NaN or infinite values; they are its ``columns``."""
-    return _about(bad, "hold NaN or infinite values: remove them.")
+    """Return the error about columns with NaN or infinite values, listed in ``columns``."""
+    return _about(bad, "contain NaN or infinite values: remove these columns or the cells.")
 
 
 def too_large(bad: NDArray[np.bool_]) -> ValueError:
-    """Return the error about columns whose squares overflow; they are its ``columns``."""
-    what = "hold values too large to be squared: rescale the cells."
+    """Return the error about columns whose squares overflow, listed in ``columns``."""
+    what = "contain values too large to be squared: rescale the cells."
     error = _about(bad, what)
     error.overflow = True  # type: ignore[attr-defined]
     return error

@@ -1,4 +1,4 @@
-"""All that is read of the cells of a screen: environments, their means, one scatter per fold."""
+"""Statistics of the cells of a screen: environments, their means, and one scatter per fold."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-# Sparse squares are summed about zero; where less than this share of them is left, digits are gone.
+# Sparse squares are summed about zero; if less than this share remains, too many digits are lost.
 _LOST_DIGITS = 1e-6
 # Above this share of non-zero values, dense products are faster than sparse ones.
 DENSE_SHARE = 0.25
-# Sparse sums need so many cells an environment: of fewer, some are alike in some gene, digits are
-# lost, and the block is summed twice.
+# Minimum mean number of cells per environment for sparse sums: with fewer, the cells of some
+# environment are equal in some gene, digits are lost, and the block must be summed twice.
 _CELLS_EACH = 8
 
 
 class Part(NamedTuple):
-    """Some environments, ascending: cells, means and squares of each, one scatter of every fold.
+    """Cells, means and squares of some environments, in ascending order, and scatters by fold.
 
-    ``squares`` are sums of squared deviations from the environment's own mean, ``scatter`` the
-    sum over all cells of a fold of the products of such deviations, by fold.
+    ``squares`` are sums of squared deviations from the mean of the environment. ``scatter``
+    contains, for each fold, the sum over its cells of the products of such deviations.
     """
 
     groups: NDArray[np.int64]  # (n_present,)
@@ -70,20 +70,21 @@ def screen_part(
     Parameters
     ----------
     values
-        Dense, or CSR with sorted columns given once, shape ``(n_cells, n_nodes)``.
+        Dense array, or CSR with sorted columns without duplicates, shape ``(n_cells, n_nodes)``.
     groups
-        Environment of every cell, none below 0, shape ``(n_cells,)``.
+        Environment of every cell, 0 or above, shape ``(n_cells,)``.
     weights
-        How often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
+        How often every cell counts, shape ``(n_cells,)``; ``None`` counts each once.
     fold
-        Fold of every environment, shape ``(n_groups,)``; ``None`` stands for one fold of all.
+        Fold of every environment, shape ``(n_groups,)``; ``None`` for a single fold.
     products
-        Whether to sum the products of genes, which cost the genes squared a cell.
+        Whether to sum the products of genes, whose cost per cell is quadratic in the genes.
 
     Raises
     ------
     ValueError
-        If a value is NaN or infinite; the error's ``columns`` say where.
+        If a value is NaN, infinite or too large to be squared; the attribute ``columns`` of the
+        error lists the affected columns.
     """
     if weights is not None:
         taken = np.flatnonzero(weights)
@@ -93,7 +94,7 @@ def screen_part(
     present, place = np.unique(groups, return_inverse=True)
     fold = np.zeros(len(present), np.int64) if fold is None else fold[present]
     count = np.ones(len(groups)) if weights is None else weights.astype(np.float64)
-    # A row an environment: sums over its cells are products with this.
+    # One row per environment: a product with this matrix sums over its cells.
     members = sp.csr_array(
         (count, (place, np.arange(len(place)))), shape=(len(present), len(place))
     )
@@ -136,7 +137,7 @@ def _sparse(
     place: NDArray[np.int64],
     products: bool,
 ) -> Part | None:
-    """Sum sparse cells about zero; None where that loses digits."""
+    """Sum sparse cells about zero; return None if this loses digits."""
     with np.errstate(invalid="ignore", over="ignore"):  # named by sparse_moments
         mean = (members @ values).toarray() / n[:, None]
         square = (members @ values.multiply(values)).toarray()
@@ -161,7 +162,7 @@ def _sparse(
 def _by_fold(
     fold: NDArray[np.int64], place: NDArray[np.int64]
 ) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
-    """Yield every fold of some environments and its cells, in their order."""
+    """Yield every fold of some environments with the indices of its cells, in order."""
     folds, of_cell = np.unique(fold), fold[place]
     if len(folds) == 1:
         yield int(folds[0]), slice(None)
@@ -172,7 +173,7 @@ def _by_fold(
 
 
 def merge(first: Part, second: Part) -> Part:
-    """Return the sums of the cells of both."""
+    """Return the sums over the cells of both parts."""
     groups = np.union1d(first.groups, second.groups)
     p = first.mean.shape[1]
     fold, n = np.zeros(len(groups), np.int64), np.zeros((2, len(groups)), np.int64)
@@ -185,7 +186,7 @@ def merge(first: Part, second: Part) -> Part:
     # Chan's update: n1 n2 / n times the squared difference of means.
     step = mean[1] - mean[0]
     share = n[0] * n[1] / total
-    # An environment of one part alone adds nothing between.
+    # Environments that are in one part only have no scatter between parts.
     both = np.flatnonzero(share)
     between = step[both] * share[both, None]
     squares[both] += between * step[both]
@@ -198,16 +199,16 @@ def merge(first: Part, second: Part) -> Part:
     return Part(groups, fold, n.sum(axis=0), mean, squares, scatter)
 
 
-_RANK = 1e-10  # singular values below this share of the largest are rounding
+_RANK = 1e-10  # singular values below this share of the largest are treated as 0
 
 
 @dataclass(frozen=True)
 class ScreenMoments:
     """Numbers of cells, means and variances of environments, and their pooled scatter.
 
-    An environment is a group of cells that share perturbation, guide, batch and condition. The
-    scatter about the environments' own means is pooled, so that 10,000 environments of 1,000 genes
-    take 168 MB; with a matrix for each they would take 80 GB.
+    An environment is a group of cells with the same perturbation, guide, batch and condition. The
+    scatter about the means of environments is pooled, so that 10,000 environments of 1,000 genes
+    take 168 MB; with one matrix per environment they would take 80 GB.
 
     Parameters
     ----------
@@ -223,8 +224,8 @@ class ScreenMoments:
         shape ``(n_nodes, n_nodes)``.
     counted
         For a screen given as a table, the number of cells that each mean counts as: the variance of
-        its node over the squared standard error, 0 where nothing is known (equation 25); same shape
-        as ``mean``. ``squares`` are 0 where variances are not known. ``None`` (default) for a
+        its node over the squared standard error, or 0 if the mean is unknown (equation 25); same
+        shape as ``mean``. ``squares`` are then 0 for unknown variances. ``None`` (default) for a
         screen of cells.
 
     Examples
@@ -260,8 +261,8 @@ class ScreenMoments:
         Raises
         ------
         ValueError
-            If ``x`` is not a matrix of as many cells as ``groups``, or holds NaN or infinite
-            values.
+            If ``x`` is not a matrix with one row per entry of ``groups``, contains NaN, infinite or
+            very large values, or a group is not below ``n_groups``.
         """
         codes = np.asarray(groups, np.int64)
         if sp.issparse(x):
@@ -274,14 +275,14 @@ class ScreenMoments:
             )
             raise ValueError(message)
         if len(codes) and codes.max() >= n_groups:
-            message = f"Group {codes.max()} is not below the number of groups, {n_groups}."
+            message = f"groups must be below n_groups, {n_groups}, but one is {codes.max()}."
             raise ValueError(message)
         kept = codes >= 0
         return cls.from_part(screen_part(values[kept], codes[kept]), n_groups)
 
     @classmethod
     def from_part(cls, part: Part, n_groups: int) -> ScreenMoments:
-        """Return the moments of ``n_groups`` environments from the sums of those with cells."""
+        """Return the moments of ``n_groups`` environments from the sums over those with cells."""
         p = part.mean.shape[1]
         n = np.zeros(n_groups, np.int64)
         mean, squares = np.zeros((n_groups, p)), np.zeros((n_groups, p))
@@ -290,7 +291,7 @@ class ScreenMoments:
         return cls(n, mean, squares, scatter)
 
     def mean_variance(self, environment: int) -> NDArray[np.float64]:
-        """Return the sampling variance of an environment's means; 0 where it is not known."""
+        """Return the sampling variance of an environment's means; 0 if it is unknown."""
         n = int(self.n[environment])
         if self.counted is None:
             return self.squares[environment] / max(n * (n - 1), 1)
@@ -305,7 +306,7 @@ class ScreenMoments:
         return self.from_part(merge(*parts), self.n_environments)
 
     def subset(self, nodes: ArrayLike) -> ScreenMoments:
-        """Return the moments of some nodes, in the order given."""
+        """Return the moments of some nodes, in the given order."""
         index = np.asarray(nodes, np.int64)
         if np.array_equal(index, np.arange(self.n_nodes)):
             return self
@@ -314,22 +315,22 @@ class ScreenMoments:
         return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter, counted)
 
     def some(self, which: ArrayLike) -> ScreenMoments:
-        """Return some environments, with their share (by cells) of the scatter within all."""
+        """Return some environments, with the pooled scatter in proportion to their cells."""
         index = np.asarray(which)
         if np.array_equal(index, np.arange(self.n_environments)):
             return self
-        # The scatter is known of all alone: each cell has an equal share.
+        # Only the scatter of all environments is known: each cell has an equal share.
         n = self.n[index]
         scatter = self.scatter * (n.sum() / max(int(self.n.sum()), 1))
         counted = None if self.counted is None else self.counted[index]
         return ScreenMoments(n, self.mean[index], self.squares[index], scatter, counted)
 
     def pool(self, groups: ArrayLike, n_groups: int) -> ScreenMoments:
-        """Return the moments of coarser environments: ``groups`` says which each becomes part of.
+        """Return the moments of merged environments: ``groups`` has the new one of each.
 
-        Differences between the means of the parts become scatter within. If no two parts are
-        merged, the sums are the same to the bit, in another order. Means of a table are weighted by
-        what each counts for, and its scatter, which is that of no cells, stays.
+        Differences between the means of merged environments become scatter within. If no two are
+        merged, the result has exactly the same numbers, in another order. Means of a table are
+        weighted by the cells that they count as, and the covariance of a table stays the same.
         """
         codes = np.asarray(groups, np.int64)
         if n_groups == len(codes) and np.array_equal(codes, np.arange(n_groups)):
@@ -346,7 +347,7 @@ class ScreenMoments:
         if self.counted is not None:
             return self._pooled_means(codes, n_groups)
         members = _members(codes, n_groups)
-        # Chan: squares of the parts, and n times the squared departure of their means.
+        # Chan: squares of the parts, plus n times the squared deviations of their means.
         n = np.asarray(members @ self.n, np.int64)
         mean = members @ (self.n[:, None] * self.mean) / np.maximum(n, 1)[:, None]
         # Differences of the parts' means become scatter within.
@@ -357,26 +358,27 @@ class ScreenMoments:
         return ScreenMoments(n, mean, squares, self.scatter + (between + between.T) / 2)
 
     def _pooled_means(self, codes: NDArray[np.int64], n_groups: int) -> ScreenMoments:
-        """Return :meth:`pool` of a table, where an environment of one group may know a mean."""
+        """Return :meth:`pool` for a table, in which some environments may have unknown means."""
         members, counted = _members(codes, n_groups), np.asarray(self.counted)
         n = np.asarray(members @ self.n, np.int64)
         total = members @ counted
-        # None knows: any mean will do.
+        # If all means are unknown, any mean will do.
         some = np.where(total[codes] > 0, counted, self.n[:, None])
         mean = members @ (some * self.mean) / np.maximum(members @ some, 1e-300)
-        # A variance that stays the same: scatter over degrees of freedom.
+        # The variance, scatter over degrees of freedom, stays the same.
         freedom = [max(int(each.sum()) - len(each), 1) for each in (n[n > 0], self.n)]
         scatter = self.scatter * (freedom[0] / freedom[1])
         return ScreenMoments(n, mean, members @ self.squares, scatter, total)
 
     def with_columns(self, columns: ArrayLike) -> ScreenMoments:
-        """Return the moments with columns that are constant within environments as last nodes.
+        """Return the moments with additional columns as last nodes.
 
-        ``columns``, shape ``(n_environments, n_columns)``, are such as indicators of batches.
+        ``columns``, shape ``(n_environments, n_columns)``, are constant within environments, such
+        as indicators of batches.
         """
         added = np.asarray(columns, np.float64)
         wide = ((0, 0), (0, added.shape[1]))
-        # Columns are known without error: they count for all cells.
+        # Columns are known without error, so that they count as all cells.
         counted = self.counted
         if counted is not None:
             counted = np.hstack([counted, np.repeat(self.n[:, None], added.shape[1], axis=1)])
@@ -386,17 +388,17 @@ class ScreenMoments:
         )  # fmt: skip
 
     def total(self) -> Moments:
-        """Return the moments of all cells, whatever their environment."""
+        """Return the moments of all cells, irrespective of environments."""
         one = self.pool(np.zeros(self.n_environments, np.int64), 1)
         return Moments(int(one.n[0]), one.mean[0], one.scatter)
 
     def without_fixed(self, fixed: ArrayLike, groups: ArrayLike) -> ScreenMoments:
         """Return the moments with the effects of batches subtracted from the means.
 
-        The effects are those of the least squares fit of the environments' means by one mean a
-        group (perturbation) and the columns of ``fixed``, weighted by cells, so that batches may be
-        crossed with perturbations, guides and one another. Means are those at the average of
-        ``fixed`` over all cells. Columns that groups explain are left alone.
+        The effects are estimated by least squares: the means of environments, weighted by cells,
+        are regressed on one mean per group (perturbation) and the columns of ``fixed``. Batches may
+        be crossed with perturbations, guides and one another. The resulting means refer to the
+        average of ``fixed`` over all cells. Columns that groups explain have no effect.
         """
         columns = np.asarray(fixed, np.float64)
         # Weighted least squares of means on batches, within perturbations (equation 8).
@@ -408,15 +410,15 @@ class ScreenMoments:
     def fixed_columns(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return what :meth:`ScreenMoments.without_fixed` takes off as columns of a regression.
+        """Return the columns of the regression in :meth:`ScreenMoments.without_fixed`.
 
-        They span the directions of ``fixed`` that groups leave free, have the mean 0 and the mean
-        square 1 over all cells, and least squares estimates of their coefficients are not
-        correlated. The second is the standard error of each over the noise's standard deviation.
+        The columns span the directions of ``fixed`` that groups do not explain, have mean 0 and
+        mean square 1 over all cells, and have uncorrelated least squares coefficients. The second
+        result is the standard error of each coefficient over the noise's standard deviation.
         """
         columns = np.asarray(fixed, np.float64)
         centred = columns - np.average(columns, axis=0, weights=self.n)
-        # Directions that groups leave free, in which least squares estimates are uncorrelated.
+        # Directions that groups do not explain, with uncorrelated least squares estimates.
         _, sizes, rows = np.linalg.svd(self._within_groups(columns, groups), full_matrices=False)
         free = sizes > _RANK * sizes.max(initial=0.0)
         found = centred @ rows[free].T
@@ -426,21 +428,21 @@ class ScreenMoments:
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[ScreenMoments, NDArray[np.float64]]:
-        """Return the moments of a fit, and ``sd`` of :meth:`ScreenMoments.fixed_columns`.
+        """Return moments for a fit, and standard errors of :meth:`ScreenMoments.fixed_columns`.
 
-        Batches are taken off the means (:meth:`without_fixed`), and the columns of the regression
-        that this is are the last nodes (equation 8).
+        The effects of batches are subtracted from the means (:meth:`without_fixed`), and the
+        columns of this regression become the last nodes (equation 8).
         """
         if not np.shape(fixed)[1]:
             return self, np.zeros(0)
         columns, sd = self.fixed_columns(fixed, groups)
-        if not len(sd):  # of a large screen every copy takes as much memory as its means
+        if not len(sd):  # for large screens, avoid a copy of the means
             return self, sd
         return self.without_fixed(fixed, groups).with_columns(columns), sd
 
     def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
-        """Return a table less its means in groups, times the root of the cells."""
-        # Frisch, Waugh, Lovell: one mean a group is projected out.
+        """Return a table minus its group means, times the square root of the cells."""
+        # Frisch, Waugh, Lovell: one mean per group is projected out.
         codes, weight = np.asarray(groups, np.int64), self.n.astype(np.float64)[:, None]
         members = _members(codes, int(codes.max(initial=-1)) + 1)
         mean = members @ (weight * table) / np.maximum(members @ weight, 1.0)
@@ -457,22 +459,22 @@ class Screen:
     """Numbers of cells, means and squares of environments, and the pooled scatter of each fold.
 
     An environment is a group of cells with the same perturbation, guide, batch, condition and half,
-    as far as ``columns`` has these. A fold is a set of environments that is used or left out as a
-    whole, so that cells are read once for all folds: 26 folds of 1,000 genes take 208 MB; one
-    scatter for each of 10,000 environments would take 80 GB.
+    as far as ``columns`` contains these. A fold is a set of environments that is used or left out
+    as a whole, so that cells are read once for all folds: 26 folds of 1,000 genes take 208 MB,
+    whereas one scatter for each of 10,000 environments would take 80 GB.
 
     Parameters
     ----------
     columns
-        The columns that define environments: for each name, whole numbers of shape
+        Columns that define environments: for each name, whole numbers of shape
         ``(n_environments,)``, -1 if missing.
     fold
         Fold of every environment, shape ``(n_environments,)``.
     n, mean, squares
         As in :class:`~nextpert.core.ScreenMoments`.
     scatter
-        Sum over the cells of each fold of ``(x - mean)(x - mean)'`` with the mean of the cell's
-        environment; shape ``(n_nodes, n_nodes)`` each.
+        For each fold, the sum over its cells of ``(x - mean)(x - mean)'`` with the mean of the
+        cell's environment, shape ``(n_nodes, n_nodes)``.
     counted
         As in :class:`~nextpert.core.ScreenMoments`.
 
@@ -500,22 +502,24 @@ class Screen:
     def from_part(
         cls, part: Part, columns: Mapping[str, NDArray[np.int64]], fold: NDArray[np.int64]
     ) -> Screen:
-        """Return the screen of the sums of its cells; environments without cells have zeros."""
+        """Return the screen from the sums over its cells; environments without cells have zeros."""
         one = ScreenMoments.from_part(part, len(fold))
         return cls(columns, fold, one.n, one.mean, one.squares, part.scatter)
 
     def some(self, which: ArrayLike) -> Screen:
-        """Return some environments, all of a fold or none.
+        """Return some environments; each fold must be selected as a whole or not at all.
 
         Raises
         ------
         ValueError
-            If a fold is divided: how much of its scatter is whose was not read.
+            If a fold is divided, because the scatter of its parts is unknown.
         """
         kept = np.asarray(which, bool)
         folds = set(self.fold[kept].tolist())
         if folds & set(self.fold[~kept].tolist()):
-            message = "A fold of environments is taken or left as a whole: read it as two folds."
+            message = (
+                "The environments of a fold cannot be separated: read the cells with more folds."
+            )
             raise ValueError(message)
         return replace(
             self,
@@ -539,7 +543,7 @@ class Screen:
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
     ) -> tuple[Screen, NDArray[np.float64]]:
-        """Return what :meth:`ScreenMoments.without_batches` does, of every fold."""
+        """Do as :meth:`ScreenMoments.without_batches`, for every fold."""
         if not np.shape(fixed)[1]:
             return self, np.zeros(0)
         found, sd = self.moments().without_batches(fixed, groups)
@@ -550,7 +554,7 @@ class Screen:
         ), sd
 
     def pool(self, column: str, n_groups: int) -> ScreenMoments:
-        """Return the moments of the environments by their code in a column, none of it -1."""
+        """Return the moments of environments pooled by their code in a column without -1."""
         return self.moments().pool(self.columns[column], n_groups)
 
     def of_fold(self, fold: int) -> Moments:
@@ -564,7 +568,7 @@ class Screen:
         return ScreenMoments(self.n[own], self.mean[own], self.squares[own], scatter).total()
 
     def _known_mean(self, own: NDArray[np.int64]) -> Moments:
-        """Return the mean of some environments of a table, with the scatter of its known error."""
+        """Return the mean of some environments of a table, with a scatter from its known error."""
         whole = self.moments()
         one = whole.pool(np.isin(np.arange(len(self.n)), own, invert=True).astype(np.int64), 2)
         n = int(one.n[0])

@@ -1,1 +1,1 @@
-"""Structure searches: the moments of control cells in, a graph out."""
+"""Structure searches: learning a graph from the moments of cells."""

@@ -1,15 +1,15 @@
-"""The compiled best-order search: one node after the other goes to its best place in the order.
+"""The compiled best-order search: each node in turn is moved to its best place in the order.
 
-What a move changes. For every node the search keeps the set it grew to and the set of branches it
-passed over. Putting v into the prefix of w changes the parents of w only if v was passed over,
-taking it out only if it was grown: all other scores stand without a look at the tree.
+Moves. For every node the search stores the set of grown parents and the set of branches that were
+passed over. Adding v to the prefix of w changes the parents of w only if v was passed over, and
+removing v only if it was grown: all other scores stay the same, without access to the tree.
 
-Grow-shrink. The parents of a node in a given prefix of the order are found by adding, again and
-again, the node of the prefix that raises the score most, and then dropping those without which the
-score is higher. Every state of growing is a vertex of the node's tree: its branches are all nodes
-that raise the score there, best first. A prefix follows the first branch it has, so that a branch
-passed over is known not to be in the prefix, and deeper vertices leave it out. Trees that outgrow
-their room are emptied, and grown again as needed.
+Grow-shrink. The parents of a node in a given prefix of the order are found by repeatedly adding the
+node of the prefix that raises the score most, and then dropping those without which the score is
+higher. Every state of growing is a vertex of the node's tree; its branches are all nodes that raise
+the score there, best first. A search follows the first branch that is in the prefix, so that
+branches passed over are not in the prefix, and deeper vertices leave them out. Trees that exceed
+their memory are emptied, and grown again as needed.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEAST_VARIANCE = 1e-9
-_BRANCHES, _MOST_BRANCHES = 1 << 16, 1 << 26  # room for each node and for all, 540 MB
+_BRANCHES, _MOST_BRANCHES = 1 << 16, 1 << 26  # maximum per node and in total, 540 MB
 
 
 class Forest(NamedTuple):
-    """All trees: vertices (arrays of one length) and branches (of another)."""
+    """All trees: arrays over vertices, and arrays over branches."""
 
-    first: NDArray[np.int64]  # where its branches begin, -1 before they are known
-    count: NDArray[np.int32]
-    score: NDArray[np.float64]  # after shrinking, nan before it is known
+    first: NDArray[np.int64]  # first branch of every vertex, -1 before it is known
+    count: NDArray[np.int32]  # number of branches of every vertex
+    score: NDArray[np.float64]  # score of every vertex after shrinking, NaN before it is known
     branch: NDArray[np.int32]  # node of every branch
-    vertex: NDArray[np.int32]  # vertex of every branch, -1 before it is made
-    used: NDArray[np.int64]  # numbers of vertices and of branches; the first p are the roots
+    vertex: NDArray[np.int32]  # vertex of every branch, -1 before it exists
+    used: NDArray[np.int64]  # numbers of vertices and of branches; the first p vertices are roots
 
     @classmethod
     def empty(cls, p: int) -> Forest:
-        """Return a forest without trees (zeros: memory is taken only as they grow).
+        """Return a forest without trees (of zeros, so that memory is only used as they grow).
 
-        What a search of one node needs is always there: p vertices with p branches each.
+        It always has space for the search of one node: p vertices with p branches each.
         """
         n_branches = max(min(p * _BRANCHES, _MOST_BRANCHES), p * p)
         n_vertices = n_branches // 16 + 2 * p
@@ -59,10 +59,10 @@ class Forest(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """Scratch: residuals of all nodes given the nodes on the path to the last vertex."""
+    """Workspace: residuals of all nodes given the nodes on the path to the last vertex."""
 
-    path: NDArray[np.int64]  # (p,) the parents so far: required ones, then the branches taken
-    last: NDArray[np.int64]  # (p + 2,) the path whose residuals are at hand, owner, length
+    path: NDArray[np.int64]  # (p,) the parents so far: required ones, then the branches followed
+    last: NDArray[np.int64]  # (p + 2,) the path of the current residuals, its owner and length
     rows: NDArray[np.float64]  # (depth, p) rows of the Cholesky factor
     variance: NDArray[np.float64]  # (depth, p) of every node, given the path so far
     covariance: NDArray[np.float64]  # (depth, p) of every node with the owner
@@ -71,7 +71,7 @@ class Growth(NamedTuple):
 
     @classmethod
     def empty(cls, p: int) -> Growth:
-        """Return scratch for ``p`` nodes."""
+        """Return the workspace for ``p`` nodes."""
         return cls(
             path=np.zeros(p + 1, np.int64),
             last=np.full(p + 2, -1, np.int64),
@@ -95,7 +95,7 @@ def _new_vertex(forest):
 
 @fast
 def _condition(matrix, growth, k, node, owner):
-    """Take the node out of the residuals at depth ``k``, which gives those at ``k + 1``."""
+    """Condition the residuals at depth ``k`` on the node, which gives those at ``k + 1``."""
     p = matrix.shape[0]
     row = growth.rows[k]
     # Row k of the Cholesky factor of the path, over all nodes: (r_u - sum_e l_ke l_ue) / l_kk.
@@ -119,9 +119,9 @@ def _condition(matrix, growth, k, node, owner):
 
 @inner
 def _residuals(problem, growth, owner, depth):
-    """Bring the residuals up to those given the first ``depth`` nodes of the path."""
+    """Compute the residuals given the first ``depth`` nodes of the path."""
     p = problem.matrix.shape[0]
-    # Residuals of the last path are at hand: go on where both part.
+    # Start from the residuals of the last path, where the two paths diverge.
     known = growth.last[p + 1]
     common = 0
     if known >= 0 and growth.last[p] == owner:
@@ -131,7 +131,7 @@ def _residuals(problem, growth, owner, depth):
         for u in range(p):
             growth.variance[0, u] = 1.0
             growth.covariance[0, u] = problem.matrix[owner, u]
-    # Nodes of the path that the last one shares need no work.
+    # Nodes that both paths share need no work.
     for k in range(common, depth):
         _condition(problem.matrix, growth, k, growth.path[k], owner)
         growth.last[k] = growth.path[k]
@@ -141,9 +141,10 @@ def _residuals(problem, growth, owner, depth):
 
 @inner
 def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
-    """Find the branches of a vertex, best first: nodes that were neither taken nor passed over.
+    """Find the branches of a vertex, best first, among nodes neither grown nor passed over.
 
-    A node raises the score where its share of the variance that is left is above the penalty's.
+    A node raises the score if it explains a larger share of the remaining variance than the penalty
+    requires.
     """
     _residuals(problem, growth, owner, depth)
     variance, covariance = growth.variance[depth], growth.covariance[depth]
@@ -152,7 +153,7 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
     bound = -np.expm1((problem.constant[depth + 1] - problem.constant[depth]) / problem.weight)
     for u in range(problem.matrix.shape[0]):
         explained = covariance[u] * covariance[u] / (variance[u] * residual)
-        # Most nodes end here, before anything else is read of them.
+        # Most nodes are excluded here, before anything else is read.
         if not explained > bound:
             continue
         if u == owner or sets[0, u] or sets[1, u] or problem.required[owner, u]:
@@ -173,7 +174,7 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
         forest.branch[first + c] = growth.node[c]
         forest.vertex[first + c] = -1
         forest.count[vertex] += 1
-        # One that must stand before is in every prefix: none goes on past it.
+        # A node that must precede the owner is in every prefix, so that no search passes it over.
         if problem.before[owner, growth.node[c]]:
             break
     forest.used[1] += forest.count[vertex]
@@ -181,7 +182,7 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
 
 @inner
 def _plant(forest, growth):
-    """Empty the forest but for the roots."""
+    """Empty the forest except for the roots."""
     forest.used[0] = forest.used[1] = 0
     growth.last[growth.last.shape[0] - 1] = -1
     for _ in range(growth.key.shape[0]):
@@ -192,7 +193,8 @@ def _plant(forest, growth):
 def trace(problem, forest, growth, scratch, owner, prefix, sets):
     """Grow and shrink the parents of a node in a prefix; return their score.
 
-    ``sets``, (3, p), gets what was grown, what was passed over and what the grown ones shrink to.
+    ``sets``, (3, p), is filled with the nodes that were grown and passed over, and the parents that
+    remain after shrinking.
     """
     p = prefix.shape[0]
     # Vertex i is the root of the tree of node i.
@@ -220,7 +222,7 @@ def trace(problem, forest, growth, scratch, owner, prefix, sets):
                 vertex, depth = below, depth + 1
                 break
             sets[1, node] = True
-    # Shrinking depends on what was grown alone: once a vertex.
+    # Shrinking depends on the grown nodes only, and is done once per vertex.
     if np.isnan(forest.score[vertex]):
         for node in range(p):
             sets[2, node] = sets[0, node] or problem.required[owner, node]
@@ -229,22 +231,22 @@ def trace(problem, forest, growth, scratch, owner, prefix, sets):
 
 
 class State(NamedTuple):
-    """The order, and for every node its score and the sets grown and passed over."""
+    """The order, and for every node its score and the sets of grown and passed-over nodes."""
 
     order: NDArray[np.int64]
     place: NDArray[np.int64]
     score: NDArray[np.float64]
     grown: NDArray[np.bool_]
     passed: NDArray[np.bool_]
-    prefix: NDArray[np.bool_]  # (p,) scratch
-    trial: NDArray[np.bool_]  # (3, p) scratch: sets grown, passed over and shrunk to
+    prefix: NDArray[np.bool_]  # (p,) workspace
+    trial: NDArray[np.bool_]  # (3, p) workspace: the sets that ``trace`` fills
     own: NDArray[np.bool_]  # (3, p) the same for the node that moves
-    gain: NDArray[np.float64]  # (p,) scratch
+    gain: NDArray[np.float64]  # (p,) workspace
     queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which a sweep moves them
 
     @classmethod
     def start(cls, order: NDArray[np.int64], n_context: int = 0) -> State:
-        """Return the state before any score is known; the first ones of the order stay there."""
+        """Return the initial state, without scores; the first ``n_context`` nodes do not move."""
         p = len(order)
         return cls(
             order=order.copy(),
@@ -262,7 +264,7 @@ class State(NamedTuple):
 
 @spliced
 def _settle(problem, forest, growth, scratch, state, node):
-    """Bring score and sets of a node up to date with ``prefix``."""
+    """Update the score and sets of a node for the prefix ``state.prefix``."""
     trial = state.trial
     state.score[node] = trace(problem, forest, growth, scratch, node, state.prefix, trial)
     for other in range(trial.shape[1]):
@@ -280,15 +282,15 @@ def _settle_all(problem, forest, growth, scratch, state):
 
 @spliced
 def _weigh(problem, forest, growth, scratch, state, v, low, high):
-    """Fill ``gain[j]``, by how much the score rises if v stands at place j."""
+    """Fill ``gain[j]``, the increase of the score if v is moved to place j."""
     a = state.place[v]
     prefix, gain = state.prefix, state.gain
     prefix[:] = False
-    # v stands at low or later, so that it is not among these.
+    # v is at place low or later, and so is not among these.
     for m in range(low):
         prefix[state.order[m]] = True
     own = trace(problem, forest, growth, scratch, v, prefix, state.own)
-    # What all others together gain as v moves on from place low.
+    # The gain of all other nodes together as v moves on from place low.
     shift = 0.0
     gain[low] = own
     for j in range(low, high):
@@ -304,7 +306,7 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
         if state.own[1, node]:
             own = trace(problem, forest, growth, scratch, v, prefix, state.own)
         gain[j + 1] = own + shift
-    # Relative to where v stands now.
+    # Relative to the current place of v.
     here = gain[a]
     for j in range(low, high + 1):
         gain[j] -= here
@@ -312,10 +314,10 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
 
 @spliced
 def _move(problem, forest, growth, scratch, state, v, target):
-    """Put v at place ``target`` and score anew what it touches."""
+    """Move v to place ``target`` and update the scores that change."""
     a = state.place[v]
     step = 1 if target > a else -1
-    # Those between move one place towards where v was.
+    # The nodes between move one place towards the former place of v.
     for m in range(a, target, step):
         state.order[m] = state.order[m + step]
         state.place[state.order[m]] = m
@@ -333,9 +335,9 @@ def _move(problem, forest, growth, scratch, state, v, target):
 
 @spliced
 def _limits(before, after, state, v):
-    """Return the first and the last place at which v agrees with the orders known before."""
+    """Return the first and last place of v that agree with the known orders."""
     low, high = np.int64(0), state.order.shape[0] - 1
-    # After the last node that must stand before v, before the first that must stand after it.
+    # After the last node that must precede v, and before the first that must follow it.
     for m in range(state.order.shape[0]):
         node = state.order[m]
         if before[v, node]:
@@ -347,14 +349,14 @@ def _limits(before, after, state, v):
 
 @spliced
 def _improve(problem, forest, growth, scratch, state, random):
-    """Move one node after the other to its best place until none gains."""
+    """Move each node in turn to its best place until no move gains."""
     queue, has_moved = state.queue, True
     while has_moved:
-        # A new sweep, in a new order of nodes (Fisher and Yates).
+        # A new sweep, with the nodes in a new random order (Fisher and Yates).
         for k in range(queue.shape[0] - 1, 0, -1):
             other = random_below(random, k + 1)
             queue[k], queue[other] = queue[other], queue[k]
-        # Greedy: the best place by the sum of all scores, if it gains.
+        # Greedy: the place with the highest sum of scores, if it gains.
         has_moved = False
         for v in queue:
             low, high = _limits(problem.before, problem.after, state, v)
@@ -370,10 +372,10 @@ def _improve(problem, forest, growth, scratch, state, random):
 
 @lean
 def climb(problem, forest, growth, scratch, state, random, parents):
-    """Search from the order in ``state`` until no move gains; write the sets of parents."""
+    """Search from the order in ``state`` until no move gains; fill the parent sets."""
     _settle_all(problem, forest, growth, scratch, state)
     _improve(problem, forest, growth, scratch, state, random)
-    # Parents are those grown, less what shrinking drops.
+    # Parents are the grown nodes without those that shrinking drops.
     for i in range(parents.shape[0]):
         for k in range(parents.shape[1]):
             parents[i, k] = state.grown[i, k] or problem.required[i, k]

@@ -1,18 +1,18 @@
-"""Scores of families, random draws, and Markov equivalence classes in a search, compiled.
+"""Scores of families, random draws, and Markov equivalence classes for searches, compiled.
 
-A set of nodes is a row of ``p`` booleans; those of all nodes are a matrix with a row a child.
+A set of nodes is a row of ``p`` booleans; the sets of all nodes form a matrix with row = child.
 
 With R the correlation of some nodes in a given sequence, R = L L' and V = L^-1, the partial
 correlation of the last node j and an earlier node i given all the others is
-``-V[j, i] / sqrt(sum_{k >= i} V[k, i]^2)``, because V'V is the precision matrix. A row of V is
-added for each further node, and no test needs an inverse of its own.
+``-V[j, i] / sqrt(sum_{k >= i} V[k, i]^2)``, because V'V is the precision matrix. Each further node
+adds a row of V, so that no test needs its own matrix inverse.
 
-Scores are ``constant[d] - weight * log var(v | P)`` for d parents P, with a unit variance of every
-node. The BIC is of that form, and so are tests: dropping a parent gains where its partial
-correlation is not significant.
+The score of a node v with d parents P is ``constant[d] - weight * log var(v | P)``, where every
+node has unit variance. The BIC has this form, and so do tests: dropping a parent raises the score
+if its partial correlation is not significant.
 
-Graphs of a class have the same independences, so that the cells of one environment cannot tell
-them apart, and have the same score.
+Graphs of an equivalence class have the same independences, so that the cells of one environment
+cannot distinguish them, and the same score.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 _S11, _S27, _S30, _S31, _S32 = (np.uint64(s) for s in (11, 27, 30, 31, 32))
-# P(weight <= k) of a Poisson weight of mean 1; what lies beyond is below 1e-20.
+# P(weight <= k) of a Poisson weight with mean 1; the probability of larger weights is below 1e-18.
 _POISSON = np.cumsum([exp(-1.0) / factorial(k) for k in range(20)])
 
 
 def rows_of(matrix: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a matrix of edges, row = parent, as one of sets, row = child, to compiled code."""
+    """Return a matrix of edges, row = parent, as sets, row = child, for compiled code."""
     return np.array(matrix.T, np.bool_, order="C")
 
 
 @inner
 def members(row, out):
-    """Write the members of a set to ``out`` in ascending order; return how many there are."""
+    """Write the members of a set to ``out`` in ascending order; return their number."""
     count = np.int64(0)
     for node in range(row.shape[0]):
         if row[node]:
@@ -78,10 +78,11 @@ def random_below(state, n):
 
 
 def poisson_weights(seeds: NDArray[np.uint64], cells: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return how often each resample takes each cell, shape ``(n_seeds, n_cells)``.
+    """Return how often each resample contains each cell, shape ``(n_seeds, n_cells)``.
 
-    Poisson of mean 1. The weight of cell ``k`` comes from number ``k`` of the splitmix64 stream
-    of the resample's seed, so that it depends on neither the order nor the blocks of the cells.
+    The weights are Poisson with mean 1. That of cell ``k`` comes from number ``k`` of the
+    splitmix64 stream of the resample's seed, and so does not depend on the order or the blocks in
+    which cells are read.
     """
     steps = (cells.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     uniform = (mix.py_func(seeds[:, None] + steps) >> _S11) * 2.0**-53
@@ -93,10 +94,10 @@ def poisson_weights(seeds: NDArray[np.uint64], cells: NDArray[np.int64]) -> NDAr
 
 
 class Score(NamedTuple):
-    """A decomposable score (see the head of this file) and prior knowledge as sets.
+    """A decomposable score (see the docstring of this module) and prior knowledge as sets.
 
     ``required[i]`` and ``forbidden[i]`` are parents of ``i``; ``before[i]`` and ``after[i]`` are
-    the nodes that must stand before and after ``i``.
+    the nodes that must precede and follow ``i``.
     """
 
     matrix: NDArray[np.float64]  # (p, p), unit diagonal
@@ -109,7 +110,7 @@ class Score(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Arrays to work in: the factor V, the column sums of its squares, its sequence of nodes."""
+    """Workspace: the factor V, the column sums of its squares, and its sequence of nodes."""
 
     factor: NDArray[np.float64]
     sums: NDArray[np.float64]
@@ -117,19 +118,19 @@ class Scratch(NamedTuple):
 
     @classmethod
     def empty(cls, p: int) -> Scratch:
-        """Return scratch for sequences of up to ``p`` nodes."""
+        """Return the workspace for sequences of up to ``p`` nodes."""
         return cls(np.zeros((p, p)), np.zeros(p), np.zeros(p, np.int64))
 
 
 @fast
 def add_row(corr, sequence, m, factor, sums):
-    """Add row ``m`` of V for node ``sequence[m]``; return its variance given those before it."""
+    """Add row ``m`` of V for node ``sequence[m]``; return its variance given earlier nodes."""
     node = sequence[m]
     new = factor[m]
     for i in range(m):
         new[i] = 0.0
     explained = 0.0
-    # New row: (e_m - sum_k (v_k' r) v_k) over the root of what is left of its variance.
+    # New row: (e_m - sum_k (v_k' r) v_k) divided by the root of the node's remaining variance.
     for k in range(m):
         row = factor[k]
         score = 0.0
@@ -150,7 +151,7 @@ def add_row(corr, sequence, m, factor, sums):
 
 @inner
 def add_family(corr, row, child, scratch):
-    """Build V for the parents in ``row`` and then ``child``; return their number, its variance."""
+    """Build V for the parents in ``row``, then ``child``; return their number and its variance."""
     m = members(row, scratch.sequence)
     scratch.sequence[m] = child
     residual = 1.0
@@ -168,14 +169,14 @@ def local_score(problem, row, child, scratch):
 
 @inner
 def shrink(problem, row, child, scratch):
-    """Drop parents while the score rises, the best first; return the score."""
+    """Drop parents while this raises the score, the best first; return the score."""
     current = local_score(problem, row, child, scratch)
     while True:
         m = members(row, scratch.sequence)
         if m == 0:
             return current
         factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
-        # constant[d - 1] - constant[d] + weight log(1 - r^2): what dropping it gains.
+        # constant[d - 1] - constant[d] + weight log(1 - r^2): the gain of dropping a parent.
         best, place = 0.0, np.int64(-1)
         for i in range(m):
             # The squared partial correlation of child and parent given the other parents.
@@ -191,12 +192,12 @@ def shrink(problem, row, child, scratch):
 
 
 def total_score(problem: Score, parents: NDArray[np.bool_]) -> float:
-    """Return the score of a graph from its sets of parents, (p, p)."""
+    """Return the score of a graph from its parent sets, (p, p)."""
     scratch = Scratch.empty(len(parents))
     return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(parents)))
 
 
-_MOST_SETS = 256  # looked at an edge; more only where it has nine common neighbours or more
+_MOST_SETS = 256  # maximum per edge; only edges with nine or more common neighbours have more
 _LEAST_GAIN = 1e-6  # more than rounding
 CELLS, INTERVENTIONS, PRIOR, OPEN = "cells", "interventions", "prior knowledge", "open"
 
@@ -207,13 +208,13 @@ def backward(
     prior: PriorKnowledge | None = None,
     n_context: int = 0,
 ) -> Dag:
-    """Delete edges while the score of the equivalence class rises, the best first.
+    """Delete edges while this raises the score of the equivalence class, the best first.
 
-    Chickering 2002 (JMLR 3), theorem 17: x and y (x -> y or x - y) are separated, and the
-    neighbours of y that are adjacent to x, but for a clique T of them, become children of both.
+    By theorem 17 of Chickering 2002 (JMLR 3), the edge x -> y or x - y is deleted, and the
+    neighbours of y that are adjacent to x, except a clique T of them, become children of both.
     The score rises by ``s(y, T + parents(y) - x) - s(y, T + parents(y) + x)``. With prior
-    knowledge, an edge is deleted only where a member of the new class agrees with it. Directions
-    that the last ``n_context`` nodes orient stay as they are.
+    knowledge, an edge is deleted only if a member of the new class agrees with it. Edges that the
+    last ``n_context`` nodes orient keep their directions.
     """
     scratch, row = Scratch.empty(dag.n_nodes), np.zeros(dag.n_nodes, np.bool_)
 
@@ -228,7 +229,7 @@ def backward(
         deletions: list[tuple[float, int, int, set[int]]] = []
         for y in range(dag.n_nodes):
             parents, beside = graph.parents(y), graph.neighbours(y)
-            # Each clique of the neighbours of y that are adjacent to x may stay (theorem 17).
+            # Any clique of the neighbours of y that are adjacent to x can be kept (theorem 17).
             for x in sorted(parents | beside):
                 common = beside & graph.adjacent(x)
                 for kept in islice(_cliques(graph, sorted(common)), _MOST_SETS):
@@ -237,7 +238,7 @@ def backward(
                     if gain > _LEAST_GAIN:
                         deletions.append((gain, x, y, common - kept))
         deletions.sort(key=lambda deletion: -deletion[0])
-        # The best of those that what is known allows.
+        # The best deletion that the prior knowledge allows.
         thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in deletions)
         best = next((thinner for thinner in thinned if thinner is not None), None)
         if best is None:
@@ -248,21 +249,21 @@ def backward(
 def _without(
     graph: Pdag, x: int, y: int, freed: set[int], prior: PriorKnowledge | None
 ) -> Dag | None:
-    """Return a graph of the class after a deletion, None where all contradict what is known."""
-    # A required edge stays, whichever way it is found.
+    """Return a graph of the class after a deletion; None if all contradict the prior knowledge."""
+    # A required edge is kept, whatever its direction in the graph.
     if prior is not None and (prior.required[x, y] or prior.required[y, x]):
         return None
     thinner = Pdag(graph.edges.copy())
     thinner.edges[x, y] = thinner.edges[y, x] = False
     for node in freed:
-        # y -> node, and x -> node where x - node.
+        # y -> node, and x -> node if x - node.
         thinner.edges[node, y] = False
         thinner.edges[node, x] &= not thinner.edges[x, node]
     return thinner.to_dag() if prior is None else thinner.to_dag(prior.before, prior.forbidden)
 
 
 def _cliques(graph: Pdag, nodes: list[int]) -> Iterator[set[int]]:
-    """Yield all sets of nodes that are joined to one another, the empty set last."""
+    """Yield all cliques among some nodes, the empty set last."""
     for m, node in enumerate(nodes):
         joined = graph.adjacent(node)
         for rest in _cliques(graph, [other for other in nodes[m + 1 :] if other in joined]):
@@ -275,16 +276,16 @@ def oriented_by(
     context_edges: NDArray[np.bool_] | None = None,
     prior: PriorKnowledge | None = None,
 ) -> list[tuple[int, int, str]]:
-    """Return every edge ``(parent, child)`` with what orients it.
+    """Return every edge ``(parent, child)`` with the source of its orientation.
 
-    ``"cells"``: all graphs of its Markov equivalence class agree, as the independences of cells
-    of one environment tell. ``"interventions"``: all those agree that have the same edges from
-    what the experiment set (``context_edges``, shape ``(n_context, n_nodes)``). ``"prior
-    knowledge"``: all those agree that agree with it. ``"open"``: a graph that fits equally well
-    has the edge the other way.
+    ``"cells"``: all graphs of its Markov equivalence class agree on the direction, so that the
+    cells of one environment determine it. ``"interventions"``: all members with the same edges from
+    context nodes (``context_edges``, shape ``(n_context, n_nodes)``) agree. ``"prior knowledge"``:
+    all members that agree with the prior knowledge agree. ``"open"``: a graph with the same score
+    has the opposite edge.
     """
     p = dag.n_nodes
-    # alone: what cells of one environment tell; graph: with what was set.
+    # alone: the class without context nodes; graph: the class with them.
     graph = alone = Pdag.of_class(dag)
     n_context = 0 if context_edges is None else len(context_edges)
     known = PriorKnowledge(p) if prior is None else prior
@@ -300,7 +301,7 @@ def oriented_by(
             how = CELLS
         elif not graph.edges[y, x]:
             how = INTERVENTIONS
-        else:  # open where a member agrees in which y must stand before x
+        else:  # open if prior knowledge allows a member in which y precedes x
             turned = known.before.copy()
             turned[y, x] = True
             can_turn = prior is None or graph.to_dag(turned, known.forbidden) is not None

@@ -1,13 +1,13 @@
 """The compiled parts of GSP: drawing sparse orders, and the search over covered edges.
 
-An edge a -> b is covered when the parents of b are those of a and a itself. Turned round, the new
-minimal I-map can lose edges from the shared parents P only: k -> b where b and k are independent
-given P without k, and k -> a where a and k are independent given b and P without k.
+An edge a -> b is covered if the parents of b are a and the parents of a. If it is reversed, the
+minimal I-map can only lose edges from the shared parents P: k -> b if b and k are independent
+given P without k, and k -> a if a and k are independent given b and P without k.
 
-Graphs that a run reaches without losing an edge differ in directions alone, and are named by the
-exclusive or of a word for every edge that was turned. The last visited are remembered in a table
-in which a newer name takes the slot of an older one, which costs time but changes no result. With
-the 10^6 graphs of a long run, the chance that any two of them have one name is below 10^-7.
+Graphs that a run reaches without losing an edge differ only in directions. Each has a hash, the
+exclusive or of a word for every reversed edge. Recently visited graphs are stored in a table in
+which a newer hash can replace an older one, which costs time but does not change the result. Among
+the 10^6 graphs of a long run, the probability of any hash collision is below 10^-7.
 """
 
 # mypy: disable-error-code="no-untyped-def,assignment"
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SLOTS = 1 << 16  # a power of two
-N_SLACKS = 4  # randomised orders take nodes of up to 0..3 more than the least degree
+N_SLACKS = 4  # randomised orders choose among nodes within 0..3 of the minimum degree
 
 
 @fast
 def _degree(row, diagonal, bound):
-    """Count the nodes that a node depends on: ``K_ab^2 > bound K_aa K_bb``, with itself."""
+    """Count the nodes that a node depends on, itself included: ``K_ab^2 > bound K_aa K_bb``."""
     count = np.int64(0)
     for b in range(row.shape[0]):
         count += np.int64(row[b] * row[b] > bound * diagonal[b])
@@ -54,13 +54,13 @@ def _subtract(row, pivot, step):
 def sparse_order(precision, threshold, after, slack, random):
     """Draw a permutation by minimum-degree elimination, last node first; return its parents too.
 
-    The degree of a node is its number of dependent nodes given all that are left (those with a
-    squared partial correlation above the ``threshold`` at their number); these become its parents,
-    so that they are the minimal I-map of the order, a row a child. Once a node is gone, the
-    precision matrix of the rest follows by one step of elimination and is tested anew, which finds
-    far sparser orders than filling in a graph. One of the nodes within ``slack`` of the least
-    degree is taken at random (a slack below 0 is drawn too). A node waits for those that must stand
-    ``after`` it.
+    The degree of a node is the number of nodes that depend on it given all other remaining nodes
+    (squared partial correlation above ``threshold``). These nodes become its parents, so that the
+    result, with row = child, is the minimal I-map of the order. After a node is removed, one step
+    of elimination gives the precision matrix of the rest, which is tested again; this finds far
+    sparser orders than adding edges to a graph. The removed node is drawn from those within
+    ``slack`` of the minimum degree (a negative ``slack`` is drawn as well). Nodes that must come
+    ``after`` a node are removed before it.
     """
     p = precision.shape[0]
     work, parents = precision.copy(), np.zeros((p, p), np.bool_)
@@ -80,7 +80,7 @@ def sparse_order(precision, threshold, after, slack, random):
             if waits[node] > 0:
                 degree[a] = 2 * p + N_SLACKS
             least = min(least, degree[a])
-        # One of the nodes within slack of the least degree, each alike likely.
+        # One of the nodes within slack of the minimum degree, with equal probability.
         ties, chosen = np.int64(0), np.int64(-1)
         for a in range(n):
             ties += np.int64(degree[a] <= least + slack)
@@ -91,12 +91,12 @@ def sparse_order(precision, threshold, after, slack, random):
         node = left[chosen]
         order[n - 1] = node
         left[chosen] = left[n - 1]
-        # Partial correlations given all that are left are -K_ab / sqrt(K_aa K_bb).
+        # Partial correlations given all remaining nodes are -K_ab / sqrt(K_aa K_bb).
         pivot, limit = work[node], bound * diagonal[node]
         for b in range(p):
             parents[node, b] = b != node and pivot[b] * pivot[b] > limit * diagonal[b]
             waits[b] -= np.int64(after[b, node])
-        # The rest's is the Schur complement K - k k' / k_vv.
+        # The precision matrix of the rest is the Schur complement K - k k' / k_vv.
         diagonal[node] = np.inf
         for a in range(n - 1):
             other = left[a]
@@ -106,19 +106,19 @@ def sparse_order(precision, threshold, after, slack, random):
 
 
 class Space(NamedTuple):
-    """The graph of a run, and where it has been."""
+    """The current graph of a run, and the graphs it has visited."""
 
     parents: NDArray[np.bool_]  # (p, p), row = child
-    threshold: NDArray[np.float64]  # squared partial correlations that are significant, by given
-    lost: NDArray[np.bool_]  # (2, p) parents that b and a lose when a -> b is turned
-    turns: NDArray[np.int64]  # (depth + 1, p, 2) edges that may be turned, by turns that are left
-    visited: NDArray[np.uint64]  # names of graphs
-    visited_left: NDArray[np.int64]  # and the turns that were left there
+    threshold: NDArray[np.float64]  # significant squared partial correlation, by number of given
+    lost: NDArray[np.bool_]  # (2, p) parents that b and a lose if a -> b is reversed
+    turns: NDArray[np.int64]  # (depth + 1, p, 2) edges that can be reversed, by reversals left
+    visited: NDArray[np.uint64]  # hashes of graphs
+    visited_left: NDArray[np.int64]  # the number of reversals left at each visit
 
 
 @inner
 def _last_parent(parents, b):
-    """Return the a of the covered edge a -> b, the last of the parents of b; -1 where none is."""
+    """Return the node a of the covered edge a -> b, or -1 if no edge into b is covered."""
     for a in range(parents.shape[0]):
         if parents[b, a]:
             is_covered = True
@@ -133,9 +133,9 @@ def _last_parent(parents, b):
 
 @inner
 def falling(problem, scratch, space, a, b):
-    """Count the edges that fall when a -> b is turned; ``lost`` gets those into b, then into a."""
+    """Count the edges lost if a -> b is reversed; fill ``lost`` for edges into b, then into a."""
     sequence, factor, sums = scratch.sequence, scratch.factor, scratch.sums
-    # V of the shared parents P, then b, and on the second side a: tests given all others.
+    # V of the shared parents P, then b, and for the second side a: tests given all others.
     m, _ = add_family(problem.matrix, space.parents[a], b, scratch)
     count = np.int64(0)
     for side in range(2):
@@ -156,11 +156,11 @@ def falling(problem, scratch, space, a, b):
 
 @inner
 def _may_turn(problem, parents, stack, a, b):
-    """Whether b -> a agrees with what is known before: no path leads from a to b but a -> b."""
+    """Return whether b -> a agrees with prior knowledge: no other path leads from a to b."""
     if problem.before[b, a] or problem.forbidden[a, b]:
         return False
     seen = np.zeros(parents.shape[0], np.bool_)
-    # Depth first from b upwards, along edges and known orders, but for a -> b itself.
+    # Depth first from b upwards, along edges and known orders, except a -> b itself.
     stack[0], top = b, 1
     while top > 0 and not seen[a]:
         top -= 1
@@ -176,15 +176,15 @@ def _may_turn(problem, parents, stack, a, b):
 
 @inner
 def _turn(parents, a, b):
-    """Turn a -> b round."""
+    """Reverse a -> b."""
     parents[b, a], parents[a, b] = False, True
 
 
 @inner
 def _lose_edges(problem, scratch, space, name, left, random, bound):
-    """Turn covered edges, up to ``left`` that drop none and one that does; return whether it did.
+    """Reverse up to ``left`` covered edges until a reversal loses an edge; return whether it does.
 
-    ``name`` is that of the graph, which is at the end what it was where no turn drops an edge.
+    ``name`` is the hash of the graph, which is restored if no reversal loses an edge.
     """
     slot, p = np.int64(name & np.uint64(_SLOTS - 1)), space.parents.shape[0]
     if space.visited[slot] == name and space.visited_left[slot] >= left:
@@ -196,7 +196,7 @@ def _lose_edges(problem, scratch, space, name, left, random, bound):
         if a < 0 or (bound and not _may_turn(problem, space.parents, scratch.sequence, a, b)):
             continue
         count = falling(problem, scratch, space, a, b)
-        # The turn that drops the most edges, one of several at random.
+        # The reversal that loses the most edges; ties are broken at random.
         if count >= most:
             ties = ties + 1 if count == most else 1
             most = count
@@ -212,7 +212,7 @@ def _lose_edges(problem, scratch, space, name, left, random, bound):
             space.parents[a, k] &= not space.lost[1, k]
         _turn(space.parents, a, b)
         return True
-    # None drops an edge: turn one at random and look from there.
+    # No reversal loses an edge: reverse one at random and search from there.
     while left > 0 and n_turns > 0:
         chosen = random_below(random, n_turns)
         n_turns -= 1
@@ -228,9 +228,9 @@ def _lose_edges(problem, scratch, space, name, left, random, bound):
 
 @entry
 def descend(problem, threshold, parents, depth, random, bound):
-    """Drop parents that are not significant, and turn edges until none more falls.
+    """Drop parents that are not significant, and reverse edges until no more edges are lost.
 
-    ``bound`` says whether anything is known before that turns may contradict.
+    ``bound`` says whether there is prior knowledge that reversals may contradict.
     """
     p = parents.shape[0]
     scratch = Scratch(np.zeros((p, p)), np.zeros(p), np.zeros(p, np.int64))
@@ -242,10 +242,10 @@ def descend(problem, threshold, parents, depth, random, bound):
         np.zeros(_SLOTS, np.uint64),
         np.zeros(_SLOTS, np.int64),
     )
-    # Parents that are not significant given the others go first.
+    # First drop parents that are not significant given the others.
     for i in range(p):
         shrink(problem, parents[i], i, scratch)
-    # Numbers below are words of edges.
+    # Smaller numbers are the words of edges.
     graph = np.uint64(p * p)
     while _lose_edges(problem, scratch, space, mix(graph), depth, random, bound):
         graph += np.uint64(1)

@@ -1,4 +1,4 @@
-"""Minimal I-maps by tests of partial correlations, and the checked input of every search."""
+"""Minimal I-maps from tests of partial correlations, and input checks of all searches."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-# Least share of its variance that a node may keep given others: below, correlations of rank one
-# less are indistinguishable from rounding errors of the sums they were made of.
+# Minimum share of its variance that a node may keep given others: below it, a singular matrix of
+# correlations is indistinguishable from rounding errors of the sums that it was computed from.
 _LEAST_RESIDUAL = 1e-9
-# Cells of independent nodes that few cells are pooled with, in a conjugate prior's way. For 100
-# nodes and 20 to 100 cells, BOSS came within .03 of its best F1 over shares of .005 to .2 (.91 of
-# 110 edges with 100 cells); with Ledoit and Wolf's share, made for the whole matrix, it found 0.29.
+# Number of cells with independent nodes that are pooled with few cells, as by a conjugate prior.
+# For 100 nodes and 20 to 100 cells, BOSS was within 0.03 of its best F1 over shares of 0.005 to 0.2
+# (0.91 of 110 edges with 100 cells); with the share of Ledoit and Wolf, which is optimal for the
+# whole matrix, it found 0.29.
 _PSEUDO_CELLS = 5
-_LEAST_CELLS = 4  # Fisher's z needs one more than three
+_LEAST_CELLS = 4  # Fisher's z needs more than 3
 
 
 def are_few(n_cells: int, n_nodes: int) -> bool:
-    """Whether the cells are too few to take their correlations as they are."""
+    """Return whether there are so few cells that their correlations need shrinkage."""
     return n_cells < n_nodes + 2
 
 
 def checked_correlation(moments: Moments) -> NDArray[np.float64]:
     """Return the correlation matrix, shrunk if cells are few; raise if it is undefined or singular.
 
-    With fewer than ``n_nodes + 2`` cells, correlations are multiplied by ``n / (n + 5)``. The
-    ``columns`` of an error that is about some nodes are their indices, so that callers can name
+    With fewer than ``n_nodes + 2`` cells, correlations are multiplied by ``n / (n + 5)``. An error
+    about certain nodes has their indices in its attribute ``columns``, so that callers can name
     the genes.
     """
     if moments.n < _LEAST_CELLS:
         message = (
             f"{moments.n} cells are too few to learn a graph: at least {_LEAST_CELLS} are needed, "
-            f"and {moments.n_nodes + 2} or more to test {moments.n_nodes} nodes given one another."
+            f"and {moments.n_nodes + 2} or more to test pairs of {moments.n_nodes} nodes given all "
+            f"others."
         )
         raise ValueError(message)
     constant = moments.constant_nodes()
@@ -54,7 +56,7 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
         raise _about(constant, message)
     correlation = moments.correlation()
     _refuse_copies(correlation)
-    # R n / (n + 5) off the diagonal: 5 cells more, of independent nodes.
+    # R n / (n + 5) off the diagonal: 5 more cells, with independent nodes.
     if are_few(moments.n, moments.n_nodes):
         correlation *= moments.n / (moments.n + _PSEUDO_CELLS)
         np.fill_diagonal(correlation, 1.0)
@@ -63,11 +65,12 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
 
 
 def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
-    """Return the prior knowledge, none where it is None, or raise if it is about other nodes."""
+    """Return the prior knowledge, empty if it is None; raise if its number of nodes differs."""
     known = PriorKnowledge(n_nodes) if prior is None else prior
     if known.n_nodes != n_nodes:
         message = (
-            f"The prior knowledge is about {known.n_nodes} nodes, but the cells have {n_nodes}."
+            f"The prior knowledge is about {known.n_nodes} nodes, but the cells have {n_nodes}: "
+            f"create it with n_nodes={n_nodes}."
         )
         raise ValueError(message)
     return known
@@ -76,29 +79,29 @@ def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
 def checked_orders(
     orders: ArrayLike | None, known: PriorKnowledge, what: str = "Every order"
 ) -> NDArray[np.int64]:
-    """Return orders, shape ``(n_orders, n_nodes)``, or raise unless all agree with what is known.
+    """Return orders, ``(n_orders, n_nodes)``; raise if one contradicts the prior knowledge.
 
-    ``orders`` are one of them, several, or none.
+    ``orders`` is a single order, several, or None.
     """
     p = known.n_nodes
     rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
     shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
     if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
-        message = f"{what} must have each of the nodes 0..{p - 1} once, but was {orders!r}."
+        message = f"{what} must contain each of the nodes 0..{p - 1} once, but got {orders!r}."
         raise ValueError(message)
     for row in rows:
         conflict = known.first_conflict(row)
         if conflict is not None:
             message = (
-                f"{what} must agree with the prior knowledge, but node {conflict[1]} stands "
-                f"before {conflict[0]}."
+                f"{what} must agree with the prior knowledge, but node {conflict[1]} precedes "
+                f"{conflict[0]}."
             )
             raise ValueError(message)
     return np.ascontiguousarray(rows, np.int64)
 
 
 def sets_of(known: PriorKnowledge) -> dict[str, Any]:
-    """Return the prior knowledge as the fields of the compiled searches' input."""
+    """Return the prior knowledge as fields of the input of the compiled searches."""
     return {
         "required": rows_of(known.required),
         "forbidden": rows_of(known.forbidden),
@@ -108,17 +111,17 @@ def sets_of(known: PriorKnowledge) -> dict[str, Any]:
 
 
 def make_score(moments: Moments, penalty: float, prior: PriorKnowledge | None) -> Score:
-    """Return the BIC: log-likelihood up to a constant, less ``penalty log(n) / 2`` a parent."""
+    """Return the BIC: log-likelihood up to a constant, minus ``penalty log(n) / 2`` per parent."""
     known = checked_prior(prior, moments.n_nodes)
     correlation = checked_correlation(moments)
-    # penalty/2 log n for each parent.
+    # penalty/2 log n per parent.
     cost = 0.5 * require_positive(penalty, "penalty") * np.log(moments.n)
     constant = -cost * np.arange(moments.n_nodes + 1)
     return Score(correlation, constant, moments.n / 2, **sets_of(known))
 
 
 def _refuse_copies(correlation: NDArray[np.float64]) -> None:
-    # 1 - r^2: what a node keeps given the other.
+    # 1 - r^2: the share of its variance that a node keeps given the other.
     twins = np.argwhere(np.triu(1.0 - correlation**2 <= _LEAST_RESIDUAL, 1))
     if len(twins):
         i, j = twins[0]
@@ -151,13 +154,13 @@ def fisher_z_threshold(
 ) -> NDArray[np.float64]:
     """Return the smallest absolute partial correlation that is significant at ``alpha``.
 
-    Fisher's z, two-sided: ``sqrt(n - k - 3) |atanh r|`` is compared with the ``1 - alpha / 2``
-    quantile of the standard normal distribution, where ``k`` nodes are given.
+    The test is two-sided and uses Fisher's z: ``sqrt(n - k - 3) |atanh r|`` is compared with the
+    ``1 - alpha / 2`` quantile of the standard normal distribution.
 
     Parameters
     ----------
     n_cells, n_given
-        Number of cells, ``n``, and of nodes given, ``k`` (a number or an array of them).
+        Number ``n`` of cells, and number ``k`` of nodes conditioned on (a number or an array).
     alpha
         Significance level, two-sided.
 
@@ -170,13 +173,13 @@ def fisher_z_threshold(
     if not isinstance(alpha, Real) or not 0 < alpha < 1:
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
-    # z = atanh(r) sqrt(n - k - 3) is standard normal without a dependence.
+    # z = atanh(r) sqrt(n - k - 3) is about standard normal under independence.
     given = np.asarray(n_given, np.float64)
     freedom = require_count(n_cells, "n_cells") - given - 3
     if (freedom <= 0).any():
         message = (
-            f"{n_cells} cells are too few to test given {int(given.max())} nodes: at least "
-            f"{int(given.max()) + 4} are needed. Take more cells or fewer genes."
+            f"{n_cells} cells are too few for tests given {int(given.max())} nodes: at least "
+            f"{int(given.max()) + 4} are needed. Use more cells or fewer genes."
         )
         raise ValueError(message)
     return np.tanh(-ndtri(alpha / 2) / np.sqrt(freedom))
@@ -186,18 +189,18 @@ def fisher_z_threshold(
 def make_tests(
     moments: Moments, alpha: float, prior: PriorKnowledge | None
 ) -> tuple[Score, NDArray[np.float64]]:
-    """Return tests at a level as a score, and squared partial correlations at the level.
+    """Return the tests at a level as a score, with their thresholds of squared correlations.
 
-    A parent of m that is not significant given the others explains less than ``threshold[m - 1]``
-    of the variance that they leave, so that a penalty of ``-n / 2 log(1 - threshold[m - 1])``
-    drops exactly those, the weakest first.
+    One of m parents that is not significant given the others explains less than
+    ``threshold[m - 1]`` of the remaining variance, so that a penalty of
+    ``-n / 2 log(1 - threshold[m - 1])`` drops exactly such parents, the weakest first.
     """
     require_kind(moments, Moments, "moments")
     p, n = moments.n_nodes, moments.n
     known = checked_prior(prior, p)
     correlation = checked_correlation(moments)
     given = np.arange(max(p - 1, 1))
-    # shrunk, they lose no degree of freedom to the nodes given.
+    # Tests of shrunk correlations all have n - 3 degrees of freedom.
     if are_few(n, p):
         given = np.zeros_like(given)
     threshold = np.asarray(fisher_z_threshold(n, given, alpha), np.float64) ** 2
@@ -210,13 +213,14 @@ def make_tests(
 def dependences(
     matrix: NDArray[np.float64], threshold: NDArray[np.float64], order: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return which nodes depend on which given all others before them, row = the later one.
+    """Return which pairs of nodes depend on each other given all others before the later one.
 
-    With R = L L' in the given order and V = L^-1, ``-V[j, i] / sqrt(sum_{i <= k <= j} V[k, i]^2)``
-    is the partial correlation of j and an earlier i, because V'V is the precision matrix.
+    Rows are the later nodes. With R = L L' in the given order and V = L^-1,
+    ``-V[j, i] / sqrt(sum_{i <= k <= j} V[k, i]^2)`` is the partial correlation of j and an earlier
+    i, because V'V is the precision matrix.
     """
     p = len(order)
-    # R = L L' in this order; all tests of an order by one factor.
+    # R = L L' in this order: one factor gives all tests.
     factor = np.linalg.cholesky(matrix[np.ix_(order, order)])
     squares = solve_triangular(factor, np.eye(p), lower=True) ** 2
     given = np.maximum(np.arange(p) - 1, 0)
@@ -236,7 +240,7 @@ def minimal_imap(
     """Return the minimal I-map of a permutation.
 
     A node is a parent of a later node unless the two are independent given all other nodes before
-    the later one. They are taken as independent if ``sqrt(n - k - 3) |atanh r|`` is below the
+    the later one. They are treated as independent if ``sqrt(n - k - 3) |atanh r|`` is below the
     ``1 - alpha / 2`` quantile of the standard normal distribution, where ``r`` is their partial
     correlation, ``n`` the number of cells and ``k`` the number of nodes conditioned on (Raskutti &
     Uhler 2018, doi:10.1002/sta4.183).
@@ -246,12 +250,12 @@ def minimal_imap(
     moments
         Moments of the (control) cells.
     permutation
-        All nodes in the order to use, shape ``(n_nodes,)``.
+        Order of all nodes, shape ``(n_nodes,)``.
     alpha
         Significance level of every test, two-sided.
     prior
-        Required edges are put in and forbidden ones left out; the permutation must agree with the
-        orders.
+        Prior knowledge. Required edges are added and forbidden edges left out; the permutation must
+        agree with the orders.
 
     Raises
     ------

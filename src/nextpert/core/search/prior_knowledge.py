@@ -1,4 +1,4 @@
-"""What is known of a graph before any cell is seen: orders, required and forbidden edges."""
+"""Prior knowledge of a graph: orders of nodes, and required and forbidden edges."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 
 class PriorKnowledge:
-    """Orders among nodes, and required and forbidden edges.
+    """Prior knowledge of a graph: orders of nodes, and required and forbidden edges.
 
     Parameters
     ----------
     n_nodes
         Number of nodes.
     before
-        Pairs ``(a, b)``: no directed path leads from ``b`` to ``a``. No edge is implied.
+        Pairs ``(a, b)``: no directed path leads from ``b`` to ``a``. They do not imply an edge.
     required, forbidden
         Edges ``(parent, child)`` that the graph must contain (``required``, which also implies the
-        order) or must not contain (``forbidden``). As attributes, both and ``before`` are matrices,
-        ``(n_nodes, n_nodes)``, row = parent; ``before`` then has all orders that follow from others
-        (the transitive closure).
+        order) or must not contain (``forbidden``). As attributes, ``before``, ``required`` and
+        ``forbidden`` are matrices, ``(n_nodes, n_nodes)``, row = parent; ``before`` then includes
+        all implied orders (the transitive closure).
     names
-        Names of the nodes in errors; by default their numbers.
+        Names of the nodes for error messages; by default their numbers.
 
     Raises
     ------
     CycleError
-        If the orders have a cycle; its nodes are named.
+        If the orders have a cycle; the message lists its nodes.
     ValueError
         If a node is out of range, or an edge is both required and forbidden.
 
@@ -63,15 +63,16 @@ class PriorKnowledge:
         self.required: NDArray[np.bool_] = self._pairs(required, "required")
         self.forbidden: NDArray[np.bool_] = self._pairs(forbidden, "forbidden")
         called = names if names is not None else [str(node) for node in range(self.n_nodes)]
-        # required_ab: a -> b is in the graph; forbidden_ab: it is not.
+        # required_ab: a -> b is in the graph; forbidden_ab: it is not in the graph.
         both = np.argwhere(self.required & self.forbidden)
         if len(both):
             parent, child = (called[node] for node in both[0])
             message = (
-                f"The edge {parent} -> {child} is both required and forbidden: drop one of them."
+                f"The edge {parent} -> {child} is both required and forbidden: remove it from one "
+                f"of the two."
             )
             raise ValueError(message)
-        # An edge is an order too; before is their transitive closure.
+        # A required edge implies an order; before is the transitive closure of all orders.
         orders = self._pairs(before, "before") | self.required
         try:
             self.before: NDArray[np.bool_] = _closure(orders)
@@ -81,31 +82,32 @@ class PriorKnowledge:
             matrix.flags.writeable = False
 
     def first_conflict(self, order: ArrayLike) -> tuple[int, int] | None:
-        """Return a pair ``(a, b)`` that should stand ``a`` before ``b`` but does not, or None."""
-        # place_a > place_b although a must stand before b.
+        """Return a pair ``(a, b)`` where ``a`` must precede ``b`` but does not, or None."""
+        # place_a > place_b although a must precede b.
         place = np.argsort(np.asarray(order, np.int64))
         wrong = np.argwhere(self.before & (place[:, None] > place[None, :]))
         return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
 
     def allows(self, dag: Dag) -> bool:
-        """Whether a graph has all required and no forbidden edges and agrees with every order."""
+        """Return whether a graph agrees with all orders and all required and forbidden edges."""
         edges = dag.to_matrix().toarray() != 0
         if (self.required & ~edges).any() or (self.forbidden & edges).any():
             return False
-        # Orders are paths that may be there: edges and orders together have no cycle.
+        # A graph respects the orders if edges and orders together have no cycle.
         return is_acyclic(self.n_nodes, zip(*np.nonzero(edges | self.before), strict=True))
 
     def order_of(self, dag: Dag) -> NDArray[np.int64]:
-        """Return a topological order of the graph that agrees with every order; raise if none."""
+        """Return a topological order of the graph that respects all orders; raise if none does."""
         return Dag.from_matrix((dag.to_matrix().toarray() != 0) | self.before).order
 
     def with_context(
         self, n_context: int, targets: Mapping[int, Iterable[int]] | None = None
     ) -> PriorKnowledge:
-        """Return the knowledge for the nodes followed by context nodes, which have no parents.
+        """Return the prior knowledge with context nodes, which have no parents, as last nodes.
 
-        ``targets`` has known targets, nodes by the number of the context node (from 0): its edges
-        into them are required, its others forbidden. The edges of other context nodes are free.
+        ``targets`` maps the number of a context node (from 0) to its known targets: edges into
+        these are required, and its other edges are forbidden. Edges of other context nodes are not
+        restricted.
 
         Examples
         --------
@@ -117,13 +119,13 @@ class PriorKnowledge:
         out = PriorKnowledge(p + n_context)
         for name in ("required", "forbidden", "before"):
             setattr(out, name, np.pad(getattr(self, name), (0, n_context)))
-        # What the experiment sets comes before all nodes, and has no parents.
+        # Context nodes come before all other nodes, and have no parents.
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
         known = {} if targets is None else targets
         places = as_nodes(known, n_context, "targets")
-        # A node with known targets has edges into these and into no other.
+        # A context node with known targets has edges into these only.
         for k, nodes in zip(places, known.values(), strict=True):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
@@ -131,11 +133,11 @@ class PriorKnowledge:
         return out
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
-        """Return an order that agrees, made by taking the first node of ``order`` that may come."""
+        """Return an order that agrees, by repeatedly taking the first allowed node of ``order``."""
         rest, missing = np.asarray(order, np.int64), self.before.sum(axis=0)
         nearest = []
         while len(rest):
-            first = int(np.argmin(missing[rest]))  # of which none is left that stands before
+            first = int(np.argmin(missing[rest]))  # no remaining node must precede it
             nearest.append(rest[first])
             missing -= self.before[rest[first]]
             rest = np.delete(rest, first)
@@ -149,7 +151,7 @@ class PriorKnowledge:
                 0 <= node < self.n_nodes and int(node) == node for node in pair
             ):
                 message = (
-                    f"{name} holds {pair!r}, but each entry must be a pair of nodes "
+                    f"{name} contains {pair!r}, but each entry must be a pair of nodes "
                     f"in 0..{self.n_nodes - 1}."
                 )
                 raise ValueError(message)
@@ -159,14 +161,14 @@ class PriorKnowledge:
 
 def _require_list(value: object, name: str) -> None:
     if not isinstance(value, Iterable):
-        message = f"{name} must be a list, but is of type {type(value).__name__}."
+        message = f"{name} must be a list of pairs, but is of type {type(value).__name__}."
         raise TypeError(message)
 
 
 def _closure(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the transitive closure, or raise with the nodes of a cycle."""
+    """Return the transitive closure; raise an error that lists the nodes of a cycle."""
     closure = orders.copy()
-    # From the last: what a node reaches are its children and all that these reach.
+    # From the last node back: a node reaches its children and all nodes that they reach.
     for node in Dag.from_matrix(orders).order[::-1]:
         closure[node] |= closure[orders[node]].any(axis=0)
     return closure

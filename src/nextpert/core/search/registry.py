@@ -1,4 +1,4 @@
-"""The searches that ``tl.learn_dag`` offers: every file in ``methods`` registers one."""
+"""The searches of ``tl.learn_dag``; every file in ``methods`` registers one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search is asked for, as in ``tl.learn_dag``.
+    """Options of a search, as in ``tl.learn_dag``.
 
-    An ``order`` is that of the graph of all cells, from which resamples of them start.
+    ``order`` is the order of the graph of all cells, from which searches on resamples start.
     """
 
     method: str
@@ -35,19 +35,19 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Parameters
     ----------
     dag
-        The graph over the nodes other than context nodes.
+        The graph, without context nodes.
     order
-        A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
+        A topological order of ``dag`` that agrees with the prior knowledge, shape ``(n_nodes,)``.
     context_edges
-        Which nodes a context node acts on, shape ``(n_context, n_nodes)``; left out by a
-        search that takes none.
+        Edges from context nodes into nodes, shape ``(n_context, n_nodes)``; empty for a search that
+        does not support context nodes.
     stored
-        What else is stored of the search, by name.
+        Further results to store, by name.
     """
 
     dag: Dag
@@ -58,7 +58,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """A search under the name that users give.
+    """A registered search.
 
     Parameters
     ----------
@@ -66,12 +66,13 @@ class Search:
         ``learn(moments, options, *, n_context, rng, n_jobs, progress)``, which returns
         :class:`Found`.
     default_runs
-        From the number of genes to that of runs, where users give none.
+        Function from the number of genes to the default number of runs.
     context
-        Whether it takes what the experiment set as nodes without parents, and with them cells of
-        all environments; others get moments at fixed values of these.
+        Whether the search supports context nodes (nodes without parents that the experiment sets),
+        and with them the cells of all environments; other searches get moments with these nodes
+        regressed out.
     threads
-        Whether several may run in one process at a time, and tell how far they are.
+        Whether several searches can run in one process at the same time, and report progress.
     """
 
     learn: Learn
@@ -93,7 +94,7 @@ def register(
     context: bool = False,
     threads: bool = True,
 ) -> Callable[[Learn], Learn]:
-    """Make a function known as a search, under the name of its file; see :class:`Search`."""
+    """Return a decorator that registers a function as a search; see :class:`Search`."""
 
     def known(learn: Learn) -> Learn:
         _SEARCHES.add(name, Search(learn, default_runs, context, threads))
@@ -108,5 +109,5 @@ def searches() -> dict[str, Search]:
 
 
 def names_that(condition: Callable[[Search], bool]) -> str:
-    """Return the searches that meet a condition, for a message: ``"boss" or "gsp"``."""
+    """Return the names of searches that meet a condition, for messages: ``"boss" or "gsp"``."""
     return " or ".join(f'"{name}"' for name, search in searches().items() if condition(search))

@@ -1,1 +1,1 @@
-"""Acquisitions of what to try next, and the domains in which they are minimised."""
+"""Acquisitions, which say which shift or perturbation to test next."""

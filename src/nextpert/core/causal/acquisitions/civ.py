@@ -1,4 +1,4 @@
-"""CIV, the causal integrated variance, and CIV-OW, which is weighted by output."""
+"""CIV, the causal integrated variance, and its output-weighted variant CIV-OW."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 class Civ(LookaheadAcquisition):
     """Causal integrated variance: remaining variance of the optimality gap, averaged over shifts.
 
-    It is the posterior variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` after ``n_cells``
-    hypothetical cells, averaged over the shifts ``a`` in ``domain``: the sum over the nodes of
+    CIV is the posterior variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` after ``n_cells``
+    hypothetical cells, averaged over the shifts ``a`` in ``domain``: the sum over nodes of
     ``kappa_i s_i^2 + 4 s_i e_i E(a_i - b_i)^2``, with ``s_i = 1/n + w_i``, and ``e_i`` and
-    ``kappa_i`` of :meth:`DagBlr.spread`. Zhang et al. 2023 derive it for known noise variances and
-    the unit sphere (eqs. 12 and 13). If the shifts of candidates are uncertain, the variance is
+    ``kappa_i`` from :meth:`DagBlr.spread`. Zhang et al. 2023 derive it for known noise variances
+    and the unit sphere (eqs. 12 and 13). If the shifts of candidates are uncertain, the variance is
     computed from joint draws (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
 
     Parameters
@@ -44,18 +44,19 @@ class Civ(LookaheadAcquisition):
     target_mean
         The target state, shape ``(n_nodes,)``, units of the data.
     domain
-        The set of possible interventions, over which the average is taken. The unit sphere by
-        default, as in the paper.
+        The set of possible interventions, over which the average is taken; by default the unit
+        sphere, as in the paper.
     n_cells
         Number of hypothetical cells (the next batch).
     noise_aware
-        Whether to include the information in the hypothetical cells' scatter (see
+        Whether to include the information in the scatter of the hypothetical cells (see
         :class:`LookaheadAcquisition`).
 
     Raises
     ------
     ValueError
-        For a target of the wrong length, or if the shape of the noise variances is 2 or less.
+        If the target has the wrong length, or the shape parameter of the noise variances after the
+        hypothetical cells is at most 2.
 
     Examples
     --------
@@ -95,16 +96,16 @@ class Civ(LookaheadAcquisition):
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return it after cells of every candidate.
+        """Return the remaining variance after cells of each candidate.
 
-        The closed form for exact shifts and a target that is one state; else the weighted variance
-        of the distances that remains, by joint draws (see
-        :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
+        The closed form is used if shifts are exact and the target is a single state. Otherwise,
+        the value is the remaining weighted variance of the distances, computed from joint draws
+        (see :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
         """
         if asked.exact and asked.goal.is_plain:
             return super().of_candidates(asked)
         cls._require_exact(asked)
-        # Equation 33: what cells of each leave of the variance of all distances.
+        # Equation 33: the variance of all distances that remains after cells of each candidate.
         left = asked.remaining
         gains = left.gains(asked.noise.at(asked.n_cells))
         removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
@@ -114,9 +115,9 @@ class Civ(LookaheadAcquisition):
     def _over_graphs(
         cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
-        """Return the values over graphs that count alike, and the reductions within graphs.
+        """Return the values over equally weighted graphs, and the reductions within graphs.
 
-        To the mean of the graphs' values comes the variance between graphs of the expected gaps.
+        A value is the mean over graphs plus the variance between graphs of the expected gaps.
         """
         pool = Pool(asked.shifts)
         parts: list[Any] = [
@@ -142,9 +143,9 @@ class Civ(LookaheadAcquisition):
 
     @classmethod
     def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
-        """Return the best of the candidates ``ready``, each given the cells of those before."""
+        """Return the best candidates in ``ready``, each given the cells of those already chosen."""
         cls._require_exact(asked)
-        # Greedy: each candidate is judged after the hypothetical cells of those before.
+        # Greedy: each candidate is scored after the hypothetical cells of those already chosen.
         chosen: list[int] = []
         closed = asked.exact and asked.goal.is_plain
         graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
@@ -164,8 +165,8 @@ class Civ(LookaheadAcquisition):
 
 
 def _after(blr: DagBlr, asked: Asked, k: int) -> DagBlr:
-    """Return the posterior after hypothetical cells of a candidate, at their expected moments."""
-    # n cells at the mean expected, and with their expected scatter where it counts.
+    """Return the posterior after hypothetical cells of a candidate with their expected moments."""
+    # n cells at their expected mean and, if noise_aware, with their expected scatter.
     n, shift = round(asked.n_cells), asked.shifts[k]
     reached = blr.solve(np.eye(blr.n_nodes))
     scatter = n * (reached * blr.noise_var) @ reached.T if asked.noise_aware else 0.0 * reached
@@ -174,24 +175,25 @@ def _after(blr: DagBlr, asked: Asked, k: int) -> DagBlr:
 
 @acquisition("civ_ow")
 class CivOw(Civ):
-    """Output-weighted CIV: shifts with rare outcomes have a higher weight.
+    """Output-weighted CIV, which gives more weight to shifts with rare outcomes.
 
-    As :class:`Civ`, averaged under the paper's output weights (Zhang et al. 2023, eq. 8). On a
-    sphere of radius R, ``t = a'b/|b|`` is then uniform on ``[-R, R]`` and, with ``bhat = b/|b|``,
+    It differs from :class:`Civ` only in the average over shifts, which uses the paper's output
+    weights (Zhang et al. 2023, eq. 8). On a sphere of radius R, ``t = a'b/|b|`` is then uniform on
+    ``[-R, R]`` and, with ``bhat = b/|b|``,
     ``E(a_i - b_i)^2 = b_i^2 + R^2 (tau bhat_i^2 + (1 - tau)(1 - bhat_i^2)/(p - 1))``, tau = 1/3.
-    On a finite pool the weights make the predicted gap uniform over its range.
+    On a finite pool, the weights make the predicted gap uniform over its range.
 
     Parameters
     ----------
     posterior, target_mean, n_cells, noise_aware
         As for :class:`Civ`.
     domain
-        A sphere (unit by default) or a pool.
+        A sphere (by default the unit sphere) or a pool.
 
     Raises
     ------
     ValueError
-        As :class:`Civ`.
+        As for :class:`Civ`.
 
     Examples
     --------
@@ -240,7 +242,8 @@ def gap_variance(
     Raises
     ------
     ValueError
-        If the shape of the noise variances is 2 or less (infinite variance), or for wrong shapes.
+        If ``shift`` or ``target_mean`` has the wrong length, or the variance is infinite because
+        the shape parameter of the noise variances is at most 2.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""EI-Int: expected improvement on the best state seen so far."""
+"""EI-Int: expected improvement on the best state so far."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @acquisition("ei")
 class ExpectedImprovementInt(DrawnAcquisition):
-    """EI-Int: the expected minimum of the squared distance after a shift and the best one so far.
+    """EI-Int: ``best`` minus the expected improvement of the squared distance to the target.
 
-    ``E min(|(I - B)^-1 (c + a) - mu*|^2, best)`` over the posterior of the weights, that is
-    ``best`` minus the expected improvement (Zhang et al. 2023, Extended Data Fig. 5). It is a mean
-    over ``n_samples`` draws, which are the same for every shift.
+    This is ``E min(|(I - B)^-1 (c + a) - mu*|^2, best)`` over the posterior of the weights (Zhang
+    et al. 2023, Extended Data Fig. 5), computed as a mean over ``n_samples`` draws, which are the
+    same for every shift.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ExpectedImprovementInt(DrawnAcquisition):
     target_mean
         The target mean, shape ``(n_nodes,)``, units of the data.
     best
-        Smallest squared distance between the target and the mean of the cells of a round so far,
+        Smallest squared distance so far between the target and the mean of the cells of a round, in
         squared units of the data; infinite (default) before the first round.
     n_samples
         Number of posterior draws.
@@ -43,7 +43,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
     Raises
     ------
     ValueError
-        For a target of the wrong length, a negative or missing ``best``, or no draws.
+        If the target has the wrong length, ``best`` is negative or NaN, or ``n_samples`` is below
+        1.
 
     Examples
     --------
@@ -74,8 +75,8 @@ class ExpectedImprovementInt(DrawnAcquisition):
         self.best = float(best)
 
     def at_means(self, x: Array) -> tuple[float, Array]:
-        """Return the mean of ``min(|x - mu*|^2, best)`` over draws, and its slopes by ``x``."""
-        # A draw that is no better than the best has a slope of 0.
+        """Return the mean of ``min(|x - mu*|^2, best)`` over draws, and its gradient in ``x``."""
+        # Draws that do not improve on the best have a gradient of 0.
         gap = x - self.target_mean[:, None]
         loss = (gap**2).sum(axis=0)
         slopes = gap * (2.0 / len(loss) * (loss < self.best))
@@ -83,18 +84,18 @@ class ExpectedImprovementInt(DrawnAcquisition):
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return the expected squared distance if the better is kept of it and the incumbent."""
+        """Return the expected squared distance of the better of a candidate and the incumbent."""
         return Ranked(kept_distance(asked.distances, asked.measured))
 
 
 def kept_distance(distances: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the expected squared distance of the better of candidate and incumbent.
+    """Return the expected squared distance of the better of each candidate and the incumbent.
 
-    The incumbent is the candidate with cells (``measured``), or the control, with the smallest mean
-    distance. The value is its distance minus the expected improvement. Both come from the same
-    draws, so that uncertainty which they share is not a chance of improvement.
+    The incumbent has the smallest mean distance among the control and the candidates with cells
+    (``measured``). The value is its distance minus the expected improvement. The distances come
+    from the same draws, so that shared uncertainty does not count as a chance of improvement.
     """
-    # The control, last, has cells.
+    # The control, which comes last, has cells.
     usable = np.append(measured, True)
     incumbent = int(np.where(usable, distances.mean, np.inf).argmin())
     best = distances.draws[:, incumbent, None]

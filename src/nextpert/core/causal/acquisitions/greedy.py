@@ -1,4 +1,4 @@
-"""Greedy: try the current estimate of the ideal shift."""
+"""Greedy: test the current estimate of the ideal shift."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @acquisition("greedy")
 class Greedy(Acquisition):
-    """Greedy: the squared distance of a shift to the estimated ideal shift ``b``.
+    """Greedy: the squared distance between a shift and the estimated ideal shift ``b``.
 
     On a sphere of radius ``r``, the minimum is at ``r b / |b|``; in a pool, it is the candidate
     nearest to ``b`` (Zhang et al. 2023, Methods, baselines).
@@ -44,7 +44,7 @@ class Greedy(Acquisition):
     """
 
     exact_only = False
-    in_words = "the expected distance to the ideal shift"
+    in_words = "the expected distance to the target (for exact shifts, to the ideal shift)"
 
     def __init__(self, posterior: DagBlr, target_mean: ArrayLike) -> None:
         super().__init__(posterior, target_mean)
@@ -55,7 +55,7 @@ class Greedy(Acquisition):
         return float(gap @ gap), 2 * gap
 
     def values(self, shifts: ArrayLike) -> Vector:
-        """Return ``|a - b|^2`` of every shift of a pool, ``(n_shifts, n_nodes)``."""
+        """Return ``|a - b|^2`` for every shift of a pool, ``(n_shifts, n_nodes)``."""
         return ((self._pool(shifts) - self.ideal_shift) ** 2).sum(axis=1)
 
     def closed_form(self, domain: Domain) -> Vector | None:
@@ -64,16 +64,17 @@ class Greedy(Acquisition):
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return the mean distance by draws; of exact shifts ``|a - b|^2``, mean over graphs.
+        """Return mean distances over draws; for exact shifts, the mean ``|a - b|^2`` over graphs.
 
-        Towards a goal that is not one state, exact shifts have the distance of the expected state.
+        If the goal is not a single state, the value for an exact shift is the distance of its
+        expected state.
         """
         if not asked.exact:
             return Ranked(asked.distances.mean[:-1])
         if not asked.goal.is_plain:
             states = asked.states.mean
             return Ranked(asked.goal.distance(states[:-1], states[-1]))
-        # One target state and exact shifts: |a - b|^2 by graph.
+        # One target state and exact shifts: |a - b|^2 for every graph.
         shifts = asked.shifts
         each = [cls(blr, asked.target_mean).values(shifts) for blr in asked.graphs]
         return Ranked(np.mean(each, axis=0))

@@ -1,4 +1,4 @@
-"""MaxV and CV: the largest variance left of any weight, or of the ideal shift."""
+"""MaxV and CV: the largest remaining variance of the weights, or of the ideal shift."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class LargestVariance(LookaheadAcquisition):
-    """The largest of ``e_i v' M_i' v`` over nodes, ``M_i'`` after the hypothetical cells.
+    """The largest ``e_i v' M_i' v`` over nodes, with ``M_i'`` after the hypothetical cells.
 
-    A subclass gives the terms, and the direction ``v`` of a node. Not smooth where two nodes tie;
-    the gradient is that of the largest.
+    A subclass defines the terms and the direction ``v`` of a node. The function is not smooth
+    where two nodes tie; the gradient is then that of one of them.
     """
 
     is_sum = False
 
     @property
     def floor(self) -> float:
-        """Zero: only the weights' variance counts."""
+        """Zero, because only the variance of the weights counts."""
         return 0.0
 
     def coefficients(self) -> tuple[Vector, Vector]:
@@ -47,7 +47,7 @@ class LargestVariance(LookaheadAcquisition):
         posterior, terms = self.posterior, self._terms(vector)
         i = int(terms.argmax())
         if terms[i] > 0:
-            # Of equation 6, d1 = v' M x' and d2 = 1/n + x'' M x': the slope of -d1^2 / d2 by x'.
+            # In equation 6, d1 = v' M x' and d2 = 1/n + x'' M x': the gradient of -d1^2 / d2 in x'.
             cov, y, d2, after = self._node(i, posterior.predict_mean(vector))
             v = self._direction(i, after)
             ratio = v @ y / d2
@@ -58,7 +58,7 @@ class LargestVariance(LookaheadAcquisition):
         return max(float(terms[i]), 0.0), slopes[:, 0]
 
     def _node(self, i: int, x: Vector) -> tuple[Any, ...]:
-        """Return ``M``, ``y = M x'``, ``d2`` and ``M' = M - y y' / d2`` of a node at the mean x."""
+        """Return ``M``, ``y = M x'``, ``d2`` and ``M' = M - y y' / d2`` of node i at the mean x."""
         posterior, k = self.posterior, self.problem.intercept
         cov = self.cov[posterior.mptr[i] : posterior.mptr[i + 1]]
         row = np.append(np.ones(k), x[posterior.dag.parents(i)])
@@ -69,7 +69,7 @@ class LargestVariance(LookaheadAcquisition):
         return cov, y, d2, cov - np.outer(y, y) / d2
 
     def _terms(self, shift: Vector) -> Vector:
-        """Return the term of every node after the cells of one shift, both ``(n_nodes,)``."""
+        """Return the term of every node after cells of one shift, both of shape ``(n_nodes,)``."""
         raise NotImplementedError
 
     def _direction(self, i: int, after: NDArray[np.float64]) -> Vector:
@@ -79,11 +79,11 @@ class LargestVariance(LookaheadAcquisition):
 
 @acquisition("maxv")
 class MaxVariance(LargestVariance):
-    """MaxV: the largest variance of a direction of weights that remains after the next cells.
+    """MaxV: the largest remaining variance of a linear combination of weights after the next cells.
 
-    It is ``max_i e_i |M_i|_2``, with ``e_i`` the noise variance of node ``i`` and ``e_i M_i`` the
-    covariance of its weights (Zhang et al. 2023, Methods, baselines). It does not depend on the
-    target.
+    The value is ``max_i e_i |M_i|_2``, with ``e_i`` the noise variance of node ``i`` and
+    ``e_i M_i`` the covariance of its weights (Zhang et al. 2023, Methods, baselines). It does not
+    depend on the target.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class MaxVariance(LargestVariance):
         x, terms = self.posterior.predict_mean(shift), np.zeros(self.n_nodes)
         # Largest first, so that few eigenvalues are computed.
         for i in np.argsort(-self._before):
-            # Cells only take away: 0 stands for the others.
+            # Cells only reduce variances, so that the other terms can stay 0.
             if self._before[i] <= terms.max():
                 break
             terms[i] = self.problem.lin[i] * np.linalg.eigvalsh(self._node(i, x)[-1])[-1]
@@ -117,17 +117,17 @@ class MaxVariance(LargestVariance):
         return np.asarray(np.linalg.eigh(after)[1][:, -1])
 
     def current(self) -> float:
-        """Return the acquisition now, before any further cell."""
+        """Return the acquisition of the current posterior."""
         return float(self._before.max())
 
 
 @acquisition("cv")
 class CausalVariance(LargestVariance):
-    """Causal variance (CV): the largest variance among the coordinates of the ideal shift.
+    """Causal variance (CV): the largest remaining variance of a coordinate of the ideal shift.
 
-    After the next cells, it is ``max_i e_i w_i``, with ``e_i`` the noise variance of node ``i`` and
-    ``e_i w_i`` the variance of coordinate ``i`` (Zhang et al. 2023, Methods, baselines). It is not
-    smooth where two nodes have the same variance; the gradient is that of one of them.
+    The value is ``max_i e_i w_i`` after the next cells, with ``e_i`` the noise variance of node
+    ``i`` and ``e_i w_i`` the variance of coordinate ``i`` (Zhang et al. 2023, Methods, baselines).
+    It is not smooth where two nodes have the same variance; the gradient is that of one of them.
 
     Examples
     --------
@@ -152,16 +152,16 @@ class CausalVariance(LargestVariance):
     def _over_graphs(
         cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
-        """Return values and variance reductions over graphs that count alike.
+        """Return values and variance reductions over equally weighted graphs.
 
-        The variance of a coordinate is that within graphs and that between them, which cells to
-        come leave as it is: ``mean_k e_ki w_ki + Var_k b_ki``.
+        The variance of a coordinate is the sum of the variance within graphs and the variance
+        between them, which is assumed constant: ``mean_k e_ki w_ki + Var_k b_ki``.
         """
         parts = [
             cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
             for blr in graphs
         ]
-        # Total variance: within graphs, and of the ideal shifts between them.
+        # Total variance: within graphs, plus that of the ideal shifts between graphs.
         between = np.var([part.ideal_shift for part in parts], axis=0)[:, None]
         now = np.mean([part.problem.lin * part.w_now for part in parts], axis=0)
         after = np.mean(

@@ -1,4 +1,4 @@
-"""MI-Int: mutual information of the next cells and the ideal shift."""
+"""MI-Int: mutual information between the next cells and the ideal shift."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @acquisition("mi")
 class MutualInformationInt(DrawnAcquisition):
-    """MI-Int: minus the mutual information of the next cells and the ideal shift, in nats.
+    """MI-Int: minus the mutual information between the next cells and the ideal shift, in nats.
 
     The value is the expected change of the entropy of ``(I - B) mu* - c``,
     ``E sum_i log(w_i' / w_i) / 2``. After cells at ``x``, ``w_i' = w_i - d1^2 / d2`` with
     ``d1 = (M q)' x_P`` and ``d2 = 1/n + x_P' M x_P``; ``x = (I - B)^-1 (c + a + noise)`` is drawn
-    from posterior and noise (Zhang et al. 2023, Extended Data Fig. 5). For one cell the value is
-    exact up to the number of draws and, with unknown noise variances, up to a part that no shift
-    can change; as in the paper's look-ahead, several cells are set to their mean. Nodes without
-    parents are not informative.
+    with weights from the posterior (Zhang et al. 2023, Extended Data Fig. 5). For one cell the
+    value is exact apart from Monte Carlo error and, if noise variances are unknown, a constant that
+    does not depend on the shift; as in the paper's look-ahead, several cells are set to their mean.
+    The terms of nodes without parents do not depend on the shift.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class MutualInformationInt(DrawnAcquisition):
     Raises
     ------
     ValueError
-        For a target of the wrong length, no cells or no draws.
+        If the target has the wrong length, or there are no cells or no draws.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class MutualInformationInt(DrawnAcquisition):
         self.u, self.w0 = project(self.posterior, self.target_mean)
 
     def at_means(self, x: Array) -> tuple[float, Array]:
-        """Return the mean of ``sum_i log(w_i' / w_i) / 2`` over draws, and its slopes by ``x``."""
+        """Return the mean of ``sum_i log(w_i' / w_i) / 2`` over draws and its gradient in ``x``."""
         posterior, gone, slopes = self.posterior, np.zeros_like(x), np.zeros_like(x)
         terms = (int(posterior.intercept), 1.0 / self.n_cells, posterior.blocks["cov"], self.u)
         # gone_i = d1^2 / (d2 w_i), so that log(1 - gone) is log(w' / w).

@@ -1,4 +1,4 @@
-"""Probability: that a candidate is the nearest to the target."""
+"""The probability that a candidate is the nearest to the target."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @acquisition("probability")
 class Probability(Acquisition):
-    """Minus the probability of being the nearest of all candidates to the target.
+    """Minus the probability that a candidate is the nearest of all to the target.
 
-    It follows from joint draws of weights, graphs and shifts (see
+    The probability is estimated from joint draws of weights, graphs and shifts (see
     :func:`~nextpert.core.ranked_distance`).
 
     Examples
@@ -33,5 +33,5 @@ class Probability(Acquisition):
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return it of every candidate."""
+        """Return minus the probability of every candidate."""
         return Ranked(0.0 - asked.distances.nearest[:-1])

@@ -1,4 +1,4 @@
-"""Random: the baseline that every acquisition has to beat."""
+"""Random choice, the baseline for every acquisition."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 class Random(Acquisition):
     """Random: a uniform random choice among the shifts of the domain.
 
-    Values are uniform random numbers, new at each call, so that a pool is ranked at random.
+    Values are uniform random numbers that are drawn anew at each call, so that a pool is ranked at
+    random.
 
     Parameters
     ----------
     posterior
-        A posterior; only its number of nodes is used.
+        A posterior, of which only the number of nodes is used.
     target_mean
-        As for other acquisitions; it is not used.
+        Not used; accepted as by the other acquisitions.
     rng
         Seed or generator.
 
@@ -72,7 +73,7 @@ class Random(Acquisition):
 
     @classmethod
     def plate(cls, asked: Asked, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Return up to ``size`` of the candidates ``ready``, drawn at random."""
+        """Return up to ``size`` candidates in ``ready``, drawn at random."""
         return asked.rng.choice(ready, min(size, len(ready)), replace=False)
 
     def closed_form(self, domain: Domain) -> Vector | None:

@@ -1,4 +1,4 @@
-"""Target-mean variance: how uncertain the reached mean stays."""
+"""Target-mean variance: the remaining variance of the predicted mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class TargetMeanVariance(LookaheadAcquisition):
     """The remaining variance of the predicted mean itself, ``sum_i |A_.i|^2 e_i w_i``.
 
-    With ``A = (I - B)^-1``, an error in a weight counts by its downstream effect, unlike in CIV.
+    With ``A = (I - B)^-1``, the error of a weight is weighted by its downstream effect, unlike in
+    CIV.
 
     Examples
     --------
@@ -33,11 +34,11 @@ class TargetMeanVariance(LookaheadAcquisition):
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return zeros and ``|A_.i|^2 e_i``."""
         e, _ = self.spread_ahead()
-        # Column i of A is what a unit at node i does everywhere.
+        # Column i of A is the effect of a unit shift at node i on all nodes.
         effects = self.posterior.solve(np.eye(self.n_nodes))
         return np.zeros(self.n_nodes), (effects**2).sum(axis=0) * e
 
     @property
     def floor(self) -> float:
-        """Zero: only the weights' variance counts."""
+        """Zero, because only the variance of the weights counts."""
         return 0.0

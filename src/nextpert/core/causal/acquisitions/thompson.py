@@ -1,4 +1,4 @@
-"""Thompson sampling: the nearest candidate under a single draw."""
+"""Thompson sampling: the candidate nearest to the target in a single draw."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-DRAWS = 40  # from which a plate takes one for each of its perturbations, with replacement
+DRAWS = 40  # from which one is sampled with replacement for each perturbation of a plate
 
 
 @acquisition("thompson")
 class Thompson(Acquisition):
-    """The squared distance to the target under a single draw of weights, graph and shifts.
+    """The squared distance to the target in a single draw of weights, graph and shifts.
 
-    A candidate ranks first with the probability that it is the nearest.
+    The probability that a candidate ranks first is the probability that it is the nearest.
 
     Examples
     --------
@@ -38,17 +38,17 @@ class Thompson(Acquisition):
 
     on_domain = False
     exact_only = False
-    in_words = "one draw (Thompson)"
+    in_words = "the distance in a single draw (Thompson sampling)"
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return it of every candidate, of one graph at random."""
-        draws = asked.draw(2).draws  # as many of each graph, so that one is picked among them all
+        """Return the distance of every candidate in a draw from a random graph."""
+        draws = asked.draw(2).draws  # equally many per graph, so that one of all draws is sampled
         return Ranked(draws[asked.rng.integers(len(draws)), :-1])
 
     @classmethod
     def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
-        """Return up to ``size`` of the candidates ``ready``, each the nearest of another draw."""
+        """Return up to ``size`` candidates in ``ready``, each the nearest in its own draw."""
         _, draws = asked.first_order(DRAWS)
         return ready[thompson_plate(draws[:, ready], size, asked.rng)]
 
@@ -56,16 +56,16 @@ class Thompson(Acquisition):
 def thompson_plate(
     draws: Vector, size: int, rng: int | np.random.Generator | None = None
 ) -> NDArray[np.int64]:
-    """Return up to ``size`` different candidates for one plate, each the nearest in another draw.
+    """Return up to ``size`` different candidates for a plate, each the nearest in a sampled draw.
 
     ``draws`` are squared distances, ``(n_draws, n_perturbations)``. If the nearest candidate of a
-    draw was chosen before, the nearest of the others is taken. Indices are in the order of the
-    draws.
+    draw was already chosen, the nearest of the others is taken. Indices are in the order of
+    choice.
     """
     generator = as_rng(rng)
     left = np.ones(draws.shape[1], dtype=np.bool_)
     chosen: list[int] = []
-    # One draw for each place of the plate: its nearest of those that are left.
+    # One draw per place of the plate: the nearest of the remaining candidates.
     while len(chosen) < min(size, draws.shape[1]):
         row = draws[generator.integers(len(draws))]
         chosen.append(int(np.where(left, row, np.inf).argmin()))

@@ -1,4 +1,4 @@
-"""UCB-Int: an optimistic guess of the optimality gap."""
+"""UCB-Int: an optimistic estimate of the optimality gap."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class UpperConfidenceInt(Acquisition):
     """UCB-Int: the optimality gap of a shift minus ``beta`` times its standard deviation.
 
-    With ``g(a) = |a - (I - B) mu* + c|^2`` over the posterior, the value is ``E g - beta sd(g)``,
+    The value is ``E g - beta sd(g)`` over the posterior of ``g(a) = |a - (I - B) mu* + c|^2``,
     where ``E g = |a - b|^2 + sum_i e_i w_i`` and
     ``Var g = sum_i kappa_i w_i^2 + 4 w_i e_i (a_i - b_i)^2`` (Zhang et al. 2023, Extended Data Fig.
-    5). Both moments have closed forms. The authors' code has ``sqrt(sum_i w_i e_i (a_i - b_i)^2)``
-    for the standard deviation: its ``beta = 1`` is near ``beta = 0.5`` here.
+    5). The authors' code uses ``sqrt(sum_i w_i e_i (a_i - b_i)^2)`` as the standard deviation, so
+    that its ``beta = 1`` corresponds approximately to ``beta = 0.5`` here.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ class UpperConfidenceInt(Acquisition):
     target_mean
         The target mean, shape ``(n_nodes,)``, units of the data.
     beta
-        Weight of the standard deviation, 0 (as greedy) or above.
+        Weight of the standard deviation, 0 or above; 0 ranks as :class:`Greedy` does.
 
     Raises
     ------
     ValueError
-        For a target of the wrong length, a negative ``beta``, or if the shape of the noise
-        variances is 2 or less.
+        If the target has the wrong length, ``beta`` is negative, or the shape parameter of the
+        noise variances is at most 2.
 
     Examples
     --------

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_GENES = 300  # of more, a resample's own start takes two thirds of the time and gains seldom
+_MOST_GENES = 300  # above, a resample's own start takes two thirds of the time and rarely helps
 
 
 def default_starts(n_nodes: int) -> int:
-    """Return the number of starts: one alone may end far from the best graph.
+    """Return the default number of starts, as a single one may end far from the best graph.
 
-    In 8 of 23 models of 20 to 100 genes it had 3 to 63% more edges than are true; the best of 10
-    in none.
+    In 8 of 23 models with 20 to 100 genes, a single start gave 3 to 63% more edges than the true
+    graph has; the best of 10 starts did so in none.
     """
     return 10 if n_nodes <= 100 else 3
 
@@ -47,14 +47,14 @@ class BossResult:
     Parameters
     ----------
     dag
-        The graph with the highest score of all starts, over the nodes other than context nodes.
+        The graph with the highest score of all starts, without the context nodes.
     order
-        A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
+        A topological order of ``dag`` that agrees with the prior knowledge, shape ``(n_nodes,)``.
     score
-        Its score, as :func:`boss` defines it.
+        Score of the graph, context nodes included, as :func:`boss` defines it.
     scores
-        Score of the order at the end of every start, shape ``(n_starts + n_orders,)``: first
-        those of orders of its own.
+        Score at the end of every start, before the final deletion of edges, shape
+        ``(n_starts + n_orders,)``; starts from given orders come last.
     best_start
         The start that found ``dag``.
     context_edges
@@ -82,51 +82,49 @@ def boss(
     n_jobs: int | None = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> BossResult:
-    """Search for the order with the highest score (BOSS), which we recommend for larger panels.
+    """Search for the order with the highest score (BOSS), recommended for larger panels.
 
-    The search is that of Andrews et al. 2023 (arXiv:2310.17679). One node after the other is moved
-    to its best place in the order, until no move increases the score. The parents of a node in a
-    given order are found by adding the best one repeatedly, and then dropping those without which
-    the score is higher. A backward equivalence search deletes edges at the end.
+    The search is that of Andrews et al. 2023 (arXiv:2310.17679). Each node in turn is moved to its
+    best position in the order, until no move increases the score. The parents of a node in a given
+    order are found by repeatedly adding the best one, and then dropping those without which the
+    score is higher. At the end, a backward equivalence search deletes edges.
 
-    The score is the BIC. For a node with the parents P it is, up to constants, ``-n/2 log var(x |
-    P) - penalty/2 log(n) |P|``.
-
-    With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells of independent
-    nodes had been added.
+    The score is the BIC: for a node with parents P it is, up to constants, ``-n/2 log var(x | P) -
+    penalty/2 log(n) |P|``. With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5
+    cells with independent nodes had been added.
 
     Parameters
     ----------
     moments
-        Moments of the (control) cells, or of nodes and what the experiment set, as of
-        :func:`context_moments`.
+        Moments of the (control) cells, or of nodes and context nodes (:func:`context_moments`).
     n_context
-        Number of context nodes, the last ones, which the experiment sets. They have no parents;
-        their edges into the others are chosen by the same score, and orient edges (joint causal
-        inference; Mooij et al. 2020, JMLR 21:99).
+        Number of context nodes, which the experiment sets and which come last. They have no
+        parents; their edges into other nodes are chosen by the same score, and help to orient edges
+        (joint causal inference; Mooij et al. 2020, JMLR 21:99).
     targets
         Known targets: a mapping from the number of a context node (from 0) to the nodes that it
-        has edges into. The targets of other context nodes are learned; ``None``: of all.
+        has edges into. Targets of other context nodes are learned; ``None`` (default) learns all.
     penalty
-        Factor on the penalty of the BIC; 1 is the BIC proper, higher gives fewer edges.
+        Factor of the BIC penalty; 1 is the original BIC, higher values give fewer edges.
     n_starts
-        Number of starts: the first from the sparsest minimum-degree order, as in :func:`gsp`, the
-        others from randomised ones. By default 10, or 3 above 100 nodes; 1 (or 0) with ``orders``.
+        Number of starts: the first from a minimum-degree order, as in :func:`gsp`, the others from
+        randomised ones. The default is 10, or 3 above 100 nodes; with ``orders``, it is 1, and 0 is
+        allowed.
     orders
-        Orders of the nodes other than context nodes to start further runs from, shape
+        Orders of the nodes without context nodes, from which further starts begin, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``.
     prior
-        Orders, required and forbidden edges of the nodes other than context nodes. Every start then
-        searches twice: from its own order, and from the result of a search without prior knowledge,
-        because constraints block many ways to the best order.
+        Orders, required and forbidden edges of the nodes without context nodes. Each of the
+        ``n_starts`` starts then searches twice: from its own order, and from the result of a search
+        without prior knowledge, because constraints block many paths to the best order.
     rng, n_jobs, progress
         As for :func:`gsp`.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, ``orders`` contradict the prior knowledge, or there are
-        fewer than 4 cells, constant or linearly dependent nodes.
+        If an argument is out of range, ``orders`` contradicts the prior knowledge, there are fewer
+        than 4 cells, or nodes are constant or linearly dependent.
 
     Examples
     --------
@@ -143,7 +141,7 @@ def boss(
     if n_starts is None:
         n_starts = 1 if given else default_starts(known.n_nodes)
     n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
-    # Starts of its own are numbers, given ones are orders: each has a seed, whatever the workers.
+    # Drawn starts are numbers and given ones are orders; each has a seed, however many workers.
     starts = [*range(n_starts), *given]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
@@ -152,16 +150,16 @@ def boss(
     best, best_parents = -1, task.problem.before
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
-        # More than rounding, so that the first of equals is kept on any machine.
+        # By more than rounding, so that the first of equals is kept on any machine.
         if best < 0 or total > scores[best] + 1e-6:
             best, best_parents = k, parents
         if progress is not None:
             progress(k + 1, len(starts))
     dag = Dag.from_matrix(best_parents.T)
-    # Orders end where no single move gains; deletions over the class may gain still.
+    # Orders end where no single move gains; deletions in the equivalence class may still gain.
     dag = backward(task.problem, dag, task.known if targets else task.prior, n_context)
     total = _scored(task.problem, dag)[0]
-    # The first p nodes are genes, the rows after them the edges of what was set.
+    # The first p nodes are genes; the rows after them are the edges of context nodes.
     edges = dag.to_matrix().toarray() != 0
     p = known.n_nodes
     dag = Dag.from_matrix(edges[:p, :p])
@@ -176,11 +174,11 @@ def learn(
 ) -> Found:
     """Search as :func:`boss` does.
 
-    Where an order is given, as that of the graph of all cells for resamples, the search starts from
-    it, and for few genes from one of its own as well, unless ``n_runs`` is 0.
+    If an order is given, such as that of the graph of all cells for resamples, the search starts
+    from it and, for at most 300 genes and unless ``n_runs`` is 0, from one drawn order.
     """
     n_starts = options.n_runs
-    # A resample differs little from all cells: their order is nearly the best.
+    # A resample differs little from all cells, so that their order is nearly the best.
     if options.order is not None:
         n_starts = min(n_starts, int(len(options.order) <= _MOST_GENES))
     best = boss(
@@ -191,11 +189,11 @@ def learn(
 
 
 class _Task(NamedTuple):
-    """What every start searches: with and without prior knowledge, and its order of nodes.
+    """The inputs of every start: scores with and without prior knowledge, and inputs of its order.
 
-    ``known`` is the prior knowledge with the context nodes and their targets, and so is ``prior``,
-    which is None where it bars no edge between other nodes. The starting orders are of the nodes
-    that move, given those that do not.
+    ``known`` is the prior knowledge with the context nodes and their targets; ``prior`` is the
+    same, or None if nothing is known about the other nodes. Starting orders are drawn for the nodes
+    that move, given the context nodes.
     """
 
     problem: Score
@@ -215,16 +213,16 @@ class _Task(NamedTuple):
         n_context: int,
         targets: Mapping[int, Iterable[int]] | None,
     ) -> _Task:
-        """Return the task; dependent, to the starting orders, is what the BIC would join."""
+        """Return the task; starting orders treat nodes as dependent if an edge raises the BIC."""
         p, n = known.n_nodes, moments.n
-        # Context nodes come last; nothing points at them, and known targets are required edges.
+        # Context nodes come last; they have no parents, and known targets are required edges.
         padded = known.with_context(n_context, targets)
         problem = make_score(moments, penalty, padded)
         free = problem._replace(**sets_of(PriorKnowledge(p).with_context(n_context, targets)))
         precision = np.array(np.linalg.inv(problem.matrix)[:p, :p], np.float64)
         # r^2 above which the BIC gains: -n/2 log(1 - r^2) > penalty/2 log n.
         threshold = np.full(p, -np.expm1(-penalty * np.log(n) / n))
-        # Required edges alone bar no way between orders.
+        # Required edges from context nodes alone do not restrict the moves.
         bars = known.before.any() or known.forbidden.any()
         prior = padded if bars else None
         return cls(problem, free, precision, threshold, padded, prior, n_context)
@@ -232,24 +230,24 @@ class _Task(NamedTuple):
     def search(
         self, seed: np.uint64, start: int | NDArray[np.int64]
     ) -> tuple[float, NDArray[np.bool_]]:
-        """Climb from one order, given or of a start's number; return the score and parent sets.
+        """Climb from an order, given or drawn for a start; return the score and parent sets.
 
-        With prior knowledge every start climbs twice: see :func:`boss`.
+        With prior knowledge, drawn starts climb twice (see :func:`boss`).
         """
         if not isinstance(start, int):
-            # Context nodes stand first in every order, given or drawn.
+            # Context nodes come first in every order, given or drawn.
             p = len(start)
             order = np.append(np.arange(p, p + self.n_context), start)
             return self._climb(self.problem, order, np.array([seed], np.uint64))[:2]
         slack = int(np.random.default_rng(int(seed)).integers(N_SLACKS)) if start else 0
         ends = [self._from_start(self.problem, slack, seed)[:2]]
         if self.prior is not None:
-            # Without what is known, moves are free; the member of that class that agrees is near.
+            # Without prior knowledge moves are free; a member of that class that agrees is close.
             _, free, order = self._from_start(self.free, slack, seed)
             class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
             known = self.known
             member = class_.to_dag(known.before, known.forbidden)
-            # No member may agree: then the order is mended, node by node.
+            # If no member agrees, the order is repaired node by node.
             order = known.nearest_order(order) if member is None else known.order_of(member)
             ends.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
             if member is not None and known.allows(member):
@@ -259,7 +257,7 @@ class _Task(NamedTuple):
     def _from_start(
         self, problem: Score, slack: int, seed: np.uint64
     ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
-        """Climb from a drawn order, context nodes first."""
+        """Climb from a drawn order with the context nodes first."""
         p, random = len(self.precision), np.array([seed], np.uint64)
         after = problem.after[:p, :p].copy()
         order, _ = sparse_order(self.precision, self.threshold, after, slack, random)
@@ -268,7 +266,7 @@ class _Task(NamedTuple):
     def _climb(
         self, problem: Score, order: NDArray[np.int64], random: NDArray[np.uint64]
     ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
-        """Climb from an order; return score, parent sets and the order at the end."""
+        """Climb from an order; return the score, the parent sets and the final order."""
         p = len(order)
         state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
         climb(problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state, random, parents)
@@ -276,6 +274,6 @@ class _Task(NamedTuple):
 
 
 def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.bool_]]:
-    """Return the score of a graph and its sets of parents."""
+    """Return the score of a graph and its parent sets."""
     rows = rows_of(dag.to_matrix().toarray() != 0)
     return total_score(problem, rows), rows

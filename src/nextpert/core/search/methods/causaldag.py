@@ -1,4 +1,4 @@
-"""The lab's own greedy sparsest permutation search, as a reference engine."""
+"""Greedy sparsest permutation of the package ``causaldag``, as a reference."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ def causaldag_gsp(
     n_runs: int = 100,
     rng: int | np.random.Generator | None = None,
 ) -> Dag:
-    """Return the graph that GSP of the package ``causaldag`` finds.
+    """Return the graph that the GSP implementation of the package ``causaldag`` finds.
 
-    It differs from :func:`gsp` in three points. Its threshold for the minimal I-map of a
-    permutation is one-sided while its tests during the search are two-sided: the I-map at its
-    ``alpha`` is that of :func:`minimal_imap` at ``2 * alpha``. (:func:`gsp` is two-sided
-    throughout.) When it reverses a covered edge, it tests the adjacent edges given the parents
-    before the reversal. Its starts eliminate nodes from the graph of partial correlations given all
-    other nodes by adding edges, whereas :func:`gsp` repeats the tests among the remaining nodes.
+    This implementation differs from :func:`gsp` in three points. Its tests during the search are
+    two-sided as in :func:`gsp`, but its threshold for the minimal I-map of a permutation is
+    one-sided: the I-map at its ``alpha`` is that of :func:`minimal_imap` at ``2 * alpha``. When it
+    reverses a covered edge, it tests the adjacent edges given the parents before the reversal. Its
+    starts eliminate nodes from the graph of partial correlations given all other nodes by adding
+    edges, whereas :func:`gsp` repeats the tests among the remaining nodes.
 
     The package draws from the global generators of ``random`` and ``numpy.random``; these are
-    seeded from ``rng`` for the search and restored afterwards. Do not call it from several threads.
+    seeded from ``rng`` for the search and restored afterwards. Do not call this function from
+    several threads.
 
     Parameters
     ----------
     moments
         Moments of the (control) cells.
     alpha
-        Significance level, as ``causaldag`` defines it (see above).
+        Significance level as ``causaldag`` defines it (see above).
     n_runs
         Number of runs.
     rng
@@ -55,7 +56,7 @@ def causaldag_gsp(
     Raises
     ------
     ImportError
-        If the extra ``causaldag`` is not installed.
+        If ``causaldag`` is not installed.
     ValueError
         As for :func:`gsp`, or if there are fewer than ``n_nodes + 2`` cells.
 
@@ -75,7 +76,7 @@ def causaldag_gsp(
         raise ValueError(message)
     with _own_random_state(int(as_rng(rng).integers(2**32))):
         search, tester, test = _import_causaldag()
-        # Sufficient statistics as its tests name them: correlation, precision, partial correlation.
+        # Sufficient statistics under the names that its tests use.
         precision = np.linalg.inv(tests.matrix)
         scale = np.sqrt(np.diag(precision))
         statistics = {
@@ -102,8 +103,8 @@ def _import_causaldag() -> tuple[Any, Any, Any]:
 
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
-    """Seed the two global generators, and put them back as they were."""
-    # It draws from both global generators and takes no seed.
+    """Seed the two global generators, and restore their states afterwards."""
+    # The package draws from both global generators and accepts no seed.
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - causaldag draws from them
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -116,9 +117,9 @@ def _own_random_state(seed: int) -> Iterator[None]:
 
 @register("causaldag", default_runs=lambda _: 100, threads=False)
 def learn(moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **_: Any) -> Found:
-    """Search as :func:`causaldag_gsp` does, which takes no prior knowledge."""
+    """Search as :func:`causaldag_gsp` does; prior knowledge is not supported."""
     if options.prior is not None:
-        message = 'causaldag takes no prior knowledge: use method="gsp" or "boss" with prior.'
+        message = 'causaldag does not support prior knowledge: use method="gsp" or "boss".'
         raise ValueError(message)
     dag = causaldag_gsp(moments, n_runs=options.n_runs, rng=rng)
     return Found(dag, dag.order)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEPTH = 4  # covered edges turned in a row without a decrease of the edges, as in the paper
-_N_STARTS = 8  # permutations a run draws, to start from the sparsest
+DEPTH = 4  # covered edges reversed in a row without a decrease in edges, as in the paper
+_N_STARTS = 8  # permutations drawn per run, which starts from the sparsest
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class GspResult:
     Parameters
     ----------
     dag
-        The sparsest graph of all runs; among equals, the one of the best likelihood.
+        The sparsest graph of all runs; among equally sparse graphs, the one with the highest
+        likelihood.
     order
-        A topological order of it that agrees with the prior knowledge, shape ``(n_nodes,)``.
+        A topological order of ``dag`` that agrees with the prior knowledge, shape ``(n_nodes,)``.
     n_edges
-        Edges at the end of every run, shape ``(n_runs + n_orders,)``, with the dependences that an
-        edge forbidden one way leaves unexplained: leaving out is not sparser.
+        Number of edges at the end of every run, shape ``(n_runs + n_orders,)``. It includes
+        dependences left unexplained because their edge is forbidden in one direction, so that
+        leaving out such an edge does not make a graph sparser.
     best_run
         The run that found ``dag``.
     """
@@ -70,45 +72,45 @@ def gsp(
 ) -> GspResult:
     """Search for the sparsest graph by greedy sparsest permutation (GSP).
 
-    The algorithm is that of Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run draws a
-    permutation, takes its minimal I-map (see :func:`minimal_imap`), and reverses covered edges, up
-    to four of them in a row and depth first, until the number of edges decreases. It continues from
-    the sparser graph until no sparser one is reached. All tests are of partial correlations with
-    Fisher's z, two-sided at ``alpha``.
+    The algorithm is that of Solus, Wang & Uhler 2021 (doi:10.1093/biomet/asaa104). A run starts
+    from the minimal I-map (see :func:`minimal_imap`) of the sparsest of eight permutations, and
+    reverses covered edges, up to four in a row and depth first, until the number of edges
+    decreases. It continues from the sparser graph until no sparser one is reached. All tests are
+    of partial correlations, with Fisher's z, two-sided at ``alpha``.
 
-    Permutations are drawn by minimum-degree elimination with ties broken at random. Before the
-    search, edges that are not significant given the other parents of the child are dropped, the
-    weakest first. For cells that are not Gaussian, or many nodes, use :func:`boss`.
+    Permutations are drawn by randomised minimum-degree elimination. Before the search, edges that
+    are not significant given the other parents of the child are dropped, the weakest first. For
+    cells that are not Gaussian, or many nodes, use :func:`boss`.
 
-    Fewer than ``n_nodes + 2`` cells do not allow all tests: correlations are then shrunk as if 5
-    cells of independent nodes had been added, and all tests have ``n - 3`` degrees of freedom.
-    Such tests find few edges; :func:`boss` finds more.
+    With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5 cells with independent
+    nodes had been added, and all tests have ``n - 3`` degrees of freedom. Such tests find few
+    edges; :func:`boss` finds more.
 
     Parameters
     ----------
     moments
         Moments of the (control) cells.
     alpha
-        Significance level of every test, two-sided.
+        Significance level of every two-sided test.
     n_runs
-        Number of runs, each from its own permutations.
+        Number of runs, each with its own permutations.
     orders
-        Orders of the nodes to start further runs from, such as that of :func:`boss`, shape
+        Orders of the nodes, such as that of :func:`boss`, from which further runs start, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``. The other runs do not change.
     prior
         Orders, required and forbidden edges.
     rng
         Seed or generator; the result does not depend on the number of workers.
     n_jobs
-        Number of threads; ``None`` leaves it to joblib's context, such as a dask cluster.
+        Number of threads; ``None`` uses joblib's context, such as a dask cluster.
     progress
-        Called with the number of runs done and of all.
+        Function called with the numbers of finished runs and of all runs.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, ``orders`` contradict the prior knowledge, or the moments do
-        not allow all tests: fewer than 4 cells, constant or linearly dependent nodes.
+        If an argument is out of range, ``orders`` contradicts the prior knowledge, there are fewer
+        than 4 cells, or nodes are constant or linearly dependent.
 
     Examples
     --------
@@ -125,21 +127,21 @@ def gsp(
     starts: list[NDArray[np.bool_] | None] = [None] * n_runs
     for order in checked_orders(orders, known):
         starts.append(dependences(tests.matrix, threshold, order))
-    # Runs from given orders have seeds of their own, so that the others are what they are without.
+    # Runs from given orders have their own seeds, so that they do not change the other runs.
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64).tolist()
     seeds += range(len(starts) - n_runs)
     precision = np.asarray(np.linalg.inv(tests.matrix), np.float64)
-    # Scores of weight -1 and no penalty: the sum of log residual variances, to break ties.
+    # With weight -1 and no penalty, the score is the sum of log residual variances, to break ties.
     log_residual = tests._replace(constant=np.zeros_like(tests.constant), weight=-1.0)
     n_edges = np.empty(len(starts), np.int64)
     best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-    # Within the function, for Dask scatters large arguments, and loses them with a worker.
+    # Bound to the function, because Dask scatters large arguments and loses them with a worker.
     task = delayed(partial(_run, tests, threshold, precision, known))
     tasks = (task(seed, start) for seed, start in zip(seeds, starts, strict=True))
     for run, (parents, count) in enumerate(workers(tasks)):
         n_edges[run] = count
-        # The sparsest; among equals, that of the largest likelihood.
+        # The sparsest; among equally sparse ones, that with the highest likelihood.
         if best_run < 0 or count <= n_edges[best_run]:
             fit = total_score(log_residual, parents)
             if best_run < 0 or count < n_edges[best_run] or fit < best_fit - 1e-9 * abs(best_fit):
@@ -159,10 +161,11 @@ def _run(
     seed: int,
     start: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.bool_], int]:
-    """Search from one I-map, that of ``start`` or the sparsest of eight drawn orders.
+    """Search from one I-map, ``start`` or that of the sparsest of eight drawn orders.
 
-    Returns the parents, (p, p), a row a child as in ``start``, and the edges with the dependences
-    that an edge forbidden one way only leaves unexplained: a graph without these is no I-map.
+    Returns the parents, (p, p), with row = child as in ``start``, and the number of edges plus
+    dependences left unexplained because their edge is forbidden in one direction only: a graph
+    without these is not an I-map.
     """
     random = np.array([seed], np.uint64)
     if start is None:
@@ -170,7 +173,7 @@ def _run(
             sparse_order(precision, threshold, tests.after, -1, random)[1] for _ in range(_N_STARTS)
         )
         start = min(drawn, key=np.count_nonzero)
-    # A dependence whose edge is forbidden this way may still be explained the other way.
+    # A dependence whose edge is forbidden in this direction may be explained by the other.
     barred = start & known.forbidden.T
     unexplained = int((barred & ~known.forbidden).sum())
     parents = np.ascontiguousarray(start & ~barred | known.required.T)
@@ -183,9 +186,9 @@ def _run(
 def learn(
     moments: Moments, options: SearchOptions, *, rng: np.random.Generator, n_jobs: int, **more: Any
 ) -> Found:
-    """Search as :func:`gsp` does; one more run starts from the order that BOSS ends at.
+    """Search as :func:`gsp` does, with one more run that starts from the order that BOSS finds.
 
-    BOSS ends at a sparser graph than the orders that are drawn: this start is the sparsest.
+    The graph of BOSS is sparser than those of drawn orders, so that this start is the sparsest.
     """
     n_starts = default_starts(moments.n_nodes)
     order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
