@@ -80,8 +80,8 @@ def ut_igsp(found: Simulated, seed: int) -> np.ndarray:
 
 SEARCHES = {
     "nextpert: BOSS, all environments": (nextpert_boss, None),
-    "gies: GIES, targets told": (gies, "gies"),
-    "gies: GIES, targets told, means kept": (gies_with_means, "gies"),
+    "gies: GIES, targets given": (gies, "gies"),
+    "gies: GIES, targets given, means kept": (gies_with_means, "gies"),
     "causaldag: UT-IGSP": (ut_igsp, "graphical_model_learning"),
 }
 

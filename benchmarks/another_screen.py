@@ -267,7 +267,7 @@ def by_fits(title: str, splits: list[Split]) -> str:
         error, inside, large = np.mean(values, axis=0)
         over = with_error(np.array(values)[:, 0] / alone)
         shown[name] = [f"{error:.3f}", over, f"{inside:.2f}", f"{large:.2f}"]
-    head = ("fit", "error", "over that without", "coverage", "of large ones")
+    head = ("fit", "error", "relative to that without", "coverage", "coverage, large")
     return f"## {title}\n\n{table(head, shown)}"
 
 
@@ -277,7 +277,7 @@ def by_expectation(title: str, draws: list[Scores]) -> str:
     for row in draws[0]:
         values = np.mean([scores[row] for scores in draws], axis=0)
         rows[row] = ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
-    head = ("expectation", "before the cells", "after them", "weight of it", "of its features")
+    head = ("prediction", "before the cells", "after them", "weight", "weight of features")
     return f"## {title}\n\n{table(head, rows)}"
 
 
@@ -301,11 +301,11 @@ def main(arguments: list[str] | None = None) -> None:
     if seeds and not args.simulated:
         screen = read_screen(args.data, SOURCES["papalexi"], name="papalexi")
         draws = [of_replicates(screen, "bio_rep", args.cells, seed) for seed in seeds]
-        title = f"Papalexi, replicate 1 for replicates 2 and 3, {args.cells} cells of each"
+        title = f"Papalexi, replicate 1 for replicates 2 and 3, {args.cells} cells each"
         sections.append(show(by_expectation(title, draws)))
     for same, words in ((0.0, "none"), (0.5, "half"), (1.0, "all")) if seeds else ():
         draws = [simulated(same, 2 * args.cells, seed) for seed in seeds]
-        title = f"Simulated cell lines, effects of {words} alike, {2 * args.cells} cells"
+        title = f"Simulated cell lines, {words} of the effects alike, {2 * args.cells} cells"
         sections.append(show(by_expectation(title, draws)))
     save("another_screen", sections, args.save)
 

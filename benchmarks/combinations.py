@@ -123,7 +123,7 @@ def section(
         ]  # fmt: skip
     head = (
         "method", "plates", "±", "found in plate 1", "by 2", "by 3", "regret after 1", "2", "3",
-        "goals x repeats", "more than ours",
+        "targets x repeats", "more than ours",
     )  # fmt: skip
     title = f"## {setting[0].upper()}{setting[1:]} (at most {SETTINGS[setting][2]} plates)"
     return f"{title}\n\n{table(head, rows)}"

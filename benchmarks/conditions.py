@@ -42,8 +42,8 @@ ALONE, POOLED, OURS = METHODS = ("alone", "pooled", "by condition")
 CHAIN = Chain(100, 100, 2)
 CODE = np.repeat(np.arange(1 + N_PERTURBATIONS), [N_CONTROLS] + [N_CELLS] * N_PERTURBATIONS)
 COLUMNS = (
-    "lines", "effects", "error over alone", "error over pooled", "outside", "significant", "false",
-    "stated", "limit", "coverage", "of significant", "of large",
+    "lines", "effects", "error / alone", "error / pooled", "outside", "significant", "false",
+    "stated", "limit", "coverage", "coverage, significant", "coverage, large",
 )  # fmt: skip
 
 

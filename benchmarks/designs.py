@@ -239,8 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows, seeds = {}, range(args.first, args.first + args.screens)
     for name in args.designs:
         rows[name] = row(pd.DataFrame([scores(*DESIGNS[name](seed)) for seed in seeds], seeds))
-    head = ("design", "called", "false", "stated", "limit", "holds")
-    text = table((*head, "coverage, all", "called", "large"), rows)
+    head = ("design", "significant", "false", "stated", "limit", "within limit")
+    text = table((*head, "coverage, all", "coverage, significant", "coverage, large"), rows)
     save("designs", [show(text)], args.save)
 
 

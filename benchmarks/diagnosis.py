@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "differ from the controls": ("cells", "n_significant"),
-    "and from the others": ("cells", "n_distinct"),
-    "shrunken effects over the cells' means": ("shrinkage", "error_to_raw_means"),
-    "left-out guide over no effect": ("guides", "error_to_no_effect"),
-    "left-out perturbations over no effect": ("unseen perturbations", "error_to_no_effect"),
-    "over the mean perturbation": ("unseen perturbations", "error_to_mean"),
+    "of these, from the others": ("cells", "n_distinct"),
+    "error of shrunken effects / raw means": ("shrinkage", "error_to_raw_means"),
+    "error on left-out guide / no effect": ("guides", "error_to_no_effect"),
+    "error on left-out perturbations / no effect": ("unseen perturbations", "error_to_no_effect"),
+    "the same / mean perturbation": ("unseen perturbations", "error_to_mean"),
     "weight of the graph": ("graph", "weight"),
 }
 
 
 CONTROLS = (
-    "controls", "false / effects", "95% interval", "effects significant", "of them false",
+    "controls", "false / effects", "95% interval", "significant effects", "of these false, at most",
     "width of the null", "target genes found", "negative controls", "level", "advice",
 )  # fmt: skip
 
@@ -59,9 +59,9 @@ def simulated() -> Iterator[tuple[str, ad.AnnData]]:
     shuffled[perturbed] = np.random.default_rng(0).permutation(labels[perturbed])
     for name, dag, label in (
         ("simulated, true graph", weights.T, labels),
-        ("its graph turned round", weights, labels),
+        ("the same, edges reversed", weights, labels),
         ("labels shuffled among perturbed cells", weights.T, shuffled),
-        ("among all cells", weights.T, none),
+        ("labels shuffled among all cells", weights.T, none),
     ):
         each = adata.copy()
         each.obs["perturbation"] = label

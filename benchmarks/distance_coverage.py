@@ -33,7 +33,7 @@ from nextpert.core.screen.mean_distance import mean_distance
 SIZES = (10, 25, 50)
 Z = 1.6449  # of a 90% interval
 KINDS = ("vector", "label")
-HEAD = ("screen", "cells of each", "target", "distances", "coverage", "half width", "truth")
+HEAD = ("screen", "cells each", "target", "distances", "coverage", "half width", "truth")
 
 
 class Halves:

@@ -28,13 +28,13 @@ from benchmarks._screens import add_arguments, screens_of
 
 JUDGED = {
     "perturbations that differ from the controls": ("cells", "n_significant"),
-    "and from the others": ("cells", "n_distinct"),
+    "of these, also from the others": ("cells", "n_distinct"),
     "width of z-scores": ("negative controls", "perturbations_width"),
     "target genes found": ("positive controls", "n_found"),
-    "shrunken effects over means": ("shrinkage", "error_to_raw_means"),
+    "error of shrunken effects / raw means": ("shrinkage", "error_to_raw_means"),
     "coverage of 90% intervals": ("shrinkage", "coverage_90"),
-    "of large effects": ("shrinkage", "coverage_90_large"),
-    "unseen perturbations over no effect": ("unseen perturbations", "error_to_no_effect"),
+    "coverage of large effects": ("shrinkage", "coverage_90_large"),
+    "error on unseen perturbations / no effect": ("unseen perturbations", "error_to_no_effect"),
 }
 
 
@@ -106,7 +106,7 @@ def diagnoses(adata: ad.AnnData, splits: int) -> str:
     found = {
         "cells": diagnosed(adata.copy(), splits),
         "table": diagnosed(npt.pp.effect_table(adata), splits),
-        "half of the standard errors": diagnosed(half, splits),
+        "standard errors halved": diagnosed(half, splits),
         "labels shuffled": diagnosed(npt.pp.effect_table(shuffled), splits),
     }
     rows = {

@@ -163,8 +163,8 @@ def report(runs: pd.DataFrame, arms: list[str]) -> str:
         for arm in arms:
             one, other = errors[arm].to_numpy(), errors["random"].to_numpy()
             alike = ratio(one / (one + other), other / (one + other))
-            rows.append([world, f"{arm} over random", alike, ratio(one, other), len(one)])
-    return table(("world", "compared", "ratio, runs alike", "ratio of sums", "runs"), rows)
+            rows.append([world, f"{arm} / random", alike, ratio(one, other), len(one)])
+    return table(("world", "compared", "ratio, equal weights", "ratio of sums", "runs"), rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -126,7 +126,7 @@ def run(name: str, cells: Cells, sizes: list[int], repeats: int, graph: str = "n
     parts = [
         f"## {name}: {len(cells.names) - 1} perturbations, {cells.x.shape[1]} genes, "
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats, "
-        f"{time.process_time() - start:.0f} s of the processor",
+        f"{time.process_time() - start:.0f} s of CPU time",
         "Squared error (number of perturbations with enough cells):",
         table(["", *head], errors),
         "Error of nextpert over that of another, paired by repeat, ± a standard error:",

@@ -85,8 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     worst = np.abs(total.gram - gram).max() / np.abs(gram).max()
     held = sum(getattr(screen, name).nbytes for name in ("n", "mean", "squares", "scatter"))
     head = (
-        "cells", "genes", "environments", "file, MB", "s", "s of the processor",
-        "peak, MB over before", "MB kept", "sums agree to",
+        "cells", "genes", "environments", "file, MB", "wall s", "CPU s",
+        "peak, MB above start", "MB kept", "sums agree to",
     )  # fmt: skip
     row = [
         f"{screen.n.sum():,}", args.genes, f"{len(screen.n):,}", f"{size / 1e6:,.0f}",

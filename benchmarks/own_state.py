@@ -195,7 +195,7 @@ def compared(by_screen: dict[str, dict[str, np.ndarray]]) -> str:
         row = [str(len(mean[MEANS])), *(f"{mean[way].mean():.3f}" for way in ways)]
         row += [f"{with_error(mean[ways[0]] - mean[way], 3)}" for way in ways[1:]]
         rows[name] = row
-    return table(["", "targets", *ways, *(f"less that of {way}" for way in ways[1:])], rows)
+    return table(["", "targets", *ways, *(f"minus that of {way}" for way in ways[1:])], rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -81,8 +81,9 @@ def power_table() -> str:
     return "\n\n".join([
         f"## Power, planned / simulated in %, 500 controls, {DRAWS:,} draws",
         table(["", "effect 0.2 sd", "0.5", "1"], rows),
-        f"Largest difference {100 * worst:.2f} points. With as many controls as cells and no "
-        f"guides, {100 * off_book:.4f} points at most off the textbook's two-sample formula.",
+        f"The largest difference is {100 * worst:.2f} points. With as many controls as cells and "
+        f"no guides, planned power differs by at most {100 * off_book:.4f} points from the "
+        "textbook two-sample formula.",
     ])  # fmt: skip
 
 
@@ -112,10 +113,10 @@ def real_table(folder: Path, n_draws: int) -> str:
             rows[f"{name}, {n} cells, effect {effect:g}"] = [
                 f"{100 * share:.1f}" for share in (*shares, np.median(gap), gap.max())
             ]
-    heads = ["planned", "found", "of rises", "of falls", "median difference of a gene", "largest"]
+    heads = ["planned", "found", "increases", "decreases", "median difference per gene", "largest"]
     return "\n\n".join([
-        f"## Power on real control cells in %, {n_draws:,} tests, rises and falls by turns: means "
-        "over genes; differences of planned to found",
+        f"## Power on real control cells in %, {n_draws:,} tests with alternating increases and "
+        "decreases: means over genes; differences between planned and found power",
         table(["", *heads], rows),
     ])  # fmt: skip
 
@@ -159,8 +160,8 @@ def first_table(folder: Path, n_draws: int) -> str:
             rows[row] = compared(sums := np.array(found[row]), rng)
             n_effects, planned, shown = sums.sum(axis=0).T
             gaps[row] = 100 * (planned - shown) / np.maximum(n_effects, 1)
-    heads = ["effects", "perturbations", "planned", "found", "planned less found"]
-    heads += ["of increases, planned / found", "of decreases"]
+    heads = ["effects", "perturbations", "planned", "found", "planned minus found"]
+    heads += ["increases, planned / found", "decreases"]
     return "\n\n".join([
         f"## Power planned from controls alone, in %, {n_draws} draws of each perturbation: means "
         "over known effects, 95% intervals over perturbations",
@@ -228,7 +229,7 @@ def misses(gaps: dict[str, np.ndarray]) -> str:
         rows = [row for row in gaps if row.endswith(", 10 cells") == few]
         most = max(rows, key=lambda row: abs(gaps[row][k]))
         parts.append(f"{kind}, {gaps[most][k]:.0f} ({most})")
-    return f"Largest misses, planned less found in points: {'; '.join(parts)}."
+    return f"Largest errors, planned minus found, in percentage points: {'; '.join(parts)}."
 
 
 def by_number(row: str) -> tuple[str, int]:
@@ -273,8 +274,8 @@ def noise_table(n_screens: int) -> str:
     return "\n\n".join([
         f"## Advice on noise, {n_screens} screens of each kind, 9 perturbations x 20 cells",
         table(["", *KINDS], rows),
-        "Shuffled: labels of all cells; noise: cells drawn like controls, gene by gene; effects: "
-        "as simulated.",
+        "Shuffled: the labels of all cells are shuffled. Noise: cells are drawn like controls, "
+        "gene by gene. Effects: as simulated.",
     ])  # fmt: skip
 
 

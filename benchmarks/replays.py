@@ -111,13 +111,13 @@ def run(
     differences: dict[str, list[str]] = {}
     for ((s, _), gap), adjusted in zip(gaps.items(), p, strict=True):
         cell = f"{with_error(gap, 3)} (p {adjusted:.2g})"
-        differences.setdefault(f"{names[0]} less {s}", []).append(cell)
+        differences.setdefault(f"{names[0]} minus {s}", []).append(cell)
     return "\n\n".join([
         f"## {title}: {len(distance)} targets, {len(cells.names) - 1} perturbations, "
         f"{cells.x.shape[1]} genes, {n_repeats} repeats",
-        "Distance over that of the control (share good), by plates seen:",
+        "Distance relative to the control's (share good), by number of plates:",
         table(["", *map(str, seen), "mean 1 to 10", "good", "plates until good"], rows),
-        "Differences (below 0: nearer, sooner), p-values by Holm:",
+        "Differences (below 0: nearer, sooner), p-values adjusted by Holm's method:",
         table(["", *measures], differences),
     ])  # fmt: skip
 

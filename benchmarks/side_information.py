@@ -175,7 +175,7 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
         shown = [[*with_error(each, 3).split(" ± "), f"{each.max():.3f}"] for each in ratio.T]
         rows[name] = [len(every.targets), *shown[0], *shown[1]]
     head = ("screen", "perturbations", "random", "±", "largest", "permuted", "±", "largest")
-    title = f"## Real screens: tables that say nothing, {n_draws} of each kind"
+    title = f"## Real screens: uninformative tables, {n_draws} of each kind"
     return f"{title}\n\n{table(head, rows)}"
 
 

@@ -149,7 +149,7 @@ def screens(settings: list[Setting], n_models: int, workers: int) -> str:
     _, before, after, _ = np.mean(clean, axis=0)
     largest = max(shares[2] / shares[1] for shares in clean)
     head = (
-        "degree", "efficacy", "controls", "cells each", "unmeasured targets", "besides",
+        "degree", "efficacy", "controls", "cells each", "unmeasured targets", "error or factor",
         "controls, GSP", "controls, BOSS", "all environments", "targets first",
         "all / controls, BOSS",
     )  # fmt: skip
