@@ -127,8 +127,9 @@ def _claims(folder: Path, keys: list[str]) -> list[str]:
     return [
         "## Do the claims hold here?", note, markdown(header, rows),
         "**The learned prior.** The table has the difference between the learned prior and M = I "
-        "after the last step, for CIV. On dense graphs, the noise variances of standardised nodes differ by orders of magnitude, and M = I "
-        "shrinks the weights of nodes with little noise too much.",
+        "after the last step, for CIV. On dense graphs, the noise variances of standardised nodes "
+        "differ by orders of magnitude, and M = I shrinks the weights of nodes with little noise "
+        "too much.",
         priors_table(gains, ["civ"]),
     ]  # fmt: skip
 
@@ -207,7 +208,8 @@ def _campaigns(key: str, folder: Path) -> list[str]:
     if key == "ed6":
         parts.append(_kinds(table))
     else:
-        parts += ["The learned prior compared with M = I, after the last step:", priors_table(priors)]
+        title = "The learned prior compared with M = I, after the last step:"
+        parts += [title, priors_table(priors)]
     if key == "ed5":
         parts += ["Seconds per iteration, one thread:", _times(folder)]
     return parts
@@ -251,7 +253,8 @@ def _of_screen(key: str, folder: Path) -> list[str]:
         f"{facts['n_perturbations']} single knockouts, a graph of {facts['n_edges']} edges by GSP."
     )
     if not is_real:
-        whose += " These results say nothing about any gene, and are no evidence for or against the paper."
+        whose += " These results say nothing about any gene, and are no evidence for or against "
+        whose += "the paper."
     title = _screen.FIGURES[key] + ("" if is_real else " (simulated stand-in)")
     parts = {"fig6": _sixth, "ed7": _graph, "ed9": _shifts}.get(key, lambda *_: [])
     return [title, whose, *parts(folder, facts), *_replays(key, folder)]
@@ -296,7 +299,8 @@ def _shifts(folder: Path, facts: Any) -> list[str]:
     ]  # fmt: skip
     header = ["gene", "printed, unperturbed", "printed, perturbed", "here, unperturbed",
               "here, perturbed", "unperturbed cells", "perturbed cells"]  # fmt: skip
-    check = "The printed means are a check of the real data; those of the stand-in differ by construction."
+    check = "The printed means are a check of the real data; those of the stand-in differ by "
+    check += "construction."
     return [check, markdown(header, rows)]
 
 
