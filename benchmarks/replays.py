@@ -1,15 +1,16 @@
-"""Real screens replayed in plates: does a model find a state sooner than the cells' means do.
+"""Real screens replayed in plates: whether a model finds a state sooner than the cells' means do.
 
 Each perturbation above noise (squared distance to the controls above three standard errors) is the
-target once, and is no candidate. Half of its cells, drawn anew in each repeat, give the state to
-reach; the rest of the screen is drawn from, in plates of 4 perturbations x 10 cells after 100
-controls. After each plate the recommended perturbation is scored by the squared distance of the
-mean of all its cells to that of all the target's, less what sampling adds, as a share of the
-controls' distance. ``good`` says that it is not distinguished from the best.
+target once, and is then not a candidate. Half of its cells, drawn again in each repeat, give the
+target state; plates of 4 perturbations x 10 cells are drawn from the rest of the screen, after 100
+controls. After each plate the recommended perturbation is scored by the squared distance between
+the mean of all its cells and that of all cells of the target, minus that expected from sampling,
+relative to the controls' distance. ``good`` means that it cannot be distinguished from the best
+candidate.
 
-All strategies see the same deals. Differences to the first of them are averaged over targets, and
-over plates 1 to 10; p-values are those of paired t tests over repeats, by Holm's method for all
-comparisons of a screen. Models are those of ``tl.fit_dag_blr`` without a graph.
+All strategies draw the same cells. Differences from the first strategy are averaged over targets,
+and over plates 1 to 10; p-values are those of paired t tests over repeats, adjusted by Holm's
+method for all comparisons of a screen. Models are those of ``tl.fit_dag_blr`` without a graph.
 
     python -m benchmarks.replays
     python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
