@@ -1,7 +1,7 @@
-"""Speed and memory beside peers, in one table.
+"""Speed and memory compared with peers, in one table.
 
-Peers and nextpert run by turns in one process with one thread (rows that say so: two workers); the
-table has medians, the ratio of the medians, and the smallest and largest ratio of single runs.
+Peers and nextpert run alternately in one process with one thread (two workers where a row says so);
+the table has medians, the ratio of the medians, and the smallest and largest ratio of single runs.
 Memory is the peak of one run in a fresh process, minus that of the process with everything imported
 (in brackets: in total). Peers: ``pip install causaldag causal-learn``; absent ones are named.
 

@@ -53,7 +53,7 @@ class Doubles:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A goal pursued: plates until its best double, and the regret after each plate."""
+    """The campaign of a target: plates until its best double, and the regret after each plate."""
 
     plates: int
     regrets: list[float]

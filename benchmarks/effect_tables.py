@@ -1,15 +1,15 @@
-"""Screens given as tables: whether they agree with their own cells, and what a diagnosis says.
+"""Screens given as tables: whether they agree with their own cells, and their diagnosis.
 
 Effects and standard errors are computed from the cells of a screen, without guides, and given to
-``pp.effect_table`` with the means and standard errors of the controls. Compared are the posterior
-means of the fit to the table and of that to the cells, in standard errors of the effects, and what
-follows from them: the first five of the ranking towards a target state, and a plate of five.
-*Moderated*: variances as a fit to cells takes them, with the correlation of genes; *raw*: variances
-of each perturbation's own cells, without it.
+``pp.effect_table`` with the means and standard errors of the controls. The fits to the table and to
+the cells are compared by their posterior means, in standard errors of the effects, and by the first
+five of the ranking towards a target state, and a plate of five. *Moderated*: variances as in a fit
+to cells, with the correlation of genes; *raw*: variances of each perturbation's own cells, without
+the correlation.
 
-``tl.diagnose`` of the table stands beside that of its cells, of the table with standard errors half
-as large, and of a table of shuffled labels, which has no effects. Means over ``--splits`` splits.
-False effects of simulated tables are in ``benchmarks.designs``.
+``tl.diagnose`` of the table is compared with that of its cells, of the table with halved standard
+errors, and of a table from shuffled labels, which has no effects. Values are means over
+``--splits`` splits. False effects of simulated tables are in ``benchmarks.designs``.
 
     python -m benchmarks.effect_tables
 """

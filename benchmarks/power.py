@@ -1,13 +1,13 @@
-"""Plans of cells against simulation: power, and advice on noise.
+"""Plans of cells compared with simulations: power, and advice on noise.
 
-*Power*: the share of simulated tests that find an effect, beside that planned from the same noise,
-with one and several guides; without guides also beside the textbook's formula (two-sample t test,
-noncentral t). *Real*: n control cells of a screen, moved by an effect up or down, tested by Welch's
-test against the other controls, gene by gene; planned from the variance of as many controls more.
-*First*: ``tl.plan_cells`` on the controls of a screen alone, against the effects that its cells
-show when few of each perturbation are drawn.
-*Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels
-shuffled or cells drawn like controls.
+*Power*: the share of simulated tests that find an effect is compared with the power planned from
+the same noise, with one and several guides; without guides, also with the textbook formula
+(two-sample t test, noncentral t). *Real*: n control cells of a screen, with an effect added or
+subtracted, are tested by Welch's test against the other controls, gene by gene; power is planned
+from the variance of the other half of the controls. *First*: ``tl.plan_cells`` uses only the
+controls of a screen; its power is compared with the share of known effects that are found when few
+cells of each perturbation are drawn. *Noise*: ``tl.plan_cells`` on simulated screens of nine
+perturbations with labels shuffled or cells drawn like controls.
 
     python -m benchmarks.power                            # five minutes; data: NEXTPERT_DATA
     python -m benchmarks.power --tables power             # half a minute
