@@ -208,8 +208,7 @@ def _campaigns(key: str, folder: Path) -> list[str]:
     if key == "ed6":
         parts.append(_kinds(table))
     else:
-        title = "The learned prior compared with M = I, after the last step:"
-        parts += [title, priors_table(priors)]
+        parts += ["The learned prior and M = I, after the last step:", priors_table(priors)]
     if key == "ed5":
         parts += ["Seconds per iteration, one thread:", _times(folder)]
     return parts
@@ -253,8 +252,10 @@ def _of_screen(key: str, folder: Path) -> list[str]:
         f"{facts['n_perturbations']} single knockouts, a graph of {facts['n_edges']} edges by GSP."
     )
     if not is_real:
-        whose += " These results say nothing about any gene, and are no evidence for or against "
-        whose += "the paper."
+        whose += (
+            " These results say nothing about any gene, and are no evidence for or against the "
+            "paper."
+        )
     title = _screen.FIGURES[key] + ("" if is_real else " (simulated stand-in)")
     parts = {"fig6": _sixth, "ed7": _graph, "ed9": _shifts}.get(key, lambda *_: [])
     return [title, whose, *parts(folder, facts), *_replays(key, folder)]
@@ -299,8 +300,10 @@ def _shifts(folder: Path, facts: Any) -> list[str]:
     ]  # fmt: skip
     header = ["gene", "printed, unperturbed", "printed, perturbed", "here, unperturbed",
               "here, perturbed", "unperturbed cells", "perturbed cells"]  # fmt: skip
-    check = "The printed means are a check of the real data; those of the stand-in differ by "
-    check += "construction."
+    check = (
+        "The printed means are a check of the real data; those of the stand-in differ by "
+        "construction."
+    )
     return [check, markdown(header, rows)]
 
 
