@@ -91,7 +91,7 @@ def ratio(above: Any, below: Any, digits: int = 2) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show neither warnings nor what nextpert notes below an error; also as a decorator."""
+    """Suppress warnings and log messages of nextpert below errors; also as a decorator."""
     logger = logging.getLogger("nextpert")
     level = logger.level
     logger.setLevel(logging.ERROR)

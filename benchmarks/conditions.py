@@ -106,7 +106,7 @@ def pooled(cells: list[np.ndarray]) -> PooledGuides:
 
 
 def judge(kind: str, seed: int) -> dict[str, dict[str, float]]:
-    """Return what the effects of one screen are judged by, by method."""
+    """Return the scores of the effects of one screen, by method."""
     rng = np.random.default_rng([100 + seed, KINDS.index(kind)])
     cells, truth = screen(kind, effects(kind, rng), rng)
     parts = [pooled([each]) for each in cells]

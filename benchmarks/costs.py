@@ -48,7 +48,7 @@ PANEL, PLATE = 100, 24
 def main(arguments: list[str] | None = None) -> None:
     """Print a table for every axis, with the exponents of its steps."""
     parser = options("costs", __doc__)
-    parser.add_argument("--only", metavar="PxGxC", help="one size in place of the tables")
+    parser.add_argument("--only", metavar="PxGxC", help="only this size, without the tables")
     parser.add_argument("--cores", type=int, default=1, help="of that size")
     parser.add_argument("--workers", type=int, help="of a Dask cluster on this machine")
     args = parser.parse_args(arguments)

@@ -53,7 +53,7 @@ LARGE, N_CELLS, GUIDE_VARIANCE, N_GENES, SIZE = 0.8, 60, 0.1, 100, 0.8
 
 
 def fitted(adata: ad.AnnData, truth: pd.DataFrame, **told: Any) -> Judged:
-    """Return what the effects of a screen are found to be, on an empty graph, and are."""
+    """Return the estimated effects of a screen, on an empty graph, and the true ones."""
     npt.tl.learn_dag(adata, method="given", dag=[])
     npt.tl.fit_dag_blr(adata, **told)
     npt.tl.perturbation_effects(adata, candidates=list(truth.index))
@@ -196,7 +196,7 @@ DESIGNS: dict[str, Callable[[int], Judged]] = {
 
 
 def scores(found: dict[str, Any], truth: pd.DataFrame) -> dict[str, float]:
-    """Return called, false and stated numbers of a screen, and coverages."""
+    """Return numbers of significant, false and stated false effects of a screen, and coverages."""
     tables = (
         pd.DataFrame(found[name], found["perturbations"], found["genes"])
         .loc[truth.index, [g for g in truth.columns if g in set(found["genes"])]]

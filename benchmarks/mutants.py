@@ -91,7 +91,7 @@ def with_mutant(folder: Path, room: str, mutant: Mutant, seconds: float) -> str:
 
 
 def tested(folder: Path, room: str, path: Path, seconds: float | None) -> str:
-    """Return what the tests of a room, and the doctests of a path, say."""
+    """Return the outcome of the tests of a subpackage, and of the doctests of a path."""
     tests = Path("tests") / place_of(room).relative_to(PACKAGE)
     first = sorted((folder / tests).rglob(f"test_*{path.stem.strip('_')}*.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]

@@ -223,7 +223,7 @@ def compared(sums: np.ndarray, rng: np.random.Generator) -> list[str]:
 
 
 def misses(gaps: dict[str, np.ndarray]) -> str:
-    """Return where planned power misses most, with 10 cells and with more."""
+    """Return where planned power has the largest errors, with 10 cells and with more."""
     parts = []
     for (k, kind), few in product(enumerate(("all", "increases", "decreases")), (True, False)):
         rows = [row for row in gaps if row.endswith(", 10 cells") == few]
@@ -263,7 +263,7 @@ def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
 
 
 def noise_table(n_screens: int) -> str:
-    """Return how often noise is a reason to go on, beside screens of real effects."""
+    """Return how often each advice is given on noise, and on screens with effects."""
     rows: dict[str, list[int]] = {}
     for kind, seed in product(("shuffled", "noise", "effects"), range(n_screens)):
         adata, targets = noise_screen(seed, kind)

@@ -154,7 +154,7 @@ def described(features: Any, every: Perturbations, genes: list[str]) -> list[Pre
 
 
 def real_table(data: Path, names: list[str], n_draws: int) -> str:
-    """Return the table of tables that say nothing of real screens."""
+    """Return the results of uninformative tables on real screens."""
     rows = {}
     for name in names:
         screen = read_screen(data, SOURCES[name], name=name)

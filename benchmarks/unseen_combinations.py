@@ -64,7 +64,7 @@ class Scores:
     clear: list[np.ndarray] = field(default_factory=list)
 
     def add(self, guesses: dict[str, np.ndarray], truth: np.ndarray, variance: np.ndarray) -> None:
-        """Add what is said of one combination; all in units of the genes' spread."""
+        """Add the prediction of one combination; all in units of the genes' spread."""
         for row, guess in guesses.items():
             self.errors[row].append(float(((guess - truth) ** 2 - variance).sum()))
             self.sizes[row].append(float((truth**2 - variance).sum()))

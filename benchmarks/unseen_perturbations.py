@@ -41,7 +41,7 @@ STACKS = {"stack": (0, 1, 2), "stack without a graph": (1, 2), EXPECTED: (0, 1, 
 
 @dataclass(frozen=True)
 class Found:
-    """What is said of one perturbation: effects, shared error and weights, by row."""
+    """Predictions of one perturbation: effects, shared error and weights, by row."""
 
     effects: dict[str, np.ndarray]
     shared: dict[str, np.ndarray]
@@ -75,7 +75,7 @@ def graph_without(screen: Screen, left: str) -> np.ndarray:
 
 
 def predict(screen: Screen, name: str, everything: Perturbations) -> Found:
-    """Return what predictors and their weighted sums say of a perturbation that was left out."""
+    """Return what predictors and their weighted sums predict of a left-out perturbation."""
     others = [q for q in screen.environments.perturbations() if q not in (name, screen.control)]
     rest = screen.statistics([screen.control, *others])
     row = sorted([*others, name]).index(name)
