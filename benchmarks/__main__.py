@@ -1,7 +1,7 @@
-"""Speed and memory beside peers, in one table.
+"""Speed and memory compared with peers, in one table.
 
-Peers and nextpert run by turns in one process with one thread (rows that say so: two workers); the
-table has medians, the ratio of the medians, and the smallest and largest ratio of single runs.
+Peers and nextpert run alternately in one process with one thread (two workers where a row says so);
+the table has medians, the ratio of the medians, and the smallest and largest ratio of single runs.
 Memory is the peak of one run in a fresh process, minus that of the process with everything imported
 (in brackets: in total). Peers: ``pip install causaldag causal-learn``; absent ones are named.
 
@@ -29,7 +29,7 @@ from benchmarks._worker import run_apart
 
 
 def measure(row: Row, *, quick: bool) -> Measured:
-    """Time one row and take its peaks, each in a process of its own."""
+    """Measure time and peak memory of one row, each in a separate process."""
     start = time.perf_counter()
     found = run_apart(row, "time", quick=quick)
     sides = (["ours"] + ["peer"] * bool(found["peer"])) if row.memory else []
@@ -42,7 +42,7 @@ def measure(row: Row, *, quick: bool) -> Measured:
 
 
 def about() -> str:
-    """Say where and with what the table was made."""
+    """Return the system and the versions with which the table was made."""
     parts = [f"Python {platform.python_version()}", f"{os.cpu_count()} cores"]
     for name in ("nextpert", "numpy", "scipy", "numba", "anndata", "causaldag", "causal-learn"):
         try:
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = [row.name for row in ROWS]
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", default=[""],
-        help=f"rows whose names begin so: {', '.join(names)}",
+        help=f"rows whose names begin with one of these: {', '.join(names)}",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one run: a trial")
     args = parser.parse_args(arguments)

@@ -40,7 +40,7 @@ def moments(cells: Cells, kept: np.ndarray) -> ScreenMoments:
 
 
 def fitted(cells: Cells, kept: np.ndarray, *, graph: str = "none") -> ad.AnnData:
-    """Return some cells after the calls of users, on an empty graph or one learned from them.
+    """Return some cells after the public calls, on an empty graph or one learned from them.
 
     Genes that do not vary within perturbations cannot be fitted, and are left out.
     """

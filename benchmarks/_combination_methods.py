@@ -1,4 +1,4 @@
-"""How the next plate of combinations is chosen, by method; each takes what was measured so far."""
+"""Methods that choose the next plate of combinations, given what has been measured so far."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class State:
     goal: np.ndarray  # the effect to reach
 
     def square(self, effects: np.ndarray) -> np.ndarray:
-        """Return squared distances to the goal."""
+        """Return squared distances to the target."""
         return ((effects - self.goal) ** 2).sum(axis=-1)
 
     def nearest_so_far(self) -> float:
@@ -50,7 +50,7 @@ def learned(state: State) -> Interactions:
 
 
 def additive(state: State) -> Interactions:
-    """Return plain sums: unknown singles learned from the plates, and rests of no structure."""
+    """Return plain sums: unknown singles learned from the plates, and unstructured residuals."""
     found = learned(state)
     sums = replace(found.learned, strengths=np.ones(1), chances=np.ones(1), member_sd=1e-4)
     found = replace(found, learned=sums)
@@ -111,7 +111,7 @@ def nearest_sums(state: State, rng: np.random.Generator) -> np.ndarray:
 
 
 def thompson_sums(state: State, rng: np.random.Generator) -> np.ndarray:
-    """Choose by Thompson draws about the sums: what a combination departs by tells of no other."""
+    """Choose by Thompson draws about the sums, with independent departures of combinations."""
     return _thompson(state, joint_draws(additive(state), state.pairs, _DRAWS // 10, rng))
 
 
@@ -122,12 +122,12 @@ def greedy(state: State, rng: np.random.Generator) -> np.ndarray:
 
 
 def thompson(state: State, rng: np.random.Generator) -> np.ndarray:
-    """Choose by Thompson draws: the best of one joint draw a well."""
+    """Choose by Thompson draws: the best of one joint draw per place on the plate."""
     return _thompson(state, joint_draws(learned(state), state.pairs, _DRAWS // 10, rng))
 
 
 def likely_best(state: State, rng: np.random.Generator) -> np.ndarray:
-    """Choose those most often the best of joint draws, ties by mean squared distance."""
+    """Choose those that are most often the best of joint draws, ties by mean squared distance."""
     distance = state.square(joint_draws(learned(state), state.pairs, _DRAWS, rng))[:, state.left]
     often = np.bincount(distance.argmin(axis=1), minlength=len(state.left))
     order = np.lexsort((distance.mean(axis=0), -often))
@@ -140,7 +140,7 @@ def improvement(state: State, rng: np.random.Generator) -> np.ndarray:
 
 
 def _improving(state: State, draws: np.ndarray) -> np.ndarray:
-    """Return one after the other what improves most on the best of draws, with those chosen."""
+    """Return greedily what most improves the best of draws, given those already chosen."""
     distance = state.square(draws)[:, state.left]
     best, chosen = np.full(_DRAWS, state.nearest_so_far()), []
     for _ in range(min(WELLS, len(state.left))):

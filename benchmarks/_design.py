@@ -1,4 +1,4 @@
-"""Design steps and pools: nextpert against the plain dense program."""
+"""Design steps and pools: nextpert compared with the plain dense program."""
 
 from __future__ import annotations
 

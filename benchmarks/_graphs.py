@@ -1,4 +1,4 @@
-"""Graph searches: GSP against causaldag's, BOSS against causal-learn's BOSS and GRaSP."""
+"""Graph searches: GSP and causaldag's GSP; BOSS and causal-learn's BOSS and GRaSP."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def skeleton_f1(graph: Dag | Any, truth: Dag) -> float:
 
 
 def search_gsp(*, n_genes: int, degree: float, n_cells: int, n_runs: int) -> Work:
-    """GSP with as many runs on either side; the same cells, level and depth."""
+    """GSP with equally many runs on both sides, and the same cells, level and depth."""
     truth, cells = draw_cells(n_genes, degree, n_cells, 0)
     moments = Moments.from_array(cells)
     options: dict[str, Any] = {"alpha": _ALPHA, "n_runs": n_runs}

@@ -22,7 +22,7 @@ _ENOUGH = 0.02  # seconds; shorter work is repeated within one timing
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of every run, megabytes over an idle process and in all; empty where not run."""
+    """Seconds of every run; megabytes above an idle process and in total; empty if not run."""
 
     ours: list[float]
     peer: list[float]
@@ -33,7 +33,7 @@ class Measured:
 
 
 def time_row(row: Row, *, quick: bool) -> Measured:
-    """Time both sides by turns in this process: peer, ours, peer, ours, ..."""
+    """Time both sides alternately in this process: peer, ours, peer, ours, ..."""
     with_peer = bool(row.peer) and not row.absent
     _warm_up(row, ["ours", "peer"] if with_peer else ["ours"])
     work = row.work(quick=quick)
@@ -79,7 +79,7 @@ def _time(call: Any, k: int, inner: int) -> tuple[float, Any]:
 
 
 def memory_of(row: Row, *, side: str, quick: bool) -> dict[str, float]:
-    """Return the peak of one run, over this process with everything imported, and in all (MB)."""
+    """Return the peak of one run, above this process with all imports, and in total (MB)."""
     _warm_up(row, [side])
     gc.collect()
     before = resident()
@@ -106,7 +106,7 @@ def _status(field: str) -> float | None:
 
 
 def peak() -> float:
-    """Return the most memory that this process has held since it was set back (MB)."""
+    """Return the peak memory of this process since the last reset (MB)."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return _status("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -117,6 +117,6 @@ def resident() -> float:
 
 
 def forget_peak() -> None:
-    """Set the peak back to what is held now, where the system can; elsewhere setting up counts."""
+    """Reset the peak to the present memory, if the system can; otherwise set-up is included."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -42,7 +42,7 @@ def measured(name: str) -> str:
     git = ["git", "rev-parse", "--short=8", "HEAD"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     day, seconds = time.strftime("%Y-%m-%d"), time.process_time()
-    where = f"commit {commit.strip() or 'unknown'}, {seconds:.0f} s of the processor"
+    where = f"commit {commit.strip() or 'unknown'}, {seconds:.0f} s of CPU time"
     return f"From `{command}` on {day}, {where}."
 
 
@@ -91,7 +91,7 @@ def ratio(above: Any, below: Any, digits: int = 2) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show neither warnings nor what nextpert notes below an error; also as a decorator."""
+    """Suppress warnings and log messages of nextpert below errors; also as a decorator."""
     logger = logging.getLogger("nextpert")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -22,14 +22,14 @@ def _environments(found: Simulated) -> tuple[list[str], list[np.ndarray]]:
 
 
 def nextpert_boss(found: Simulated, seed: int) -> np.ndarray:
-    """BOSS with indicators, as many starts as ``tl.learn_dag`` takes: targets not told."""
+    """BOSS with indicators and as many starts as in ``tl.learn_dag``; targets are not given."""
     return search_all(found.statistics(), n_starts=10, rng=seed)[0].to_matrix().toarray() != 0
 
 
 def gies(
     found: Simulated, seed: int, *, means: bool = False, targets: dict[str, int] | None = None
 ) -> np.ndarray:
-    """GIES with nextpert's penalty, targets told; it takes them for held, and drops their cells.
+    """GIES with nextpert's penalty and given targets, which it assumes fixed; it drops their cells.
 
     Its score centres every environment; with ``means``, all at the mean of the controls instead,
     so that it sees the shifts. ``targets`` are given in place of the true ones.
@@ -54,7 +54,7 @@ def gies_with_means(found: Simulated, seed: int) -> np.ndarray:
 
 
 def ut_igsp(found: Simulated, seed: int) -> np.ndarray:
-    """UT-IGSP of causaldag, targets not told, Gaussian tests at 0.001."""
+    """UT-IGSP of causaldag with Gaussian tests at 0.001; targets are not given."""
     tests, learning = (
         import_module(name) for name in ("conditional_independence", "graphical_model_learning")
     )
@@ -80,8 +80,8 @@ def ut_igsp(found: Simulated, seed: int) -> np.ndarray:
 
 SEARCHES = {
     "nextpert: BOSS, all environments": (nextpert_boss, None),
-    "gies: GIES, targets told": (gies, "gies"),
-    "gies: GIES, targets told, means kept": (gies_with_means, "gies"),
+    "gies: GIES, targets given": (gies, "gies"),
+    "gies: GIES, targets given, means kept": (gies_with_means, "gies"),
     "causaldag: UT-IGSP": (ut_igsp, "graphical_model_learning"),
 }
 
@@ -98,6 +98,6 @@ def is_there(module: str | None) -> bool:
 
 
 def distance(found: np.ndarray, truth: np.ndarray) -> int:
-    """Return the pairs that two graphs join differently; one left undirected is both ways."""
+    """Return the pairs that two graphs join differently; an undirected edge goes both ways."""
     wrong = found != truth
     return int(np.triu(wrong | wrong.T).sum())

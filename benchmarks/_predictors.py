@@ -1,4 +1,4 @@
-"""Graphs, and what they say of a perturbation that was left out.
+"""Graphs, and their predictions of a perturbation that was left out.
 
 All take the statistics of the other cells, and return the effect on every gene per unit of the
 perturbation's own change.

@@ -1,4 +1,4 @@
-"""What a row of the table is: its work, and its peer."""
+"""Rows of the table: the work of each, and its peer."""
 
 from __future__ import annotations
 

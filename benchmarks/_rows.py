@@ -1,4 +1,4 @@
-"""The rows of the table: what is run at which size, and against whom."""
+"""The rows of the table: what is run, at which size, and compared with which peer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Screens as the trials on graphs need them: normalised cells of a panel, labels, targets."""
+"""Screens for the trials of graphs: normalised cells of a panel, labels and targets."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 
 def james_stein(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """Return effects drawn to 0 by the positive part of James and Stein, a perturbation a row.
+    """Return effects shrunk by the positive-part James-Stein estimator, one row per perturbation.
 
     ``variance`` is that of the effects, same shape.
     """

@@ -97,7 +97,7 @@ def simulate(setting: Setting, seed: int) -> Simulated:
 
 
 def unexplained(found: Simulated, effects: np.ndarray) -> float:
-    """Return the unexplained share of what unseen knockouts do to the other genes.
+    """Return the unexplained share of the effects of unseen knockouts on the other genes.
 
     ``effects`` are predicted per unit of the gene's own change, column = the gene that changes.
     """

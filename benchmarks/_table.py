@@ -25,13 +25,13 @@ def duration(seconds: float) -> str:
 
 
 def ratios(measured: Measured) -> list[float]:
-    """Return peer over ours of every run; a peer run less often counts again in turn."""
+    """Return the ratio of peer to ours of every run; runs of a peer with fewer runs are reused."""
     peers = measured.peer
     return [peers[k % len(peers)] / s for k, s in enumerate(measured.ours)] if peers else []
 
 
 def faster(measured: Measured) -> float | None:
-    """Return the ratio of the medians, peer over ours."""
+    """Return the ratio of the medians, peer to ours."""
     return median(measured.peer) / median(measured.ours) if measured.peer else None
 
 

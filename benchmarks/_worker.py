@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, all with one thread.
+"""Measurements in separate processes, all with one thread.
 
 The command runs this module once for every process it needs,
 ``python -m benchmarks._worker '{"row": ..., "mode": ...}'``, and reads the last line printed.
@@ -23,13 +23,13 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _LIBRARIES}
 
 
 def run_apart(row: Row, mode: str, *, quick: bool) -> dict[str, Any]:
-    """Run one measurement in a process of its own."""
+    """Run one measurement in a separate process."""
     job = json.dumps({"row": row.name, "mode": mode, "quick": quick})
     return last_line_of(f"{row.name} ({mode})", "benchmarks._worker", job)
 
 
 def last_line_of(what: str, module: str, *arguments: str) -> dict[str, Any]:
-    """Run a module in a process of its own, and return the JSON of the last line it printed.
+    """Run a module in a separate process, and return the JSON of the last line that it printed.
 
     Raises
     ------

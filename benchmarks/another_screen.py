@@ -1,22 +1,23 @@
-"""Another screen: what effects of the same perturbations elsewhere are worth, and how far believed.
+"""Another screen: the gain from effects of the same perturbations in another screen.
 
-Replicate 1 of Papalexi is the other screen; of replicates 2 and 3 ten cells of every perturbation
-are seen (20 in all), and half of the controls. Effects are scored on the other cells and controls,
-their sampling error taken out: total squared error over that of "no effect", before the cells (the
-stack's expectation, each perturbation by weights learned without it) and after (drawn to the
-expectation by ``t^2 / (t^2 + v)``, ``t^2`` the variance the stack leaves, ``v`` the sampling
-variance). Own genes are left out. The other screen is given with its standard errors, whole, with
-half of its perturbations drawn at random, or with rows permuted; it predicts perturbations of the
-same label, and as features (effects of perturbations that are alike there). Then simulated cell
-lines whose effects are alike in none, half and all of the perturbations. Means over the draws.
+Replicate 1 of Papalexi is the other screen; ten cells of every perturbation in each of replicates 2
+and 3 (20 in total), and half of the controls, are seen. Effects are scored on the other cells and
+controls, with sampling error subtracted: by the total squared error relative to that of "no
+effect", before the cells (as expected by the weighted predictors, each perturbation with weights
+learned without it) and after them (shrunk towards the expectation by ``t^2 / (t^2 + v)``, with
+``t^2`` the variance that the predictors do not explain and ``v`` the sampling variance). Target
+genes are left out. The other screen is given with its standard errors, whole, with half of its
+perturbations drawn at random, or with rows permuted; it predicts perturbations of the same label
+directly, and others as features (by similarity of effects in it). Then come simulated cell lines
+that share the effects of none, half and all of the perturbations. Values are means over the draws.
 
-Then what users get: effects of perturbations with cells by ``tl.fit_dag_blr`` and
+With ``--fits``, effects of perturbations with cells are estimated by ``tl.fit_dag_blr`` and
 ``tl.perturbation_effects`` on an empty graph, without another screen, with it as ``features``, and
-with its cells as one more condition (``condition_key``). Of four screens, a third of the controls
-and half of the perturbed cells but 20 of each are the other screen, 20 cells are seen, and the rest
-is scored; perturbations with at least 60 cells. Of Papalexi replicate 1 is the other screen, too.
-The other screen is also given with permuted labels and with standard errors half as large as they
-are. Intervals of 90%, with the error of the cells set apart.
+with its cells as one more condition (``condition_key``). On four screens, for perturbations with at
+least 60 cells, 20 cells per perturbation are seen; half of the remaining perturbed cells and a
+third of the controls are the other screen, and the rest is scored. On Papalexi, replicate 1 is also
+used as the other screen. The other screen is also given with permuted labels and with halved
+standard errors. The 90% intervals are widened by the error of the scored cells.
 
     python -m benchmarks.another_screen
     python -m benchmarks.another_screen --fits 6
@@ -269,7 +270,7 @@ def by_fits(title: str, splits: list[Split]) -> str:
         error, inside, large = np.mean(values, axis=0)
         over = with_error(np.array(values)[:, 0] / alone)
         shown[name] = [f"{error:.3f}", over, f"{inside:.2f}", f"{large:.2f}"]
-    head = ("fit", "error", "over that without", "coverage", "of large ones")
+    head = ("fit", "error", "relative to that without", "coverage", "coverage, large")
     return f"## {title}\n\n{table(head, shown)}"
 
 
@@ -279,7 +280,7 @@ def by_expectation(title: str, draws: list[Scores]) -> str:
     for row in draws[0]:
         values = np.mean([scores[row] for scores in draws], axis=0)
         rows[row] = ["-" if np.isnan(v) else f"{v:.2f}" for v in values]
-    head = ("expectation", "before the cells", "after them", "weight of it", "of its features")
+    head = ("prediction", "before the cells", "after them", "weight", "weight of features")
     return f"## {title}\n\n{table(head, rows)}"
 
 
@@ -303,11 +304,11 @@ def main(arguments: list[str] | None = None) -> None:
     if seeds and not args.simulated:
         screen = read_screen(args.data, SOURCES["papalexi"], name="papalexi")
         draws = [of_replicates(screen, "bio_rep", args.cells, seed) for seed in seeds]
-        title = f"Papalexi, replicate 1 for replicates 2 and 3, {args.cells} cells of each"
+        title = f"Papalexi, replicate 1 for replicates 2 and 3, {args.cells} cells each"
         sections.append(show(by_expectation(title, draws)))
     for same, words in ((0.0, "none"), (0.5, "half"), (1.0, "all")) if seeds else ():
         draws = [simulated(same, 2 * args.cells, seed) for seed in seeds]
-        title = f"Simulated cell lines, effects of {words} alike, {2 * args.cells} cells"
+        title = f"Simulated cell lines, {words} of the effects alike, {2 * args.cells} cells"
         sections.append(show(by_expectation(title, draws)))
     save("another_screen", sections, args.save)
 

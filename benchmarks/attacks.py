@@ -1,11 +1,11 @@
-"""Inputs that cannot be right, drawn by a seed: what the package says to each.
+"""Invalid inputs, drawn with a seed, and how the package responds to each.
 
-Every case changes one thing of a sound call: a table of effects, side information, columns or
-values of a screen, an argument, a stored result, or the cells behind a fit. ``clear``: an error of
-the package that names the thing, or a warning that does, and nothing is changed. ``same``: the
-result is that of the sound call, so the change is of no consequence. ``unclear``: an error from
-below, or one that does not name the thing. ``silent``: another result without a word. ``hang``:
-more than 20 seconds.
+Every case changes one input of a valid call: a table of effects, side information, columns or
+values of a screen, an argument, a stored result, or the cells behind a fit. ``clear``: an error or
+a warning of the package that names the input, and nothing is changed. ``same``: the result is that
+of the valid call, so the change has no effect. ``unclear``: an error of a dependency, or one that
+does not name the input. ``silent``: a different result without a message. ``hang``: more than 20
+seconds.
 
     python -m benchmarks.attacks                    # 1,500 cases, some minutes
     python -m benchmarks.attacks --n 150 --seed 3 --show

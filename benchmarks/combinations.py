@@ -1,16 +1,17 @@
 """Plates until the best combination is found: the 131 double perturbations of Norman et al. 2019.
 
-The state of every double in turn is the goal (its mean effect in eight axes, taken as exact), and
-the doubles are measured in plates of 8 until the best is found: the goal's own double, or, where
-that is held out, the one nearest to it. Either all 105 single perturbations are known before the
-first plate, or a random half of them, drawn anew for every goal and repeat. At most 6 plates with
-all singles, 8 with half; a double not found by then counts as one plate more. The last column has
-the plates more than those of "ours, likely best" on the same goals.
+The state of every double in turn is the target (its mean effect in eight axes, taken as exact), and
+the doubles are measured in plates of 8 until the best is found: the double that defines the target
+or, if this is held out, the nearest other double. Before the first plate, either all 105 single
+perturbations are known, or a random half of them, drawn again for every target and repeat. There
+are at most 6 plates with all singles and 8 with half; a double that is not found by then counts as
+one plate more. The last column has the difference in plates from "ours, likely best" on the same
+targets.
 
 Methods are those of ``_combination_methods.py``. ``nearest sum`` and ``Thompson on sums`` add
-effects up, and learn singles that are not known from the plates, but nothing of interactions.
-``BoTorch`` has to be installed (``pip install botorch``). Without a model, a combination never
-tried is like any other: Thompson sampling on means of measured combinations alone is ``random``.
+effects, and learn unknown singles from the plates, but no interactions. ``BoTorch`` has to be
+installed (``pip install botorch``). Without a model, all untested combinations are equivalent, so
+Thompson sampling on the means of measured combinations is the same as ``random``.
 
     python -m benchmarks.combinations                        # 25 minutes; data: NEXTPERT_DATA
     python -m benchmarks.combinations --methods BoTorch "ours, likely best" --every 4
@@ -52,7 +53,7 @@ class Doubles:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A goal pursued: plates until its best double, and the regret after each plate."""
+    """The campaign of a target: plates until its best double, and the regret after each plate."""
 
     plates: int
     regrets: list[float]
@@ -99,7 +100,7 @@ def campaign(doubles: Doubles, setting: str, method: str, goal: int, repeat: int
 def section(
     doubles: Doubles, setting: str, methods: list[str], repeats: int, goals: list[int]
 ) -> str:
-    """Return the table of a setting; standard errors are over goals."""
+    """Return the table of a setting; standard errors are over targets."""
     found = {
         method: [
             [campaign(doubles, setting, method, goal, repeat) for repeat in range(repeats)]
@@ -123,7 +124,7 @@ def section(
         ]  # fmt: skip
     head = (
         "method", "plates", "±", "found in plate 1", "by 2", "by 3", "regret after 1", "2", "3",
-        "goals x repeats", "more than ours",
+        "targets x repeats", "more than ours",
     )  # fmt: skip
     title = f"## {setting[0].upper()}{setting[1:]} (at most {SETTINGS[setting][2]} plates)"
     return f"{title}\n\n{table(head, rows)}"
@@ -136,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="*", default=without_peer, choices=list(METHODS))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--every", type=int, default=1, help="only every so many goals")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th target")
     args = parser.parse_args(arguments)
     doubles = read_doubles(args.data)
     goals = list(range(0, len(doubles.pairs), args.every))

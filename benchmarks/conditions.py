@@ -2,22 +2,22 @@
 
 Simulated screens of nine perturbations and 258 genes in three lines, with 40 cells of each
 perturbation and 200 controls in every line. An effect changes 20 genes by 0.4 to 1; noise has a
-variance of 1, and four factors of coexpression besides. ``one line``: one perturbation has an
-effect, in the first line alone. ``counts``: the same in ln(1 + counts) of negative binomial counts
-(effects are on the log scale of means), of which two thirds of the genes are expressed in one line
-alone. ``alike``: four perturbations have the same effect in all lines. ``part``: so have three, and
-a fourth has one in the first line alone. ``genes``: of each effect of four perturbations, each line
-lacks 40% of the genes. ``apart``: four perturbations have other effects in every line.
+variance of 1, plus four factors of coexpression. ``one line``: one perturbation has an effect, only
+in the first line. ``counts``: the same in ln(1 + counts) of negative binomial counts (effects are
+on the log scale of means), where two thirds of the genes are expressed in one line only. ``alike``:
+four perturbations have the same effect in all lines. ``part``: three perturbations have the same
+effect in all lines, and a fourth has an effect only in the first line. ``genes``: four
+perturbations have effects of which each line lacks 40% of the genes. ``apart``: four perturbations
+have different effects in every line.
 
 Effects are those of the hierarchical model: fitted to each line *alone*; to all lines *pooled*,
 means compared within lines; and *by condition*, as ``condition_key`` does it. All chains have 300
-sweeps. The error is squared and summed over lines, perturbations and genes; ratios are those of
-sums over screens, with standard errors by leaving a screen out (jackknife). *Outside*: means
-outside their own 90% interval. *Significant*, *false* (wrong sign, or none), *stated* (sum of the
-local false sign rates of the significant ones) and *limit* (97.5% quantile of the Poisson
-distribution of twice as many) are sums over screens. Coverage is that of 90% intervals: of all
-effects, of significant ones, and of those above 0.4. True effects of counts are differences of
-expected values.
+sweeps. The error is the squared error, summed over lines, perturbations and genes; ratios are those
+of sums over screens, with standard errors by the jackknife over screens. *Outside*: means outside
+their own 90% interval. *Significant*, *false* (wrong sign, or none), *stated* (sum of the local
+false sign rates of the significant ones) and *limit* (97.5% quantile of the Poisson distribution of
+twice as many) are sums over screens. Coverage is that of 90% intervals: of all effects, of
+significant ones, and of those above 0.4. True effects of counts are differences of expected values.
 
     python -m benchmarks.conditions                          # 20 screens of each kind
     python -m benchmarks.conditions --kinds counts --screens 2
@@ -42,8 +42,8 @@ ALONE, POOLED, OURS = METHODS = ("alone", "pooled", "by condition")
 CHAIN = Chain(100, 100, 2)
 CODE = np.repeat(np.arange(1 + N_PERTURBATIONS), [N_CONTROLS] + [N_CELLS] * N_PERTURBATIONS)
 COLUMNS = (
-    "lines", "effects", "error over alone", "error over pooled", "outside", "significant", "false",
-    "stated", "limit", "coverage", "of significant", "of large",
+    "lines", "effects", "error / alone", "error / pooled", "outside", "significant", "false",
+    "stated", "limit", "coverage", "coverage, significant", "coverage, large",
 )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def pooled(cells: list[np.ndarray]) -> PooledGuides:
 
 
 def judge(kind: str, seed: int) -> dict[str, dict[str, float]]:
-    """Return what the effects of one screen are judged by, by method."""
+    """Return the scores of the effects of one screen, by method."""
     rng = np.random.default_rng([100 + seed, KINDS.index(kind)])
     cells, truth = screen(kind, effects(kind, rng), rng)
     parts = [pooled([each]) for each in cells]

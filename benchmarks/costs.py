@@ -1,9 +1,9 @@
-"""What every step costs: seconds of the processor, wall seconds and peak memory, by size.
+"""The cost of every step by size: CPU seconds, wall seconds and peak memory.
 
-Made screens: a sparse random graph, controls, and perturbations of which half are knockouts of the
-genes and the others perturb genes that are not measured. Every size runs in a process of its own,
-on one core and on two: the graph (BOSS, all environments), the fit, effects, diagnosis and a plan
-of 24. Above 1,000 genes the graph has a panel of 100, and the effects are of all genes.
+Screens are simulated: a sparse random graph, controls, and perturbations, half of them knockouts of
+the genes and the others perturbations of genes that are not measured. Every size runs in a process
+of its own, on one core and on two: the graph (BOSS, all environments), the fit, effects, diagnosis
+and a plan of 24. Above 1,000 genes the graph has a panel of 100, and the effects are of all genes.
 Sizes without cells are tables of effects and standard errors, with an empty graph.
 
     python -m benchmarks.costs                                  # forty minutes
@@ -48,7 +48,7 @@ PANEL, PLATE = 100, 24
 def main(arguments: list[str] | None = None) -> None:
     """Print a table for every axis, with the exponents of its steps."""
     parser = options("costs", __doc__)
-    parser.add_argument("--only", metavar="PxGxC", help="one size in place of the tables")
+    parser.add_argument("--only", metavar="PxGxC", help="only this size, without the tables")
     parser.add_argument("--cores", type=int, default=1, help="of that size")
     parser.add_argument("--workers", type=int, help="of a Dask cluster on this machine")
     args = parser.parse_args(arguments)
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
 def steps(
     n: int, p: int, n_cells: int, cores: int, workers: int | None = None
 ) -> dict[str, list[float]]:
-    """Return seconds of the processor, wall seconds and peak GB of every step, in this process."""
+    """Return CPU seconds, wall seconds and peak GB of every step, in this process."""
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:cores])
     if workers:
         from distributed import Client, LocalCluster

@@ -1,15 +1,17 @@
-"""What ``tl.diagnose`` says of real screens, and of one whose truth is known.
+"""Verdicts of ``tl.diagnose`` on real screens, and on a simulated screen.
 
 Graphs are learned from all cells by ``tl.learn_dag`` with its defaults, fits are those of
-``tl.fit_dag_blr``, with guides where the screen names them. The simulated screen has 20 genes, its
-true graph, the same turned round, labels shuffled among perturbed cells, and among all cells.
+``tl.fit_dag_blr``, with guides where the screen names them. The simulated screen has 20 genes. It
+is diagnosed with its true graph, with all edges reversed, and with labels shuffled among perturbed
+cells and among all cells.
 
 The second table has the negative and positive controls of the real screens, and of three shuffles
 of the labels (and guides) of all their cells: effects of control guides that take the place of
-perturbations, how many of them are significant (local false sign rate below 0.05), at most what
-share of the screen's significant effects that makes false, the width of their null, and the target
-genes that are found. The last columns have the verdict on the negative controls and on the whole,
-and what ``tl.plan_cells`` advises, the first perturbation being the target.
+perturbations, how many of them are significant (local false sign rate below 0.05), the resulting
+upper estimate of the share of the screen's significant effects that are false, the width of their
+null, and the target genes that are found. The last columns have the verdict on the negative
+controls, the overall level, and the advice of ``tl.plan_cells`` with the first perturbation as the
+target.
 
     python -m benchmarks.diagnosis                          # all, ten minutes
     python -m benchmarks.diagnosis --screens tapseq --shuffles 0
@@ -34,17 +36,17 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "differ from the controls": ("cells", "n_significant"),
-    "and from the others": ("cells", "n_distinct"),
-    "shrunken effects over the cells' means": ("shrinkage", "error_to_raw_means"),
-    "left-out guide over no effect": ("guides", "error_to_no_effect"),
-    "left-out perturbations over no effect": ("unseen perturbations", "error_to_no_effect"),
-    "over the mean perturbation": ("unseen perturbations", "error_to_mean"),
+    "of these, from the others": ("cells", "n_distinct"),
+    "error of shrunken effects / raw means": ("shrinkage", "error_to_raw_means"),
+    "error on left-out guide / no effect": ("guides", "error_to_no_effect"),
+    "error on left-out perturbations / no effect": ("unseen perturbations", "error_to_no_effect"),
+    "the same / mean perturbation": ("unseen perturbations", "error_to_mean"),
     "weight of the graph": ("graph", "weight"),
 }
 
 
 CONTROLS = (
-    "controls", "false / effects", "95% interval", "effects significant", "of them false",
+    "controls", "false / effects", "95% interval", "significant effects", "of these false, at most",
     "width of the null", "target genes found", "negative controls", "level", "advice",
 )  # fmt: skip
 
@@ -59,9 +61,9 @@ def simulated() -> Iterator[tuple[str, ad.AnnData]]:
     shuffled[perturbed] = np.random.default_rng(0).permutation(labels[perturbed])
     for name, dag, label in (
         ("simulated, true graph", weights.T, labels),
-        ("its graph turned round", weights, labels),
+        ("the same, edges reversed", weights, labels),
         ("labels shuffled among perturbed cells", weights.T, shuffled),
-        ("among all cells", weights.T, none),
+        ("labels shuffled among all cells", weights.T, none),
     ):
         each = adata.copy()
         each.obs["perturbation"] = label

@@ -1,17 +1,17 @@
-"""Intervals of distances, by the calls of users, where much happens and where hardly anything does.
+"""Coverage of intervals of distances, on screens with strong effects and with hardly any effects.
 
-The cells of every perturbation are split in two: of one half the last n cells, with half of the
-control cells, are what fit and ranking know; the other half tells the truth. Towards every state
-in turn (of the strongest perturbations, by the cells of the truth, or of all with ``--targets 0``)
-the ranking of ``tl.design_interventions`` is asked twice: "label" names the perturbation, "vector"
-gives the mean of its cells of the truth as numbers. Coverage is that of the 90% intervals
-``predicted_low`` to ``predicted_high``. The truth is the unbiased distance of held-out means; as it
-has an error of its own, the half widths of the interval and 1.64 of its standard errors are added
-in quadrature. The target as a vector is taken as exact. With ``--nothing``, simulated cells of 12
-perturbations without any effect (100 genes with three factors in common, 100 control cells); the
-truth is then known exactly. Half width and truth are medians, relative to the sum of the variances
-of the genes within cells over n: the squared error of the mean of n cells. After ± the standard
-error over splits, which are of the same cells.
+The cells of every perturbation are split into two halves: the last n cells of one half, with half
+of the control cells, are used for fit and ranking; the other half gives the true distances. Towards
+the state of every perturbation in turn (the strongest, by the held-out cells, or all with
+``--targets 0``), ``tl.design_interventions`` is called twice: "label" names the perturbation,
+"vector" gives the mean of its held-out cells as numbers. Coverage is that of the 90% intervals
+``predicted_low`` to ``predicted_high``. The truth is the unbiased distance of held-out means;
+because it has an error of its own, the half widths of the interval and 1.64 of its standard errors
+are added in quadrature. The target as a vector is taken as exact. With ``--nothing``, cells of 12
+perturbations without any effect are simulated (100 genes with three common factors, 100 control
+cells); the truth is then known exactly. Half width and truth are medians, relative to the sum of
+the variances of the genes within cells over n: the squared error of the mean of n cells. Values
+after ± are standard errors over splits, which are of the same cells.
 
     python -m benchmarks.distance_coverage                           # data: NEXTPERT_DATA
     python -m benchmarks.distance_coverage --screens papalexi --without-strong 8 --targets 0
@@ -33,7 +33,7 @@ from nextpert.core.screen.mean_distance import mean_distance
 SIZES = (10, 25, 50)
 Z = 1.6449  # of a 90% interval
 KINDS = ("vector", "label")
-HEAD = ("screen", "cells of each", "target", "distances", "coverage", "half width", "truth")
+HEAD = ("screen", "cells each", "target", "distances", "coverage", "half width", "truth")
 
 
 class Halves:

@@ -1,15 +1,15 @@
-"""Screens given as tables: whether they agree with their own cells, and what a diagnosis says.
+"""Screens given as tables: whether they agree with their own cells, and their diagnosis.
 
 Effects and standard errors are computed from the cells of a screen, without guides, and given to
-``pp.effect_table`` with the means and standard errors of the controls. Compared are the posterior
-means of the fit to the table and of that to the cells, in standard errors of the effects, and what
-follows from them: the first five of the ranking towards a target state, and a plate of five.
-*Moderated*: variances as a fit to cells takes them, with the correlation of genes; *raw*: variances
-of each perturbation's own cells, without it.
+``pp.effect_table`` with the means and standard errors of the controls. The fits to the table and to
+the cells are compared by their posterior means, in standard errors of the effects, and by the first
+five of the ranking towards a target state, and a plate of five. *Moderated*: variances as in a fit
+to cells, with the correlation of genes; *raw*: variances of each perturbation's own cells, without
+the correlation.
 
-``tl.diagnose`` of the table stands beside that of its cells, of the table with standard errors half
-as large, and of a table of shuffled labels, which has no effects. Means over ``--splits`` splits.
-False effects of simulated tables are in ``benchmarks.designs``.
+``tl.diagnose`` of the table is compared with that of its cells, of the table with halved standard
+errors, and of a table from shuffled labels, which has no effects. Values are means over
+``--splits`` splits. False effects of simulated tables are in ``benchmarks.designs``.
 
     python -m benchmarks.effect_tables
 """
@@ -28,13 +28,13 @@ from benchmarks._screens import add_arguments, screens_of
 
 JUDGED = {
     "perturbations that differ from the controls": ("cells", "n_significant"),
-    "and from the others": ("cells", "n_distinct"),
+    "of these, also from the others": ("cells", "n_distinct"),
     "width of z-scores": ("negative controls", "perturbations_width"),
     "target genes found": ("positive controls", "n_found"),
-    "shrunken effects over means": ("shrinkage", "error_to_raw_means"),
+    "error of shrunken effects / raw means": ("shrinkage", "error_to_raw_means"),
     "coverage of 90% intervals": ("shrinkage", "coverage_90"),
-    "of large effects": ("shrinkage", "coverage_90_large"),
-    "unseen perturbations over no effect": ("unseen perturbations", "error_to_no_effect"),
+    "coverage of large effects": ("shrinkage", "coverage_90_large"),
+    "error on unseen perturbations / no effect": ("unseen perturbations", "error_to_no_effect"),
 }
 
 
@@ -106,7 +106,7 @@ def diagnoses(adata: ad.AnnData, splits: int) -> str:
     found = {
         "cells": diagnosed(adata.copy(), splits),
         "table": diagnosed(npt.pp.effect_table(adata), splits),
-        "half of the standard errors": diagnosed(half, splits),
+        "standard errors halved": diagnosed(half, splits),
         "labels shuffled": diagnosed(npt.pp.effect_table(shuffled), splits),
     }
     rows = {

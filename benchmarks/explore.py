@@ -1,16 +1,16 @@
 """Plates that reduce uncertainty: the error of distances after a plate of 4 and a refit.
 
 A run starts from 10 cells of every perturbation and 100 control cells. A plate has 4 perturbations
-and 80 cells, no controls; ``tl.plan_screen(strategy="explore")`` chooses and splits. ``even`` gives
-its perturbations the same cells each, ``random`` takes perturbations at random. After the plate
-the error is that of the mean distances of all candidates, squared and weighted by the probability
-at the start of being nearer than the control. Errors of two arms on the same run (the same cells,
-in the same order) are compared.
+and 80 cells, without controls; ``tl.plan_screen(strategy="explore")`` chooses perturbations and
+splits cells. ``even`` gives each of these perturbations the same number of cells, ``random``
+chooses perturbations at random. The error after the plate is the squared error of the mean
+distances of all candidates, weighted by their initial probability of being nearer than the control.
+Errors of two arms on the same run (the same cells, in the same order) are compared.
 
 Simulated worlds: 20 genes of 3 neighbours on average, 16 knockouts of an efficacy from U(0.2, 1)
-(strong) or U(0.03, 0.25) (weak), towards the state of two of them together, which is given as
-numbers; on the true graph, or on none. Real screens: half of the cells can be drawn, the mean of
-the others of a perturbation is the target, and theirs is the truth; no graph.
+(strong) or U(0.03, 0.25) (weak), towards the state of two of them combined, which is given as
+numbers; with the true graph, or without a graph. Real screens: half of the cells can be drawn; the
+means of the other half give the target and the true distances; there is no graph.
 
 The chain has 250 sweeps.
 
@@ -163,8 +163,8 @@ def report(runs: pd.DataFrame, arms: list[str]) -> str:
         for arm in arms:
             one, other = errors[arm].to_numpy(), errors["random"].to_numpy()
             alike = ratio(one / (one + other), other / (one + other))
-            rows.append([world, f"{arm} over random", alike, ratio(one, other), len(one)])
-    return table(("world", "compared", "ratio, runs alike", "ratio of sums", "runs"), rows)
+            rows.append([world, f"{arm} / random", alike, ratio(one, other), len(one)])
+    return table(("world", "compared", "ratio, equal weights", "ratio of sums", "runs"), rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,10 +1,10 @@
-"""False directions among significant effects, beside what the local false sign rate states.
+"""False directions among significant effects, compared with the stated local false sign rate.
 
 Simulated screens in which a share of all effects is not zero. Every perturbation is fitted through
 the public calls (``pp.perturbation_screen`` for counts, ``tl.learn_dag``, ``tl.fit_dag_blr``,
-``tl.perturbation_effects``). Of the effects with a local false sign rate below 0.05 the table gives
-the share that is zero or has the other sign in truth ("false"), the mean rate that is stated
-("stated"), and the share of the effects that are not zero which is found. Standard errors are over
+``tl.perturbation_effects``). Of the effects with a local false sign rate below 0.05, the table
+gives the share that is zero or has the opposite sign in truth ("false") and the mean stated rate
+("stated"); it also gives the share of the non-zero effects that are found. Standard errors are over
 screens.
 
 ``normal``: expression is normal with two hidden factors common to the genes. ``counts``: negative

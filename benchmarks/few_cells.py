@@ -1,17 +1,17 @@
 """Effects of perturbations from few cells, by ``nextpert`` and by estimates published elsewhere.
 
-``nextpert``: the calls of users, ``tl.learn_dag``, ``tl.fit_dag_blr`` and
+``nextpert`` stands for the public calls ``tl.learn_dag``, ``tl.fit_dag_blr`` and
 ``tl.perturbation_effects``, on n cells of each perturbation and half of the controls; without a
 graph, or with ``--graph learned``. All estimates see the same cells. Effects are scored on all
-other cells: the squared error summed over genes, less the sampling variance of what it is scored
-on, the mean over perturbations and repeats. Perturbations with fewer than n + 20 cells are left out
-at that n. "Mean perturbation" is the mean effect of the other perturbations, "t test" the effect
-where it is significant at a false discovery rate of 5% and 0 elsewhere.
+other cells: the squared error is summed over genes, minus the sampling variance of the means of
+these cells, and averaged over perturbations and repeats. Perturbations with fewer than n + 20 cells
+are left out at that n. "Mean perturbation" is the mean effect of the other perturbations, and "t
+test" the effect if it is significant at a false discovery rate of 5%, and 0 otherwise.
 
-90% intervals have to hold the effects of the other cells, whose sampling variance is added: all
-effects; those of target genes; estimates above half a standard deviation of the gene within cells;
-and effects above 4 standard errors of the other cells (which are selected by the truth: no interval
-of constant average coverage holds them).
+The coverage of 90% intervals is that of the effects in the other cells, whose sampling variance is
+added to the intervals: of all effects; of those of target genes; of estimates above half a standard
+deviation of the gene within cells; and of effects above 4 standard errors of the other cells (these
+are selected by the truth, so that intervals with correct average coverage cover fewer of them).
 
     python -m benchmarks.few_cells --save few_cells.md
     python -m benchmarks.few_cells --screens norman --repeats 2 --cells 10 25
@@ -126,7 +126,7 @@ def run(name: str, cells: Cells, sizes: list[int], repeats: int, graph: str = "n
     parts = [
         f"## {name}: {len(cells.names) - 1} perturbations, {cells.x.shape[1]} genes, "
         f"{int((cells.code == 0).sum()):,} controls, {repeats} repeats, "
-        f"{time.process_time() - start:.0f} s of the processor",
+        f"{time.process_time() - start:.0f} s of CPU time",
         "Squared error (number of perturbations with enough cells):",
         table(["", *head], errors),
         "Error of nextpert over that of another, paired by repeat, ± a standard error:",

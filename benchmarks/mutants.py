@@ -1,12 +1,12 @@
-"""Do the tests see a fault? Small faults put into the core's rooms, one at a time.
+"""Mutation tests: small faults inserted into the sources one at a time, and whether tests fail.
 
 A mutant is one line changed by an operator of cosmic-ray (MIT): another sign, another comparison, a
-number one off. Drawn at random, as many in each room (of the core, or tl, _adata, pp), at most one
-at a place. Left out: files compiled by numba, signatures, annotations, docstrings, and changes that
-would only raise (a shift of bits for a sum). A mutant stands in a copy of the sources, and the
-tests of its room run, those of its file first, up to the first that fails. They are given five
-times the seconds that they take without a mutant, and 60. The table has the mutants that survived;
-some are equivalent to the source.
+number changed by one. Mutants are drawn at random, equally many in each subpackage (of the core, or
+tl, _adata, pp), at most one per place. Left out: files compiled by numba, signatures, annotations,
+docstrings, and changes that would only raise (a shift of bits for a sum). A mutant is written into
+a copy of the sources, and the tests of its subpackage run, those of its file first, up to the first
+failure. Their time limit is five times their time without a mutant, plus 60 seconds. The table has
+the mutants that survived; some are equivalent to the source.
 
     pip install cosmic-ray
     python -m benchmarks.mutants --rooms model design --n 60 --seed 0   # about an hour
@@ -91,7 +91,7 @@ def with_mutant(folder: Path, room: str, mutant: Mutant, seconds: float) -> str:
 
 
 def tested(folder: Path, room: str, path: Path, seconds: float | None) -> str:
-    """Return what the tests of a room, and the doctests of a path, say."""
+    """Return the outcome of the tests of a subpackage, and of the doctests of a path."""
     tests = Path("tests") / place_of(room).relative_to(PACKAGE)
     first = sorted((folder / tests).rglob(f"test_*{path.stem.strip('_')}*.py"))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]

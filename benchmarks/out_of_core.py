@@ -1,9 +1,9 @@
-"""A screen of millions of cells summed up out of core: time, peak memory, and the same sums.
+"""Sums over a screen of millions of cells, out of core: time, peak memory, and correctness.
 
-An h5ad file of 2,000,000 cells x 1,000 genes (sparse counts) in 10,000 environments is written,
-one block of cells again and again, and read once, backed, as ``tl.learn_dag(environments="all")``
-reads it. The peak is that of this process while it reads, over what it held before. The products
-of all cells are compared with those of the block; environments are drawn anew each time.
+An h5ad file of 2,000,000 cells x 1,000 genes (sparse counts) in 10,000 environments is written by
+repeating one block of cells, and read once, backed, as ``tl.learn_dag(environments="all")`` reads
+it. The peak is that of this process during reading, above its memory before. The products of all
+cells are compared with those of the block; environments are drawn again for every repetition.
 
     python -m benchmarks.out_of_core
     python -m benchmarks.out_of_core --cells 40000 --environments 200
@@ -85,8 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     worst = np.abs(total.gram - gram).max() / np.abs(gram).max()
     held = sum(getattr(screen, name).nbytes for name in ("n", "mean", "squares", "scatter"))
     head = (
-        "cells", "genes", "environments", "file, MB", "s", "s of the processor",
-        "peak, MB over before", "MB kept", "sums agree to",
+        "cells", "genes", "environments", "file, MB", "wall s", "CPU s",
+        "peak, MB above start", "MB kept", "sums agree to",
     )  # fmt: skip
     row = [
         f"{screen.n.sum():,}", args.genes, f"{len(screen.n):,}", f"{size / 1e6:,.0f}",

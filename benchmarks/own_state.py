@@ -1,19 +1,20 @@
-"""How often a perturbation ranks first towards its own state, by few cells of each.
+"""How often a perturbation ranks first towards its own state, with few cells per perturbation.
 
-The cells of every perturbation are split in halves: one gives the state to reach, of the other n
-cells of each perturbation and all controls are what the design knows. A perturbation above noise
-(squared distance to the controls above three standard errors, by all cells) ought to come first
-towards its own state. Ranked by the distance of the cells' means (less what sampling adds), and,
-after ``tl.learn_dag`` and ``tl.fit_dag_blr`` (without a graph, or on one learned from the same
-cells) by two columns of ``tl.design_interventions``: ``centre``, the distance of the expected
-state, and ``nearest``, the probability of being the nearest.
+The cells of every perturbation are split into halves: one half gives the target state; of the other
+half, the design has n cells per perturbation and all controls. A perturbation above noise (squared
+distance to the controls above three standard errors, by all cells) should rank first towards its
+own state. Perturbations are ranked by the distance of the cells' means (minus that expected from
+sampling), and, after ``tl.learn_dag`` and ``tl.fit_dag_blr`` (without a graph, or on one learned
+from the same cells) by two columns of ``tl.design_interventions``: ``centre``, the distance of the
+expected state, and ``nearest``, the probability of being the nearest.
 
-With ``--choices``: does the recommended candidate do what the target does? The target is a
-perturbation of the fit, which has half of the cells of each, controls too. The first of the ranking
-(own target genes left out, or all genes counted) and the nearest of the cells' means are compared
-with the target in the other half, on the genes that neither the target nor any candidate targets:
-squared distance, less what sampling adds, relative to the control's on the same genes by all
-cells. Targets are those whose distance to the controls on these genes is above 1.5 standard errors.
+With ``--choices``, recommended candidates are compared with the target. The target is a
+perturbation of the fit, which has half of the cells of each perturbation and of the controls. The
+first of the ranking (own target genes left out, or all genes counted) and the nearest of the cells'
+means are compared with the target in the other half, on the genes that neither the target nor any
+candidate targets: by the squared distance, minus that expected from sampling, relative to the
+control's on the same genes by all cells. Targets are those whose distance to the controls on these
+genes is above 1.5 standard errors.
 
     python -m benchmarks.own_state                          # Papalexi and TAP-seq
     python -m benchmarks.own_state --screens papalexi --splits 2
@@ -195,7 +196,7 @@ def compared(by_screen: dict[str, dict[str, np.ndarray]]) -> str:
         row = [str(len(mean[MEANS])), *(f"{mean[way].mean():.3f}" for way in ways)]
         row += [f"{with_error(mean[ways[0]] - mean[way], 3)}" for way in ways[1:]]
         rows[name] = row
-    return table(["", "targets", *ways, *(f"less that of {way}" for way in ways[1:])], rows)
+    return table(["", "targets", *ways, *(f"minus that of {way}" for way in ways[1:])], rows)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,13 +1,13 @@
-"""Plans of cells against simulation: power, and advice on noise.
+"""Plans of cells compared with simulations: power, and advice on noise.
 
-*Power*: the share of simulated tests that find an effect, beside that planned from the same noise,
-with one and several guides; without guides also beside the textbook's formula (two-sample t test,
-noncentral t). *Real*: n control cells of a screen, moved by an effect up or down, tested by Welch's
-test against the other controls, gene by gene; planned from the variance of as many controls more.
-*First*: ``tl.plan_cells`` on the controls of a screen alone, against the effects that its cells
-show when few of each perturbation are drawn.
-*Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels
-shuffled or cells drawn like controls.
+*Power*: the share of simulated tests that find an effect is compared with the power planned from
+the same noise, with one and several guides; without guides, also with the textbook formula
+(two-sample t test, noncentral t). *Real*: n control cells of a screen, with an effect added or
+subtracted, are tested by Welch's test against the other controls, gene by gene; power is planned
+from the variance of the other half of the controls. *First*: ``tl.plan_cells`` uses only the
+controls of a screen; its power is compared with the share of known effects that are found when few
+cells of each perturbation are drawn. *Noise*: ``tl.plan_cells`` on simulated screens of nine
+perturbations with labels shuffled or cells drawn like controls.
 
     python -m benchmarks.power                            # five minutes; data: NEXTPERT_DATA
     python -m benchmarks.power --tables power             # half a minute
@@ -81,8 +81,9 @@ def power_table() -> str:
     return "\n\n".join([
         f"## Power, planned / simulated in %, 500 controls, {DRAWS:,} draws",
         table(["", "effect 0.2 sd", "0.5", "1"], rows),
-        f"Largest difference {100 * worst:.2f} points. With as many controls as cells and no "
-        f"guides, {100 * off_book:.4f} points at most off the textbook's two-sample formula.",
+        f"The largest difference is {100 * worst:.2f} points. With as many controls as cells and "
+        f"no guides, planned power differs by at most {100 * off_book:.4f} points from the "
+        "textbook two-sample formula.",
     ])  # fmt: skip
 
 
@@ -112,10 +113,10 @@ def real_table(folder: Path, n_draws: int) -> str:
             rows[f"{name}, {n} cells, effect {effect:g}"] = [
                 f"{100 * share:.1f}" for share in (*shares, np.median(gap), gap.max())
             ]
-    heads = ["planned", "found", "of rises", "of falls", "median difference of a gene", "largest"]
+    heads = ["planned", "found", "increases", "decreases", "median difference per gene", "largest"]
     return "\n\n".join([
-        f"## Power on real control cells in %, {n_draws:,} tests, rises and falls by turns: means "
-        "over genes; differences of planned to found",
+        f"## Power on real control cells in %, {n_draws:,} tests with alternating increases and "
+        "decreases: means over genes; differences between planned and found power",
         table(["", *heads], rows),
     ])  # fmt: skip
 
@@ -159,8 +160,8 @@ def first_table(folder: Path, n_draws: int) -> str:
             rows[row] = compared(drawn := np.array(found[row]), rng)
             n_effects, planned, shown = drawn.sum(axis=0).T
             gaps[row] = 100 * (planned - shown) / np.maximum(n_effects, 1)
-    heads = ["effects", "perturbations", "planned", "found", "planned less found"]
-    heads += ["of increases, planned / found", "of decreases"]
+    heads = ["effects", "perturbations", "planned", "found", "planned minus found"]
+    heads += ["increases, planned / found", "decreases"]
     return "\n\n".join([
         f"## Power planned from controls alone, in %, {n_draws} draws of each perturbation: means "
         "over known effects, 95% intervals over perturbations",
@@ -222,13 +223,13 @@ def compared(sums: np.ndarray, rng: np.random.Generator) -> list[str]:
 
 
 def misses(gaps: dict[str, np.ndarray]) -> str:
-    """Return where planned power misses most, with 10 cells and with more."""
+    """Return where planned power has the largest errors, with 10 cells and with more."""
     parts = []
     for (k, kind), few in product(enumerate(("all", "increases", "decreases")), (True, False)):
         rows = [row for row in gaps if row.endswith(", 10 cells") == few]
         most = max(rows, key=lambda row: abs(gaps[row][k]))
         parts.append(f"{kind}, {gaps[most][k]:.0f} ({most})")
-    return f"Largest misses, planned less found in points: {'; '.join(parts)}."
+    return f"Largest errors, planned minus found, in percentage points: {'; '.join(parts)}."
 
 
 def by_number(row: str) -> tuple[str, int]:
@@ -262,7 +263,7 @@ def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
 
 
 def noise_table(n_screens: int) -> str:
-    """Return how often noise is a reason to go on, beside screens of real effects."""
+    """Return how often each advice is given on noise, and on screens with effects."""
     rows: dict[str, list[int]] = {}
     for kind, seed in product(("shuffled", "noise", "effects"), range(n_screens)):
         adata, targets = noise_screen(seed, kind)
@@ -273,8 +274,8 @@ def noise_table(n_screens: int) -> str:
     return "\n\n".join([
         f"## Advice on noise, {n_screens} screens of each kind, 9 perturbations x 20 cells",
         table(["", *KINDS], rows),
-        "Shuffled: labels of all cells; noise: cells drawn like controls, gene by gene; effects: "
-        "as simulated.",
+        "Shuffled: the labels of all cells are shuffled. Noise: cells are drawn like controls, "
+        "gene by gene. Effects: as simulated.",
     ])  # fmt: skip
 
 

@@ -1,15 +1,16 @@
-"""Real screens replayed in plates: does a model find a state sooner than the cells' means do.
+"""Real screens replayed in plates: whether a model finds a state sooner than the cells' means do.
 
 Each perturbation above noise (squared distance to the controls above three standard errors) is the
-target once, and is no candidate. Half of its cells, drawn anew in each repeat, give the state to
-reach; the rest of the screen is drawn from, in plates of 4 perturbations x 10 cells after 100
-controls. After each plate the recommended perturbation is scored by the squared distance of the
-mean of all its cells to that of all the target's, less what sampling adds, as a share of the
-controls' distance. ``good`` says that it is not distinguished from the best.
+target once, and is then not a candidate. Half of its cells, drawn again in each repeat, give the
+target state; plates of 4 perturbations x 10 cells are drawn from the rest of the screen, after 100
+controls. After each plate the recommended perturbation is scored by the squared distance between
+the mean of all its cells and that of all cells of the target, minus that expected from sampling,
+relative to the controls' distance. ``good`` means that it cannot be distinguished from the best
+candidate.
 
-All strategies see the same deals. Differences to the first of them are averaged over targets, and
-over plates 1 to 10; p-values are those of paired t tests over repeats, by Holm's method for all
-comparisons of a screen. Models are those of ``tl.fit_dag_blr`` without a graph.
+All strategies draw the same cells. Differences from the first strategy are averaged over targets,
+and over plates 1 to 10; p-values are those of paired t tests over repeats, adjusted by Holm's
+method for all comparisons of a screen. Models are those of ``tl.fit_dag_blr`` without a graph.
 
     python -m benchmarks.replays
     python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
@@ -111,13 +112,13 @@ def run(
     differences: dict[str, list[str]] = {}
     for ((s, _), gap), adjusted in zip(gaps.items(), p, strict=True):
         cell = f"{with_error(gap, 3)} (p {adjusted:.2g})"
-        differences.setdefault(f"{names[0]} less {s}", []).append(cell)
+        differences.setdefault(f"{names[0]} minus {s}", []).append(cell)
     return "\n\n".join([
         f"## {title}: {len(distance)} targets, {len(cells.names) - 1} perturbations, "
         f"{cells.x.shape[1]} genes, {n_repeats} repeats",
-        "Distance over that of the control (share good), by plates seen:",
+        "Distance relative to the control's (share good), by number of plates:",
         table(["", *map(str, seen), "mean 1 to 10", "good", "plates until good"], rows),
-        "Differences (below 0: nearer, sooner), p-values by Holm:",
+        "Differences (below 0: nearer, sooner), p-values adjusted by Holm's method:",
         table(["", *measures], differences),
     ])  # fmt: skip
 

@@ -1,17 +1,19 @@
-"""Side information: what features of perturbations are worth, and what useless ones cost.
+"""Side information: the gain from features of perturbations, and the cost of uninformative ones.
 
 **Simulated.** In every screen, drawn by its seed, 60 perturbations belong to 6 modules, none of
-their targets is on the panel of 40 genes, and 20 of them have no cells. A perturbation does what
-its module does (0.25 per gene, standard deviation), what all do (0.2), and something of its own
-(0.2). Features are noisy coordinates of the module; permuted ones are those of other perturbations.
-``tl.fit_dag_blr`` and ``tl.perturbation_effects`` predict the 20: squared error over that of the
-fit without features (the mean perturbation), coverage of 90% intervals of the true effects, and
-the weight of features. Means over the screens; standard error and largest of the error.
+their targets is on the panel of 40 genes, and 20 of them have no cells. The effect of a
+perturbation is the sum of that of its module (standard deviation 0.25 per gene), that of all
+perturbations (0.2), and its own (0.2). Features are noisy coordinates of the module; permuted ones
+are those of other perturbations. ``tl.fit_dag_blr`` and ``tl.perturbation_effects`` predict the 20.
+The table has the squared error relative to that of the fit without features (the mean
+perturbation), with its standard error and largest value over screens, the coverage of 90% intervals
+of the true effects, and the weight of features, as means over the screens.
 
 **Real.** On the four screens a fifth of the perturbations is left out at a time. Coexpression and
 the mean perturbation predict them, alone and with random tables (10 normal columns), or with the
 effects of perturbations in one half of the cells and their standard errors, rows permuted, as
-another screen: the squared error on genes that are no targets, over that without features.
+another screen. The table has the squared error on genes that are not targets, relative to that
+without features.
 
     python -m benchmarks.side_information           # data: NEXTPERT_DATA
 """
@@ -152,7 +154,7 @@ def described(features: Any, every: Perturbations, genes: list[str]) -> list[Pre
 
 
 def real_table(data: Path, names: list[str], n_draws: int) -> str:
-    """Return the table of tables that say nothing of real screens."""
+    """Return the results of uninformative tables on real screens."""
     rows = {}
     for name in names:
         screen = read_screen(data, SOURCES[name], name=name)
@@ -175,7 +177,7 @@ def real_table(data: Path, names: list[str], n_draws: int) -> str:
         shown = [[*with_error(each, 3).split(" ± "), f"{each.max():.3f}"] for each in ratio.T]
         rows[name] = [len(every.targets), *shown[0], *shown[1]]
     head = ("screen", "perturbations", "random", "±", "largest", "permuted", "±", "largest")
-    title = f"## Real screens: tables that say nothing, {n_draws} of each kind"
+    title = f"## Real screens: uninformative tables, {n_draws} of each kind"
     return f"{title}\n\n{table(head, rows)}"
 
 

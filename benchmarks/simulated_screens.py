@@ -1,15 +1,16 @@
-"""Simulated screens: what seeing perturbed cells does for graph and predictions. Four tables.
+"""Simulated screens: the gain from perturbed cells for graphs and predictions. Four tables.
 
-``screens``: 36 genes; 18 are knocked out and 18 are not. The unexplained share of what knockouts
-of the unseen ones would do to the other genes (squared, true effects per change of the gene itself)
-by controls only and by all environments, one start of each search; weights of all graphs are fitted
-to all cells. The last rows have measurement error or a hidden factor.
+``screens``: 36 genes; 18 are knocked out and 18 are not. The table has the unexplained share of the
+effects that knockouts of the unseen genes have on the other genes (squared, true effects per change
+of the gene itself), with graphs from controls only and from all environments, with one start of
+each search; weights of all graphs are fitted to all cells. The last rows have measurement error or
+a hidden factor.
 
 ``peers``: every gene knocked out by a shift, so that the graph is identified. Structural Hamming
-distance (SHD) to the true graph (an unoriented edge counts one) and time beside GIES and UT-IGSP
-(``pip install gies causaldag``). GIES is made for targets that are held: its score drops a target's
-own cells and centres every environment, so that shifts, which move means alone, tell it little;
-"means kept" centres all at the controls instead.
+distance (SHD) to the true graph (an unoriented edge counts as one) and time are compared with those
+of GIES and UT-IGSP (``pip install gies causaldag``). GIES assumes targets at fixed values: its
+score drops a target's own cells and centres every environment, so that it gains little from shifts,
+which change only means; "means kept" centres all at the controls instead.
 
 ``batches``: batches with shifts of standard deviation 1 on every gene, crossed with the
 perturbations. F1 of the skeleton without batches, with batches as fixed effects, and ignored.
@@ -149,7 +150,7 @@ def screens(settings: list[Setting], n_models: int, workers: int) -> str:
     _, before, after, _ = np.mean(clean, axis=0)
     largest = max(shares[2] / shares[1] for shares in clean)
     head = (
-        "degree", "efficacy", "controls", "cells each", "unmeasured targets", "besides",
+        "degree", "efficacy", "controls", "cells each", "unmeasured targets", "error or factor",
         "controls, GSP", "controls, BOSS", "all environments", "targets first",
         "all / controls, BOSS",
     )  # fmt: skip

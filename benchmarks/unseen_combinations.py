@@ -1,13 +1,14 @@
-"""Unseen combinations: members together, as the fit expects them, against sums.
+"""Unseen combinations: predictions by learned interactions, compared with sums.
 
-Norman: every double of the subset of cells is left out of everything, and
-``tl.perturbation_effects`` is asked for it as a combination without cells. It is compared with the
-means of its cells less those of a half of the controls; fit and sums have the other half, and
-halves change places, so that nothing shares its sampling error. Squared errors have sampling taken
-out and are given over those of "no effect"; 90% intervals are widened by the sampling of what they
-are compared with. Genes count in units of their spread over cells; those constant in a half of the
-controls are left out. In the eight axes of ``combinations.py``, means of all 131 doubles taken as
-exact, each is left out and the interactions of the others learned.
+Norman: every double of the subset of cells is left out of the whole analysis, and
+``tl.perturbation_effects`` predicts it as a combination without cells. The prediction is compared
+with the means of its cells minus those of one half of the controls; fit and sums use the other
+half, and then the halves are exchanged, so that predictions and observations do not share sampling
+error. Squared errors have sampling error subtracted and are relative to those of "no effect"; 90%
+intervals are widened by the sampling error of the observations. Genes count in units of their
+spread over cells; those constant in a half of the controls are left out. In the eight axes of
+``combinations.py``, means of all 131 doubles taken as exact, each is left out and the interactions
+of the others learned.
 
 Simulated: 20 perturbations of 60 genes, 100 cells each and 500 controls (noise 1, effects normal,
 sd .5); 40 of the 190 pairs are measured, and 60 others are compared with the truth:
@@ -63,7 +64,7 @@ class Scores:
     clear: list[np.ndarray] = field(default_factory=list)
 
     def add(self, guesses: dict[str, np.ndarray], truth: np.ndarray, variance: np.ndarray) -> None:
-        """Add what is said of one combination; all in units of the genes' spread."""
+        """Add the prediction of one combination; all in units of the genes' spread."""
         for row, guess in guesses.items():
             self.errors[row].append(float(((guess - truth) ** 2 - variance).sum()))
             self.sizes[row].append(float((truth**2 - variance).sum()))

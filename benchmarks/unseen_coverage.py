@@ -1,12 +1,12 @@
-"""Intervals of effects of perturbations that were left out of everything, on real screens.
+"""Intervals of effects of perturbations that were left out of the whole analysis, on real screens.
 
 Each perturbation's cells are left out of graph, fit and expectation; ``tl.perturbation_effects``
-is asked for it as a candidate without cells. How often 90% intervals cover the means of its cells
-less the controls' (the interval's ends are widened by their sampling variance), over all genes and
-over those that are clearly changed (3 standard errors; a choice by the truth, so lower by nature);
-and the squared error over that of "no effect", the change of the target gene not known: over all
-genes in units of the data, and over the other genes in units of their standard deviation. Weights
-are those of the predictors, means over the fits.
+predicts it as a candidate without cells. The table has the coverage of 90% intervals of the means
+of its cells minus the controls' (the intervals are widened by the sampling variance), over all
+genes and over those that change by at least 3 standard errors (these are selected by the truth, so
+that their coverage is lower); and the squared error relative to that of "no effect", with the
+change of the target gene unknown: over all genes in units of the data, and over the other genes in
+units of their standard deviation. Weights are those of the predictors, averaged over the fits.
 
     python -m benchmarks.unseen_coverage                  # some minutes; data: NEXTPERT_DATA
 """

@@ -1,14 +1,15 @@
-"""Unseen perturbations: what single predictors say, and their weighted sum.
+"""Unseen perturbations: predictions by single predictors, and by their weighted sum.
 
-Each perturbation is left out of everything: of the graph, of what every predictor learns from, and
-of the weights, which leave the others out in turn. Its effect on the other genes is then predicted
-from its measured change of its own gene. Perturbations without a measured target are left out too;
-only the mean of the others speaks of them. The tables have the mean correlation (0 where a
-prediction is constant), the total squared error over that of "no effect", the same with sampling
-error taken out of both (a predictor that shares the controls' error with the measured effects
-predicts that error, too), and the mean weights. A stack takes the graph learned without the outer
-perturbation for the inner ones too, which its graph has seen. "Own change expected" does not know
-the change of the own gene, but expects it by the efficacy of the others.
+Each perturbation is left out of the graph, of the data of every predictor, and of the weights,
+which are learned by leaving out the others in turn. Its effect on the other genes is then predicted
+from the measured change of its own gene. Perturbations without a measured target are left out too;
+only the mean of the others predicts them. The tables have the mean correlation (0 where a
+prediction is constant), the total squared error relative to that of "no effect", the same with
+sampling error subtracted from both (a predictor that shares the controls' error with the measured
+effects predicts that error, too), and the mean weights. A stack is the weighted sum; its weights
+use the graph learned without the outer perturbation also for the inner ones, which that graph has
+seen. With "own change expected", the change of the own gene is not known, but expected from the
+efficacy of the others.
 
     python -m benchmarks.unseen_perturbations
     python -m benchmarks.unseen_perturbations --screens --file mine.h5ad --control NT
@@ -40,7 +41,7 @@ STACKS = {"stack": (0, 1, 2), "stack without a graph": (1, 2), EXPECTED: (0, 1, 
 
 @dataclass(frozen=True)
 class Found:
-    """What is said of one perturbation: effects, shared error and weights, by row."""
+    """Predictions of one perturbation: effects, shared error and weights, by row."""
 
     effects: dict[str, np.ndarray]
     shared: dict[str, np.ndarray]
@@ -74,7 +75,7 @@ def graph_without(screen: Screen, left: str) -> np.ndarray:
 
 
 def predict(screen: Screen, name: str, everything: Perturbations) -> Found:
-    """Return what predictors and their weighted sums say of a perturbation that was left out."""
+    """Return what predictors and their weighted sums predict of a left-out perturbation."""
     others = [q for q in screen.environments.perturbations() if q not in (name, screen.control)]
     rest = screen.statistics([screen.control, *others])
     row = sorted([*others, name]).index(name)

@@ -41,4 +41,4 @@ def test_a_section_has_every_strategy(monkeypatch):
     monkeypatch.setattr(replays, "above_noise", lambda cells: [1])
     text = replays.run("made up", simulated(), ["exploit", "round_robin_means"], 2, 1)
     assert "made up: 1 targets, 5 perturbations, 12 genes, 2 repeats" in text
-    assert "| exploit less round_robin_means | " in text
+    assert "| exploit minus round_robin_means | " in text

@@ -21,9 +21,9 @@ Array = np.ndarray
 SIZES = (3, 4, 5, 10, 30)
 KAPPA = 3.0  # of the bimodal von Mises-Fisher density that the paper uses at p = 3
 CLAIM = (
-    "The output weights of CIV-OW favour shifts with rare outcomes, near the ideal shift b, the "
-    "more so the higher the dimension. At p = 3 they are uniform, and a bimodal von Mises-Fisher "
-    "density takes their place."
+    "The output weights of CIV-OW favour shifts with rare outcomes, near the ideal shift b, and "
+    "more strongly in higher dimensions. At p = 3, they are uniform, and a bimodal von "
+    "Mises-Fisher density replaces them."
 )
 
 
@@ -106,7 +106,7 @@ def table(folder: Path) -> str:
     ]  # fmt: skip
     header = [
         "p", "weights", "E t², uniform", "E t², weighted", "within 60° of ±b, uniform",
-        "weighted", "density against draws (KS, p)", "largest absolute z of E(a - b)²",
+        "weighted", "density compared with draws (KS, p)", "largest absolute z of E(a - b)²",
     ]  # fmt: skip
     return markdown(header, rows)
 

@@ -111,7 +111,7 @@ ED5 = Figure(
 ED6 = Figure(
     "ed6",
     "ED Fig. 6: misspecified graphs, Erdos-Renyi of 5 nodes and density 0.5, 3 targets, step 10",
-    "With edges missing, in excess or reversed, CIV and CIV-OW still do best.",
+    "With missing, extra or reversed edges, CIV and CIV-OW are still the best.",
     tuple(
         Setting(
             f"{n} {kind}" if n else "right graph", 5, "erdos_renyi", n_targets=3,
@@ -120,9 +120,9 @@ ED6 = Figure(
         for kind in ("missing", "extra", "reversed")
         for n in ((0,) if kind == "missing" else ()) + CHANGES
     ),
-    chosen="One to three edges are missing, in excess or reversed; targets are the most "
+    chosen="One to three edges are missing, extra or reversed; targets are the most "
     "downstream nodes. Graphs with fewer than three edges, or fewer than three pairs without "
-    "one, are drawn anew.",
+    "an edge, are drawn again.",
     learned=ACQUISITIONS,
     runs=10,
     rounds=10,

@@ -30,33 +30,34 @@ Extended Data (ED) Figs. 1 to 10. This file is written by `python -m benchmarks.
 the csv files in `results/`; do not edit it.
 
     python -m benchmarks.paper fig5          # or fig3 ... fig6, ed1 ... ed10, or all
-    python -m benchmarks.paper all --quick   # a trial of everything
+    python -m benchmarks.paper all --quick   # a trial of all figures
 
-**Settings of Fig. 5 and ED 1 to 6.** Linear SCM on a known DAG, weights uniform on ±[0.25, 1], then
-standardised; known noise variances; shifts on the unit sphere, one cell per step, 50 steps (ED 6:
-10). Ten instances, each with its own model and target; 20 runs of each acquisition per instance
-(ED 6: 10). The relative distance is `|mu_t - mu*| / |mu*|`, where `mu_t` is the true mean under the
-estimate `a*_t`; control cells have a distance of 1. The squared distance of a* is `|a* - a*_t|²`.
-In figures and tables, values are means over instances, the runs of an instance averaged first, with
-one standard deviation over instances. Figures show the relative distance by step, the relative
-distance at the last step (a box, and a point per instance) and the squared distance of a*.
+**Settings of Fig. 5 and ED 1 to 6.** Models are linear SCMs on a known DAG with weights uniform on
+±[0.25, 1], then standardised, and known noise variances. Shifts are on the unit sphere; there are
+50 steps (ED 6: 10) of one cell, and ten instances, each with its own model and target, with 20 runs
+of each acquisition per instance (ED 6: 10). The relative distance is `|mu_t - mu*| / |mu*|`, where
+`mu_t` is the true mean under the estimate `a*_t`; control cells have a distance of 1. The squared
+distance of a* is `|a* - a*_t|²`. In figures and tables, runs of an instance are averaged first;
+values are means over instances, with one standard deviation over instances. Figures show the
+relative distance by step, the relative distance at the last step (a box and one point per instance)
+and the squared distance of a*.
 
 **Two priors.** The paper's prior is `m = 0`, `M = I`: every weight of node i has the prior variance
-sigma_i². *Learned* is `prior_units="noise"`: the weight of parent k has the prior variance
-sigma_i² / (lambda sigma_k²), and lambda is learned by evidence as cells arrive; nextpert's default
-takes these units or those of the data, whichever has the higher evidence. The learned prior has
-{learned} runs per instance.
+sigma_i². With the *learned* prior (`prior_units="noise"`), the weight of parent k has the prior
+variance sigma_i² / (lambda sigma_k²), and lambda maximises the evidence as cells arrive; nextpert's
+default uses these units or those of the data, whichever have the higher evidence. The learned prior
+has {learned} runs per instance.
 
 **When a claim holds.** Acquisitions are compared after the last step, paired by instance (the same
 models, targets and noise). *Closer* and *farther* mean that the 95% interval of the difference
 (Student's t over ten instances) excludes 0, without a correction for the number of comparisons.
 
-**What differs from the paper.** Every instance is another model and another target. In the authors'
-code the generator is reseeded with the same number for every instance, so that instances on one
-graph are identical; its shading is then over runs only. Acquisitions are minimised with exact
-gradients instead of SLSQP's numeric ones, from the paper's two starts. UCB-Int has its variance in
-closed form. Values that only the paper's supplement states are our choice, and each figure says so.
-The claims are in our words.
+**Differences from the paper.** Every instance has a different model and target. The authors' code
+reseeds the generator with the same number for every instance, so that instances on one graph are
+identical, and the shading in its figures is over runs only. Acquisitions are minimised with exact
+gradients instead of SLSQP's numeric ones, from the paper's two starts. The variance of UCB-Int is
+in closed form. Values that only the paper's supplement states are our choice, and each figure says
+so. The claims are in our words.
 """
 
 RULE = "The paper, in our words: "
@@ -118,16 +119,17 @@ def _claims(folder: Path, keys: list[str]) -> list[str]:
     note = (
         "*Yes*: CIV (CIV-OW) is closer to the target after the last step than random, greedy, MaxV "
         "and CV in every panel (ED 5: as close as or closer than EI-, MI- and UCB-Int). In "
-        "brackets the number of panels in which the difference to an acquisition is not resolved, "
-        "or CIV is farther. Differences and intervals are in the section of each figure."
+        "brackets: the number of panels in which the difference from an acquisition is not "
+        "resolved, or CIV is farther. Differences and intervals are in the section of each figure."
     )
     gains = pd.concat([read_csv(folder, f"{k}-priors").assign(setting=lambda t, k=k: k + ", "
                        + t["setting"]) for k in keys if k != "ed6"])  # fmt: skip
     return [
         "## Do the claims hold here?", note, markdown(header, rows),
-        "**The learned prior.** After the last step, learned prior minus M = I, for CIV. On dense "
-        "graphs the noise variances of standardised nodes differ by orders of magnitude, and M = I "
-        "shrinks the weights of nodes with little noise too much.",
+        "**The learned prior.** The table has the difference between the learned prior and M = I "
+        "after the last step, for CIV. On dense graphs, the noise variances of standardised nodes "
+        "differ by orders of magnitude, and M = I shrinks the weights of nodes with little noise "
+        "too much.",
         priors_table(gains, ["civ"]),
     ]  # fmt: skip
 
@@ -147,9 +149,9 @@ def _costs(folder: Path, made: list[str]) -> str:
 
 def _third(folder: Path) -> list[str]:
     note = (
-        "t is the cosine of a shift and b. Draws of shifts agree with the closed forms: the "
-        "Kolmogorov-Smirnov test of 100,000 squared distances against the density, and the largest "
-        "deviation, in standard errors, of E(a_i - b_i)² over the nodes."
+        "t is the cosine of the angle between a shift and b. Draws of shifts agree with the closed "
+        "forms: the table has the Kolmogorov-Smirnov test of 100,000 squared distances against the "
+        "density, and the largest deviation, in standard errors, of E(a_i - b_i)² over the nodes."
     )
     return [
         "Fig. 3: output weights of CIV-OW", RULE + _fig3.CLAIM,
@@ -167,16 +169,16 @@ def _fourth(folder: Path) -> list[str]:
         return value(*at.loc[(acquisition, quantity), ["mean", "sem"]])
 
     said = (
-        f"The claim holds in part. At step {last} the estimate a*_t is at a distance of "
+        f"The claim holds in part. At step {last}, the estimate a*_t is at a distance of "
         f"{shown('civ', 'estimate')} from a* (random: {shown('random', 'estimate')}), and the "
         f"intervention that CIV selects at {shown('civ', 'selected')} (random: "
         f"{shown('random', 'selected')}; both have norm one). An intervention on a node without "
         "children provides no information on any weight, so that the best look-ahead puts its norm "
-        f"on the other nodes; among these its cosine with a* is {shown('civ', 'parents')} "
+        f"on the other nodes; on these nodes, its cosine with a* is {shown('civ', 'parents')} "
         f"(random: {shown('random', 'parents')}). Means ± standard errors over ten instances."
     )
     choice = (
-        "The caption's graph is not stated in our notes: an Erdos-Renyi graph of 10 nodes and "
+        "Our notes do not state the graph of the caption: an Erdos-Renyi graph of 10 nodes and "
         "density 0.4 with 3 random targets is our choice. The prior is M = I."
     )
     return [
@@ -199,14 +201,14 @@ def _campaigns(key: str, folder: Path) -> list[str]:
         for prior, name in (("fixed", "M = I"), ("learned", "learned prior")):
             parts += [f"Relative distance at the last step, {name}:", at_the_end(table, prior)]
     parts += [
-        "Differences with M = I, paired by instance, with 95% intervals; below 0 the first is "
+        "Differences with M = I, paired by instance, with 95% intervals; below 0, the first is "
         "closer:",
         pairs_table(pairs, "fixed"),
     ]
     if key == "ed6":
         parts.append(_kinds(table))
     else:
-        parts += ["The learned prior beside M = I, after the last step:", priors_table(priors)]
+        parts += ["The learned prior and M = I, after the last step:", priors_table(priors)]
     if key == "ed5":
         parts += ["Seconds per iteration, one thread:", _times(folder)]
     return parts
@@ -224,7 +226,7 @@ def _kinds(table: pd.DataFrame) -> str:
         rows = {name: at.loc[(prior, name)] for name in (right, *ends)}
         shown = [f"{name} {value(row['mean'], row['sd'])}" for name, row in rows.items()]
         worst = max(ends, key=lambda name: rows[name]["mean"])
-        lines.append(f"{name}: {', '.join(shown)}, so that {worst} cost most")
+        lines.append(f"{name}: {', '.join(shown)}, so that {worst} edges cost most")
     return "CIV at the last step, mean ± standard deviation: " + "; ".join(lines) + "."
 
 
@@ -235,8 +237,8 @@ def _times(folder: Path) -> str:
         [NAMES[c], f"{row['fixed']:.5f}", f"{row['learned']:.5f}"] for c, row in by_prior.iterrows()
     ]
     note = (
-        "CPU seconds per iteration, median over instances: propose, draw a cell, update, score. "
-        "*random* is the cost of everything but the proposal."
+        "CPU seconds per iteration (proposal, drawing of a cell, update, scoring), medians over "
+        "instances. *random* is the cost of everything except the proposal."
     )
     return markdown(["acquisition", "M = I", "learned prior"], rows) + "\n\n" + note
 
@@ -250,7 +252,10 @@ def _of_screen(key: str, folder: Path) -> list[str]:
         f"{facts['n_perturbations']} single knockouts, a graph of {facts['n_edges']} edges by GSP."
     )
     if not is_real:
-        whose += " Nothing here is a finding about any gene, or speaks for or against the paper."
+        whose += (
+            " These results say nothing about any gene, and are no evidence for or against the "
+            "paper."
+        )
     title = _screen.FIGURES[key] + ("" if is_real else " (simulated stand-in)")
     parts = {"fig6": _sixth, "ed7": _graph, "ed9": _shifts}.get(key, lambda *_: [])
     return [title, whose, *parts(folder, facts), *_replays(key, folder)]
@@ -277,8 +282,8 @@ def _graph(folder: Path, facts: Any) -> list[str]:
     at = read_csv(folder, "ed7")
     above = int((at["p_value"] <= 0.05).sum())
     return [
-        RULE + "genes correlate with their prediction from their parents more than in 100 random "
-        "graphs.",
+        RULE + "genes correlate more strongly with their prediction from their parents than in 100 "
+        "random graphs.",
         "GSP with the printed parameters: partial correlation tests at alpha = 1e-3, 1,000 runs. "
         f"Mean Pearson r over {len(at)} genes with parents, in held-out cells: "
         f"{facts['mean_r']:.3f}; in 100 random graphs {facts['random_mean_r']:.3f}, at most "
@@ -295,7 +300,10 @@ def _shifts(folder: Path, facts: Any) -> list[str]:
     ]  # fmt: skip
     header = ["gene", "printed, unperturbed", "printed, perturbed", "here, unperturbed",
               "here, perturbed", "unperturbed cells", "perturbed cells"]  # fmt: skip
-    check = "The printed means check the real data; the stand-in's differ by construction."
+    check = (
+        "The printed means are a check of the real data; those of the stand-in differ by "
+        "construction."
+    )
     return [check, markdown(header, rows)]
 
 
@@ -337,7 +345,7 @@ def _replays(key: str, folder: Path) -> list[str]:
         "*state*: squared distance of the mean of the candidate nearest to a*_t to the target's "
         f"mean. Mean ± s.e.m. over runs.{extra}",
         markdown(header, rows),
-        "Where CIV or CIV-OW has the smallest mean at the last step, ties included: "
+        "Targets for which CIV or CIV-OW has the smallest mean at the last step, ties included: "
         + "; ".join(said)
         + ".",
     ]

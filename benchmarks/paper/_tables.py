@@ -159,9 +159,9 @@ def write_markdown(key: str, folder: Path) -> None:
     ]
     for prior in ("fixed", "learned"):
         parts += [
-            f"## Paired by instance, {prior} prior: the first less the second",
+            f"## Paired by instance, {prior} prior: the first minus the second",
             "Mean difference with its 95% interval; below 0, the first is closer to the target.",
             pairs_table(pairs, prior),
         ]
-    parts += ["## Learned prior less M = I, after the last step", priors_table(priors)]
+    parts += ["## Learned prior minus M = I, after the last step", priors_table(priors)]
     (folder / f"{key}.md").write_text("\n\n".join(parts) + "\n")
