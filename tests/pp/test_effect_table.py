@@ -335,7 +335,8 @@ BAD = {
                         r"billionth of their median.*g1 on g2: set them to NaN"),
     "too large": (lambda t, s: (at(t, 1e80), s), r"Effects contains values above 1e\+70"),
     "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers, but those of g2 are not"),
-    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"No effect is known for the genes g2: leave"),
+    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s),
+                           r"No effect is known for the genes g2: leave"),
     "a perturbation without any": (
         lambda t, s: (t, s.mask(np.outer(t.index == "HS1", t.columns != ""))),
         r"No effect is known for the perturbations HS1",
@@ -358,7 +359,7 @@ def test_bad_tables_are_refused(case):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({}, r"standard error of its controls.*n_controls with n_cells, or control_se.*conservative"),
+        ({}, r"error of its controls.*n_controls with n_cells, or control_se.*conservative"),
         ({"n_cells": 100}, r"standard error of its controls"),
         ({"n_controls": 100}, r"n_controls with n_cells"),
         ({"n_controls": 100, "control_se": "conservative"}, r"n_controls with n_cells"),
