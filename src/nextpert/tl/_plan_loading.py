@@ -81,8 +81,7 @@ def plan_loading(
     r"""Compute the cells to load, lanes, reads and cost for a plan.
 
     A plan counts usable cells: those with one known construct that pass all filters. More cells
-    must be loaded (equations 37 to 40 of :doc:`/model/mathematics`; :func:`nextpert.get.order_df`
-    lists the constructs):
+    must be loaded (equations 37 to 40 of :doc:`/model/mathematics`):
 
     1. Constructs differ in abundance. The number of usable cells is the planned one, or more if 90%
        of the perturbations need more to reach the minimum of the plan (``min_cells``).
@@ -96,12 +95,13 @@ def plan_loading(
     Parameters
     ----------
     adata
-        Cells x genes with a result of :func:`plan_screen`.
+        Cells x genes with a result of :func:`plan_screen`. :func:`nextpert.get.order_df` lists the
+        constructs.
     key
         The plan in ``adata.uns``.
     loading
-        Properties of the library and the instrument, a mapping with some of (in brackets, the
-        defaults, the last four for 10x Genomics Chromium Next GEM 3' v3.1):
+        Properties of the library and the instrument, a mapping with some of the following. Defaults
+        are in brackets; the last four are those of 10x Genomics Chromium Next GEM 3' v3.1.
 
         - ``"moi"`` (0.3): multiplicity of infection, the mean constructs per cell before selection.
         - ``"kept"`` (0.8): share of single cells whose construct is detected and that pass filters.
