@@ -72,11 +72,11 @@ def test_trust_is_that_of_the_diagnosis(found, level):
     assert verdict.level == level
     start = {
         "trust": "The checks on this screen support the model.",
-        "care": "Trust this with care.",
+        "care": "Use these results with care.",
         "do not trust": "Do not trust the model on this screen",
     }[level]
     assert verdict.trust.startswith(start)
-    assert "that perturbations differ" in verdict.trust.split("with care: ")[0]
+    assert "differences from controls" in verdict.trust.split("with care: ")[0]
     assert "not reliable: predictions of perturbations without cells" in verdict.trust
     del found["diagnosis"]
     verdict = verdict_of(found)

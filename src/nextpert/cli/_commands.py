@@ -391,8 +391,8 @@ def replay(
         Perturbations whose states are the targets. By default every perturbation at least three
         standard errors from the control cells.
     strategies
-        Strategies or acquisitions of `nextpert plan`; 'random'; 'exact_greedy' or 'exact_civ', for
-        a model with known shifts; 'round_robin_means' or 'thompson_means', which need no model.
+        Strategies or acquisitions of `nextpert plan`, with the prefix 'exact_' for a model with
+        known shifts; or 'round_robin_means' and 'thompson_means', which need no model.
     held_out
         Exclude the perturbation of the target from the candidates.
     n_rounds
