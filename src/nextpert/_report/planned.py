@@ -132,8 +132,8 @@ def plan_section(results: Results) -> Section | None:
     chosen_by = f" by strategy '{strategies[0]}'" if len(strategies) == 1 else ""
     shown = Table(
         "plate",
-        f"Perturbations of the next round, in the order chosen{chosen_by}. Distances to "
-        f"{params['target']} are {_unit(params)}, with 90% intervals; the dashed line marks the "
+        f"Perturbations of the next round, in the order chosen{chosen_by}, with distances to "
+        f"{params['target']} ({_unit(params)}) and 90% intervals; the dashed line marks the "
         f"control",
         table,
         [
@@ -190,7 +190,7 @@ def ranking_section(results: Results) -> Section | None:
         "measured_distance", "n_cells_seen",
     ]  # fmt: skip
     caption = (
-        f"Candidates, best first. Distances to {target} are {_unit(params)}, with 90% intervals; "
+        f"Candidates, best first, with distances to {target} ({_unit(params)}) and 90% intervals; "
         f"the dashed line marks the control"
     )
     marks = {"predicted_distance": float(control["predicted_distance"])}
