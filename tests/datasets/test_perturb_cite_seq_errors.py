@@ -74,7 +74,9 @@ def rounded(match):
 CASES = {
     "truncated": (cut(EXPRESSION, -40), r"gz', line \d+ is followed by a damaged part"),
     "too few": (shortened(EXPRESSION, 5), r"gz', line 5 holds 89 values, not"),
-    "no number": (field(EXPRESSION, 9, 4, "NA"), r"gz', line 9 holds a value that is not a number .*NA"),
+    "no number": (
+        field(EXPRESSION, 9, 4, "NA"), r"gz', line 9 holds a value that is not a number .*NA"
+    ),
     "negative": (
         field(EXPRESSION, 9, 1, "-1.5"),
         r"line 9 holds -1.5 for cell 'CELL_1', which is not between 0 and",

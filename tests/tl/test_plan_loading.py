@@ -81,7 +81,7 @@ def test_cost_is_the_sum_of_its_items(planned):
     assert cost.loc["total", "total"] == pytest.approx(cost["total"].iloc[:-1].sum())
     new = (npt.get.order_df(planned)["status"] != "existing").sum()
     assert cost.loc["construct", "n"] == new
-    assert f"{cost.loc['total', 'total']:,.0f} in all" in found["words"]
+    assert f"the total cost is {cost.loc['total', 'total']:,.0f}." in found["words"]
 
 
 @pytest.mark.parametrize("budget", [3_000, 6_000, 25_000])
