@@ -51,8 +51,8 @@ def assign_guides(
         The cells.
     guides
         UMI counts, cells x guides: a DataFrame, an AnnData, or the key of one in ``adata.obsm``;
-        cells are matched by name. Or a column of ``adata.obs`` with the guides of every cell,
-        joined by ``guide_separator``; a missing value means no guide.
+        cells are matched by name. Alternatively, the name of a column of ``adata.obs`` with the
+        guides of every cell, joined by ``guide_separator``; a missing value means no guide.
     threshold
         Minimum UMI count for a guide to be called in a cell.
     target_of

@@ -159,7 +159,7 @@ def perturb_cite_seq(
     sets["role"] = np.where(sets["kind"] == TARGETING, "perturbed", not_targeting)
     cells = CellTargets(codes, sets)
     kinds = sets["kind"].replace("none", "no guide").to_numpy(object)[codes]
-    why = f"not controls by controls={kind_of_control!r}: "
+    why = f"not controls if controls={kind_of_control!r}: "
     book.keep("controls", ~cells.have("unassigned"), why, kinds)
     new, warnings = prepare(adata, cells, book, choices, read_roles(adata, separator="+"))
     params = {"condition": condition, "preset": preset, "max_guides": most}
