@@ -198,7 +198,7 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     about, shown = "Genes in topological order: causes left, effects right.", table
     if caveat:
         names = ["gene", "associated_gene", "weight", "frequency"]
-        about = "Edges are associations: which of two genes acts on the other is not known."
+        about = "Edges are associations: their directions are not known."
         shown = table.rename(columns={"parent": "gene", "child": "associated_gene"})
     figure = draw(
         pl.dag, adata, f"Edge diagram of the {edges} between genes: {words[0]} See the table.",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """A kind of result: what it is called, what writes it, and a part that no other kind has."""
+    """A kind of result: its title, the function that writes it, and a part unique to it."""
 
     title: str
     function: str

@@ -1,4 +1,4 @@
-"""Reading what a command is given: screens, and options as the functions take them."""
+"""Reading the input of a command: screens, and options in the form that the functions take."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def dag(
     linked = {*edges["parent"], *edges["child"]} or set(shown)
     order, layer = _order(type(graph).from_matrix(adjacency), [gene in linked for gene in shown])
     here = [i for i in order if shown[i] in linked]
-    text = "an edge joins two genes that are associated; which acts on which is not known"
+    text = "an edge joins two genes that are associated; its direction is not known"
     if directed:
         text = "genes in topological order: causes left, effects right"
     if apart := [gene for gene in shown if gene not in linked]:

@@ -115,7 +115,8 @@ def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -
         "the middle 90% of random graphs"
     )
     random_graphs = Patch(color=GREY, alpha=0.55, lw=0, label=f"{len(random)} random graphs: 90%")
-    handles = [entry("this graph, above them", BLUE, "o"), entry("not above", BLUE, "o", face="w")]
+    handles = [entry("this graph, above the bar", BLUE, "o")]
+    handles.append(entry("this graph, not above", BLUE, "o", face="w"))
     return [*handles, random_graphs]
 
 

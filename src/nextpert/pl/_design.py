@@ -147,7 +147,7 @@ def _draw_distances(
     title = f"towards {goal(stored['params']['target'])}\n"
     title += first_of(len(top), n_all, "candidates")
     if float(top["relative_distance"].iloc[0]) > 1:
-        title += "\nthe chosen one is predicted\nfarther than control cells"
+        title += "\nthe chosen candidate is predicted\nto be farther than control cells"
     panel.set_title(title)
 
 
@@ -162,7 +162,7 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
         panel.scatter(top["acquisition"].to_numpy(dtype=float), places, c=colours, s=22)
         panel.xaxis.set_major_locator(MaxNLocator(3))
         panel.xaxis.set_major_formatter("{x:.3g}")
-        panel.set_xlabel(f"{acquisition}\n(low is good)")
+        panel.set_xlabel(f"{acquisition}\n(lower is better)")
         return
     if acquisition == "probability":
         values = 100 * top["probability_best"].to_numpy(dtype=float)
@@ -172,7 +172,7 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
     else:
         values, numbers = resolved, [f"{value:.3g}" for value in resolved]
         panel.set_xlim(0, 1.25 * np.nanmax(values, initial=0.5))
-        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; high is good)")
+        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; higher is better)")
     bars = panel.barh(places, values, color=colours, height=0.6)
     panel.bar_label(bars, numbers, padding=2, fontsize=font_size(row_height(len(top)), 7))
 

@@ -240,7 +240,7 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
 
     z = np.sort(np.asarray(stored["null_z"], dtype=float).ravel())
     panel.set_title("negative controls")
-    panel.set_xlabel("z-score if errors are right")
+    panel.set_xlabel("expected z-score")
     panel.set_ylabel("z-score of controls")
     if not len(z):
         of_cells = _words(stored["perturbations"])[0] == "cells"
@@ -251,7 +251,7 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
     summary = stored["summary"].set_index(["part", "quantity"])
     width, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
     ends = expected[[0, -1]]
-    panel.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="errors are right")
+    panel.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="correct errors")
     label = f"width {width:.2f} ± {error:.2f}"
     panel.plot(ends, width * ends, color=ORANGE, linewidth=1.2, label=label)
     panel.scatter(expected, z, s=8, color=BLUE, linewidths=0, rasterized=True)

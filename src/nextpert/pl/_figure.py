@@ -272,7 +272,7 @@ def label_grid(
 
 
 def legend_above(panel: Axes) -> None:
-    """Put the legend of what is drawn between panel and title, where it hides no row."""
+    """Put the legend between panel and title, where it hides no row."""
     panel.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
         borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,

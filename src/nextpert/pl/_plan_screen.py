@@ -126,7 +126,7 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
     from_zero(panel, table["predicted_low"])
     panel.set_xlabel(f"predicted distance, 90% interval\n({unit_of_distance(stored)})")
     panel.set_title(f"next round towards {goal(stored['params']['target'])}")
-    return [*handles, entry("its expected mean", BLACK, "|"), entry("control", GREY, line="--")]
+    return [*handles, entry("expected state", BLACK, "|"), entry("control", GREY, line="--")]
 
 
 def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
@@ -151,5 +151,5 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
         at = 100 * table[name].to_numpy(dtype=float)
         lines += panel.plot(at, range(len(at)), style, color=colour, markersize=3.5, label=label)
     panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
-    panel.set(xlabel="%, this row and those above", title="what the plan covers")
+    panel.set(xlabel="%, this row and those above", title="expected benefit")
     return lines

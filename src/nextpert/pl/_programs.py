@@ -126,8 +126,8 @@ def programs(
         right.set_xlabel("effect of a score of 1\n(log-normalised expression)")
     handles = [
         entry("perturbation on the program", BLUE, "o", line="-"),
-        entry("gene clearly changed", ORANGE, "o", line="-"),
-        entry("neither", GREY, "o", line="-", face="white"),
+        entry(f"effect above {CLEAR:g} SD", ORANGE, "o", line="-"),
+        entry("other", GREY, "o", line="-", face="white"),
     ]
     options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
     if len(drawn) < len(shares):

@@ -115,9 +115,9 @@ def target_distances(
         title += f"; nearest {first_of(len(top), len(table), 'perturbations')}"
     panel.set_title(title)
     handles = [
-        entry("unbiased, with interval", BLUE, "o", line="-"),
+        entry("unbiased distance, interval", BLUE, "o", line="-"),
         entry(f"not distinguished from {control}", BLUE, "o", line="-", face="white"),
-        entry("of the sample means", GREY, "|", markersize=7),
+        entry("distance of sample means", GREY, "|", markersize=7),
         entry(control, GREY, line="--", linewidth=1),
     ]
     legend(panel, handles)
