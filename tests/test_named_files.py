@@ -53,5 +53,5 @@ def test_no_temporary_file_is_named_where_the_disk_refuses(planned, tmp_path, mo
     path = tmp_path / "figure.png"
     with pytest.raises(PermissionError) as caught:
         npt.pl.plan_screen(planned, save=path, show=False)
-    shown = "(Permission denied): make room there, or name another file."
+    shown = "(Permission denied): check permissions and free space, or name another file."
     assert str(caught.value) == f"Cannot write to {str(path)!r} {shown}"

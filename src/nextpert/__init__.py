@@ -1,11 +1,11 @@
-"""nextpert: which perturbation to test next.
+"""nextpert recommends which perturbation to test next.
 
 Sub-packages follow scanpy: :mod:`~nextpert.pp` (preprocessing), :mod:`~nextpert.tl` (tools),
-:mod:`~nextpert.pl` (plots), :mod:`~nextpert.get` (results as tables),
-:mod:`~nextpert.datasets`, and :mod:`~nextpert.core`, the array core without AnnData.
-:class:`Campaign` runs rounds of experiments, :class:`Target` describes the target state, and
-:func:`report` writes an HTML page, and :func:`summary` prints its verdict. They load on first
-use, so ``import nextpert`` is fast.
+:mod:`~nextpert.pl` (plots), :mod:`~nextpert.get` (results as tables) and
+:mod:`~nextpert.datasets`. :mod:`~nextpert.core` works on arrays, without AnnData.
+:class:`Campaign` runs rounds of experiments, :class:`Target` describes the target state,
+:func:`report` writes an HTML page, and :func:`summary` prints its verdict. All of them are loaded
+on first use, so ``import nextpert`` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, where a link leads if the path is one; and safe csv."""
+"""Writing of files completely or not at all, through symbolic links; and of safe csv."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 _LOCK = ".lock"  # in a hidden folder
 _SEAL = b"nextpert"  # before the digest at the end of an h5ad
 
-# Beginnings of formulas (OWASP, "CSV Injection"), in their wide forms too.
+# Beginnings of formulas (OWASP, "CSV Injection"), including full-width characters.
 _STARTS = r"\s*[=+\-@＝＋－＠]"
 _FORMULA = re.compile(rf"[\t\r\n]|{_STARTS}")
 _NUMBER = r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(, {_NUMBER})*")
-# Some spreadsheets part cells at these, too, unless they are in quotes.
+# Some spreadsheets also split cells at these, unless they are in quotes.
 _PARTED = re.compile(rf"\r|[;\t]{_STARTS}")
 
 
 @contextmanager
 def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
-    """Hold the hidden lock beside a file; it is released with the process, however that ends."""
-    from filelock import FileLock, Timeout  # 50 ms that most calls need not wait for
+    """Hold the hidden lock beside a file; it is released even if the process is killed."""
+    from filelock import FileLock, Timeout  # takes 50 ms, which most calls need not wait for
 
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=wait)
     try:
@@ -52,8 +52,8 @@ def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write to; it becomes ``path`` at the end, or vanishes after an error.
 
-    The temporary file lies in a hidden folder beside ``path``, so that the move is one step,
-    and bears the same name, since writers take the format from its ending.
+    The temporary file is in a hidden folder beside ``path``, so that the move is one step, and has
+    the same name, because writers choose the format by its ending.
     """
     with writing_to(path) as target, hidden_folder(target.parent) as folder:
         yield folder / target.name
@@ -77,14 +77,14 @@ def hidden_folder(place: Path) -> Iterator[Path]:
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
-    """Return the path that symbolic links lead to, whether or not there is anything yet.
+    """Return the path to which symbolic links lead, whether or not it exists.
 
-    To replace a link would leave the file behind it as it was.
+    Replacing a link would leave the file behind it unchanged.
     """
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass  # looked at where it is written
+        pass  # checked when the file is written
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         message = f"Cannot write to {str(path)!r} ({why}): name another file."
@@ -95,11 +95,11 @@ def followed(path: str | os.PathLike[str]) -> Path:
 def write_adata(
     adata: AnnData, path: Path, attributes: Mapping[str, str], *, sealed: bool = False
 ) -> None:
-    """Write an AnnData as h5ad or zarr, with attributes of its root, in memory first.
+    """Write an AnnData as h5ad or zarr, with attributes of its root, first in memory.
 
-    On a full disk the HDF5 library ends Python with a segmentation fault; plain bytes raise an
-    OSError there. After an error zarr's threads write on, and make anew the folder that one
-    removes. A ``sealed`` h5ad ends with a digest of its bytes (:func:`is_sealed`).
+    On a full disk, the HDF5 library ends Python with a segmentation fault, whereas plain bytes
+    raise an OSError. After an error, zarr's threads continue to write, and recreate a folder that
+    was removed. A ``sealed`` h5ad ends with a digest of its bytes (:func:`is_sealed`).
     """
     adata.strings_to_categoricals()
     if path.suffix == ".zarr":
@@ -114,16 +114,16 @@ def write_adata(
         file.attrs.update(attributes)
     with path.open("wb") as out:
         out.write(image.getbuffer())
-        if sealed:  # HDF5 reads no further than its own end
+        if sealed:  # HDF5 does not read beyond its own end
             out.write(_SEAL + hashlib.sha256(image.getbuffer()).digest())
         out.flush()
         os.fsync(out.fileno())
 
 
 def is_sealed(content: bytes) -> bool:
-    """Whether the bytes of an h5ad end with their digest.
+    """Return whether the bytes of an h5ad end with their digest.
 
-    In some damaged files the HDF5 library loops for ever: they are not to be opened.
+    Damaged files must not be opened, because the HDF5 library loops forever on some of them.
     """
     end = len(_SEAL) + hashlib.sha256().digest_size
     return content.endswith(_SEAL + hashlib.sha256(memoryview(content)[:-end]).digest())
@@ -135,7 +135,7 @@ def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str]) -> No
     held: dict[str, Any] = {}
     is_new = hasattr(zarr.storage, "LocalStore")  # version 3
     store: Any = zarr.storage.MemoryStore(held) if is_new else held
-    with warnings.catch_warnings():  # either version of zarr does
+    with warnings.catch_warnings():  # both versions of zarr warn
         warnings.filterwarnings("ignore", message="Writing zarr v2")
         adata.write_zarr(store)
     zarr.open_group(store, mode="r+").attrs.update(attributes)
@@ -147,7 +147,7 @@ def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str]) -> No
 
 @contextmanager
 def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield where ``path`` leads, its folder made; errors name it, and no file beside it."""
+    """Create the folder of ``path``, and yield where it leads; errors name ``path`` itself."""
     with errors_about(path):
         target = followed(path)
         if target.is_dir() and target.suffix != ".zarr":
@@ -158,7 +158,9 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise ValueError(message)
         above = next(parent for parent in target.parents if parent.exists())
         if not above.is_dir():
-            message = f"Cannot write to {str(path)!r}: {str(above)!r} is not a folder."
+            message = (
+                f"Cannot write to {str(path)!r}: {str(above)!r} is not a folder. Name another file."
+            )
             raise ValueError(message)
         target.parent.mkdir(parents=True, exist_ok=True)
         yield target
@@ -166,12 +168,15 @@ def writing_to(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def errors_about(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise errors of the system as ones about a file to write, whatever file they name."""
+    """Raise errors of the system as errors about the file to write, whatever file they name."""
     try:
         yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
-        message = f"Cannot write to {str(path)!r} ({why}): make room there, or name another file."
+        message = (
+            f"Cannot write to {str(path)!r} ({why}): check permissions and free space, or name "
+            f"another file."
+        )
         raise type(error)(message) from error
 
 
@@ -211,7 +216,7 @@ def as_csv(
 
 
 def _harmless(value: Any) -> Any:
-    """Return a text that could be a formula with an apostrophe before it, others as they are."""
+    """Return a text with an apostrophe before it if it could be a formula."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value):
         return f"'{value}"
     return value

@@ -41,7 +41,7 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     assert ranking.loc[ranking["state_distance"].idxmin(), "perturbation"] == hidden
     lines = printed.out.splitlines()
     assert adata.uns["design"]["advice"]["words"] in lines
-    for step in ("Learning", "Fitting", "Ranking", "Judging", "Writing"):
+    for step in ("Learning", "Fitting", "Ranking", "Testing", "Writing"):
         assert step in printed.err
     assert adata.uns["dag"]["params"]["method"] == "boss"
     # A knockout is modelled as the loss of the measured control mean.
@@ -52,7 +52,7 @@ def test_demo_finds_the_unseen_knockout_and_writes_everything(tmp_path, capsys):
     distance = pd.Series([((mean - goal) ** 2).sum() for mean in means], adata.var_names)
     own = distance[ranking["perturbation"]].to_numpy()
     n_within = ((ranking["predicted_low"] <= own) & (own <= ranking["predicted_high"])).sum()
-    assert f"In truth closest (the screen is simulated): {hidden}." in printed.out
+    assert f"The candidate that is truly closest is {hidden}." in printed.out
     assert abs(n_within - 35) <= 1
     assert f"and {n_within} true distances lie within their 90% intervals" in printed.out
     table = pd.read_csv(out / "ranking.csv")

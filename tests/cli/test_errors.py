@@ -24,7 +24,7 @@ CASES = [
     # screens
     ("preprocess absent.h5ad", "no file 'absent.h5ad'"),
     ("preprocess cut.h5ad", "'cut.h5ad' cannot be read as h5ad or zarr"),
-    ("demo --target MYC", "--target needs --data"),
+    ("demo --target MYC", "leave out --target, or pass a screen with --data"),
     # one target state, in one of its forms
     (DEMO, "--target NAME", "given: none"),
     (f"{DEMO} --target MYC --target-group a b", "given: --target, --target-group"),

@@ -74,14 +74,16 @@ def rounded(match):
 CASES = {
     "truncated": (cut(EXPRESSION, -40), r"gz', line \d+ is followed by a damaged part"),
     "too few": (shortened(EXPRESSION, 5), r"gz', line 5 holds 89 values, not"),
-    "no number": (field(EXPRESSION, 9, 4, "NA"), r"gz', line 9 holds what is no number .*NA"),
+    "no number": (
+        field(EXPRESSION, 9, 4, "NA"), r"gz', line 9 holds a value that is not a number .*NA"
+    ),
     "negative": (
         field(EXPRESSION, 9, 1, "-1.5"),
         r"line 9 holds -1.5 for cell 'CELL_1', which is not between 0 and",
     ),
     "gene twice": (
         field(EXPRESSION, 9, 0, "GENE16"),
-        r"gz', line \d+ begins with 'GENE16', no name of its own",
+        r"gz', line \d+ begins with 'GENE16', which is empty or names",
     ),
     "cell twice": (field(EXPRESSION, 1, 7, "CELL_3"), r"gz', line 1 names cell 'CELL_3' twice"),
     "row lost": (first(EXPRESSION, -4), r"sum to [0-9.]+, not a million"),

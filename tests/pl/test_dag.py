@@ -116,7 +116,7 @@ def test_associations_are_drawn_without_directions(learned):
     ax = dag(learned, genes=names, directed=False, show=False)
     assert ax.get_title() == f"24 genes, {len(learned.uns['dag']['edges'])} associations"
     texts = [" ".join(ax.get_xlabel().split()), *_labels(ax)]
-    assert "which acts on which is not known" in texts[0]
+    assert "its direction is not known" in texts[0]
     assert texts[1:3] == ["positive (above)", "negative (below)"]
     assert not any(word in " ".join(texts) for word in ("cause", "effect", "raises", "unoriented"))
     directed = dag(learned, genes=names, show=False)

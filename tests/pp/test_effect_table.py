@@ -169,7 +169,7 @@ def test_a_perturbation_of_two_batches_is_one():
     row = found["perturbations"].tolist().index("g0")
     assert found["n_cells"][row] == 200
     adata.X[9, 0] = np.nan
-    with pytest.raises(ValueError, match=r"not all, of the batches of g1\."):
+    with pytest.raises(ValueError, match=r"not all, of the batches of g1: set"):
         npt.pp.effect_table(adata)
 
 
@@ -273,8 +273,8 @@ def test_correlations_are_those_of_controls_shrunk(plain):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (controls(names=GENES[1:]), r"correlation needs every gene once: g0"),
-        (controls(49), r"correlation needs 50 finite rows or more, but has 49"),
+        (controls(names=GENES[1:]), r"correlation must have each gene once: add g0"),
+        (controls(49), r"correlation needs at least 50 rows .* it has 49 rows"),
     ],
 )
 def test_correlations_that_are_none_are_refused(plain, given, message):
@@ -332,19 +332,20 @@ BAD = {
     "zero": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 0.0)),
              r"above a billionth of their median.* g1 on g2: "),
     "next to nothing": (lambda t, s: (t, s.mask(t == t.iloc[1, 2], 1e-12)),
-                        r"billionth of their median.*g1 on g2: make them NaN"),
+                        r"billionth of their median.*g1 on g2: set them to NaN"),
     "too large": (lambda t, s: (at(t, 1e80), s), r"Effects contains values above 1e\+70"),
     "10**400": (lambda t, s: (at(t, 10**400), s), r"real numbers, but those of g2 are not"),
-    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s), r"error: genes g2. Leave"),
+    "a gene without any": (lambda t, s: (t.assign(g2=np.nan), s),
+                           r"No effect is known for the genes g2: leave"),
     "a perturbation without any": (
         lambda t, s: (t, s.mask(np.outer(t.index == "HS1", t.columns != ""))),
-        r"error: perturbations HS1",
+        r"No effect is known for the perturbations HS1",
     ),
     "rows twice": (lambda t, s: (pd.concat([t, t]), s), r"Perturbations given more than once: g0"),
     "other genes": (lambda t, s: (t, s.rename(columns={"g1": "G1"})), r"differ in their genes: G1"),
     "the controls": (lambda t, s: (t.rename(index={"HS1": "control"}),
                                    s.rename(index={"HS1": "control"})),
-                     r"has a row of the controls, 'control'"),
+                     r"has a row for the controls, 'control'"),
 }  # fmt: skip
 
 
@@ -358,16 +359,16 @@ def test_bad_tables_are_refused(case):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({}, r"the error of the controls.*n_controls with n_cells, or control_se.*conservative"),
-        ({"n_cells": 100}, r"the error of the controls"),
+        ({}, r"error of its controls.*n_controls with n_cells, or control_se.*conservative"),
+        ({"n_cells": 100}, r"standard error of its controls"),
         ({"n_controls": 100}, r"n_controls with n_cells"),
         ({"n_controls": 100, "control_se": "conservative"}, r"n_controls with n_cells"),
         ({"n_cells": {"g0": 100}}, r"n_cells has no value for HS1, HS2, g1"),
-        ({"n_cells": 0}, r"n_cells must be 1 to 1e\+12, but is 0"),
+        ({"n_cells": 0}, r"n_cells must be between 1 and 1e\+12; one value is 0"),
         ({"n_cells": dict.fromkeys(NAMES, np.nan)}, r"n_cells\['g0'\] must be a finite"),
         ({"n_cells": 9, "batch": dict.fromkeys(NAMES, "a"), "n_controls": {"b": 9}},
          r"n_controls has no value for a"),
-        ({"control_se": dict.fromkeys(GENES, 0.0)}, r"control_se must be 1e-100 to"),
+        ({"control_se": dict.fromkeys(GENES, 0.0)}, r"control_se must be between 1e-100 and"),
         ({"control_mean": dict.fromkeys(GENES[1:], 0.0)}, r"control_mean has no value for g0"),
     ],
 )  # fmt: skip

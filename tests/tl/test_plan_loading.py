@@ -81,7 +81,7 @@ def test_cost_is_the_sum_of_its_items(planned):
     assert cost.loc["total", "total"] == pytest.approx(cost["total"].iloc[:-1].sum())
     new = (npt.get.order_df(planned)["status"] != "existing").sum()
     assert cost.loc["construct", "n"] == new
-    assert f"{cost.loc['total', 'total']:,.0f} in all" in found["words"]
+    assert f"the total cost is {cost.loc['total', 'total']:,.0f}." in found["words"]
 
 
 @pytest.mark.parametrize("budget", [3_000, 6_000, 25_000])
@@ -99,15 +99,16 @@ def test_a_budget_pays_for_the_largest_plan_whose_cost_it_holds(planned, budget)
     assert cost(paid) <= budget < cost(paid + 3)
     assert f"npt.tl.plan_screen(..., n_cells={paid})" in found["words"]
     total = found["cost"]["total"].iloc[-1]
-    assert (f"leaves {budget - total:,.0f}" in found["words"]) == (total <= budget)
-    assert (f"exceeded by {total - budget:,.0f}" in found["words"]) == (total > budget)
+    assert (f"{budget - total:,.0f} remains" in found["words"]) == (total <= budget)
+    is_exceeded = f"exceeds the budget of {budget:,.0f} by {total - budget:,.0f}" in found["words"]
+    assert is_exceeded == (total > budget)
 
 
 def test_a_budget_below_the_least_cells_pays_for_none(planned):
     found, x = loaded(planned, costs={"lane": 1500, "budget": 1000})
     assert x["planned_cells_paid"] == 0
     assert "does not pay for 20 cells of each perturbation" in found["words"]
-    with pytest.raises(ValueError, match="no price that depends on the cells"):
+    with pytest.raises(ValueError, match="no price that depends on the number of cells"):
         loaded(planned, costs={"construct": 80, "budget": 1000})
 
 

@@ -93,7 +93,7 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
 
 
 def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> pd.DataFrame:
-    """Return a row for each of the largest effects among some, the largest first."""
+    """Return a row for each of the ``most`` largest effects in ``among``, the largest first."""
     mean, places = np.asarray(stored["mean"], float).ravel(), np.flatnonzero(among)
     places = places[np.argsort(-np.abs(mean[places]), kind="stable")[:most]]
     row, column = np.divmod(places, max(len(stored["genes"]), 1))
@@ -108,7 +108,7 @@ def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> 
 
 
 def _by_perturbation(stored: Mapping[str, Any], is_significant: NDArray[np.bool_]) -> Table:
-    """Return how many effects a perturbation has, and the largest of them in either direction."""
+    """Return the number of effects of each perturbation, and the largest in either direction."""
     names, genes = (np.asarray(stored[x]).astype(str) for x in ("perturbations", "genes"))
     mean = pd.DataFrame(np.where(is_significant, stored["mean"], 0.0), names, genes)
 
@@ -162,7 +162,7 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
 
 
 def _in_words(table: pd.DataFrame, name: str, value: str) -> pd.Series:
-    """Return names and values of each program as one text."""
+    """Return the names and values of each program as one text."""
     words = table[name].astype(str) + table[value].map(" {:+.2f}".format)
     return words.groupby(table["program"]).agg(lambda x: list_names(x, 8))
 
@@ -175,8 +175,8 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     genes, columns, graph = read_graph(adata, key)
     caveat = _caveat(results, method)
     title, edges = ("Associations", "associations") if caveat else ("Graph", "edges")
-    how = "given" if method == "given" else f"learned by {method}"
-    words = [f"{number(len(genes))} genes, {number(graph.n_edges)} {edges}, {how}."]
+    how = "It was given." if method == "given" else f"It was learned by {method}."
+    words = [f"The graph has {number(len(genes))} genes and {number(graph.n_edges)} {edges}. {how}"]
     if not graph.n_edges:
         words.append("The graph has no edges, so it predicts no effect of one gene on another.")
         return Section("graph", title, words)
@@ -198,7 +198,7 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     about, shown = "Genes in topological order: causes left, effects right.", table
     if caveat:
         names = ["gene", "associated_gene", "weight", "frequency"]
-        about = "Edges are associations: which of two genes acts on the other is not known."
+        about = "Edges are associations: their directions are not known."
         shown = table.rename(columns={"parent": "gene", "child": "associated_gene"})
     figure = draw(
         pl.dag, adata, f"Edge diagram of the {edges} between genes: {words[0]} See the table.",
@@ -209,11 +209,11 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
 
 
 def _caveat(results: Results, method: str) -> str:
-    """Return why edges are no causes and effects; empty where they are trusted, or were given."""
+    """Return why edges are not read as causal; empty if they are trusted, or were given."""
     if "diagnosis" not in results:
         return "" if method == "given" else (
             "Whether these edges are causal was not checked (run tl.diagnose): read them as "
-            "associations, in either direction."
+            "associations without a direction."
         )  # fmt: skip
     parts = results["diagnosis"]["parts"]
     verdicts = parts.loc[(parts["part"] == "graph") & (parts["level"] == "do not trust"), "verdict"]
@@ -229,7 +229,7 @@ def cells_section(results: Results) -> Section | None:
     """Report how many cells the next perturbations need."""
     if "plan_cells" not in results:
         return None
-    advice = advice_of(results).get("words")  # stands above
+    advice = advice_of(results).get("words")  # shown above
     verdict = str(results["plan_cells"]["verdict"]).splitlines()
     return Section("cells", "Number of cells", [line for line in verdict if line != advice])
 
@@ -247,7 +247,7 @@ def replay_section(results: Results) -> Section | None:
 
 
 def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section | None:
-    """Report which parts of the analysis are reliable, and the proof on the screen."""
+    """Report which parts of the analysis are reliable, and the evidence from the screen."""
     if "diagnosis" not in results:
         return None
     parts, checks = (results["diagnosis"][name] for name in ("parts", "summary"))
@@ -257,7 +257,8 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     levels = parts["level"].astype(str).replace(signs).str.replace(" ", "\N{NO-BREAK SPACE}")
     shown = parts.assign(level=levels, why=why.str[:1].str.upper() + why.str[1:])
     caption = (
-        "Every part of the model, tested on cells, guides or perturbations it was not fitted to"
+        "Every part of the model, tested on cells, guides or perturbations to which it was not "
+        "fitted"
     )
     first = Table("parts", caption, shown, ["part", "level", "why"], in_print=8)
     caption = (
@@ -273,7 +274,7 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
             pl.diagnose, adata,
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
             f"distribution; the width of the null is {width:.2f}.",
-            "Control cells, analysed as perturbations. Points on the dashed diagonal show that "
+            "Control cells were analysed as perturbations. Points on the dashed diagonal show that "
             "standard errors are correct; points on a steeper line show that they are too small.",
             key=keys["diagnosis"], panel="negative controls",
         )]  # fmt: skip
@@ -281,11 +282,11 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
 
 
 def made_section(adata: AnnData, results: Results, keys: Keys, command: str | None) -> Section:
-    """Report what the page was made from: cells, options, versions, command."""
+    """Report how the page was made: cells, options, versions, command."""
     source = f"{number(adata.n_obs)} cells"
     if is_table(adata):
-        source = "A table of effects and standard errors (no single cells)"
-    words, tables = [f"{source}, {number(adata.n_vars)} genes."], []
+        source = "a table of effects and standard errors (no single cells)"
+    words, tables = [f"The data are {source}, with {number(adata.n_vars)} genes."], []
     if FIT in results:
         fit, cells = results[FIT], ""
         table, n_genes = fit["environments"], number(len(fit["genes"]))
@@ -294,7 +295,9 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
                 f"{number(fit['n_control_cells'])} control cells ({fit['params']['control']}) and "
                 f"{number(table['n_cells'].sum())} cells of "
             )
-        words[0] += f" Fitted to {cells}{len(table)} perturbations, over {n_genes} genes."
+        words[0] += (
+            f" The model was fitted to {cells}{len(table)} perturbations, over {n_genes} genes."
+        )
         if len(left := fit.get("left_out", [])):
             caption, names = "Labels left out of the fit", ["perturbation", "n_cells", "reason"]
             tables = [Table("left-out", caption, left, names, in_print=3)]

@@ -1,4 +1,4 @@
-"""The page: what a section is made of, pictures, and the template that draws them."""
+"""The page: the parts of a section, figures, and the template that renders them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGE = 500_000  # bytes of a drawing in lines; larger ones become pixels
 
 
 class Figure(NamedTuple):
-    """A picture in the page: the link that holds it, and what it shows in words."""
+    """A figure in the page: the link that contains it, a description, and a caption."""
 
     link: str
     alt: str
@@ -36,7 +36,7 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A section, from top to bottom: words, steps, text letter by letter, figures, tables."""
+    """A section, from top to bottom: words, steps, verbatim text, figures, tables."""
 
     name: str
     title: str
@@ -50,15 +50,15 @@ class Section:
 def draw(
     plot: Callable[..., Any], adata: AnnData, alt: str, caption: str, **options: Any
 ) -> Figure:
-    """Return the figure of a function of :mod:`nextpert.pl`, without a background, for any scheme.
+    """Return the figure of a function of :mod:`nextpert.pl`, with a transparent background.
 
-    It is a vector graphic, unless that would make the page large; then it is a PNG.
+    The figure is a vector graphic or, if that would make the page large, a PNG.
     """
     import matplotlib.pyplot as plt
     import matplotlib.style
 
     held, kind = io.BytesIO(), "svg+xml"
-    # Alike whatever the user has set, and to the same bits.
+    # The figure has the same bits whatever the user's settings.
     style: Any = {"svg.hashsalt": "nextpert", "svg.fonttype": "path", "figure.dpi": 100}
     with matplotlib.style.context(["default", style]):
         figure = plot(adata, show=False, return_fig=True, **options)
@@ -75,11 +75,11 @@ def draw(
 def render(
     title: str, verdict: Verdict, sections: Sequence[Section], absent: Sequence[tuple[str, str]]
 ) -> str:
-    """Return the page as text; ``absent`` are title and function of results that are not there."""
+    """Return the page as text; ``absent`` are title and function of results not computed."""
     from markupsafe import Markup
 
     own = resources.files("nextpert._report") / "templates"
-    # Nothing but these two may run or be loaded.
+    # The browser may load and run only these two files.
     style, script = ((own / name).read_text("utf-8") for name in ("style.css", "script.js"))
     words, sign = LEVELS.get(verdict.level, LEVELS[UNKNOWN])
     page = template("page.html.j2").render(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nextpert._report.results import Results
 
-# What is known of untested combinations.
+# Columns on untested combinations.
 _OF_COMBINATIONS = "probability_nearer_than_members", "probability_nearer_than_measured"
 
 
@@ -39,8 +39,8 @@ def target_section(results: Results) -> Section | None:
     left_out = [str(x["genes_left_out"]) for x in every.values() if x.get("genes_left_out")]
     if left_out:
         words.append(
-            f"They are measured {left_out[0]}, and scaled to the control's distance on the same "
-            f"genes."
+            f"Distances are measured {left_out[0]}, and scaled to the control's distance on the "
+            f"same genes."
         )
     stored, fit = results[first], results.get("dag_blr", {})
     genes = list(map(str, stored.get("genes", [])))
@@ -67,7 +67,7 @@ def _unit(params: Mapping[str, Any]) -> str:
 
 
 def steps_section(results: Results) -> Section | None:
-    """List the advice and, if it is to order the plan, how many guides and cells."""
+    """List the advice and, if it is to order the plan, the numbers of guides and cells."""
     advice, is_ordered = advice_of(results), orders_plan(results)
     steps = [str(advice["words"])] if advice else []
     if is_ordered:
@@ -95,7 +95,7 @@ def steps_section(results: Results) -> Section | None:
 
 
 def _orders(constructs: pd.DataFrame) -> str:
-    """Return how many constructs are to be made, of which kind of work each."""
+    """Return how many constructs are to be designed, cloned and reused."""
     n_of = constructs.loc[constructs["kind"].astype(str) != "control", "status"].astype(str)
     doing = {"design": "design and order", "clone": "clone from guides of this screen",
              "existing": "reuse"}  # fmt: skip
@@ -121,7 +121,7 @@ def plan_section(results: Results) -> Section | None:
         f"{ratio(summary['variance_reduction'])} of the remaining uncertainty."
     ]
     if not orders_plan(results):
-        words.insert(0, "Planned, but not advised: see the next steps.")
+        words.insert(0, "This round was planned, but is not advised: see the next steps.")
     if summary["n_not_admitted"]:
         words.append(not_admitted_in_words(int(summary["n_not_admitted"])))
     if len(plan["pending"]):
@@ -132,8 +132,8 @@ def plan_section(results: Results) -> Section | None:
     chosen_by = f" by strategy '{strategies[0]}'" if len(strategies) == 1 else ""
     shown = Table(
         "plate",
-        f"Perturbations of the next round, in the order chosen{chosen_by}. Distance to "
-        f"{params['target']}, {_unit(params)}, with 90% interval; the dashed line marks the "
+        f"Perturbations of the next round, in the order chosen{chosen_by}, with distances to "
+        f"{params['target']} ({_unit(params)}) and 90% intervals; the dashed line marks the "
         f"control",
         table,
         [
@@ -146,8 +146,8 @@ def plan_section(results: Results) -> Section | None:
     )  # fmt: skip
     made = plan["constructs"][plan["constructs"]["kind"].astype(str) != "control"]
     caption = (
-        "Constructs of the next round: existing in this screen, to clone from its guides, or with "
-        "guides to design"
+        "Constructs of the next round, which exist in this screen, are cloned from its guides, or "
+        "have guides to design"
     )
     names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
              "target_genes", "n_cells"]  # fmt: skip
@@ -162,7 +162,7 @@ def plan_section(results: Results) -> Section | None:
 
 
 def loading_of(results: Results) -> Mapping[str, Any] | None:
-    """Return what to load for the plan; ``None`` where it was computed for another one, or not."""
+    """Return what to load for the plan; ``None`` if it was not computed for this plan."""
     loading = results.get("loading")
     is_of_plan = loading is not None and loading.get("plan") == digest_of_plan(results["plan"])
     return loading if is_of_plan else None
@@ -175,7 +175,7 @@ def ranking_section(results: Results) -> Section | None:
     design, params = results["design"], results["design"]["params"]
     ranking, control = candidates_of(design["ranking"]), nothing_of(design["ranking"])
     target, name = name_of(params["target"]), str(params["acquisition"])
-    # A result may come from a session that has registered an acquisition of its own.
+    # A result may come from a session that registered its own acquisition.
     by = (core.find_acquisition(name).in_words if name in core.acquisitions() else "") or name
     words = [
         f"{number(len(ranking))} candidates for the target {target}, ranked by {by}. The "
@@ -190,8 +190,8 @@ def ranking_section(results: Results) -> Section | None:
         "measured_distance", "n_cells_seen",
     ]  # fmt: skip
     caption = (
-        f"Candidates, best first. Distance to {target}, {_unit(params)}, with 90% interval; the "
-        f"dashed line marks the control"
+        f"Candidates, best first, with distances to {target} ({_unit(params)}) and 90% intervals; "
+        f"the dashed line marks the control"
     )
     marks = {"predicted_distance": float(control["predicted_distance"])}
     tables = [Table("ranking", caption, ranking, names, marks=marks, download=design["ranking"])]

@@ -57,11 +57,11 @@ def report(
     adata
         Cells x genes with results of :mod:`nextpert.tl`; it is not changed.
     path
-        The file; ``None`` (default) for ``nextpert_report.html`` in the working directory.
+        File to write; by default ``nextpert_report.html`` in the working directory.
     title
-        Its title; ``None`` (default) names the target.
+        Title of the page; by default it names the target.
     command
-        The command that computed the results, which is shown verbatim.
+        Command that computed the results, to show verbatim.
     keys
         Mapping of results to their ``key_added``, if it is not the default, such as
         ``{"plan": "second_plate"}``.
@@ -137,8 +137,8 @@ def summary(
 ) -> Summary:
     """Summarise the results in ``adata``: what to do next, and how reliable the analysis is.
 
-    The summary shows the verdict of :func:`nextpert.report` in a terminal or notebook, because
-    results in ``adata.uns`` are mappings of arrays and tables, which are hard to read when printed.
+    The summary shows the verdict of :func:`nextpert.report` in a terminal or notebook. The results
+    themselves are mappings of arrays and tables in ``adata.uns``, which are hard to read in print.
 
     Parameters
     ----------
@@ -204,6 +204,6 @@ def methods_of(results: Results) -> str:
     'A given graph over 1 genes (0 edges) was used.'
     """
     used = {"version": version("nextpert"), "number": number, "ravel": np.ravel}
-    # The template breaks lines where it likes.
+    # Line breaks of the template have no meaning.
     text = template("methods.txt.j2").render(**used, **dict.fromkeys(SOURCES) | dict(results))
     return " ".join(text.split())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """A kind of result: what it is called, what writes it, and a part that no other kind has."""
+    """A kind of result: its title, the function that writes it, and a part unique to it."""
 
     title: str
     function: str
@@ -59,7 +59,7 @@ LEVELS = {
 }
 _START = {
     "trust": "The checks on this screen support the model.",
-    "care": "Trust this with care.",
+    "care": "Use these results with care.",
     "do not trust": (
         "Do not trust the model on this screen: use the means of measured cells, and choose new "
         "perturbations at random."
@@ -69,7 +69,7 @@ _START = {
 _PARTS = {"trust": "Reliable", "care": "with care", "do not trust": "not reliable"}
 # Parts of a diagnosis in plain words.
 _PLAIN = {
-    "cells": "that perturbations differ",
+    "cells": "differences from controls",
     "negative controls": "calibration on control cells",
     "positive controls": "changes of target genes",
     "shrinkage": "effects of measured perturbations",
@@ -99,13 +99,16 @@ def keys_of(given: Keys | None) -> dict[str, str]:
     named = {str(name): str(key) for name, key in (given or {}).items()}
     unknown = [name for name in named if name not in SOURCES]
     if unknown:
-        message = f"keys has unknown names: {list_names(unknown)}.{closest(unknown, SOURCES)}"
+        message = (
+            f"keys has unknown names: {list_names(unknown)}.{closest(unknown, SOURCES)} The names "
+            f"are {list_names(SOURCES)}."
+        )
         raise ValueError(message)
     return {name: named.get(name, name) for name in SOURCES}
 
 
 def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
-    """Return every result that is there, by its usual key; those that are ``named`` have to be."""
+    """Return every result in ``adata`` by its usual key; those that are ``named`` must exist."""
     results: dict[str, Stored] = {}
     for name, (_, function, part) in SOURCES.items():
         stored = adata.uns.get(keys[name])
@@ -126,7 +129,7 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
 
 
 def absent(results: Results) -> list[tuple[str, str]]:
-    """Return title and function of the results that are not there."""
+    """Return title and function of the results that were not computed."""
     return [(kind.title, kind.function) for name, kind in KINDS.items() if name not in results]
 
 
@@ -175,7 +178,7 @@ def _next(results: Results) -> str:
 
 
 def advice_of(results: Results) -> Mapping[str, Any]:
-    """Return the advice of the plan, or of what else has one; empty where there is none."""
+    """Return the advice of the plan, or of another result that has one; empty if there is none."""
     names = ("plan", "plan_cells", "design")
     return next((results[x]["advice"] for x in names if "advice" in results.get(x, {})), {})
 
@@ -186,13 +189,13 @@ def orders_plan(results: Results) -> bool:
 
 
 def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a plate but the controls."""
+    """Return the rows of a plate without the controls."""
     table: pd.DataFrame = plan["plate"]
     return table[table["strategy"].astype(str) != "control"]
 
 
 def contains_best(plan: Mapping[str, Any]) -> str:
-    """Return how probably a plan contains the nearest candidate."""
+    """Return a sentence on the probability that a plan contains the nearest candidate."""
     summary, params = plan["summary"], plan["params"]
     return (
         f"With probability {percent(summary['probability_contains_best'])}"
@@ -208,18 +211,21 @@ def _notes(results: Results) -> list[str]:
     if len(targets) > 1:
         notes.append("The next round and the ranking have different targets: see both sections.")
     if stale := _stale(results):
-        notes.append(f"Compute again, as cells or fit have changed since then: {', '.join(stale)}.")
+        notes.append(
+            f"Cells or fit have changed since these results were computed: {', '.join(stale)}. "
+            f"Compute them again."
+        )
     return notes
 
 
 def _unseen(results: Results) -> list[str]:
-    """Report how many have predictions alone, and how good these were on this screen."""
+    """Report how many effects are only predicted, and how accurate predictions were."""
     if "plan" not in results:
         return []
     chosen, fit = chosen_of(results["plan"]), results.get("dag_blr")
     names = chosen.loc[chosen["n_cells_seen"] == 0, "perturbation"].astype(str).tolist()
     if fit and (separator := str(fit["params"].get("separator", ""))):
-        # Of pairs of measured members the check on unseen singles says nothing.
+        # The check on unseen single perturbations does not apply to pairs of measured members.
         measured = set(fit["environments"]["perturbation"].astype(str))
         names = [x for x in names if separator not in x or set(x.split(separator)) - measured]
     if not names:
@@ -233,7 +239,7 @@ def _unseen(results: Results) -> list[str]:
 
 
 def _stale(results: Results) -> list[str]:
-    """Name the results that were computed from other cells or fits than the present fit."""
+    """Name the results that were not computed from the present fit and its cells."""
     fit = results.get("dag_blr", {})
     if not (now := str(fit.get("digest", ""))):
         return []

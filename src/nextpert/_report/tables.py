@@ -1,4 +1,4 @@
-"""Tables of the page: a DataFrame and the names of its columns, which the template draws."""
+"""Tables of the page: a DataFrame and the names of its columns, which the template renders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nextpert.core._shown import percent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Most rows on the page, and of a file to download from it.
+# Maximum number of rows on the page, and in a file to download.
 MOST_ROWS, MOST_IN_FILE = 300, 2000
 WIDTH = 140.0  # of an interval in a table, in pixels
 _EDGE = 6.0
@@ -94,18 +94,18 @@ class Look(NamedTuple):
     is_long: bool = False
 
 
-# Of the columns whose names and kinds do not say it.
+# For columns whose name and type do not determine how they are shown.
 LOOKS = {
     "n_cells_seen": Look("Cells so far"),
     "relative_distance": Look("Relative to control", ratio),
     "distance": Look(ends=("low", "high")),
     "predicted_distance": Look(ends=("predicted_low", "predicted_high")),
-    "difference": Look("Minus control", ends=("difference_low", "difference_high")),
+    "difference": Look("Difference to control", ends=("difference_low", "difference_high")),
     "mean": Look("Effect", ends=("lower", "upper")),
     "lfsr": Look("False sign rate", _rate),
     "share": Look("Share of the effects", ratio),
     "perturbations": Look("Perturbations and scores", is_long=True),
-    "genes": Look("Genes and effects of a score of 1", is_long=True),
+    "genes": Look("Genes and effects at a score of 1", is_long=True),
     "other": Look("Does the same as"),
     "parent": Look("Cause"),
     "child": Look("Effect"),
@@ -117,19 +117,19 @@ LOOKS = {
     "probability_nearer_than_measured": Look("P(nearer than measured)", percent),
     "control": Look("Control cells"),
     "change": Look(show=_signed),
-    "plates": Look("Rounds to the best", partial(number, digits=2)),
+    "plates": Look("Rounds until found", partial(number, digits=2)),
     "plates_sem": Look("± standard error", partial(number, digits=2)),
     "standard_error": Look("± standard error", partial(number, digits=2)),
-    "share_good_last": Look("Found in the end", ratio),
-    "relative_last": Look("Distance in the end", ratio),
+    "share_good_last": Look("Found by the last round", ratio),
+    "relative_last": Look("Distance after the last round", ratio),
     "nextpert": Look("nextpert"),
     **dict.fromkeys(("why", "options"), Look(is_long=True)),
 }
-_HEADS = ("perturbation", "quantity", "strategy")  # name their row; in other tables the first does
+_HEADS = ("perturbation", "quantity", "strategy")  # head the row; in other tables, the first does
 
 
 class Scale(NamedTuple):
-    """The scale of intervals in a table, in pixels: its ends, and where a value is marked."""
+    """The scale of intervals in a table: its ends, and the position of a mark in pixels."""
 
     low: float
     high: float
@@ -137,7 +137,7 @@ class Scale(NamedTuple):
     mark: float | None = None
 
     def place(self, value: float) -> float:
-        """Return how far from the left a value lies, within the drawing."""
+        """Return the distance of a value from the left of the drawing, in pixels."""
         ends = [self.low, self.high, max(value, self.low) if self.is_log else value]
         low, high, at = np.log(ends) if self.is_log else ends
         part = min(max(float((at - low) / (high - low)), 0.0), 1.0)
@@ -171,7 +171,7 @@ def scale_of(intervals: pd.DataFrame, reference: float) -> Scale:
 
 
 class Cell(NamedTuple):
-    """A cell: text, what it is sorted by (empty: last), places of a dot and of its interval."""
+    """A cell: text, sort key (empty: last), positions of a dot and of the ends of its interval."""
 
     text: str
     value: str = ""
@@ -190,7 +190,7 @@ class Column:
 
     @property
     def head(self) -> str:
-        """Its heading."""
+        """The heading."""
         return self.look.head or self.name.removeprefix("n_").replace("_", " ").capitalize()
 
     def cell(self, row: dict[Any, Any]) -> Cell:
@@ -209,11 +209,12 @@ class Column:
 
 @dataclass
 class Table:
-    """A DataFrame as the template draws it, row by row; columns without a value are left out.
+    """A DataFrame as the template renders it, row by row; columns without a value are left out.
 
-    ``names`` are the columns shown and ``marks`` values to mark in their intervals. ``most`` is the
-    most rows on the page (``in_print`` on paper) and ``n_all`` the number there are, if ``frame``
-    holds the first alone; ``download`` is what its file holds, and ``n_file`` its rows.
+    ``names`` are the columns shown, and ``marks`` the values to mark in their intervals. ``most``
+    is the maximum number of rows on the page (``in_print`` on paper), and ``n_all`` the number of
+    all rows, if ``frame`` has only the first. ``download`` is the table to download, of which
+    ``n_file`` rows exist.
     """
 
     name: str
@@ -234,7 +235,7 @@ class Table:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """Its columns that have a value."""
+        """The columns that have a value."""
         shown = self.frame.head(self.most)
         is_empty = shown.isin([np.nan, None, ""]).all() & bool(len(shown))
         names = [name for name in self.names if name in shown and not is_empty[name]]
@@ -255,13 +256,13 @@ class Table:
 
     @cached_property
     def rows(self) -> list[list[Cell]]:
-        """Its cells, row by row."""
+        """The cells, row by row."""
         shown = self.frame.head(self.most).to_dict("records")
         return [[column.cell(row) for column in self.columns] for row in shown]
 
     @cached_property
     def csv(self) -> tuple[str, int]:
-        """Its file as a link that holds it (empty for none), and its rows: the first of many."""
+        """The file as a data link (empty if there is none), and its number of rows."""
         if self.download is None:
             return "", 0
         few = self.download.head(MOST_IN_FILE)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# What bad input raises, here and in the functions called; anything else is a fault of ours, and
-# shows its traceback.
+# Exceptions that bad input raises, here and in the functions called. Any other exception is a bug,
+# and shows its traceback.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = None
     try:
         job = parse(argv)
-        if job is not None:  # else help, or the version, is printed
+        if job is not None:  # otherwise help or the version was printed
             with _terminable(), _messages(job):
                 if job.name == "demo":
                     from nextpert.cli._demo import run_demo as run
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = "interrupted" if number == signal.SIGINT else "terminated"
         say(f"{what}, {'results are written' if job and job.written else 'nothing written'}")
         return 128 + int(number)
-    except BrokenPipeError:  # the reader of our output has gone, as with "| head"
+    except BrokenPipeError:  # the reader of the output has closed it, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CycloptsError, *_EXPECTED) as error:
         if job is None:
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM, as of a batch system, interrupt as Ctrl-C does, so that no file is left half."""
+    """Treat SIGTERM, which batch systems send, like Ctrl-C, so that no file is left incomplete."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(number)
@@ -96,7 +96,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _messages(job: Job) -> Iterator[None]:
-    """Print warnings, each once and on one line; keep in the job what functions log as results."""
+    """Print each warning once, on one line; store the results that functions log in the job."""
     from nextpert.cli._options import ADVICE, say
 
     once = cache(say)
@@ -108,7 +108,7 @@ def _messages(job: Job) -> Iterator[None]:
             job.logged.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        # sub-classes are other packages' deprecations and the like.
+        # Subclasses are deprecations of other packages and the like.
         if category is UserWarning:
             once(f"warning: {message}")
 

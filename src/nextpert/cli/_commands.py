@@ -1,6 +1,6 @@
 """The commands. Each is a function whose signature and docstring define its options and its help.
 
-An option has the name, the kind and the default of the parameter of the Python function that the
+The name, kind and default of an option are those of the parameter of the Python function that the
 command calls; the tests compare them.
 """
 
@@ -47,7 +47,7 @@ def parse(argv: Sequence[str]) -> Job | None:
     """Return the job of the arguments; ``None`` if help or the version was printed."""
     try:
         job = app(list(argv))
-    except SystemExit:  # so rich ends where the reader of the help has gone, as with "| head"
+    except SystemExit:  # rich exits if the reader of the help has closed it, as with "| head"
         return None
     return job if isinstance(job, Job) else None
 
@@ -64,9 +64,9 @@ def preprocess(
     """Select cells and genes, normalise counts and read the labels.
 
     This is the first step. It reads raw counts, or log-normalised expression, and a column of obs
-    with the perturbation of each cell. It writes the cells and genes kept, log-normalised, and the
-    roles of the columns. The table lists the perturbations, numbers of cells and why some were
-    dropped.
+    with the perturbation of each cell. It writes the selected cells and genes, log-normalised, and
+    the roles of the columns. The table lists the perturbations, their numbers of cells, and why
+    some were dropped.
 
     Example: `nextpert preprocess screen.h5ad --perturbation-key gene --control non-targeting`
 
@@ -98,10 +98,10 @@ def learn(
     """Learn the causal graph of the genes.
 
     It reads the output of `nextpert preprocess`, or any log-normalised screen, and writes the
-    graph. By default the greedy sparsest permutation (GSP) learns it from control cells, as in the
-    paper, with the order of BOSS as one more start. We recommend the example's options: BOSS learns
-    from all cells, so that perturbed cells orient more edges, and 25 bootstrap graphs show how
-    certain each edge is. The table lists the edges.
+    graph. By default the greedy sparsest permutation (GSP) learns it from control cells, as in
+    Zhang et al. 2023, with the order found by BOSS as an additional start. We recommend the options
+    of the example: BOSS learns from all cells, so that perturbed cells orient more edges, and 25
+    bootstrap graphs show how certain each edge is. The table lists the edges.
 
     Example: `nextpert learn screen.preprocess.h5ad --method boss --environments all --n-graphs 25`
 
@@ -118,9 +118,10 @@ def learn(
     n_runs
         Number of restarts. By default 100 for GSP and 10 for BOSS (3 above 100 genes).
     n_graphs
-        Number of bootstrap graphs, for the frequency of each edge and intervals. 1 for none.
+        Number of bootstrap graphs, for the frequency of each edge and for intervals. 1 for none.
     before
-        Prior knowledge, a csv file (earlier, later): no path leads from the later gene back.
+        Prior knowledge, a csv file (earlier, later): no path leads from the later gene to the
+        earlier one.
     required
         Prior knowledge, a csv file (parent, child): edges that the graph must have.
     forbidden
@@ -167,7 +168,7 @@ def fit(
         use 1.
     prior_units
         'noise' measures weights in units of the noise of the genes, 'data' in units of the data,
-        and 'evidence' in whichever fits the cells better. By default as --prior-scale implies.
+        and 'evidence' in whichever fits the cells better. The default depends on --prior-scale.
     noise_var
         Noise variance of all genes, if known. By default it is inferred.
     intercept
@@ -192,7 +193,7 @@ def effects(
     """Estimate the effects of perturbations on genes, with intervals.
 
     It reads the output of `nextpert fit` and writes the effect of each perturbation on each gene:
-    mean, credible interval, local false sign rate, and direct part. The table has a row for each.
+    mean, credible interval, local false sign rate, and direct part. The table has a row per effect.
 
     Example: `nextpert effects screen.fit.h5ad --table effects.csv`
 
@@ -201,10 +202,10 @@ def effects(
     genes
         Genes to report: their names, or 'all'. By default those of the graph.
     condition
-        Condition whose effects are reported: a value of condition_key. By default effects are
-        averages over conditions.
+        Condition whose effects are reported: a value of the column of conditions. By default
+        effects are averages over conditions.
     level
-        Probability content of the credible intervals, such as 0.9.
+        Probability that the credible intervals cover, such as 0.9.
     candidates
         Perturbations to report, named as for `nextpert plan`. By default those of the fit.
     """
@@ -269,19 +270,21 @@ def plan(
         Total number of cells, controls included.
     strategy
         'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
-        and 'both' does one after the other. Or an acquisition of `nextpert design`.
+        and 'both' first exploits and then explores. An acquisition of `nextpert design` is also
+        allowed.
     max_combination
         2 adds pairs of the candidates that are predicted to be nearest to the target.
     include
         Candidates that must be on the plate.
     exclude
-        Perturbations, or target genes, that the lab cannot use, alone or in combinations.
+        Perturbations or target genes to exclude, alone and in combinations.
     pending
-        Perturbations in progress, which count as if they were measured.
+        Perturbations in progress, which are treated as if they were measured.
     min_cells
-        Minimum number of cells per perturbation. The plate has fewer perturbations if need be.
+        Minimum number of cells per perturbation. If --n-cells is too small, the plate has fewer
+        perturbations.
     order
-        Where to write the guides and constructs to order, as csv.
+        A csv file to which the guides and constructs to order are written.
     """
 
 
@@ -323,7 +326,7 @@ def cells(
     n_guides
         Number of guides per perturbation. By default the median of the screen.
     n_cells
-        Cells that can be sequenced, to compute the number of perturbations from.
+        Number of cells that can be sequenced, which determines the number of perturbations.
     """
 
 
@@ -342,8 +345,8 @@ def distances(
     """Measure how far the cells of each perturbation are from a target state.
 
     It reads the output of `nextpert preprocess`, or any log-normalised screen, and writes the
-    distance of the cells of each perturbation, with intervals, without a model. The table has a row
-    per perturbation, the nearest first.
+    distance of the cells of each perturbation to the target, with intervals. It uses no model. The
+    table has a row per perturbation, the nearest first.
 
     Example: `nextpert distances screen.preprocess.h5ad --target MYC --table distances.csv`
 
@@ -376,22 +379,22 @@ def replay(
 ) -> None:
     """Replay campaigns on the cells of the screen, to compare strategies.
 
-    It reads the output of `nextpert fit` and writes how many plates each strategy would have
-    needed to reach the state that a perturbation of this screen produces, on average over these
-    states. The table has a row per strategy.
+    It reads the output of `nextpert fit`. Each target is the state that a perturbation of this
+    screen produces. It writes how many plates each strategy would have needed to reach a target, on
+    average over targets. The table has a row per strategy.
 
     Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
 
     Parameters
     ----------
     targets
-        Perturbations whose states are to be reached. By default every perturbation at least three
+        Perturbations whose states are the targets. By default every perturbation at least three
         standard errors from the control cells.
     strategies
-        Strategies or acquisitions of `nextpert plan`, with 'exact_' in front for the model with
+        Strategies or acquisitions of `nextpert plan`, with the prefix 'exact_' for a model with
         known shifts; or 'round_robin_means' and 'thompson_means', which need no model.
     held_out
-        Whether the perturbation of the target is held out from the candidates.
+        Exclude the perturbation of the target from the candidates.
     n_rounds
         Number of plates.
     n_perturbations
@@ -434,18 +437,17 @@ def report(
     """Write one HTML page with all results.
 
     This is the last step. It reads the results of `effects`, `design`, `plan`, `diagnose` and other
-    commands, from one file or from several files of the same fit. It writes a page for the lab with
-    the verdict, the plan for the next round, the ranking, the effects, the graph and the
-    diagnostics.
+    commands, from one or several files of the same fit. It writes a page for the lab with the
+    verdict, the plan for the next round, the ranking, the effects, the graph and the diagnostics.
 
     Example: `nextpert report screen.plan.h5ad --also screen.effects.h5ad screen.design.h5ad`
 
     Parameters
     ----------
     also
-        More files of the same fit, whose results join the page.
+        Other files of the same fit, whose results are added to the page.
     out
-        The page. By default SCREEN.report.html.
+        File to which the page is written. By default SCREEN.report.html.
     title
         Title of the page. By default the target.
     """
@@ -468,9 +470,9 @@ def demo(
     """Run all steps on a simulated screen, or on your own.
 
     By default the screen is simulated, and the target state is the mean under a knockout that the
-    screen does not contain. A screen of your own is preprocessed first, unless it already is. The
-    graph is learned as we recommend (`nextpert learn --method boss --environments all --n-graphs
-    25`); each step by itself has more options, listed by `nextpert STEP --help`.
+    screen does not contain. A screen of your own is preprocessed first, unless it has been before.
+    The graph is learned as we recommend (`nextpert learn --method boss --environments all
+    --n-graphs 25`). The command of each step has more options: see `nextpert STEP --help`.
 
     Example: `nextpert demo --data screen.h5ad --target MYC --control non-targeting`
 
@@ -479,7 +481,7 @@ def demo(
     data
         A screen of your own, h5ad or zarr.
     out
-        Folder of the results.
+        Folder to which the results are written.
     n_runs
         Number of restarts of the search for the graph. By default 10 (3 above 100 genes).
     n_graphs

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from nextpert.cli._options import Job
     from nextpert.cli._run import Writers
 
-_FEWEST_JUDGED = 4  # perturbations that a diagnosis can be made of
+_FEWEST_JUDGED = 4  # perturbations that a diagnosis needs
 _LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, TargetState))
 
 
 def run_demo(job: Job) -> None:
-    """Run all steps; ``job.written`` says once the results are there."""
+    """Run all steps; ``job.written`` is set once the results are written."""
     options, out, data = job.options, job.options["out"], job.options["data"]
     adata: AnnData
     writers: Writers = {
@@ -56,7 +56,10 @@ def run_demo(job: Job) -> None:
     given = {name: value for name, value in job.given.items() if name not in _LABELS}
     if data is None:
         if named := [flag_of(name) for name in _TARGETS if name in given]:
-            message = f"The simulated screen has its own target: {named[0]} needs --data FILE.h5ad."
+            message = (
+                f"The simulated screen has its own target: leave out {named[0]}, or pass a screen "
+                f"with --data FILE.h5ad."
+            )
             raise ValueError(message)
         adata = nextpert.datasets.simulated_screen(rng=options["rng"])
         target, hidden = unseen_target(adata)
@@ -66,7 +69,7 @@ def run_demo(job: Job) -> None:
         design = arguments_of(tl.design_interventions, given)
         with stage(options, "Reading the screen"):
             adata = _preprocessed(data, job)
-        # The others are examined by the ranking.
+        # Other kinds of targets are checked by the ranking.
         if isinstance(design["target"], str):
             known = _adata.read_every_label(adata, _adata.read_roles(adata))
             known.require([design["target"]], "target")
@@ -82,19 +85,19 @@ def run_demo(job: Job) -> None:
 
 
 def _preprocessed(data: Path, job: Job) -> AnnData:
-    """Return the screen, preprocessed with the options given unless it was."""
+    """Return the screen, preprocessed with the options given unless it was preprocessed before."""
     adata, given = read_screen(data), [name for name in _LABELS if name in job.given]
     if "preprocessing" not in adata.uns:
         function = nextpert.pp.perturbation_screen
         call(job, function, adata, **arguments_of(function, job.given))
     elif given:
-        message = f"{str(data)!r} is preprocessed already: leave out {flag_of(given[0])}."
+        message = f"{str(data)!r} is already preprocessed: leave out {flag_of(given[0])}."
         raise ValueError(message)
     return adata
 
 
 def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
-    """Learn, fit, rank and judge, the graph as we recommend it; return what the ranking logged."""
+    """Learn the graph as recommended, fit, rank and diagnose; return what the ranking logged."""
     options = job.options
     learn = {name: options[name] for name in ("n_runs", "n_graphs", "n_jobs", "rng")}
     learn |= {"method": "boss", "environments": "all"}
@@ -106,13 +109,13 @@ def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
     with stage(options, "Ranking the candidates"):
         logged = call(job, tl.design_interventions, adata, **design)
     if len(adata.uns["dag_blr"]["environments"]) >= _FEWEST_JUDGED:
-        with stage(options, "Judging which parts of the fit to trust"):
+        with stage(options, "Testing which parts of the fit are reliable"):
             call(job, tl.diagnose, adata, rng=options["rng"])
     return logged
 
 
 def _against_the_truth(adata: AnnData) -> str:
-    """Return how the predicted distances compare with the true ones, known of simulated cells."""
+    """Return how the predicted distances compare with the true distances of the simulation."""
     design, (mean, effects) = adata.uns["design"], _truth(adata)
     reached = mean + design["shifts"].toarray() @ effects.T
     distance = ((reached - design["target_mean"]) ** 2).sum(axis=1)
@@ -120,9 +123,9 @@ def _against_the_truth(adata: AnnData) -> str:
     order = ranking["predicted_distance"].corr(pd.Series(distance, ranking.index), "spearman")
     n_within = ranking["predicted_low"].le(distance) & ranking["predicted_high"].ge(distance)
     return (
-        f"In truth closest (the screen is simulated): "
-        f"{ranking['perturbation'].iloc[distance.argmin()]}. Across {len(ranking)} candidates, "
-        f"predicted and true distances have a rank correlation of {order:.2f}, and "
+        f"The screen is simulated, so the true distances are known. The candidate that is truly "
+        f"closest is {ranking['perturbation'].iloc[distance.argmin()]}. Predicted and true "
+        f"distances of {len(ranking)} candidates have a rank correlation of {order:.2f}, and "
         f"{n_within.sum()} true distances lie within their 90% intervals."
     )
 
@@ -138,6 +141,6 @@ def unseen_target(adata: AnnData) -> tuple[dict[str, float], str]:
 
 
 def _truth(adata: AnnData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the means of genes in control cells, and the total effect of column on row."""
+    """Return the means of genes in control cells, and the total effects (row of column)."""
     truth = adata.uns["truth"]
     return truth["control_mean"], np.linalg.inv(np.eye(adata.n_vars) - truth["weights"].toarray())

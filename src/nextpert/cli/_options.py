@@ -33,18 +33,18 @@ Recommends which perturbation to test next, given a single-cell perturbation scr
 
 preprocess -> learn -> fit -> effects, design, cells, plan, diagnose, replay -> report
 
-`distances` needs a screen after `preprocess` only; the report shows it as well.
+`distances` needs only the output of `preprocess`; the report shows its results as well.
 
-Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, with its
-settings beside it: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.
+Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, and a file of
+its settings: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.
 """
-ADVICE = "nextpert.tl._advice"  # the logger of what to do next
+ADVICE = "nextpert.tl._advice"  # the logger of advice on what to do next
 # Errors are those of the Python functions.
 HINT = (
     "errors use the names of the Python interface: n_cells is the option --n-cells, "
     "search_options['n_runs'] is --n-runs, and tl.learn_dag is the command nextpert learn"
 )
-# How a run speaks is no part of what it does; nor is what it may replace, decided every time.
+# Settings do not include what a run prints, or whether it may replace files.
 _NOT_KEPT = ("config", "overwrite", "json", "quiet", "debug", "show")
 FILES = Group("Files", sort_key=0)
 _TARGET = Group("Target state (one of these)", sort_key=1)
@@ -194,14 +194,14 @@ class Labels:
     of that paper. By default every gene detected in a tenth of the control cells."""
     gene_symbols: str | None = None
     """Column of var with the gene names that labels and options use, if the names of var are
-    others, such as Ensembl ids."""
+    others, such as Ensembl IDs."""
     combinations: str = "drop"
     """What to do with cells that have several targets: 'drop' or 'keep'."""
     separator: str | None = None
     """Text between the target genes of a label. By default '+'."""
     depth_key: str | None = None
-    """Column of obs with the total counts of each cell. Give it if the file holds few of the genes
-    that were sequenced. By default the sum over the genes of the file."""
+    """Column of obs with the total counts of each cell, needed if the file has few of the sequenced
+    genes. By default the counts are summed over the genes of the file."""
     guide_key: str | None = None
     """Column of obs with the guide (or replicate, donor, clone) of each cell."""
     batch_key: Names | None = None
@@ -240,10 +240,10 @@ class Ranking(Pool):
     """How candidates are ranked."""
 
     acquisition: str = "auto"
-    """The quantity that ranks candidates. 'auto': 'civ' on a fit with exact shifts (--shift-sd
-    0), else 'probability'. To reach the target: 'probability' of being nearest, 'ei',
-    'thompson', 'greedy'. To reduce uncertainty: 'civ'. Or 'random'. With exact shifts also
-    'civ_ow', 'cv', 'maxv', 'mi', 'target_mean_variance' and 'ucb'."""
+    """The quantity that ranks candidates. 'probability' (of being nearest), 'ei', 'thompson' and
+    'greedy' aim at the target, 'civ' reduces uncertainty, and 'random' does neither. A fit with
+    exact shifts (--shift-sd 0) also allows 'civ_ow', 'cv', 'maxv', 'mi', 'target_mean_variance' and
+    'ucb'. 'auto' is 'civ' on such a fit, and otherwise 'probability'."""
     n_cells: Whole = 100
     """Number of cells of the next experiment."""
     n_samples: Whole = 400
@@ -271,7 +271,7 @@ class Run:
     """Options shared by all commands."""
 
     config: Annotated[Path | None, Parameter(group=FILES)] = None
-    """A TOML file with settings, such as every run writes. The command line takes precedence."""
+    """A TOML file with settings, as written by every run. The command line takes precedence."""
     overwrite: Annotated[Flag, Parameter(group=FILES)] = False
     """Replace files that exist."""
     json: Flag = False
@@ -325,7 +325,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
-    """Print what is being done, and how long it took."""
+    """Print what a run is doing, and how long it took."""
     started = time.perf_counter()
     if not options["quiet"]:
         say(f"{what} ...")

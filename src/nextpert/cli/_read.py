@@ -1,4 +1,4 @@
-"""Reading what a command is given: screens, and options as the functions take them."""
+"""Reading the input of a command: screens, and options in the form that the functions take."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Pairs = list[tuple[str, str]]
 _TARGETS = list(vars(TargetState()))
 _PRIOR = ("before", "required", "forbidden")
-# Lists of one that are a word for many, and what is taken as a list or one.
+# Words that stand for many names, and options that take one name or a list.
 _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key"}
 
@@ -63,7 +63,7 @@ def target_of(given: Mapping[str, Any]) -> Any:
     named = [name for name in _TARGETS if name in given]
     if len(named) != 1:
         are = ", ".join(map(flag_of, named)) if named else "none"
-        message = f"Name one target state, such as with --target NAME; given: {are}."
+        message = f"Give exactly one target state, such as --target NAME; given: {are}."
         raise ValueError(message)
     return value_of(named[0], given[named[0]])
 
@@ -73,14 +73,17 @@ def read_screen(path: Path) -> AnnData:
     import anndata as ad
 
     if not path.exists():
-        message = f"There is no file {str(path)!r}."
+        message = f"There is no file {str(path)!r}: check the path."
         raise FileNotFoundError(message)
     try:
         return ad.read_zarr(path) if path.suffix == ".zarr" else ad.read_h5ad(path)
     except MemoryError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a file of another format
-        message = f"{str(path)!r} cannot be read as h5ad or zarr ({type(error).__name__})."
+        message = (
+            f"{str(path)!r} cannot be read as h5ad or zarr ({type(error).__name__}): pass a "
+            f"complete file of one of these formats."
+        )
         raise ValueError(message) from error
 
 
@@ -93,7 +96,7 @@ def read_target(path: Path | str) -> Target:
 
 
 def _states(given: Any) -> Any:
-    """Return a state: two words are column and value of a group, other lists hold several."""
+    """Return a state: two words are column and value of a group, other lists are of states."""
     if not isinstance(given, list):
         return given
     if len(given) == 2 and not any(isinstance(part, list | dict) for part in given):
@@ -118,7 +121,7 @@ def _shifts(word: str) -> Any:
 
 
 def _pairs(given: str | Path | Iterable[str]) -> Pairs:
-    """Return the rows of a csv file with two columns, or name and value of words: ``MYC=1.5``."""
+    """Return the rows of a csv file with two columns, or the pairs in words like ``MYC=1.5``."""
     if not isinstance(given, str | Path):
         pairs = [(name, text) for name, _, text in (word.rpartition("=") for word in given)]
         if not all(name for name, _ in pairs):
@@ -139,7 +142,7 @@ def _numbers(
     pairs = _pairs(given)
     numbers = {name: kind(text) for name, text in pairs}
     if len(numbers) < len(pairs):
-        message = "a name is given more than once"
+        message = "a name is given more than once: give each once"
         raise ValueError(message)
     return numbers
 

@@ -1,6 +1,6 @@
 """A step of the pipeline and the report: read, call, write, print.
 
-All files of a run are written, or none. A path that exists is replaced with ``--overwrite`` alone.
+A run writes all its files or none. An existing path is replaced only with ``--overwrite``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 Writers = dict[Path, Callable[[Path], Any]]
 SCREENS = (".h5ad", ".zarr")
-HISTORY = "commands"  # that a screen has gone through, in uns
-# What is shown of a table; distances are squared, in units of log-normalised expression.
+HISTORY = "commands"  # key in uns of the commands that produced a screen
+# Columns of a table that are shown; distances are squared, in units of log-normalised expression.
 _SHOWN = {
     "design": (
         "rank", "perturbation", "predicted_distance", "predicted_low",
@@ -59,7 +59,7 @@ _WIDTH = 100  # of a table in text
 
 
 def run(job: Job) -> None:
-    """Run a step or the report; ``job.written`` says once the results are there."""
+    """Run a step or the report; ``job.written`` is set once the results are written."""
     (_run_report if job.name == "report" else _run_step)(job)
 
 
@@ -126,12 +126,12 @@ def _history(adata: AnnData) -> list[str]:
 
 
 def write_page(adata: AnnData, path: Path, **arguments: Any) -> None:
-    """Write the report, with the commands that the screen has gone through."""
+    """Write the report, with the commands that produced the screen."""
     nextpert.report(adata, path, command="\n".join(_history(adata)) or None, **arguments)
 
 
 def settings_file(job: Job, out: Path) -> Writers:
-    """Return the file of settings beside a result, and what writes it."""
+    """Return the path of the settings of a run, and the function that writes them."""
     text = settings(job.name, job.options | {"out": out}, nextpert.__version__)
     path = out / "demo.toml" if job.name == "demo" else out.with_name(f"{out.name}.toml")
     return {path: lambda path: path.write_text(text, encoding="utf-8")}
@@ -155,7 +155,7 @@ def deliver(
 
 
 def _usual_out(screen: Path, command: str) -> Path:
-    """Return the name of a screen, with that of a command in the place of its last step."""
+    """Return the path of a screen, with the command in place of its last step."""
     suffix, stem = screen.suffix if screen.suffix in SCREENS else SCREENS[0], screen.stem
     for name in STEPS:
         stem = stem.removesuffix(f".{name}")
@@ -167,7 +167,10 @@ def _join(adata: AnnData, other: AnnData, path: str) -> None:
     same = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(other.var_names)
     fits = [x.uns["dag_blr"]["digest"] for x in (adata, other) if "dag_blr" in x.uns]
     if not same or len(set(fits)) > 1:  # distances need no fit
-        message = f"--also {path} differs from the screen in its cells, genes or fit."
+        message = (
+            f"--also {path} differs from the screen in its cells, genes or fit: pass files of the "
+            f"same fit."
+        )
         raise ValueError(message)
     commands = dict.fromkeys([*_history(adata), *_history(other)])
     for slot in ("uns", "obsm", "varm"):
@@ -188,7 +191,7 @@ def table_of(command: str, adata: AnnData) -> pd.DataFrame:
 
 
 def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
-    """Return the numbers of the summary, such as JSON takes."""
+    """Return the numbers of the summary, as values for JSON."""
     out: dict[str, Any] = {"n_cells": adata.n_obs, "n_genes": adata.n_vars}
     stored = adata.uns[STEPS["design" if command == "demo" else command].key]
     if command == "plan":
@@ -201,7 +204,7 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
         out[name] = stored[name]
     if "advice" in stored:
         out["advice"] = stored["advice"]["kind"]
-    # As JSON holds them: numpy's numbers as plain ones, NaN as null.
+    # numpy's numbers become plain numbers, and NaN becomes null.
     plain: dict[str, Any] = json.loads(pd.Series(out, dtype=object).to_json(double_precision=15))
     return plain
 
@@ -209,10 +212,10 @@ def summary_of(command: str, adata: AnnData) -> dict[str, Any]:
 def rows_in_text(
     command: str, adata: AnnData, n: int, where: str = "--table FILE.csv writes all"
 ) -> str:
-    """Return the first rows of the table of results as text, of a ranking also the control's.
+    """Return the first rows of the table of results as text, and for a ranking the control's row.
 
-    Columns without a value and those in the middle that do not fit are left out; ``where`` says
-    where all are.
+    Columns without a value are left out, and middle columns if the table is too wide; ``where``
+    says where the whole table is.
     """
     if not n:
         return ""
@@ -241,7 +244,7 @@ def rows_in_text(
 
 
 def require_ending(path: Path, option: str, *kinds: str) -> Path:
-    """Return the path, or raise unless it ends as one of some kinds of files."""
+    """Return the path, or raise unless it has one of some endings."""
     if path.suffix not in kinds:
         message = f"{option} must end in {' or '.join(kinds)}, but is {str(path)!r}."
         raise ValueError(message)
@@ -249,7 +252,7 @@ def require_ending(path: Path, option: str, *kinds: str) -> Path:
 
 
 def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> None:
-    """Raise unless all files can be written: none is the screen, nor there without leave."""
+    """Raise unless all files can be written: none is the screen, or exists without overwrite."""
     for path in writers:
         with errors_about(path):
             target = followed(path)
@@ -258,18 +261,20 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
                 message = f"{str(path)!r} is the screen itself: name another file with --out."
                 raise ValueError(message)
             if path.exists() and not overwrite:
-                message = f"{str(path)!r} exists: replace it with --overwrite, or name another."
+                message = (
+                    f"{str(path)!r} exists: replace it with --overwrite, or name another file."
+                )
                 raise ValueError(message)
             with hidden_folder(place):
                 pass
 
 
 def write_all(writers: Writers) -> None:
-    """Write files beside their places, and move them there once all are whole."""
+    """Write files beside their places, and move them there once all are complete."""
     with ExitStack() as stack:
         for path, write in writers.items():
             write(stack.enter_context(whole_file(path)))
-        # A zarr: no folder takes the place of another.
+        # A zarr is a folder, and a folder cannot replace another.
         for path in filter(Path.is_dir, writers):
             shutil.rmtree(followed(path))
 

@@ -1,4 +1,4 @@
-"""Data sets: real screens fetched from their origin, and simulated ones with a known truth."""
+"""Data sets: real screens, downloaded from their origin, and simulated screens."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ def fetch(
     cache: str | os.PathLike[str] | None,
     otherwise: str = "download it by hand into the folder that `cache` names",
 ) -> Path:
-    """Return the path of ``file`` in the cache, downloading it if it is not there yet.
+    """Return the path of ``file`` in the cache, and download it if it is absent.
 
-    The download goes to a temporary file and moves into place only if its checksum agrees, so
-    the cache never holds half a file. ``otherwise`` says what to do where no download is possible.
+    The download goes to a temporary file, which is moved into place only if its checksum agrees, so
+    the cache never contains a partial file. ``otherwise`` says what to do if the download fails.
     """
     import pooch
 

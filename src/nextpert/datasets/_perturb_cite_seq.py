@@ -21,7 +21,7 @@ SCPERTURB = RemoteFile(  # with the MD5 of Zenodo's record, which has no SHA-256
 )
 _BY_HAND = (
     "download it by hand (1.5 GB, no sign-in) and pass its path as `source`, pass the folder of "
-    "the Single Cell Portal's files (SCP1064, with sign-in), or try the analysis on a made-up "
+    "the Single Cell Portal's files (SCP1064, with sign-in), or try the analysis on a simulated "
     "study written by npt.datasets.perturb_cite_seq_standin(folder)"
 )
 
@@ -39,13 +39,14 @@ def perturb_cite_seq(
 ) -> AnnData:
     r"""Load the Perturb-CITE-seq screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1).
 
-    Melanoma cells with knockouts of 248 genes, alone, with IFNγ and in co-culture: 218,331 cells
-    and 23,712 genes, the screen analysed in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
-    Without ``source`` scPerturb's h5ad (RNA; Peidli et al. 2024, doi:10.1038/s41592-023-02144-y) is
-    downloaded once from Zenodo, 1.5 GB, without sign-in. The files of the Single Cell Portal
-    (SCP1064) need a sign-in. :func:`perturb_cite_seq_standin` writes a small made-up study. The
-    values are :math:`x = \ln(1 + 10^6\, c / u)` of a gene's UMI count :math:`c` in a cell with
-    :math:`u` UMI; all cells take some 10 GB. Next: :func:`nextpert.pp.perturb_cite_seq`.
+    The screen has 218,331 melanoma cells with knockouts of 248 genes, alone, with IFNγ and in
+    co-culture, and 23,712 genes. Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0) analysed it.
+    Without ``source``, scPerturb's h5ad (RNA; Peidli et al. 2024, doi:10.1038/s41592-023-02144-y)
+    is downloaded once from Zenodo (1.5 GB, no sign-in). The files of the Single Cell Portal
+    (SCP1064) need a sign-in. :func:`perturb_cite_seq_standin` writes a small simulated study. The
+    values are :math:`x = \ln(1 + 10^6\, c / u)` for a gene's UMI count :math:`c` in a cell with
+    :math:`u` UMI; all cells need about 10 GB. The next step is
+    :func:`nextpert.pp.perturb_cite_seq`.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def perturb_cite_seq(
         and ``all_sgRNA_assignments.txt``.
     subset
         Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
-        six consecutive blocks of cells. By default the full file, or all six if it is absent.
+        six consecutive blocks of cells. By default the full file, or all six if that is absent.
     condition
         ``"Control"``, ``"IFNγ"``, ``"Co-culture"``, or several of them; by default all.
     genes

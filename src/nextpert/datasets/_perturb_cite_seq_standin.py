@@ -1,4 +1,4 @@
-"""A made-up Perturb-CITE-seq study in the files of the portal."""
+"""A simulated Perturb-CITE-seq study in the format of the portal's files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Targets that are not on the paper's panel, as most of the study's are not.
+# Targets outside the paper's panel, like most targets of the study.
 _OUTSIDE = ("JAK1", "JAK2", "CD274")
-_OTHER_CONDITIONS = 14  # one cell in so many is of each
+_OTHER_CONDITIONS = 14  # one cell in 14 is in each of the other conditions
 
 
 @checked(n_cells=at_least(10 * _OTHER_CONDITIONS), n_genes=at_least(len(ZHANG2023) + len(_OUTSIDE)))
@@ -37,9 +37,9 @@ def perturb_cite_seq_standin(
     n_genes: int = 300,
     rng: int | np.random.Generator | None = 0,
 ) -> pd.DataFrame:
-    """Write a small made-up Perturb-CITE-seq study in the layouts of the portal's files.
+    """Write a small simulated Perturb-CITE-seq study in the format of the portal's files.
 
-    The study of Frangieh et al. 2021 (Single Cell Portal, SCP1064) needs a sign-in.
+    The files of Frangieh et al. 2021 (Single Cell Portal, SCP1064) need a sign-in.
     :func:`perturb_cite_seq` reads the files written here (expression, metadata and guides) in the
     same way, so that an analysis can be tried before the files of the study are available. Counts
     are Poisson draws around a linear causal model; a guide lowers the mean of its target by 90%.
@@ -51,7 +51,7 @@ def perturb_cite_seq_standin(
     folder
         Folder to write to, created if absent. Files of the same names are replaced.
     n_cells
-        Number of cells, 140 or more; six sevenths of them in the condition ``Control``.
+        Number of cells, 140 or more; six sevenths of them are in the condition ``Control``.
     n_genes
         Number of genes, 39 or more.
     rng
@@ -60,7 +60,7 @@ def perturb_cite_seq_standin(
     Returns
     -------
     ~pandas.DataFrame
-        The truth: weights of the causal model, genes x genes, row = parent: the change of a gene's
+        The true weights of the causal model, genes x genes (row = parent): the change of a gene's
         log expression per unit of its parent's.
 
     Raises
@@ -93,10 +93,10 @@ _LEFT_BY_KNOCKOUT = 0.1  # of the control mean
 
 
 class PortalStandin(NamedTuple):
-    """What a stand-in holds, cells and genes in the order of the expression file.
+    """Content of a stand-in, with cells and genes in the order of the expression file.
 
-    ``counts`` are UMI of cells x genes, with the row sums ``umi_count``. ``weights`` are those of
-    the causal model of the targets that are genes of the file (``measured``), row = child.
+    ``counts`` are UMI of cells x genes, with the row sums ``umi_count``. ``weights`` (row = child)
+    belong to the causal model of the targets that are genes of the file (``measured``).
     """
 
     cells: list[str]
@@ -117,13 +117,13 @@ def write_portal_standin(
     n_genes: int,
     rng: int | np.random.Generator | None = 0,
 ) -> PortalStandin:
-    """Write a made-up study in exactly the layouts of the portal's files, and return its content.
+    """Write a simulated study in the exact format of the portal's files, and return its content.
 
     Counts are Poisson draws around a linear causal model of the targets' log expression (as in
-    ``simulated_screen``); a guide takes nine tenths of its target's control mean away, which
-    moves the genes downstream of it. IFNγ and co-culture raise a third of the targets. ``targets``
-    have three guides each, those beyond ``n_genes`` without any effect; other genes (``GENE37``,
-    ...) are spread among them. ``conditions`` are those of the cells (``CELL_1``, ...).
+    ``simulated_screen``); a guide subtracts nine tenths of its target's control mean, which changes
+    the genes downstream. IFNγ and co-culture raise a third of the targets. ``targets`` have three
+    guides each; targets beyond ``n_genes`` have no effect. Other genes (``GENE37``, ...) are spread
+    among the targets. ``conditions`` are those of the cells (``CELL_1``, ...).
     """
     rng = as_rng(rng)
     others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
@@ -165,7 +165,7 @@ def _draw_guides(n_cells: int, targets: Sequence[str], rng: np.random.Generator)
         share += [part / len(control)] * len(control)
     n_guides = rng.choice(len(_N_GUIDES_SHARE), n_cells, p=_N_GUIDES_SHARE)
     drawn = np.split(rng.choice(len(pool), n_guides.sum(), p=share), np.cumsum(n_guides)[:-1])
-    # A guide is called once in a cell, however often drawn.
+    # A guide that is drawn several times for a cell is called once.
     return [sorted({pool[j] for j in some}) for some in drawn]
 
 
@@ -193,7 +193,7 @@ def _draw_counts(
     for name, j in position.items():
         rate[:, names.index(name)] = np.expm1(np.clip(solved[:, j], 0.02, 6))
     depth = _MEAN_UMI * np.exp(rng.normal(0, 0.4, (n_cells, 1)))
-    # Few genes would share all of a cell's UMI: keep the counts of a gene where real ones are.
+    # With few genes, depth is lower, so that the counts of a gene are as in real data.
     depth *= min(1.0, len(names) / 2000)
     counts = rng.poisson(depth * rate / rate.sum(axis=1, keepdims=True))
     counts[counts.sum(axis=1) == 0, 0] = 1

@@ -1,4 +1,4 @@
-"""The study in the portal's files, which are read line by line. Errors name file and line."""
+"""The study in the portal's files, which are read line by line; errors name file and line."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")
 _METADATA = ("library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count")
 _LARGEST = float(np.log1p(1e6)) + 1e-6  # all of a cell's reads on one gene
-_MILLION = 10.0  # how far a sum of TPM may be from a million, by the digits printed
+_MILLION = 10.0  # how far a sum of TPM may be from a million, because values are rounded
 _ZEROS = (b"0", b"0.0")  # most fields
 
 
 def read_portal(
     folder: str | os.PathLike[str], subset: str | Sequence[str] | None, options: Options
 ) -> Study:
-    """Read the portal's files, which lie in its folders, or anywhere else in ``folder``."""
+    """Read the portal's files, in its own or any other subfolders of ``folder``."""
     root = Path(folder)
     if not root.is_dir():
         message = f"There is no folder or h5ad file {str(folder)!r}: pass the path of the study."
@@ -50,7 +50,10 @@ def read_portal(
     _require_same(held, obs.index, "The expression", part=subset is not None)
     kept = options.cells(obs["condition"]) & obs.index.isin(held)
     if not kept.any():
-        message = f"No cell has the condition {options.condition!r} in subset {subset!r}."
+        message = (
+            f"No cell has the condition {options.condition!r} in subset {subset!r}: choose another "
+            f"subset or condition."
+        )
         raise ValueError(message)
     names = np.array([each.name for each in paths], dtype=object)
     study = Study(obs, guides, kept, {"source": "portal", "files": names})
@@ -59,7 +62,7 @@ def read_portal(
 
 
 def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Path]:
-    """Return the one full file if it exists, and else the subset files, or those named."""
+    """Return the full file if it exists and no subset is named, and otherwise the subset files."""
     full = _find(root, "RNA_expression.csv") if subset is None else None
     if full is not None:
         return [full]
@@ -68,24 +71,27 @@ def _expression_files(root: Path, subset: str | Sequence[str] | None) -> list[Pa
     if unknown or not names or len(set(names)) < len(names):
         message = f"subset must name some of {list_names(SUBSETS)}, each once, but is {names}."
         raise ValueError(message)
-    return [_need(root, f"RNA_expression_subset{name}.csv", ", or name others") for name in names]
+    instead = ", or name other subsets"
+    return [_need(root, f"RNA_expression_subset{name}.csv", instead) for name in names]
 
 
 def _need(root: Path, name: str, instead: str = "") -> Path:
     path = _find(root, name)
     if path is None:
-        message = f"{root.name!r} lacks '{name}.gz': get it from the portal (SCP1064){instead}."
+        message = (
+            f"{root.name!r} lacks '{name}.gz': download it from the portal (SCP1064){instead}."
+        )
         raise FileNotFoundError(message)
     return path
 
 
 def _find(root: Path, name: str) -> Path | None:
-    """Return a file's path; of a gzipped one and a plain copy of it, the first has a checksum."""
+    """Return a file's path: the gzipped file, which has a checksum, rather than a plain copy."""
     for file in (f"{name}.gz", name):
         paths = [path for path in root.rglob(file) if path.is_file()]
         if len(paths) > 1:
             shown = list_names([str(path.relative_to(root)) for path in paths])
-            message = f"The folder {root.name!r} holds {file!r} more than once: {shown}."
+            message = f"The folder {root.name!r} has several files {file!r}: {shown}. Keep one."
             raise ValueError(message)
         if paths:
             return paths[0]
@@ -97,17 +103,21 @@ def _table(path: Path, *columns: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (EOFError, OSError, ValueError, zlib.error) as error:
-        message = f"{path.name!r} is not a complete csv text in UTF-8 ({error})."
+        message = f"{path.name!r} is not a complete csv file in UTF-8 ({error}): download it again."
         raise ValueError(message) from error
     if absent := [name for name in columns if name not in table]:
-        message = f"{path.name!r} lacks {list_names(absent)}. It holds {list_names(table.columns)}."
+        message = (
+            f"{path.name!r} lacks {list_names(absent)}; its columns are "
+            f"{list_names(table.columns)}. Download it again."
+        )
         raise ValueError(message)
     table = table[table[columns[0]] != "TYPE"].set_index(columns[0]).rename_axis(index=None)
     twice = table.index[table.index.duplicated()]
     if len(twice):
-        raise ValueError(f"{path.name!r} has more than one row named {twice[0]!r}.")
+        message = f"{path.name!r} has more than one row named {twice[0]!r}: download it again."
+        raise ValueError(message)
     if "" in table.index:
-        raise ValueError(f"{path.name!r} has a row without a name.")
+        raise ValueError(f"{path.name!r} has a row without a name: download it again.")
     table.attrs["file"] = path.name
     return table
 
@@ -119,20 +129,23 @@ def _numbers(table: pd.DataFrame, column: str, *, least: float = -np.inf) -> NDA
     if len(wrong):
         name, text = table.index[wrong[0]], table[column].iloc[wrong[0]]
         file = table.attrs["file"]
-        message = f"{file!r} holds {text!r} as {column} of {name!r}, which is not a valid number."
+        message = (
+            f"{file!r} holds {text!r} as {column} of {name!r}, which is not a valid number: "
+            f"download it again."
+        )
         raise ValueError(message)
     return values
 
 
 def _require_same(names: pd.Index, cells: pd.Index, file: str, *, part: bool = False) -> None:
-    """Raise unless a file holds the cells of the metadata, each once; or a part of these."""
+    """Raise unless a file holds each cell of the metadata once, or with ``part`` some of them."""
     twice = names[names.duplicated()]
     other = [*names.difference(cells), *([] if part else cells.difference(names))]
     if len(twice) or other:
         what = f"holds cells twice, such as {twice[0]!r}" if len(twice) else (
             f"and RNA_metadata.csv differ in {len(other)} cells, such as {other[0]!r}"
         )  # fmt: skip
-        message = f"{file} {what}: are all files of the same study?"
+        message = f"{file} {what}: use files of the same study."
         raise ValueError(message)
 
 
@@ -168,7 +181,7 @@ class WideTable:
         try:
             corner, *self.cells = header.decode("utf-8-sig").replace('"', "").split(",")
         except UnicodeDecodeError as error:
-            raise self.error("is no line of names") from error
+            raise self.error("is not a line of names") from error
         twice = pd.Index(self.cells)
         twice = twice[twice.duplicated()]
         if corner.upper() not in ("GENE", "") or not self.cells or "" in self.cells:
@@ -178,12 +191,12 @@ class WideTable:
 
     def error(self, what: str) -> ValueError:
         """Return an error about the line read last."""
-        return ValueError(f"{self.path.name!r}, line {self.line} {what}.")
+        return ValueError(f"{self.path.name!r}, line {self.line} {what}: download the file again.")
 
     def rows(self, bar: Any) -> Iterator[Line]:
         """Yield every line's name, its fields that are not zero, and their values.
 
-        The bar grows by the bytes read.
+        The progress bar advances by the bytes read.
         """
         lines = self._lines(bar)
         next(lines)
@@ -191,23 +204,24 @@ class WideTable:
         for self.line, line in enumerate(lines, 2):
             first, *texts = line.split(b",")
             if len(texts) != len(self.cells):
-                raise self.error(f"holds {len(texts)} values, not one of {len(self.cells)} cells")
+                n_cells = len(self.cells)
+                raise self.error(f"holds {len(texts)} values, not one for each of {n_cells} cells")
             name = first.decode("utf-8", "replace").strip('"')
             if not name or name in names:
-                raise self.error(f"begins with {name!r}, no name of its own")
+                raise self.error(f"begins with {name!r}, which is empty or names an earlier line")
             names.add(name)
             fields = np.array([i for i, text in enumerate(texts) if text not in _ZEROS], np.int64)
             try:
                 values = np.array([float(texts[i]) for i in fields])
             except ValueError as error:
-                raise self.error(f"holds what is no number ({error})") from error
+                raise self.error(f"holds a value that is not a number ({error})") from error
             wrong = np.flatnonzero(~((values >= 0) & (values <= _LARGEST)))
             if len(wrong):
                 what = f"holds {values[wrong[0]]:g} for cell {self.cells[fields[wrong[0]]]!r}"
                 raise self.error(f"{what}, which is not between 0 and {_LARGEST:.4g}")
             yield name, fields[values != 0], values[values != 0]
         if self.line == 1:
-            raise self.error("is the only one")
+            raise self.error("is the only line")
 
     def _lines(self, bar: Any = None) -> Iterator[bytes]:
         with self.path.open("rb") as raw:
@@ -222,9 +236,9 @@ class WideTable:
 
 
 def _read_expression(tables: Sequence[WideTable], study: Study, options: Options) -> None:
-    """Read tables of genes x cells, and give the study its genes and values.
+    """Read tables of genes x cells, and add their genes and values to the study.
 
-    Tables without any cell asked for are passed over.
+    Tables without a requested cell are skipped.
     """
     genes: list[str] = []  # of the first table
     blocks, places = [], []
@@ -240,7 +254,10 @@ def _read_expression(tables: Sequence[WideTable], study: Study, options: Options
             message = f"{table.path.name!r} lacks the genes {list_names(unknown)}."
             raise ValueError(message + closest(unknown, seen))
         if other := sorted(set(seen) ^ set(genes)):
-            message = f"{table.path.name!r} and the first file differ in {list_names(other)}."
+            message = (
+                f"{table.path.name!r} and the first file differ in the genes {list_names(other)}: "
+                f"use files of the same study."
+            )
             raise ValueError(message)
         blocks.append(x[:, at])
         places.append(place[study.kept[place]])
@@ -253,9 +270,9 @@ def _read_expression(tables: Sequence[WideTable], study: Study, options: Options
 def _read_table(
     table: WideTable, place: NDArray[np.int64], study: Study, options: Options
 ) -> tuple[sp.csr_matrix, list[str]]:
-    """Return ln(1 + TPM) of the cells asked for, and the genes; ``place`` is where cells are.
+    """Return ln(1 + TPM) of the requested cells, and the genes; ``place`` is the row of each cell.
 
-    Genes that are not asked for are checked, but have no values.
+    Genes that are not requested are checked, but have no values.
     """
     kept, umi = study.kept[place], study.obs["UMI_count"].to_numpy(np.float64)[place]
     row = np.where(kept, np.cumsum(kept) - 1, -1)
@@ -277,7 +294,8 @@ def _read_table(
         worst = int(off.argmax())
         message = (
             f"{table.path.name!r}: TPM of cell {table.cells[worst]!r} sum to {sums[worst]:.2f}, "
-            f"not a million. Download it again, or pass `verify=False` to load it as it is."
+            f"not a million. Download the file again, or pass `verify=False` to load its values "
+            f"unchanged."
         )
         raise ValueError(message)
     parts = (np.concatenate(data), np.concatenate(indices), np.array(indptr))

@@ -43,18 +43,18 @@ def schraivogel_2020(
 ) -> AnnData:
     """Load the TAP-seq screen of Schraivogel et al. 2020 (doi:10.1038/s41592-020-0837-5).
 
-    A CRISPRi screen of 14 targets (13 genes and the enhancer HS2) read by targeted sequencing of
-    72 genes: 21,977 cells, of which 7,760 carry one non-targeting guide. The files are those of
-    velten-group/crispat on GitHub (MIT licence), fetched once and kept in a cache, each checked by
-    its SHA-256. A guide is called in a cell at ``min_umi`` UMI or more.
+    The CRISPRi screen has 14 targets (13 genes and the enhancer HS2), 72 genes read by targeted
+    sequencing, and 21,977 cells, 7,760 of which carry one non-targeting guide. The files are those
+    of velten-group/crispat on GitHub (MIT licence). They are downloaded once to a cache, and
+    checked by their SHA-256. A guide with at least ``min_umi`` UMI in a cell is called there.
 
     Parameters
     ----------
     cache
-        Folder that holds ``gene_expression_counts.csv`` and ``gRNA_counts.h5ad``, or else keeps the
-        downloads; by default the user's cache folder.
+        Folder with ``gene_expression_counts.csv`` and ``gRNA_counts.h5ad``, or to which they are
+        downloaded; by default the user's cache folder.
     min_umi
-        Minimum UMI count of a guide in a cell for the guide to be called.
+        Minimum UMI count for a guide to be called in a cell.
 
     Returns
     -------

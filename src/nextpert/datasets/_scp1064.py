@@ -1,4 +1,4 @@
-"""The study of Perturb-CITE-seq as one h5ad or AnnData, and what its forms have in common."""
+"""The Perturb-CITE-seq study as one h5ad or AnnData, and code that all its formats share."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _COLUMNS = (
     "perturbation", "n_guides", "n_targets",
 )  # fmt: skip
 _CELLS = 10_000  # read at a time
-_WHOLE = 0.1  # how far a count may be from a whole number, by the digits printed
+_WHOLE = 0.1  # how far a count may be from a whole number, because values are rounded
 
 
 class Options(NamedTuple):
-    """What the caller asks for, under the names of :func:`nextpert.datasets.perturb_cite_seq`."""
+    """Options of the caller, named as in :func:`nextpert.datasets.perturb_cite_seq`."""
 
     condition: str | Sequence[str] | None
     genes: Sequence[str] | None
@@ -43,7 +43,7 @@ class Options(NamedTuple):
     verify: bool
 
     def cells(self, conditions: pd.Series) -> NDArray[np.bool_]:
-        """Return which cells are of the conditions asked for, shape ``(n_cells,)``."""
+        """Return which cells are in the requested conditions, shape ``(n_cells,)``."""
         if self.condition is None:
             return np.ones(len(conditions), dtype=bool)
         names = [self.condition] if isinstance(self.condition, str) else [*self.condition]
@@ -60,9 +60,9 @@ class Options(NamedTuple):
 
 @dataclass
 class Study:
-    """The study as it is read: ``kept`` says which cells are asked for, ``facts`` what it is.
+    """The study as read: ``kept`` says which cells are requested, ``facts`` describes the source.
 
-    ``obs`` and ``guides`` are of all cells, the values of X, ln(1 + TPM), of those that are kept.
+    ``obs`` and ``guides`` include all cells; the values of X, ln(1 + TPM), only those kept.
     """
 
     obs: pd.DataFrame
@@ -73,7 +73,7 @@ class Study:
     genes: Sequence[str] = ()
 
     def to_anndata(self, options: Options) -> ad.AnnData:
-        """Return it as an AnnData."""
+        """Return the study as an AnnData."""
         facts = self.facts | {
             "accession": "SCP1064",
             "doi": "10.1038/s41588-021-00779-1",
@@ -83,7 +83,7 @@ class Study:
             "verified": bool(options.verify),
         }
         obs = self.obs.loc[self.kept, list(_COLUMNS)].copy()
-        # Categories in the study's order.
+        # Categories are in the study's order.
         present = set(obs["condition"])
         known = [name for name in CONDITIONS if name in present]
         obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(present - {*known})])
@@ -103,9 +103,9 @@ class Study:
 
 
 def require_whole(values: Array, umi: Array, where: str, options: Options) -> Array:
-    """Return the counts behind values ln(1 + 1e6 count / UMI); raise where they are not whole.
+    """Return the counts behind values ln(1 + 1e6 count / UMI); raise if they are not whole.
 
-    ``values`` and ``umi``, that of each value's cell, have shape ``(n_entries,)``.
+    ``values`` and ``umi`` (the UMI of each value's cell) have shape ``(n_entries,)``.
     """
     counts = np.expm1(values) * umi / 1e6
     wrong = np.flatnonzero(np.abs(counts - np.rint(counts)) > _WHOLE)
@@ -113,8 +113,8 @@ def require_whole(values: Array, umi: Array, where: str, options: Options) -> Ar
         i = wrong[0]
         message = (
             f"{where} holds {values[i]:g} for a cell with {umi[i]:g} UMI, which is a count "
-            f"of {counts[i]:.6g}, not a whole number. Are the metadata of the same study? Pass "
-            f"`{'counts' if options.counts else 'verify'}=False` to load the values as they are."
+            f"of {counts[i]:.6g}, not a whole number. Use the metadata of the same study, or pass "
+            f"`{'counts' if options.counts else 'verify'}=False` to load the values unchanged."
         )
         raise ValueError(message)
     return np.rint(counts)
@@ -131,7 +131,7 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
     if len(unclear):
         message = (
             f"{where} holds guides that are not named 'TARGET_<number>': {list_names(unclear)}. "
-            "Is this the study's list of guides?"
+            "Use the study's list of guides."
         )
         raise ValueError(message)
     guides = guide_table(names)
@@ -148,7 +148,7 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
 
 @contextmanager
 def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.AnnData, str]]:
-    """Open an h5ad, or take an AnnData as it is; yield it and its name."""
+    """Yield an AnnData, opened if it is an h5ad file, and its name."""
     if isinstance(source, ad.AnnData):
         yield source, "AnnData"
         return
@@ -156,7 +156,10 @@ def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.Ann
     try:
         adata = ad.read_h5ad(path, backed="r")
     except OSError as error:
-        message = f"{path.name!r} is truncated or no h5ad file ({error})."
+        message = (
+            f"{path.name!r} is truncated or not an h5ad file ({error}): download it again, or pass "
+            f"another file."
+        )
         raise ValueError(message) from error
     try:
         yield adata, path.name
@@ -165,10 +168,10 @@ def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.Ann
 
 
 def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
-    """Bring an h5ad or AnnData of the study into the shape of the portal's files.
+    """Convert an h5ad or AnnData of the study to the format of the portal's files.
 
-    What this function made says so in ``.uns`` and holds ln(1 + TPM); all other files of the study
-    hold counts.
+    An AnnData with ``uns["perturb_cite_seq"]`` was made here and has ln(1 + TPM); all other files
+    of the study have counts.
     """
     measured = pd.Index(adata.var_names.astype(str))
     genes = [*measured] if options.genes is None else [*options.genes]
@@ -182,7 +185,7 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
     holds = "ln(1 + TPM)" if "perturb_cite_seq" in adata.uns else "counts"
     facts = {"source": name, "values_of_source": holds, "n_genes_study": len(measured)}
     matrix: Any = adata.X
-    if getattr(matrix, "format", "") == "csc":  # of which rows are found in the whole alone
+    if getattr(matrix, "format", "") == "csc":  # rows cannot be read one by one
         matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
         matrix = sp.csr_matrix(matrix)
     rows, blocks = np.flatnonzero(kept), []
@@ -197,10 +200,10 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
 
 
 def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the columns of ``obs`` in the shape of the portal's, and the table of guides.
+    """Return the columns of ``obs`` in the format of the portal, and the table of guides.
 
-    scPerturb's ``perturbation`` names one target of a cell and calls a cell with targeting and
-    control guides a control, so that the labels follow from ``guide_id``.
+    scPerturb's ``perturbation`` names one target of a cell, and calls a cell with targeting and
+    control guides a control; labels are therefore made from ``guide_id``.
     """
     names = {"guide_id": "guides", "perturbation_2": "condition", "ncounts": "UMI_count"}
     own = obs.drop(columns=[new for old, new in names.items() if old in obs], errors="ignore")
@@ -208,9 +211,9 @@ def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     needed = ("condition", "guides", "MOI", "sgRNA", "UMI_count", "library_preparation_protocol")
     if lacking := [name for name in needed if name not in columns]:
         message = (
-            f"adata.obs lacks {list_names(lacking)}; it holds {list_names(obs.columns)}. Is this "
-            "the Perturb-CITE-seq study (scPerturb's FrangiehIzar2021_RNA, pertpy's "
-            "frangieh_2021_rna)?"
+            f"adata.obs lacks {list_names(lacking)}; it holds {list_names(obs.columns)}. Pass the "
+            "Perturb-CITE-seq study (scPerturb's FrangiehIzar2021_RNA or pertpy's "
+            "frangieh_2021_rna)."
         )
         raise ValueError(message)
     text = columns[[name for name in needed if name not in ("MOI", "UMI_count")]].astype(object)
@@ -234,8 +237,8 @@ def _to_log_tpm(
         i = int(wrong.argmax())
         message = (
             f"The source holds {data[i]:g} for gene {genes[block.indices[i]]!r} and cell "
-            f"{obs.index[cells[i]]!r}, which is not a count: pass raw counts, or what "
-            "perturb_cite_seq made."
+            f"{obs.index[cells[i]]!r}, which is not a count: pass raw counts, or the output of "
+            "perturb_cite_seq."
         )
         raise ValueError(message)
     counts = data if has_counts else require_whole(data, umi[cells], "The source", options)
@@ -244,8 +247,8 @@ def _to_log_tpm(
     if options.verify and len(above):
         message = (
             f"The values of {len(above)} cells, such as {obs.index[above[0]]!r}, sum up to more "
-            "UMI than the cell has: they do not agree with the UMI counts in obs. Pass "
-            "`verify=False` to load them as they are."
+            "UMI than the cell has: they do not agree with the UMI counts in obs. Correct these, "
+            "or pass `verify=False` to load the values unchanged."
         )
         raise ValueError(message)
     if has_counts:

@@ -1,4 +1,4 @@
-"""Control cells of a screen that has not been done, from typical numbers."""
+"""Simulated control cells, for a screen that has not been done."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-# Of the control cells of two real screens, Papalexi et al. 2021 (doi:10.1038/s41588-021-00778-2)
-# and Schraivogel et al. 2020 (doi:10.1038/s41592-020-0837-5), in genes seen in a tenth of them:
-# median and standard deviation of the logarithm of mean counts on Papalexi's (whole transcriptome);
-# the median dispersion is 0.47 and 0.39, and counts per cell vary by 0.55 and 0.78 of their mean.
+# The values are from control cells of two real screens, Papalexi et al. 2021
+# (doi:10.1038/s41588-021-00778-2) and Schraivogel et al. 2020 (doi:10.1038/s41592-020-0837-5), and
+# genes seen in a tenth of them. Median and standard deviation of the logarithm of mean counts are
+# those of Papalexi (whole transcriptome). The median dispersion is 0.47 and 0.39, and the
+# coefficient of variation of counts per cell is 0.55 and 0.78.
 _MEDIAN, _LOG_SD, _DISPERSION, _DEPTH_CV = 0.4, 1.2, 0.4, 0.6
 
 
@@ -33,21 +34,21 @@ def simulated_controls(
 ) -> AnnData:
     r"""Simulate counts of control cells, to plan a screen without cells of the same kind.
 
-    Counts are negative binomial, with the variance :math:`\mu s + \alpha (\mu s)^2` for a gene of
+    Counts are negative binomial, with variance :math:`\mu s + \alpha (\mu s)^2` for a gene with
     mean :math:`\mu` and dispersion :math:`\alpha` in a cell of depth :math:`s`; genes are
-    independent. Typical values are those of control cells of two real screens. Cells of your own
-    are better: use any AnnData with unperturbed cells of the same kind and chemistry.
+    independent. Default values are those of control cells of two real screens. Your own cells are
+    better: use any AnnData with unperturbed cells of the same type and chemistry.
 
     Parameters
     ----------
     n_cells
         Number of cells.
     n_genes
-        Number of genes, where no ``mean`` is given.
+        Number of genes, if ``mean`` is not given.
     mean
-        Mean counts (UMI) per cell by gene; ``None`` draws log-normal ones with the median 0.4.
+        Mean UMI count per cell of each gene; ``None`` draws log-normal means with median 0.4.
     dispersion
-        Dispersion of all genes: the squared coefficient of variation beyond counting.
+        Dispersion of all genes: the squared coefficient of variation beyond Poisson noise.
     rng
         Seed or generator.
 
@@ -55,7 +56,7 @@ def simulated_controls(
     -------
     ~anndata.AnnData
         ``X``: counts, float32 CSR, cells x genes. ``obs["perturbation"]``: ``control``. Normalise
-        it by :func:`nextpert.pp.perturbation_screen`, then call :func:`nextpert.tl.plan_cells`.
+        with :func:`nextpert.pp.perturbation_screen`, then call :func:`nextpert.tl.plan_cells`.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def simulated_controls(
         mean = {f"GENE{i + 1}": float(value) for i, value in enumerate(drawn)}
     known = pd.Series(mean, dtype=float)
     if bad := [str(gene) for gene in known.index[~(known > 0)]]:
-        message = f"mean must be above 0, but is not for {', '.join(bad)}."
+        message = f"mean must be above 0, but is not for {', '.join(bad)}: leave these genes out."
         raise ValueError(message)
     log_sd = np.sqrt(np.log1p(_DEPTH_CV**2))
     depth = np.exp(generator.normal(-(log_sd**2) / 2, log_sd, (n_cells, 1)))

@@ -1,4 +1,4 @@
-"""A simulated perturbation screen whose truth is known."""
+"""A simulated perturbation screen with a known causal model."""
 
 from __future__ import annotations
 
@@ -34,29 +34,30 @@ def simulated_screen(
 ) -> AnnData:
     r"""Simulate a knockout screen from a known linear causal model.
 
-    Like the screen of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): 36 genes, unperturbed
-    cells, and cells in which one gene is knocked out. The model is a random graph with weights
-    and noise as in that paper, scaled to the means and spreads of log-normalised expression,
+    As in the screen of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), there are 36 genes,
+    unperturbed cells, and cells in which one gene is knocked out. The model is a random graph with
+    weights and noise as in that paper, scaled to means and standard deviations of log-normalised
+    expression,
 
     .. math:: x = B x + c + a + \varepsilon, \qquad \varepsilon_i \sim N(0, \sigma_i^2),
 
-    with control means between 1 and 3 and standard deviations between one fifth and one third of
-    the mean of the gene. A knockout of gene ``i`` subtracts its control mean, ``a_i = -\mu_i``.
+    with control means between 1 and 3, and standard deviations between one fifth and one third of
+    a gene's mean. A knockout of gene ``i`` subtracts its control mean, ``a_i = -\mu_i``.
 
     Parameters
     ----------
     n_genes
-        Number of genes. The first 36 bear the names of the paper's panel.
+        Number of genes. The first 36 have the names of the paper's panel.
     n_control
         Number of control cells.
     n_perturbed
-        Number of cells of each knockout.
+        Number of cells per knockout.
     perturbed
-        The genes knocked out: their names, or how many (drawn at random). By default two thirds of
-        the genes, so that a third are candidates without cells.
+        The genes to knock out: their names, or their number (drawn at random). By default two
+        thirds of the genes, so that a third are candidates without cells.
     expected_degree
-        Expected number of neighbours of a gene in the graph (the paper's graph has 144 edges among
-        36 genes, so 8).
+        Expected number of neighbours of a gene in the graph; 8 in the paper's graph, which has 144
+        edges among 36 genes.
     rng
         Seed or generator.
 
@@ -121,7 +122,8 @@ def _choose(
     if isinstance(perturbed, (int, np.integer)):
         if perturbed > len(genes):
             message = (
-                f"perturbed asks for {perturbed} knockouts, but there are only {len(genes)} genes."
+                f"perturbed asks for {perturbed} knockouts, but there are only {len(genes)} genes: "
+                f"ask for fewer, or raise n_genes."
             )
             raise ValueError(message)
         return sorted(rng.choice(len(genes), perturbed, replace=False).tolist())
@@ -145,7 +147,7 @@ def expression_model(
     from nextpert.core import LinearScm, random_scm
 
     unit = random_scm(n_genes, "erdos_renyi", expected_degree=expected_degree, rng=rng)
-    # Random graphs come in topological order: shuffle, so that a gene's name tells nothing.
+    # Random graphs are in topological order; shuffled names do not reveal it.
     place = rng.permutation(n_genes)
     mean = rng.uniform(1.0, 3.0, n_genes)
     spread = mean * rng.uniform(1 / 5, 1 / 3, n_genes)

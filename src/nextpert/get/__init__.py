@@ -1,4 +1,4 @@
-"""Results as tables: what lies deep in ``uns``, as :mod:`scanpy.get` has it."""
+"""Stored results as tables, like :mod:`scanpy.get`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results as tables: what lies deep in ``uns``, as :mod:`scanpy.get` has it."""
+"""Stored results as tables, like :mod:`scanpy.get`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def diagnosis_df(adata: ad.AnnData, key: str = "diagnosis") -> pd.DataFrame:
     Returns
     -------
     ~pandas.DataFrame
-        One row per ``quantity`` of a ``part`` (:doc:`/model/stored_results` says what each is): its
-        ``value``, a number, fraction or ratio without a unit, its ``standard_error``, ``n`` (the
-        number of items behind it), the ``rule`` and whether it ``passed`` (``"yes"``, ``"no"`` or
+        One row per ``quantity`` of a ``part`` (explained in :doc:`/model/stored_results`): its
+        ``value`` (a number, fraction or ratio without a unit), its ``standard_error``, ``n`` (the
+        number of items behind it), the ``rule``, whether it ``passed`` (``"yes"``, ``"no"`` or
         empty), and the ``level`` of the part (``"trust"``, ``"care"``, ``"do not trust"``).
 
     Raises
@@ -77,12 +77,12 @@ def effects_df(adata: ad.AnnData, key: str = "perturbation_effects") -> pd.DataF
     Returns
     -------
     ~pandas.DataFrame
-        One row per ``perturbation`` and ``gene``: effects of significant direction (``lfsr`` below
-        0.05) first, each group ordered by size. In units of log-normalised expression: ``mean``
-        (the effect), its standard deviation ``sd`` and interval ``lower`` to ``upper``, ``direct``
-        (the part that no parent in the graph explains) and ``raw_mean`` (difference of means).
-        Without a unit, 0 to 1: ``lfsr`` (local false sign rate) and ``data_weight`` (weight of the
-        cells). ``condition``, if one was given.
+        One row per ``perturbation`` and ``gene``. Effects of significant direction (``lfsr`` below
+        0.05) are first; both groups are ordered by absolute effect. In units of log-normalised
+        expression: ``mean`` (the effect), its standard deviation ``sd`` and interval ``lower`` to
+        ``upper``, ``direct`` (the part that no parent in the graph explains) and ``raw_mean``
+        (difference of means). Without a unit, 0 to 1: ``lfsr`` (local false sign rate) and
+        ``data_weight`` (weight of the cells). With a condition: ``condition``.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def effects_df(adata: ad.AnnData, key: str = "perturbation_effects") -> pd.DataF
 
 @checked()
 def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> pd.DataFrame:
-    """List the perturbations with cells in a fit.
+    """List the perturbations that have cells in a fit.
 
     Parameters
     ----------
@@ -128,8 +128,8 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
     ~pandas.DataFrame
         One row per perturbation, in the order of the fit: ``perturbation``, ``n_cells``,
         ``n_guides`` (if a column of guides was declared), ``target_genes`` and
-        ``targets_on_panel``: whether all its targets are genes of the graph, so that its shift has
-        a prior mean.
+        ``targets_on_panel``: whether all targets are genes of the graph, so that the shift has a
+        prior mean.
 
     Raises
     ------
@@ -228,9 +228,9 @@ def plan_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     -------
     ~pandas.DataFrame
         One row per perturbation, with the columns of ``plate`` in :func:`nextpert.tl.plan_screen`.
-        ``n_cells`` and ``n_cells_seen`` count cells, ``n_guides`` guides per perturbation; columns
-        of distances are in squared units of log-normalised expression, sums over genes (or in the
-        unit of the target's distance); probabilities and ``variance_reduction`` are 0 to 1.
+        ``n_cells``, ``n_cells_seen`` and ``n_guides`` are numbers per perturbation. Distances are
+        in squared units of log-normalised expression, summed over genes (or in the unit of the
+        target's distance). Probabilities and ``variance_reduction`` are between 0 and 1.
 
     Raises
     ------
@@ -267,10 +267,10 @@ def ranking_df(adata: ad.AnnData, key: str = "design") -> pd.DataFrame:
     -------
     ~pandas.DataFrame
         One row per candidate, with the columns of ``ranking`` in
-        :func:`nextpert.tl.design_interventions`; the control has rank 0. Columns of distances are
-        in squared units of log-normalised expression, sums over genes (or in the unit of the
-        target's distance); ``relative_distance`` is a fraction of the control's distance;
-        probabilities and ``variance_reduction`` are 0 to 1; ``n_cells_seen`` counts cells.
+        :func:`nextpert.tl.design_interventions`; the control has rank 0. Distances are in squared
+        units of log-normalised expression, summed over genes (or in the unit of the target's
+        distance); ``relative_distance`` is a fraction of the control's distance. Probabilities and
+        ``variance_reduction`` are between 0 and 1; ``n_cells_seen`` counts cells.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Plots of contrastive components, the graph and the designs, with scanpy's conventions."""
+"""Plots of the data and the results, with scanpy's conventions."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     Scores = NDArray[np.float64]
 
-_FEW_CELLS = 10  # fewer make no density: they are drawn one by one
-_MOST_CELLS = 2000  # of a group, to estimate a density from
+_FEW_CELLS = 10  # fewer cells are drawn one by one, not as a density
+_MOST_CELLS = 2000  # of a group, from which a density is estimated
 
 
 @checked()
@@ -64,12 +64,11 @@ def cpca_density(
     adata
         Cells x genes, after :func:`nextpert.tl.cpca`.
     groups
-        Labels to draw; that of the controls has a panel without blue lines. By default the
-        foreground of :func:`nextpert.tl.cpca`, those with the strongest effects first.
+        Labels to draw, all of them; the panel of the controls has no blue lines. By default the
+        foreground of :func:`nextpert.tl.cpca`.
     n_top
-        Maximum number of groups by default: those whose means are farthest from that of the
-        controls in the two components (unbiased squared distance). If ``groups`` is given, all of
-        them are drawn.
+        Maximum number of groups if ``groups`` is not given. The groups whose means are farthest
+        from the controls in the two components (unbiased squared distance) are drawn.
     key
         The ``key_added`` of :func:`nextpert.tl.cpca`.
     %(show)s
@@ -108,7 +107,7 @@ def cpca_density(
     if groups is None and n_all > n_top:
         names = sorted(names, key=lambda name: -_distance(cells[name], cells[control]))[:n_top]
     if not names:
-        message = "groups is empty: name one."
+        message = "groups is empty: name at least one label, or pass None."
         raise ValueError(message)
     # The same cells on every call.
     rng = np.random.default_rng(0)
@@ -139,7 +138,7 @@ def cpca_density(
 
 
 def _distance(cells: Scores, control: Scores) -> float:
-    """Return the squared distance of two means, with its bias subtracted."""
+    """Return the squared distance between two means, with its bias subtracted."""
     several = [each for each in (cells, control) if len(each) > 1]
     noise = sum(float(each.var(axis=0, ddof=1).sum()) / len(each) for each in several)
     return float(((cells.mean(axis=0) - control.mean(axis=0)) ** 2).sum()) - noise
@@ -153,7 +152,7 @@ def _scores(adata: AnnData, key: str) -> Scores:
     scores = np.asarray(adata.obsm[name])
     require_numbers(scores, f"adata.obsm[{name!r}]")
     if scores.shape[1] < 2:
-        message = f"adata.obsm[{name!r}] has 1 component: run tl.cpca with n_components of 2."
+        message = f"adata.obsm[{name!r}] has 1 component: run tl.cpca with n_components=2."
         raise ValueError(message)
     return scores[:, :2].astype(np.float64)
 
@@ -165,7 +164,7 @@ def _thin(cells: Scores, rng: np.random.Generator) -> Scores:
 
 
 def _draw(panel: Axes, cells: Scores, limits: Scores, colour: str, **style: Any) -> None:
-    """Draw a density, or the cells where they are few, or all on one line."""
+    """Draw a density, or the cells if they are few or all lie on one line."""
     import seaborn as sns
 
     if len(cells) < _FEW_CELLS or np.linalg.matrix_rank(np.cov(cells.T)) < 2:

@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     Nodes = NDArray[np.int64]
 
 _LINE = 0.14  # height of a line of text, in inches
-_MOST_NAMES = 30  # of genes without edges
+_MOST_NAMES = 30  # of genes without edges that are listed
 _THINNEST, _THICKEST = 0.3, 3.5
-# Colour and words of what orients an edge.
+# Colour and label of what orients an edge.
 _ORIENTED = {
     CELLS: (GREY, "oriented by cells"),
     INTERVENTIONS: (GREEN, "by interventions"),
@@ -80,15 +80,16 @@ def dag(
 ) -> Figure | Axes | None:
     """Draw the strongest edges of the graph, with causes left of effects.
 
-    Genes stand in topological order, so that every edge runs from left to right and needs no
-    arrowhead. With a posterior, positive weights are blue and lie above the names, negative ones
-    are orange and lie below, and width grows with the absolute weight (posterior mean: change of
-    the child per unit of the parent, log-normalised expression). Without a posterior, all edges lie
-    above; they are grey, or coloured by what orients the edge. Shaded bands mark topological layers
-    (the longest path that leads to a gene). Genes without edges are named below.
+    Genes are in topological order, so that every edge runs from left to right and needs no
+    arrowhead. With a posterior, edges with positive weights are blue and above the names, edges
+    with negative weights are orange and below, and width grows with the absolute weight (posterior
+    mean: change of the child per unit of the parent, log-normalised expression). Without a
+    posterior, all edges are above the names, and grey or coloured by what orients them. Shaded
+    bands mark topological layers (by the longest path to a gene). Genes without edges are named
+    below.
 
-    Where :func:`nextpert.tl.learn_dag` learned the graph, an unoriented edge is dashed: the
-    direction drawn is one of two possible ones. With bootstrap graphs (``n_graphs``), edges in more
+    In a graph from :func:`nextpert.tl.learn_dag`, unoriented edges are dashed: the direction drawn
+    is one of two that are possible. With bootstrap graphs (``n_graphs``), edges that occur in more
     of them are darker and, without a posterior, wider; an unoriented edge counts in either
     direction.
 
@@ -99,15 +100,15 @@ def dag(
     key
         The ``key_added`` of :func:`nextpert.tl.learn_dag`.
     posterior_key
-        The ``key_added`` of :func:`nextpert.tl.fit_dag_blr`; ignored if it was not run, or if
-        ``None``.
+        The ``key_added`` of :func:`nextpert.tl.fit_dag_blr`. Without this result, or if ``None``,
+        no weights are drawn.
     genes
         Genes to draw, with the edges between them; by default the panel.
     modules
-        Column of ``adata.var`` to colour the genes by; those without a value stay white.
+        Column of ``adata.var`` by which genes are coloured; genes without a value stay white.
     n_top
-        Maximum number of edges, the strongest: by absolute weight; without a posterior by their
-        share of the bootstrap graphs, or else those of the genes with most edges.
+        Maximum number of edges. The strongest are drawn: by absolute weight or, without a
+        posterior, by their share of the bootstrap graphs, or else by the edges of their genes.
     directed
         Whether to draw edges as causes and effects; ``False`` calls them associations, for a graph
         whose directions are not trusted (:func:`nextpert.tl.diagnose`).
@@ -147,7 +148,7 @@ def dag(
     linked = {*edges["parent"], *edges["child"]} or set(shown)
     order, layer = _order(type(graph).from_matrix(adjacency), [gene in linked for gene in shown])
     here = [i for i in order if shown[i] in linked]
-    text = "an edge joins two genes that are associated; which acts on which is not known"
+    text = "an edge joins two genes that are associated; its direction is not known"
     if directed:
         text = "genes in topological order: causes left, effects right"
     if apart := [gene for gene in shown if gene not in linked]:
@@ -181,7 +182,7 @@ def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vecto
 def _order(graph: Dag, linked: list[bool]) -> tuple[list[int], Nodes]:
     """Return the genes from left to right, and the layer of each (-1: without edges, and last).
 
-    Within a layer genes stand in the order of their parents' mean place, which keeps edges short.
+    Within a layer, genes are ordered by the mean place of their parents, which keeps edges short.
     """
     layer = np.zeros(graph.n_nodes, dtype=np.int64)
     for node in graph.order:
@@ -201,9 +202,10 @@ def _order(graph: Dag, linked: list[bool]) -> tuple[list[int], Nodes]:
 def _draw_names(
     ax: Axes | None, names: list[str], text: str, edges: pd.DataFrame
 ) -> tuple[Axes, float]:
-    """Draw the names of genes side by side, and a text below; return half the height of the names.
+    """Draw the names of genes side by side, and a text below.
 
-    The panel, which is returned first, has room for the ``edges`` above and below.
+    Return the panel, which has room for the ``edges`` above and below, and half the height of the
+    names.
     """
     # Width of a gene, in inches.
     column = float(np.clip(19.0 / len(names), 0.1, 0.21))
@@ -254,11 +256,11 @@ def _read_edges(
     *,
     directed: bool,
 ) -> pd.DataFrame:
-    """Return the edges between genes: ``parent``, ``child``, ``is_open``, and what is known.
+    """Return the edges between genes: ``parent``, ``child``, ``is_open``, and further columns.
 
-    That is ``weight``, ``oriented_by`` (if ``directed``), and ``fraction``: that of the bootstrap
-    graphs that have the edge, in either direction where it is unoriented. A graph that was changed
-    by hand has edges that the stored ``table`` does not know: it says nothing then.
+    These are, if known, ``weight``, ``oriented_by`` (if ``directed``), and ``fraction``: the
+    fraction of bootstrap graphs with the edge, in either direction if it is unoriented. The stored
+    ``table`` is ignored if it lacks an edge, because the graph was changed by hand.
     """
     parent, child = adjacency.nonzero()
     genes = np.array(names, dtype=object)
@@ -286,9 +288,10 @@ def _lies_below(edges: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _strongest(edges: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Return the edges of largest absolute weight, in their order.
+    """Return the edges with the largest absolute weights, in their order.
 
-    Without weights, those that most graphs have; without these, those of the genes with most edges.
+    Without weights, these are the edges in most bootstrap graphs; without bootstrap graphs, those
+    of the genes with most edges.
     """
     if "weight" in edges:
         strength = edges["weight"].abs()
@@ -310,9 +313,9 @@ def _draw_edges(
 ) -> list[Any]:
     """Draw edges above and below the names of genes, whose band is twice ``band`` high.
 
-    Darkness is the fraction of the bootstrap graphs. Width is that of the weight, or again of this
-    fraction. Colour is the sign of the weight, or what orients the edge. Return the legend's
-    entries; unless ``directed``, they say nothing of directions.
+    Darkness shows the fraction of bootstrap graphs. Width shows the weight or, without weights,
+    this fraction. Colour shows the sign of the weight, or what orients the edge. Return the
+    legend's entries, which name no directions unless ``directed``.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba_array
@@ -336,7 +339,7 @@ def _draw_edges(
         colours = np.where(weight < 0, ORANGE, BLUE).tolist()
         width = _width_of_weight(strength)
         if "fraction" not in edges:
-            alpha = 0.45 + 0.4 * strength  # weak edges step back
+            alpha = 0.45 + 0.4 * strength  # weak edges are lighter
     dashes = [_dashes(w) if d else "solid" for w, d in zip(width, edges["is_open"], strict=True)]
     if n:
         lines, ink = list(np.stack([x, y], axis=-1)), to_rgba_array(colours, alpha)
@@ -348,7 +351,7 @@ def _draw_edges(
 
 
 def _darkness(fraction: Any) -> Any:
-    """Return the opacity of lines that a fraction of the graphs has."""
+    """Return the opacity of edges that occur in a fraction of the graphs."""
     return 0.12 + 0.8 * fraction
 
 
@@ -361,7 +364,7 @@ def _width_of_weight(strength: Any) -> Any:
 
 
 def _dashes(width: float) -> tuple[float, tuple[float, float]]:
-    """Return dashes of the same length whatever the width, which matplotlib scales them by."""
+    """Return dashes of the same length for any width; matplotlib scales dashes by the width."""
     return 0.0, (3.5 / width, 2.2 / width)
 
 
@@ -397,7 +400,10 @@ def _read_modules(
     named = zip(genes, values, strict=True)
     member = {gene: str(module) for gene, module in named if not pd.isna(module)}
     if not member:
-        message = f"adata.var[{column!r}] has no value for the genes drawn: {list_names(genes)}."
+        message = (
+            f"adata.var[{column!r}] has no value for the genes drawn: {list_names(genes)}. Name "
+            f"another column as modules."
+        )
         raise ValueError(message)
     return member
 

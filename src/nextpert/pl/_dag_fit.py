@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-# More genes than have room for a name of 8 points in 8 inches are drawn by rank.
+# More genes are drawn by rank, because 8 inches have no room for more names of 8 points.
 _MOST_NAMES = 45
 
 
@@ -45,18 +45,18 @@ def dag_fit(
 ) -> Figure | list[Axes] | None:
     """Draw the correlation of every gene with its prediction from its parents.
 
-    The correlations are those in held-out cells, as in Extended Data Fig. 7 of Zhang et al. 2023
+    Correlations are in held-out cells, as in Extended Data Fig. 7 of Zhang et al. 2023
     (doi:10.1038/s42256-023-00719-0). The left panel shows the ranked genes, with a point for the
     graph and a grey bar for the middle 90% of the random graphs (the median is white). Points above
     the bar are filled. Up to 45 genes are named; more are drawn by rank. The right panel shows the
-    mean over genes, with a histogram of the random graphs.
+    mean over genes for the graph, and a histogram of this mean for the random graphs.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.dag_fit`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.dag_fit`.
     %(show)s
 
     Returns
@@ -115,7 +115,8 @@ def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -
         "the middle 90% of random graphs"
     )
     random_graphs = Patch(color=GREY, alpha=0.55, lw=0, label=f"{len(random)} random graphs: 90%")
-    handles = [entry("this graph, above them", BLUE, "o"), entry("not above", BLUE, "o", face="w")]
+    handles = [entry("this graph, above the bar", BLUE, "o")]
+    handles.append(entry("this graph, not above", BLUE, "o", face="w"))
     return [*handles, random_graphs]
 
 
@@ -126,7 +127,7 @@ def _draw_means(panel: Axes, stored: Any) -> None:
     panel.axvline(own, color=BLUE, linewidth=2)
     panel.set(xlabel="mean r over the genes", ylabel="random graphs")
     chance = f"p = {float(stored['p_value']):.2g}"
-    # No random graph predicts as well.
+    # No random graph predicts equally well.
     if (random < own).all():
         chance = f"p < {1 / len(random):.2g}"
     panel.set_title(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDE = 30  # distances that spread wider than this are drawn on a square-root axis
+_WIDE = 30  # the axis is square-root if distances differ by more than this factor
 
 
 @checked()
@@ -56,19 +56,20 @@ def design(
 ) -> Figure | list[Axes] | None:
     """Draw the ranking of candidate perturbations and the trace of all rounds.
 
-    The panels show, from left to right, the predicted squared distance of every candidate's mean to
-    the target with its 90% interval, the best candidate on top (on a square-root axis if distances
-    vary widely); the acquisition that ranks them; and, from the second round towards this target
-    on, the predicted distance of the candidate chosen in each round, with its 90% interval. The
-    chosen candidate is orange; open circles are candidates without cells; a stroke marks the
-    distance of the measured cells; the dashed line is the distance of the control.
+    The left panel shows the predicted squared distance of every candidate's mean to the target with
+    its 90% interval, the best candidate on top (on a square-root axis if distances vary widely).
+    The middle panel shows the acquisition that ranks the candidates. From the second round towards
+    this target on, a third panel shows the predicted distance of the candidate chosen in each
+    round, with its 90% interval. The chosen candidate is orange; open circles are candidates
+    without cells; a stroke marks the distance of the measured cells; the dashed line is the
+    distance of the control.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.design_interventions`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.design_interventions`.
     n_top
         Maximum number of candidates.
     %(show)s
@@ -146,12 +147,12 @@ def _draw_distances(
     title = f"towards {goal(stored['params']['target'])}\n"
     title += first_of(len(top), n_all, "candidates")
     if float(top["relative_distance"].iloc[0]) > 1:
-        title += "\nthe chosen one is predicted\nfarther than control cells"
+        title += "\nthe chosen candidate is predicted\nto be farther than control cells"
     panel.set_title(title)
 
 
 def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
-    """Draw what ranks the candidates; shares are bars with their number."""
+    """Draw the acquisition of each candidate; shares are bars with numbers."""
     from matplotlib.ticker import MaxNLocator
 
     places, colours = np.arange(len(top)), [ORANGE, *[BLUE] * (len(top) - 1)]
@@ -161,7 +162,7 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
         panel.scatter(top["acquisition"].to_numpy(dtype=float), places, c=colours, s=22)
         panel.xaxis.set_major_locator(MaxNLocator(3))
         panel.xaxis.set_major_formatter("{x:.3g}")
-        panel.set_xlabel(f"{acquisition}\n(low is good)")
+        panel.set_xlabel(f"{acquisition}\n(lower is better)")
         return
     if acquisition == "probability":
         values = 100 * top["probability_best"].to_numpy(dtype=float)
@@ -171,7 +172,7 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
     else:
         values, numbers = resolved, [f"{value:.3g}" for value in resolved]
         panel.set_xlim(0, 1.25 * np.nanmax(values, initial=0.5))
-        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; high is good)")
+        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; higher is better)")
     bars = panel.barh(places, values, color=colours, height=0.6)
     panel.bar_label(bars, numbers, padding=2, fontsize=font_size(row_height(len(top)), 7))
 

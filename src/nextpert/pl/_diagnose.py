@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_AROUND = 2.2  # inches above and below the rows, the title among them
-_LEAST = 1e-3  # of the largest error: what is less is drawn there
+_AROUND = 2.2  # inches above and below the rows, including the title
+_LEAST = 1e-3  # of the largest error; smaller errors are drawn at this value
 _LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
 
 
@@ -55,29 +55,32 @@ def diagnose(
 ) -> Figure | list[Axes] | Axes | None:
     """Draw which parts of a fit are reliable on a screen.
 
-    The figure of the perturbations has one row for each, the largest effects on top: the squared
-    error of effects learned from half of its guides or cells on the other half, for shrunken
-    effects, the cells' means and "no effect"; the correlation over genes of its effect with the one
-    predicted when it was left out; the effect on its target gene, the positive control. The figure
-    of the checks (``panel="checks"``) has the squared error of predictions of left-out
-    perturbations; that of effects on cells, guides and batches held out; the coverage of 90%
-    intervals; and the negative controls: quantiles of the z-scores of control guides (or other
-    control cells) in the place of perturbations, against those of a standard normal distribution.
-    Points on the diagonal show that standard errors are correct; a steeper line has the width that
-    is stated. Bars are 90% intervals; values without a standard error are drawn as open circles.
-    The title says which parts to trust; the full verdict is ``adata.uns[key]["verdict"]``.
+    The figure of perturbations has one row for each, the largest effects on top. Its panels show
+    the squared error of effects learned from half of the guides or cells, on the other half, for
+    shrunken effects, the cells' means and "no effect"; the correlation over genes of the observed
+    effect with the one predicted without the perturbation's cells; and the effect on the target
+    gene, the positive control.
+
+    The figure of checks (``panel="checks"``) shows the squared error of predictions of left-out
+    perturbations; the squared error of effects on held-out cells, guides and batches; the coverage
+    of 90% intervals; and the negative controls: quantiles of the z-scores of control guides (or
+    other control cells), analysed as perturbations, against those of a standard normal
+    distribution. Points on the diagonal show that standard errors are correct; the slope of the
+    orange line is the stated width. Bars are 90% intervals; open circles are values without a
+    standard error. The title says which parts to trust; the full verdict is
+    ``adata.uns[key]["verdict"]``.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.diagnose`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.diagnose`.
     n_top
         Maximum number of perturbations to draw, those with the most cells.
     panel
-        The figure: ``"perturbations"`` (default), ``"checks"``, or ``"negative controls"``, which
-        is one panel of the checks.
+        The figure: ``"perturbations"`` (default), ``"checks"``, or only the panel
+        ``"negative controls"`` of the checks.
     %(show)s
 
     Returns
@@ -103,7 +106,7 @@ def diagnose(
     """
     stored = read_result(adata, key, "tl.diagnose", what="diagnosis", part="parts")
     table = stored["perturbations"]
-    table = table[table["split_by"] != ""]  # of many a sample is judged
+    table = table[table["split_by"] != ""]  # of many perturbations, only a sample is tested
     n_all = len(table)
     table = table.sort_values("n_cells", ascending=False, kind="stable").head(n_top)
     table = table.sort_values("squared_distance", ascending=False, kind="stable")
@@ -167,7 +170,7 @@ def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
 
 
 def _words(table: pd.DataFrame) -> tuple[str, str]:
-    """Return what effects are judged on, and what they are compared with: of cells or a table."""
+    """Return words for held-out data and raw effects, for cells or a table."""
     of_table = table["split_by"].eq("table").all()
     return ("half", "table's effects") if of_table else ("cells", "cells' means")
 
@@ -232,12 +235,12 @@ def _draw_strength(panel: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
-    """Draw quantiles of the z-scores of the negative controls against those of a normal."""
+    """Draw quantiles of the z-scores of negative controls against those of a standard normal."""
     from scipy.stats import norm
 
     z = np.sort(np.asarray(stored["null_z"], dtype=float).ravel())
     panel.set_title("negative controls")
-    panel.set_xlabel("z-score if errors are right")
+    panel.set_xlabel("expected z-score")
     panel.set_ylabel("z-score of controls")
     if not len(z):
         of_cells = _words(stored["perturbations"])[0] == "cells"
@@ -248,7 +251,7 @@ def _draw_null(panel: Axes, stored: dict[str, Any]) -> None:
     summary = stored["summary"].set_index(["part", "quantity"])
     width, error = summary.loc[("negative controls", "null_width"), ["value", "standard_error"]]
     ends = expected[[0, -1]]
-    panel.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="errors are right")
+    panel.plot(ends, ends, color=GREY, linewidth=1, linestyle="--", label="correct errors")
     label = f"width {width:.2f} ± {error:.2f}"
     panel.plot(ends, width * ends, color=ORANGE, linewidth=1.2, label=label)
     panel.scatter(expected, z, s=8, color=BLUE, linewidths=0, rasterized=True)
@@ -270,7 +273,7 @@ def _draw_points(
     reach = REACH * errors.fillna(0.0)
     draw_intervals(panel, (values, values - reach, values + reach), errors.notna(), BLUE)
     if line == 1.0 and values.notna().any():
-        # A wild interval must not hide the others.
+        # A very wide interval must not hide the others.
         low, high = min(values.min(), 0.0), max(1.6 * values.max(), 1.2)
         panel.set_xlim(low - 0.05 * (high - low), high)
     name_rows(panel, names.tolist())

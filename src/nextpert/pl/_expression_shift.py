@@ -1,4 +1,4 @@
-"""Target genes in the cells in which they are perturbed, beside controls."""
+"""Expression of target genes in perturbed and in control cells."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Values = NDArray[np.float64]
     Cells = dict[str, NDArray[np.bool_]]
 
-_BINS = 8, 40  # fewest and most; else the root of the number of cells
+_BINS = 8, 40  # minimum and maximum; in between, the root of the number of cells
 
 
 @checked()
@@ -68,10 +68,10 @@ def expression_shift(
 
     The figure shows whether each perturbation changes its own target gene, as in Extended Data Fig.
     9 of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0). Each panel is a histogram of the values
-    other than zero (control grey, perturbed blue, heights as shares of all cells of the group, so
-    that they compare); the two bars in the grey strip on the left are the shares of cells with
-    zero, on a scale of 0 to 100% (there is no strip if no cell has zero). Vertical lines are the
-    means of all cells, zeros included; their difference is given ± half of its 90% interval.
+    other than zero (control grey, perturbed blue), with heights as shares of all cells of the
+    group. The two bars in the grey strip on the left are the shares of zeros, on a scale of 0 to
+    100%; there is no strip if no cell has a zero. Vertical lines are the means of all cells,
+    including zeros; the title gives their difference ± half of its 90% interval.
 
     Parameters
     ----------

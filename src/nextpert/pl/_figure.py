@@ -1,4 +1,4 @@
-"""What all plots share: colours, rows and panels that fit on a screen, and the end of a plot."""
+"""Parts that plots share: colours, rows and panels that fit on a screen, saving and showing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCREEN = 8.0
 REACH = 1.645
 
 
-# What stands for ``%(name)s`` on a line of its own.
+# Texts that replace ``%(name)s`` on a line of its own.
 FRAGMENTS = {
     "show": """
 show
@@ -53,14 +53,14 @@ save
 """,
     "returns": """
 ~matplotlib.figure.Figure, ~matplotlib.axes.Axes, list of them, or None
-    The figure, with ``return_fig``; ``None`` once shown; else the axes.
+    The figure if ``return_fig``; ``None`` if it was shown; otherwise the axes.
 """,
     "roles": """
 perturbation_key
-    Column of ``adata.obs`` with the label of every cell; ``None`` stands for the one declared by
+    Column of ``adata.obs`` with the label of every cell; by default the column declared with
     :func:`nextpert.pp.setup_screen`, or ``"perturbation"``.
 control
-    Label of the unperturbed cells; ``None`` as above, or ``"control"``.
+    Label of the control cells; by default the label declared, or ``"control"``.
 """,
 }
 
@@ -85,8 +85,8 @@ def finish(
 ) -> Any:
     """Save, show or return a plot: ``None`` once shown, else the axes or the figure.
 
-    ``own`` says that the figure was made here, not given by the caller; one of the caller's is
-    never shown unless asked for.
+    ``own`` says that the figure was made here, not given by the caller. A figure of the caller is
+    shown only if asked for.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -104,7 +104,7 @@ def finish(
                 axis.set_tick_params(labelsize=SMALL)
     for part in [figure] if own else panels:
         for text in part.findobj(Text):
-            # No name is a formula, unlike matplotlib's own powers of ten.
+            # Names are not formulas, unlike matplotlib's own powers of ten.
             if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
                 text.set_parse_math(False)
     if save is not None:
@@ -122,7 +122,7 @@ def finish(
 
 
 def root_figure(panel: Axes) -> Figure:
-    """Return the figure that an axes is on, the whole one where that is a part (a subfigure)."""
+    """Return the figure that an axes is on; of a subfigure, the whole figure."""
     # As `get_figure(root=True)`, which matplotlib has from 3.10 on.
     return panel.figure.figure
 
@@ -143,9 +143,9 @@ def panels_of(
 ) -> tuple[list[Axes], int]:
     """Return ``n`` panels in a grid that fits on a screen, and the columns.
 
-    ``size`` is the width and height of a panel in inches, 0.6 of it where they are many;
-    ``around`` is what stands beside all panels. ``usual`` is the number of columns where that
-    fits; ``options`` are those of ``plt.subplots``.
+    ``size`` is the width and height of a panel in inches, 0.6 of it if panels are many; ``around``
+    is the size of what is beside the panels. ``usual`` is the number of columns if that fits;
+    ``options`` are those of ``plt.subplots``.
     """
     import matplotlib.pyplot as plt
 
@@ -172,8 +172,8 @@ def row_panels(
 ) -> list[Axes]:
     """Return panels side by side, of which the first ``shared`` have the same rows.
 
-    ``widths`` are theirs in inches; the figure is at least ``least`` inches high, of which
-    ``around`` are no rows. Rows are named on the left alone.
+    ``widths`` are those of the panels in inches; the figure is at least ``least`` inches high, of
+    which ``around`` are not rows. Rows are named only on the left.
     """
     import matplotlib.pyplot as plt
 
@@ -189,20 +189,20 @@ def row_panels(
 
 
 def row_height(n: int, around: float = 1.6) -> float:
-    """Return the height of ``n`` rows in inches, less than usual where they are many.
+    """Return the height of each of ``n`` rows in inches, less than usual if they are many.
 
-    ``around`` is the height of all else. Rows too low to be read make the figure higher instead.
+    ``around`` is the height of everything else. Rows have a minimum height, to be readable.
     """
     return float(np.clip((SCREEN - around) / max(n, 1), 0.1, 0.22))
 
 
 def font_size(row: float, most: float = SMALL) -> float:
-    """Return the size of texts that do not touch in rows of a height, in points."""
+    """Return the size of texts, in points, that do not touch in rows of this height."""
     return float(min(72 * row / 1.25, most))
 
 
 def name_rows(panel: Axes, names: Sequence[str], row: float | None = None) -> None:
-    """Name the rows of a panel, the first on top; ``row`` is their height if not the usual."""
+    """Name the rows of a panel, the first on top; ``row`` is their height, if not the usual one."""
     size = font_size(row or row_height(len(names)))
     panel.set_yticks(range(len(names)), names, fontsize=size)
     panel.set_ylim(len(names) - 0.4, -0.6)
@@ -234,7 +234,7 @@ def draw_marks(panel: Axes, values: Any, colour: str = BLACK) -> None:
 
 
 def from_zero(panel: Axes, low: Any) -> None:
-    """Let the x axis begin below 0 and the lowest value, so that nothing there is cut."""
+    """Start the x axis below 0 and the lowest value, so that nothing is cut off."""
     least, most = min(0.0, np.nanmin(low)), panel.get_xlim()[1]
     panel.set_xlim(left=least - 0.03 * (most - least))
 
@@ -242,7 +242,7 @@ def from_zero(panel: Axes, low: Any) -> None:
 def entry(
     label: str, colour: str, marker: str = "", line: Any = "none", face: str = "", **style: Any
 ) -> Line2D:
-    """Return an entry of a legend: a marker (filled with its colour, or ``face``), a line, both."""
+    """Return a legend entry: a marker (filled with its colour or ``face``), a line, or both."""
     from matplotlib.lines import Line2D
 
     usual: dict[str, Any] = {"markersize": 5, "linewidth": 1.2, "markerfacecolor": face or colour}
@@ -272,7 +272,7 @@ def label_grid(
 
 
 def legend_above(panel: Axes) -> None:
-    """Put the legend of what is drawn between panel and title, where it hides no row."""
+    """Put the legend between panel and title, where it hides no row."""
     panel.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
         borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
@@ -284,13 +284,13 @@ def legend_above(panel: Axes) -> None:
 def chosen(
     names: str | Iterable[str] | None, held: Sequence[str], without: str, where: str
 ) -> NDArray[np.int64]:
-    """Return the places of names among those held, each once; all by default.
+    """Return the places of names in ``held``, each once; all by default.
 
     Raises
     ------
     ValueError
-        If a name is not there (close matches are suggested), as ``without``, or none is given.
-        ``where`` says what holds the names.
+        If a name is absent (close matches are suggested), or none is given. The message begins with
+        ``without``; ``where`` says what contains the names.
     """
     if names is None:
         return np.arange(len(held))
@@ -307,7 +307,7 @@ def chosen(
 
 
 def short(name: str, most: int) -> str:
-    """Return a name of at most so many letters, with an ellipsis where it is cut."""
+    """Return a name of at most ``most`` letters, with an ellipsis if it is cut."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
@@ -327,15 +327,15 @@ def counted(n: int, what: str) -> str:
 
 
 def unit_of_distance(stored: Any) -> str:
-    """Return what the distances of a stored result are measured in, and if genes are left out."""
+    """Return the unit of the distances of a stored result, and whether genes are left out."""
     unit = DISTANCES[str(stored["params"].get("distance", "squared"))].axis
     return f"{unit};\nwithout own target genes" if stored["params"].get("genes_left_out") else unit
 
 
 def square_root(panel: Axes) -> None:
-    """Scale the x axis by the square root, as distances are squared: 0 is on it, unlike on a log.
+    """Scale the x axis by the square root, which, unlike a logarithm, includes 0.
 
-    Values below 0, as unbiased estimates may be, lie left of it.
+    Values below 0, which unbiased estimates of squared distances can have, are left of 0.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -349,7 +349,7 @@ def square_root(panel: Axes) -> None:
 def logarithmic(panel: Axes, which: str, ratio: float) -> None:
     """Scale the axis ``"x"`` or ``"y"``, with plain numbers at 1, 2 and 5.
 
-    Over many decades they stand at 1 alone; ``ratio`` is that of the largest value to the smallest.
+    Over many decades, numbers are only at 1; ``ratio`` is the largest over the smallest value.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMES = 70  # more perturbations are ranked by number, without their names
 _WIDE = 50  # bars that differ by more than this factor are drawn on a logarithmic axis
-# Numbers of targets from the last of these on are drawn together.
+# By number of targets; the last colour is for this number and more.
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
 
@@ -55,10 +55,10 @@ def perturbation_counts(
     """Draw the number of cells of every perturbation, ranked, by its number of targets.
 
     The figure follows Supplementary Figs. 5 and 6 of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0). Up to 70 perturbations are drawn as bars with names; more as
-    curves over the rank, one for each number of targets (4 and more together). Cells whose label
-    names no perturbation, such as ``"unassigned"``, are counted in the title. The axis of cells is
-    logarithmic for curves, and for bars that differ widely.
+    (doi:10.1038/s42256-023-00719-0). Up to 70 perturbations are drawn as bars with names; more are
+    drawn as curves over the rank, one for each number of targets (4 and more together). The title
+    counts cells whose label names no perturbation, such as ``"unassigned"``. The axis of cells is
+    logarithmic for curves, and for bars that differ by more than a factor of 50.
 
     Parameters
     ----------
@@ -144,7 +144,10 @@ def _count(labels: LabelTable, naming: Naming, control: str) -> tuple[pd.DataFra
     is_out = table["n_targets"] == 0
     n_out = sum(labels.left_out.values()) + int(table.loc[is_out, "n_cells"].sum())
     if is_out.all():
-        message = f"No perturbed cells: adata.obs[{labels.key!r}] holds no other label."
+        message = (
+            f"No perturbed cells: no label in adata.obs[{labels.key!r}] names a perturbation. Name "
+            f"the column of labels as perturbation_key."
+        )
         raise ValueError(message)
     by = {"n_targets": True, "n_cells": False, "label": True}
     ranked = table[~is_out].sort_values(list(by), ascending=list(by.values()))

@@ -1,4 +1,4 @@
-"""Effects of many perturbations as a map, or of one with its intervals."""
+"""Effects of many perturbations as a heat map, or of one perturbation with intervals."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def perturbation_effects(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | Axes | None:
-    """Draw the strongest effects of perturbations on genes; those of a single one with intervals.
+    """Draw the strongest effects of perturbations on genes, with intervals for a single one.
 
     Several perturbations are drawn as a heat map with a row per perturbation and a column per gene,
     both in the order of a clustering of the effects. Colour is the expected effect; + and − mark
@@ -71,11 +71,11 @@ def perturbation_effects(
     adata
         Cells x genes, after :func:`nextpert.tl.perturbation_effects`.
     perturbations
-        Labels to draw; by default all. One alone, as ``["STAT1"]``, is drawn with intervals.
+        Labels to draw; by default all. A single one, as in ``["STAT1"]``, is drawn with intervals.
     key
-        The ``key_added`` of the effects.
+        The ``key_added`` of :func:`nextpert.tl.perturbation_effects`.
     n_top
-        Maximum number of perturbations, and of genes: those with the largest effects.
+        Maximum number of perturbations, and of genes; those with the largest effects are drawn.
     ax
         Axes to draw on.
     %(show)s
@@ -115,7 +115,7 @@ def perturbation_effects(
         panel = panel_of(ax, (5.6, max(2.6, 1.5 + down * len(genes))))
         _draw_intervals(panel, stored, rows[0], genes)
     else:
-        # Of many genes, columns are narrower as well: two screens wide, at most.
+        # With many genes, columns are narrower as well: the figure is at most two screens wide.
         cell = (row_height(len(genes), 2.6 - SCREEN), down)
         panel = panel_of(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(kept)))
         _draw_effects(panel, stored, kept, genes, cell)
@@ -140,7 +140,7 @@ def _with_cells(stored: dict[str, Any], row: int) -> str:
 
 
 def _where(stored: dict[str, Any]) -> str:
-    """Return the condition that effects are of, for titles."""
+    """Return the condition of the effects, for titles."""
     condition = stored["params"].get("condition")
     return "" if condition is None else f" in {condition}"
 
@@ -160,7 +160,7 @@ def _draw_effects(
     rows, columns = rows[_order(effect)], columns[_order(effect.T)]
     effect = stored["mean"][np.ix_(rows, columns)]
     names = ([_with_cells(stored, j) for j in rows], [str(stored["genes"][i]) for i in columns])
-    # A few genes (mostly the targets) move far more than all others, which are to be seen, too.
+    # A few genes (mostly the targets) change much more than the others, which must remain visible.
     limit = max(float(np.quantile(np.abs(effect), 0.98)), 1e-12)
     beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * len(columns)), 1.0))
     beyond = "both" if np.abs(effect).max() > limit else "neither"
@@ -170,7 +170,7 @@ def _draw_effects(
         effect, vmin=-limit, vmax=limit, cmap=colours, ax=panel, cbar_ax=beside, cbar_kws=bar,
         xticklabels=False, yticklabels=False,
     )  # fmt: skip
-    # Not by seaborn, which would read names as formulas to see whether they overlap.
+    # seaborn would parse names as formulas, to see whether they overlap.
     down, right = (0.5 + np.arange(n) for n in effect.shape)
     panel.set_yticks(down, names[0], fontsize=font_size(cell[1], 7))
     panel.set_xticks(right, names[1], fontsize=font_size(cell[0], 7), rotation=90)
@@ -178,7 +178,7 @@ def _draw_effects(
     beside.tick_params(labelsize=7)
     beside.yaxis.label.set_fontsize(SMALL)
     beside.yaxis.set_major_locator(MaxNLocator(5))
-    # Signs, not dots alone: both ends of the colours are equally dark where there is no colour.
+    # Signs, because both ends of the colour scale are equally dark in black and white.
     significant = stored["lfsr"][np.ix_(rows, columns)] < CLEAR_SIGN
     size = (0.3 * 72 * min(cell)) ** 2
     for marker, sign in (("+", 1), ("_", -1)):
@@ -188,7 +188,7 @@ def _draw_effects(
 
 
 def _order(effect: np.ndarray) -> np.ndarray:
-    """Return the order of rows that a clustering puts side by side."""
+    """Return the order of rows by a clustering, which puts similar rows side by side."""
     if len(effect) < 3:
         return np.arange(len(effect))
     tree = linkage(effect, method="average", optimal_ordering=True)

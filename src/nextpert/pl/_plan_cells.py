@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour and dashes of numbers of guides that are not planned.
+# Colour and dashes for numbers of guides other than the planned one.
 _STYLES: tuple[tuple[str, Any], ...] = (
     (ORANGE, (0, (1, 1))),
     (PALETTE[0], (0, (4, 1.5))),
@@ -43,7 +43,7 @@ _STYLES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (PURPLE, (0, (6, 1.5))),
 )
-_FEW_CELLS = 10  # fewer would flatten all that matters
+_FEW_CELLS = 10  # values for fewer cells do not determine the range of the axis
 
 
 @checked()
@@ -59,16 +59,16 @@ def plan_cells(
     """Draw power and precision by number of cells and guides.
 
     The panels show the fraction of genes in which the effect is detected, and half the width of the
-    interval of an effect on the median gene. Each number of guides has a line, black for that of
-    the plan. Dashed lines are the values needed. With ``n_cells``, a third panel shows the fraction
-    of genes by the number of perturbations that share these cells.
+    interval of an effect on the median gene. Each number of guides has a line; the line of the plan
+    is black. Dashed lines are the values needed. If the plan has ``n_cells``, a third panel shows
+    the fraction of genes by the number of perturbations that share these cells.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.plan_cells`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.plan_cells`.
     %(show)s
 
     Returns
@@ -129,7 +129,7 @@ def _draw(panel: Axes, stored: dict[str, Any], column: str, needed: float) -> No
 
 
 def _draw_budget(panel: Axes, budget: pd.DataFrame, params: Mapping[str, Any]) -> None:
-    """Draw the power by the number of perturbations that share the cells, and the largest."""
+    """Draw the power by number of perturbations, and mark the largest number with enough power."""
     number, needed = budget["n_perturbations"], float(params["power"])
     panel.plot(number, budget["power"], color=BLACK, linewidth=2.0, zorder=3)
     panel.axhline(needed, color=GREY, linestyle="--", linewidth=1, zorder=1)

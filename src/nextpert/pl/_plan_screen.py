@@ -1,4 +1,4 @@
-"""The next round: which perturbations and why, their cells, and its expected benefit."""
+"""The next round: its perturbations, why they were chosen, their cells, and expected benefit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour, marker and words of every strategy.
+# Colour, marker and label of every strategy.
 _STRATEGIES = {
     "exploit": (BLUE, "o", "chosen to find the best"),
     "explore": (ORANGE, "s", "chosen to reduce uncertainty"),
@@ -59,21 +59,22 @@ def plan_screen(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | None:
-    """Draw the perturbations of the next round: predicted distances, cells, and what they cover.
+    """Draw the perturbations of the next round: distances, cells, and expected benefit.
 
-    The panels show, from left to right, the predicted squared distance of every perturbation's mean
-    to the target with its 90% interval, coloured by the strategy that chose it; a stroke marks the
-    distance of the expected state, by which perturbations are chosen, and the dashed line is the
-    control; the cells of every perturbation; and, for the first perturbations together, the
-    probability that the nearest of all candidates is among them and the share of the remaining
-    uncertainty that they are expected to resolve. :func:`replay` compares strategies.
+    The left panel shows the predicted squared distance of every perturbation's mean to the target
+    with its 90% interval, coloured by the strategy that chose it. A stroke marks the distance of
+    the expected state, by which perturbations are chosen; the dashed line is the control. The
+    middle panel shows the cells of every perturbation. The right panel shows, for each row and
+    those above it together, the probability that they include the nearest of all candidates, and
+    the share of the remaining uncertainty that they are expected to resolve. :func:`replay`
+    compares strategies.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.plan_screen`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.plan_screen`.
     %(show)s
 
     Returns
@@ -125,7 +126,7 @@ def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
     from_zero(panel, table["predicted_low"])
     panel.set_xlabel(f"predicted distance, 90% interval\n({unit_of_distance(stored)})")
     panel.set_title(f"next round towards {goal(stored['params']['target'])}")
-    return [*handles, entry("its expected mean", BLACK, "|"), entry("control", GREY, line="--")]
+    return [*handles, entry("expected state", BLACK, "|"), entry("control", GREY, line="--")]
 
 
 def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
@@ -140,7 +141,7 @@ def _draw_cells(panel: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
-    """Draw what the first perturbations are worth together; return the lines, for the legend."""
+    """Draw the benefit of each row and those above it; return the lines, for the legend."""
     lines = []
     for name, label, style in (
         ("probability_contains_best", "nearest candidate included", "o-"),
@@ -150,5 +151,5 @@ def _draw_worth(panel: Axes, table: pd.DataFrame) -> list[Any]:
         at = 100 * table[name].to_numpy(dtype=float)
         lines += panel.plot(at, range(len(at)), style, color=colour, markersize=3.5, label=label)
     panel.set(xlim=(-4, 104), xticks=[0, 50, 100])
-    panel.set(xlabel="%, this row and those above", title="what the plan covers")
+    panel.set(xlabel="%, this row and those above", title="expected benefit")
     return lines

@@ -1,4 +1,4 @@
-"""Programs that perturbations share: who is on each, and which genes it changes."""
+"""Programs that perturbations share: perturbations on each program, and genes it changes."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def programs(
 ) -> Figure | list[Axes] | None:
     """Draw the 6 largest programs that perturbations share, with perturbations and genes.
 
-    On the left of a panel are the 10 largest scores of perturbations on a program, on the right the
-    10 largest effects of a score of 1 on genes. Bars are 90% intervals. Scores
-    are filled for perturbations on the program (more than 3 standard deviations from 0 and a
-    quarter of the largest), effects where they are more than 3 standard deviations from 0. The
-    title says which share of the effects a program accounts for.
+    The left of a panel shows the 10 largest scores of perturbations on a program, the right the 10
+    largest effects of a score of 1 on genes. Bars are 90% intervals. Scores are filled for
+    perturbations on the program (more than 3 standard deviations from 0 and above a quarter of the
+    largest); effects are filled if they are more than 3 standard deviations from 0. The title gives
+    the share of the effects that a program accounts for.
 
     If perturbations share no program, the figure says so.
 
@@ -65,7 +65,7 @@ def programs(
     adata
         Cells x genes, after :func:`nextpert.tl.perturbation_effects`.
     key
-        The ``key_added`` of the effects.
+        The ``key_added`` of :func:`nextpert.tl.perturbation_effects`.
     %(show)s
 
     Returns
@@ -93,7 +93,7 @@ def programs(
     if "programs" not in stored:
         message = (
             f"The effects in adata.uns[{key!r}] have no programs, because the shifts are exact: "
-            f"run tl.fit_dag_blr with shift_sd='learned', and tl.perturbation_effects again."
+            f"run tl.fit_dag_blr with shift_sd='learned', and then tl.perturbation_effects."
         )
         raise ValueError(message)
     shares, scores, genes = (stored["programs"][name] for name in ("shares", "scores", "genes"))
@@ -126,8 +126,8 @@ def programs(
         right.set_xlabel("effect of a score of 1\n(log-normalised expression)")
     handles = [
         entry("perturbation on the program", BLUE, "o", line="-"),
-        entry("gene clearly changed", ORANGE, "o", line="-"),
-        entry("neither", GREY, "o", line="-", face="white"),
+        entry(f"effect above {CLEAR:g} SD", ORANGE, "o", line="-"),
+        entry("other", GREY, "o", line="-", face="white"),
     ]
     options: dict[str, Any] = {"loc": "outside upper right", "ncols": 3}
     if len(drawn) < len(shares):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour, dashes and marker of each strategy: distinguishable without colours as well. Strategies in
-# turn bear their markers at other plates, so that curves that lie on each other all show.
+# Colour, dashes and marker of each strategy, distinguishable without colours as well. Strategies
+# have their markers at different rounds, so that curves on top of each other are all visible.
 _STYLES: dict[str, tuple[str, Any, str]] = {
     "exploit": (BLUE, "-", "o"),
     "thompson": (BLUE, (0, (4, 1.5)), "s"),
@@ -61,7 +61,7 @@ def replay(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | None:
-    """Draw how near to each target the recommended perturbation lies, round by round.
+    """Draw the distance of the recommended perturbation to each target, round by round.
 
     The first panel summarises all targets; each target then has its own. A panel shows the squared
     distance of the recommended perturbation's true mean to the target, relative to that of the
@@ -74,7 +74,7 @@ def replay(
     adata
         Cells x genes, after :func:`nextpert.tl.replay_design`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.replay_design`.
     %(show)s
 
     Returns
@@ -118,7 +118,7 @@ def replay(
 def _draw(
     panel: Axes, table: pd.DataFrame, lines: pd.DataFrame, name: str | None, letters: int
 ) -> None:
-    """Draw the lines of reference and a curve per strategy; all targets unless one has a name."""
+    """Draw reference lines and a curve per strategy, for all targets unless ``name`` is given."""
     from matplotlib.ticker import MaxNLocator
 
     if name is not None:

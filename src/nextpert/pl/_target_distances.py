@@ -52,20 +52,20 @@ def target_distances(
     """Draw the squared distance of every perturbation's mean to the target, nearest on top.
 
     The figure follows Fig. 6b of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with
-    confidence intervals. Points are unbiased estimates; the small ticks are the distances of the
-    sample means, which are biased upwards. The dashed line and the band are the control cells and
-    their interval. Points are filled where the interval of the difference to the control cells
-    excludes 0; that interval is narrower than the two drawn suggest, because both share the noise
-    of the target's mean.
+    confidence intervals. Points are unbiased estimates; small ticks are the distances of the sample
+    means, which are biased upwards. The dashed line and the band are the control cells and their
+    interval. A point is filled if the interval of its difference to the control cells excludes 0.
+    That interval is narrower than the two that are drawn suggest, because both distances share the
+    noise of the target's mean.
 
     Parameters
     ----------
     adata
         Cells x genes, after :func:`nextpert.tl.target_distances`.
     key
-        Its ``key_added``.
+        The ``key_added`` of :func:`nextpert.tl.target_distances`.
     n_top
-        Maximum number of perturbations; the line of the control is always included.
+        Maximum number of perturbations; the line of the control is always drawn.
     ax
         Axes to draw on.
     %(show)s
@@ -115,9 +115,9 @@ def target_distances(
         title += f"; nearest {first_of(len(top), len(table), 'perturbations')}"
     panel.set_title(title)
     handles = [
-        entry("unbiased, with interval", BLUE, "o", line="-"),
+        entry("unbiased distance, interval", BLUE, "o", line="-"),
         entry(f"not distinguished from {control}", BLUE, "o", line="-", face="white"),
-        entry("of the sample means", GREY, "|", markersize=7),
+        entry("distance of sample means", GREY, "|", markersize=7),
         entry(control, GREY, line="--", linewidth=1),
     ]
     legend(panel, handles)

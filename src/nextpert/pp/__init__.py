@@ -1,4 +1,4 @@
-"""Preprocessing of screens: guides to labels, and the cells and genes an analysis takes."""
+"""Preprocessing of screens: labels from guides, and the cells and genes of the analysis."""
 
 from __future__ import annotations
 

@@ -41,35 +41,35 @@ def assign_guides(
 ) -> ad.AnnData | None:
     """Label every cell by the targets of its guides.
 
-    A guide is called in a cell with ``threshold`` UMI or more. Control guides do not change the
-    label of a cell with targeting guides: a cell with a guide of ``A`` and a control guide has the
-    label ``A``.
+    A guide with at least ``threshold`` UMI in a cell is called there. Control guides do not change
+    the label of a cell with targeting guides, unless ``multiple="multi"``: a cell with a guide of
+    ``A`` and a control guide has the label ``A``.
 
     Parameters
     ----------
     adata
         The cells.
     guides
-        UMI counts of the guides, cells x guides: a DataFrame, a key of ``adata.obsm`` with one, or
-        an AnnData, aligned by the names of the cells. Or a column of ``adata.obs`` with the guides
-        of every cell, joined by ``guide_separator``; a missing value means no guide.
+        UMI counts, cells x guides: a DataFrame, an AnnData, or the key of one in ``adata.obsm``;
+        cells are matched by name. Alternatively, the name of a column of ``adata.obs`` with the
+        guides of every cell, joined by ``guide_separator``; a missing value means no guide.
     threshold
-        Minimum number of UMI of a guide in a cell for the guide to be called.
+        Minimum UMI count for a guide to be called in a cell.
     target_of
-        Target of every guide: a mapping or a function. By default the part before the last
-        underscore (``HLA-A_2`` targets ``HLA-A``).
+        Target of every guide: a mapping or a function. By default, the part of the guide's name
+        before the last underscore (``HLA-A_2`` targets ``HLA-A``).
     control_guides
-        Names of control guides, or of their targets; by default every guide whose target is
-        ``non-targeting``, ``NO_SITE``, ``ONE_NON-GENE_SITE``, ``control`` or similar.
+        Names of control guides, or of their targets; by default every guide whose target has a
+        common name for controls, such as ``non-targeting``, ``NTC``, ``scrambled`` or ``NO_SITE``.
     control
         Label of cells whose guides are all control guides.
     multiple
-        Cells with several guides: ``"combine"`` (default) labels them with all targets, each
+        How to label cells with several guides: ``"combine"`` (default) joins their targets, each
         once; ``"multi"`` labels them ``multi``.
     separator
         Text between the targets of a label.
     guide_separator
-        Text between guides in ``obs["guides"]``, and in the column they are read from.
+        Text between guides in ``obs["guides"]``, and in the column named by ``guides``.
     key_added
         Name of the column of labels.
     copy
@@ -83,15 +83,15 @@ def assign_guides(
         - ``obs["perturbation"]`` (labels): the targets, sorted and joined; ``control``,
           ``"unassigned"`` (no guide) or ``"multi"``.
         - ``obs["guides"]`` (labels): the guides of each cell, joined by ``guide_separator``.
-        - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): guides, and targets, of each cell.
-        - ``uns["guides"]`` (table): one row per guide: ``target`` (empty for control guides),
+        - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): guides and targets of each cell.
+        - ``uns["guides"]`` (table): one row per guide, with ``target`` (empty for control guides),
           ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
 
     Raises
     ------
     ValueError
-        If the guides are not found, cells are absent from their table, a count is negative or NaN,
-        a guide is named twice, or one has no target and ``control_guides`` does not name it.
+        If the guides are not found, their table lacks cells, a count is negative or NaN, a guide
+        is named twice, or a guide has no target and is not named in ``control_guides``.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def assign_guides(
     ['MYC', 'MYC', 'JUN', 'unassigned']
     """
     if key_added in ("guides", "n_guides", "n_targets"):
-        message = f"key_added={key_added!r} is the name of another result: choose another name."
+        message = f"key_added={key_added!r} is the name of another column: choose another name."
         raise ValueError(message)
     if isinstance(guides, str) and guides not in adata.obsm:
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
@@ -143,26 +143,32 @@ def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
         cells, names, values = table.index, table.columns, table.to_numpy()
     else:
         message = (
-            "guides must be a DataFrame or an AnnData of counts (cells x guides), or name one in "
-            f"adata.obsm or a column of adata.obs; this one is a {type(table).__name__}."
+            "guides must be a DataFrame or an AnnData of counts (cells x guides), the key of one "
+            f"in adata.obsm, or a column of adata.obs, but is of type {type(table).__name__}."
         )
         raise TypeError(message)
     for what, index in {"cells": cells, "guides": names}.items():
         if not index.is_unique:
             twice = index[index.duplicated()].unique()
-            message = f"The table of guides names {what} twice: {_adata.list_names(twice)}."
+            shown = _adata.list_names(twice)
+            message = f"The table of guides contains {what} twice: {shown}. Make names unique."
             raise ValueError(message)
     rows = cells.get_indexer(adata.obs_names)
     if (rows < 0).any():
         absent = adata.obs_names[rows < 0]
         shown = _adata.list_names(absent, limit=3)
-        message = f"The table of guides lacks {len(absent)} of {adata.n_obs} cells: {shown}."
+        message = (
+            f"The table of guides lacks {len(absent)} of {adata.n_obs} cells: {shown}. Add them, "
+            f"or remove them from adata."
+        )
         raise ValueError(message)
     require_numbers(values, "The table of guides")
     matrix = sp.csr_matrix(values)[rows]
     matrix.sum_duplicates()  # before counts are compared with the threshold
     if matrix.data.dtype.kind not in "buif" or not bool((matrix.data >= 0).all()):
-        message = "The table of guides must contain counts: some are negative, NaN or not numbers."
+        message = (
+            "The table of guides has values that are negative, NaN or not numbers: pass UMI counts."
+        )
         raise ValueError(message)
     return matrix, [str(name) for name in names]
 

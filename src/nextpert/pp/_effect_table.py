@@ -1,4 +1,4 @@
-"""``pp.effect_table``: a screen from effects and their standard errors, or from its own cells."""
+"""``pp.effect_table``: a screen from effects and standard errors, or from the effects of cells."""
 
 from __future__ import annotations
 
@@ -46,23 +46,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONSERVATIVE = "conservative"  # the error of controls of whom nothing is known
-_MOST_CELLS = 1e12  # sums of a thousand times as many are whole numbers still
-_LEAST = 1e-100  # of standard errors, whose squares are squared again
-# Where numbers of cells are not given they are no more than a scale: an effect of 10 standard
-# errors is one standard deviation of a gene, about as in screens of 100 cells per perturbation.
+CONSERVATIVE = "conservative"  # the error of controls about which nothing is known
+_MOST_CELLS = 1e12  # a thousand such numbers add up to an exact whole number
+_LEAST = 1e-100  # smallest standard error, because its square is squared again
+# If numbers of cells are not given, they only set a scale: an effect of 10 standard errors is one
+# standard deviation of a gene, about as in screens with 100 cells per perturbation.
 _CELLS = 100
-_LEAST_ERROR = 1e-9  # of the table's median standard error: beside it, matrices are singular
-# Control cells or samples that a correlation needs. Of effects called on 100 correlated genes, 15
-# of 918 were false with 20 (1.8 stated, 8 allowed), and 1 of 939 with 50 (1.6 stated, 7 allowed).
+_LEAST_ERROR = 1e-9  # of the table's median standard error: smaller ones make matrices singular
+# Control cells or samples that a correlation needs. Of the effects called significant on 100
+# correlated genes, 15 of 918 were false with 20 cells (1.8 stated, 8 allowed), and 1 of 939 with 50
+# cells (1.6 stated, 7 allowed).
 _FEWEST = 50
 
 
 class Given(NamedTuple):
-    """Effects and standard errors, rows named by their labels, and what else is said of them.
+    """Effects and standard errors with rows named by label, and what else is known of them.
 
-    ``obs`` and ``var`` describe the same rows and columns. The last four are those of the cells
-    that were given in place of a table.
+    ``obs`` and ``var`` describe the same rows and columns. The last four fields describe the cells,
+    if cells were given instead of a table.
     """
 
     effects: pd.DataFrame
@@ -92,43 +93,43 @@ def effect_table(
     control_se: str | Mapping[str, float] | None = None,
     correlation: pd.DataFrame | ad.AnnData | None = None,
 ) -> ad.AnnData:
-    r"""Return a screen made of effects and their standard errors, without cells.
+    r"""Make a screen from effects and their standard errors, without cells.
 
-    Use it for screens that are published, or kept, as tables of effects. The result has a row for
-    the controls (of each batch) and one per perturbation, and can be passed to
+    Use it for screens that are published or stored as tables of effects. The result has one row per
+    perturbation and one for the controls (of each batch). It can be passed to
     :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.plan_screen` and
     :class:`~nextpert.Campaign` like a screen of cells. Functions that need cells, such as those
-    that learn a graph, raise an error; the panel contains all genes, without edges. An effect with
-    the standard error ``s`` counts as :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`,
-    equation 25). For long tables, such as those of DESeq2, and pseudo-bulk samples see
+    that learn a graph, raise an error; the graph has all genes and no edges. An effect with
+    standard error ``s`` counts as :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`,
+    equation 25). For long tables, such as those of DESeq2, and for pseudo-bulk samples, see
     :doc:`/guides/prepare_a_screen`.
 
     Parameters
     ----------
     adata
-        Effects, differences of natural logarithms, NaN if unknown: a table of perturbations x
-        genes; an AnnData with these in ``X``, their standard errors in ``layers["se"]``, and labels
-        in ``obs["perturbation"]`` (by default its row names); or a screen of cells or samples with
-        its roles, whose ``obs["n_cells"]``, if there, is the number of cells of each sample.
+        Effects (differences of natural logarithms, NaN if unknown): a table of perturbations x
+        genes; an AnnData with effects in ``X``, standard errors in ``layers["se"]`` and labels in
+        ``obs["perturbation"]`` (by default the row names); or a screen of cells or samples after
+        :func:`setup_screen`, with the number of cells per sample, if known, in ``obs["n_cells"]``.
     se
-        Standard errors of a table, with the same rows and columns.
+        Standard errors, with the rows and columns of ``adata``, if that is a table.
     n_cells
-        Cells of each perturbation: a number, a mapping, or by default ``obs["n_cells"]``, if there.
-        Without them, numbers of cells only set a scale.
+        Number of cells per perturbation: a number or a mapping; by default ``obs["n_cells"]``, if
+        present. Without it, numbers of cells in plans are only relative.
     n_controls
-        Control cells: a number, or a mapping from batches.
+        Number of control cells, or a mapping from batches to numbers.
     batch
-        Batch of each perturbation, with its own controls: a mapping, or by default
-        ``obs["batch"]``. A perturbation in several batches has a row in each; if these rows differ
-        by more than their standard errors, all standard errors are increased by one factor.
+        Batch of each perturbation, a mapping; by default ``obs["batch"]``. Each batch has its own
+        controls. A perturbation in several batches has a row in each; if these rows differ by more
+        than their standard errors, all standard errors are increased by the same factor.
     control_mean, control_se
-        Mean of the controls by gene, and its standard error; by default columns of ``var``. With
-        means, efficacy is learned. The default standard error follows from ``n_controls``; if
-        neither is known, ``"conservative"`` takes nine tenths of a gene's smallest squared error.
+        Mean of the controls per gene, and its standard error; by default columns of ``var``. With
+        means, efficacy is learned. The default standard error follows from ``n_controls``. If
+        neither is known, ``"conservative"`` takes nine tenths of the gene's smallest squared error.
     correlation
-        At least 50 control cells or samples x genes, which show how genes are correlated; without
-        them, no program is modelled for more than 30 perturbations. It is not needed if ``adata``
-        is a screen of cells.
+        At least 50 control cells or samples x genes, from which the correlation of genes is
+        estimated. Without them, no program is modelled for more than 30 perturbations. Not needed
+        if ``adata`` is a screen of cells.
 
     Returns
     -------
@@ -137,26 +138,26 @@ def effect_table(
 
         - ``X``, ``layers["se"]`` (array, ``(n_rows, n_vars)``): effects plus the control mean (0 if
           not given), and standard errors, infinite if unknown.
-        - ``obs["perturbation"]``, ``obs["batch"]`` (labels): label of each row; batches if given.
+        - ``obs["perturbation"]``, ``obs["batch"]`` (labels): label of each row; batch, if given.
         - ``obs["n_cells"]`` (number): cells of each row.
         - ``varp["correlation"]`` (array, ``(n_vars, n_vars)``): correlation of genes, if known.
         - ``varp["dag"]``, ``uns["dag"]`` (as of :func:`nextpert.tl.learn_dag`): no edges.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
         - ``uns["effect_table"]`` (mapping): ``source`` (``"table"``, ``"cells"`` or ``"samples"``),
-          ``n_missing`` entries, ``cells_given``, ``controls_given`` (0 if conservative) and
-          ``means_given``.
+          ``n_missing`` (unknown entries), and, as 0 or 1, ``cells_given``, ``controls_given`` (0 if
+          conservative) and ``means_given``.
 
     Raises
     ------
     ValueError
-        If the error of the controls is not given, or a table or value is not valid.
+        If the error of the controls is not given, or a table or value is invalid.
 
     Examples
     --------
     >>> import nextpert as npt
     >>> screen = npt.datasets.simulated_screen(n_genes=12, n_control=500, n_perturbed=100, rng=0)
     >>> npt.pp.setup_screen(screen)
-    >>> own = npt.pp.effect_table(screen)  # of cells; a published table has effects and errors:
+    >>> own = npt.pp.effect_table(screen)  # from cells; a published table has effects and errors:
     >>> effects = own.to_df().iloc[1:] - own.to_df().loc["control"]
     >>> table = npt.pp.effect_table(effects, own.to_df("se").iloc[1:], control_se="conservative")
     >>> table.shape
@@ -164,10 +165,10 @@ def effect_table(
     """
     given = _of_anndata(adata) if isinstance(adata, ad.AnnData) else _of_tables(adata, se)
     if isinstance(adata, ad.AnnData) and se is not None:
-        message = "se is for tables: the standard errors of an AnnData are its layer 'se'."
+        message = "se is only for tables: put the standard errors of an AnnData in its layer 'se'."
         raise ValueError(message)
     if not given.effects.size:
-        message = "The table of effects has no rows or no columns: give effects."
+        message = "The table of effects has no rows or no columns: pass perturbations x genes."
         raise ValueError(message)
     control = given.roles.control
     batches = _values(batch, given.obs, [*map(str, given.effects.index)], "batch")
@@ -179,7 +180,10 @@ def effect_table(
     _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
     _require_once(pd.Index(genes), "Genes")
     if control in labels:
-        message = f"The table has a row of the controls, {control!r}: give it as control_mean."
+        message = (
+            f"The table has a row for the controls, {control!r}: remove it, and pass the means of "
+            f"the controls, if known, as control_mean."
+        )
         raise ValueError(message)
     effects = real_values(given.effects, "Effects")
     errors = real_values(given.se, "Standard errors")
@@ -189,7 +193,11 @@ def effect_table(
         _require_alike(known, labels)
         factor = _batch_factor(effects, errors, labels)
         errors = errors * factor
-        logger.info("Standard errors are multiplied by %.2f: batches differ by more.", factor)
+        logger.info(
+            "Standard errors are multiplied by %.2f, the ratio of the observed to the expected "
+            "differences between batches (at least 1).",
+            factor,
+        )
     cells = _counts(n_cells, given.obs, labels, "n_cells")
     of_batches = given.n_controls if n_controls is None else n_controls
     controls = _counts(of_batches, pd.DataFrame(), each.tolist(), "n_controls")
@@ -200,8 +208,8 @@ def effect_table(
     has_error = controls is not None or error is not None
     if not (has_error or control_se == CONSERVATIVE) or (controls is not None and cells is None):
         message = (
-            "Effects of a batch share the error of the controls: give n_controls with n_cells, or "
-            "control_se ('conservative' if neither is known)."
+            "The effects of a batch share the standard error of its controls, which is unknown: "
+            "pass n_controls with n_cells, or control_se ('conservative' if neither is known)."
         )
         raise ValueError(message)
     variance = np.where(known, errors, np.inf) ** 2
@@ -239,19 +247,19 @@ def effect_table(
     if len(set(labels)) > WITHOUT_CORRELATION and alike is None:
         logger.warning(
             "No programs are modelled, because the table has more than %d perturbations and no "
-            "correlation of genes: give correlation, control cells or samples.",
+            "correlation of genes: pass control cells or samples as correlation.",
             WITHOUT_CORRELATION,
         )
     return out
 
 
 def _of_anndata(adata: ad.AnnData) -> Given:
-    """Return the effects of an AnnData with a layer of standard errors; else those of its cells."""
+    """Return the effects of an AnnData with a layer of standard errors, or else of its cells."""
     if SE not in adata.layers:
         if SCREEN in adata.uns:
             return _of_cells(adata)
         message = (
-            "adata has no layer 'se' (standard errors). If its rows are cells, call "
+            "adata has no layer 'se' (standard errors): add it or, if its rows are cells, call "
             "pp.setup_screen first."
         )
         raise ValueError(message)
@@ -267,7 +275,7 @@ def _of_anndata(adata: ad.AnnData) -> Given:
 def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> Given:
     """Return two tables, the second with the rows and columns of the first."""
     if se is None:
-        message = "A table of effects needs a table of standard errors: give it as se."
+        message = "A table of effects needs a table of standard errors: pass it as se."
         raise ValueError(message)
     effects = effects.loc[
         with_names(effects.index, "Perturbations"), with_names(effects.columns, "Genes")
@@ -278,7 +286,10 @@ def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> Given:
         _require_once(other, what.capitalize())
         if len(differ := one.symmetric_difference(other)):
             shown = list_names(map(str, differ))
-            message = f"Effects and standard errors differ in their {what}: {shown}."
+            message = (
+                f"Effects and standard errors differ in their {what}: {shown}. Pass two tables "
+                f"with the same rows and columns."
+            )
             raise ValueError(message)
     obs, var = (pd.DataFrame(index=each.astype(str)) for each in effects.axes)
     return Given(effects, se.loc[effects.index, effects.columns], obs, var)
@@ -287,8 +298,8 @@ def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> Given:
 def _of_cells(adata: ad.AnnData) -> Given:
     """Return the differences of means of a screen of cells, and their standard errors.
 
-    Batches are taken off, and the variance between guides is added. Variances are moderated, as
-    those of a fit to the cells. Genes that do not vary are left out.
+    Batch effects are subtracted, and the variance between guides is added. Variances are moderated,
+    as in a fit to the cells. Genes that do not vary are left out.
     """
     roles = _adata.read_roles(adata)
     names = _adata.read_perturbations(adata, roles).perturbations()
@@ -310,7 +321,7 @@ def _of_cells(adata: ad.AnnData) -> Given:
     effects = pd.DataFrame(change[:, kept], names, index)
     se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
     cells: Array = pooled.n_cells.astype(np.float64)
-    # Rows are samples, of so many cells each.
+    # Rows are samples, each with its number of cells.
     if "n_cells" in adata.obs:
         each = real_values(adata.obs["n_cells"], "n_cells")
         groups = np.append(environments.numbered(names), -1)
@@ -332,14 +343,14 @@ def _of_cells(adata: ad.AnnData) -> Given:
 def _require_once(names: pd.Index[Any], what: str) -> None:
     twice = names[names.duplicated()].unique()
     if len(twice):
-        message = f"{what} given more than once: {list_names(map(str, twice))}."
+        message = f"{what} given more than once: {list_names(map(str, twice))}. Keep one of each."
         raise ValueError(message)
 
 
 def _known_entries(
     effects: Array, errors: Array, labels: Sequence[str], genes: Sequence[str]
 ) -> NDArray[np.bool_]:
-    """Return which entries say something, ``(n_perturbations, n_genes)``, or raise."""
+    """Return which entries are known, ``(n_perturbations, n_genes)``, or raise."""
     known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
     least = _LEAST_ERROR * np.median(errors[known]) if known.any() else 0.0
     is_low = known & ~(errors > max(least, 0.0))
@@ -350,12 +361,12 @@ def _known_entries(
         if bad.any():
             pairs = zip(*np.nonzero(bad), strict=True)
             shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
-            message = f"{what} {shown}: make them NaN if nothing is known."
+            message = f"{what} {shown}: set them to NaN if they are unknown."
             raise ValueError(message)
     for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
         empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
         if empty:
-            message = f"Without any standard error: {what} {list_names(empty)}. Leave them out."
+            message = f"No effect is known for the {what} {list_names(empty)}: leave them out."
             raise ValueError(message)
     require_small(effects[known], "Effects")
     require_small(errors[known], "Standard errors")
@@ -368,21 +379,26 @@ def _correlation_of_controls(given: ad.AnnData | pd.DataFrame, genes: Sequence[s
     table = table.set_axis(table.columns.astype(str), axis=1)
     absent = sorted(set(genes) - set(table.columns))
     if absent or table.columns.has_duplicates:
-        message = f"correlation needs every gene once: {list_names(absent or table.columns)}."
+        twice = table.columns[table.columns.duplicated()]
+        shown = list_names(absent or twice)
+        message = f"correlation must have each gene once: {'add' if absent else 'check'} {shown}."
         raise ValueError(message)
     values = real_values(table[list(genes)], "correlation")
     if len(values) < _FEWEST or not np.isfinite(values).all():
-        message = f"correlation needs {_FEWEST} finite rows or more, but has {len(values)} rows."
+        message = (
+            f"correlation needs at least {_FEWEST} rows (control cells or samples) without NaN or "
+            f"infinite values; it has {len(values)} rows."
+        )
         raise ValueError(message)
     centred = values - values.mean(axis=0)
     return shrunk_correlation(centred.T @ centred, len(values) - 1.0)
 
 
 def _batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float:
-    """Return by how much the rows of a perturbation in several batches exceed their errors.
+    """Return the factor by which rows of one perturbation in several batches exceed their errors.
 
-    With weights of one over the squared standard errors, the root of the mean squared deviation of
-    rows from their perturbation's mean, over its expectation; 1 if that is less, or without such
+    It is the root of the mean squared deviation of rows from their perturbation's mean, weighted by
+    one over the squared standard errors, over its expectation; 1 if that is less, or without such
     rows. Standard errors within a batch do not include differences between clones and batches.
     """
     names, code, count = np.unique(labels, return_inverse=True, return_counts=True)
@@ -409,8 +425,8 @@ def _controls_of(
 
     ``variance`` are squared standard errors of effects, infinite if unknown, ``block`` the batch of
     every perturbation, ``cells`` and ``controls`` the cells of perturbations and of batches, and
-    ``error`` the standard errors of the controls' means, if given; without the last two these are
-    assumed to be large.
+    ``error`` the standard errors of the controls' means, if given. Without ``controls`` and
+    ``error``, the standard errors of the controls are assumed to be large.
     """
     n = np.full(len(variance), _CELLS) if cells is None else cells
     n_batches, removed = int(block.max()) + 1, 1.0
@@ -429,7 +445,7 @@ def _controls_of(
     is_control = np.arange(len(of_all)) < n_batches
     first = np.ones(n_batches, np.int64) if controls is None else controls
     rows = Rows(np.append(first, n), of_all, is_control, cells is not None, removed)
-    if controls is None:  # as many as have that error
+    if controls is None:  # the number of cells that has this error
         own = own_variances(rows, np.vstack([of_controls, variance]))[n_batches:]
         few = scales(of_perturbations, n[:, None] * own) / of_controls
         rows.n[:n_batches] = np.maximum(np.round(np.median(few, axis=1)), 2)
@@ -437,11 +453,14 @@ def _controls_of(
 
 
 def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
-    """Raise if a perturbation of several batches has genes that only some of them tell of."""
+    """Raise if a perturbation in several batches has genes that are known in only some of them."""
     fraction = pd.DataFrame(known).groupby(labels).mean()
     part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
     if len(part):
-        message = f"Genes are missing in some, but not all, of the batches of {list_names(part)}."
+        message = (
+            f"Genes are missing in some, but not all, of the batches of {list_names(part)}: set "
+            f"them to NaN in all of these batches."
+        )
         raise ValueError(message)
 
 
@@ -458,7 +477,7 @@ def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) ->
     by_name = {str(name): value for name, value in asked.items()}
     absent = sorted(set(names) - set(by_name))
     if absent:
-        message = f"{argument} has no value for {list_names(absent)}."
+        message = f"{argument} has no value for {list_names(absent)}: add one."
         raise ValueError(message)
     return [by_name[name] for name in names]
 
@@ -478,7 +497,7 @@ def _numbers(
     numbers = real_values(pd.Series(values, dtype=object), argument)
     wrong = numbers[~((numbers >= least) & (numbers <= most))]
     if len(wrong):
-        message = f"{argument} must be {least:g} to {most:g}, but is {wrong[0]:g} in a row."
+        message = f"{argument} must be between {least:g} and {most:g}; one value is {wrong[0]:g}."
         raise ValueError(message)
     return numbers
 
@@ -486,7 +505,7 @@ def _numbers(
 def _counts(
     asked: Any, frame: pd.DataFrame, names: list[str], argument: str
 ) -> NDArray[np.int64] | None:
-    """Return :func:`_values` as numbers of cells: two at least, which have a variance."""
+    """Return :func:`_values` as numbers of cells, at least two, so that there is a variance."""
     numbers = _numbers(asked, frame, names, argument, 1.0, _MOST_CELLS)
     return None if numbers is None else np.maximum(np.round(numbers), 2).astype(np.int64)
 
@@ -498,7 +517,7 @@ def _obs(
     rows: Rows,
     control: str,
 ) -> pd.DataFrame:
-    """Return the table of rows, controls of every batch first; ``block`` as of perturbations."""
+    """Return ``obs``, the controls of every batch first; ``block`` as in :func:`_controls_of`."""
     names = [control] * len(each) + labels
     frame = pd.DataFrame({"perturbation": pd.Categorical(names), "n_cells": rows.n})
     if block is not None:

@@ -1,4 +1,4 @@
-"""Counts or ln(1 + TPM) to log-normalised expression."""
+"""Log-normalised expression from counts or ln(1 + TPM)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PER_MILLION = 1e6
-_PROBED = 1000  # cells looked at to tell whether ln(1 + TPM) gives back counts
+_PROBED = 1000  # cells in which ln(1 + TPM) is converted back to counts as a check
 
 
 class Matrix(NamedTuple):
-    """What the matrix holds: ``"counts"``, ``"log_tpm"``, or ``"none"`` for what stays as it is.
+    """Kind of the values: ``"counts"``, ``"log_tpm"``, or ``"none"`` if they are not transformed.
 
-    ``depth`` is the total counts of every cell, where they are known, and ``scale`` what a sample
-    of the values shows.
+    ``depth`` is the total counts of every cell, if known, and ``scale`` the scale of a sample of
+    the values.
     """
 
     kind: str
@@ -45,14 +45,14 @@ def read_matrix(
     depth_key: str | None,
     layer: str | None,
 ) -> Matrix:
-    """Return what the values of some cells are: counts if they are whole, or else as said."""
+    """Return the kind of the values of some cells: counts if they are whole, else ``otherwise``."""
     _adata.require_layer(adata, layer)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, layer)
     kind = "counts" if scale.whole else otherwise
     what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
     logger.info("The values are interpreted as %s.", what)
     if kind != "counts" and scale.fault:
-        instead = "check_scale=False to pp.setup_screen, and leave out this step"
+        instead = "check_scale=False to pp.setup_screen, and omit this step"
         raise ValueError(overruled_by(scale, instead))
     if depth_key is not None:
         return Matrix(kind, _read_depth(adata, depth_key), scale)
@@ -60,7 +60,7 @@ def read_matrix(
 
 
 def _total_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> NDArray[np.float64]:
-    """Return the sum of the values of ``cells`` over all genes, 0 for others, ``(n_cells,)``."""
+    """Return the sum over genes for each of ``cells``, 0 for other cells, ``(n_cells,)``."""
     total, columns = np.zeros(adata.n_obs), np.arange(adata.n_vars)
     for block, values in _adata.read_blocks(adata, columns, cells, layer=layer):
         total[block] = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
@@ -75,7 +75,10 @@ def _read_depth(adata: ad.AnnData, key: str) -> NDArray[np.float64]:
     except ValueError:
         depth = np.full(1, np.nan)
     if not (np.isfinite(depth) & (depth >= 0)).all():
-        message = f"adata.obs[{key!r}] must hold total counts, a number of 0 or more in every cell."
+        message = (
+            f"adata.obs[{key!r}] must hold total counts, a number of 0 or more in every cell: pass "
+            f"another column as depth_key, or correct its values."
+        )
         raise ValueError(message)
     return depth
 
@@ -88,14 +91,14 @@ def normalise(
     layer: str | None,
     target_sum: float | None,
 ) -> float | None:
-    """Put log-normalised expression in X and what it came from in a layer.
+    """Write log-normalised expression to X, and the earlier values to a layer.
 
-    Return the counts a cell is scaled to, by default their median; ``None`` where the values are
-    left as they are.
+    Return the total counts to which cells are scaled, by default the median; ``None`` if the values
+    do not change.
     """
     values = new.X if layer is None else new.layers[layer]
     if sp.issparse(values):
-        # The logarithm is that of the sum, not of its parts.
+        # Duplicate entries are summed before the logarithm is taken.
         values.sum_duplicates()
     try:
         require_finite(values)
@@ -120,9 +123,9 @@ def normalise(
 
 
 def _log_normalised(values: Any, kind: str, scale: NDArray[np.float64]) -> Any:
-    """Return ``x = ln(1 + s_c n_cg)`` of counts, or TPM, ``n`` of cells x genes.
+    """Return ``x = ln(1 + s_c n_cg)`` for counts or TPM ``n``, cells x genes.
 
-    ``values`` are dense or sparse, and not written to; ``scale`` has shape ``(n_cells,)``.
+    ``values`` are dense or sparse, and not changed; ``scale`` is ``s``, shape ``(n_cells,)``.
     """
     dtype = values.dtype if values.dtype.kind == "f" else np.float32
     is_sparse = sp.issparse(values)
@@ -141,14 +144,14 @@ def _require_counts(values: Any) -> None:
     stored = _stored(values)
     if not ((stored >= 0) & (stored == np.floor(stored))).all():
         message = (
-            "The matrix has values that are not counts (whole numbers of 0 or more), unlike most "
-            "of them: name the layer of counts, or that of log-normalised expression."
+            "Most values of the matrix are counts, but some are not whole numbers of 0 or more: "
+            "name the layer of counts, or that of log-normalised expression."
         )
         raise ValueError(message)
 
 
 def _require_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
-    """Raise if values cannot be ln(1 + TPM); with the cells' counts, they must give whole ones."""
+    """Raise unless values can be ln(1 + TPM) and, with the total counts, yield whole counts."""
     stored = _stored(values)
     bad = bool(stored.size) and not 0 <= stored.min() <= stored.max() <= np.log1p(_PER_MILLION)
     reason = "values below 0 or above ln(1 + 1e6)"
@@ -157,14 +160,14 @@ def _require_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
         few = dense(values[rows])
         counts = np.expm1(few) * depth[rows, None] / _PER_MILLION
         counts = counts[few > 0]
-        # Files round: leave room for three decimals of the logarithm.
+        # Logarithms in files are rounded, to three decimals or more.
         off = np.abs(counts - np.maximum(np.round(counts), 1)) > 0.1 + 0.002 * counts
         bad = bool(off.size) and bool(off.mean() > 0.05)
-        reason = "given the cells' total counts they are not whole numbers"
+        reason = "with the total counts of the cells, the counts behind them are not whole numbers"
     if bad:
         message = (
-            f"The matrix does not hold ln(1 + TPM) ({reason}): name the layer of counts or of "
-            f"ln(1 + TPM), or use pp.perturbation_screen for other log-normalised expression."
+            f"The values of the matrix are not ln(1 + TPM) ({reason}): name the layer of counts or "
+            f"of ln(1 + TPM), or use pp.perturbation_screen for other log-normalised expression."
         )
         raise ValueError(message)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("no_guide", "control_guide", "both")
-# By default, and as Zhang et al. 2023 chose.
+# The default, and the choice of Zhang et al. 2023.
 CHOICES: Mapping[str, tuple[Any, Any]] = {
     "controls": ("control_guide", "no_guide"),
     "panel": (None, "zhang2023"),
@@ -61,25 +61,25 @@ def perturb_cite_seq(
 ) -> ad.AnnData | None:
     """Select the cells and genes of the Perturb-CITE-seq screen, as recommended or as in the paper.
 
-    For the screen of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1) as
-    ``datasets.perturb_cite_seq`` loads it. ``preset="zhang2023"`` makes the choices of Zhang et al.
-    2023 (doi:10.1038/s42256-023-00719-0); other arguments take precedence. Cells are scaled to
-    10,000 counts, and with the preset to a million, which keeps ln(1 + TPM) as it is. Cells with
-    targets outside the panel are dropped. :doc:`/guides/the_paper` explains how the defaults
-    differ. Cells and genes are dropped in place; nothing changes on error.
+    The screen is that of Frangieh et al. 2021 (doi:10.1038/s41588-021-00779-1), as loaded by
+    ``datasets.perturb_cite_seq``. ``preset="zhang2023"`` makes the choices of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0); other arguments take precedence. Cells are scaled to 10,000
+    counts or, with the preset, to a million, which does not change ln(1 + TPM). Cells with targets
+    outside the panel are dropped. :doc:`/guides/the_paper` compares the defaults with the paper.
+    Cells and genes are dropped in place; nothing changes on error.
 
     Parameters
     ----------
     adata
         Cells x genes, ln(1 + TPM) or counts, with ``obs["guides"]`` (joined by commas),
-        ``obs["condition"]`` and, if known, ``obs["UMI_count"]``; ``uns["guides"]`` has ``target``
-        and ``kind`` of every guide, which by default follow from names such as ``HLA-A_2`` and
-        ``NO_SITE_694``. Backed files with ``copy=True``.
+        ``obs["condition"]`` and, if known, ``obs["UMI_count"]``. ``uns["guides"]`` has ``target``
+        and ``kind`` of every guide; by default they follow from names such as ``HLA-A_2`` and
+        ``NO_SITE_694``. A backed file needs ``copy=True``.
     condition
         ``"Control"`` (default), ``"IFNγ"``, ``"Co-culture"``, or ``None`` for all together.
     controls
-        ``"no_guide"``; ``"control_guide"`` (default), cells with control guides only; or
-        ``"both"``.
+        Which cells are controls: ``"no_guide"``, cells without a guide; ``"control_guide"``
+        (default), cells with control guides only; or ``"both"``.
     panel, min_cells, combinations
         As for :func:`perturbation_screen`.
     max_guides
@@ -87,8 +87,8 @@ def perturb_cite_seq(
     preset
         ``"zhang2023"`` for the choices of the paper.
     layer
-        Layer to read; ``None`` stands for ``layers["log_tpm"]`` where an earlier call left it,
-        and else for ``adata.X``.
+        Layer to read; ``None`` stands for ``layers["log_tpm"]`` if an earlier call wrote it, and
+        otherwise for ``adata.X``.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -105,15 +105,15 @@ def perturb_cite_seq(
           values of X, if it was rescaled.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``perturbations``,
-          ``n_control_cells`` and ``params``; also ``guides``, a table of the guides in the cells of
-          the condition: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and
+          ``n_control_cells`` and ``params``; also ``guides``, a table of the cells of the condition
+          by their guides: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and
           ``n_cells_kept``.
 
     Raises
     ------
     ValueError
         If a column, gene, guide, layer or option is unknown or out of range, no control cell is
-        left, or the matrix has neither counts nor ln(1 + TPM).
+        left, or the values are neither counts nor ln(1 + TPM).
 
     Examples
     --------
@@ -159,7 +159,7 @@ def perturb_cite_seq(
     sets["role"] = np.where(sets["kind"] == TARGETING, "perturbed", not_targeting)
     cells = CellTargets(codes, sets)
     kinds = sets["kind"].replace("none", "no guide").to_numpy(object)[codes]
-    why = f"not controls by controls={kind_of_control!r}: "
+    why = f"not controls if controls={kind_of_control!r}: "
     book.keep("controls", ~cells.have("unassigned"), why, kinds)
     new, warnings = prepare(adata, cells, book, choices, read_roles(adata, separator="+"))
     params = {"condition": condition, "preset": preset, "max_guides": most}
@@ -170,13 +170,15 @@ def perturb_cite_seq(
 
 
 def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame]:
-    """Return the row of every cell, and :func:`guide_sets`, of the guides of the cells."""
+    """Return every cell's row in the table of :func:`guide_sets`, and this table."""
     codes, lists = split_lists(column_of(adata, "guides", "call pp.assign_guides first"), ",")
     table = adata.uns.get("guides")
     if not isinstance(table, pd.DataFrame):
         table = guide_table(sorted({guide for each in lists for guide in each}))
     elif not {"target", "kind"} <= set(table.columns):
-        message = "adata.uns['guides'] must hold the columns 'target' and 'kind'."
+        message = (
+            "adata.uns['guides'] must have the columns 'target' and 'kind': run pp.assign_guides."
+        )
         raise ValueError(message)
     return codes, guide_sets(lists, table, ",")
 
@@ -184,7 +186,7 @@ def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame]:
 def _count_guides(
     cells: CellTargets, read: NDArray[np.bool_], kept: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Return how many of the cells that are read carry what, and how many of these are kept.
+    """Count the cells by number and kind of guides: those read, and those kept.
 
     ``read`` and ``kept`` say which cells these are, shape ``(n_cells,)``.
     """

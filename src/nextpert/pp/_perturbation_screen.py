@@ -48,22 +48,23 @@ def perturbation_screen(
 ) -> ad.AnnData | None:
     r"""Select the cells and genes of a screen, normalise, label, and record each step.
 
-    Whole numbers are counts, which become :math:`x_{cg} = \ln(1 + s\, n_{cg} / n_c)`, with the
-    total counts ``n_c`` of the cell and their median ``s``; log-normalised values stay as they are.
-    Cells and genes are dropped in place; nothing changes on error. The next step is
-    :func:`nextpert.tl.learn_dag`; :doc:`/guides/prepare_a_screen` has examples.
+    Counts (whole numbers) become :math:`x_{cg} = \ln(1 + s\, n_{cg} / n_c)`, with the total counts
+    ``n_c`` of the cell and their median ``s``; log-normalised values do not change. Cells and genes
+    are dropped in place; nothing changes on error. The next step is :func:`nextpert.tl.learn_dag`;
+    :doc:`/guides/prepare_a_screen` has examples.
 
     Parameters
     ----------
     adata
-        Cells x genes, counts or log-normalised expression, in X or the layer that
-        :func:`setup_screen` declared. Backed files with ``copy=True``.
+        Cells x genes, counts or log-normalised expression, in ``X`` or the layer declared by
+        :func:`setup_screen`. A backed file needs ``copy=True``.
     perturbation_key, control
-        Column of ``adata.obs`` with the label of every cell (its targets, joined), and the labels
-        of the control cells. Cells without one, or with ``multi``, ``NA`` and so on, are dropped.
+        Column of ``adata.obs`` with the label of every cell (its targets, joined), and the label
+        or labels of control cells. Cells without a label, or with ``multi``, ``NA`` or the like,
+        are dropped.
     panel
         Genes: a list; ``"zhang2023"``, the paper's 36; or ``None`` (default), every gene seen in a
-        tenth of the control cells. Genes that are constant among these are left out.
+        tenth of the control cells. Genes that are constant among control cells are left out.
     min_cells
         Minimum number of cells per perturbation.
     combinations
@@ -71,11 +72,9 @@ def perturbation_screen(
     separator
         Text between the targets of a label, ``"+"`` if never declared.
     depth_key
-        Column of total counts ``n_c``, needed if ``adata`` contains few of the genes sequenced.
-    guide_key, batch_key
-        Columns with these roles, as in :func:`nextpert.pp.setup_screen`, which has further roles.
-    gene_symbols
-        Column of ``adata.var`` with the names of genes that labels use, if not ``var_names``.
+        Column of total counts ``n_c``, needed if ``adata`` has few of the sequenced genes.
+    guide_key, batch_key, gene_symbols
+        As for :func:`setup_screen`, which declares further roles.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -85,16 +84,15 @@ def perturbation_screen(
         ``None``, or the copy if ``copy=True``. Fields written:
 
         - ``X``, ``layers["counts"]`` (array, ``(n_cells, n_vars)``): log-normalised expression, and
-          the counts, if X had them.
+          the counts, if given.
         - ``obs["perturbation"]`` (labels): ``"control"``, or the targets, sorted and joined.
         - ``obs["n_targets"]`` (number): number of targets.
         - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers):
-          mean, standard deviation and share of non-zero values of each gene in control cells.
+          mean, standard deviation and share of non-zero values in control cells.
         - ``var["module"]`` (labels): with ``panel="zhang2023"``.
-        - ``uns["screen"]`` (mapping): as of :func:`nextpert.pp.setup_screen`.
-        - ``uns["preprocessing"]`` (mapping): the tables ``steps`` (cells that each step left, and
-          why) and ``perturbations`` (cells of each, and why it is left out); ``n_control_cells``
-          (number) and ``params`` (mapping).
+        - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
+        - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``perturbations``
+          (:doc:`/model/stored_results`), ``n_control_cells`` (number) and ``params`` (mapping).
 
     Raises
     ------
@@ -107,7 +105,7 @@ def perturbation_screen(
     >>> import nextpert as npt
     >>> adata = npt.datasets.schraivogel_2020()  # 21,977 cells, 14 CRISPRi targets
     >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
-    >>> adata.uns["preprocessing"]["steps"].head(3)  # what each step dropped, and why
+    >>> adata.uns["preprocessing"]["steps"].head(3)
             step  n_cells_kept  n_cells_dropped                         why
     0  all cells         21977                0
     1   assigned         19060             2917  multi 2255, unassigned 662
@@ -133,7 +131,7 @@ def _read_targets(adata: ad.AnnData, control: str | Sequence[str], roles: Roles)
     listed = hasattr(control, "__iter__") and not isinstance(control, str)
     controls: list[Any] = list(control) if listed else [control]
     if not controls:
-        message = "control names no label: give the label of the control cells."
+        message = "control is empty: pass the label of the control cells."
         raise ValueError(message)
     for name in controls:
         _adata.require_control(labels, name)

@@ -1,4 +1,4 @@
-"""From what the cells carry to a screen of one panel, with the books kept."""
+"""Select, normalise and label the cells and genes of a screen, and record each step."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ logger = logging.getLogger(__name__)
 LABELS, CONTROL = "perturbation", "control"
 BOOKS = "preprocessing"  # in uns
 COMBINATIONS = ("drop", "keep")
-_SEEN = 0.1  # of the control cells, for a gene to be on the panel
+_SEEN = 0.1  # share of the control cells in which a gene of the panel is seen
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What :func:`nextpert.pp.perturbation_screen` chooses cells and genes by.
+    """Options by which :func:`nextpert.pp.perturbation_screen` chooses cells and genes.
 
-    ``keeps_outside`` says whether cells with targets outside the panel stay, and ``values`` what
-    the matrix holds if no counts: ``"log_tpm"``, or ``"none"`` for what stays as it is.
-    ``target_sum`` is the number of counts that a cell is scaled to, by default their median.
+    ``keeps_outside`` says whether cells with targets outside the panel are kept, and ``values``
+    what the matrix contains if not counts: ``"log_tpm"``, or ``"none"`` for values that do not
+    change. ``target_sum`` is the total counts to which cells are scaled, by default the median.
     """
 
     panel: str | Iterable[str] | None
@@ -69,11 +69,11 @@ class Choices:
 
 
 class CellTargets(NamedTuple):
-    """What every cell carries.
+    """The targets and the role of every cell.
 
-    ``codes`` is the row of the table, shape ``(n_cells,)``. The table has a row for each different
-    label, or list of guides: ``name``, ``targets``, and ``role``: ``"control"``, ``"perturbed"`` or
-    ``"unassigned"``.
+    ``codes`` is the row of each cell in the table, shape ``(n_cells,)``. The table has a row for
+    each distinct label or list of guides, with ``name``, ``targets`` and ``role`` (``"control"``,
+    ``"perturbed"`` or ``"unassigned"``).
     """
 
     codes: NDArray[np.int64]
@@ -87,8 +87,8 @@ class CellTargets(NamedTuple):
 class Panel(NamedTuple):
     """The genes of the analysis.
 
-    ``reasons`` says why a target is not among them, and ``constant`` are those left out as they do
-    not vary among the control cells.
+    ``reasons`` says why a target is not among them, and ``constant`` lists the genes left out
+    because they do not vary among the control cells.
     """
 
     genes: list[str]
@@ -98,7 +98,7 @@ class Panel(NamedTuple):
 
 
 class Bookkeeping:
-    """Which of ``n`` cells are still in (``kept``), and one row per step."""
+    """Which of ``n`` cells are still kept (``kept``), and one row per step."""
 
     def __init__(self, n: int) -> None:
         self.kept: NDArray[np.bool_] = np.ones(n, dtype=bool)
@@ -108,7 +108,7 @@ class Bookkeeping:
     def keep(
         self, step: str, keep: NDArray[np.bool_], why: str, names: NDArray[Any] | None = None
     ) -> None:
-        """Keep those alone; ``why`` says why the others go, ``names`` what each is, to count."""
+        """Keep only these cells; ``why`` is the reason, and ``names`` (of cells) are counted."""
         gone = self.kept & ~keep
         self.kept = self.kept & keep
         n_kept, n_gone = int(self.kept.sum()), int(gone.sum())
@@ -125,7 +125,7 @@ class Bookkeeping:
 
 
 def tally(names: Any) -> str:
-    """Return ``"multi 2255, unassigned 662"``: how often each name comes, the most first."""
+    """Return how often each name occurs, the most frequent first: ``"multi 2255, NA 662"``."""
     counts = pd.Series(names, dtype=object).value_counts(sort=True)
     return _adata.list_names((f"{name} {count}" for name, count in counts.items()), limit=6)
 
@@ -137,9 +137,9 @@ def prepare(
     choices: Choices,
     roles: Roles,
 ) -> tuple[ad.AnnData, list[str]]:
-    """Choose cells and genes, normalise and label them; ``adata`` stays as it is.
+    """Choose cells and genes, normalise and label them; ``adata`` does not change.
 
-    Return the new screen, with the books in ``uns``, and the warnings.
+    Return the new screen, with the record of the steps in ``uns``, and the warnings.
     """
     read = np.flatnonzero(book.kept)
     matrix = read_matrix(adata, read, choices.values, choices.depth_key, choices.layer)
@@ -173,8 +173,8 @@ def prepare(
     messages = _messages(table, targets, frozenset(measured), choices)
     if panel.constant and choices.panel is not None:  # genes that were asked for
         messages.append(
-            f"Genes constant among the {len(controls)} control cells, left out: "
-            f"{_adata.list_names(panel.constant, limit=30)}."
+            f"Genes of the panel that are constant among the {len(controls)} control cells are "
+            f"left out: {_adata.list_names(panel.constant, limit=30)}."
         )
     scale = matrix.scale
     if matrix.kind != "none":
@@ -203,13 +203,13 @@ def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
     if not (book.kept & carried.have("control")).any():
         steps = book.table()
         at = steps.loc[steps["n_cells_dropped"] > 0, "step"]
-        dropped = f" Steps that dropped cells: {_adata.list_names(at)}." if len(at) else ""
-        message = f"No control cells remain.{dropped}"
+        dropped = f" These steps dropped cells: {_adata.list_names(at)}." if len(at) else ""
+        message = f"No control cells remain: check control and the filters.{dropped}"
         raise ValueError(message)
 
 
 def _names_of(panel: str | Iterable[str] | None) -> list[str] | None:
-    """Return the names of the genes of a panel; ``None`` for every gene that is seen."""
+    """Return the names of the genes of a panel, or ``None`` for every gene that is seen."""
     if not isinstance(panel, str):
         return None if panel is None else [str(name) for name in _adata.in_order(panel)]
     if panel not in PANELS:
@@ -241,7 +241,10 @@ def _choose_panel(
     reasons |= dict.fromkeys(same, "outside the panel: constant among control cells")
     keep &= ~constant
     if not keep.any():
-        message = f"No gene of the panel varies among the {len(controls)} control cells."
+        message = (
+            f"No gene of the panel varies among the {len(controls)} control cells: pass other "
+            f"genes as panel."
+        )
         raise ValueError(message)
     logger.info("%d genes kept, %d not", keep.sum(), adata.n_vars - keep.sum())
     return Panel(every[keep].tolist(), columns[keep], reasons, same)
@@ -253,9 +256,9 @@ def _name_targets(
     choices: Choices,
     separator: str,
 ) -> pd.DataFrame:
-    """Name everything that cells carry by the genes of its targets, one row each.
+    """Return the label, the targets and their number for each row of ``carried.table``.
 
-    ``usable`` says whether the panel has a place for it.
+    ``usable`` says whether cells with these targets are kept.
     """
     genes, rows = set(panel), []
     for targets, role in zip(carried.table["targets"], carried.table["role"], strict=True):
@@ -291,8 +294,8 @@ def _perturbation_table(
 ) -> pd.DataFrame:
     """Return one row per perturbation: its targets, its cells, and why it is left out.
 
-    Combinations that are left out are not listed: there may be tens of thousands. ``n_found`` and
-    ``n_kept`` are the cells of each row of ``named``, before and after all choices.
+    Combinations that are left out are not listed, because there may be tens of thousands.
+    ``n_found`` and ``n_kept`` are the cells of each row of ``named``, before and after these steps.
     """
     n_targets = named["n_targets"].to_numpy()
     listed = (n_targets > 0) & (n_found > 0) & ((n_targets == 1) | (n_kept > 0))
@@ -335,17 +338,17 @@ def _messages(
     measured: frozenset[str],
     choices: Choices,
 ) -> list[str]:
-    """Return the warnings of a screen, and log what needs none."""
+    """Return the warnings about a screen, and log what is less important."""
     out = []
     kept, gone = table[table["kept"]], table[~table["kept"]]
     if absent := gone.loc[gone["reason"] == "not measured", "perturbation"].to_list():
         message = (
             f"Perturbations left out because their targets are not measured: "
             f"{_adata.list_names(absent, limit=30)}.{_adata.closest(absent, measured)} "
-            f"If a gene has another name, label its cells by that."
+            f"If adata.var_names has another name for a gene, use it in the labels."
             f"{_adata.guide_hint(absent, measured)}{_adata.id_hint(absent, measured)}"
         )
-        # With a panel, genes may have been left out on purpose as the file was read.
+        # With a panel, genes may have been left out on purpose when the file was read.
         if choices.panel is None:
             out.append(message)
         else:
@@ -353,12 +356,15 @@ def _messages(
     named = table.loc[table["reason"] != "not measured", "perturbation"]
     unmeasured = [name for name in named if not measured & set(targets[name])]
     hint = _adata.guide_hint(unmeasured, measured) + _adata.id_hint(unmeasured, measured)
-    # A slip is likely; without one they are kept on purpose.
+    # Without a hint at a wrong name, they are assumed to be intended.
     if unmeasured and hint:
         out.append(
             f"Perturbations whose targets are not among the measured genes: "
             f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
         )
     if kept.empty:
-        out.append("No perturbed cells are left: adata.uns lists the steps that dropped them.")
+        out.append(
+            "No perturbed cells are left: see adata.uns['preprocessing']['steps'] for the steps "
+            "that dropped them."
+        )
     return out

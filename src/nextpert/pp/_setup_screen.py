@@ -41,9 +41,10 @@ def setup_screen(
 ) -> ad.AnnData | None:
     """Declare which column of ``obs`` has which role, for all later calls, and check the values.
 
-    Call it first on log-normalised cells. Called again, it changes only what is given, and ``None``
-    clears a role. A sample of 1,000 labelled cells shows the scale of the values: counts, scaled
-    counts and logarithms of logarithms are an error (:doc:`/guides/prepare_a_screen`).
+    With log-normalised expression, this is the first call. Later calls change only the roles that
+    are given; ``None`` clears a role. A sample of 1,000 labelled cells shows the scale of the
+    values; counts, scaled counts and logarithms of logarithms raise an error
+    (:doc:`/guides/prepare_a_screen`).
 
     Parameters
     ----------
@@ -54,26 +55,26 @@ def setup_screen(
         ``"perturbation"`` and ``"control"``. Cells without a label, or with one such as
         ``unassigned``, ``multiplet`` or ``NA``, are not used.
     guide_key
-        Column with the guide of every cell. Guides of one perturbation are replicates: their
+        Column with the guide of every cell. Guides of the same perturbation are replicates: their
         differences are noise, however many cells they have.
     batch_key
-        Column, or columns, with batches, replicates or donors: fixed effects, estimated jointly
-        with the effects. They may be crossed with perturbations and one another.
+        Column, or columns, with batches, replicates or donors. They are fixed effects, estimated
+        jointly with the perturbations, and may be crossed with perturbations and one another.
     condition_key
         Column with conditions, such as cell lines or treatments, in which perturbations may act
-        differently; each has its own controls. Except for effects, it is treated as a
-        ``batch_key``.
+        differently. Each condition has its own controls. For all results but the effects, it is
+        treated as a ``batch_key``.
     covariates
-        Columns of other variables that act on genes: numbers (depth) or categories (doses).
+        Columns of other variables that affect expression: numbers (depth) or categories (doses).
     layer
         Layer with the log-normalised expression; ``None`` stands for ``adata.X``.
     separator
         Text between the targets of a label, ``"+"`` if never given. ``""`` does not split labels.
     gene_symbols
-        Column of ``adata.var`` with the names of genes that labels use, if not ``var_names``.
+        Column of ``adata.var`` with the gene names that labels use, if not ``var_names``.
     check_scale
-        Whether to raise an error if the values cannot be log-normalised, here and in later calls.
-        ``True`` if never given for the layer.
+        Whether to raise an error, here and in later calls, if the values cannot be log-normalised
+        expression. ``True`` if never given for the layer.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -86,14 +87,14 @@ def setup_screen(
         - ``guide_key``, ``batch_key`` (names): the columns given; other roles are stored likewise.
         - ``values`` (mapping): the scale of the layer: ``scale`` in words, ``minimum`` and
           ``maximum`` of the ``n_cells`` sampled, and whether it was ``checked``.
-        - ``left_out`` (table): the labels that name no perturbation, if there are any:
+        - ``left_out`` (table): the labels that name no perturbation, if any:
           ``perturbation``, ``n_cells``, ``reason``.
 
     Raises
     ------
     ValueError
         If a column or layer is absent, a column has two roles, no cell is a control, a batch or
-        covariate is missing for a labelled cell, or the values cannot be log-normalised.
+        covariate is missing for a labelled cell, or the values cannot be log-normalised expression.
 
     Examples
     --------
@@ -117,7 +118,7 @@ def setup_screen(
         if table.loc[perturbed, roles.condition_key].nunique() < 2:
             warn(
                 f"Fewer than two conditions of adata.obs[{roles.condition_key!r}] have perturbed "
-                f"cells, so that there are no effects by condition: leave condition_key out."
+                f"cells, so effects by condition cannot be estimated: pass condition_key=None."
             )
     cells = np.flatnonzero(environments.codes >= 0)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, roles.layer)

@@ -1,4 +1,4 @@
-"""Contrastive PCA: variation of perturbed cells that controls do not have."""
+"""Contrastive PCA: the variation of perturbed cells beyond that of controls."""
 
 from __future__ import annotations
 
@@ -45,16 +45,15 @@ def cpca(
     key_added: str = "cpca",
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Contrastive PCA with control cells as background and perturbed cells as foreground.
+    r"""Run contrastive PCA with controls as background and perturbed cells as foreground.
 
-    The components are the leading eigenvectors of
+    The components are the leading eigenvectors of the difference of two covariances,
 
-    .. math:: C_{\text{perturbed}} - \alpha\, C_{\text{control}},
+    .. math:: C_{\text{perturbed}} - \alpha\, C_{\text{control}}
 
-    the difference of two covariances (Abid et al. 2018, doi:10.1038/s41467-018-04608-8). They
-    show the variation that perturbations add to that of control cells. Plot them with
-    :func:`nextpert.pl.cpca_density`, as in Fig. 6a of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0).
+    (Abid et al. 2018, doi:10.1038/s41467-018-04608-8). They show the variation that perturbations
+    add to that of control cells. :func:`nextpert.pl.cpca_density` draws the first two, as in
+    Fig. 6a of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0).
 
     Parameters
     ----------
@@ -63,24 +62,21 @@ def cpca(
     genes
         The genes to use; by default all.
     perturbation_key, control, layer
-        Column of labels, label of the controls (the background), and layer. ``None`` takes the
-        declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"`` and
-        ``adata.X``.
+        Column of labels, label of the controls, and layer; by default as declared with
+        :func:`nextpert.pp.setup_screen`.
     groups
-        Labels of the foreground; by default all perturbations. Cells without a label belong to
-        neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
+        Labels of the foreground; by default all perturbations, without cells that have no label or
+        one such as ``"unassigned"``.
     n_components
-        Number of components; :func:`nextpert.pl.cpca_density` draws two.
+        Number of components.
     alpha
-        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` chooses,
-        among the candidates of the package ``contrastive``, the one whose components separate
-        groups and controls best (variance between over variance within, the Hotelling-Lawley
-        trace).
+        Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` chooses
+        among candidates from the package ``contrastive`` by how well the components separate groups
+        and controls (Hotelling-Lawley trace: variance between over variance within).
     rng
         Seed or generator of the search for ``alpha``.
     key_added
-        Name of the results. With another name than ``"cpca"`` the loadings are stored in
-        ``varm[f"{key_added}_cPCs"]``.
+        Name of the results; if changed, loadings are in ``varm[f"{key_added}_cPCs"]``.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -89,25 +85,24 @@ def cpca(
     ~anndata.AnnData or None
         ``None``, or the copy if ``copy=True``. Fields written:
 
-        - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells,
-          log-normalised expression; the mean of control cells lies at the origin.
+        - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells; the mean of
+          control cells is at the origin.
         - ``varm["cPCs"]`` (array, ``(n_vars, n_components)``): loadings, zero outside ``genes``.
-          The largest entry of each is positive.
+          The largest entry of each component is positive.
 
         Fields of ``uns["cpca"]``:
 
-        - ``alpha`` (number): the weight of the background.
-        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): candidate values of ``alpha``,
-          and a score of how well each separates the groups.
+        - ``alpha`` (number): weight of the background.
+        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): the candidates, and their scores.
         - ``eigenvalues`` (array, ``(n_components,)``): eigenvalues of the components.
-        - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
+        - ``genes``, ``groups`` (names): the genes used, and the labels of the foreground.
         - ``params`` (mapping): the options of the call.
 
     Raises
     ------
     ValueError
-        If there are no control cells, no perturbed cells, unknown labels, absent or duplicated
-        genes, NaN or infinite values, fewer genes than components, or a negative ``alpha``.
+        If there are no control or no perturbed cells, fewer genes than components, an unknown
+        label, an absent or duplicated gene, a NaN or infinite value, or a negative ``alpha``.
 
     Examples
     --------
@@ -132,8 +127,8 @@ def cpca(
     foreground = labels.perturbations(groups, "groups")
     if not foreground:
         message = (
-            f"No perturbed cells: adata.obs[{labels.key!r}] has only {roles.control!r}. "
-            "Contrastive PCA needs cells of at least one other label."
+            f"No perturbed cells: the only label in adata.obs[{labels.key!r}] is "
+            f"{roles.control!r}. Add cells with at least one other label."
         )
         raise ValueError(message)
     codes = labels.groups([roles.control, *foreground])
@@ -142,7 +137,7 @@ def cpca(
     (moments,), batches = _adata.read_groupings(adata, columns, [grouping], roles)
     for kind, each in (("control", moments[:1]), ("perturbed", moments[1:])):
         if sum(group.n for group in each) < 2:
-            message = f"There is only one {kind} cell: a covariance needs at least two."
+            message = f"There is only one {kind} cell: add cells, a covariance needs at least two."
             raise ValueError(message)
     with one_thread():
         result, loadings = _contrast(moments, n_components, alpha, as_rng(rng))
@@ -179,13 +174,13 @@ def cpca(
 def _contrast(
     moments: list[Moments], n_components: int, alpha: float | str, rng: np.random.Generator
 ) -> tuple[dict[str, Any], Array]:
-    """Return the alpha in use, the candidates it was chosen from, eigenvalues, and loadings."""
+    """Return the alpha used, the candidates for it, eigenvalues, and loadings."""
     total = sum(moments[2:], start=moments[1])
     background = moments[0].scatter / (moments[0].n - 1)
     engine = CovarianceCpca(total.scatter / (total.n - 1), background, n_components)
     is_auto = isinstance(alpha, str)
     candidates = engine.candidate_alphas(rng) if is_auto else np.array([float(alpha)])
-    # The Hotelling-Lawley trace of groups and controls: variance between over variance within.
+    # Hotelling-Lawley trace of groups and controls: the variance between over the variance within.
     n_cells = sum(group.n for group in moments)
     grand = sum(group.n * group.mean for group in moments) / n_cells
     means = np.array([np.sqrt(group.n) * (group.mean - grand) for group in moments])
@@ -211,18 +206,18 @@ class CovarianceCpca(CPCA):
     """Contrastive PCA from two covariances instead of the cells themselves.
 
     The package compares subspaces by the projected foreground cells. Their inner products depend
-    on the foreground covariance alone, so a square root of it stands in for the cells, and the
-    cost no longer depends on their number.
+    on the foreground covariance only, so a square root of the covariance replaces the cells, and
+    the cost does not depend on their number.
 
-    The package's own solver is for matrices without symmetry (``eig``): it may return complex or
-    non-orthogonal directions where eigenvalues tie, and takes signs from the first cell, which
-    turns a direction into zeros where that cell's score is zero. Hence ``eigh`` here.
+    The package's own solver (``eig``) does not assume symmetry: it may return complex or
+    non-orthogonal directions if eigenvalues are equal, and takes signs from the first cell, which
+    turns a direction into zeros if that cell's score is zero. ``eigh`` is used instead.
     """
 
     def __init__(
         self, foreground: NDArray[np.float64], background: NDArray[np.float64], n_components: int
     ) -> None:
-        # The package measures subspaces by two singular values, so it needs two components.
+        # The package compares subspaces by two singular values, so it needs two components.
         super().__init__(n_components=max(n_components, 2), standardize=False)
         self.fg_cov, self.bg_cov = foreground, background
         values, vectors = np.linalg.eigh(foreground)
@@ -237,19 +232,19 @@ class CovarianceCpca(CPCA):
         return top * np.sign(largest), values[::-1][: self.n_components]
 
     def cpca_alpha(self, dataset: NDArray[np.float64], alpha: float = 1) -> NDArray[np.float64]:
-        """Project; called by the package's search."""
+        """Project cells on the components; the package's search calls this method."""
         return dataset @ self.directions(alpha)[0]
 
     def candidate_alphas(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the package's exemplary alphas in ascending order, 0 (plain PCA) left out.
+        """Return the package's exemplary alphas in ascending order, without 0 (plain PCA).
 
-        They are looked for between 0.1 and :meth:`largest_alpha`.
+        The search is between 0.1 and :meth:`largest_alpha`.
         """
         most = np.log10(np.clip(self.largest_alpha(), 1, 1000))
-        # One thread: the problems are tiny, and threads that wait for each other on a busy machine
-        # cost a hundred times what they save.
+        # With one thread, because the problems are tiny, and threads that wait for each other on a
+        # busy machine cost a hundred times what they save.
         with threadpool_limits(1), _seeded_global_state(rng), warnings.catch_warnings():
-            # Subspaces that share no direction split the affinity graph: expected, and harmless.
+            # Subspaces that share no direction split the affinity graph, which does no harm.
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
             alphas, *_ = self.find_spectral_alphas(40, most, 4)
         return np.asarray(alphas, dtype=np.float64)
@@ -257,8 +252,8 @@ class CovarianceCpca(CPCA):
     def largest_alpha(self) -> float:
         """Return the alpha beyond which no eigenvalue of the contrast is positive.
 
-        There no direction varies more among perturbed cells than alpha times as much as among
-        controls: nothing is left to show.
+        Beyond it, no direction has a variance among perturbed cells above alpha times that among
+        controls.
         """
         ridge = 1e-9 * np.trace(self.bg_cov) * np.eye(len(self.bg_cov))
         if not ridge.any():
@@ -268,7 +263,7 @@ class CovarianceCpca(CPCA):
 
 @contextmanager
 def _seeded_global_state(rng: np.random.Generator) -> Iterator[None]:
-    """Seed numpy's global state, which the package draws on, and put it back afterwards."""
+    """Seed numpy's global state, which the package uses, and restore the state afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002
     try:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REACH = 0.9  # share of the perturbations that are to reach their least cells
+REACH = 0.9  # share of the perturbations that are to reach their minimum number of cells
 SCREEN, PLAN, GIVEN, TYPICAL = "this screen", "the plan", "given", "typical"
 
 
@@ -40,16 +40,17 @@ SCREEN, PLAN, GIVEN, TYPICAL = "this screen", "the plan", "given", "typical"
 )  # fmt: skip
 @dataclass(frozen=True)
 class _Loading:
-    """``loading``: each is documented there; these are the typical values."""
+    """Fields of ``loading``, documented in :func:`plan_loading`, with their typical values."""
 
     moi: float = 0.3
     kept: float = 0.8
-    # Chromium Next GEM 3' v3.1, by the maker: of 49,500 cells loaded 30,000 are captured, in 23,300
-    # droplets, 17,700 with one cell. Cells that fall into 57,000 droplets at random do so.
+    # According to the maker of Chromium Next GEM 3' v3.1, 30,000 of 49,500 cells loaded are
+    # captured in 23,300 droplets, 17,700 of them with one cell. Random placement of cells in 57,000
+    # droplets gives these numbers.
     recovery: float = 0.606
     droplets: float = 57_000
     lane_cells: float = 10_000
-    reads: float = 25_000  # 20,000 of messenger RNA and 5,000 of guides, the maker's least
+    reads: float = 25_000  # the maker's minimum: 20,000 of messenger RNA and 5,000 of guides
 
 
 @options(
@@ -58,7 +59,7 @@ class _Loading:
 )  # fmt: skip
 @dataclass(frozen=True)
 class _Prices:
-    """``costs``: each is documented there."""
+    """Fields of ``costs``, documented in :func:`plan_loading`."""
 
     construct: float = 0.0
     cell: float = 0.0
@@ -80,44 +81,40 @@ def plan_loading(
     r"""Compute the cells to load, lanes, reads and cost for a plan.
 
     A plan counts usable cells: those with one known construct that pass all filters. More cells
-    have to be loaded. Four steps lead from the plan to the instrument:
+    must be loaded (equations 37 to 40 of :doc:`/model/mathematics`):
 
-    1. Constructs of a library are not equally abundant. The number of usable cells is such that 90%
-       of the perturbations reach the minimum of the plan (``min_cells``), and is at least that
-       planned.
-    2. A share of the droplets with cells is usable: the share in this screen, if
+    1. Constructs differ in abundance. The number of usable cells is the planned one, or more if 90%
+       of the perturbations need more to reach the minimum of the plan (``min_cells``).
+    2. The usable share of the droplets with cells is that of this screen, if
        ``uns["preprocessing"]`` has its filters. Otherwise, or if ``moi`` or ``kept`` is given, it
-       is the product of three shares: of droplets with one cell, of cells with one construct
-       (Poisson, without cells that have none), and of cells whose construct is detected and that
-       pass filters.
-    3. Cells fall into droplets at random, so that more cells in a lane give more doublets.
-    4. A share of the cells loaded is captured in droplets.
-
-    Equations 37 to 40 of :doc:`/model/mathematics`.
+       is the product of the shares of droplets with one cell, of cells with one construct (Poisson,
+       given at least one) and ``kept``.
+    3. Cells enter droplets at random, so more cells per lane give more doublets.
+    4. Only a share of the loaded cells is captured.
 
     Parameters
     ----------
     adata
-        Cells x genes with a result of :func:`plan_screen`.
+        Cells x genes with a result of :func:`plan_screen`. :func:`nextpert.get.order_df` lists the
+        constructs.
     key
         The plan in ``adata.uns``.
     loading
-        Properties of the library and the instrument, a mapping with some of:
+        Properties of the library and the instrument, a mapping with some of the following. Defaults
+        are in brackets; the last four are those of 10x Genomics Chromium Next GEM 3' v3.1.
 
         - ``"moi"`` (0.3): multiplicity of infection, the mean constructs per cell before selection.
-        - ``"kept"`` (0.8): share of single cells whose construct is detected and that are kept.
-        - ``"recovery"`` (0.606): share of the cells loaded that is captured.
-        - ``"droplets"`` (57,000): droplets of a lane.
-        - ``"lane_cells"`` (10,000): maximum number of cells captured in a lane.
+        - ``"kept"`` (0.8): share of single cells whose construct is detected and that pass filters.
+        - ``"recovery"`` (0.606): share of the loaded cells that is captured.
+        - ``"droplets"`` (57,000): droplets per lane.
+        - ``"lane_cells"`` (10,000): maximum number of captured cells per lane.
         - ``"reads"`` (25,000): reads per droplet with cells.
-
-        Typical values are those of 10x Genomics Chromium Next GEM 3' v3.1.
     costs
         Prices, a mapping with some of ``"construct"``, ``"cell"`` (per droplet with cells),
-        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. With ``"budget"``, an
-        amount of money, the number of planned cells that it pays for is computed.
+        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. With ``"budget"``, the
+        number of planned cells that this amount pays for is computed.
     key_added
-        Name of the results.
+        Name of the result.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -126,22 +123,17 @@ def plan_loading(
     ~anndata.AnnData or None
         ``None``, or the copy if ``copy=True``. Writes ``uns["loading"]`` with:
 
-        - ``steps`` (table): ``quantity``, ``value``, ``source`` (``"the plan"``,
-          ``"this screen"``, ``"given"`` or ``"typical"``) and ``meaning``, from the plan to the
-          instrument.
-        - ``cost`` (table): ``item``, ``n``, ``price`` and ``total``; the last row is the sum.
-        - ``words`` (text): what to load, in two sentences; with a budget, what it pays for.
+        - ``steps`` (table): quantities from the plan to the instrument, each with a ``source``:
+          ``"the plan"``, ``"this screen"``, ``"given"``, ``"typical"`` or empty (computed).
+        - ``cost`` (table): cost per item; the last row is the sum.
+        - ``words`` (text): what to load, and with a budget, what it pays for.
         - ``plan`` (text): digest of the plan.
         - ``params`` (mapping): the options of the call.
 
     Raises
     ------
     ValueError
-        If there is no plan, or an option is unknown or out of range. Nothing is written on error.
-
-    See Also
-    --------
-    nextpert.get.order_df : The constructs of the plan.
+        If there is no plan, or an option is unknown or out of range.
 
     Examples
     --------
@@ -155,15 +147,15 @@ def plan_loading(
     >>> int(round(steps["cells_to_load"], -2)), int(steps["lanes"])
     (7800, 1)
     """
-    # Read: the plan, and what this screen shows of library and filters.
+    # Read the plan, and what this screen shows about the library and the filters.
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
     asked, prices = _Loading(**given), vars(_Prices(**costs or {})).copy()
     budget = prices.pop("budget")
     if budget is not None and not any(prices[name] for name in ("cell", "lane", "million_reads")):
         message = (
-            "costs has a budget, but no price that depends on the cells: give the price of a cell, "
-            "a lane or a million reads."
+            "costs has a budget, but no price that depends on the number of cells: add the price "
+            "of a cell, a lane or a million reads."
         )
         raise ValueError(message)
     fit = _adata.read_stored(adata, str(plan["params"]["posterior_key"]), "tl.fit_dag_blr")
@@ -171,11 +163,11 @@ def plan_loading(
     groups = labels = _adata.read_every_label(adata, roles)
     if by_guide := roles.guide_key is not None:
         groups = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
-    # Controls are meant to be more than a perturbation: they say nothing of unequal guides.
+    # There are more controls than cells of a perturbation by design: they do not show abundance.
     is_perturbed = (labels.codes >= 0) & (labels.groups([roles.control]) < 0)
     counts = np.bincount(groups.codes[(groups.codes >= 0) & is_perturbed])
     filtered = None if given.keys() & {"moi", "kept"} else _share_filtered(adata)
-    # Compute: usable cells, their share, and lanes.
+    # Compute usable cells, their share, and lanes.
     n_planned, least = int(plate["n_cells"].sum()), int(plan["params"]["min_cells"])
     planned = plate[plate["strategy"].astype(str) != "control"]
     n_guides = np.maximum(planned["n_guides"].to_numpy(float), 1)
@@ -187,7 +179,7 @@ def plan_loading(
     single, of_screen = share_single(asked.moi), filtered is not None
 
     def load(n_planned: int) -> tuple[float, Lanes, dict[str, float]]:
-        """Return usable cells, lanes, and what is to be paid for of a plan with these shares."""
+        """Return usable cells, lanes, and the amounts to pay for, of a plan with these shares."""
         n_usable = max(float(n_planned), n_reach)
         lanes = lanes_for(
             n_usable, single * asked.kept if filtered is None else filtered,
@@ -221,24 +213,24 @@ def plan_loading(
          f"share of the perturbations that reach {least} cells"),
         *([] if of_screen else [
             ("share_single", single, of("moi"), "share of transduced cells with one construct"),
-            ("share_kept", asked.kept, of("kept"), "share of these whose construct is detected and "
-             "that pass filters"),
+            ("share_kept", asked.kept, of("kept"), "share of cells with one construct whose "
+             "construct is detected and that pass filters"),
         ]),
         ("share_usable", usable, SCREEN if of_screen else "",
          "usable cells over droplets with cells"),
         ("share_doublets", doublets, "",
-         "share of droplets with cells that have several"),
-        ("droplets_with_cells", barcodes, "", "what software counts as cells"),
+         "share of droplets with cells that contain several"),
+        ("droplets_with_cells", barcodes, "", "droplets that software counts as cells"),
         ("captured_cells", captured, "", "cells in droplets"),
         ("lanes", lanes.n, "", f"lanes of at most {asked.lane_cells:,.0f} captured cells"),
         ("recovery", asked.recovery, of("recovery"), "captured cells over cells loaded"),
         ("cells_to_load", n_load, "", "cells to load in all lanes"),
         ("cells_to_load_per_lane", n_load / lanes.n, "", "cells to load in each lane"),
-        ("million_reads", million_reads, of("reads"), f"{asked.reads:,.0f} for each droplet with "
-         "cells"),
+        ("million_reads", million_reads, of("reads"), f"million reads, at {asked.reads:,.0f} reads "
+         "per droplet with cells"),
         *([] if paid is None else [
-            ("planned_cells_paid", paid, GIVEN, f"planned cells that {budget:,.0f} pays for, at "
-             "the shares of this plan"),
+            ("planned_cells_paid", paid, GIVEN, f"planned cells that the budget of {budget:,.0f} "
+             "pays for, with the shares of this plan"),
         ]),
     ]  # fmt: skip
     quantities, values, sources, meanings = zip(*rows, strict=True)
@@ -258,12 +250,13 @@ def plan_loading(
     more = f" (more than the {n_planned:,} planned, so that {percent(REACH)} of the perturbations "
     more += f"reach {least})"
     words = (
-        f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} for {n_usable:,.0f} "
-        f"usable ones{more * (round(n_usable) > n_planned)}: about {barcodes:,.0f} droplets with "
-        f"cells, {percent(usable)} of them usable, {percent(doublets)} doublets; "
-        f"{million_reads:,.0f} million reads. {n_new} construct{'s' * (n_new != 1)} to make"
+        f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} to obtain "
+        f"{n_usable:,.0f} usable cells{more * (round(n_usable) > n_planned)}: about "
+        f"{barcodes:,.0f} droplets with cells ({percent(usable)} usable, {percent(doublets)} "
+        f"doublets) and {million_reads:,.0f} million reads. {n_new} "
+        f"construct{'s' * (n_new != 1)} must be made"
     )
-    words += f"; {total:,.0f} in all." if total else "."
+    words += f"; the total cost is {total:,.0f}." if total else "."
     if budget is not None and paid is not None:
         words += f" {_budget_in_words(budget, budget - total, paid, least)}"
     # Write.
@@ -285,28 +278,28 @@ def plan_loading(
 
 
 def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
-    """Return how many planned cells a budget pays for, and what is left of it after the plan."""
+    """Return how many planned cells a budget pays for, and what remains of it after the plan."""
     again = f"npt.tl.plan_screen(..., n_cells={paid})"
     if rest >= 0:
         return (
-            f"The budget of {budget:,.0f} leaves {rest:,.0f}, and would pay for {paid:,} planned "
-            f"cells: {again}."
+            f"Of the budget of {budget:,.0f}, {rest:,.0f} remains; the budget would pay for "
+            f"{paid:,} planned cells: {again}."
         )
     if not paid:
         return (
             f"The budget of {budget:,.0f} does not pay for {least} cells of each perturbation: "
-            f"plan fewer perturbations, or fewer min_cells."
+            f"plan fewer perturbations, or reduce min_cells."
         )
     return (
-        f"The budget of {budget:,.0f} is exceeded by {-rest:,.0f}, and pays for {paid:,} planned "
-        f"cells: {again}."
+        f"The plan exceeds the budget of {budget:,.0f} by {-rest:,.0f}; the budget pays for "
+        f"{paid:,} planned cells: {again}."
     )
 
 
 def _share_filtered(adata: ad.AnnData) -> float | None:
-    """Return which share of all cells the preprocessing kept; ``None`` if it is not known.
+    """Return the share of all cells that the preprocessing kept; ``None`` if it is not known.
 
-    Of a file that holds only cells that were kept before, it is not.
+    It is not known if the file contained only cells that had passed filters before.
     """
     stored: Any = _adata.eager(adata.uns.get("preprocessing", {}))
     steps = stored.get("steps") if hasattr(stored, "get") else None

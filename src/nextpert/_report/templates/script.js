@@ -33,8 +33,8 @@
     const all = [...body.rows];
     let fold = Number(box.dataset.fold);
 
-    // On the screen stand the first rows, until all are asked for or some are searched; on paper
-    // the first of those that are found.
+    // The screen shows the first rows, or all rows if the user asks for them or searches. Paper
+    // shows the first of the rows found.
     const mark = () => {
       let place = 0;
       for (const row of body.rows) {
