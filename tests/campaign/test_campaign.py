@@ -29,7 +29,7 @@ def test_the_whole_loop_finds_the_state(campaign, parts, assert_same_adata):
     assert table["best"].iloc[1] == "CDK4"
     assert table["n_observed"].tolist() == [3, 1]
     assert table["n_cells"].tolist() == [parts[0].n_obs, parts[1].n_obs]
-    assert table["predicted_distance"].iloc[1] < 0.1 < before["predicted_distance"].iloc[0]
+    assert table["relative_distance"].iloc[1] < 0.1 < before["relative_distance"].iloc[0]
     assert table["expected_gain"].iloc[1] < before["expected_gain"].iloc[0]
     assert table["advice"].tolist() == [ORDER, CONFIRM]
     assert table["probability_best"].iloc[1] > 0.9
@@ -46,7 +46,7 @@ def test_shares_are_nan_where_the_control_is_at_the_target(parts, given):
     campaign = npt.Campaign(parts[0], target, learn=given)
     last = campaign.summarize().iloc[-1]
     assert last["advice"] == AT_TARGET
-    assert np.isnan(last["measured_distance"])
+    assert np.isnan(last["relative_measured_distance"])
     assert np.isnan([last["expected_gain"], last["good_enough"]]).all()
     assert AT_TARGET in repr(campaign)
 

@@ -63,10 +63,10 @@ def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
         campaign.observe(later, batch=batch)
         assert campaign.adata.obs["campaign_batch"].unique().tolist() == ["start", name]
         assert campaign.summarize()["best"].iloc[-1] == "CDK4"
-        assert campaign.summarize()["predicted_distance"].iloc[-1] < 0.1
+        assert campaign.summarize()["relative_distance"].iloc[-1] < 0.1
     wrong = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
     wrong.observe(later, batch="same")
-    assert wrong.summarize()["predicted_distance"].iloc[-1] > 0.3
+    assert wrong.summarize()["relative_distance"].iloc[-1] > 0.3
 
 
 def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, given):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FORMAT = 4
+FORMAT = 5
 WAIT = 60.0  # seconds for the lock of another process
 _STAMP = "nextpert_campaign"
 

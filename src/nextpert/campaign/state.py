@@ -179,7 +179,7 @@ NUMBERS = ("probability_best", "predicted_distance", "predicted_low", "predicted
 _TEXT = ("action", "perturbation", "why", "when", "versions", "seed", "options")
 _COLUMNS = ("round", "action", "perturbation", "n_cells", *NUMBERS, *_TEXT[2:])
 # Columns of the summary that fit on a line of a terminal.
-_PRINTED = ("n_observed", "n_cells", "best", "predicted_distance", "probability_best", "advice")
+_PRINTED = ("n_observed", "n_cells", "best", "relative_distance", "probability_best", "advice")
 
 
 @cache

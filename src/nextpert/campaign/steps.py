@@ -70,7 +70,7 @@ def standing(
     # Controls alone: nothing is known of any other.
     if not len(fit["environments"]):
         return {
-            "best": NO_PERTURBATION, "measured_distance": 1.0, "predicted_distance": 1.0,
+            "best": NO_PERTURBATION, "relative_measured_distance": 1.0, "relative_distance": 1.0,
             "probability_best": 0.0, "expected_gain": np.nan, "good_enough": np.nan, "advice": "",
             "n_cells": n_cells,
         }  # fmt: skip
@@ -80,8 +80,8 @@ def standing(
     measured = share_of(row["measured_distance"], float(control["measured_distance"]))
     return {
         "best": best,
-        "measured_distance": float(measured),
-        "predicted_distance": float(row["relative_distance"]),
+        "relative_measured_distance": float(measured),
+        "relative_distance": float(row["relative_distance"]),
         "probability_best": 0.0 if is_none else float(row["probability_best"]),
         "expected_gain": float(advice["relative_gain"]),
         "good_enough": float(advice["good_enough"]),
