@@ -107,7 +107,7 @@ def test_a_budget_below_the_least_cells_pays_for_none(planned):
     found, x = loaded(planned, costs={"lane": 1500, "budget": 1000})
     assert x["planned_cells_paid"] == 0
     assert "does not pay for 20 cells of each perturbation" in found["words"]
-    with pytest.raises(ValueError, match="no price that depends on the cells"):
+    with pytest.raises(ValueError, match="no price that depends on the number of cells"):
         loaded(planned, costs={"construct": 80, "budget": 1000})
 
 

@@ -52,7 +52,7 @@ def cpca(
     .. math:: C_{\text{perturbed}} - \alpha\, C_{\text{control}},
 
     the difference of two covariances (Abid et al. 2018, doi:10.1038/s41467-018-04608-8). They
-    show the variation that perturbations add to that of control cells. Plot them with
+    show the variation that perturbations add to that of control cells. Plot the scores with
     :func:`nextpert.pl.cpca_density`, as in Fig. 6a of Zhang et al. 2023
     (doi:10.1038/s42256-023-00719-0).
 
@@ -67,19 +67,19 @@ def cpca(
         declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"`` and
         ``adata.X``.
     groups
-        Labels of the foreground; by default all perturbations. Cells without a label belong to
-        neither, nor do those whose label names no perturbation, such as ``"unassigned"``.
+        Labels of the foreground; by default all perturbations. Cells without a label, or with a
+        label that names no perturbation, such as ``"unassigned"``, are not used.
     n_components
         Number of components; :func:`nextpert.pl.cpca_density` draws two.
     alpha
         Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` chooses,
-        among the candidates of the package ``contrastive``, the one whose components separate
-        groups and controls best (variance between over variance within, the Hotelling-Lawley
-        trace).
+        among the candidates of the package ``contrastive``, the value whose components separate
+        groups and controls best (by the Hotelling-Lawley trace: variance between groups over
+        variance within).
     rng
         Seed or generator of the search for ``alpha``.
     key_added
-        Name of the results. With another name than ``"cpca"`` the loadings are stored in
+        Name of the results. With a name other than ``"cpca"``, loadings are stored in
         ``varm[f"{key_added}_cPCs"]``.
     copy
         Whether to return a copy instead of writing to ``adata``.
@@ -89,16 +89,16 @@ def cpca(
     ~anndata.AnnData or None
         ``None``, or the copy if ``copy=True``. Fields written:
 
-        - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells,
-          log-normalised expression; the mean of control cells lies at the origin.
+        - ``obsm["X_cpca"]`` (array, ``(n_cells, n_components)``): scores of all cells, in units of
+          the data; the mean of the control cells is at the origin.
         - ``varm["cPCs"]`` (array, ``(n_vars, n_components)``): loadings, zero outside ``genes``.
           The largest entry of each is positive.
 
         Fields of ``uns["cpca"]``:
 
         - ``alpha`` (number): the weight of the background.
-        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): candidate values of ``alpha``,
-          and a score of how well each separates the groups.
+        - ``alphas``, ``separation`` (arrays, ``(n_alphas,)``): candidate values of ``alpha``, and
+          how well each separates the groups (Hotelling-Lawley trace).
         - ``eigenvalues`` (array, ``(n_components,)``): eigenvalues of the components.
         - ``genes``, ``groups`` (names): the genes used, and the groups of cells compared.
         - ``params`` (mapping): the options of the call.
@@ -106,8 +106,9 @@ def cpca(
     Raises
     ------
     ValueError
-        If there are no control cells, no perturbed cells, unknown labels, absent or duplicated
-        genes, NaN or infinite values, fewer genes than components, or a negative ``alpha``.
+        If there are no control cells or no perturbed cells, labels are unknown, genes are absent or
+        duplicated, values are NaN or infinite, there are fewer genes than components, or ``alpha``
+        is negative.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def cpca(
     (moments,), batches = _adata.read_groupings(adata, columns, [grouping], roles)
     for kind, each in (("control", moments[:1]), ("perturbed", moments[1:])):
         if sum(group.n for group in each) < 2:
-            message = f"There is only one {kind} cell: a covariance needs at least two."
+            message = f"A covariance needs at least two {kind} cells: label more {kind} cells."
             raise ValueError(message)
     with one_thread():
         result, loadings = _contrast(moments, n_components, alpha, as_rng(rng))
@@ -179,7 +180,7 @@ def cpca(
 def _contrast(
     moments: list[Moments], n_components: int, alpha: float | str, rng: np.random.Generator
 ) -> tuple[dict[str, Any], Array]:
-    """Return the alpha in use, the candidates it was chosen from, eigenvalues, and loadings."""
+    """Return the chosen alpha, its candidates and the eigenvalues as a mapping, and loadings."""
     total = sum(moments[2:], start=moments[1])
     background = moments[0].scatter / (moments[0].n - 1)
     engine = CovarianceCpca(total.scatter / (total.n - 1), background, n_components)
@@ -211,12 +212,12 @@ class CovarianceCpca(CPCA):
     """Contrastive PCA from two covariances instead of the cells themselves.
 
     The package compares subspaces by the projected foreground cells. Their inner products depend
-    on the foreground covariance alone, so a square root of it stands in for the cells, and the
-    cost no longer depends on their number.
+    only on the foreground covariance, so its square root replaces the cells, and the cost does not
+    depend on their number.
 
-    The package's own solver is for matrices without symmetry (``eig``): it may return complex or
-    non-orthogonal directions where eigenvalues tie, and takes signs from the first cell, which
-    turns a direction into zeros where that cell's score is zero. Hence ``eigh`` here.
+    The package's own solver (``eig``) is for matrices without symmetry: if eigenvalues tie, it may
+    return complex or non-orthogonal directions. It takes signs from the first cell, so a direction
+    becomes zero if the score of that cell is zero. This class uses ``eigh`` instead.
     """
 
     def __init__(
@@ -237,19 +238,19 @@ class CovarianceCpca(CPCA):
         return top * np.sign(largest), values[::-1][: self.n_components]
 
     def cpca_alpha(self, dataset: NDArray[np.float64], alpha: float = 1) -> NDArray[np.float64]:
-        """Project; called by the package's search."""
+        """Return the projected cells; called by the package's search."""
         return dataset @ self.directions(alpha)[0]
 
     def candidate_alphas(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return the package's exemplary alphas in ascending order, 0 (plain PCA) left out.
+        """Return the alphas that the package proposes, in ascending order, without 0 (plain PCA).
 
-        They are looked for between 0.1 and :meth:`largest_alpha`.
+        The search is between 0.1 and :meth:`largest_alpha`.
         """
         most = np.log10(np.clip(self.largest_alpha(), 1, 1000))
-        # One thread: the problems are tiny, and threads that wait for each other on a busy machine
+        # One thread: the problems are tiny, and on a busy machine threads that wait for each other
         # cost a hundred times what they save.
         with threadpool_limits(1), _seeded_global_state(rng), warnings.catch_warnings():
-            # Subspaces that share no direction split the affinity graph: expected, and harmless.
+            # Subspaces that share no direction split the affinity graph, which is harmless.
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
             alphas, *_ = self.find_spectral_alphas(40, most, 4)
         return np.asarray(alphas, dtype=np.float64)
@@ -257,8 +258,8 @@ class CovarianceCpca(CPCA):
     def largest_alpha(self) -> float:
         """Return the alpha beyond which no eigenvalue of the contrast is positive.
 
-        There no direction varies more among perturbed cells than alpha times as much as among
-        controls: nothing is left to show.
+        Beyond it, in every direction the variance of perturbed cells is below alpha times that of
+        the controls.
         """
         ridge = 1e-9 * np.trace(self.bg_cov) * np.eye(len(self.bg_cov))
         if not ridge.any():
@@ -268,7 +269,7 @@ class CovarianceCpca(CPCA):
 
 @contextmanager
 def _seeded_global_state(rng: np.random.Generator) -> Iterator[None]:
-    """Seed numpy's global state, which the package draws on, and put it back afterwards."""
+    """Seed numpy's global state, from which the package draws, and restore it afterwards."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002
     try:

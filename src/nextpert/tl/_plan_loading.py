@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REACH = 0.9  # share of the perturbations that are to reach their least cells
+REACH = 0.9  # share of the perturbations that should reach their minimum number of cells
 SCREEN, PLAN, GIVEN, TYPICAL = "this screen", "the plan", "given", "typical"
 
 
@@ -44,12 +44,12 @@ class _Loading:
 
     moi: float = 0.3
     kept: float = 0.8
-    # Chromium Next GEM 3' v3.1, by the maker: of 49,500 cells loaded 30,000 are captured, in 23,300
-    # droplets, 17,700 with one cell. Cells that fall into 57,000 droplets at random do so.
+    # Chromium Next GEM 3' v3.1, by the manufacturer: of 49,500 cells loaded, 30,000 are captured in
+    # 23,300 droplets, of which 17,700 have one cell. This agrees with 57,000 droplets at random.
     recovery: float = 0.606
     droplets: float = 57_000
     lane_cells: float = 10_000
-    reads: float = 25_000  # 20,000 of messenger RNA and 5,000 of guides, the maker's least
+    reads: float = 25_000  # the manufacturer's minimum: 20,000 of messenger RNA and 5,000 of guides
 
 
 @options(
@@ -80,20 +80,19 @@ def plan_loading(
     r"""Compute the cells to load, lanes, reads and cost for a plan.
 
     A plan counts usable cells: those with one known construct that pass all filters. More cells
-    have to be loaded. Four steps lead from the plan to the instrument:
+    have to be loaded. Four steps lead from the plan to the instrument (equations 37 to 40 of
+    :doc:`/model/mathematics`):
 
-    1. Constructs of a library are not equally abundant. The number of usable cells is such that 90%
-       of the perturbations reach the minimum of the plan (``min_cells``), and is at least that
-       planned.
+    1. The constructs of a library are not equally abundant. The number of usable cells is therefore
+       such that 90% of the perturbations reach the minimum of the plan (``min_cells``), and at
+       least the number planned.
     2. A share of the droplets with cells is usable: the share in this screen, if
-       ``uns["preprocessing"]`` has its filters. Otherwise, or if ``moi`` or ``kept`` is given, it
-       is the product of three shares: of droplets with one cell, of cells with one construct
+       ``uns["preprocessing"]`` records its filters. Otherwise, or if ``moi`` or ``kept`` is given,
+       it is the product of three shares: of droplets with one cell, of cells with one construct
        (Poisson, without cells that have none), and of cells whose construct is detected and that
        pass filters.
-    3. Cells fall into droplets at random, so that more cells in a lane give more doublets.
-    4. A share of the cells loaded is captured in droplets.
-
-    Equations 37 to 40 of :doc:`/model/mathematics`.
+    3. Cells fall into droplets at random, so more cells in a lane give more doublets.
+    4. A share of the loaded cells is captured in droplets.
 
     Parameters
     ----------
@@ -104,18 +103,20 @@ def plan_loading(
     loading
         Properties of the library and the instrument, a mapping with some of:
 
-        - ``"moi"`` (0.3): multiplicity of infection, the mean constructs per cell before selection.
-        - ``"kept"`` (0.8): share of single cells whose construct is detected and that are kept.
-        - ``"recovery"`` (0.606): share of the cells loaded that is captured.
-        - ``"droplets"`` (57,000): droplets of a lane.
+        - ``"moi"`` (0.3): multiplicity of infection, the mean number of constructs per cell before
+          selection.
+        - ``"kept"`` (0.8): share of the cells with one construct in which it is detected and that
+          pass filters.
+        - ``"recovery"`` (0.606): share of the loaded cells that is captured.
+        - ``"droplets"`` (57,000): droplets per lane.
         - ``"lane_cells"`` (10,000): maximum number of cells captured in a lane.
         - ``"reads"`` (25,000): reads per droplet with cells.
 
-        Typical values are those of 10x Genomics Chromium Next GEM 3' v3.1.
+        The default values are typical of 10x Genomics Chromium Next GEM 3' v3.1.
     costs
         Prices, a mapping with some of ``"construct"``, ``"cell"`` (per droplet with cells),
-        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. With ``"budget"``, an
-        amount of money, the number of planned cells that it pays for is computed.
+        ``"lane"`` and ``"million_reads"``, in any currency; 0 by default. With ``"budget"``, the
+        number of planned cells that this amount pays for is computed.
     key_added
         Name of the results.
     copy
@@ -155,15 +156,15 @@ def plan_loading(
     >>> int(round(steps["cells_to_load"], -2)), int(steps["lanes"])
     (7800, 1)
     """
-    # Read: the plan, and what this screen shows of library and filters.
+    # Read: the plan, and what this screen shows about library and filters.
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
     asked, prices = _Loading(**given), vars(_Prices(**costs or {})).copy()
     budget = prices.pop("budget")
     if budget is not None and not any(prices[name] for name in ("cell", "lane", "million_reads")):
         message = (
-            "costs has a budget, but no price that depends on the cells: give the price of a cell, "
-            "a lane or a million reads."
+            "costs has a budget, but no price that depends on the number of cells: give a price "
+            "for cell, lane or million_reads."
         )
         raise ValueError(message)
     fit = _adata.read_stored(adata, str(plan["params"]["posterior_key"]), "tl.fit_dag_blr")
@@ -171,7 +172,7 @@ def plan_loading(
     groups = labels = _adata.read_every_label(adata, roles)
     if by_guide := roles.guide_key is not None:
         groups = _adata.read_labels(adata, roles.guide_key, argument="guide_key")
-    # Controls are meant to be more than a perturbation: they say nothing of unequal guides.
+    # Controls are left out: they are meant to be more abundant than a perturbation.
     is_perturbed = (labels.codes >= 0) & (labels.groups([roles.control]) < 0)
     counts = np.bincount(groups.codes[(groups.codes >= 0) & is_perturbed])
     filtered = None if given.keys() & {"moi", "kept"} else _share_filtered(adata)
@@ -187,7 +188,7 @@ def plan_loading(
     single, of_screen = share_single(asked.moi), filtered is not None
 
     def load(n_planned: int) -> tuple[float, Lanes, dict[str, float]]:
-        """Return usable cells, lanes, and what is to be paid for of a plan with these shares."""
+        """Return usable cells, lanes, and the amounts to pay for in a plan with these shares."""
         n_usable = max(float(n_planned), n_reach)
         lanes = lanes_for(
             n_usable, single * asked.kept if filtered is None else filtered,
@@ -221,24 +222,24 @@ def plan_loading(
          f"share of the perturbations that reach {least} cells"),
         *([] if of_screen else [
             ("share_single", single, of("moi"), "share of transduced cells with one construct"),
-            ("share_kept", asked.kept, of("kept"), "share of these whose construct is detected and "
-             "that pass filters"),
+            ("share_kept", asked.kept, of("kept"), "share of cells with one construct in which it "
+             "is detected and that pass filters"),
         ]),
         ("share_usable", usable, SCREEN if of_screen else "",
-         "usable cells over droplets with cells"),
+         "usable cells per droplet with cells"),
         ("share_doublets", doublets, "",
-         "share of droplets with cells that have several"),
-        ("droplets_with_cells", barcodes, "", "what software counts as cells"),
+         "share of droplets with cells that contain several cells"),
+        ("droplets_with_cells", barcodes, "", "droplets that software counts as cells"),
         ("captured_cells", captured, "", "cells in droplets"),
         ("lanes", lanes.n, "", f"lanes of at most {asked.lane_cells:,.0f} captured cells"),
-        ("recovery", asked.recovery, of("recovery"), "captured cells over cells loaded"),
+        ("recovery", asked.recovery, of("recovery"), "captured cells per loaded cell"),
         ("cells_to_load", n_load, "", "cells to load in all lanes"),
         ("cells_to_load_per_lane", n_load / lanes.n, "", "cells to load in each lane"),
-        ("million_reads", million_reads, of("reads"), f"{asked.reads:,.0f} for each droplet with "
-         "cells"),
+        ("million_reads", million_reads, of("reads"), f"millions of reads, {asked.reads:,.0f} per "
+         "droplet with cells"),
         *([] if paid is None else [
-            ("planned_cells_paid", paid, GIVEN, f"planned cells that {budget:,.0f} pays for, at "
-             "the shares of this plan"),
+            ("planned_cells_paid", paid, GIVEN, f"planned cells that a budget of {budget:,.0f} pays "
+             "for, divided as in this plan"),
         ]),
     ]  # fmt: skip
     quantities, values, sources, meanings = zip(*rows, strict=True)
@@ -285,7 +286,7 @@ def plan_loading(
 
 
 def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
-    """Return how many planned cells a budget pays for, and what is left of it after the plan."""
+    """Return how many planned cells a budget pays for, and what the plan leaves of the budget."""
     again = f"npt.tl.plan_screen(..., n_cells={paid})"
     if rest >= 0:
         return (
@@ -295,7 +296,7 @@ def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
     if not paid:
         return (
             f"The budget of {budget:,.0f} does not pay for {least} cells of each perturbation: "
-            f"plan fewer perturbations, or fewer min_cells."
+            f"plan fewer perturbations, or lower min_cells."
         )
     return (
         f"The budget of {budget:,.0f} is exceeded by {-rest:,.0f}, and pays for {paid:,} planned "
@@ -304,9 +305,9 @@ def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
 
 
 def _share_filtered(adata: ad.AnnData) -> float | None:
-    """Return which share of all cells the preprocessing kept; ``None`` if it is not known.
+    """Return the share of all cells that the preprocessing kept; ``None`` if it is not known.
 
-    Of a file that holds only cells that were kept before, it is not.
+    It is not known if the file contains only cells that had passed filters before.
     """
     stored: Any = _adata.eager(adata.uns.get("preprocessing", {}))
     steps = stored.get("steps") if hasattr(stored, "get") else None
