@@ -249,7 +249,7 @@ def test_contradictions_write_nothing(fitted):
         ({"pending": ["control"]}, "pending names 'control', the controls"),
         ({"pending": {"control": 50}}, "pending names 'control', the controls"),
         ({"pending": {"MYC": 1.5}}, r"pending\['MYC'\] must be a whole number that is a number of"),
-        ({"candidates": ["MYC+MYC"]}, r"names a member more than once: MYC\+MYC\. Name it once"),
+        ({"candidates": ["MYC+MYC"]}, r"contain a member more than once: MYC\+MYC\. Name each"),
     ):
         with pytest.raises(ValueError, match=words):
             npt.tl.plan_screen(fitted, "MYC", **in_mappings(npt.tl.plan_screen, options))

@@ -68,7 +68,7 @@ def cpca(
         ``adata.X``.
     groups
         Labels of the foreground; by default all perturbations. Cells without a label, or with a
-        label that names no perturbation, such as ``"unassigned"``, are not used.
+        label that names no perturbation, such as ``"unassigned"``, are in neither group.
     n_components
         Number of components; :func:`nextpert.pl.cpca_density` draws two.
     alpha

@@ -238,8 +238,8 @@ def plan_loading(
         ("million_reads", million_reads, of("reads"), f"millions of reads, {asked.reads:,.0f} per "
          "droplet with cells"),
         *([] if paid is None else [
-            ("planned_cells_paid", paid, GIVEN, f"planned cells that a budget of {budget:,.0f} pays "
-             "for, divided as in this plan"),
+            ("planned_cells_paid", paid, GIVEN, f"planned cells that a budget of {budget:,.0f} "
+             "pays for, divided as in this plan"),
         ]),
     ]  # fmt: skip
     quantities, values, sources, meanings = zip(*rows, strict=True)
