@@ -224,14 +224,14 @@ def test_cells_are_shared_out_by_hand():
     assert Wells(4, 20, 120, 20).share_out(4)[0].tolist() == [20] * 4  # the least, beside 40
     assert split_cells(100, 8, 20).size == 3
     assert split_cells(2000, 10**8, 20) == split_cells(2000, 100, 20)
-    with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):
+    with pytest.raises(ValueError, match="20 cells do not suffice for one perturbation with at least"):
         split_cells(20, 3, 20)
 
 
 def test_contradictions_write_nothing(fitted):
     for options, words in (
         ({"include": ["FOS"], "exclude": ["FOS"]}, "not among the candidates: FOS"),
-        ({"include": ["FOS"], "pending": ["FOS"]}, "both in include and in pending"),
+        ({"include": ["FOS"], "pending": ["FOS"]}, "include and pending both name FOS"),
         ({"include": ["FSO"]}, "Close matches: FOS"),
         ({"exclude": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
         ({"max_combination": 3}, "max_combination'] must be 1 or 2"),
@@ -243,7 +243,7 @@ def test_contradictions_write_nothing(fitted):
         ({"candidates": ["MYC", "control"]}, "candidates names 'control', the controls"),
         (
             {"include": iter(["control"])},
-            "include names 'control', the controls, which are on every plate",
+            "include names 'control', the label of the controls, which are on every plate",
         ),
         ({"exclude": ["control"]}, "exclude names 'control', the controls"),
         ({"pending": ["control"]}, "pending names 'control', the controls"),
