@@ -224,7 +224,7 @@ def test_cells_are_shared_out_by_hand():
     assert Wells(4, 20, 120, 20).share_out(4)[0].tolist() == [20] * 4  # the least, beside 40
     assert split_cells(100, 8, 20).size == 3
     assert split_cells(2000, 10**8, 20) == split_cells(2000, 100, 20)
-    with pytest.raises(ValueError, match="20 cells do not suffice for one perturbation with at least"):
+    with pytest.raises(ValueError, match="20 cells do not suffice for one perturbation with"):
         split_cells(20, 3, 20)
 
 

@@ -89,8 +89,8 @@ def diagnose(
     Raises
     ------
     ValueError
-        If there is no fit, the fit is exact or has fewer than four perturbations, there are too few
-        control cells, or a value is not finite. Nothing is written on error.
+        If there is no fit, the fit is exact or has fewer than four perturbations, there are fewer
+        than four control cells, or a value is not finite. Nothing is written on error.
 
     Examples
     --------
