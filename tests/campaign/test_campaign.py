@@ -106,7 +106,7 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
         ({"learn": {"n_runs": 2}}, "Give it as search_options={'n_runs': ...}"),
         ({"fit": {"layer": "counts"}}, "fit holds layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "plan: candidates are names"),
+        ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "plan: candidates must be names"),
         ({"plan": {"constraints": {"exclude": ["NOPE"]}}}, "exclude contains names"),
         (
             {"learn": {"method": "given", "dag": object()}},
