@@ -60,8 +60,7 @@ def dag_fit(
     n_folds
         Number of folds, at least 2.
     n_random
-        Number of random graphs (:func:`nextpert.core.causal.scm.matched_random_dag`), at least 2.
-        The smallest possible p-value is ``1 / (n_random + 1)``.
+        Number of random graphs, at least 2. The smallest p-value is ``1 / (n_random + 1)``.
     rng
         Seed or generator of the folds and the random graphs.
     key_added
@@ -80,26 +79,24 @@ def dag_fit(
         - ``random_r`` (array, ``(n_random, n_rows)``): the held-out ``r`` in every random graph.
         - ``mean_r`` (number): mean ``r`` over all genes of the table.
         - ``random_mean_r`` (array, ``(n_random,)``): the same in every random graph.
-        - ``z``, ``p_value`` (numbers): the difference of ``mean_r`` from the mean of the random
-          graphs in their standard deviations, and the fraction of graphs, this one included, in
-          which ``mean_r`` is at least as high.
+        - ``z``, ``p_value`` (numbers): the difference of ``mean_r`` from the random graphs in their
+          standard deviations, and the fraction of graphs in which it is at least as high.
         - ``n_cells`` (number): control cells read.
         - ``params`` (mapping): the options of the call.
 
     Raises
     ------
     ValueError
-        If the graph or the column of labels is absent, the graph has no edges, there are too few
-        control cells, a gene is constant in the controls, a value is not finite, or an option is
-        out of range. Nothing is written on error.
+        If the graph or the labels are absent, the graph has no edges, there are too few control
+        cells, a gene is constant in them, or a value is not finite. Nothing is written on error.
 
     Notes
     -----
-    If the graph was learned from the same cells, the folds are held out of the regression, but not
-    of the choice of parents. To avoid this, learn the graph from a part of the controls, labelled
-    in a column of ``adata.obs``, and pass the label of the others as ``control`` here. Any graph
-    between correlated genes predicts better than a random graph, also with its edges reversed: a
-    high ``r`` does not show that directions are correct.
+    If the graph was learned from the same cells, the folds are not held out of the choice of
+    parents. To avoid this, learn the graph from a part of the controls, labelled in a column of
+    ``adata.obs``, and pass the label of the others as ``control`` here. Any graph between
+    correlated genes predicts better than a random graph, also with its edges reversed: a high ``r``
+    does not show that directions are correct.
 
     Examples
     --------

@@ -73,14 +73,14 @@ def fit_dag_blr(
 ) -> ad.AnnData | None:
     """Fit the effects of perturbations and the weights of the graph to the cells (DAG-BLR).
 
-    Run it after :func:`learn_dag`. Effects, diagnosis, rankings and plans are computed from this
-    fit. By default, a hierarchical model estimates effects from the cells of the perturbations
-    (:doc:`/model/mathematics`, equations 13 to 24), and the weights of the graph are learned from
-    cells centred on the mean of their environment. With ``shift_sd=0`` the fit is the exact model
-    of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all
-    shifts are known. Combinations are labels such as ``"MYC+STK3"``, in any order. Targets need not
-    be measured. Columns and layer are those of :func:`nextpert.pp.setup_screen`; with
-    ``condition_key``, effects are also estimated per condition.
+    Effects, diagnosis, rankings and plans are computed from this fit. By default, a hierarchical
+    model estimates effects from the cells of the perturbations (:doc:`/model/mathematics`,
+    equations 13 to 24), and the weights of the graph are learned from cells centred on the mean of
+    their environment. With ``shift_sd=0`` the fit is the exact model of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all shifts are known.
+    Combinations are labels such as ``"MYC+STK3"``, in any order. Columns and layer are those of
+    :func:`nextpert.pp.setup_screen`; with ``condition_key``, effects are also estimated per
+    condition.
 
     Parameters
     ----------
@@ -95,17 +95,17 @@ def fit_dag_blr(
         ``"activation"``, plus one unit, times an efficacy learned from the screen. Or a table in
         units of the data: a DataFrame (perturbations x genes), or nested mappings.
     shift_sd
-        ``"learned"`` (default), or ``0`` to take shifts as exact; labels without a target on the
-        panel are then left out, with a warning.
+        ``"learned"`` (default), or ``0`` to take shifts as exact. Labels without a target on the
+        panel are then left out.
     features
         Side information to predict perturbations without cells (:doc:`/guides/side_information`):
         a table of numbers, one row per perturbation or gene; an edge list with the columns
         ``source``, ``target``, ``weight``; a mapping of gene-set names to genes; an AnnData of
         the effects in another screen; or the path of a file with one of these.
     prior_options
-        Rarely changed options of the prior of the weights, a mapping with some of:
+        Rarely changed options for the weights, a mapping with some of:
 
-        - ``"prior_scale"``: ``"evidence"`` (default) learns the scale; the paper's scale is 1.
+        - ``"prior_scale"``: ``"evidence"`` (default) learns it; in the paper it is 1.
         - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the paper)
           or ``"evidence"`` (the default if the scale is learned), which chooses between the two.
         - ``"noise_var"``: known noise variance, squared units of the data; one, or one per gene.
@@ -129,7 +129,7 @@ def fit_dag_blr(
         Fields of ``uns["dag_blr"]``:
 
         - ``environments`` (table): perturbations used, with targets, shifts, cells and q-values.
-        - ``left_out`` (table): labels that were not used, and why.
+        - ``left_out`` (table): labels not used, and why.
         - ``efficacy`` (mapping): unless exact, its ``mean`` (1 is a full knockout) and ``sd``.
         - ``predictors`` (mapping): unless exact, names and ``weights`` of the predictors.
 

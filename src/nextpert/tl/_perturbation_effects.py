@@ -60,8 +60,8 @@ def perturbation_effects(
     means (:doc:`/model/mathematics`, equations 13 to 24), and without cells it is predicted.
     *Programs* are sets of genes that two or more perturbations change together, as in GSFA (Zhou et
     al. 2023, doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
-    doi:10.1038/s41587-023-01964-9). See :doc:`/guides/read_a_ranking`; plot the results with
-    :func:`nextpert.pl.perturbation_effects` and :func:`nextpert.pl.programs`.
+    doi:10.1038/s41587-023-01964-9); plot them with :func:`nextpert.pl.programs`. See
+    :doc:`/guides/read_a_ranking`.
 
     Parameters
     ----------
@@ -72,10 +72,10 @@ def perturbation_effects(
     candidates
         The perturbations: ``None`` (default) for those of the fit, ``"genes"`` for these and every
         other gene of the panel, a list of labels, combinations included, or a table of shifts as
-        in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0 and predicted effects.
+        in :func:`fit_dag_blr`.
     genes
-        The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
-        or a list. Genes outside the panel are shrunk separately, without the graph.
+        ``None`` (default) for the panel, ``"all"`` for every gene of ``adata``, or a list. Genes
+        outside the panel are shrunk separately, without the graph.
     condition
         Condition of the effects, if ``condition_key`` is declared. ``None`` (default) uses the
         cells of all conditions.
@@ -84,8 +84,8 @@ def perturbation_effects(
     key_added
         Name of the results.
     as_anndata
-        Whether to return an AnnData of perturbations x genes instead of writing to ``adata``, with
-        the mean in ``X`` and the other tables in layers. It can be the ``features`` of another fit.
+        Whether to return an AnnData (perturbations x genes; mean in ``X``, other tables in layers)
+        instead of writing to ``adata``. It can be the ``features`` of another fit.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -98,9 +98,9 @@ def perturbation_effects(
         - ``mean``, ``sd`` (arrays, ``(n_perturbations, n_genes)``): posterior mean and standard
           deviation.
         - ``lower``, ``upper`` (arrays, ``(n_perturbations, n_genes)``): bounds of the interval.
-        - ``lfsr`` (array, ``(n_perturbations, n_genes)``): local false sign rate; below 0.05 the
-          direction is significant. NaN without cells.
-        - ``direct`` (array, ``(n_perturbations, n_genes)``): the mean minus what the graph predicts
+        - ``lfsr`` (array, ``(n_perturbations, n_genes)``): local false sign rate (NaN without
+          cells); below 0.05 the direction is significant.
+        - ``direct`` (array, ``(n_perturbations, n_genes)``): the mean minus the graph's prediction
           from the parents of the gene.
         - ``data_weight`` (array, ``(n_perturbations, n_genes)``): weight of the cells, 0 to 1.
         - ``raw_mean`` (array, ``(n_perturbations, n_genes)``): the difference of means.

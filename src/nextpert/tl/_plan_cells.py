@@ -72,7 +72,7 @@ def plan_cells(
     :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. The power to
     detect an effect on a gene is that of Welch's test at level 0.05, which is conservative:
     shrunken effects (:func:`perturbation_effects`) need fewer cells for the same error. With a
-    target, the result includes advice (rule: :doc:`/guides/plan_a_plate`), which uses the tests of
+    target, advice follows by the rule in :doc:`/guides/plan_a_plate`, with the tests of
     :func:`diagnose` if it was run on this fit. :func:`nextpert.pl.plan_cells` draws the curves.
 
     Parameters
@@ -89,7 +89,7 @@ def plan_cells(
     tolerance
         Smallest gain that is worth another experiment, relative to the control's distance.
     power
-        Probability of detecting the effect, above 0.5; 0.8 is the usual choice.
+        Probability of detecting the effect, above 0.5.
     n_guides
         Guides per perturbation; ``None`` (default): the median of the screen, or 4 without a fit.
     n_cells
@@ -97,7 +97,7 @@ def plan_cells(
     candidates
         Candidates for the advice, as in :func:`design_interventions`.
     rng
-        Seed or generator of the advice.
+        Seed or generator for the advice.
     key_added
         Name of the results.
     copy

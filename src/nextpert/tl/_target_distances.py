@@ -48,17 +48,16 @@ def target_distances(
 ) -> ad.AnnData | None:
     r"""Measure the squared distance of every perturbation's mean to a target state.
 
-    Use it to describe measured cells, as in Fig. 6b of Zhang et al. 2023
+    It describes measured cells, as in Fig. 6b of Zhang et al. 2023
     (doi:10.1038/s42256-023-00719-0); :func:`design_interventions` predicts distances. The squared
-    distance of two sample means is biased upwards by the variance of both. The estimate subtracts
-    this bias:
+    distance of two sample means is biased upwards by their variance, which is subtracted:
 
     .. math:: |\bar x - \bar x^*|^2 - \operatorname{tr} \Sigma / n
         - \operatorname{tr} \Sigma^* / n^*
 
-    Intervals are score intervals (:func:`nextpert.core.screen.mean_distance.mean_distance`). All
-    genes count, including target genes, which :func:`design_interventions` leaves out. Plot the
-    table with :func:`nextpert.pl.target_distances`.
+    Intervals are score intervals (:func:`nextpert.core.screen.mean_distance.mean_distance`). Target
+    genes count, unlike in :func:`design_interventions`. :func:`nextpert.pl.target_distances` plots
+    the table.
 
     Parameters
     ----------
@@ -75,8 +74,8 @@ def target_distances(
     perturbations
         Labels to measure in addition to ``control``; by default all.
     confidence
-        Coverage of each interval. All distances share the sampling error of the target's mean: to
-        compare a perturbation with the controls, use ``difference``.
+        Coverage of each interval. Distances share the error of the target's mean: to compare with
+        the controls, use ``difference``.
     key_added
         Name of the results.
     copy

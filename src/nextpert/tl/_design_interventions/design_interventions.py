@@ -55,12 +55,11 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to test next so that cells reach a target state.
 
-    Use it to choose a single perturbation, and :func:`plan_screen` to choose several. It ranks
-    tested and untested candidates by the probability that no other candidate is nearer to the
-    target state, computed from draws of the joint posterior. See :doc:`/guides/read_a_ranking`, and
-    :doc:`/model/mathematics` for the formulas. After an exact fit (``shift_sd=0``), the default is
-    the causal integrated variance (CIV) of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0),
-    which favours perturbations that reduce uncertainty.
+    Use :func:`plan_screen` to choose several perturbations at once. Tested and untested candidates
+    are ranked by the probability of being the nearest to the target state, from draws of the joint
+    posterior; after an exact fit (``shift_sd=0``) by the causal integrated variance (CIV) of Zhang
+    et al. 2023 (doi:10.1038/s42256-023-00719-0), which favours perturbations that reduce
+    uncertainty. See :doc:`/guides/read_a_ranking`.
 
     Parameters
     ----------
@@ -68,22 +67,22 @@ def design_interventions(
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
         The target state: a label (its state by the fit); a pair ``(obs key, value)``; a mapping
-        gene -> mean, log-normalised expression (other genes keep their control mean); a vector of
-        means over the panel; or a :class:`nextpert.Target` for signatures, bounds or weights.
+        gene -> mean, log-normalised (other genes keep their control mean); a vector of means over
+        the panel; or a :class:`nextpert.Target` for signatures, bounds or weights.
     acquisition
         ``"auto"`` (default): ``"civ"`` on an exact fit, otherwise ``"probability"``. Or:
 
-        - to reach the target, ``"probability"`` (of being the nearest), ``"ei"`` (expected
-          improvement), ``"thompson"`` (nearest in one draw) or ``"greedy"`` (expected distance);
+        - to reach the target, ``"probability"``, ``"ei"`` (expected improvement), ``"thompson"``
+          (nearest in one draw) or ``"greedy"`` (expected distance);
         - to reduce uncertainty, ``"civ"``; as a baseline, ``"random"``;
         - with exact shifts, also ``"civ_ow"`` (output-weighted CIV), ``"cv"``, ``"maxv"``,
           ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``, as in the paper;
-        - the name of an acquisition of your own (:doc:`/developer/acquisition`).
+        - the name of your own acquisition (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): the perturbations of the fit. ``"genes"``: these and every gene of the
-        panel. Or a list of labels, which may be untested combinations such as ``"MYC+STK3"``; or a
-        table of shifts as in :func:`fit_dag_blr`. The perturbation that defines the target is a
-        candidate only if a list or table names it, because it would always rank first.
+        panel. Or a list of labels, also untested combinations such as ``"MYC+STK3"``; or a table of
+        shifts as in :func:`fit_dag_blr`. The perturbation that defines the target is a candidate
+        only if a list or table names it.
     n_cells
         Cells of the next perturbation, for acquisitions that look ahead, such as ``"civ"``.
     noise_aware
@@ -92,7 +91,7 @@ def design_interventions(
     posterior_key
         Posterior in ``adata.uns``.
     n_samples
-        Posterior draws; 400 give probabilities a standard error of at most 0.025.
+        Posterior draws; with 400, standard errors of probabilities are at most 0.025.
     rng
         Seed or generator. A seed is combined with the number of the round.
     key_added
@@ -116,8 +115,8 @@ def design_interventions(
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown (close matches are suggested), or there are no
-        candidates. Nothing is written then.
+        If there is no posterior, a name is unknown, or there are no candidates. Nothing is written
+        on error.
 
     Examples
     --------

@@ -42,9 +42,9 @@ def diagnose(
 ) -> ad.AnnData | None:
     """Test which parts of a fit are reliable on this screen.
 
-    Run it after every fit. Each part is scored on cells, guides, batches or perturbations that it
-    was not fitted to, and compared with a baseline that needs no model. :doc:`/model/diagnosis`
-    describes each part and its rule; :func:`nextpert.pl.diagnose` plots the scores.
+    Each part is scored on cells, guides, batches or perturbations that it was not fitted to, and
+    compared with a baseline that needs no model. :doc:`/model/diagnosis` states the rules;
+    :func:`nextpert.pl.diagnose` plots the scores.
 
     - *cells*: how many perturbations differ from the controls, and from the other perturbations.
     - *negative controls*: how many effects of control cells, which are 0, are significant.
@@ -58,8 +58,8 @@ def diagnose(
     ----------
     adata
         Cells x genes, or a table of effects (:func:`nextpert.pp.effect_table`), after
-        :func:`fit_dag_blr` with learned shifts and four perturbations or more. Parts that refit the
-        model use a random sample of at most 150 perturbations.
+        :func:`fit_dag_blr` with learned shifts and four perturbations or more. Refits use a random
+        sample of at most 150 perturbations.
     posterior_key
         The ``key_added`` of the fit.
     n_jobs
@@ -83,7 +83,7 @@ def diagnose(
         - ``parts`` (table): ``level`` and ``verdict`` of each ``part``.
         - ``summary`` (table): the quantities of each part, with their rules.
         - ``perturbations`` (table): q-values, effects on target genes, errors on held-out cells.
-        - ``negative_controls`` (table): the groups of controls that were taken as perturbations.
+        - ``negative_controls`` (table): groups of controls that were taken as perturbations.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
 
     Raises

@@ -75,13 +75,13 @@ def learn_dag(
 ) -> ad.AnnData | None:
     """Learn the graph of a gene panel from control cells or from all cells, or store a given graph.
 
-    We recommend ``method="boss", environments="all"``: control cells leave many edges unoriented,
-    and perturbed cells orient more of them. Perturbations, conditions and covariates are context
-    nodes without parents (joint causal inference; Mooij et al. 2020, JMLR 21:99), so targets need
-    not be measured. BOSS is the best order score search of Andrews et al. 2023 (arXiv:2310.17679).
-    The default is the greedy sparsest permutation algorithm on control cells (GSP; Solus et al.
-    2021, doi:10.1093/biomet/asaa104), as in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0),
-    with one more start from the order that BOSS finds. See :doc:`/guides/learn_a_graph`.
+    We recommend ``method="boss", environments="all"`` (best order score search; Andrews et al.
+    2023, arXiv:2310.17679): perturbed cells orient edges that control cells leave unoriented.
+    Perturbations, conditions and covariates are context nodes without parents (joint causal
+    inference; Mooij et al. 2020, JMLR 21:99), so targets need not be measured. The default is the
+    greedy sparsest permutation algorithm on control cells (GSP; Solus et al. 2021,
+    doi:10.1093/biomet/asaa104), as in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with one
+    more start from the order that BOSS finds. See :doc:`/guides/learn_a_graph`.
 
     Parameters
     ----------
@@ -99,17 +99,16 @@ def learn_dag(
         Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a matrix over
         the panel (row = parent), or a :class:`nextpert.core.Dag`.
     n_graphs
-        If above 1, number of bootstrap graphs to learn from resampled cells (25 is usual), so that
-        credible intervals include uncertainty about the graph.
+        Number of bootstrap graphs (25 is usual), with which credible intervals include uncertainty
+        about the graph; 1 learns none.
     search_options
-        Rarely changed options of the search, a mapping with some of:
+        Rarely changed options, a mapping with some of:
 
         - ``"n_runs"``: number of starts, 100 for GSP and 10 for BOSS (3 above 100 genes).
         - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
-          ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
-          and ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``, the genes
-          that perturbations act on: ``"learned"`` (default), ``"known"`` (the perturbed gene
-          alone), or a mapping of perturbations to lists of genes.
+          ``"tiers"`` (lists of genes, upstream first, or gene -> tier), ``"required"`` and
+          ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``:
+          ``"learned"`` (default), ``"known"`` (the perturbed gene alone), or perturbation -> genes.
     rng
         Seed or generator of the starts and resamples.
     n_jobs
@@ -126,12 +125,12 @@ def learn_dag(
         Fields written:
 
         - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph, row = parent, 1 for each edge.
-        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): fraction of the bootstrap graphs
-          with each edge.
+        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): share of bootstrap graphs with
+          each edge.
 
         Fields of ``uns["dag"]``:
 
-        - ``edges`` (table): ``parent``, ``child``, and ``oriented_by``, what orients the edge.
+        - ``edges`` (table): ``parent``, ``child``, and what the edge is ``oriented_by``.
         - ``direct_targets`` (table): edges from context nodes into genes.
 
     Raises

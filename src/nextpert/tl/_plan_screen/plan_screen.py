@@ -71,13 +71,12 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    Use it after :func:`fit_dag_blr` and :func:`diagnose`. ``strategy="exploit"`` (default) fills
-    half of the plate with the candidates whose expected state is nearest to the target, and half
-    with the other candidates that are most probably the nearest. ``"explore"`` reduces uncertainty
-    about the distances of all candidates (causal integrated variance, Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by ``"exploit"`` until the plate contains
-    the nearest candidate with probability 0.95, and then by ``"explore"``. See
-    :doc:`/guides/plan_a_plate`.
+    ``strategy="exploit"`` (default) fills half of the plate with the candidates whose expected
+    state is nearest to the target, and half with the other candidates that are most probably the
+    nearest. ``"explore"`` reduces uncertainty about the distances of all candidates (causal
+    integrated variance, Zhang et al. 2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by
+    ``"exploit"`` until the plate contains the nearest candidate with probability 0.95, and then by
+    ``"explore"``. See :doc:`/guides/plan_a_plate`; run :func:`diagnose` before.
 
     Parameters
     ----------
@@ -100,8 +99,7 @@ def plan_screen(
         - ``"include"``: candidates that the plan has to contain.
         - ``"exclude"``: labels, or genes that no candidate may target.
         - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates that are expected nearest.
-        - ``"min_cells"`` (20): minimum number of cells per perturbation. If ``n_cells`` is too
-          small, fewer perturbations are planned.
+        - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
     pending
         Labels in progress, or labels -> cells: counted as if measured, and not chosen.
     posterior_key
@@ -120,16 +118,16 @@ def plan_screen(
         Writes ``uns["plan"]`` with:
 
         - ``plate`` (table): perturbations in the order chosen, then the controls, with
-          ``n_cells``, ``n_guides``, ``why`` (a sentence) and ``probability_best``.
+          ``n_cells``, ``n_guides``, ``why`` and ``probability_best``.
         - ``constructs`` (table): guides to use, to clone or to design.
-        - ``summary`` (mapping): ``probability_contains_best`` and other properties of the plate.
+        - ``summary`` (mapping): properties of the plate, such as ``probability_contains_best``.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown, constraints contradict each other, or cells are
-        too few for one perturbation. Nothing is written on error.
+        If there is no posterior, a name is unknown, constraints contradict each other, or
+        ``n_cells`` is too small for one perturbation. Nothing is written on error.
 
     Examples
     --------
