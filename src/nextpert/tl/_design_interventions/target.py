@@ -182,8 +182,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
     if crossed:
         message = (
-            f"at_least is above at_most for {list_names(crossed)}: lower at_least or raise "
-            f"at_most."
+            f"at_least is above at_most for {list_names(crossed)}: lower at_least or raise at_most."
         )
         raise ValueError(message)
     make = partial(
