@@ -143,7 +143,7 @@ def test_words_by_numbers():
     said |= {"kind": NO_DIFFERENCE}
     assert "or test the 3 untested candidates." in in_words(said, "T")
     said |= {"controls_trusted": 0}
-    assert "negative controls of tl.diagnose are not trusted" in in_words(said, "T")
+    assert "tl.diagnose does not trust the negative controls" in in_words(said, "T")
 
 
 # -- pairs --------------------------------------------------------------------------------------
