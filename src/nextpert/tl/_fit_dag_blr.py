@@ -108,11 +108,11 @@ def fit_dag_blr(
         - ``"prior_scale"``: ``"evidence"`` (default) learns it; in the paper it is 1.
         - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the paper)
           or ``"evidence"`` (the default if the scale is learned), which chooses between the two.
-        - ``"noise_var"``: known noise variance, squared units of the data; one, or one per gene.
+        - ``"noise_var"``: known noise variance in squared units, a number or one per gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
     n_jobs
         Number of workers; the result does not depend on it. ``None`` (default) uses all processors
-        above 150,000 effects, or joblib's Dask cluster (:doc:`/guides/many_machines`).
+        above 150,000 effects, or the Dask cluster set in joblib (:doc:`/guides/many_machines`).
     key_added
         Name of the results.
     copy

@@ -215,9 +215,9 @@ class StoredNull(NamedTuple):
 
 
 def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
-    """Return the tests of the diagnosis of a fit in ``uns[key]``.
+    """Return the tests in a stored diagnosis of the fit, and whether its controls are trusted.
 
-    A diagnosis that is absent or damaged, or of other cells or guides, is ignored.
+    A diagnosis in ``uns[key]`` that is damaged, or of other cells or guides, is ignored.
     """
     try:
         stored: Any = read_stored(adata, key, "tl.diagnose")

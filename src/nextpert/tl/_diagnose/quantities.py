@@ -273,7 +273,7 @@ def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Nu
 
     A gain is the ratio of the error of all predictors to that of some. Both errors may be about 0,
     so a hundredth of the error of "no effect" is added to both. The standard error is that of the
-    difference of the totals, divided by the denominator. If there is no effect, the gain is 1.
+    difference of the totals, divided by the denominator. If "no effect" has no error, it is 1.
     """
     of = scores[column]
     if kind == "count":

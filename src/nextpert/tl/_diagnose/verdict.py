@@ -167,7 +167,7 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     if not width.passed:
         words += f": standard errors are too small, by a factor of {width:.2f}"
     elif of["false_discovery_rate"].value > 0:
-        words += f". At most about {rate} of the screen's significant effects are false by this"
+        words += f". At most about {rate} of the screen's significant effects are false"
     words += "." if of_guides else _WEAKER
     few = (of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate"))
     cases = [

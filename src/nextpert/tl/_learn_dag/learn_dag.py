@@ -87,6 +87,7 @@ def learn_dag(
     ----------
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory, backed or lazy.
+        Declare columns of labels, batches and guides with :func:`nextpert.pp.setup_screen`.
     genes
         The panel. ``None`` (default) takes every gene, or the genes of the edges in ``dag``.
     method

@@ -118,7 +118,7 @@ class Choice:
     admitted: NDArray[np.bool_]
 
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
-        """Return covariance and gains of chosen, then pending candidates, and the pending noise."""
+        """Return covariance and gains of chosen and pending candidates, and noise of the latter."""
         covariance, gains = self.asked.remaining.among([*chosen, *self.limits.under_way])
         return covariance, gains, self._noise_under_way()
 
