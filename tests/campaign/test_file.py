@@ -116,7 +116,7 @@ def test_files_that_are_something_else(campaign, parts, tmp_path):
     for call in (campaign.save, npt.Campaign.load):
         with pytest.raises(ValueError, match="is not a campaign"):
             call(tmp_path / "cells.h5ad")
-        with pytest.raises(ValueError, match=r"ends in \.h5ad"):
+        with pytest.raises(ValueError, match=r"must end in \.h5ad"):
             call(tmp_path / "cells.zarr")
     (tmp_path / "folder.h5ad").mkdir()
     for name in ("nowhere.h5ad", "folder.h5ad"):

@@ -238,16 +238,16 @@ def test_contradictions_write_nothing(fitted):
         ({"strategy": "exploi"}, "Close matches: exploit"),
         (
             {"include": ["FOS", "B2M"], "n_perturbations": 1},
-            "2 candidates, but n_perturbations is 1",
+            "2 candidates, but the plate has room for 1",
         ),
-        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the controls"),
+        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the label of the controls"),
         (
             {"include": iter(["control"])},
             "include names 'control', the label of the controls, which are on every plate",
         ),
-        ({"exclude": ["control"]}, "exclude names 'control', the controls"),
-        ({"pending": ["control"]}, "pending names 'control', the controls"),
-        ({"pending": {"control": 50}}, "pending names 'control', the controls"),
+        ({"exclude": ["control"]}, "exclude names 'control', the label of the controls"),
+        ({"pending": ["control"]}, "pending names 'control', the label of the controls"),
+        ({"pending": {"control": 50}}, "pending names 'control', the label of the controls"),
         ({"pending": {"MYC": 1.5}}, r"pending\['MYC'\] must be a whole number that is a number of"),
         ({"candidates": ["MYC+MYC"]}, r"contain a member more than once: MYC\+MYC\. Name each"),
     ):

@@ -86,7 +86,7 @@ def checked_options(
         if unknown:
             hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
             accepted = _adata.list_names(sorted(known), 30)
-            message = f"{name} has no option {_adata.list_names(unknown)}; it has {accepted}.{hint}"
+            message = f"{name} has no option {_adata.list_names(unknown)}: use {accepted}.{hint}"
             raise ValueError(message)
         check_arguments(function, out[name])
     if isinstance(out["plan"].get("candidates"), (Mapping, pd.DataFrame)):

@@ -116,8 +116,8 @@ def with_new_cells(
     """Return all cells, the new cells alone, and the new roles; raise if a part is absent."""
     if is_table(before) != is_table(cells):
         message = (
-            "A campaign cannot contain both cells and tables of effects: give the new data in the "
-            "form of the first."
+            "A campaign cannot contain both cells and tables of effects: give all data in the same "
+            "form."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])

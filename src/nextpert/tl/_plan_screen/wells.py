@@ -134,8 +134,8 @@ class Choice:
         chosen, chance = list(limits.include), np.full(asked.size, np.nan)
         if len(chosen) > wells.size:
             message = (
-                f"include has {len(chosen)} candidates, but the plate has only {wells.size} "
-                f"perturbations: raise n_perturbations or n_cells, or include fewer."
+                f"include has {len(chosen)} candidates, but the plate has room for {wells.size}: "
+                f"raise n_perturbations or n_cells, or include fewer."
             )
             raise ValueError(message)
         strategies = ["include"] * len(chosen)
