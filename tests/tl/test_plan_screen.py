@@ -240,7 +240,7 @@ def test_contradictions_write_nothing(fitted):
             {"include": ["FOS", "B2M"], "n_perturbations": 1},
             "2 candidates, but the plate has room for 1",
         ),
-        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the label of the controls"),
+        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the label"),
         (
             {"include": iter(["control"])},
             "include names 'control', the label of the controls, which are on every plate",
