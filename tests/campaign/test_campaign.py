@@ -101,12 +101,12 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learn": {"metod": "boss"}}, r"learn holds metod.*Close matches: method"),
+        ({"learn": {"metod": "boss"}}, r"learn has no option metod.*Close matches: method"),
         ({"learn": {"search_options": {"penalty": 1.0}}}, "penalty went: "),
         ({"learn": {"n_runs": 2}}, "Give it as search_options={'n_runs': ...}"),
-        ({"fit": {"layer": "counts"}}, "fit holds layer"),
-        ({"plan": {"pending": ["CDK4"]}}, "plan holds pending"),
-        ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "plan: candidates are names"),
+        ({"fit": {"layer": "counts"}}, "fit has no option layer"),
+        ({"plan": {"pending": ["CDK4"]}}, "plan has no option pending"),
+        ({"plan": {"candidates": {"x": {"B2M": -1.0}}}}, "plan: candidates must be names"),
         ({"plan": {"constraints": {"exclude": ["NOPE"]}}}, "exclude contains names"),
         (
             {"learn": {"method": "given", "dag": object()}},

@@ -134,7 +134,7 @@ def test_words_by_numbers():
     said |= {"best_known": "no perturbation"}
     assert in_words(said, "T") == f"Order nothing: w{chance}.".replace("than A", "than the control")
     said |= {"kind": ORDER, "n_untested": 3, "relative_gain": 0.004, "relative_gain_of_more": 0.0}
-    assert "by less than 1% of the control's distance (more cells of measured ones: less" in (
+    assert "by less than 1% of the control's distance (more cells of measured candidates: less" in (
         in_words(said, "T")
     )
     said |= {"good_enough": 0.004}
@@ -143,7 +143,7 @@ def test_words_by_numbers():
     said |= {"kind": NO_DIFFERENCE}
     assert "or test the 3 untested candidates." in in_words(said, "T")
     said |= {"controls_trusted": 0}
-    assert "negative controls of tl.diagnose are not trusted" in in_words(said, "T")
+    assert "tl.diagnose does not trust the negative controls" in in_words(said, "T")
 
 
 # -- pairs --------------------------------------------------------------------------------------

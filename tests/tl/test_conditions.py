@@ -151,7 +151,7 @@ def test_guides_count_in_every_line():
     ("options", "message"),
     [
         ({"condition": "C"}, "There is no condition 'C': give one of A, B"),
-        ({"condition": "A", "genes": "all"}, "Genes outside the panel have no effects by"),
+        ({"condition": "A", "genes": "all"}, "Effects per condition are computed only for genes"),
     ],
 )
 def test_unknown_conditions_and_other_genes_raise(options, message):

@@ -100,7 +100,7 @@ def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
     assert value["null_width"] == pytest.approx(true, rel=0.2)
     assert part(found)["level"] == found["level"] == "do not trust"
     factor = f"by a factor of {value['null_width']:.2f}"
-    assert f"errors are larger than stated, {factor}" in part(found)["verdict"]
+    assert f"standard errors are too small, {factor}" in part(found)["verdict"]
     # The tests allow for the column already, so little is left to widen.
     assert value["standard_error_factor"] < 1.3
 
@@ -270,7 +270,7 @@ def test_few_controls_cannot_be_judged():
     found = diagnosed(adata[~control | (np.cumsum(control) <= 30)].copy())
     assert part(found)["level"] == "care"
     assert part(found)["verdict"] == (
-        "Negative controls: could not be judged, as the controls have fewer than 40 cells."
+        "Negative controls: could not be judged, because the controls have fewer than 40 cells."
     )
     assert len(found["negative_controls"]) == 0
     assert np.isnan(values(found)["null_width"])

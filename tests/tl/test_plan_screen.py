@@ -224,32 +224,32 @@ def test_cells_are_shared_out_by_hand():
     assert Wells(4, 20, 120, 20).share_out(4)[0].tolist() == [20] * 4  # the least, beside 40
     assert split_cells(100, 8, 20).size == 3
     assert split_cells(2000, 10**8, 20) == split_cells(2000, 100, 20)
-    with pytest.raises(ValueError, match="20 cells do not suffice for a perturbation of at least"):
+    with pytest.raises(ValueError, match="20 cells do not suffice for one perturbation with"):
         split_cells(20, 3, 20)
 
 
 def test_contradictions_write_nothing(fitted):
     for options, words in (
         ({"include": ["FOS"], "exclude": ["FOS"]}, "not among the candidates: FOS"),
-        ({"include": ["FOS"], "pending": ["FOS"]}, "both in include and in pending"),
+        ({"include": ["FOS"], "pending": ["FOS"]}, "include and pending both name FOS"),
         ({"include": ["FSO"]}, "Close matches: FOS"),
         ({"exclude": ["MYC", "FOS", "CDK4", "B2M", "CD58"]}, "No candidate is left"),
         ({"max_combination": 3}, "max_combination'] must be 1 or 2"),
         ({"strategy": "exploi"}, "Close matches: exploit"),
         (
             {"include": ["FOS", "B2M"], "n_perturbations": 1},
-            "2 candidates, but n_perturbations is 1",
+            "2 candidates, but the plate has room for 1",
         ),
-        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the controls"),
+        ({"candidates": ["MYC", "control"]}, "candidates names 'control', the label"),
         (
             {"include": iter(["control"])},
-            "include names 'control', the controls, which are on every plate",
+            "include names 'control', the label of the controls, which are on every plate",
         ),
-        ({"exclude": ["control"]}, "exclude names 'control', the controls"),
-        ({"pending": ["control"]}, "pending names 'control', the controls"),
-        ({"pending": {"control": 50}}, "pending names 'control', the controls"),
+        ({"exclude": ["control"]}, "exclude names 'control', the label of the controls"),
+        ({"pending": ["control"]}, "pending names 'control', the label of the controls"),
+        ({"pending": {"control": 50}}, "pending names 'control', the label of the controls"),
         ({"pending": {"MYC": 1.5}}, r"pending\['MYC'\] must be a whole number that is a number of"),
-        ({"candidates": ["MYC+MYC"]}, r"names a member more than once: MYC\+MYC\. Name it once"),
+        ({"candidates": ["MYC+MYC"]}, r"contain a member more than once: MYC\+MYC\. Name each"),
     ):
         with pytest.raises(ValueError, match=words):
             npt.tl.plan_screen(fitted, "MYC", **in_mappings(npt.tl.plan_screen, options))

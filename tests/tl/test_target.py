@@ -124,7 +124,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "Close matches: squared": {"state": "MYC", "distance": "square"},
         "at_least is above at_most for MYC": {"at_least": {"MYC": 2}, "at_most": {"MYC": 1}},
         "have no weight": {"at_least": {"MYC": 2}, "weights": ["STK3"]},
-        "reached by the control cells already": {"at_least": {"MYC": -9}},
+        "The control cells already reach the target": {"at_least": {"MYC": -9}},
         "control state itself": {"state": "control"},
         "empty list or has None": {"state": []},
         "takes only state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},

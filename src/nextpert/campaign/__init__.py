@@ -1,4 +1,4 @@
-"""The loop of a lab: propose a plate, observe its cells, propose the next."""
+"""Campaigns of several rounds: propose a plate, observe its cells, propose the next plate."""
 
 from nextpert.campaign.campaign import Campaign
 

@@ -1,4 +1,4 @@
-"""``Campaign``: propose a plate, observe its cells, propose the next."""
+"""``Campaign``: propose a plate, observe its cells, propose the next plate."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class Campaign:
-    """Run a campaign: propose a plate, observe its cells, propose the next.
+    """Run a campaign: propose a plate, observe its cells, propose the next plate.
 
     A campaign contains a copy of the cells, the target state, and the perturbations in progress. It
-    proposes plates with :func:`nextpert.tl.plan_screen`, adds new cells, whether or not they are
-    those proposed, and records each proposal with its reason, time, versions and seed, in one file.
-    A step that fails changes nothing. The same steps on the same cells give identical plates.
+    proposes plates with :func:`nextpert.tl.plan_screen`, and adds new cells, proposed or not. It
+    records each proposal with its reason, time, versions and seed, and is saved as one file. A step
+    that fails changes nothing. The same steps on the same cells give identical plates.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Campaign:
     plan
         Options of :func:`nextpert.tl.plan_screen` for every plate, such as ``candidates`` or
         ``constraints``. Excluded perturbations are not ranked either. Perturbations in
-        ``"include"`` are left out while they are in progress, and if they have failed.
+        ``"include"`` are left out while they are in progress or marked as failed.
 
     Raises
     ------
@@ -110,7 +110,7 @@ class Campaign:
 
     @property
     def pending(self) -> dict[str, int]:
-        """Perturbations in progress, with the number of cells expected of each."""
+        """Perturbations in progress, with the expected number of cells of each."""
         return dict(self._state.pending)
 
     @property
@@ -122,10 +122,10 @@ class Campaign:
     def history(self) -> pd.DataFrame:
         """All events, one row per perturbation.
 
-        ``round`` (number of plates proposed by then), ``action`` (``started``, ``proposed``,
-        ``observed``, ``pending``, ``failed``, ``retried``), ``perturbation``, ``n_cells``; of
-        proposals ``probability_best``, ``predicted_distance`` with its 90% interval; ``why``;
-        ``when`` (UTC), ``versions``, ``seed`` and ``options`` (JSON).
+        Columns are ``round`` (number of plates proposed by then), ``action`` (``started``,
+        ``proposed``, ``observed``, ``pending``, ``failed``, ``retried``), ``perturbation``,
+        ``n_cells``, ``why``, ``when`` (UTC), ``versions``, ``seed`` and ``options`` (JSON).
+        Proposals also have ``probability_best``, and ``predicted_distance`` with its 90% interval.
         """
         return self._state.history.copy()
 
@@ -167,30 +167,30 @@ class Campaign:
     ) -> None:
         """Add new cells, and fit again.
 
-        Their perturbations are no longer pending, whether or not they had been proposed. Genes may
-        be in another order. All genes of the panel must be present. Other genes that the new cells
-        lack are left out of the campaign, and genes that only the new cells have are not read.
+        Their perturbations are no longer pending or failed. Genes may be in another order. All
+        genes of the panel must be present. Other genes that the new cells lack are removed from the
+        campaign, and genes that only the new cells have are not read.
 
         Parameters
         ----------
         cells
             New cells x genes, with the same columns, layer and label of the controls.
         batch
-            ``None`` (default): a new batch, or those that the cells' columns of batches name. A
-            new batch is aligned by its own control cells, and needs some. Or the name of a batch;
-            or ``"same"``, if all cells so far are of one batch and the new ones were handled
-            together with them.
+            ``None`` (default): the batches in the columns of the new cells or, without such
+            columns, one new batch. A new batch needs control cells, by which it is aligned. Or the
+            name of a batch; or ``"same"``, if all cells so far are from one batch and the new cells
+            were processed together with them.
         check_scale
             Whether to raise an error if the scale of the new cells differs from that of the cells
-            so far: counts, values without a logarithm, or another depth. ``False`` uses them as
+            so far (counts, values without a logarithm, another depth). ``False`` uses the values as
             they are.
 
         Raises
         ------
         ValueError
             If genes of the panel, columns, labels or the controls of a new batch are absent, the
-            same cells were observed before, or their values are on another scale. The campaign
-            does not change on error.
+            same cells were observed before, or their values are on another scale. The campaign is
+            not changed on error.
         """
         self._cells, self._state = observed(
             self._cells, self._state, cells, batch, check_scale=check_scale
@@ -198,14 +198,14 @@ class Campaign:
 
     @checked()
     def mark_pending(self, perturbations: Iterable[str], n_cells: int = 100) -> None:
-        """Mark perturbations that were not proposed here as in progress (such as ordered ones).
+        """Mark perturbations as in progress that were not proposed by this campaign.
 
         Parameters
         ----------
         perturbations
-            Labels, combinations included.
+            Labels, including combinations.
         n_cells
-            Cells expected of each.
+            Expected number of cells of each.
         """
         names = self._names(perturbations)
         state = marked(self._state, "pending", names, n_cells=n_cells)
@@ -213,9 +213,9 @@ class Campaign:
 
     @checked(reason=ANY_TEXT)
     def mark_failed(self, perturbations: Iterable[str], reason: str = "") -> None:
-        """Mark perturbations as failed: neither pending nor proposed before :meth:`Campaign.retry`.
+        """Mark perturbations as failed; they are not proposed again before :meth:`Campaign.retry`.
 
-        Combinations that contain them are not proposed either.
+        They are no longer pending. Combinations that contain them are not proposed either.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class Campaign:
         Parameters
         ----------
         perturbations
-            Labels; of those that did not fail nothing changes.
+            Labels; those that are not marked as failed are ignored.
         """
         names = [x for x in self._names(perturbations) if x in self._state.failed]
         self._state = marked(self._state, "retried", names)
@@ -246,15 +246,15 @@ class Campaign:
         Returns
         -------
         pandas.DataFrame
-            ``proposed``; ``n_observed`` (perturbations) and ``n_cells`` (controls too) of the
-            round; ``failed``; and by the last fit of the round ``best``, the measured perturbation
-            that is predicted to be the nearest (or no perturbation), with ``measured_distance`` (of
-            the mean of its cells) and ``predicted_distance``, squared and relative to the control's
-            (NaN if that is not above 0); ``probability_best``, that it is the nearest
-            of all candidates; ``expected_gain``, by how much the best is expected to be closer
-            after the next plate; ``good_enough``, the probability that none is closer by more than
-            a tenth of the control's distance; and ``advice``, the kind of advice, as of
-            :func:`nextpert.tl.plan_cells`.
+            Columns of the round are ``proposed``, ``n_observed`` (perturbations), ``n_cells``
+            (controls included) and ``failed``. Columns of its last fit are ``best``, the measured
+            perturbation that is predicted to be the nearest (or no perturbation);
+            ``measured_distance`` (of the mean of its cells) and ``predicted_distance``, squared and
+            relative to the control's (NaN if that is not above 0); ``probability_best``, the
+            probability that it is the nearest of all candidates; ``expected_gain``, the expected
+            decrease of the best distance after the next plate, relative to the control's;
+            ``good_enough``, the probability that no candidate is closer by more than a tenth of the
+            control's distance; and ``advice``, its kind as in :func:`nextpert.tl.plan_cells`.
         """
         return summary_table(self._state, self._cells)
 
@@ -270,8 +270,8 @@ class Campaign:
         Raises
         ------
         ValueError
-            If ``path`` is anything but an earlier state of this campaign, for example because
-            somebody else has saved it since: then load it again, and repeat your steps.
+            If the file exists and is not an earlier state of this campaign, for example because
+            another user has saved it since: then load it again, and repeat your steps.
         """
         _adata.write_results(self._cells, uns={KEY: pack(self._state)})
         self._stamps.append(write_campaign(self._cells, Path(path), self._stamps))
@@ -284,12 +284,12 @@ class Campaign:
         Parameters
         ----------
         path
-            Its file.
+            The file.
 
         Raises
         ------
         ValueError
-            If it is not a campaign, one of another version, or truncated or damaged.
+            If the file is not a campaign, is of another version, or is truncated or damaged.
         """
         cells, stamp = read_campaign(Path(path))
         out = cls.__new__(cls)

@@ -1,4 +1,4 @@
-"""Batches and scale of new cells, and the candidates of a campaign, under way or failed."""
+"""Batches and scale of new cells, and the candidates of a campaign, in progress or failed."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLUMN = "campaign_batch"  # where the cells of the start have no column of batches
+COLUMN = "campaign_batch"  # used if the first cells have no column of batches
 START, SAME = "start", "same"
 _FEW_CONTROLS = 20
-_FACTOR = 2.0  # of the standard deviation of controls
+_FACTOR = 2.0  # largest ratio of the standard deviations of controls
 _FACTOR_PERTURBED = 3.0  # of all cells: a perturbation may change the genes that vary most
-_ENOUGH = 20  # control cells, to be compared alone
+_ENOUGH = 20  # control cells from which only controls are compared
 
 
 def with_batches(
     before: ad.AnnData, new: pd.DataFrame, roles: Roles, batch: str | None, this_time: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, Roles]:
-    """Return ``obs`` of the cells so far and of new ones, with batches, and the roles by now.
+    """Return ``obs`` of the cells so far and of the new cells, with batches, and the new roles.
 
-    ``new`` has the columns of the new cells that have a role, as far as they are there;
-    ``this_time`` is how often cells were observed, this time included.
+    ``new`` has those columns of the new cells that have a role; ``this_time`` is the number of
+    times that cells were observed, this time included.
     """
     old = before.obs.copy()
     keys = list(roles.batch_key)
@@ -56,7 +56,10 @@ def with_batches(
         old[COLUMN] = START
     if batch is not None or not are_there:
         if len(keys) > 1:
-            message = f"Batches have the columns {_adata.list_names(keys)}: give these, not batch."
+            message = (
+                f"Batches are defined by the columns {_adata.list_names(keys)}: give these columns "
+                f"in the new cells, and leave out batch."
+            )
             raise ValueError(message)
         new = new.assign(**{keys[0]: _named(old[keys[0]], batch, this_time)})
     _require_controls(old, new, keys, roles)
@@ -68,7 +71,10 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
         return f"observed {this_time}"
     names = sorted(set(known.dropna()))
     if batch == SAME and len(names) > 1:
-        message = f"batch='same' could be any of {_adata.list_names(names)}: name the batch."
+        message = (
+            f"batch='same' is ambiguous, because it could be any of {_adata.list_names(names)}: "
+            f"name the batch."
+        )
         raise ValueError(message)
     return str(names[0]) if batch == SAME else batch
 
@@ -86,7 +92,7 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
         if not n:
             message = (
                 f"The new batch {name!r} has no control cells ({label} == {control!r}): add them, "
-                f"or pass batch='same' if its cells were handled together with earlier ones."
+                f"or pass batch='same' if its cells were processed together with earlier cells."
             )
             raise ValueError(message)
         if n < _FEW_CONTROLS:
@@ -97,7 +103,7 @@ def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], rol
 
 
 def fit_of(cells: ad.AnnData) -> FittedPosterior:
-    """Return the fit of a campaign, whose cells nobody has changed since."""
+    """Return the fit of a campaign; warn if its cells have changed since."""
     return _adata.posterior_from(cells)
 
 
@@ -108,7 +114,7 @@ def plate_options(
     pending: Mapping[str, int],
     failed: Iterable[str],
 ) -> dict[str, Any]:
-    """Return the options of the next plate: nothing twice, nothing that failed."""
+    """Return the options of the next plate, without perturbations in progress or failed."""
     fit, options = fit_of(cells), dict(plan)
     naming, names, own = fit.naming, _names(fit, plan, target), _own(fit, target)
     more = [x for x in pending if naming.key(x) != own]
@@ -128,9 +134,9 @@ def plate_options(
 def standing_options(
     cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str]
 ) -> dict[str, Any]:
-    """Return the options of ranking and stopping: the same candidates as those of a plate.
+    """Return the options of ranking and stopping, with the same candidates as a plate.
 
-    Of those that failed, the ones that have cells stay: these were measured.
+    Failed perturbations that have cells stay, because they were measured.
     """
     fit = fit_of(cells)
     measured = {fit.naming.key(name) for name in fit.names}
@@ -150,20 +156,26 @@ def standing_options(
 def known_names(
     cells: ad.AnnData, names: list[str], marked: Iterable[str], plan: Mapping[str, Any]
 ) -> list[str]:
-    """Return names, each once, as the data has them, or those ``marked`` before, or the plan.
+    """Return names, each once, as spelled in the data, in ``marked`` names or in the plan.
 
-    Raise if one is no perturbation that could be on a plate.
+    Raise if a name is not a perturbation that can be on a plate.
     """
     fit = fit_of(cells)
     naming, known = fit.naming, [*fit.names, *marked, *_names(fit, plan)]
     if naming.control in names:
-        message = f"{naming.control!r} are the controls of every plate: name only perturbations."
+        message = (
+            f"{naming.control!r} is the label of the controls, which are on every plate: name only "
+            f"perturbations."
+        )
         raise ValueError(message)
     every = {*known, *fit.genes}
     keys = {naming.key(name) for name in every}
     unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
-        message = f"Names of neither perturbations nor panel genes: {_adata.list_names(unknown)}."
+        message = (
+            f"These names are neither perturbations nor genes of the panel: "
+            f"{_adata.list_names(unknown)}. Check their spelling."
+        )
         raise ValueError(message + _adata.closest(unknown, every))
     return list(dict.fromkeys(naming.spelled(names, known)))
 
@@ -188,19 +200,19 @@ def _names(fit: FittedPosterior, plan: Mapping[str, Any], target: Any = None) ->
 
 
 def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequence[str]) -> None:
-    """Raise if the cells after the first ``n_old`` are on another scale than these.
+    """Raise if the cells after the first ``n_old`` are on another scale than the first.
 
-    What a batch adds to a gene is learned from its controls; what it multiplies values by is not.
-    So standard deviations within perturbations and batches are compared. In four real screens
-    replicates differ by a factor of 1.1 at most, and cells thinned to a third of their counts by
-    1.6. Cells that are not logged, or scaled to 10,000 counts, differ by factors of 2.1 to 45.
+    A batch effect that is added to a gene is learned from controls, but a factor is not. Standard
+    deviations within perturbations and batches are therefore compared. In four real screens,
+    replicates differ by a factor of at most 1.1, and cells thinned to a third of their counts by
+    1.6. Cells without a logarithm, or scaled to 10,000 counts, differ by factors of 2.1 to 45.
     """
     environments = read_environments(joined, roles)
     is_new, labelled = np.arange(joined.n_obs) >= n_old, environments.codes >= 0
     _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
     scale = read_scale(joined, columns, np.flatnonzero(is_new & labelled), roles.layer)
     if roles.checks_scale and scale.fault:
-        raise _other_scale(f"hold {scale.kind}")
+        raise _other_scale(f"contain {scale.kind}")
     by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
     (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     screen, is_new = cells.moments(), cells.columns["new"] > 0
@@ -218,8 +230,8 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
 
 def _other_scale(how: str) -> ValueError:
     return ValueError(
-        f"The new cells {how}. Normalise all alike (logarithm, target_sum), or pass "
-        f"check_scale=False if they are meant to differ."
+        f"The new cells {how}. Normalise all cells alike (logarithm, target_sum), or pass "
+        f"check_scale=False if the scales are meant to differ."
     )
 
 

@@ -1,4 +1,4 @@
-"""The file of a campaign: written whole or not at all, by one process at a time, with a digest."""
+"""The file of a campaign: written completely or not at all, by one process, with a digest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STAMP = "nextpert_campaign"
 
 
 class Stamp(NamedTuple):
-    """What a file says of itself: how often it was saved, when, and a name that no other has."""
+    """The identity of a file: how often it was saved, when, and a unique name."""
 
     revision: int
     saved: str
@@ -31,12 +31,13 @@ class Stamp(NamedTuple):
 
 
 def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Stamp:
-    """Write a campaign, if the file is not there, or is one of those that are ``known``.
+    """Write a campaign if the file does not exist or has one of the ``known`` stamps.
 
-    Returns its stamp. A link is followed; an error leaves the file as it was, and no other.
+    Returns the new stamp. A link is followed. After an error the file is unchanged, and there is no
+    other file.
     """
     _require_ending(path)
-    message = f"{str(path)!r} is being saved by another process: wait until it is done, and repeat."
+    message = f"Another process is saving {str(path)!r}: wait until it is done, and save again."
     with (
         _files.writing_to(path) as target,
         _files.alone(target, ValueError(message), wait=WAIT),
@@ -52,7 +53,7 @@ def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Sta
 
 
 def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
-    """Return what a file holds, and its stamp; raise unless it is a whole campaign."""
+    """Return the content of a file and its stamp; raise unless it is a complete campaign."""
     _require_ending(path)
     if not path.is_file():
         message = f"There is no campaign {str(path)!r}: name a file that Campaign.save wrote."
@@ -63,10 +64,13 @@ def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
 
 
 def _opened(path: Path) -> h5py.File:
-    """Return the open file of a campaign, with the digest of its bytes."""
+    """Return the open file of a campaign; raise if the digest of its bytes is wrong."""
     content = path.read_bytes()
     if not _files.is_sealed(content):
-        message = f"{str(path)!r} holds no campaign that Campaign.save wrote, or is damaged."
+        message = (
+            f"{str(path)!r} is not a campaign that Campaign.save wrote, or is damaged: use another "
+            f"file."
+        )
         raise ValueError(message)
     return h5py.File(io.BytesIO(content), "r")
 
@@ -75,7 +79,7 @@ def _stamp_of(file: h5py.File, path: Path) -> Stamp:
     stamp = json.loads(file.attrs[_STAMP])
     if stamp.pop("format") != FORMAT:
         message = (
-            f"{str(path)!r} is the campaign of another version of nextpert: open it with that one."
+            f"{str(path)!r} was saved by another version of nextpert: open it with that version."
         )
         raise ValueError(message)
     return Stamp(**stamp)
@@ -100,5 +104,5 @@ def _require_known(path: Path, known: Sequence[Stamp]) -> None:
 
 def _require_ending(path: Path) -> None:
     if path.suffix != ".h5ad":
-        message = f"A campaign is one file that ends in .h5ad, but path is {str(path)!r}."
+        message = f"path must end in .h5ad, but is {str(path)!r}: give another name."
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""What a campaign knows besides its cells: target, options, history, and how they are stored."""
+"""The state of a campaign besides its cells: target, options and history, and their storage."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
-    """Return a target whose means are in the units that cells of all batches share.
+    """Return a target with its means shifted to the cells after batch correction.
 
-    Means were given in the units of the cells that the campaign started from, the first ``n_start``
-    labelled ones. What batches add is taken off such that on average over all cells it is nothing,
-    so with every new batch these units move by what that of the start adds.
+    Means were given for the cells from which the campaign started, the first ``n_start`` labelled
+    cells. Batch effects are subtracted such that their mean over all cells is 0, so with every new
+    batch the starting cells shift by their own batch effect.
     """
     fitted = cells.uns["dag_blr"]
     symbols = _adata.symbols_of(fitted)
@@ -42,14 +42,14 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     if batches is None:
         return target
     labels = _adata.read_perturbations(cells, roles)
-    # Rows of a table stand for several cells each.
+    # Each row of a table stands for several cells.
     cells_of = np.ones(cells.n_obs) if labels.cells is None else labels.cells
     start = np.flatnonzero(labels.codes >= 0)
     start = start[np.cumsum(cells_of[start]) <= n_start]
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
     if not isinstance(target, Target):
         return _moved(target, added)
-    names = ("state", "at_least", "at_most")  # a signature is of changes
+    names = ("state", "at_least", "at_most")  # a signature consists of changes
     return replace(target, **{name: _moved(getattr(target, name), added) for name in names})
 
 
@@ -63,7 +63,7 @@ def _moved(state: Any, added: Mapping[str, float]) -> Any:
     return {str(gene): mean - added.get(str(gene), 0.0) for gene, mean in state.items()}
 
 
-# What the campaign says itself, or `pp.setup_screen` does.
+# Options that the campaign sets itself, or `pp.setup_screen` declares.
 _ROLES = {"perturbation_key", "control", "guide_key", "layer"}
 _OWN = {"adata", "target", "key_added", "copy", "dag_key", "posterior_key"}
 _OF_A_PLATE = {"n_perturbations", "n_cells", "strategy", "pending", "rng"}
@@ -73,7 +73,7 @@ LEARN = {"method": "boss", "environments": "all"}
 def checked_options(
     learn: Mapping[str, Any] | None, fit: Mapping[str, Any] | None, plan: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """Return the options of learning, fitting and planning, as they come back from a file."""
+    """Return the options of learning, fitting and planning, in the form that files keep."""
     out = {"learn": dict(learn or {}), "fit": dict(fit or {}), "plan": dict(plan or {})}
     if "method" not in out["learn"]:
         out["learn"] = LEARN | out["learn"]
@@ -86,20 +86,20 @@ def checked_options(
         if unknown:
             hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
             accepted = _adata.list_names(sorted(known), 30)
-            message = f"{name} holds {_adata.list_names(unknown)}, but accepts {accepted}.{hint}"
+            message = f"{name} has no option {_adata.list_names(unknown)}: use {accepted}.{hint}"
             raise ValueError(message)
         check_arguments(function, out[name])
     if isinstance(out["plan"].get("candidates"), (Mapping, pd.DataFrame)):
-        message = "plan: candidates are names; shifts are given as fit={'shift': ...}."
+        message = "plan: candidates must be names; give shifts as fit={'shift': ...}."
         raise ValueError(message)
-    if out["fit"].get("features") is not None:  # of a file, what it holds now
+    if out["fit"].get("features") is not None:  # of a file, its content now
         out["fit"]["features"] = _adata.load_features(out["fit"]["features"])
     kept: dict[str, dict[str, Any]] = kept_value(out, "options")
     return kept
 
 
 def kept_value(value: Any, what: str) -> Any:
-    """Return a value as it comes back from a file, or say that none keeps it."""
+    """Return a value in the form that files keep; raise if it cannot be saved."""
     return from_stored(to_stored(value, what))
 
 
@@ -117,7 +117,7 @@ def to_stored(value: Any, what: str) -> dict[str, Any]:
 
 
 def from_stored(stored: Mapping[str, Any]) -> Any:
-    """Return what :func:`to_stored` was given; sets as lists."""
+    """Return the value given to :func:`to_stored`, with sets as lists."""
     tables = stored.get("tables", {})
 
     def decode(coded: dict[str, Any]) -> Any:
@@ -144,13 +144,16 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
         return {"!target": _encode(parts_of(value), what, tables)}
     if isinstance(value, Mapping):
         if others := [name for name in value if not isinstance(name, str)]:
-            message = f"All keys of {what} must be strings, but one is {others[0]!r}."
+            message = f"All keys of {what} must be strings, but {others[0]!r} is not: rename it."
             raise TypeError(message)
         return {name: _encode(part, f"{what}[{name!r}]", tables) for name, part in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
         return {"!tuple": parts} if isinstance(value, tuple) else parts
-    message = f"{what} is of type {type(value).__name__}, which cannot be saved in a file."
+    message = (
+        f"{what} is of type {type(value).__name__}, which cannot be saved in a file: give text, "
+        f"numbers, lists, mappings, arrays, DataFrames or AnnData objects."
+    )
     raise TypeError(message)
 
 
@@ -158,7 +161,7 @@ def _text_names(table: pd.DataFrame) -> pd.DataFrame:
     return _text_index(table).set_axis(table.columns.astype(str), axis=1)
 
 
-# Kinds of values that JSON does not have: of tables, how they are kept beside it and read.
+# Kinds of values that JSON lacks. Tables are kept beside the JSON: how they are stored and read.
 _MADE: dict[str, Callable[[Any], Any]] = {
     "!tuple": tuple,
     "!target": lambda parts: Target(**parts),
@@ -184,7 +187,7 @@ _PRINTED = ("n_observed", "n_cells", "best", "relative_distance", "probability_b
 
 @cache
 def _versions() -> str:
-    """Return the versions of what results depend on, looked up once in a process."""
+    """Return the versions of packages that affect results, looked up once per process."""
     return ", ".join(f"{name} {version(name)}" for name in ("nextpert", "numpy", "anndata"))
 
 
@@ -197,7 +200,7 @@ def add_rows(
     options: Mapping[str, Any] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
-    """Return the history with one more row for every perturbation."""
+    """Return the history with one further row per perturbation."""
     added = {
         "round": this_round,
         "action": action,
@@ -227,7 +230,7 @@ def now() -> str:
 
 
 def summary_table(state: State, cells: ad.AnnData) -> pd.DataFrame:
-    """Return one row per round; 0 is what the campaign started from."""
+    """Return one row per round; round 0 is the start of the campaign."""
     rows, control = [], str(cells.uns["screen"]["control"])
     for this_round in range(state.round + 1):
         at = state.history[state.history["round"] == this_round]
@@ -248,7 +251,7 @@ def summary_table(state: State, cells: ad.AnnData) -> pd.DataFrame:
 
 
 def as_text(state: State, cells: ad.AnnData) -> str:
-    """Return the rounds of a campaign, and what is under way, to print."""
+    """Return the rounds of a campaign, and perturbations in progress or failed, to print."""
     rounds = summary_table(state, cells)[list(_PRINTED)].to_string(
         float_format="{:.2g}".format, na_rep="-", formatters={"probability_best": percent}
     )
@@ -264,10 +267,10 @@ def _read_standings(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class State:
-    """Everything but the cells; a step of a campaign makes a new one.
+    """Everything but the cells; each step of a campaign makes a new state.
 
     ``options`` are those of learning, fitting and planning; ``history`` is that of
-    :class:`Campaign`, and ``standings`` has a row for each fit.
+    :class:`Campaign`; ``standings`` has one row per fit.
     """
 
     target: Any = coded(partial(to_stored, what="target"), from_stored)
@@ -285,7 +288,7 @@ class State:
 
     @property
     def n_start(self) -> int:
-        """Number of labelled cells that the campaign started from."""
+        """Number of labelled cells from which the campaign started."""
         return int(self.history.loc[self.history["action"] == "started", "n_cells"].sum())
 
 
@@ -298,6 +301,6 @@ def read_state(adata: ad.AnnData) -> State:
 def add_standing(
     standings: pd.DataFrame | None, this_round: int, row: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the table with one more row."""
+    """Return the table with one further row."""
     rows = pd.DataFrame([{"round": this_round, **row}])
     return _read_standings(rows if standings is None else pd.concat([standings, rows]))

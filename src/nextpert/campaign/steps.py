@@ -57,9 +57,9 @@ def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, A
 def standing(
     cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Return how near the best known perturbation is, and what is left to gain.
+    """Return how near the best known perturbation is to the target, and the expected gain.
 
-    As :meth:`Campaign.summarize` has it, with ``n_cells``, the cells behind the fit.
+    These are the columns of :meth:`Campaign.summarize`, and ``n_cells``, the cells of the fit.
     """
     options = standing_options(cells, target, plan, failed)
     tl.design_interventions(cells, target, acquisition="probability", **options)
@@ -67,7 +67,7 @@ def standing(
         cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
     )  # fmt: skip
     n_cells = int(fit["n_control_cells"] + fit["environments"]["n_cells"].sum())
-    # Controls alone: nothing is known of any other.
+    # With controls alone, no perturbation is known.
     if not len(fit["environments"]):
         return {
             "best": NO_PERTURBATION, "relative_measured_distance": 1.0, "relative_distance": 1.0,
@@ -91,7 +91,7 @@ def standing(
 
 
 def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
-    """Return a copy of what a campaign needs of the cells it starts from."""
+    """Return a copy of the parts of the starting cells that a campaign needs."""
     _adata.require_layer(adata, roles.layer)
     _adata.require_control(_adata.read_labels(adata, roles.perturbation_key), roles.control)
     columns = roles.columns
@@ -100,7 +100,7 @@ def first_cells(adata: ad.AnnData, target: Any, roles: Roles) -> ad.AnnData:
             _adata.read_labels(adata, column, argument="target")
             columns = [*columns, column]
     out = kept_cells(adata, columns, roles.layer, numbers=roles.covariates)
-    if BOOKS in adata.uns:  # by which tl.plan_loading knows which share of cells is kept
+    if BOOKS in adata.uns:  # from which tl.plan_loading reads the share of cells that is kept
         out.uns[BOOKS] = _adata.eager(adata.uns[BOOKS])
     return out
 
@@ -113,21 +113,21 @@ def with_new_cells(
     batch: str | None,
     this_time: int,
 ) -> tuple[ad.AnnData, ad.AnnData, Roles]:
-    """Return all cells, the new ones alone, and the roles by now, or raise if a part is absent."""
+    """Return all cells, the new cells alone, and the new roles; raise if a part is absent."""
     if is_table(before) != is_table(cells):
         message = (
-            "Cells and tables of effects do not go together in one campaign: make tables of both "
-            "with npt.pp.effect_table."
+            "A campaign cannot contain both cells and tables of effects: give all data in the same "
+            "form."
         )
         raise ValueError(message)
     genes = require_genes(cells, panel, [str(gene) for gene in before.var_names])
     _adata.require_layer(cells, roles.layer)
     for name in set(roles.columns) - set(roles.batch_key):
-        column_of(cells, name, "the new cells need it, as it has a role in this campaign")
+        column_of(cells, name, "the new cells need it, because it has a role in this campaign")
     columns = [str(name) for name in before.obs.columns if name in cells.obs.columns]
     new = kept_cells(cells, columns, roles.layer, numbers=roles.covariates, genes=genes)
     if not labels_and_cells(new, roles):
-        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label them."
+        message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label the cells."
         raise ValueError(message)
     before = before.copy()
     before.obs, new.obs, roles = with_batches(before, new.obs, roles, batch, this_time)
@@ -138,7 +138,7 @@ def with_new_cells(
 
 
 def labels_and_cells(adata: ad.AnnData, roles: Roles) -> dict[str, int]:
-    """Return how many cells there are of every perturbation."""
+    """Return the number of cells of every perturbation."""
     labels = _adata.read_perturbations(adata, roles)
     return {name: labels.n_cells(name) for name in labels.names}
 
@@ -152,9 +152,9 @@ def panel_of(adata: ad.AnnData) -> list[str]:
 
 
 def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]) -> str:
-    """Return a fingerprint of labelled cells, by which the same ones are known again.
+    """Return a fingerprint of labelled cells, by which the same cells are recognised.
 
-    Members of a combination may come in another order.
+    It does not depend on the order of members in labels of combinations.
     """
     key = roles.perturbation_key
     labels = adata.obs[key].astype(object)
@@ -162,7 +162,7 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
     parts = {"var": adata.var, "uns": adata.uns, "layers": adata.layers}
     adata = ad.AnnData(adata.X, adata.obs.assign(**{key: alike}), **parts)  # values are not copied
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
-    labelled = Roles(roles.perturbation_key, layer=roles.layer)  # in whatever batch they come again
+    labelled = Roles(roles.perturbation_key, layer=roles.layer)  # batches do not count
     return _adata.fingerprint(adata, labelled, columns).partition(":")[0]
 
 
@@ -170,7 +170,7 @@ def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnDat
     """Return the cells of a new campaign, fitted, and its state."""
     target, roles = kept_value(target, "target"), read_roles(adata)
     cells = first_cells(adata, target, roles)
-    if is_table(cells) and options["learn"] == LEARN:  # which needs cells
+    if is_table(cells) and options["learn"] == LEARN:  # the default needs cells
         options = options | {"learn": kept_value({"method": "given", "dag": []}, "options")}
     set_up(cells, roles, options)
     counts = labels_and_cells(cells, roles)
@@ -190,8 +190,8 @@ def proposed(
     strategy: str,
     rng: int | np.random.Generator | None,
 ) -> State:
-    """Plan a plate and return the state in which it is under way."""
-    # Written down, so that a plate can be made again.
+    """Plan a plate, and return the state in which its perturbations are in progress."""
+    # The seed is recorded, so that the plate can be reproduced.
     this_round, seed = state.round + 1, rng
     if seed is None:
         seed = secrets.randbits(63)
@@ -215,7 +215,7 @@ def proposed(
 def observed(
     before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None, *, check_scale: bool
 ) -> tuple[ad.AnnData, State]:
-    """Return the cells with new ones among them, fitted, and the state."""
+    """Return all cells including the new ones, fitted, and the state."""
     roles, panel = read_roles(before), panel_of(before)
     earlier = state.history[state.history["action"] == "observed"]
     joined, new, roles = with_new_cells(
@@ -224,7 +224,7 @@ def observed(
     seen = digest(new, fit_of(before).naming, roles, panel)
     _require_unseen(state, seen)
     if is_table(joined):
-        # Effects of any table are differences of natural logarithms.
+        # The effects in every table are differences of natural logarithms.
         pass
     elif check_scale:
         require_same_scale(joined, before.n_obs, roles, panel)
@@ -251,7 +251,7 @@ def observed(
 
 
 def marked(state: State, action: str, names: Sequence[str], **columns: Any) -> State:
-    """Return the state in which perturbations are under way, have failed, or may be tried again."""
+    """Return the state with an event for perturbations, which are no longer pending or failed."""
     history = add_rows(state.history, state.round, action, names, **columns)
     return replace(
         state,
@@ -264,16 +264,19 @@ def marked(state: State, action: str, names: Sequence[str], **columns: Any) -> S
 def without(
     kept: Mapping[str, Any], names: Sequence[str], key: Callable[[str], Any] = str
 ) -> dict[str, Any]:
-    """Return what is kept of other perturbations; ``key`` is the same for spellings of one."""
+    """Return the entries of other perturbations; ``key`` is the same for all spellings of one."""
     gone = {key(name) for name in names}
     return {name: value for name, value in kept.items() if key(name) not in gone}
 
 
 def _require_unseen(state: State, seen: str) -> None:
-    # Labels may be spelled otherwise.
+    # Only values are compared, because labels may be spelled differently.
     values = seen.split()[-1]
     same = state.history[state.history["options"].str.contains(values, regex=False)]
     if len(same):
         first = same.iloc[0]
-        message = f"These cells were observed before ({first['when']}, round {first['round']})."
+        message = (
+            f"These cells were observed before ({first['when']}, round {first['round']}): give "
+            f"only new cells."
+        )
         raise ValueError(message)

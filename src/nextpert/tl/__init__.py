@@ -1,4 +1,4 @@
-"""Tools: learn the graph, fit the posterior over its weights, design the next interventions."""
+"""Tools: learn the graph, fit effects and weights, diagnose the fit, and plan the next screen."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # On first use, so that learning a graph does not load the plots of contrastive PCA.
+    # Modules are loaded on first use: learning a graph does not load contrastive PCA.
     if name in __all__:
         module = importlib.import_module(f"nextpert.tl._{name}")
-        # A folder, whose parts other tools import.
+        # A folder has the function in a module of the same name.
         if hasattr(module, "__path__"):
             module = importlib.import_module(f"nextpert.tl._{name}.{name}")
         found = getattr(module, name)

@@ -1,4 +1,4 @@
-"""One advice on what to do next towards a target, which every function states for the same fit."""
+"""The advice on what to do next towards a target, the same in every function for the same fit."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-# As by default in tl.plan_screen, where no plan says otherwise.
+# The defaults of tl.plan_screen, used if there is no plan.
 PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
-TOLERANCE = 0.1  # of the control's distance: what need not be gained
-CONFIDENCE = 0.95  # probability of being good enough from which it is to be confirmed
-ADDS_UP = ", if effects add up"  # where no measured combination tells of interactions
+TOLERANCE = 0.1  # smallest gain that counts, relative to the control's distance
+CONFIDENCE = 0.95  # probability of being good enough from which the best known is to be confirmed
+ADDS_UP = ", if effects add up"  # if no measured combination shows interactions
 NO_PERTURBATION = "no perturbation"
-_FAR = 0.9  # of the control's distance: a best known that hardly approaches the target
+_FAR = 0.9  # share of the control's distance above which the best known is not near the target
 _AS_NEAR, _NAMED = 0.5, 3  # probability of being as near as the best, and how many are named
-_LIKELY = 0.01  # probability of being the nearest from which more cells are worth it
+_LIKELY = 0.01  # probability of being the nearest from which more cells are advised
 _INTERVAL = 1.645  # half the width of a 90% interval, in standard deviations
 
 
@@ -65,9 +65,9 @@ def advise(
 ) -> dict[str, Any]:
     """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
 
-    The plan is of the size ``wells``, by default that of the plan in ``uns["plan"]``, or
-    :data:`PLAN`; guides are by default those of the screen. ``are_admitted``: whether untested
-    combinations that add nothing are left out already.
+    The plan has the size ``wells``, by default that of the plan in ``uns["plan"]``, or
+    :data:`PLAN`; ``n_guides`` is by default that of the screen. ``are_admitted`` says whether
+    untested combinations that are not admitted are already left out.
     """
     wells = wells or _usual(adata)
     guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
@@ -83,13 +83,13 @@ def advise(
 
 
 def _usual(adata: ad.AnnData) -> Wells:
-    """Return the size of the plan in ``uns["plan"]``, or the usual one."""
+    """Return the size of the plan in ``uns["plan"]``, or the default size."""
     size, controls = PLAN, None
     try:
         plan = _adata.read_stored(adata, "plan", "tl.plan_screen")
         size = {name: int(plan["params"][name]) for name in PLAN}
         controls = int(plan["summary"]["n_controls"])
-    except (ValueError, KeyError):  # none, of an earlier version, or another's
+    except (ValueError, KeyError):  # no plan, or one in another format
         pass
     return split_cells(size["n_cells"], size["n_perturbations"], size["min_cells"], controls)
 
@@ -107,7 +107,7 @@ def advice_on(
 ) -> dict[str, Any]:
     """Return the advice on a plan, as it is stored: one rule for all functions.
 
-    ``choice`` is what the plan is chosen by, and ``n_guides`` the guides of a perturbation.
+    ``choice`` is the choice that led to the plan, and ``n_guides`` the guides per perturbation.
     """
     is_kept = choice.admitted.copy()
     is_kept[planned.candidates] = True  # also those included on request
@@ -154,7 +154,7 @@ def advice_on(
         cells = float(of_named.cells_for((tolerance * nothing / _INTERVAL) ** 2).max())
         cells = 10.0 * float(np.ceil(cells / 10))
     elif advised.advice == MEASURE:
-        # A plan may be filled up with others.
+        # The plan may include candidates that are unlikely to be the nearest.
         likely = distances.nearest[plates[-1]] >= _LIKELY
         named = plates[-1][likely] if likely.any() else plates[-1]
     of_more = advised.gain_of_more if len(with_cells) else 0.0
@@ -206,7 +206,7 @@ def name_of(target: Any) -> str:
 
 
 def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
-    """Return an advice in one sentence, or in two; ``genes`` says which are left out."""
+    """Return an advice in one or two sentences; ``genes`` says which genes are left out."""
     kind, untested = str(advice["kind"]), int(advice["n_untested"])
     if kind == AT_TARGET:
         return (
@@ -216,9 +216,9 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         )
     if kind == NO_DIFFERENCE and not advice["controls_trusted"]:
         return (
-            "Order nothing: as the negative controls of tl.diagnose are not trusted, no "
-            "perturbation can be said to differ from the others. Declare guides and batches that "
-            "are not declared, and fit again; if all are, the controls need more guides."
+            "Order nothing: because tl.diagnose does not trust the negative controls, no "
+            "perturbation can be said to differ from the others. Declare any undeclared guides and "
+            "batches, and fit again; if all are declared, use more control guides."
         )
     if kind == NO_DIFFERENCE:
         others = f"the {untested} untested candidates" if untested > 1 else "other perturbations"
@@ -258,7 +258,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         what, gain, of_more = f"Measure more cells of {named} first ({each}): that", of_more, gain
     if untested:
         other = "the best plan with untested candidates" if kind == MEASURE else (
-            "more cells of measured ones"
+            "more cells of measured candidates"
         )  # fmt: skip
         instead = f" ({other}: {of_more})"
     return (

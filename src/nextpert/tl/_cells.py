@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class Cells:
     """The cells of a fit or a diagnosis, read once: environments and their sums.
 
-    ``fits`` has those of each fit. Perturbations that a fit has, and the controls, are another fold
-    than those whose cells only tell what batches add. In ``searches`` of graphs, perturbations that
-    are left out together are a fold. ``halves`` are sums of each half of some environments (columns
-    ``"environment"`` and ``"half"``).
+    ``fits`` has the environments and sums of each fit. The controls and the perturbations of a fit
+    are one fold; perturbations whose cells only inform batch effects are another. In ``searches``
+    for graphs, perturbations that are left out together are a fold. ``halves`` are sums of each
+    half of some environments (columns ``"environment"`` and ``"half"``).
     """
 
     fits: list[tuple[Environments, Screen]]
@@ -45,7 +45,7 @@ class Cells:
     ) -> FitCells:
         """Return the cells of the controls and of the perturbations ``names`` of a fit.
 
-        Guides are separate if ``guided``. ``spread`` is the variance of guides where it is known
+        Guides are separate if ``guided``. ``spread`` is the variance between guides, if it is known
         from other genes.
         """
         known, screen = self.fits[fit]
@@ -66,7 +66,7 @@ class Cells:
 def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> Environments:
     """Return the environments of a fit.
 
-    Conditions and perturbations other than ``names`` count where they tell what batches add.
+    Conditions and perturbations other than ``names`` are included if they inform batch effects.
     """
     if roles.batch_key:
         return read_environments(adata, roles, named=names)
@@ -86,25 +86,26 @@ def read_cells(
     sets: Sequence[Collection[str]] = (),
     halves: tuple[Environments, NDArray[np.int64]] | None = None,
 ) -> Cells:
-    """Read all labelled cells in one pass (in two where the graph was learned on another layer).
+    """Read all labelled cells in one pass (two passes if the graph is from another layer).
 
     Parameters
     ----------
     adata, columns
         The cells, and the columns of the panel, shape ``(n_genes,)``.
     environments
-        Those of a fit.
+        Environments of a fit.
     names
         Perturbations of the fit.
     without
-        Perturbations of which each fit sees no cell; by default there is one, to all. The sums of
-        each are taken apart, so that they are to the bit those of a screen that lacks these cells.
+        Perturbations whose cells are left out of each fit; by default there is one fit, to all. The
+        sums of each fit are computed separately, so that they are bitwise identical to those of a
+        screen without these cells.
     searches
-        Environments of searches; ``None`` where there are none.
+        Environments of searches; ``None`` if there are none.
     sets
-        Perturbations that are left out of a search together. One scatter is held for all that are
-        in the same sets: of five folds one each, and of pairs of folds of which the second are of
-        what the first leave, 25.
+        Perturbations that are left out of a search together. One scatter is kept for all
+        perturbations that are in the same sets: 5 for five folds, and 25 for pairs of folds, if the
+        second fold of a pair divides the perturbations that are not in the first.
     halves
         Environments, and the half of every cell, 0 or 1, shape ``(n_cells,)``.
     """
@@ -114,7 +115,7 @@ def read_cells(
         gone = environments.groups(list(some)) >= 0
         rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
         fits.append(rest)
-        # Their order is that of sums.
+        # Their order determines the order of the sums.
         group = rest.numbered(names)
         of_cell = {"order": np.append(group, -1)[rest.codes], "environment": rest.codes}
         codings.append(coding(of_cell, fold=np.append(group >= 0, -1)[rest.codes]))
@@ -140,7 +141,7 @@ def read_cells(
 
 
 def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArray[np.int64]:
-    """Return a number for the sets that the perturbation of each environment is in."""
+    """Return a number per environment that identifies the sets that contain its perturbation."""
     members = [np.ones(len(environments.table), bool)]
     members += [environments.groups(list(some)) >= 0 for some in sets]
     _, first, kind = np.unique(
@@ -150,6 +151,6 @@ def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArr
 
 
 def condition_names(environments: Environments) -> list[str]:
-    """Return the conditions of a screen, in the order of their numbers; none without."""
+    """Return the conditions of a screen in the order of their codes; empty without conditions."""
     key = environments.roles.condition_key
     return [] if key is None else sorted(set(environments.table[key]))

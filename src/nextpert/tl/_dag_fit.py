@@ -41,12 +41,11 @@ def dag_fit(
 ) -> ad.AnnData | None:
     """Correlate every gene with its prediction from its parents, compared with random graphs.
 
-    Every gene is regressed on its parents in the control cells, and the Pearson correlation
-    ``r`` of gene and prediction is compared with that in random graphs whose genes have the same
-    numbers of parents (Extended Data Fig. 7 of Zhang et al. 2023,
-    doi:10.1038/s42256-023-00719-0). Cells are split into folds at random, and each fold is
-    predicted by a regression on the others, because ``r`` in the cells of the regression itself
-    increases with the number of parents. The cells are read once.
+    Every gene is regressed on its parents in the control cells, and the Pearson correlation ``r``
+    of gene and prediction is compared with that in random graphs whose genes have the same numbers
+    of parents (Extended Data Fig. 7 of Zhang et al. 2023, doi:10.1038/s42256-023-00719-0). Each
+    fold of the cells is predicted by a regression on the other folds, because ``r`` in the cells of
+    the regression itself increases with the number of parents.
 
     Parameters
     ----------
@@ -55,16 +54,15 @@ def dag_fit(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     perturbation_key, control, layer
-        Column of labels, label of the controls, which are the cells used, and layer. ``None`` takes
-        the declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"``
-        and ``adata.X``.
+        Column of labels, label of the controls (the cells used), and layer. ``None`` takes the
+        declared ones (:func:`nextpert.pp.setup_screen`), or ``"perturbation"``, ``"control"`` and
+        ``adata.X``.
     n_folds
         Number of folds, at least 2.
     n_random
-        Number of random graphs, at least 2; with 100 the smallest possible p-value is 0.01. See
-        :func:`nextpert.core.causal.scm.matched_random_dag`.
+        Number of random graphs, at least 2. The smallest p-value is ``1 / (n_random + 1)``.
     rng
-        Seed or generator, of the folds and the random graphs.
+        Seed or generator of the folds and the random graphs.
     key_added
         Name of the results.
     copy
@@ -73,34 +71,32 @@ def dag_fit(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy if ``copy=True``. Writes ``uns["dag_fit"]`` with:
+        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
+        Writes ``uns["dag_fit"]`` with:
 
-        - ``table`` (table): one row per gene with parents: ``gene``, ``n_parents``, ``r`` (held-out
-          cells), ``r_in_sample``, mean and standard deviation of the held-out ``r`` in random
-          graphs (``random_mean``, ``random_sd``) and ``p_value``, the fraction of the graphs,
-          including this one, in which the gene's ``r`` is at least as high.
+        - ``table`` (table): one row per gene with parents: ``r`` in held-out cells, its mean and
+          standard deviation in random graphs, and the p-value.
         - ``random_r`` (array, ``(n_random, n_rows)``): the held-out ``r`` in every random graph.
         - ``mean_r`` (number): mean ``r`` over all genes of the table.
         - ``random_mean_r`` (array, ``(n_random,)``): the same in every random graph.
-        - ``z``, ``p_value`` (numbers): the difference of ``mean_r`` in standard deviations of the
-          random graphs, and the fraction of graphs in which it is at least as high.
+        - ``z``, ``p_value`` (numbers): the difference of ``mean_r`` from the random graphs in their
+          standard deviations, and the fraction of graphs in which it is at least as high.
         - ``n_cells`` (number): control cells read.
         - ``params`` (mapping): the options of the call.
 
     Raises
     ------
     ValueError
-        If the graph or the column of labels is absent, the graph has no edges, there are too few
-        control cells, a gene is constant among them, a value is NaN or infinite, or an option is
-        out of range. Nothing is written on error.
+        If the graph or the labels are absent, the graph has no edges, there are too few control
+        cells, a gene is constant in them, or a value is not finite. Nothing is written on error.
 
     Notes
     -----
-    The comparison has two limits. First, the folds are held out of the regression, but not of the
-    choice of parents, if the graph was learned from the same cells. To avoid this, learn it from a
-    part of the controls, labelled in a column of ``adata.obs``, and pass the label of the others as
-    ``control`` here. Second, any graph between correlated genes predicts better than a random one,
-    also with its edges reversed: a high ``r`` does not show that directions are correct.
+    If the graph was learned from the same cells, the folds are not held out of the choice of
+    parents. To avoid this, learn the graph from a part of the controls, labelled in a column of
+    ``adata.obs``, and pass the label of the others as ``control`` here. Any graph between
+    correlated genes predicts better than a random graph, also with its edges reversed: a high ``r``
+    does not show that directions are correct.
 
     Examples
     --------
@@ -117,7 +113,7 @@ def dag_fit(
     )
     genes, columns, dag = _adata.read_graph(adata, dag_key)
     if not dag.n_edges:
-        message = f"The graph {dag_key!r} has no edges to compare: learn or give one with edges."
+        message = f"The graph {dag_key!r} has no edges to compare: give a graph with edges."
         raise ValueError(message)
     labels = _adata.read_labels(adata, roles.perturbation_key)
     _adata.require_control(labels, roles.control)
@@ -137,7 +133,7 @@ def dag_fit(
     ]
     graphs = [dag, *(matched_random_dag(dag.in_degree, rng=generator) for _ in range(n_random))]
     nodes = np.flatnonzero(dag.in_degree).tolist()
-    r = np.column_stack(  # a row a graph, a column a gene; the first row is of this graph
+    r = np.column_stack(  # one row per graph, one column per gene; the first row is of this graph
         [parent_fit(others, folds, i, [graph.parents(i) for graph in graphs]) for i in nodes]
     )
     table = pd.DataFrame(
@@ -179,7 +175,8 @@ def _require_enough(n_cells: int, n_folds: int, dag: Dag, genes: list[str]) -> N
     most = int(dag.in_degree.max())
     if n_cells - -(-n_cells // n_folds) < most + 2 or n_cells < 2 * n_folds:
         message = (
-            f"Only {n_cells} control cells in {n_folds} folds to regress "
-            f"{genes[int(dag.in_degree.argmax())]} on its {most} parents: use more cells."
+            f"{n_cells} control cells in {n_folds} folds do not suffice to regress "
+            f"{genes[int(dag.in_degree.argmax())]} on its {most} parents: use more control cells, "
+            f"or a graph with fewer parents."
         )
         raise ValueError(message)

@@ -73,14 +73,13 @@ def fit_dag_blr(
 ) -> ad.AnnData | None:
     """Fit the effects of perturbations and the weights of the graph to the cells (DAG-BLR).
 
-    Run it after :func:`learn_dag`. Effects, diagnosis, rankings and plans are computed from this
-    fit. By default the effects of perturbations are estimated from their cells by one hierarchical
-    model (:doc:`/model/mathematics`, equations 13 to 24), and the weights of the graph from cells
-    centred on the mean of their environment. With ``shift_sd=0`` the fit is the exact model of
-    Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all
-    shifts are known. Combinations are labels such as ``"MYC+STK3"``, in any order. Targets need not
-    be measured. Columns of labels, guides, batches and conditions, and the layer, are those of
-    :func:`nextpert.pp.setup_screen`; with ``condition_key`` effects are also estimated by
+    Effects, diagnosis, rankings and plans are computed from this fit. By default, a hierarchical
+    model estimates effects from the cells of the perturbations (:doc:`/model/mathematics`,
+    equations 13 to 24), and the weights of the graph are learned from cells centred on the mean of
+    their environment. With ``shift_sd=0`` the fit is the exact model of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all shifts are known.
+    Combinations are labels such as ``"MYC+STK3"``, in any order. Columns and layer are those of
+    :func:`nextpert.pp.setup_screen`; with ``condition_key``, effects are also estimated per
     condition.
 
     Parameters
@@ -90,31 +89,30 @@ def fit_dag_blr(
     dag_key
         Graph in ``adata.varp`` (row = parent), from :func:`learn_dag` or put there by hand.
     perturbations
-        Labels to use; ``None`` uses all labels, ``[]`` the controls alone.
+        Labels to use; ``None`` uses all labels, ``[]`` only the controls.
     shift
-        The expected shift. ``"knockout"`` (default) is minus the control mean of the target genes,
-        ``"activation"`` plus one unit; an efficacy learned from the screen multiplies both. Or a
-        table in units of the data: a DataFrame (perturbations x genes), or nested mappings.
+        The expected shift of target genes: ``"knockout"`` (default), minus their control mean, or
+        ``"activation"``, plus one unit, times an efficacy learned from the screen. Or a table in
+        units of the data: a DataFrame (perturbations x genes), or nested mappings.
     shift_sd
-        ``"learned"`` (default), or ``0`` to take shifts as exact; labels without a target on the
-        panel are then left out, with a warning.
+        ``"learned"`` (default), or ``0`` to take shifts as exact. Labels without a target on the
+        panel are then left out.
     features
         Side information to predict perturbations without cells (:doc:`/guides/side_information`):
-        a table of numbers, a row per perturbation or gene; an edge list with the columns
-        ``source``, ``target``, ``weight``; gene sets, a mapping of names to lists; an AnnData of
-        the effects in another screen; or the path of such a file.
+        a table of numbers, one row per perturbation or gene; an edge list with the columns
+        ``source``, ``target``, ``weight``; a mapping of gene-set names to genes; an AnnData of
+        the effects in another screen; or the path of a file with one of these.
     prior_options
-        Rarely changed options of the prior of the weights, a mapping with some of:
+        Rarely changed options for the weights, a mapping with some of:
 
-        - ``"prior_scale"``: ``"evidence"`` (default) learns the scale; 1 is that of the paper.
+        - ``"prior_scale"``: ``"evidence"`` (default) learns it; in the paper it is 1.
         - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the paper)
-          or ``"evidence"``, which chooses between both; the default if the scale is learned.
-        - ``"noise_var"``: known noise variances in squared units of the data, one number or one per
-          gene.
+          or ``"evidence"`` (the default if the scale is learned), which chooses between the two.
+        - ``"noise_var"``: known noise variance in squared units, a number or one per gene.
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
     n_jobs
         Number of workers; the result does not depend on it. ``None`` (default) uses all processors
-        from 150,000 effects on, and the Dask cluster of joblib (:doc:`/guides/many_machines`).
+        above 150,000 effects, or the Dask cluster set in joblib (:doc:`/guides/many_machines`).
     key_added
         Name of the results.
     copy
@@ -131,16 +129,15 @@ def fit_dag_blr(
         Fields of ``uns["dag_blr"]``:
 
         - ``environments`` (table): perturbations used, with targets, shifts, cells and q-values.
-        - ``left_out`` (table): labels that were not used, and why.
+        - ``left_out`` (table): labels not used, and why.
         - ``efficacy`` (mapping): unless exact, its ``mean`` (1 is a full knockout) and ``sd``.
         - ``predictors`` (mapping): unless exact, names and ``weights`` of the predictors.
-        - ``log_evidence`` (number): log evidence of the weights of the graph.
 
     Raises
     ------
     ValueError
-        If graph, labels or controls are absent, the graph has a cycle or does not match the genes,
-        a gene is constant in the controls, or values are not finite or not log-normalised.
+        If the graph, labels or controls are absent, the graph has a cycle or does not match the
+        genes, a gene is constant in the controls, or values are not finite or not log-normalised.
 
     Examples
     --------
@@ -152,7 +149,7 @@ def fit_dag_blr(
     >>> len(npt.get.fitted_perturbations(adata))  # a table of their cells, guides and targets
     14
     """
-    # Read: roles, side information, the graph and the labels that its cells have.
+    # Read: roles, side information, the graph and the labels of the cells.
     roles = _adata.read_roles(adata)
     if features is not None:
         features = _adata.load_features(features)
@@ -187,7 +184,7 @@ def fit_dag_blr(
     if plan.names and not exact:
         undeclared = undeclared_guides(adata, columns, plan.names, roles)
     searches = read_once.searches
-    del read_once  # of large screens there is no room for it beside the fit
+    del read_once  # frees memory: for large screens it does not fit beside the posterior
 
     # Compute: what is known before the cells, the graphs, and the model.
     noise_var: Any = chosen.noise_var
@@ -202,8 +199,8 @@ def fit_dag_blr(
         found.naming_on(genes),
         None if features is None else _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
-    # For every fold a graph that has not seen it; one that is given, or was learned from the
-    # controls alone, has seen none.
+    # For every fold, a graph learned without it; a graph that was given, or was learned from the
+    # controls alone, was learned without all of them.
     every_graph = Graphs(
         dag, graphs,
         lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
@@ -213,7 +210,7 @@ def fit_dag_blr(
     with reported("Sampling effects") as progress:
         model = Model.fit(spec, cells, every_graph, progress, n_jobs)
 
-    # Report what a user has to know of the cells and the result.
+    # Report what a user has to know about the cells and the result.
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
     environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
     if undeclared is not None:
@@ -254,7 +251,7 @@ def _log(model: Model, *, is_table: bool) -> None:
     efficacy, of_targets = model.expected.efficacy, ""
     if efficacy is not None:
         n = efficacy.n_measured
-        known = f"from {n} target genes" if n else "assumed: no target gene was measured"
+        known = f"from {n} target genes" if n else "assumed, because no target gene was measured"
         of_targets = f" Efficacy {efficacy.mean:.2f} ± {efficacy.sd:.2f} ({known})."
     n_cells = model.cells.n_cells
     logger.info(
@@ -273,8 +270,8 @@ def _noise_variances(
     absent = [gene for gene in genes if gene not in known]
     if absent:
         message = (
-            f"noise_var has no value for {_adata.list_names(absent)}: give one for every gene "
-            f"of the panel, or None to infer all of them."
+            f"noise_var has no value for {_adata.list_names(absent)}: give a value for every gene "
+            f"of the panel, or None to infer all noise variances."
         )
         raise ValueError(message)
     return np.array([known[gene] for gene in genes])
@@ -287,9 +284,9 @@ def record_of(
     left_out: pd.DataFrame,
     cells: dict[str, str] | None = None,
 ) -> FittedPosterior:
-    """Return what is stored of a model, and read by :func:`nextpert._adata.posterior_from`.
+    """Return the record of a model that is stored, for :func:`nextpert._adata.posterior_from`.
 
-    ``params``, labels ``left_out`` and the fingerprint of the ``cells`` are stored with it.
+    It includes ``params``, the labels ``left_out`` and the fingerprint of the ``cells``.
     """
     spec, used, pooled = model.spec, model.expected.used, model.cells.pooled
     predictors = features = means = None
@@ -329,7 +326,7 @@ def record_of(
 
 
 def spec_of(fit: FittedPosterior) -> Spec:
-    """Return how a stored fit models its screen; shifts are learned, also if its own are exact."""
+    """Return how a stored fit models its screen, but with learned shifts if they are exact."""
     shift: str | Interventions = str(fit.params["shift"])
     if shift == "table":
         shift = Interventions(fit.names, fit.targets, fit.shifts, ["table"] * len(fit.names))

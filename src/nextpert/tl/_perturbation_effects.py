@@ -55,15 +55,13 @@ def perturbation_effects(
 ) -> ad.AnnData | None:
     """Estimate the effect of every perturbation on every gene, with intervals.
 
-    The effect is the mean of perturbed cells minus that of the controls. Use it after
-    :func:`fit_dag_blr`, before you rank candidates: effects from few cells are shrunk towards those
-    that perturbations share; with many cells they are differences of means
-    (:doc:`/model/mathematics`, equations 13 to 24). Perturbations without cells are predicted.
+    The effect is the mean of perturbed cells minus that of the controls. With few cells it is
+    shrunk towards effects that perturbations share, with many cells it approaches the difference of
+    means (:doc:`/model/mathematics`, equations 13 to 24), and without cells it is predicted.
     *Programs* are sets of genes that two or more perturbations change together, as in GSFA (Zhou et
     al. 2023, doi:10.1038/s41592-023-02017-4) and FR-Perturb (Yao et al. 2023,
-    doi:10.1038/s41587-023-01964-9). :doc:`/guides/read_a_ranking` shows how to read the results,
-    and how often intervals cover large effects; plot them with
-    :func:`nextpert.pl.perturbation_effects` and :func:`nextpert.pl.programs`.
+    doi:10.1038/s41587-023-01964-9); plot them with :func:`nextpert.pl.programs`. See
+    :doc:`/guides/read_a_ranking`.
 
     Parameters
     ----------
@@ -74,20 +72,20 @@ def perturbation_effects(
     candidates
         The perturbations: ``None`` (default) for those of the fit, ``"genes"`` for these and every
         other gene of the panel, a list of labels, combinations included, or a table of shifts as
-        in :func:`fit_dag_blr`. Those without cells have ``n_cells`` 0 and predicted effects.
+        in :func:`fit_dag_blr`.
     genes
-        The genes: ``None`` (default) for those of the panel, ``"all"`` for every gene of ``adata``,
-        or a list. Genes outside the panel are shrunk separately, without the graph.
+        ``None`` (default) for the panel, ``"all"`` for every gene of ``adata``, or a list. Genes
+        outside the panel are shrunk separately, without the graph.
     condition
-        Condition of the effects, if ``condition_key`` is declared. ``None`` (default) gives the
-        effects from the cells of all conditions.
+        Condition of the effects, if ``condition_key`` is declared. ``None`` (default) uses the
+        cells of all conditions.
     level
         Probability that an interval covers its effect.
     key_added
         Name of the results.
     as_anndata
-        Whether to return an AnnData of perturbations x genes instead of writing to ``adata``: the
-        mean in ``X``, the other tables in layers. It can be the ``features`` of another fit.
+        Whether to return an AnnData (perturbations x genes; mean in ``X``, other tables in layers)
+        instead of writing to ``adata``. It can be the ``features`` of another fit.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -100,13 +98,13 @@ def perturbation_effects(
         - ``mean``, ``sd`` (arrays, ``(n_perturbations, n_genes)``): posterior mean and standard
           deviation.
         - ``lower``, ``upper`` (arrays, ``(n_perturbations, n_genes)``): bounds of the interval.
-        - ``lfsr`` (array, ``(n_perturbations, n_genes)``): local false sign rate; below 0.05 the
-          direction is significant. NaN without cells.
-        - ``direct`` (array, ``(n_perturbations, n_genes)``): the mean minus what the graph predicts
+        - ``lfsr`` (array, ``(n_perturbations, n_genes)``): local false sign rate (NaN without
+          cells); below 0.05 the direction is significant.
+        - ``direct`` (array, ``(n_perturbations, n_genes)``): the mean minus the graph's prediction
           from the parents of the gene.
         - ``data_weight`` (array, ``(n_perturbations, n_genes)``): weight of the cells, 0 to 1.
         - ``raw_mean`` (array, ``(n_perturbations, n_genes)``): the difference of means.
-        - ``perturbations``, ``genes`` (names): of rows and columns.
+        - ``perturbations``, ``genes`` (names): names of rows and columns.
         - ``n_cells`` (numbers, ``(n_perturbations,)``): cells of each perturbation.
         - ``programs`` (mapping): the tables ``shares``, ``genes`` and ``scores`` of the programs.
 
@@ -114,7 +112,7 @@ def perturbation_effects(
     ------
     ValueError
         If there is no posterior, a candidate, gene or condition is unknown, or genes outside the
-        panel are combined with ``condition``. Nothing is written then.
+        panel are combined with ``condition``. Nothing is written on error.
 
     Examples
     --------
@@ -145,7 +143,7 @@ def perturbation_effects(
     outside, every = np.flatnonzero(~in_graph), list(fit.genes)
     if len(outside) and condition is not None:
         message = (
-            f"Genes outside the panel have no effects by condition: leave out "
+            f"Effects per condition are computed only for genes of the panel: leave out "
             f"{_adata.list_names([chosen[i] for i in outside])}, or condition."
         )
         raise ValueError(message)
@@ -156,7 +154,7 @@ def perturbation_effects(
         every += names
     place = {gene: i for i, gene in enumerate(every)}
     order = [place[gene] for gene in chosen]
-    # Of very large screens in single precision, one table after the other.
+    # Tables of very large screens are stored in single precision, and converted one by one.
     kind = table_type(len(wanted.names) * len(chosen))
     same = order == list(range(len(every)))
     for name in list(tables):
@@ -202,10 +200,7 @@ def perturbation_effects(
 
 @dataclass(frozen=True)
 class Wanted:
-    """Perturbations of which effects are wanted, and the cells of each.
-
-    Cells are 0 for those that are not of the fit.
-    """
+    """Perturbations whose effects are wanted, and their numbers of cells (0 outside the fit)."""
 
     pool: CandidateSet
     n_cells: NDArray[np.int64]
@@ -217,7 +212,7 @@ class Wanted:
 
     @property
     def unseen(self) -> NDArray[np.bool_]:
-        """Which have no cells, in any condition, ``(n_perturbations,)``."""
+        """Whether a perturbation has no cells in any condition, ``(n_perturbations,)``."""
         return (self.n_cells == 0) & ~self.pool.measured
 
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
@@ -236,9 +231,9 @@ class Wanted:
 
 
 def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
-    """Return the perturbations of which effects are wanted.
+    """Return the perturbations whose effects are wanted.
 
-    Those of a table are without cells, whatever their names.
+    Perturbations of a table are taken as having no cells, whatever their names.
 
     Raises
     ------
@@ -258,9 +253,9 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
 def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
-    All effects that a user gets are computed here, and a diagnosis scores the same. Without cells
-    there is no local false sign rate: where predictors are trusted as the screen's perturbations
-    on average deserve, the direction of a single gene is wrong more often than draws say.
+    All effects that a user gets are computed here, and a diagnosis scores the same effects. The
+    local false sign rate is NaN without cells: predictors are weighted by their accuracy averaged
+    over the screen, so the direction of a single gene is wrong more often than the draws indicate.
     """
     pool = wanted.pool
     if pool.is_exact:
@@ -280,7 +275,7 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 
-_AT_ONCE = 500  # genes, of which the correlations within cells are read together
+_AT_ONCE = 500  # genes whose correlations within cells are read together
 
 
 def outside_tables(
@@ -292,11 +287,10 @@ def outside_tables(
     *,
     level: float,
 ) -> dict[str, Array]:
-    """Return the tables of genes that the panel does not hold, (n_perturbations, n_genes).
+    """Return the tables of genes outside the panel, ``(n_perturbations, n_genes)`` each.
 
-    They are fitted as the panel is, some hundreds of genes at a time. A perturbation of one of them
-    is expected to change it by the efficacy of the screen. What of an effect is direct cannot be
-    told without a graph: nan.
+    These genes are fitted like the panel, 500 at a time. A perturbation that targets such a gene is
+    expected to change it by the efficacy of the screen. ``direct`` is NaN without a graph.
     """
     shape = (len(wanted.names), len(genes))
     kind = table_type(shape[0] * shape[1])
@@ -345,7 +339,7 @@ def _own_genes(
     fit: FittedPosterior,
     pooled: PooledGuides,
 ) -> tuple[Array, Array]:
-    """Return expected shifts of own genes and their variances, nan elsewhere."""
+    """Return the expected shifts of target genes (0 elsewhere) and their variances (NaN there)."""
     shift = np.zeros((len(names), len(genes)))
     own = np.full(shift.shape, np.nan)
     if fit.efficacy is None:
@@ -366,7 +360,7 @@ def _own_genes(
 def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     """Return ``programs``, the tables ``shares``, ``genes`` and ``scores``.
 
-    They are of the perturbations with cells, by the hierarchical model; empty without it.
+    The hierarchical model gives them for the perturbations with cells; empty without that model.
     """
     model = fit.hierarchical
     if model is None or not fit.seen.any():
@@ -388,7 +382,7 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
 
 
 def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Return tables of programs x names with a row each, the largest of every program first."""
+    """Return tables (programs x names) in long form, the largest values of each program first."""
     k, n = len(number), len(names)
     table = pd.DataFrame({
         "program": np.repeat(number, n),

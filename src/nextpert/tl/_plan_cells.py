@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INTERVAL = 0.9  # coverage of intervals, one level in the whole package
+INTERVAL = 0.9  # coverage of intervals, the same level in the whole package
 CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 GUIDES = (1, 2, 4, 8)
-_MANY = 1e6  # cells that nobody measures
-# Of a screen that has not been done: guides per perturbation, and their variance over that of a
-# cell. Both are those of two real screens with four guides per gene: the variance is 0.0036 on that
-# of Schraivogel et al. 2020 and 0.0004 on that of Papalexi et al. 2021 (benchmarks/power.py).
+_MANY = 1e6  # more cells than anybody measures
+# For a screen that has not been done: guides per perturbation, and their variance relative to that
+# of a cell, from two real screens with four guides per gene. The variance is 0.0036 on that of
+# Schraivogel et al. 2020 and 0.0004 on that of Papalexi et al. 2021 (benchmarks/power.py).
 FIRST_GUIDES, FIRST_GUIDE_VARIANCE = 4, 0.004
 
 
@@ -70,18 +70,16 @@ def plan_cells(
 
     The mean of ``n`` cells in ``g`` guides and ``r`` replicates (batches) has the variance
     :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. The power to
-    detect an effect on a gene is that of Welch's test at the level 0.05, which is conservative:
+    detect an effect on a gene is that of Welch's test at level 0.05, which is conservative:
     shrunken effects (:func:`perturbation_effects`) need fewer cells for the same error. With a
-    target, the result includes advice on what to do next, which uses the tests of :func:`diagnose`
-    if it was run on this fit: :doc:`/guides/plan_a_plate` states the rule.
-    :func:`nextpert.pl.plan_cells` draws the curves.
+    target, advice follows by the rule in :doc:`/guides/plan_a_plate`, with the tests of
+    :func:`diagnose` if it was run on this fit. :func:`nextpert.pl.plan_cells` draws the curves.
 
     Parameters
     ----------
     adata
-        Cells x genes, after :func:`fit_dag_blr`, whose panel, labels, guides and batches are used.
-        Before the first screen, log-normalised control cells without a fit, of another screen or
-        of :func:`nextpert.datasets.simulated_controls`.
+        Cells x genes, after :func:`fit_dag_blr`. Before the first screen, log-normalised control
+        cells without a fit, from another screen or :func:`nextpert.datasets.simulated_controls`.
     target
         The target state, as in :func:`design_interventions`; ``None`` plans for effects alone.
     posterior_key
@@ -91,15 +89,15 @@ def plan_cells(
     tolerance
         Smallest gain that is worth another experiment, relative to the control's distance.
     power
-        Probability of detecting the effect, above 0.5; 0.8 is the usual choice.
+        Probability of detecting the effect, above 0.5.
     n_guides
-        Guides per perturbation; ``None`` (default): the median of the screen, 4 without a fit.
+        Guides per perturbation; ``None`` (default): the median of the screen, or 4 without a fit.
     n_cells
-        Usable cells of a screen, controls included, to compute the number of perturbations from.
+        Usable cells of a screen, controls included, for which ``budget`` is computed.
     candidates
         Candidates for the advice, as in :func:`design_interventions`.
     rng
-        Seed or generator of the advice.
+        Seed or generator for the advice.
     key_added
         Name of the results.
     copy
@@ -114,17 +112,14 @@ def plan_cells(
         - ``verdict`` (text): all results in sentences.
         - ``genes`` (table): by gene, ``power`` with the present cells, and ``cells_needed``.
         - ``curves`` (table): ``power`` and ``half_width`` by ``n_guides`` and ``n_cells``.
-        - ``budget`` (table): with ``n_cells``, ``n_perturbations``, ``n_cells`` of each,
-          ``n_controls`` and the ``power`` averaged over genes.
-        - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence), ``best_known``,
-          ``good_enough``, ``perturbations``, ``n_perturbations``, ``n_cells`` and others.
+        - ``budget`` (table): if ``n_cells`` is given, the power by number of perturbations.
+        - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence) and the numbers.
         - ``noise`` (mapping): variances of guides and replicates, relative to that of a cell.
 
     Raises
     ------
     ValueError
-        If there is neither a fit nor a control cell, a name is unknown, or a number is out of
-        range.
+        If there is neither a fit nor control cells, a name is unknown, or a number is out of range.
 
     Examples
     --------
@@ -147,8 +142,8 @@ def plan_cells(
     require_cells(adata, "plan_cells")
     if n_guides is not None and n_guides > CELLS[-1]:
         message = (
-            f"n_guides is {n_guides}, but the plan has up to {CELLS[-1]} cells per perturbation, "
-            f"and each guide needs one: give a smaller n_guides."
+            f"n_guides is {n_guides}, but the plan has at most {CELLS[-1]} cells per perturbation, "
+            f"and each guide needs a cell: give a smaller n_guides."
         )
         raise ValueError(message)
     effect, tolerance = float(effect), float(tolerance)
@@ -234,7 +229,7 @@ def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:
     Raises
     ------
     ValueError
-        If the fit has no perturbation, or one of its columns is gone.
+        If the fit has no perturbation, or one of its columns is no longer in ``adata.obs``.
     """
     if not fit.names:
         message = (
@@ -261,7 +256,7 @@ def _read_controls(adata: ad.AnnData) -> tuple[list[str], ScreenNoise]:
     except ValueError as error:
         message = (
             f"adata.uns has no posterior 'dag_blr': run tl.fit_dag_blr first, or plan a first "
-            f"screen from control cells (of a screen of the same kind of cells, or of "
+            f"screen from control cells (from another screen of the same kind of cells, or from "
             f"datasets.simulated_controls). {error}"
         )
         raise ValueError(message) from error
@@ -278,7 +273,7 @@ def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
     """Return the noise of controls and perturbations, by guide and batch."""
     known, sums = cells.fits[0]
     screen, keys, sd = known.without_batches(sums, names)
-    # Conditions would split guides into more than there are.
+    # Conditions are ignored, because they would split guides.
     rows, place = distinct(*keys.T)
     group, guide, batch, _ = rows.T
     screen = screen.pool(place, len(rows))
@@ -328,7 +323,7 @@ def _effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, pow
 
 
 def _budget_in_words(budget: Budget, total: int, *, effect: float, power: float) -> str:
-    """Return how many perturbations so many cells suffice for."""
+    """Return for how many perturbations the cells suffice."""
     wanted = f"a change of {effect:g} with {100 * power:g}% power, averaged over genes"
     if not budget.most:
         return f"A screen of {_cells(total)} cannot detect {wanted}, in any perturbation."

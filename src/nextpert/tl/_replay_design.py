@@ -1,4 +1,4 @@
-"""``tl.replay_design``: campaigns in plates over the real cells of a screen, and their tables."""
+"""``tl.replay_design``: campaigns replayed on the cells of a finished screen, and their tables."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
 BASELINE = "round_robin_means"
-_ENDS = 0.05, 0.95  # of the middle of campaigns, as quantiles
-# Verdicts by the sign of the difference to the baseline, and how a sentence of each starts.
+_ENDS = 0.05, 0.95  # quantiles at the ends of the middle 90% of campaigns
+# Verdicts by the sign of the difference to the baseline, and how the sentence of each starts.
 _VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
 _HEADS = ("nearer than", "not significantly different from", "further than")
 
@@ -74,35 +74,37 @@ def replay_design(
 ) -> ad.AnnData | None:
     """Replay a screen as campaigns, to compare how many plates strategies need to find a state.
 
-    Use it on a finished screen, before you choose a strategy for the next one. Its cells replace
-    the experiments, as in Fig. 6c of Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0): a campaign
-    starts from 100 control cells, draws a plate in each round, fits the model again with the graph
-    and options of ``uns["dag_blr"]``, and recommends a perturbation. It is scored by the squared
-    distance of the mean of all its cells to the target, minus the sampling error.
-    :doc:`/guides/plan_a_plate` shows an example; :func:`nextpert.pl.replay` draws the result.
+    Use it on a finished screen, before you choose a strategy for the next screen. The measured
+    cells replace the experiments, as in Fig. 6c of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0): a campaign starts from 100 control cells, draws the cells of a
+    plate in each round, fits the model again with the graph and options of ``uns["dag_blr"]``, and
+    recommends a perturbation. The recommendation is scored by the squared distance of the mean of
+    all its cells to the target, sampling error subtracted. :func:`nextpert.pl.replay` draws the
+    result.
 
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised expression, after :func:`fit_dag_blr`. Its perturbations of 4
-        cells or more may be proposed.
+        Cells x genes, log-normalised expression, after :func:`fit_dag_blr`. Perturbations with 4
+        cells or more can be proposed.
     targets
-        Labels; the state of each is the mean of half of its cells. ``None`` (default): those three
-        standard errors or more from the controls.
+        Labels; the state of each is the mean of half of its cells. ``None`` (default): those more
+        than three standard errors from the controls.
     strategies
         How plates are chosen: a ``strategy`` of :func:`plan_screen` (``"exploit"``, ``"explore"``,
-        ``"both"``, or an acquisition such as ``"thompson"``), ``"random"``, ``"exact_greedy"`` and
-        ``"exact_civ"`` (known shifts, as in the paper), or, without a model,
-        ``"thompson_means"`` and ``"round_robin_means"``, the baseline that is always added.
+        ``"both"``, or an acquisition such as ``"thompson"`` or ``"random"``); ``"exact_greedy"`` or
+        ``"exact_civ"`` (known shifts, as in the paper); or, without a model, ``"thompson_means"``
+        or ``"round_robin_means"``. The last is the baseline, and is always added.
     held_out
         Whether to exclude the target's own perturbation, and find the best of the others.
     n_rounds, n_perturbations, n_cells
         Plates of a campaign, perturbations per plate, and cells per perturbation.
     n_repeats
-        Number of repeats, at least 2.
-    rng, n_jobs
-        Seed or generator, and number of processes, on which the results do not depend. All
-        strategies see the same cells in each repeat.
+        Number of repeats, at least 2. All strategies draw from the same cells in each repeat.
+    rng
+        Seed or generator.
+    n_jobs
+        Number of processes; the results do not depend on it.
     key_added, copy
         Name of the results, and whether to return a copy instead of writing to ``adata``.
 
@@ -113,16 +115,18 @@ def replay_design(
         Writes ``uns["replay"]`` with:
 
         - ``summary`` (text): the results in sentences.
-        - ``overall`` (table): by ``strategy``, over targets: ``plates`` needed, ``relative_last``
-          (last distance, relative to the control's) and ``verdict``, compared with the baseline.
+        - ``overall`` (table): means over targets by ``strategy``: ``plates`` needed,
+          ``relative_last`` (last distance, relative to the control's) and ``verdict`` (compared
+          with the baseline).
         - ``table`` (table): distances after every ``round``, by target and strategy.
-        - ``targets`` (table): distances of the best, the control and the pool.
+        - ``targets`` (table): distances of the best candidate, the control and a random candidate.
 
     Raises
     ------
     ValueError
         If there is no fit, a name is unknown, there are too few cells or perturbations, or no
-        target differs from the controls; TypeError if a list is a string. Nothing is written then.
+        target differs from the controls; TypeError if a string is given for a list. Nothing is
+        written on error.
 
     Examples
     --------
@@ -142,12 +146,15 @@ def replay_design(
     names = _names(strategies, list(known))
     if pool.n_perturbations < 2:
         message = (
-            f"A replay needs at least two perturbations of {FEWEST} cells or more, but the fit has "
-            f"{pool.n_perturbations}: fit more of them."
+            f"A replay needs at least two perturbations with {FEWEST} cells or more, but the fit "
+            f"has {pool.n_perturbations}: fit more perturbations."
         )
         raise ValueError(message)
     if n_rounds > len(pool.cells):
-        message = f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer plates."
+        message = (
+            f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer plates: give fewer "
+            f"rounds."
+        )
         raise ValueError(message)
     goals = read_goals(adata, targets, fit, pool, labels, held_out=held_out)
     plates = {
@@ -158,8 +165,8 @@ def replay_design(
         pool, [known[name] for name in names], goals, n_repeats, as_rng(rng), n_jobs=n_jobs,
         **plates,
     )  # fmt: skip
-    # Of the recommended: the distance relative to the control's, and whether it is as good as the
-    # best; shape (n_targets, n_strategies, n_repeats, n_rounds + 1).
+    # The distance of each recommendation relative to the control's, and whether it is as good as
+    # the best; shape (n_targets, n_strategies, n_repeats, n_rounds + 1).
     relative = np.array([
         g.truth.distance[x] / g.truth.control for g, x in zip(goals, recommended, strict=True)
     ])  # fmt: skip
@@ -211,7 +218,7 @@ def targets_table(goals: Sequence[Replayed], names: Sequence[str]) -> pd.DataFra
 def rounds_table(
     relative: Array, targets: Sequence[str], strategies: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one row per target, strategy and round; ``relative`` is that of overall_table."""
+    """Return one row per target, strategy and round; ``relative`` is as in ``overall_table``."""
     low, median, high = np.quantile(relative, [_ENDS[0], 0.5, _ENDS[1]], axis=2)
     every = pd.MultiIndex.from_product(
         [targets, strategies, range(relative.shape[-1])], names=["target", "strategy", "round"]
@@ -257,7 +264,7 @@ def overall_table(
 
 
 def holm(p_values: Array) -> Array:
-    """Return p-values adjusted by Holm's step-down method, in the order given; NaN are none."""
+    """Return p-values adjusted by Holm's step-down method, in the order given; NaN stay NaN."""
     out = np.full(len(p_values), np.nan)
     known = np.flatnonzero(np.isfinite(p_values))
     order = known[np.argsort(p_values[known], kind="stable")]
@@ -268,13 +275,13 @@ def holm(p_values: Array) -> Array:
 
 def _paired(gap: Array) -> tuple[Array, Array, Array]:
     """Return mean, standard error and two-sided p-value of differences, over the last axis."""
-    gap, n = np.round(gap, 12), gap.shape[-1]  # equal campaigns end up equal but for rounding
+    gap, n = np.round(gap, 12), gap.shape[-1]  # equal campaigns may differ by rounding
     mean, sem = gap.mean(axis=-1), gap.std(axis=-1, ddof=1) / np.sqrt(n)
     return mean, sem, 2 * student.sf(np.abs(mean) / np.maximum(sem, 1e-300), n - 1)
 
 
 def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, held_out: bool) -> str:
-    """Return how many plates each strategy needs, and which comes nearer."""
+    """Return how many plates each strategy needs, and which strategy comes nearer."""
     rows, n = overall.set_index("strategy"), len(targets)
     needed = ", ".join(
         f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
@@ -304,21 +311,21 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, hel
 EXACT = "exact_"  # in front of a strategy whose model takes shifts as exact
 N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
 N_WARMUP = 100  # control cells that a campaign starts from, as in the paper
-FEWEST = 4  # cells of a perturbation: half of a target's are held back
-_CLEAR = 3.0  # standard errors that a target lies off the controls, unless it was asked for
+FEWEST = 4  # cells of a perturbation: half of a target's cells are held back
+_CLEAR = 3.0  # minimum standard errors between a target and the controls, unless it is named
 
 
 class Replayed(NamedTuple):
-    """What is to be reached, and how far all perturbations truly are from it."""
+    """A target, and the true distances of all perturbations to it."""
 
     name: str
-    target: int  # a perturbation, by its number in the pool
+    target: int  # index of a perturbation in the pool
     truth: Truth
-    candidates: Index  # by their numbers in the pool
+    candidates: Index  # indices in the pool
 
 
 class Setting(NamedTuple):
-    """What a user knows before the first cell, the same for all campaigns."""
+    """What a user knows before the first experiment, the same for all campaigns."""
 
     spec: Spec  # all perturbations of the pool, in its order, and how they are modelled
     graphs: Graphs
@@ -326,9 +333,9 @@ class Setting(NamedTuple):
 
 
 def known_strategies(setting: Setting) -> dict[str, Strategy]:
-    """Return all ways to fill a plate, by name; a prefix says that shifts are exact.
+    """Return all strategies by name; with the prefix ``"exact_"``, shifts are exact.
 
-    Acquisitions that need exact shifts are there with the prefix only.
+    Acquisitions that need exact shifts are available only with the prefix.
     """
     return {
         prefix + name: partial(by_model, setting=setting, exact=bool(prefix), strategy=name)
@@ -347,19 +354,19 @@ def by_model(
     exact: bool,
     strategy: str,
 ) -> tuple[int, Index]:
-    """Recommend and fill a plate as a user does: by a fit to all cells seen.
+    """Recommend a candidate and fill a plate as a user does: by a fit to all cells seen.
 
-    Recommended is the smallest ``predicted_distance`` in the table of ``tl.design_interventions``.
-    The probability of being the nearest, by which that table is sorted, is right for what to try
-    next; as an answer it favours what is least known. On TAP-seq (3 repeats) states recommended by
-    it were 0.44 as far as the control's in the pool and 1.75 held out, over plates 1 to 10; by the
-    predicted distance 0.21 and 1.20. The plate is that of ``tl.plan_screen``, with as many cells of
-    each and no controls.
+    The recommendation is the candidate with the smallest mean distance. The probability of being
+    the nearest, by which ``tl.design_interventions`` ranks, suits the choice of the next test, but
+    as a recommendation it favours uncertain candidates. On TAP-seq (3 repeats, plates 1 to 10) the
+    distance of the recommended state, relative to the control's, was 0.44 in the pool and 1.75 held
+    out by this probability, and 0.21 and 1.20 by the distance. The plate is that of
+    ``tl.plan_screen``, with equal numbers of cells and no controls.
     """
     spec = replace(setting.spec, exact=exact)
     its, has = task.environments, np.flatnonzero(screen.n)
     group = its.group[has]
-    # With exact shifts a perturbation without a known shift takes no part.
+    # With exact shifts, perturbations without a known shift are left out.
     taken = [
         j - 1 for j in np.unique(group[group > 0]).tolist()
         if not exact or spec.plan.targets[j - 1]
@@ -387,7 +394,7 @@ def by_model(
         shifts = as_fitted(plan.names, plan.targets, fit)
     else:
         shifts = shift_environments(plan, spec.genes, cells.control)
-    numbers = given_by_numbers(task.goal.states[0], fit)  # they have a part in the draws
+    numbers = given_by_numbers(task.goal.states[0], fit)  # they are part of the draws
     asked = partial(
         as_asked, fit, fitted_candidates(shifts, fit), task.goal, Joined(numbers=numbers),
         n_samples=N_SAMPLES,
@@ -414,9 +421,9 @@ def run_all(
 ) -> Index:
     """Return the candidates recommended, ``(n_targets, n_strategies, n_repeats, n_rounds + 1)``.
 
-    A target and repeat has one stream of random numbers, fixed before the first campaign
-    starts: its strategies share the half of the target's cells that are held back, the warm-up
-    cells, the order in which the cells of every perturbation come up, and the seed.
+    Each target and repeat has one stream of random numbers, fixed before the first campaign
+    starts: its strategies share the half of the target's cells that is held back, the warm-up
+    cells, the order in which the cells of every perturbation are drawn, and the seed.
     """
     jobs = [
         (pool, goal, strategies, stream, plates)
@@ -441,7 +448,7 @@ def _one(
 ) -> Index:
     """Run all strategies on one target and repeat."""
     order, search = stream.spawn(2)
-    # Small matrices: threads would only wait for each other, and could change the last bits.
+    # The matrices are small: threads would only wait for each other, and could change last bits.
     with threadpool_limits(1), without_bars():
         deal = pool.deal(goal.target, min(N_WARMUP, len(pool.control)), order)
         recommended = []
@@ -455,8 +462,8 @@ def _one(
 def read_pool(adata: ad.AnnData, fit: FittedPosterior) -> tuple[CellPool, Setting]:
     """Return the perturbations of a fit that have enough cells as a pool, and their model.
 
-    What batches add, by all cells, is taken off, so that states of any cells are at the same
-    batch. A campaign estimates it once more from the cells it has seen.
+    Batch effects, estimated from all cells, are subtracted from the cells. A campaign estimates
+    batch effects again from the cells that it has seen.
     """
     roles = _adata.fitted_roles(adata, fit.params)
     every = read_environments(adata, roles, named=fit.names)
@@ -496,7 +503,7 @@ def read_goals(
     *,
     held_out: bool,
 ) -> list[Replayed]:
-    """Return what is to be reached; ``names`` are those of the pool.
+    """Return the targets; ``names`` are the perturbations of the pool.
 
     Raises
     ------
@@ -509,7 +516,7 @@ def read_goals(
     labels.require(requested, "Targets")
     if few := [name for name in requested if name not in names]:
         message = (
-            f"Targets must be perturbations of the fit with {FEWEST} cells or more: "
+            f"Targets must be perturbations of the fit with {FEWEST} cells or more: leave out "
             f"{_adata.list_names(few)}."
         )
         raise ValueError(message)
@@ -521,8 +528,8 @@ def read_goals(
             goals.append(Replayed(name, goal, truth, every[(every != goal) | (not held_out)]))
     if not goals:
         message = (
-            f"There is no target: name some, or widen the panel until a perturbation lies "
-            f"{_CLEAR:g} standard errors from the controls."
+            f"There is no target: name some perturbations (the default are those more than "
+            f"{_CLEAR:g} standard errors from the controls)."
         )
         raise ValueError(message)
     return goals

@@ -48,26 +48,24 @@ def target_distances(
 ) -> ad.AnnData | None:
     r"""Measure the squared distance of every perturbation's mean to a target state.
 
-    Use it to describe measured cells, as in Fig. 6b of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0); :func:`design_interventions` predicts distances, also of
-    candidates without cells. The squared distance of two sample means is biased upwards by the
-    variance of both, most of all for few cells. The estimate subtracts this bias:
+    It describes measured cells, as in Fig. 6b of Zhang et al. 2023
+    (doi:10.1038/s42256-023-00719-0); :func:`design_interventions` predicts distances. The squared
+    distance of two sample means is biased upwards by their variance, which is subtracted:
 
     .. math:: |\bar x - \bar x^*|^2 - \operatorname{tr} \Sigma / n
         - \operatorname{tr} \Sigma^* / n^*
 
-    Intervals are score intervals from the same moments
-    (:func:`nextpert.core.screen.mean_distance.mean_distance`). All genes count, including the
-    targets of perturbations, which :func:`design_interventions` leaves out. Plot the table with
-    :func:`nextpert.pl.target_distances`.
+    Intervals are score intervals (:func:`nextpert.core.screen.mean_distance.mean_distance`). Target
+    genes count, unlike in :func:`design_interventions`. :func:`nextpert.pl.target_distances` plots
+    the table.
 
     Parameters
     ----------
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory or backed.
     target
-        A label, a pair ``(obs key, value)``, a mapping gene -> mean (the distance is then over its
-        genes), or a vector of means of ``genes``. Cells of a target group count only as target.
+        A label, a pair ``(obs key, value)``, a mapping gene -> mean (only these genes then count),
+        or a vector of means of ``genes``. Cells of a target group count only as target.
     genes
         The genes to use; by default all.
     perturbation_key, control, layer
@@ -76,8 +74,8 @@ def target_distances(
     perturbations
         Labels to measure in addition to ``control``; by default all.
     confidence
-        Coverage of each single interval. Distances share the noise of the target's mean: to
-        compare with control cells, use the differences.
+        Coverage of each interval. Distances share the error of the target's mean: to compare with
+        the controls, use ``difference``.
     key_added
         Name of the results.
     copy
@@ -89,10 +87,8 @@ def target_distances(
         ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
         Writes ``uns["target_distances"]`` with:
 
-        - ``table`` (table): one row per perturbation, nearest first: ``perturbation``, ``n_cells``,
-          ``distance`` (squared units of the data) and its interval ``low`` to ``high``,
-          ``relative_distance`` (to that of the control) and ``difference`` (from that of the
-          control, below 0 if nearer).
+        - ``table`` (table): one row per perturbation, nearest first: ``distance`` (squared units of
+          the data) with its interval, and ``difference`` from the control's distance.
         - ``target`` (text): the name of the target.
         - ``n_target_cells`` (number): its cells; 0 for a mapping.
         - ``genes`` (names, ``(n_genes,)``): the genes of the distance.
@@ -102,7 +98,7 @@ def target_distances(
     ------
     ValueError
         If a name is unknown, the target or the controls have fewer than 2 cells, or a value is not
-        finite; TypeError if ``target`` is of another kind. Nothing is written then.
+        finite; TypeError if ``target`` is of another kind. Nothing is written on error.
 
     Examples
     --------
@@ -201,7 +197,7 @@ def target_distances(
 def _rows(
     labels: LabelTable, perturbations: Sequence[str] | None, control: str, label: str | None
 ) -> list[str]:
-    """Return the labels to measure: control first, the target's own left out."""
+    """Return the labels to measure: the control first, and without the target's own label."""
     chosen = labels.names
     if perturbations is not None:
         chosen = labels.spelled(map(str, perturbations))

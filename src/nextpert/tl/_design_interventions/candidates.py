@@ -1,4 +1,4 @@
-"""The candidates of a design as users give them, what is none, and untested combinations."""
+"""The candidates of a design: reading and excluding them, and untested combinations."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 
 def excluder(names: Iterable[str], fit: FittedPosterior) -> Callable[..., bool]:
-    """Return a function that says whether a candidate is one that a lab cannot make.
+    """Return a function that says whether a candidate is excluded.
 
-    Of a candidate and the genes that it targets: by its name, by what it combines, or by a gene.
+    It takes the name of a candidate and the genes that it targets. A candidate is excluded by its
+    own name, by that of a member or combination that it contains, or by a gene.
     """
     given = {str(name) for name in names}
     members = [set(some) for name in given if (some := fit.naming.members(name))]
@@ -48,7 +49,7 @@ def excluder(names: Iterable[str], fit: FittedPosterior) -> Callable[..., bool]:
 def read_candidates(
     candidates: Any, fit: FittedPosterior, target: PanelTarget | None = None
 ) -> CandidateSet:
-    """Return the candidates, those of a table with its shifts.
+    """Return the candidates; those given as a table have its shifts.
 
     The perturbation that defines the target is left out unless ``candidates`` names it, because it
     would always be ranked first.
@@ -56,7 +57,7 @@ def read_candidates(
     Raises
     ------
     ValueError
-        If there are none, or one names a gene outside the panel (close matches are suggested).
+        If there are no candidates, or a name is unknown (close matches are suggested).
     """
     table, names = None, fit.names
     if isinstance(candidates, (pd.DataFrame, Mapping)):
@@ -69,13 +70,14 @@ def read_candidates(
         control = str(fit.params["control"])
         if control in asked:
             message = (
-                f"candidates names {control!r}, the controls, with which all candidates are "
-                f"compared. Leave it out."
+                f"candidates names {control!r}, the label of the controls, with which all "
+                f"candidates are compared: leave it out."
             )
             raise ValueError(message)
         if twice := [name for name in asked if fit.naming.repeats(name) and name not in fit.names]:
             message = (
-                f"candidates names a member more than once: {list_names(twice)}. Name it once."
+                f"These candidates contain a member more than once: {list_names(twice)}. Name each "
+                f"member once."
             )
             raise ValueError(message)
         names = list(dict.fromkeys(fit.spelled(asked)))
@@ -100,7 +102,7 @@ def read_candidates(
     if guessed:
         warn(
             f"Nothing is known about {list_names(guessed)}: they have no cells, no features and no "
-            f"target on the panel. The mean perturbation is predicted for each."
+            f"target on the panel. The mean perturbation is predicted for each of them."
         )
     return fitted_candidates(as_fitted(names, targets, fit), fit)
 
@@ -115,15 +117,16 @@ def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
 
 
 def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]], list[str]]:
-    """Return the genes of the panel that each label targets, and labels that nothing is known of.
+    """Return the genes of the panel that each label targets, and the unknown labels.
 
-    Where most perturbations target no gene of the panel, a label that nothing is known of is one
-    more of these. Elsewhere it is refused, as it is probably misspelled.
+    A label is unknown if it has no cells, no features, no target on the panel and no members that
+    the fit knows. If most perturbations target no gene of the panel, unknown labels are accepted;
+    otherwise they raise an error, because they are probably misspelled.
 
     Raises
     ------
     ValueError
-        If one has neither cells, features, a gene of the panel nor members that the fit knows of.
+        If an unknown label is not accepted.
     """
     own = dict(zip(fit.names, fit.targets, strict=True))
     seen, genes = {member for some in fit.members for member in some}, set(fit.genes)
@@ -146,16 +149,16 @@ def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]
     return every, guessed
 
 
-MORE_LIKELY = 0.5  # probability above which a combination is nearer than what is known
+MORE_LIKELY = 0.5  # a combination is admitted if it is nearer with a probability above this
 
 
 class Admission(NamedTuple):
-    """Which candidates are admitted to a plan to find the nearest, and why.
+    """Which candidates are admitted to a plan that looks for the nearest, and why.
 
-    ``admitted`` are all but the untested combinations that are not nearer than both comparisons
-    with a probability above 0.5. ``columns``, with the control last, are the probabilities that an
-    untested combination is nearer than all its members, and than the best measured candidate.
-    ``adds_up`` says that some are admitted, and that no measured one tells of interactions.
+    ``columns``, with the control last, are the probabilities that an untested combination is nearer
+    than all its members, and than the best measured candidate. All candidates are ``admitted``
+    except untested combinations for which one of the two is 0.5 or less. ``adds_up`` says that
+    untested combinations are admitted although no measured combination shows interactions.
     """
 
     admitted: NDArray[np.bool_]
@@ -166,10 +169,10 @@ class Admission(NamedTuple):
 def admit(
     asked: Candidates, pool: CandidateSet, fit: FittedPosterior, target: PanelTarget
 ) -> Admission:
-    """Admit candidates, among which ``asked`` then counts the probability of being the nearest.
+    """Admit candidates; the probabilities of being the nearest in ``asked`` then count only these.
 
-    Members and the best measured candidate are compared in the same draws; where members are no
-    candidates, in draws of both.
+    Combinations are compared with their members and the best measured candidate in the same draws.
+    If some members are not candidates, new draws include them.
     """
     names, key, members = pool.interventions.names, fit.naming.key, fit.naming.members
     new = {
@@ -199,7 +202,7 @@ def admit(
         draws = as_asked(fit, both, goal, target.targets, **options).distances.draws
         measured = both.measured
         place |= {key(name): len(names) + i for i, name in enumerate(more)}
-    known = [  # of the members that are no candidates, not the target's own perturbation
+    known = [  # without the target's own perturbation, if it is a member but not a candidate
         int(j) for j in np.flatnonzero(measured)
         if j < len(names) or target.label is None or key(every[j]) != key(target.label)
     ]  # fmt: skip
@@ -218,8 +221,8 @@ def admit(
 
 
 def not_admitted_in_words(n: int) -> str:
-    """Return why some untested combinations are no candidates of a plan."""
+    """Return why some untested combinations are not candidates of a plan."""
     return (
-        f"{n:,} untested combinations are not candidates: they are not nearer than their members "
-        f"and than the best measured perturbation with probability above {MORE_LIKELY:g}."
+        f"{n:,} untested combinations are not candidates: the probability that they are nearer "
+        f"than their members, or than the best measured perturbation, is at most {MORE_LIKELY:g}."
     )

@@ -1,4 +1,4 @@
-"""``tl.design_interventions``: which perturbation to try next."""
+"""``tl.design_interventions``: which perturbation to test next."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FLAT = 0.01  # variance reductions that differ by less rank nobody
+FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by distance
 
 
 @checked(
@@ -55,13 +55,11 @@ def design_interventions(
 ) -> ad.AnnData | None:
     """Rank the perturbations to test next so that cells reach a target state.
 
-    Use it to choose a single perturbation, and :func:`plan_screen` to choose several. The table
-    ranks tested and untested candidates, best first. For each candidate, it gives the predicted
-    distance to the target state and the probability that no other candidate is nearer; both are
-    computed from draws of the joint posterior. See :doc:`/guides/read_a_ranking`, and
-    :doc:`/model/mathematics` for the formulas. After an exact fit (``shift_sd=0``), candidates are
-    by default ranked by the causal integrated variance (CIV) of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0), which favours perturbations that reduce uncertainty.
+    Use :func:`plan_screen` to choose several perturbations at once. Tested and untested candidates
+    are ranked by the probability of being the nearest to the target state, from draws of the joint
+    posterior; after an exact fit (``shift_sd=0``) by the causal integrated variance (CIV) of Zhang
+    et al. 2023 (doi:10.1038/s42256-023-00719-0), which favours perturbations that reduce
+    uncertainty. See :doc:`/guides/read_a_ranking`.
 
     Parameters
     ----------
@@ -69,32 +67,31 @@ def design_interventions(
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
         The target state: a label (its state by the fit); a pair ``(obs key, value)``; a mapping
-        gene -> mean, log-normalised expression (other genes keep their control mean); a vector of
-        means over the panel; or a :class:`nextpert.Target` for signatures, bounds or weights.
+        gene -> mean, log-normalised (other genes keep their control mean); a vector of means over
+        the panel; or a :class:`nextpert.Target` for signatures, bounds or weights.
     acquisition
-        ``"auto"`` (default): ``"civ"`` on an exact fit, otherwise ``"probability"``. One of:
+        ``"auto"`` (default): ``"civ"`` on an exact fit, otherwise ``"probability"``. Or:
 
-        - to reach the target, ``"probability"`` (of being the nearest), ``"ei"`` (expected
-          improvement), ``"thompson"`` (nearest in one draw) or ``"greedy"`` (expected distance);
+        - to reach the target, ``"probability"``, ``"ei"`` (expected improvement), ``"thompson"``
+          (nearest in one draw) or ``"greedy"`` (expected distance);
         - to reduce uncertainty, ``"civ"``; as a baseline, ``"random"``;
-        - with exact shifts also ``"civ_ow"`` (output-weighted CIV), ``"cv"``, ``"maxv"``,
+        - with exact shifts, also ``"civ_ow"`` (output-weighted CIV), ``"cv"``, ``"maxv"``,
           ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``, as in the paper;
-        - the name of an acquisition of your own (:doc:`/developer/acquisition`).
+        - the name of your own acquisition (:doc:`/developer/acquisition`).
     candidates
-        ``None`` (default): the perturbations of the fit. ``"genes"``: these and a knockout of every
-        gene of the panel. Or a list of labels, which may be untested combinations such as
-        ``"MYC+STK3"``, or a table of shifts as in :func:`fit_dag_blr`. The perturbation whose state
-        is the target is a candidate only if a list or table names it, because it would always be
-        ranked first.
+        ``None`` (default): the perturbations of the fit. ``"genes"``: these and every gene of the
+        panel. Or a list of labels, also untested combinations such as ``"MYC+STK3"``; or a table of
+        shifts as in :func:`fit_dag_blr`. The perturbation that defines the target is a candidate
+        only if a list or table names it.
     n_cells
-        Cells of the next perturbation, for ``"civ"`` and other acquisitions that look ahead.
+        Cells of the next perturbation, for acquisitions that look ahead, such as ``"civ"``.
     noise_aware
-        With exact shifts: whether the look-ahead uses the scatter of these cells (default), or
-        treats them all as equal to their mean, as the paper does.
+        With exact shifts: whether the look-ahead uses the scatter of these cells, or treats them
+        all as equal to their mean, as the paper does.
     posterior_key
         Posterior in ``adata.uns``.
     n_samples
-        Posterior draws; 400 give probabilities a standard error of at most 0.025.
+        Posterior draws; with 400, standard errors of probabilities are at most 0.025.
     rng
         Seed or generator. A seed is combined with the number of the round.
     key_added
@@ -109,17 +106,17 @@ def design_interventions(
         Writes ``uns["design"]`` with:
 
         - ``ranking`` (table): candidates, best first, and the control last: ``perturbation``,
-          ``probability_best``, ``predicted_distance`` (squared units) and its 90% interval
-          ``predicted_low`` to ``predicted_high``, ``relative_distance`` (to that of the control)
-        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`; ``words`` is a sentence.
+          ``probability_best``, ``predicted_distance`` (squared units), its 90% interval, and
+          ``relative_distance`` (divided by that of the control).
+        - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
         - ``not_ranked`` (table): candidates that were left out, and why.
-        - ``trace`` (table): the choice of this and of all earlier rounds.
+        - ``trace`` (table): the choice of this round and of all earlier ones.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown (close matches are suggested), or there are no
-        candidates. Nothing is written then.
+        If there is no posterior, a name is unknown, or there are no candidates. Nothing is written
+        on error.
 
     Examples
     --------
@@ -139,12 +136,12 @@ def design_interventions(
     requested = read_target(adata, target, fit)
     pool, requested = without_own_genes(read_candidates(candidates, fit, requested), requested, fit)
     this_round = 1
-    # Again that of the last one if it used the same cells.
+    # A call on the same cells repeats the last round.
     if trace is not None and len(trace):
         before = str(_adata.eager(adata.uns[key_added]).get("cells", ""))
         same = bool(fit.fingerprint) and _adata.same_cells(before, fit.fingerprint)
         this_round = int(trace["round"].max()) + (not same)
-    # A seed is joined with the number of the round, so that rounds differ.
+    # A seed is combined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
     asked = as_asked(
         fit, pool, requested.goal, requested.targets, n_cells=n_cells, noise_aware=noise_aware,
@@ -154,7 +151,7 @@ def design_interventions(
     if acquisition == "auto":  # that of the paper where the model is the paper's
         acquisition = "civ" if fit.is_exact else "probability"
     values, reduction = core.find_acquisition(acquisition).of_candidates(asked)
-    # What their cells are expected to resolve, where the acquisition knows.
+    # The uncertainty that their cells are expected to resolve, if the acquisition computes it.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
     distance = asked.distances
     ranking, order = ranking_table(pool, values, removed, distance, admission, requested, fit)
@@ -206,7 +203,7 @@ def design_interventions(
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     advice = stored["advice"]
-    # No ranking can be followed.
+    # In these cases the ranking is not reliable.
     severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
     logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
@@ -248,7 +245,7 @@ def ranking_table(
     """
     median, centre = distance.median, np.maximum(distance.centre, 0.0)
     # Ties are ordered by the distance of the expected state, which finds a state more often than
-    # the mean distance does; so are all candidates if the acquisition distinguishes none.
+    # the mean distance does, and so are all candidates if the acquisition distinguishes none.
     order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
     # The control comes last in distances.
     rows = [*order, -1]
@@ -285,13 +282,13 @@ def ranking_table(
     )
     first = ["rank", "perturbation", "predicted_distance"]
     last = ["relative_distance", "probability_best", "n_cells_seen"]
-    # The main columns at both ends, as print leaves out the middle.
+    # The main columns are at both ends, because print leaves out the middle.
     middle = [name for name in table if name not in first + last]
     return table[first + middle + last], order
 
 
 def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
-    """Return the ranking without the row of the control, which is no candidate."""
+    """Return the ranking without the row of the control, which is not a candidate."""
     return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
 
 
@@ -303,7 +300,7 @@ def nothing_of(ranking: pd.DataFrame) -> pd.Series:
 def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> Vector:
     """Return squared distances of the cells' means, sampling error subtracted; NaN without cells.
 
-    Shape ``(n_candidates + 1,)``, that of the control cells last.
+    The shape is ``(n_candidates + 1,)``, with the control cells last.
     """
     goal, has_cells = target.cells, np.append(pool.measured, True)
     mean = np.tile(fit.control_mean, (len(has_cells), 1))
@@ -337,12 +334,12 @@ def is_flat(removed: Vector) -> bool:
 
 
 def _read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | None:
-    """Return the trace of earlier rounds, or ``None`` where there is none.
+    """Return the trace of earlier rounds, or ``None`` if there are none.
 
     Raises
     ------
     ValueError
-        If ``adata.uns[key]`` is not a design, or is one of another gene panel.
+        If ``adata.uns[key]`` is not a design, or a design on another gene panel.
     """
     if key not in adata.uns:
         return None

@@ -1,4 +1,4 @@
-"""The target read from the cells: a goal on the panel, and which genes count for a candidate."""
+"""Targets read from the cells: the goal on the panel, and the genes that count per candidate."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEAST_LEFT = 0.5  # of the control's distance, without a candidate's own genes, to rank it
+LEAST_LEFT = 0.5  # minimum share of the control's distance outside a candidate's target genes
 
 
 @dataclass(frozen=True)
 class PanelTarget:
-    """A target on the panel: how the user called it, and the distance to it.
+    """A target on the panel: its name, and the distance to it.
 
     Parameters
     ----------
     name, distance
-        In words; and how it measures, a word.
+        The name of the target, and the kind of distance.
     goal, cells
-        The distance, in which a target state that is a perturbation of the fit is its posterior
-        mean; and that to the means of the target's cells, with their sampling error.
+        The goal, in which target states that are perturbations of the fit are posterior means; and
+        the goal with the means of the target's cells and their sampling error.
     label
-        The perturbation whose cells' mean is the target state, where it is one.
+        The perturbation whose cells' mean is the target state, if it is a perturbation.
     targets
-        What has a part in the candidates' draws: target states that are perturbations of the
-        hierarchical model, and the numbers of a single one that was given by them.
+        Target states that are part of the candidates' draws: perturbations of the hierarchical
+        model, and the numbers of a single state that was given as a mapping.
     target_genes
-        Genes that these perturbations target, which count for nobody; ``None`` where all count.
+        Genes that these perturbations target, which count for no candidate; ``None`` if all count.
     left_out, not_ranked, every
-        Genes left out for each candidate and, last, the control; candidates that are not ranked
-        because of that, and why; and the distance on all genes, where some are left out.
+        Genes left out for each candidate and, last, the control; candidates that are therefore not
+        ranked, and why; and the goal on all genes, if some are left out.
     """
 
     name: str
@@ -86,7 +86,7 @@ class PanelTarget:
 
     @property
     def mean(self) -> Vector:
-        """The target mean, or of all that reach the goal the nearest to control, ``(n_genes,)``."""
+        """The target mean; of several goal states that nearest to the control, ``(n_genes,)``."""
         goal = self.goal if self.every is None else self.every
         return goal.quadratic(goal.origin).point
 
@@ -95,7 +95,7 @@ class PanelTarget:
         return strings(", ".join(self.left_out[i]) if self.left_out else "" for i in rows)
 
     def rows(self, some: NDArray[np.int64]) -> PanelTarget:
-        """Return what is wanted of some candidates, in the order given, and of the control."""
+        """Return the target for some candidates, in the order given, and for the control."""
         if not self.left_out:
             return self
         index = [*some.tolist(), -1]
@@ -106,7 +106,7 @@ class PanelTarget:
 
     @property
     def genes_in_words(self) -> str:
-        """Which genes are left out; empty where none is."""
+        """The genes that are left out, in words; empty if none is."""
         if not any(self.left_out):
             return ""
         first = self.left_out[-1]
@@ -121,11 +121,11 @@ class _Read(NamedTuple):
     mean: Vector
     variance: Vector | None
     label: str | None = None  # of the perturbation whose cells these are
-    n_cells: int = 0  # 0: given by its numbers
+    n_cells: int = 0  # 0: given as numbers
 
 
 class Group(NamedTuple):
-    """Cells whose mean is a state: 0 for these, -1 for others; its name, and its perturbation."""
+    """Cells whose mean is a state (code 0; others -1), its name, and its perturbation if any."""
 
     codes: NDArray[np.int64]
     name: str
@@ -147,7 +147,7 @@ def read_group(adata: ad.AnnData, state: Any, roles: Roles) -> Group:
 
 
 def weights_of(given: Target, genes: Sequence[str]) -> Vector:
-    """Return what every gene counts for in a target, shape ``(n_genes,)``."""
+    """Return the weight of every gene in a target, shape ``(n_genes,)``."""
     if given.weights is None:
         return np.ones(len(genes))
     is_list = not isinstance(given.weights, (Mapping, pd.Series))
@@ -181,7 +181,9 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         signature = signature / np.sqrt(scale)
     crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
     if crossed:
-        message = f"at_least is above at_most for {list_names(crossed)}: no state meets both."
+        message = (
+            f"at_least is above at_most for {list_names(crossed)}: lower at_least or raise at_most."
+        )
         raise ValueError(message)
     make = partial(
         Goal,
@@ -196,17 +198,17 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     means, variances = [each.mean for each in states], [each.variance for each in states]
     of_cells = make(states=means or None, variances=variances)
     name = target_in_words(given, [each.name for each in states])
-    # Control cells are not to reach it already.
+    # Raise if control cells have reached the target already.
     message, origin = "", of_cells.origin
     same = [np.array_equal(state, origin) for state in of_cells.states]
     if any(same) and (len(same) == 1 or of_cells.of_changes):
-        message = f"The target {name!r} is the control state itself: nothing to reach."
+        message = f"The target {name!r} is the control state itself: give another target."
     elif of_cells.distance(origin[None])[0] == 0:
-        message = f"The target {name!r} is reached by the control cells already: nothing to do."
+        message = f"The control cells already reach the target {name!r}: give another target."
     if message:
         raise ValueError(message)
     targets = NOT_JOINED
-    # What of the target has a part in its draws.
+    # The parts of the target that are drawn jointly with the candidates.
     if fit.hierarchical is not None:
         rows_found = fit.rows_of(state.label or "" for state in states)
         rows = (int(row) if row >= 0 and fit.seen[row] else -1 for row in rows_found)
@@ -214,7 +216,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
         targets = Joined(tuple(rows), numbers)
     for k, row in enumerate(targets.rows):
-        # Its error is that of the draws.
+        # The draws include its error.
         if row >= 0:
             means[k], variances[k] = fit.expected_state(row), None
     goal = of_cells
@@ -231,18 +233,18 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
 def without_own_genes(
     pool: CandidateSet, target: PanelTarget, fit: FittedPosterior
 ) -> tuple[CandidateSet, PanelTarget]:
-    """Return the candidates that can be ranked, and the target with what counts for each.
+    """Return the candidates that can be ranked, and the target with the genes that count for each.
 
-    Towards the state of a perturbation, the genes that it targets count for nobody, and those that
-    a candidate targets do not count for it (equation 28). A candidate without whose genes less than
-    half of the control's distance is left is not ranked. The log says so.
+    In distances to the state of a perturbation, the genes that it targets do not count, nor do
+    those that the candidate targets (equation 28). A candidate is not ranked, with a warning, if
+    less than half of the control's distance is left without its target genes.
 
     Raises
     ------
     ValueError
-        If no gene is left, or no candidate.
+        If no gene or no candidate is left.
     """
-    # No draws of these states hold the target.
+    # The draws of exact candidates do not include the target.
     if pool.is_exact:
         return pool, replace(target, goal=target.cells, targets=NOT_JOINED, target_genes=None)
     if target.target_genes is None:
@@ -274,14 +276,14 @@ def without_own_genes(
 def bind(
     target: PanelTarget, fit: FittedPosterior, targets: Sequence[Sequence[str]]
 ) -> tuple[PanelTarget, Vector]:
-    """Return the target without the target genes of candidates.
+    """Return the target without the target genes of candidates, and what is left of the distance.
 
-    And the share of the control's distance that is left without them, ``(n_candidates,)``.
+    The latter is the share of the control's distance without these genes, ``(n_candidates,)``.
 
     Raises
     ------
     ValueError
-        If the perturbations of the target target all genes that count.
+        If the perturbations that define the target target all genes that count.
     """
     place = {gene: i for i, gene in enumerate(fit.genes)}
     common = [place[gene] for gene in target.target_genes or ()]
@@ -309,9 +311,9 @@ def bind(
 
 
 def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
-    """Return the numbers of a target state, NaN of genes that are at the mean of control cells.
+    """Return the numbers of a target state, with NaN for genes at the mean of the control cells.
 
-    These are as if they were not named: their numbers say nothing that the controls do not.
+    Such genes are treated as if they were not named, because their numbers add no information.
     """
     same = np.isclose(mean, fit.control_mean, rtol=1e-6, atol=1e-9)
     return np.where(same, np.nan, mean)
@@ -327,7 +329,7 @@ def _read_states(
     asked = listed(given.state)
     roles = fitted_roles(adata, fit.params)
     groups = [
-        None  # given by its numbers
+        None  # given as numbers
         if isinstance(state, (Mapping, pd.Series))
         else read_group(adata, state, roles)
         for state in asked
@@ -352,8 +354,8 @@ def _read_states(
         elif group.label not in fit.names:
             message = (
                 f"The target {group.name!r} has 1 cell, so the sampling error of its mean is not "
-                f"known: name a group of more cells, or give a mapping of genes to means, which "
-                f"are taken as exact."
+                f"known: name a larger group, or give a mapping of genes to means, which are taken "
+                f"as exact."
             )
             raise ValueError(message)
         read.append(_Read(group.name, one.mean, variance, group.label, int(one.n)))
@@ -363,12 +365,12 @@ def _read_states(
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
     genes = [str(gene) for gene, _ in state.items()]
     if not genes or len(set(genes)) < len(genes):
-        message = "target must name at least one gene, and every gene once."
+        message = "target must name at least one gene, and each gene only once."
         raise ValueError(message)
     place = panel_index(genes, fit.genes, "target")
     mean = fit.control_mean.copy()
     mean[place] = [float(value) for _, value in state.items()]
-    # Few are named: those that change most, by which targets differ.
+    # The name contains only the genes that change most.
     apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
     named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
     return _Read(numbers_in_words(named, "="), mean, None)
@@ -379,7 +381,7 @@ def _by_gene(
 ) -> Vector:
     """Return numbers by gene, ``(n_genes,)``; ``name`` is the part of the target that has them.
 
-    With ``weights``, none may be of a gene that counts for nothing.
+    Raise if a number is given for a gene whose weight is 0.
     """
     values = np.full(len(genes), default)
     if given is not None:

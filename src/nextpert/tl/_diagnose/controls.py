@@ -1,4 +1,4 @@
-"""Negative controls: control guides in the place of perturbations, whose effects are zero."""
+"""Negative controls: control guides taken as perturbations, whose true effects are zero."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_FOLDS = 4  # of control guides; each is one fit more, and leaves three quarters of the controls
+_FOLDS = 4  # of control guides; each takes one fit, with three quarters of the control guides
 BY_GUIDES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "cells", "table", ""
-_FEWEST_CHANGED = 0.25  # share of the perturbations: those that change the least
+_FEWEST_CHANGED = 0.25  # share of the perturbations, those with the smallest effects
 
 
 class Nulls(NamedTuple):
-    """Effects of control cells that took the place of perturbations, as a user gets them."""
+    """Effects of control cells that were taken as perturbations, as a user gets them."""
 
-    kind: str  # what each holds, or OF_TABLE, which has no cells; NOT_JUDGED with too few cells
-    # One row each: name, n_cells, n_false (effects of significant direction), coverage of 0.
+    kind: str  # what each group is; OF_TABLE has no cells, NOT_JUDGED too few
+    # One row per group: name, n_cells, n_false (significant effects), coverage of 0.
     table: pd.DataFrame
     z: Array  # differences of means over their standard errors, shape (n_nulls, n_genes)
-    factor: float  # of the standard errors in tests, which allow for undeclared guides
+    factor: float  # multiplies the standard errors of tests, which include undeclared guides
     numbers: dict[str, Numbers]  # the quantities of the part; NaN without nulls
 
 
 class _Split(NamedTuple):
-    """Control cells that take the place of perturbations: masks of environments, by name."""
+    """Control cells that are taken as perturbations: masks of environments, by name."""
 
     kind: str
     halves: Halves
@@ -59,12 +59,12 @@ class _Split(NamedTuple):
 def judge_controls(
     refit: Refit, halves: Halves, undeclared: Nested | None, share_called: float
 ) -> Nulls:
-    """Estimate the effects of control cells in the place of perturbations.
+    """Estimate the effects of control cells that are taken as perturbations.
 
-    In each of four folds (or as many as there are guides) a quarter of the control guides become
-    perturbations, each by itself, while the other guides stay controls, and the model is fitted as
-    users fit it, with all perturbations of the screen. ``share_called`` of the effects of these
-    are significant.
+    In each of four folds (or as many as there are guides), a quarter of the control guides are
+    taken as perturbations, each separately, while the other guides stay controls. The model is
+    fitted as users fit it, with all perturbations of the screen. ``share_called`` is the share of
+    the screen's effects on other genes than targets that are significant.
     """
     split = _split(halves)
     prefix, names = "null", list(split.members)
@@ -119,27 +119,27 @@ def judge_controls(
         "null_width": (width.value, width.error, size),
         "standard_error_factor": (factor, NO_ERROR, size),
     }
-    # The z-scores of its perturbations are all that tells of its errors.
+    # Only the z-scores of a table's perturbations show whether its standard errors are right.
     if halves.of_table:
         cells = halves.pool(halves.whole, every=True)
         known = cells.pooled.variance_ratio[1:] < UNKNOWN
         sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
-        # About 1 if standard errors are right and as many perturbations change few genes.
+        # About 1 if standard errors are right and this share of perturbations changes few genes.
         least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
         numbers["perturbations_width"] = least, NO_ERROR, len(refit.fit.names)
     return Nulls(split.kind, table.assign(name=strings(table["name"])), every, factor, numbers)
 
 
 def _split(halves: Halves) -> _Split:
-    """Return the control cells that take the place of perturbations.
+    """Return the control cells that are taken as perturbations.
 
-    Guides of 20 cells or more; where there are fewer than two, half of the control cells, which
-    shows sampling error alone: the weaker proof. Of a table there are none, as all of its effects
-    are relative to the same means of the controls.
+    These are guides with 20 cells or more. If there are fewer than two, half of the control cells
+    is taken, which tests sampling error alone (weaker evidence). A table has none, because all of
+    its effects are relative to the same means of the controls.
 
-    Where most perturbations are in one batch each, so are these: guides and halves are taken batch
-    by batch, and 20 other controls stay in every batch. All else would hide what the controls of a
-    batch add to its perturbations.
+    If most perturbations have cells in one batch only, guides and halves are taken batch by batch,
+    and 20 other controls stay in every batch. Otherwise the error that the controls of a batch add
+    to its perturbations would be missed.
     """
     whole, control, guide, name = halves.whole, halves.group == 0, halves.guide, halves.guide_name
     if halves.of_table:
@@ -154,12 +154,12 @@ def _split(halves: Halves) -> _Split:
     named = control & (name != "")
     size = np.bincount(guide[named], whole.n[named])
     large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
-    if nested:  # those of a batch in turn, so that they go to different folds
+    if nested:  # sorted by batch, so that those of a batch go to different folds
         of_batch = {k: batch[guide == k][0] for k in large}
         large = [k for k in large if inside[of_batch[k], 0] - size[k] >= LEFT]
         large.sort(key=of_batch.__getitem__)
     elif len(large) == 2 and whole.n[control].sum() - size[large].sum() < LEFT:
-        large = large[1:]  # each is the other's control, and says the same
+        large = large[1:]  # each is the other's control, and gives the same result
     elif len(large) < 2:
         large = []
     if large:
@@ -185,7 +185,7 @@ def _split(halves: Halves) -> _Split:
 
 
 def _in_place_of_perturbations(halves: Halves, members: list[NDArray[np.bool_]]) -> Halves:
-    """Return the same cells with some of the controls as groups after the perturbations."""
+    """Return the same cells, with some of the controls as groups after the perturbations."""
     group, condition = halves.group.copy(), halves.condition.copy()
     step = int(condition.max()) + 1
     for k, which in enumerate(members):
@@ -197,16 +197,17 @@ def _in_place_of_perturbations(halves: Halves, members: list[NDArray[np.bool_]])
 
 
 def _z_scores(cells: FitCells) -> Array:
-    """Return differences to the controls over their standard errors, 0 where a gene is constant."""
+    """Return differences from the controls over their standard errors; 0 for constant genes."""
     change, error = cells.pooled.to_controls()
     variance = cells.pooled.covariance.diagonal() * error
     return np.where(variance > 0, change / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
 
 
 class StoredNull(NamedTuple):
-    """Tests of perturbations by a stored diagnosis, and whether its controls are trusted.
+    """Tests of perturbations in a stored diagnosis, and whether its controls are trusted.
 
-    Standard errors are multiplied by the width of the null; ``tests`` is ``None`` without one.
+    Their standard errors are multiplied by the width of the null. ``tests`` is ``None`` without a
+    diagnosis.
     """
 
     tests: pd.DataFrame | None = None
@@ -214,10 +215,9 @@ class StoredNull(NamedTuple):
 
 
 def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
-    """Return what the diagnosis of a fit in ``uns[key]`` says of the null.
+    """Return the tests in a stored diagnosis of the fit, and whether its controls are trusted.
 
-    Nothing is known of it without a diagnosis, or with one of other cells or guides, or a damaged
-    one.
+    A diagnosis in ``uns[key]`` that is damaged, or of other cells or guides, is ignored.
     """
     try:
         stored: Any = read_stored(adata, key, "tl.diagnose")

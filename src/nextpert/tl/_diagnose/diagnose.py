@@ -42,12 +42,11 @@ def diagnose(
 ) -> ad.AnnData | None:
     """Test which parts of a fit are reliable on this screen.
 
-    Run it after every fit, before a decision depends on it. Each part is scored on cells, guides,
-    batches or perturbations that it was not fitted to, and compared with a baseline that needs no
-    model. :doc:`/model/diagnosis` describes each part and its rule; plot it with
-    :func:`nextpert.pl.diagnose`.
+    Each part is scored on cells, guides, batches or perturbations that it was not fitted to, and
+    compared with a baseline that needs no model. :doc:`/model/diagnosis` states the rules;
+    :func:`nextpert.pl.diagnose` plots the scores.
 
-    - *cells*: how many perturbations differ from the controls, and from one another.
+    - *cells*: how many perturbations differ from the controls, and from the other perturbations.
     - *negative controls*: how many effects of control cells, which are 0, are significant.
     - *positive controls*: whether target genes change in the expected direction.
     - *shrinkage*: effects from one half of the cells, scored on the other half.
@@ -59,15 +58,15 @@ def diagnose(
     ----------
     adata
         Cells x genes, or a table of effects (:func:`nextpert.pp.effect_table`), after
-        :func:`fit_dag_blr` with four perturbations or more, shifts not exact. Parts that fit again
-        use a sample of at most 150 perturbations.
+        :func:`fit_dag_blr` with learned shifts and four perturbations or more. Refits use a random
+        sample of at most 150 perturbations.
     posterior_key
         The ``key_added`` of the fit.
     n_jobs
-        Number of workers of the searches and of the fits without some perturbations, on this
-        machine or a Dask cluster (:doc:`/guides/many_machines`); the result does not depend on it.
+        Number of workers for searches and refits (:doc:`/guides/many_machines`); the result does
+        not depend on it.
     rng
-        Seed or generator, which splits the cells.
+        Seed or generator of the split of the cells and of the sample.
     key_added
         Name of the results.
     copy
@@ -82,18 +81,16 @@ def diagnose(
         - ``verdict`` (text): which parts to trust, in sentences.
         - ``level`` (text): ``"trust"``, ``"care"`` or ``"do not trust"``.
         - ``parts`` (table): ``level`` and ``verdict`` of each ``part``.
-        - ``summary`` (table): each ``quantity`` of a ``part``: ``value``, ``standard_error``,
-          ``n``, ``rule`` and ``passed``.
-        - ``perturbations`` (table): for each, q-values, the effect on its target gene, and errors
-          and the correlation on the cells left out.
-        - ``negative_controls`` (table): each group of controls in the place of a perturbation.
+        - ``summary`` (table): the quantities of each part, with their rules.
+        - ``perturbations`` (table): q-values, effects on target genes, errors on held-out cells.
+        - ``negative_controls`` (table): groups of controls that were taken as perturbations.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
 
     Raises
     ------
     ValueError
-        If there is no fit, it is exact or has fewer than four perturbations, there are fewer than
-        four control cells, or a value is not finite. Nothing is written then.
+        If there is no fit, the fit is exact or has fewer than four perturbations, there are fewer
+        than four control cells, or a value is not finite. Nothing is written on error.
 
     Examples
     --------
@@ -126,7 +123,7 @@ def diagnose(
     called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
     nulls = judge_controls(refit, halves, undeclared, called)
     tested = cells
-    if undeclared is not None:  # cells that share a level are no replicates
+    if undeclared is not None:  # cells that share a level are not independent replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         tested = halves.pool(
             halves.whole, every=True, by_guide=True, spread=undeclared.variance, alike=alike

@@ -1,6 +1,6 @@
-"""The scores of a diagnosis, one table by part, and its quantities, declared as rows.
+"""The scores of a diagnosis, one table per part, and its quantities, declared as rows.
 
-Verdict, plots and report are read from these.
+Verdict, plots and report are read from these quantities.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ if TYPE_CHECKING:
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 NEGATIVE, POSITIVE = "negative controls", "positive controls"
-FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # a target gene's own change
+FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # change of a target gene
 SURE = 2.0  # standard errors
 CLEAR = 0.05  # false discovery rate
 FEWEST = 3  # perturbations that can be distinguished
-# Thresholds of size, because with many perturbations a negligible gain is significant too: those
-# of "trust", and those of "do not trust".
+# Thresholds of size, because with many perturbations a negligible gain is also significant: for
+# "trust", and for "do not trust".
 LARGEST_RATIO = 0.8  # of squared errors
 LEAST_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of 90% intervals
 NOT_WORSE = 1.1  # of squared errors
-LARGEST_SHARE = 0.95  # the same, of what is a gain
+LARGEST_SHARE = 0.95  # of squared errors, to count as a gain
 LEAST_WEIGHT = 0.05  # of the graph
 FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
 FALSE_SHARE = 2 * CLEAR_SIGN  # of the negative controls: twice what a threshold of 0.05 states
 LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
-LARGEST_OF_TABLE = 1.5  # of a quarter of a table's perturbations; 0.8 to 1.3 on four real screens
+LARGEST_OF_TABLE = 1.5  # width, of a quarter of a table's perturbations; real screens: 0.8 to 1.3
 LEAST_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
 
 NO_ERROR = float("nan")  # of a count, or a number of the fit
-Numbers = tuple[float, float, int]  # a value, its standard error, of how many
+Numbers = tuple[float, float, int]  # a value, its standard error, and the number scored
 
 
 class Rule(NamedTuple):
-    """The rule for a quantity of ``fewest`` or more; a count needs no standard error."""
+    """The rule for a quantity, if ``n`` is at least ``fewest``; counts need no standard error."""
 
     words: str
     holds: Callable[[Quantity], bool]
@@ -72,7 +72,7 @@ class Rule(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """One row of the summary: its rule, a value, its standard error, of how many."""
+    """One row of the summary: rule, value, standard error, and the number scored."""
 
     part: str
     name: str
@@ -83,7 +83,7 @@ class Quantity(NamedTuple):
 
     @property
     def passed(self) -> bool | None:
-        """Whether it passes its rule, for which it has a standard error; ``None`` for no rule."""
+        """Whether the rule holds and a standard error is known; ``None`` if no rule applies."""
         rule = self.rule
         if rule is None or self.n < rule.fewest or (rule.is_count and np.isnan(self.value)):
             return None
@@ -91,11 +91,11 @@ class Quantity(NamedTuple):
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether fewer than half of the intervals cover, where a rule applies."""
+        """Whether fewer than half of the intervals cover the effects, if a rule applies."""
         return self.passed is not None and not self.value >= HOPELESS_COVERAGE
 
     def __format__(self, spec: str) -> str:
-        """Return the value, by default a ratio with its standard error."""
+        """Return the value as text, by default with its standard error."""
         if spec:
             return format(self.value, spec)
         if not np.isfinite(self.value):
@@ -105,15 +105,14 @@ class Quantity(NamedTuple):
 
 
 def _at_most(limit: float, *, is_count: bool = False) -> Rule:
-    words = "no more than" if is_count else "at most"
-    return Rule(f"{words} {limit:g}", lambda q: q.value <= limit, is_count)
+    return Rule(f"at most {limit:g}", lambda q: q.value <= limit, is_count)
 
 
 def _at_least(limit: float, *, is_count: bool = False, fewest: int = 0) -> Rule:
     return Rule(f"at least {limit:g}", lambda q: q.value >= limit, is_count, fewest)
 
 
-BELOW_ONE = Rule(  # not by rounding
+BELOW_ONE = Rule(  # 1e-9: not by rounding alone
     "below 1 by 2 standard errors", lambda q: q.value + SURE * q.error < 1 - 1e-9
 )
 _MUCH_BELOW_ONE = Rule(
@@ -139,10 +138,10 @@ _ON_OTHER_CELLS: _Rows = {
     "error_to_no_effect": (BELOW_ONE, "ratio", SHRUNKEN, NOTHING),
     **_COVERAGE,
 }
-# The quantities of each part with their rules, and how they are computed of its scores: the
-# ``"count"`` of what is true, or of a word, in a column, its ``"mean"``, the ``"ratio"`` of the
-# totals of two, ``"coverage"``, the same with the total of the second as ``n``, or ``"gain"`` (see
-# measure); nothing where scores are not asked.
+# The quantities of each part with their rules, and how they are computed from its scores: the
+# ``"count"`` of true values or of a word in a column, the ``"mean"`` of a column, the ``"ratio"``
+# of the totals of two columns, ``"coverage"`` (the same ratio, with the total of the second column
+# as ``n``), or ``"gain"`` (see measure). Quantities without these come from elsewhere.
 ROWS: dict[str, _Rows] = {
     CELLS: {
         "n_significant": (_ENOUGH, "count", "is_significant"),
@@ -187,10 +186,9 @@ ROWS: dict[str, _Rows] = {
 def part_scores(
     fit: FittedPosterior, cells: FitCells, effects: Effects, factor: float
 ) -> dict[str, pd.DataFrame]:
-    """Return the scores of all cells by part, one row per perturbation, by its label.
+    """Return the scores of all cells by part, one row per perturbation, with labels as index.
 
-    From effects as users get them, and the factor by which the null says that standard errors are
-    to be multiplied.
+    ``effects`` are those that users get, and ``factor`` multiplies standard errors (by the null).
     """
     from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
     differs = from_controls.q_value < CLEAR
@@ -211,7 +209,7 @@ def _target_genes(
 ) -> pd.DataFrame:
     """Return the positive control: the effect on each perturbation's weakest target gene.
 
-    The weakest is that with the smallest change in standard errors, by its cells.
+    The weakest target gene has the smallest change, in standard errors, in the cells.
     """
     spec, pooled = spec_of(fit), cells.pooled
     change, error = pooled.to_controls()
@@ -224,7 +222,7 @@ def _target_genes(
     weakest = np.arange(len(own)), np.where(own, np.abs(z), np.inf).argmin(axis=1)
     expected = np.sign(shift_environments(spec.plan, fit.genes, cells.control).shifts)
     if fit.params["shift"] == "knockout":
-        expected = np.where(own, -1.0, expected)  # also where control means are not known, or 0
+        expected = np.where(own, -1.0, expected)  # also if control means are unknown or 0
     status = np.where(np.sign(effects.mean) * expected < 0, OPPOSITE, FOUND)
     status = np.where(effects.lfsr < CLEAR_SIGN, status, NOT_FOUND)
     has_target = own.any(axis=1)
@@ -241,7 +239,7 @@ def _target_genes(
 
 
 def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return what is stored of each perturbation; NaN or empty where it was not judged."""
+    """Return the stored scores of each perturbation; NaN or empty if it was not judged."""
     names = scores[CELLS].index
     halves = {"split_by": "split_by", SHRUNKEN: "error_half", MEANS: "error_half_raw_means",
               NOTHING: "error_half_no_effect"}  # fmt: skip
@@ -259,7 +257,7 @@ def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def quantities(
     scores: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping[str, Numbers]]
 ) -> list[Quantity]:
-    """Return the quantities of all parts that were judged, by scores or numbers ``known``."""
+    """Return the quantities of all parts that were judged, from scores or ``known`` numbers."""
     rows = []
     for part, of_part in ROWS.items():
         for name, (rule, *how) in of_part.items():
@@ -273,9 +271,9 @@ def quantities(
 def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Numbers:
     """Return a value of the scores of a part, its standard error and its ``n`` (:data:`ROWS`).
 
-    A gain is the ratio of the error of all predictors to that of some. Both may be about 0, so a
-    hundredth of the error of "no effect" is added to both. Its standard error is that of the
-    difference of the totals, relative to the denominator. Where nothing is to be predicted it is 1.
+    A gain is the ratio of the error of all predictors to that of some. Both errors may be about 0,
+    so a hundredth of the error of "no effect" is added to both. The standard error is that of the
+    difference of the totals, divided by the denominator. If "no effect" has no error, it is 1.
     """
     of = scores[column]
     if kind == "count":

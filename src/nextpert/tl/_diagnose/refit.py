@@ -1,4 +1,4 @@
-"""The model of a fit, learned anew from some of its cells, which are read in two halves."""
+"""The model of a fit, learned again from some of its cells, which are read in two halves."""
 
 from __future__ import annotations
 
@@ -37,49 +37,50 @@ if TYPE_CHECKING:
     from nextpert.core.model.effects import Effects
     from nextpert.core.screen.screen import Screen
 
-# Perturbations that are judged by fits to parts of the screen, at most. A fit's time grows with
-# them: some twenty fits to 150 of 1,000 take as long as three to all.
+# Maximum number of perturbations that are judged by fits to parts of the screen. The time of a fit
+# grows with them: some twenty fits to 150 of 1,000 perturbations take as long as three to all.
 MOST = 150
-FEWEST_CONTROLS = 2  # of each half, to know the noise of a control cell
-_SHARE = 0.1  # of the cells of its largest guide that a guide has to have to count as one
+FEWEST_CONTROLS = 2  # in each half, to estimate the variance of a control cell
+_SHARE = 0.1  # minimum cells of a guide that counts, relative to the perturbation's largest guide
 
 
 @dataclass(frozen=True)
 class Halves:
     """Moments of every environment: the cells of one perturbation, guide and batch.
 
-    Cells of one guide are not independent replicates. So half of the guides of a perturbation are
-    put against the other half where two guides or more have enough cells; else, and where guides
-    are not known, half of its cells against the other half. A table of effects is split by noise
-    of its own standard errors (:func:`~nextpert._adata.table.in_halves`).
+    Cells of one guide are not independent replicates. If two or more guides of a perturbation have
+    enough cells, its halves are therefore made of guides; otherwise, and if guides are not known,
+    they are made of cells. A table of effects is split by noise with its standard errors
+    (:func:`~nextpert._adata.table.in_halves`).
     """
 
     # Of every environment, shape (n_environments,):
     group: NDArray[np.int64]  # its perturbation, 0 for the controls
     condition: NDArray[np.int64]  # the same, with conditions separate
-    guide: NDArray[np.int64]  # 0 for all without guides
-    batch: NDArray[np.int64]  # its combination of batches; 0 for all where there are none
-    guide_name: NDArray[np.object_]  # "" where there are none
+    guide: NDArray[np.int64]  # 0 for all if there are no guides
+    batch: NDArray[np.int64]  # its combination of batches; 0 for all if there are none
+    guide_name: NDArray[np.object_]  # "" if there are none
     batch_name: NDArray[np.object_]
     fixed: NDArray[np.float64]  # indicators of batches, shape (n_environments, n_fixed)
     # Of the screen:
     parts: tuple[ScreenMoments, ScreenMoments]  # the two halves of the cells
     whole: ScreenMoments  # all cells
-    n_groups: int  # perturbations, and the controls
-    scored: NDArray[np.int64]  # controls and perturbations of which effects are judged
-    by_guides: NDArray[np.bool_]  # which of all are split by guide
-    declared: bool  # whether guides are, so that the fit allows for the variance between them
+    n_groups: int  # number of perturbations and controls
+    scored: NDArray[np.int64]  # the controls, and the perturbations whose effects are judged
+    by_guides: NDArray[np.bool_]  # which groups are split by guide
+    declared: bool  # whether guides are declared, so that the fit models their variance
     by_condition: bool  # whether condition_key is declared
-    of_table: bool  # a table of effects, both halves of which have noise of their own
-    # Whether standard errors hold what replicates differ by: those of cells do as far as it is
-    # declared; a table has to have a perturbation with rows in several batches, or be of samples.
+    of_table: bool  # whether this is a table of effects, whose halves have independent noise
+    # Whether standard errors include the variation between replicates. Those of cells do as far as
+    # it is declared; those of a table do if a perturbation has rows in several batches, or if it
+    # was made from samples.
     has_replicates: bool
 
     def guide_shares(self, screen: ScreenMoments) -> NDArray[np.float64]:
-        """Return what the variance between guides counts for in the mean of every group.
+        """Return the factor of the variance between guides in the mean of every scored group.
 
-        With shares ``w`` of the group's cells in each guide it is ``sum w^2``, one over the number
-        of guides where these are alike. Of the groups that are scored.
+        With shares ``w`` of the group's cells in each guide it is ``sum w^2``, which is one over
+        the number of guides if guides have equal numbers of cells.
         """
         pairs, place = distinct(self.group, self.guide)
         cells = np.bincount(place, screen.n, len(pairs))
@@ -96,12 +97,12 @@ class Halves:
         by_guide: bool = False,
         **guides: Any,
     ) -> FitCells:
-        """Return the cells of some environments as a fit takes them, of the groups to score.
+        """Return the cells of some environments as a fit takes them, for the groups to score.
 
-        The scatter within the others stays, at the weight of those taken: it says nothing of means.
-        ``every`` group is returned, not only those that are scored. ``by_guide`` says whether
-        guides are separate, ``guides`` are ``spread`` and ``alike`` of
-        :func:`~nextpert.core.fit.cells.pool_cells`.
+        ``every`` returns all groups, not only those that are scored. ``by_guide`` says whether
+        guides are separate; ``guides`` are ``spread`` and ``alike`` of
+        :func:`~nextpert.core.fit.cells.pool_cells`. The scatter within the other environments is
+        included, with the weight of the chosen ones, because it contains no information on means.
         """
         kept = np.ones(len(self.group), bool) if which is None else which
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
@@ -124,9 +125,9 @@ def read_halves(
 ) -> tuple[Halves, Cells]:
     """Read all labelled cells once, those of the controls and perturbations ``names`` in halves.
 
-    ``undeclared`` is a column that holds guides but is not declared; ``sample`` are the places of
-    those perturbations (by default all) of whose fits the cells are read besides, with ``options``
-    of :func:`~nextpert.tl._cells.read_cells`.
+    ``undeclared`` is a column of guides that is not declared. The cells of fits to the ``sample``
+    of perturbations (positions; by default all) are read as well, with ``options`` of
+    :func:`~nextpert.tl._cells.read_cells`.
     """
     column = undeclared if roles.guide_key is None else roles.guide_key
     every = read_environments(adata, replace(roles, guide_key=column), named=names)
@@ -150,8 +151,8 @@ def read_halves(
     n_controls = np.bincount(half[np.append(group, -1)[codes] == 0], minlength=2)
     if not of_table and n_controls.min() < FEWEST_CONTROLS:
         message = (
-            f"Each half of the cells needs at least {FEWEST_CONTROLS} control cells, but there are "
-            f"{n_controls.sum()} in all: tl.diagnose needs more control cells."
+            f"tl.diagnose needs at least {FEWEST_CONTROLS} control cells in each half of the "
+            f"cells, but there are {n_controls.sum()} control cells in all: use more control cells."
         )
         raise ValueError(message)
     sample = np.arange(len(names)) if sample is None else sample
@@ -189,9 +190,9 @@ def _deal(
     cells: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Return the half that every environment goes to with its guide, -1 where it is divided.
+    """Return the half to which every environment goes with its guide, -1 if it is divided.
 
-    The guides of a perturbation go, the largest first, to the half with fewer cells so far.
+    The guides of a perturbation go, the largest first, to the half that has fewer cells so far.
     """
     half = np.full(len(group), -1, np.int64)
     order = np.argsort(group, kind="stable")
@@ -214,21 +215,21 @@ def _deal(
 
 @dataclass(frozen=True)
 class Refit:
-    """What a fit was told, and the graphs that have not seen some of its perturbations."""
+    """The inputs of a fit, and the graphs learned without some of its perturbations."""
 
     fit: FittedPosterior  # the fit that is judged
     cells: Cells
     guided: bool  # whether guides are declared
     spec: Spec  # of the perturbations that are judged
     folds: list[list[str]]  # labels that are left out together
-    # For each fold the graph without it, single also where the fit has many, and those without it
-    # and, in turn, without each fold of the others.
+    # For each fold, the graph learned without it (a single graph, even if the fit has many), and
+    # the graphs learned without it and without each fold of the others.
     without: list[list[Dag]]
 
     def learned(self, cells: FitCells, others: Sequence[str] = ()) -> Model:
         """Return the model of the perturbations that are judged, and of others after these.
 
-        The others target nothing. Perturbation ``j`` stays in the fold without which its graph was
+        The others have no targets. Perturbation ``j`` stays in the fold without which its graph was
         learned.
         """
         plan, dag = self.spec.plan, self.fit.posterior.dag
@@ -238,7 +239,7 @@ class Refit:
         return Model.fit(spec, cells, Graphs(dag, [], lambda folds: known[: len(folds)]))
 
     def without_fold(self, fold: int) -> Model:
-        """Return the model if no cell of a fold of perturbations is there."""
+        """Return the model fitted without the cells of a fold of perturbations."""
         gone, names = set(self.folds[fold]), self.spec.plan.names
         spec = self.spec.rows([j for j, name in enumerate(names) if name not in gone])
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=self.guided)
@@ -246,7 +247,7 @@ class Refit:
         return Model.fit(spec, cells, Graphs(first, [], lambda _: inner))
 
     def as_stored(self, model: Model) -> FittedPosterior:
-        """Return a model as it is read once it is stored."""
+        """Return a model in the form in which it is read after it is stored."""
         record = record_of(model, self.fit.params, left_out=pd.DataFrame())
         return replace(record, columns=self.fit.columns)
 
@@ -259,16 +260,16 @@ class Refit:
 def read_refit(
     adata: ad.AnnData, fit: FittedPosterior, key: str, rng: np.random.Generator, *, n_jobs: int = 1
 ) -> tuple[Refit, Halves, Nested | None]:
-    """Return what is needed to learn the fit in ``uns[key]`` anew, and its cells in halves.
+    """Return what is needed to learn the fit in ``uns[key]`` again, and its cells in halves.
 
-    And the column that looks like guides but is not declared. Cells are read and graphs are
-    searched here.
+    The third result is a column that looks like guides but is not declared, if any. Cells are read
+    and graphs are searched here.
 
     Raises
     ------
     ValueError
         If shifts are exact, there are fewer than four perturbations, or genes are linearly
-        dependent without some.
+        dependent without some perturbations.
     """
     names, params, n = fit.names, fit.params, len(fit.names)
     if fit.is_exact:
@@ -277,24 +278,24 @@ def read_refit(
             f"needs learned effects: fit without shift_sd."
         )
         raise ValueError(message)
-    if n <= FEWEST:  # without one of them the others have to suffice
+    if n <= FEWEST:  # the others have to suffice if one is left out
         message = (
             f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
-            f"{FEWEST + 1} are needed to predict one from the others: fit more of them."
+            f"{FEWEST + 1} are needed to predict one from the others: fit more perturbations."
         )
         raise ValueError(message)
     sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))
     some = [names[j] for j in sample]
     folds = folds_of(some)
-    # Of the fit without a fold, the folds that its graphs are learned without.
+    # For each fit without a fold, the further folds without which its graphs are learned.
     inner = [folds_of([name for name in some if name not in fold]) for fold in folds]
     sets = [
         each
         for fold, others in zip(folds, inner, strict=True)
         for each in (fold, *(fold + more for more in others))
     ]
-    # Of a large screen one graph, without all that are judged, in place of thirty: it is learned
-    # from half of the perturbations at least.
+    # A large screen has one graph, learned without all judged perturbations, instead of thirty: at
+    # least half of the perturbations remain.
     if n >= 2 * MOST:
         sets = [some]
     roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
@@ -305,7 +306,7 @@ def read_refit(
         searches=None if held_out is None else held_out.environments,
         undeclared=None if undeclared is None else undeclared.column,
     )  # fmt: skip
-    # The seed of the search, 0 where it was no number.
+    # The seed of the search, or 0 if it was not a number.
     stored: Any = eager(adata.uns.get(dag_key))
     options = stored.get("params", {}) if hasattr(stored, "get") else {}
     text = str(options.get("rng", ""))

@@ -1,12 +1,12 @@
 """Effects scored on cells that they were not learned from: halves, guides, batches, perturbations.
 
-All tables have one row per perturbation to judge, with NaN where it cannot be. Their columns are an
-estimate's squared error summed over genes, under its name, ``COVERAGE`` (the fraction of genes
-whose 90% interval covers the mean), and of large effects how many are covered and how many there
-are (``COVERED``, ``LARGE``). Large effects are chosen by the cells that they are learned from: 3
-standard errors or more there. A calibrated posterior covers 90% of any effects chosen by these
-cells. If effects were chosen by the cells that they are scored on, some would be large by chance,
-and few of their intervals would cover the means, even for a calibrated model.
+All tables have one row per perturbation to judge, with NaN if it cannot be judged. Their columns
+are the squared error of each estimate, summed over genes; ``COVERAGE``, the fraction of genes whose
+90% interval covers the mean; and the numbers of large effects that are covered, and in all
+(``COVERED``, ``LARGE``). Large effects are chosen by the cells from which they are learned: 3
+standard errors or more there. A calibrated posterior covers 90% of effects chosen by these cells.
+If effects were chosen by the cells on which they are scored, some would be large by chance, and few
+of their intervals would cover the means, even for a calibrated model.
 """
 
 from __future__ import annotations
@@ -46,48 +46,47 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SURE = 3.0  # standard errors of an effect that is called large
-LEFT = 20  # cells of a guide or batch to score on, at least
+SURE = 3.0  # standard errors from which an effect is called large
+LEFT = 20  # minimum cells of a guide or batch to score on
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 GUIDES, BATCHES = "guides", "batches"
-# Predictions by all predictors, and by some with the weights that these get without the others.
+# Predictions by all predictors, and by some, with the weights learned without the others.
 WHOLE, WITHOUT_GRAPH = "all predictors", "all but the graph"
 MEAN_ALONE, GRAPH_ALONE = "mean perturbation alone", "graph alone"
-R = "r_all"  # correlation of effects predicted by all of them with those observed
+R = "r_all"  # correlation of effects predicted by all predictors with observed effects
 
 
 class Side(NamedTuple):
     """One half of the cells, to learn from or to score on; tables ``(n_perturbations, n_genes)``.
 
-    Variances are those of observed effects about those of the perturbations: sampling error, and
-    the variance that the fit expects between the guides that the other half does not hold.
+    Variances are those of observed effects around the effects of the perturbations: sampling error,
+    and the variance that the fit expects between guides that are not in the other half.
     """
 
     cells: FitCells  # as the fit takes them
     seen: Perturbations  # means and their sampling error
     variance: Array
-    variance_unseen: Array  # about effects that are expected without any cells, so of all guides
+    variance_unseen: Array  # around predictions without cells, so with the variance of all guides
     large: NDArray[np.bool_]  # which effects are 3 standard errors or more
 
 
 def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
     """Return both halves of the cells; ``spread`` is the variance between guides of the fit.
 
-    What is judged is what the fit says of effects of perturbations, whatever the guide. Half of the
-    guides differ from the effect by their own deviations, which no interval for the effect holds.
-    So the variance between the guides that are scored is added to the sampling error, where a
-    perturbation or the controls are split by guide: with shares ``w`` of their cells in each guide,
-    ``spread * sum w^2`` of the noise variance each. It is the variance that the fit itself takes
-    guides to have. Where none are declared that is 0: the fit says then that other guides show the
-    same means but for sampling, and guides that scatter are its errors. To add the variance that
-    they do have would hide this: between halves that are alike the fit misses by that variance
-    twice, and would be excused for one.
+    The estimates are judged as effects of perturbations, whatever the guide. The mean of half of
+    the guides differs from this effect by the deviations of these guides, which an interval for the
+    effect does not include. If a perturbation or the controls are split by guide, the variance
+    between the scored guides is therefore added to the sampling error: with shares ``w`` of cells
+    in each guide, ``spread * sum w^2`` times the noise variance. This is the variance that the fit
+    itself assumes. If guides are not declared it is 0: the fit then claims that other guides have
+    the same means up to sampling, so differences between guides count as its errors. Adding the
+    actual variance would hide half of these errors.
 
-    Where a perturbation has one guide its halves share the deviation of that guide, so it is taken
-    to have none, in the half that is learned from as well: sampling alone is judged there.
+    The two halves of a perturbation with one guide share the deviation of that guide. It is then
+    taken as 0, also in the half that is learned from, so only sampling is judged.
     """
     if not halves.declared:
         spread = 0.0
@@ -112,7 +111,10 @@ def measured(spec: Spec, cells: FitCells) -> Perturbations:
 
 
 def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
-    """Judge effects learned from one half of every perturbation's cells on the other, both ways."""
+    """Judge effects learned from one half of every perturbation's cells on the other half.
+
+    Both halves are used in turn.
+    """
     parts = []
     used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
     for mine, other in (sides, sides[::-1]):
@@ -124,10 +126,11 @@ def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
 
 
 def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.DataFrame]:
-    """Judge effects learned without some guides, or a batch, on these; parts with enough cells.
+    """Judge effects learned without some guides, or a batch, on these, if they have enough cells.
 
-    Without a guide of each perturbation and half of the controls' guides: intervals have the
-    variance between guides, ``spread``, added. And without each of the largest batches.
+    First, one guide of each perturbation and half of the control guides are left out, and the
+    variance between guides, ``spread``, is added to intervals. Then each of the largest batches is
+    left out.
     """
     parts: dict[str, list[pd.DataFrame]] = {GUIDES: [], BATCHES: []}
     n, control = halves.whole.n, halves.group == 0
@@ -161,9 +164,9 @@ def _left_out(
 ) -> pd.DataFrame:
     """Score effects learned without some environments on these.
 
-    ``extra`` is the variance between guides that intervals are to allow for, over that of noise.
+    ``extra`` is the variance between guides that intervals include, relative to that of noise.
     """
-    # Guides of all groups differ.
+    # In all groups the guides differ.
     whole, none = halves.whole, np.zeros(halves.n_groups, bool)
     cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=none)
     mine, other = measured(refit.spec, cells), measured(refit.spec, halves.pool(whole, held))
@@ -190,17 +193,17 @@ def _score(
 ) -> pd.DataFrame:
     """Return the scores of effects and other estimates on means of other cells.
 
-    All tables are ``(n_perturbations, n_genes)``. Intervals are those of ``effects``; to
-    ``estimates``, by name, "no effect" is added. ``variance``, that of the ``observed`` means, is
-    taken off errors; it is infinite where a table has no value, which is not scored. ``between``
-    is variance that intervals are to allow for besides.
+    All tables are ``(n_perturbations, n_genes)``. Intervals are those of ``effects``; "no effect"
+    is added to ``estimates`` (by name). ``variance``, that of the ``observed`` means, is subtracted
+    from errors; it is infinite for missing values of a table, which are not scored. ``between`` is
+    further variance that intervals include.
     """
     known = np.isfinite(variance) & used[:, None]
     noise = np.where(known, variance, 0.0)
     every = estimates | {NOTHING: np.zeros_like(observed)}
     table = pd.DataFrame(
         {
-            # Squared error on these means, less their variance: unbiased, so below 0 now and then.
+            # Squared error on these means minus their variance: unbiased, so it can be below 0.
             name: (np.where(known, each - observed, 0.0) ** 2 - noise).sum(axis=1)
             for name, each in every.items()
         }
@@ -212,7 +215,7 @@ def _score(
 
 
 def _mean_of(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the mean over splits of what each perturbation was judged by; counts are added."""
+    """Return the mean over splits of the scores of each perturbation; counts are added."""
     every = pd.concat(parts).groupby(level=0)
     return every.mean().assign(**{name: every[name].sum() for name in (COVERED, LARGE)})
 
@@ -222,24 +225,25 @@ def judge_unseen(
 ) -> tuple[Effects, pd.DataFrame]:
     """Predict every perturbation without its fold, as users would, and score the predictions.
 
-    ``cells`` are those of the fit. What is scored is what ``tl.perturbation_effects`` returns of
-    the labels of a fold as candidates, after graph and fit without any cell of it. Errors on other
-    genes are squared and summed in units of a gene's standard deviation, sampling error taken out,
-    with the weights of genes of :func:`learn_predictor_weights`. Predictions have seen none of the
-    cells, so large effects are chosen by one half of the cells and scored on the other, both ways.
+    ``cells`` are those of the fit. The predictions are those of ``tl.perturbation_effects`` for the
+    labels of a fold as candidates, after graph and fit were learned without its cells. Errors on
+    genes other than targets are squared and summed in units of a gene's standard deviation,
+    sampling error subtracted, with the weights of genes of :func:`learn_predictor_weights`.
+    Predictions use none of the cells, so large effects are chosen by one half of the cells and
+    scored on the other half, and vice versa.
 
     Returns
     -------
     effects
-        As users get them, ``(n_perturbations, n_genes)``; NaN where nothing is predicted, as a
+        As users get them, ``(n_perturbations, n_genes)``; NaN if nothing is predicted, because a
         target is outside the panel.
     table
-        Errors of all predictors, of some, and of "no effect"; ``R``, and coverage.
+        Errors of all predictors, of some, and of "no effect"; ``R``; and coverage.
     """
     seen, names = measured(refit.spec, cells), refit.spec.plan.names
     by, used = np.where(seen.sd > 0, seen.sd, 1.0), seen.scored()
     noise = np.where(used, seen.variance, 0.0) / by**2
-    # Effects are weighted as when predictor weights are learned: less if there are few cells.
+    # Effects have the weights that are used to learn predictor weights: smaller with few cells.
     record, tiny = cast("PredictorRecord", refit.fit.predictors), np.finfo(np.float64).tiny
     counts = np.where(used, 1 / np.maximum(noise + record.residual_variance, tiny), 0.0)
     counts /= max(counts.max(initial=0.0), tiny)
@@ -253,7 +257,7 @@ def judge_unseen(
         asked = [name for name in refit.folds[k] if can_be_candidate(name, fit)]
         if not asked:
             continue
-        with warnings.catch_warnings():  # that a table has no row for what was left out
+        with warnings.catch_warnings():  # ignored: a table has no row for labels left out
             warnings.simplefilter("ignore", UserWarning)
             chosen = read_wanted(asked, fit)
         rows = [names.index(name) for name in chosen.names]
@@ -288,10 +292,10 @@ def judge_unseen(
 def _estimates(
     model: Model, chosen: Wanted, fit: FittedPosterior, effects: Effects
 ) -> dict[str, Array]:
-    """Return what all and some predictors expect, and their covariance with observed effects.
+    """Return predictions by all and by some predictors, and their covariance with observed effects.
 
-    The covariance is that with the sampling error of the controls, whose mean is in both; arrays
-    ``(2, n_perturbations, n_genes)``. ``effects`` are those that users get.
+    The covariance is due to the sampling error of the controls, whose mean is in both. Arrays have
+    the shape ``(2, n_perturbations, n_genes)``. ``effects`` are those that users get.
     """
     nothing, single = np.zeros((2, *effects.mean.shape)), predictors(chosen, fit, effects)
 
@@ -309,8 +313,8 @@ def _estimates(
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
-    """Return the weights of some predictors, learned where the others are none."""
-    # Members are believed as they are, also where no combination was there to learn from.
+    """Return the weights of some predictors, learned without the others."""
+    # Members have weight 1, even if there was no combination from which to learn a weight.
     together = {Members.name: 1.0} if Members.name in kept else {}
     weighted = cast("Weighted", model.weighted)  # of three perturbations or more
     learned, seen = weighted.weights, weighted.seen
@@ -325,13 +329,11 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
 
 
 def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
-    """Return what each predictor of a fit says of perturbations without cells, before weights.
+    """Return the prediction of each predictor for perturbations without cells, before weights.
 
-    Effects, and their covariance with the sampling error of the controls' means, each of shape
-    ``(2, n_perturbations, n_genes)``.
-
-    The changes of target genes that they start from are those expected by the efficacy. Of
-    combinations none speaks but their members, whose word is what is predicted (``effects``).
+    Each array, ``(2, n_perturbations, n_genes)``, contains effects, and their covariance with the
+    sampling error of the controls' means. The changes of target genes are those expected from the
+    efficacy. Combinations are predicted by their members alone (``effects``).
     """
     chosen, names = candidates.pool.interventions, candidates.names
     rows, shared = shared_with_controls(names, fit)

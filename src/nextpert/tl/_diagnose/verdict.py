@@ -1,6 +1,6 @@
-"""The verdict on every part: a level, what to do, and the numbers, from the quantities.
+"""The verdict on every part, from the quantities: a level, what to do, and the numbers.
 
-Each part lists its cases in order, level and what to do; the first that holds is the verdict.
+Each part lists its cases in order, with level and what to do; the first that holds is the verdict.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _WEAKER = (
 )
 _CONDITIONS = (
     " If these batches are conditions, such as cell lines, give condition_key to pp.setup_screen, "
-    "and use the effects in each: tl.perturbation_effects(condition=...)."
+    "and use the effects per condition: tl.perturbation_effects(condition=...)."
 )
 _TOO_SMALL = (
     " The z-scores of three quarters of the perturbations have a width above "
-    "{perturbations_width:.2f}; without effects it would be 1. Most perturbations change most "
-    "genes, or standard errors are too small."
+    "{perturbations_width:.2f}; without effects the width would be 1. Most perturbations change "
+    "most genes, or standard errors are too small."
 )
 _WITHIN_BATCH = (
     " Standard errors within a batch do not include the variation between clones and batches, and "
@@ -86,18 +86,18 @@ def judge(
         _unseen(by[q.UNSEEN], weights, n_judged),
         _graph(by[q.GRAPH_PART]),
     ]
-    # All rests on standard errors: on their size, and on what they hold.
+    # All parts depend on the standard errors: on their size, and on the variation they include.
     width = by[q.NEGATIVE].get("perturbations_width")
     if (width is not None and width.passed is False) or not halves.has_replicates:
         parts = [part._replace(level=CARE) if part.level == TRUST else part for part in parts]
-    # first, as it bears on all others.
+    # First, because it affects all other parts.
     if undeclared is not None:
         parts.insert(0, _undeclared(undeclared))
     elif q.GUIDES in by:
         parts.append(_left_out(q.GUIDES, by[q.GUIDES]))
     if q.BATCHES in by:
         parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=halves.by_condition))
-    # All other parts rest on cells, negative controls and shrinkage.
+    # All other parts depend on cells, negative controls and shrinkage.
     levels = {part.name: part.level for part in parts}
     no = "Do not trust the model here"
     cases: _Cases = [
@@ -134,20 +134,20 @@ def _cells(of: _Rows, factor: Quantity) -> Part:
 
 
 def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
-    """Return the verdict on control cells that took the place of perturbations.
+    """Return the verdict on control cells that were taken as perturbations.
 
     A table of effects has no control cells, but shows whether its standard errors look too small.
     """
     if nulls.kind == OF_TABLE:
         is_small = not of["perturbations_width"].passed
-        start = "could not be judged, as a table has no control cells: its standard errors are "
-        start += "taken as they are"
+        start = "could not be judged, because a table has no control cells. Its standard errors "
+        start += "are assumed to be right"
         words = f"{_TOO_SMALL * is_small}{_WITHIN_BATCH * (not halves.has_replicates)}"
         cases: _Cases = [(is_small, NOT, f"{start}, but look too small"), (True, CARE, start)]
         return _part(q.NEGATIVE, cases, words.format_map(of).lstrip())
     n = len(nulls.table)
     if not n:
-        words = f"could not be judged, as the controls have fewer than {2 * LEFT} cells."
+        words = f"could not be judged, because the controls have fewer than {2 * LEFT} cells."
         return _part(q.NEGATIVE, [(True, CARE, "")], words)
     of_guides = nulls.kind == BY_GUIDES
     what = f"{n} control guide{'s' * (n != 1)}" if of_guides else "half of the control cells"
@@ -165,9 +165,9 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     )
     width = of["null_width"]
     if not width.passed:
-        words += f": errors are larger than stated, by a factor of {width:.2f}"
+        words += f": standard errors are too small, by a factor of {width:.2f}"
     elif of["false_discovery_rate"].value > 0:
-        words += f". At most about {rate} of the screen's significant effects are false by this"
+        words += f". At most about {rate} of the screen's significant effects are false"
     words += "." if of_guides else _WEAKER
     few = (of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate"))
     cases = [
@@ -185,7 +185,7 @@ def _positive(of: _Rows) -> Part:
     expected, opposite = of["n_found"], of["n_opposite"]
     none_found = not expected.value and expected.n >= q.FEWEST
     cases: _Cases = [
-        (not expected.n, CARE, "could not be judged, as no target gene is on the panel"),
+        (not expected.n, CARE, "could not be judged, because no target gene is on the panel"),
         (opposite.value >= max(expected.value, 1) or none_found, NOT, "check labels and guides"),
         (expected.passed and not opposite.value, TRUST, ""),
         (True, CARE, ""),
@@ -222,12 +222,12 @@ def _shrinkage(of: _Rows) -> Part:
 
 def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
     nothing, mean = of["error_to_no_effect"], of["error_to_mean"]
-    # No gain: a ratio of about 1 or more, or below it by less than its standard error.
+    # No gain: a ratio of about 1 or more, or below 1 by less than its standard error.
     no_gain = [
         not row.value <= q.LARGEST_SHARE or row.value + row.error >= 1 for row in (nothing, mean)
     ]
     covers, intervals = _intervals(of)
-    none = "none can be predicted, as each has a target that is not on the panel"
+    none = "none can be predicted, because each has a target that is not on the panel"
     cases: _Cases = [
         (not nothing.n, NOT, none),
         (no_gain[0], NOT, "do not rank them, because assuming no effect is as accurate"),
@@ -266,7 +266,7 @@ def _graph(of: _Rows) -> Part:
 def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
     """Return the verdict on guides or batches that were left out.
 
-    An average over conditions does not predict another one, and need not.
+    An average over conditions need not predict another condition.
     """
     nothing, one = of["error_to_no_effect"], {q.GUIDES: "guide", q.BATCHES: "batch"}[name]
     disagree = not nothing.value < 1 or of["coverage_90"].is_hopeless
@@ -301,7 +301,7 @@ def _undeclared(nested: Nested) -> Part:
 
 
 def _intervals(of: _Rows) -> tuple[bool, str]:
-    """Return whether intervals pass their rules, those of large effects if any; and a sentence."""
+    """Return whether intervals pass their rules (of large effects too, if any), and a sentence."""
     every, large = of["coverage_90"], of["coverage_90_large"]
     words = f" 90% intervals cover {every:.0%} of all effects"
     if large.passed is not None:  # enough of them

@@ -1,6 +1,6 @@
-"""What the experiment set, as nodes beside the genes, and the search of the graph of both.
+"""Context nodes (perturbations, conditions, covariates), and the search for their joint graph.
 
-Perturbations, conditions and covariates are such nodes.
+Their edges into genes help to orient the edges between genes.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LEAST = 1e-8  # share of its variance that a node keeps given the earlier ones
-_NONE = 1e-12  # variance of a node that is the same in all cells
-# Context nodes beside the genes, at most: with 200 genes and 157,494 cells a search from one order
-# takes 51 s of the processor with 1,000 of them, 24 s with the 300 strongest.
+_LEAST = 1e-8  # minimum share of a node's variance that earlier nodes do not explain
+_NONE = 1e-12  # variance below which a node is the same in all cells
+# Maximum number of context nodes: with 200 genes and 157,494 cells, a search from one order takes
+# 51 s of processor time with 1,000 context nodes, and 24 s with the strongest 300.
 _MOST = 300
 
 
 @dataclass(frozen=True)
 class ContextNodes:
-    """Nodes that the experiment set (numeric covariates, perturbations, conditions), and batches.
+    """Context nodes (numeric covariates, perturbations, conditions), and batches.
 
-    ``indicators`` are those that are one number an environment (all but the numeric covariates),
-    ``(n_environments, n_indicators)``, and ``batches`` those of batches. ``group`` numbers the
-    perturbation of every environment, ``control_guide`` the controls' guide, -1 for none.
-    ``targets`` are genes of the panel that a node acts on, by numbers of both, where known.
+    ``indicators``, ``(n_environments, n_indicators)``, are the nodes that have one value per
+    environment (all but the numeric covariates), and ``batches`` are indicators of batches.
+    ``group`` is the index of the perturbation of every environment, ``control_guide`` that of the
+    controls' guide (-1 for none). ``targets`` are the genes of the panel on which a node is known
+    to act, by the index of the node.
     """
 
     names: list[str]
@@ -62,13 +63,13 @@ class ContextNodes:
         genes: Sequence[str],
         acts_on: Mapping[str, Sequence[str]] | None = None,
     ) -> ContextNodes:
-        """Return those of some environments; a combination sets what each of its members sets.
+        """Return the context nodes of some environments; a combination sets all its members.
 
-        Members that are always set together are one node. If members cannot be distinguished (there
-        are more of them than combinations), the combinations are nodes instead. ``acts_on`` has the
-        target genes of perturbations and conditions that they are known of
-        (:func:`~nextpert.tl._learn_dag.prior.read_targets`); a node of several acts on those of
-        all, if all are known.
+        Members that are always set together are one node. If members cannot be distinguished
+        (because there are more members than combinations), the combinations are nodes instead.
+        ``acts_on`` has the known target genes of perturbations and conditions
+        (:func:`~nextpert.tl._learn_dag.prior.read_targets`). A node of several members acts on the
+        targets of all, if all are known.
         """
         naming = environments.naming_on(genes)
         sets: dict[str, list[str]] = {}
@@ -95,7 +96,7 @@ class ContextNodes:
         place = {gene: i for i, gene in enumerate(genes)}
         merged = ["+".join(nodes) for nodes in groups]
         for k, (name, nodes) in enumerate(zip(merged, groups, strict=True), start=len(first)):
-            # A node acts where it is said to act, or else on the targets of all that it stands for.
+            # A node acts on its given targets, or else on the targets of all its members.
             parts = [part for x in nodes for part in ([x] if x in acts_on else naming.key(x))]
             parts = [name] if name in acts_on else parts
             if all(part in acts_on for part in parts):
@@ -103,7 +104,7 @@ class ContextNodes:
         return cls(first + merged, columns, batches, group, guide, targets)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
-        """Return the variance between the controls' guides beyond sampling, without batches."""
+        """Return the variance between control guides beyond sampling, batches subtracted."""
         n_guides = int(self.control_guide.max(initial=-1)) + 1
         if n_guides < 3:
             return 0.0
@@ -118,17 +119,17 @@ class ContextNodes:
 
 
 class Joint(NamedTuple):
-    """Moments of the genes and then the context nodes, and which of these are there."""
+    """Moments of the genes and, after them, the context nodes that are in the search."""
 
     moments: Moments
-    present: NDArray[np.int64]  # indices of context nodes
-    names: list[str]  # of these
-    targets: dict[int, list[int]]  # known ones, numbers of genes by place among these
-    others: NDArray[np.int64]  # indices of those beyond the strongest, at fixed values
+    present: NDArray[np.int64]  # indices of the context nodes in the search
+    names: list[str]  # their names
+    targets: dict[int, list[int]]  # known targets: indices of genes by position in ``present``
+    others: NDArray[np.int64]  # indices of context nodes beyond the strongest, at fixed values
 
     @classmethod
     def of(cls, screen: ScreenMoments, n_genes: int, context: ContextNodes) -> Joint:
-        """Return them without batches, and without nodes that these and earlier ones explain."""
+        """Return the moments without batches, and without nodes that earlier nodes explain."""
         variance = context.guide_variance(screen, n_genes)
         batches = context.batches if context.batches.shape[1] else None
 
@@ -145,13 +146,13 @@ class Joint(NamedTuple):
             order = np.argsort(-share, kind="stable")
             kept, others = np.sort(order[:_MOST]), np.sort(order[_MOST:])
             others = others[share[others] >= 0]
-            # At fixed values of the others (Frisch, Waugh, Lovell): the cells of a perturbation
-            # without a node have a mean of their own. They tell how genes vary together, but not
-            # the direction of an edge.
+            # At fixed values of the others (Frisch, Waugh, Lovell), the cells of a perturbation
+            # without a node have their own mean. They inform the covariance of genes, but not the
+            # direction of edges.
             weak = sp.csr_array(context.indicators[:, others], dtype=np.float64)
             fixed = sp.hstack([sp.csr_array(context.batches), weak])
         joint = moments_of(kept, fixed)
-        # Numeric covariates are nodes of the screen, and the first ones of the context.
+        # Numeric covariates are nodes of the screen, and the first context nodes.
         nodes = np.append(np.arange(p - n_genes), p - n_genes + kept)
         spread = np.diag(joint.scatter)[n_genes:]
         present = np.flatnonzero(spread > _NONE * max(joint.n, 1))
@@ -168,7 +169,7 @@ class Joint(NamedTuple):
 def _explained(joint: Moments, n_genes: int, n_nodes: int) -> NDArray[np.float64]:
     """Return the share of the genes' variance that each node after ``n_nodes`` explains alone.
 
-    Shares are summed over the genes; -1 for a node that is the same in all cells.
+    Shares are summed over the genes. The value is -1 for a node that is the same in all cells.
     """
     variance = np.maximum(joint.scatter.diagonal(), np.finfo(float).tiny)
     share = joint.scatter[n_nodes:, :n_genes] ** 2 / variance[:n_genes]
@@ -187,9 +188,9 @@ def _given_others(moments: Moments, stay: NDArray[np.int64]) -> Moments:
 
 
 def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the nodes that the earlier ones do not explain (their variance's share that is left).
+    """Return the nodes whose variance is not explained by the earlier nodes.
 
-    The usual case, none explained, costs one Cholesky decomposition.
+    In the usual case, in which no node is explained, this costs one Cholesky decomposition.
     """
     try:
         if not len(correlation) or np.linalg.cholesky(correlation).diagonal().min() ** 2 > _LEAST:
@@ -205,13 +206,13 @@ def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 class Panel(NamedTuple):
-    """The cells that are read, and the genes of which a graph is learned."""
+    """The cells that are read, and the genes whose graph is learned."""
 
     adata: ad.AnnData
     columns: NDArray[np.int64]  # of the genes, (n_genes,)
     genes: list[str]  # their names
     environments: Environments  # of the cells
-    targets: Mapping[str, Sequence[str]]  # genes that perturbations are known to act on, by name
+    targets: Mapping[str, Sequence[str]]  # genes on which perturbations are known to act, by name
 
 
 def search(
@@ -224,12 +225,11 @@ def search(
     n_jobs: int | None = None,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Found:
-    """Return the best graph found of genes and what the experiment set, after them.
+    """Return the best graph found, with the genes first and the context nodes after them.
 
-    A search that does not take context nodes gets the moments at fixed values of them.
-
+    A search method that does not accept context nodes gets the moments at their fixed values.
     ``where`` says which cells these are, for an error about linearly dependent genes. Without
-    ``n_jobs`` this is one of several searches at a time, which gets no workers of its own.
+    ``n_jobs`` this is one of several concurrent searches, and gets no workers of its own.
     """
     method, p, cells = searches()[options.method], len(genes), joint.moments
     n_context = cells.n_nodes - p
@@ -249,8 +249,8 @@ def search(
         named = [*genes, *(f"{name} (of the experiment)" for name in joint.names)]
         message = (
             f"{list_names([named[int(i)] for i in columns])} are copies of each other or linearly "
-            f"dependent {where}, so that partial correlations are undefined: leave one of them out "
-            f"of the panel, or give more cells."
+            f"dependent {where}, so partial correlations are undefined: leave one of them out of "
+            f"the panel, or use more cells."
         )
         raise ValueError(message) from error
     if method.context:
@@ -259,7 +259,7 @@ def search(
 
 
 def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the members of every label, or the label itself if they are not distinguishable."""
+    """Return the members of every label, or the label itself if they cannot be distinguished."""
     names = sorted({part for parts in sets.values() for part in parts})
     place = {name: k for k, name in enumerate(names)}
     pairs = [(r, place[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]
@@ -267,14 +267,14 @@ def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
     holds = sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(names)))
     n_groups, group = connected_components(holds.T @ holds, directed=False)
     labels, out = list(sets), dict(sets)
-    # Members that share labels, directly or through others.
+    # For each group of members that share labels, directly or through others.
     for k in range(n_groups):
         members = np.flatnonzero(group == k)
         if len(members) < 2:
             continue
         part = holds[:, members]
         present = np.flatnonzero(part.sum(axis=1))
-        # Equal ones become one node.
+        # Members with equal columns become one node.
         distinct = np.unique(part.toarray()[present], axis=1)
         if np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True) < distinct.shape[1]:
             out.update({labels[row]: [labels[row]] for row in present})
@@ -284,7 +284,7 @@ def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
 def _joined(
     names: list[str], columns: NDArray[np.bool_]
 ) -> tuple[list[list[str]], NDArray[np.bool_]]:
-    """Return the names that share a column, and the columns once each."""
+    """Return the names that share a column, and each distinct column once."""
     groups: dict[bytes, list[int]] = {}
     for k in range(len(names)):
         groups.setdefault(columns[:, k].tobytes(), []).append(k)

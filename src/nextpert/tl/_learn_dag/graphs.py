@@ -1,4 +1,4 @@
-"""Graphs of resamples of the cells, and graphs that have not seen some perturbations."""
+"""Graphs of resampled cells, and graphs learned without the cells of some perturbations."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
 
 
 def fold_streams(n: int) -> list[np.random.Generator]:
-    """Return the streams of the searches that a fit makes without each of ``n`` folds."""
+    """Return the random streams of the searches that a fit runs without each of ``n`` folds."""
     return np.random.default_rng(0).spawn(n)
 
 
 class HeldOut(NamedTuple):
-    """What searches without some perturbations take; the environments are of all cells."""
+    """Arguments of searches without some perturbations; the environments are of all cells."""
 
     environments: Environments
     options: SearchOptions
-    targets: Mapping[str, Sequence[str]]  # known ones, as of a Panel
+    targets: Mapping[str, Sequence[str]]  # known targets, as in Panel
 
 
 def read_held_out(
     adata: ad.AnnData, dag_key: str, roles: Roles, n_genes: int, names: Sequence[str]
 ) -> HeldOut | None:
-    """Return what searches without some of the perturbations ``names`` take.
+    """Return the arguments of searches without some of the perturbations ``names``.
 
-    ``None`` where the graph in ``adata.uns[dag_key]`` has seen no perturbed cell, or other labels
-    than those of the call's ``roles``: then it is itself a graph without any. Columns and prior
-    knowledge are those of the stored graph.
+    ``None`` if the graph in ``adata.uns[dag_key]`` was learned without perturbed cells, or with
+    another column of labels or another control than ``roles``: no search is then repeated. Columns
+    and prior knowledge are those of the stored graph.
     """
     stored = eager(adata.uns.get(dag_key))
     params: Any = stored.get("params") if hasattr(stored, "get") else None
@@ -83,10 +83,11 @@ def graphs_without(
 ) -> Sequence[Dag]:
     """Return a graph for every set of perturbations, learned without any cell of them.
 
-    Each is searched once, with the random numbers of its stream, from the order of ``dag``, the
-    graph of all cells, which is returned where nothing is held out of it. ``searches`` are the
-    environments of ``held_out`` and their sums, each set a union of folds. Without ``n_jobs``
-    threads are those of joblib's active configuration, and else as many as draw the effects.
+    Each search starts from the order of ``dag``, the graph of all cells, and has its own stream of
+    random numbers. If ``held_out`` is ``None``, ``dag`` is returned for every set. ``searches`` are
+    the environments of ``held_out`` and their sums; each set is a union of folds. Without
+    ``n_jobs``, the number of threads is that of joblib's active configuration, or else that which
+    draws the effects.
     """
     if held_out is None or searches is None:
         return [dag] * len(sets)
@@ -101,7 +102,7 @@ def graphs_without(
     )
     if n_jobs is None and effective_n_jobs() == 1:  # nothing is configured
         n_jobs = threads(len(searches[0].table) * len(genes))
-    # joblib takes None for one thread, and nothing for what is configured.
+    # joblib reads n_jobs=None as one thread, and an absent n_jobs as its configuration.
     workers = {} if n_jobs is None else {"n_jobs": n_jobs}
     pool = Parallel(**workers, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
@@ -120,7 +121,7 @@ def without_sets(
 
 
 def stored_graphs(edges: Sequence[sp.csr_array]) -> dict[str, Any]:
-    """Return graphs, a matrix each with row = parent, as they are stored."""
+    """Return graphs, given as one matrix each (row = parent), in the form that is stored."""
     stacked = sp.csr_array(sp.vstack(edges))
     stacked.sort_indices()
     pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
@@ -135,12 +136,11 @@ def ensemble(
     rng: np.random.Generator,
     n_jobs: int,
 ) -> tuple[list[sp.csr_array], NDArray[np.float64]]:
-    """Return the graphs of ``n_graphs`` resamples of the cells within environments, guides whole.
+    """Return the graphs of ``n_graphs`` resamples, and frequencies of edges from context nodes.
 
-    They are matrices, row = parent; then the share of them that have an edge from a context node,
-    ``(n_context, n_genes)``.
-
-    A gene that is seen in too few cells to vary in a resample has no edges in its graph.
+    Cells are resampled within environments, and guides as a whole. Graphs are matrices (row =
+    parent); frequencies have the shape ``(n_context, n_genes)``. A gene that does not vary in a
+    resample has no edges in the graph of this resample.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def ensemble(
         If genes are linearly dependent in a resample; they are named.
     """
     seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
-    # One a resample, whichever worker takes it.
+    # One stream per resample, whichever worker takes it.
     streams = rng.spawn(n_graphs)
     screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds)
     genes = panel.genes
@@ -166,11 +166,11 @@ def ensemble(
 
 
 def _isolated(joint: Joint, n_genes: int) -> Joint:
-    """Return the moments with genes constant in a resample as nodes that nothing is joined to."""
+    """Return the moments with genes that are constant in a resample as isolated nodes."""
     lost = [int(i) for i in joint.moments.constant_nodes() if i < n_genes]
     if not lost:
         return joint
-    # Of variance above 0 and correlated with none: no test finds an edge.
+    # Their variance is above 0 and their correlations are 0, so no test finds an edge.
     scatter = joint.moments.scatter.copy()
     scatter[lost] = scatter[:, lost] = 0.0
     scatter[lost, lost] = joint.moments.n * (1 + joint.moments.mean[lost] ** 2)

@@ -1,4 +1,4 @@
-"""``tl.learn_dag``: the graph of a gene panel, from control cells or from all."""
+"""``tl.learn_dag``: the graph of a gene panel, from control cells or from all cells."""
 
 from __future__ import annotations
 
@@ -73,49 +73,47 @@ def learn_dag(
     key_added: str = "dag",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Learn the graph of a gene panel from control cells or from all cells, or take your own.
+    """Learn the graph of a gene panel from control cells or from all cells, or store a given graph.
 
-    We recommend ``method="boss", environments="all"``: control cells leave many edges unoriented,
-    and perturbed cells orient them. What the experiment sets (perturbations, conditions,
-    covariates) are context nodes without parents (joint causal inference; Mooij et al. 2020, JMLR
-    21:99), so targets need not be measured. The best-order score search (BOSS) is that of Andrews
-    et al. 2023 (arXiv:2310.17679). The default is the greedy sparsest permutation algorithm on
-    control cells (GSP; Solus et al. 2021, doi:10.1093/biomet/asaa104), as in Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0), with the order of BOSS as one more start. Declare columns of
-    labels, batches and guides by :func:`nextpert.pp.setup_screen`. See
-    :doc:`/guides/learn_a_graph`.
+    We recommend ``method="boss", environments="all"`` (best order score search; Andrews et al.
+    2023, arXiv:2310.17679): perturbed cells orient edges that control cells leave unoriented.
+    Perturbations, conditions and covariates are context nodes without parents (joint causal
+    inference; Mooij et al. 2020, JMLR 21:99), so targets need not be measured. The default is the
+    greedy sparsest permutation algorithm on control cells (GSP; Solus et al. 2021,
+    doi:10.1093/biomet/asaa104), as in Zhang et al. 2023 (doi:10.1038/s42256-023-00719-0), with one
+    more start from the order that BOSS finds. See :doc:`/guides/learn_a_graph`.
 
     Parameters
     ----------
     adata
         Cells x genes, log-normalised expression; dense or sparse, in memory, backed or lazy.
+        Declare columns of labels, batches and guides with :func:`nextpert.pp.setup_screen`.
     genes
-        The panel; ``None`` (default) takes every gene, or those of the given graph if it has edges.
+        The panel. ``None`` (default) takes every gene, or the genes of the edges in ``dag``.
     method
-        ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` (the original GSP, with the extra
+        ``"gsp"`` (default), ``"boss"``, ``"causaldag"`` (the original GSP; install
         ``nextpert[causaldag]``), or ``"given"`` to use ``dag``.
     environments
         ``"control"`` (default) or, with ``method="boss"``, ``"all"`` labelled cells. Of more than
-        300 perturbations, the strongest 300 orient edges; the cells of the others inform the
-        covariance of genes.
+        300 perturbations, the strongest 300 orient edges; the others inform only the covariance.
     dag
         Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a matrix over
         the panel (row = parent), or a :class:`nextpert.core.Dag`.
     n_graphs
-        If above 1, number of bootstrap graphs from resampled cells to learn as well (25 is usual),
-        so that intervals of :func:`fit_dag_blr` include uncertainty about the graph.
+        Number of bootstrap graphs (25 is usual), with which credible intervals include uncertainty
+        about the graph; 1 learns none.
     search_options
-        Rarely changed options of the search, a mapping with some of:
+        Rarely changed options, a mapping with some of:
 
-        - ``"n_runs"``: number of starts; 100 of GSP, 10 of BOSS (3 above 100 genes).
+        - ``"n_runs"``: number of starts, 100 for GSP and 10 for BOSS (3 above 100 genes).
         - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
-          ``"tiers"`` (lists of genes, the most upstream first, or gene -> tier), ``"required"``
-          and ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``, the genes
-          that perturbations act on: ``"learned"`` (default), ``"known"`` (the perturbed gene
-          alone), or a mapping of perturbations to lists of genes.
-    rng, n_jobs
-        Seed or generator of the starts and resamples; and number of threads, which does not change
-        the result.
+          ``"tiers"`` (lists of genes, upstream first, or gene -> tier), ``"required"`` and
+          ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``:
+          ``"learned"`` (default), ``"known"`` (the perturbed gene alone), or perturbation -> genes.
+    rng
+        Seed or generator of the starts and resamples.
+    n_jobs
+        Number of threads; the result does not depend on it.
     key_added
         Name of the results.
     copy
@@ -127,20 +125,20 @@ def learn_dag(
         ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all fields.
         Fields written:
 
-        - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph, row = parent, ones on edges.
-        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): share of the graphs with an
-          edge.
+        - ``varp["dag"]`` (sparse, ``(n_vars, n_vars)``): the graph, row = parent, 1 for each edge.
+        - ``varp["dag_frequency"]`` (sparse, ``(n_vars, n_vars)``): share of bootstrap graphs with
+          each edge.
 
         Fields of ``uns["dag"]``:
 
-        - ``edges`` (table): ``parent``, ``child``, and ``oriented_by``, what orients the edge.
-        - ``direct_targets`` (table): edges from perturbations into genes.
+        - ``edges`` (table): ``parent``, ``child``, and what the edge is ``oriented_by``.
+        - ``direct_targets`` (table): edges from context nodes into genes.
 
     Raises
     ------
     ValueError
-        If genes, columns or controls are absent, or values are constant, not finite or not
-        log-normalised. :class:`nextpert.core.CycleError` if graph or prior knowledge has a cycle.
+        If genes, columns or controls are absent, a gene is constant, or values are not finite or
+        not log-normalised; :class:`nextpert.core.CycleError` if the graph or the prior has a cycle.
 
     Examples
     --------
@@ -176,8 +174,8 @@ def learn_dag(
             say_left_out(every.left_out, roles.perturbation_key)
         if prior.perturbation_targets != "learned" and not is_all:
             message = (
-                f'perturbation_targets needs environments="all", but it is {environments!r}, which '
-                f"reads no perturbed cells."
+                f'perturbation_targets needs environments="all", but environments is '
+                f"{environments!r}, which reads no perturbed cells."
             )
             raise ValueError(message)
         targets = read_targets(prior.perturbation_targets, read, names)
@@ -188,7 +186,8 @@ def learn_dag(
         elif stored["edges"]["oriented_by"].eq(OPEN).any() and every.perturbations():
             logger.info(
                 'The cells of %d perturbations were not read: method="boss", environments="all" '
-                "learns from them too, and orients more edges.", len(every.perturbations()),
+                "also learns from perturbed cells, and orients more edges.",
+                len(every.perturbations()),
             )  # fmt: skip
         params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
@@ -205,7 +204,7 @@ def learn_dag(
     stale = earlier.get("frequency_key") if hasattr(earlier, "get") else None
     written = _adata.write_results(adata, uns={key_added: stored}, varp=varp, copy=copy)
     target = adata if written is None else written
-    # Frequencies of a graph that is written over go with it.
+    # Frequencies of a graph that is overwritten are deleted with it.
     if isinstance(stale, str) and stale not in varp and stale in target.varp:
         del target.varp[stale]
     return written
@@ -214,10 +213,10 @@ def learn_dag(
 def _check_together(
     method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
 ) -> None:
-    """Raise where arguments contradict each other; they are those of :func:`learn_dag`."""
+    """Raise if arguments of :func:`learn_dag` contradict each other."""
     kind, message = searches().get(method), ""
     if (method == "given") != (dag is not None):
-        message = 'method="given" and dag belong together: give both or neither.'
+        message = 'method="given" needs dag, and dag needs method="given": give both or neither.'
     elif environments == "all" and not (kind and kind.context):
         message = (
             f'environments="all" needs method={names_that(lambda s: s.context)}, but method is '
@@ -225,7 +224,7 @@ def _check_together(
         )
     elif method == "given" and (n_graphs > 1 or chosen.prior is not None):
         name = "n_graphs" if n_graphs > 1 else "prior"
-        message = f'{name} needs a graph that is learned: leave it out with method="given".'
+        message = f'{name} applies only to learned graphs: leave it out with method="given".'
     if message:
         raise ValueError(message)
 
@@ -233,7 +232,7 @@ def _check_together(
 def _from_cells(
     panel: Panel, n_graphs: int, options: SearchOptions, rng: np.random.Generator, n_jobs: int
 ) -> tuple[Dag, dict[str, Any], sp.csr_array | None]:
-    """Return the graph of the cells, what is stored of it, how often resamples have each edge."""
+    """Return the graph of the cells, what is stored of it, and frequencies of edges, if any."""
     adata, columns, genes, environments, known_targets = panel
     context = ContextNodes.of(environments, genes, known_targets)
     screen = screen_moments(adata, columns, environments)
@@ -241,10 +240,11 @@ def _from_cells(
     logger.info("%s.", describe(environments))
     nodes = {*joint.present.tolist(), *joint.others.tolist()}
     explained = sorted(set(range(len(context.names))) - nodes)
-    # Such as perturbations of a plate without controls: one is the plate's effect.
+    # For example, in a plate without controls one perturbation cannot be separated from the plate.
     if explained:
         logger.warning(
-            "Left out of the search, because batches and other perturbations explain them: %s.",
+            "Left out of the search, because they cannot be separated from batches and other "
+            "perturbations: %s.",
             list_names([context.names[k] for k in explained]),
         )
     is_control = environments.is_control
@@ -299,10 +299,10 @@ def target_table(
     edges: NDArray[np.bool_],
     frequency: NDArray[np.float64] | None,
 ) -> pd.DataFrame:
-    """Return one row per gene on which something that the experiment set acts directly.
+    """Return one row per edge from a context node into a gene.
 
-    ``edges`` and their ``frequency`` in resamples have a row a name, ``(n_context, n_genes)``;
-    shown are edges of the graph, and those that are in half of the resamples.
+    ``edges`` and their ``frequency`` in resamples have one row per name, ``(n_context, n_genes)``.
+    The table has the edges of the graph, and those in at least half of the resamples.
     """
     shown = edges if frequency is None else edges | (frequency >= 0.5)
     rows, columns = (index.tolist() for index in np.nonzero(shown))
@@ -320,10 +320,10 @@ def target_table(
 def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
     require_varying(cells, genes, what)
     if are_few(cells.n, len(genes)) and cells.n > 3:
-        hint = ' GSP finds few edges in this way: use method="boss".' if method == "gsp" else ""
+        hint = ' GSP then finds few edges: use method="boss".' if method == "gsp" else ""
         message = (
             f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
             f"of independent genes had been added, and weak edges are missed. Use fewer "
-            f"genes (genes=[...]) or {len(genes) + 2} {what} and more.{hint}"
+            f"genes (genes=[...]) or at least {len(genes) + 2} {what}.{hint}"
         )
         warn(message)

@@ -1,4 +1,4 @@
-"""Graphs that the user gives, and what is known of a graph before: orders and edges."""
+"""Graphs that the user gives, and prior knowledge of a graph: orders and edges."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def given_graph(
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph from edges ``(parent, child)``, a matrix or a Dag.
 
-    Without ``genes`` the panel is that of the edges (in the order of ``adata.var_names``), or every
-    gene, as for a graph without edges.
+    Without ``genes``, the panel contains the genes of the edges (in the order of
+    ``adata.var_names``), or every gene if ``dag`` is a matrix, a Dag or has no edges.
     """
     is_numbers = isinstance(dag, np.ndarray) and dag.ndim == 2 and dag.dtype.kind in "bifuc"
     if isinstance(dag, Dag) or sp.issparse(dag) or is_numbers:
@@ -50,7 +50,7 @@ def given_graph(
         if matrix.shape != (len(panel), len(panel)):
             message = (
                 f"The graph has shape {matrix.shape}, but the panel has {len(panel)} genes: "
-                f"name the genes of its rows with genes."
+                f"name the genes of the graph's rows in genes."
             )
             raise ValueError(message)
         return panel, columns, Dag.from_matrix(matrix, panel)
@@ -61,7 +61,7 @@ def given_graph(
         genes = [name for name in measured_genes(adata) if name in ends]
     panel, columns = resolve_panel(adata, genes)
     if twice := [" -> ".join(edge) for edge, count in Counter(edges).items() if count > 1]:
-        message = f"Edges given more than once: {list_names(twice)}."
+        message = f"dag has edges more than once: {list_names(twice)}. Give each edge once."
         raise ValueError(message)
     try:
         return panel, columns, Dag.from_edges(len(panel), _edges(edges, panel, "dag"))
@@ -94,12 +94,12 @@ class Prior:
 
 
 def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
-    """Return the prior knowledge of a panel, or ``None`` where there is none.
+    """Return the prior knowledge of a panel, or ``None`` if there is none.
 
     Raises
     ------
     CycleError
-        If the orders run in a circle; its genes are named.
+        If the orders contain a cycle; its genes are named.
     ValueError
         If a gene is outside the panel or in two tiers, or an edge is required and forbidden.
     """
@@ -113,21 +113,21 @@ def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
         tiers = [[gene for gene, tier in tiers.items() if tier == level] for level in levels]
     if tiers is not None:
         tiers = [panel_index(map(str, tier), genes, "tiers") for tier in tiers]
-        # Every gene of a tier stands before all those of later tiers.
+        # Every gene of a tier comes before all genes of later tiers.
         for earlier, later in combinations(tiers, 2):
             edges["before"] += product(earlier, later)
     return PriorKnowledge(len(genes), names=genes, **edges)
 
 
 def stored_knowledge(prior: PriorKnowledge | None) -> dict[str, dict[str, NDArray[Any]]]:
-    """Return what was known before as rows of the panel, for searches on other cells of it."""
+    """Return prior knowledge as rows of the panel, for later searches on other cells."""
     if prior is None:
         return {}
     return {"prior": {kind: np.argwhere(getattr(prior, kind)) for kind in EDGES_OF}}
 
 
 def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
-    """Return prior knowledge from the ``"prior"`` that :func:`stored_knowledge` gave."""
+    """Return prior knowledge from the ``"prior"`` that :func:`stored_knowledge` returned."""
     if not stored:
         return None
     edges = {kind: np.asarray(stored[kind]).tolist() for kind in EDGES_OF if kind in stored}
@@ -145,10 +145,10 @@ def _edges(
 def read_targets(
     targets: str | Mapping[str, Any], environments: Environments, genes: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the target genes of the perturbations and conditions that they are known of.
+    """Return the target genes of perturbations and conditions, where they are known.
 
     ``targets`` is ``perturbation_targets`` of the prior of :func:`nextpert.tl.learn_dag`. Raise if
-    a name is that of no perturbation, or of a combination whose members are nodes of their own.
+    a name is not a perturbation, or is a combination whose members have their own nodes.
     """
     naming = environments.naming_on(genes)
     every = [naming.targets(label) for label in environments.perturbations()]
@@ -162,8 +162,8 @@ def read_targets(
     for name, acts in naming.renamed(targets, known, "perturbation_targets").items():
         if name not in known:
             message = (
-                f"perturbation_targets names {name}, which is not a perturbation of the cells "
-                f"that are read.{closest([name], known)}"
+                f"perturbation_targets names {name}, which is not a perturbation of the cells that "
+                f"are read: leave it out.{closest([name], known)}"
             )
             raise ValueError(message)
         if name not in nodes:
@@ -181,7 +181,7 @@ def read_targets(
 
 
 def stored_targets(targets: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
-    """Return known targets as a table, one row a gene; an empty name where there is none."""
+    """Return known targets as a table, one row per gene; the gene is empty if there is none."""
     rows = [(name, gene) for name, some in targets.items() for gene in some or ("",)]
     columns = ("perturbation", "gene")
     table = {c: strings(row[k] for row in rows) for k, c in enumerate(columns)}
@@ -189,7 +189,7 @@ def stored_targets(targets: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFra
 
 
 def read_stored_targets(stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return known targets from what :func:`stored_targets` gave, none where it is absent."""
+    """Return known targets from what :func:`stored_targets` returned; empty if it is absent."""
     table = stored.get("perturbation_targets")
     if table is None:
         return {}

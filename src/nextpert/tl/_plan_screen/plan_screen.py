@@ -1,4 +1,4 @@
-"""``tl.plan_screen``: which perturbations share the next plate, and how many cells each gets."""
+"""``tl.plan_screen``: the perturbations of the next plate, and how many cells each gets."""
 
 from __future__ import annotations
 
@@ -71,13 +71,12 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next plate: perturbations, cells of each and controls, within a budget.
 
-    Use it after :func:`fit_dag_blr` and :func:`diagnose`. ``strategy="exploit"`` (default) looks
-    for the nearest candidate: half of the plate are the candidates whose expected state is nearest
-    to the target, and half are those of the others that are most likely the nearest. ``"explore"``
-    reduces uncertainty about the distances of all candidates (causal integrated variance, Zhang et
-    al. 2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by ``"exploit"`` until the plate
-    contains the nearest candidate with probability 0.95, and then by ``"explore"``. Read
-    :doc:`/guides/plan_a_plate`; :func:`nextpert.report` writes the plate as a csv file for the lab.
+    ``strategy="exploit"`` (default) fills half of the plate with the candidates whose expected
+    state is nearest to the target, and half with the other candidates that are most probably the
+    nearest. ``"explore"`` reduces uncertainty about the distances of all candidates (causal
+    integrated variance, Zhang et al. 2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by
+    ``"exploit"`` until the plate contains the nearest candidate with probability 0.95, and then by
+    ``"explore"``. See :doc:`/guides/plan_a_plate`; run :func:`diagnose` before.
 
     Parameters
     ----------
@@ -86,10 +85,10 @@ def plan_screen(
     target
         The target state, as in :func:`design_interventions`.
     n_perturbations
-        Maximum number of perturbations on the plate: what your lab can make.
+        Maximum number of perturbations on the plate.
     n_cells
-        Total number of cells: what your lab can sequence. Controls get the square root of the
-        number of perturbations times the cells of one (Dunnett 1955, doi:10.2307/2281208).
+        Total number of cells. Controls get the square root of the number of perturbations times
+        the cells of one perturbation (Dunnett 1955, doi:10.2307/2281208).
     strategy
         ``"exploit"``, ``"explore"``, ``"both"``, or an acquisition of :func:`design_interventions`.
     candidates
@@ -99,11 +98,10 @@ def plan_screen(
 
         - ``"include"``: candidates that the plan has to contain.
         - ``"exclude"``: labels, or genes that no candidate may target.
-        - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates that are expected to be
-          nearest.
+        - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates that are expected nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
     pending
-        Labels in progress, counted as if measured and not chosen, or labels -> cells.
+        Labels in progress, or labels -> cells: counted as if measured, and not chosen.
     posterior_key
         Posterior in ``adata.uns``.
     rng
@@ -119,17 +117,17 @@ def plan_screen(
         ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
         Writes ``uns["plan"]`` with:
 
-        - ``plate`` (table): perturbations in the order chosen, and controls: ``perturbation``,
-          ``n_cells``, ``n_guides``, ``why`` (a sentence), ``probability_best`` and more.
+        - ``plate`` (table): perturbations in the order chosen, then the controls, with
+          ``n_cells``, ``n_guides``, ``why`` and ``probability_best``.
         - ``constructs`` (table): guides to use, to clone or to design.
-        - ``summary`` (mapping): ``probability_contains_best`` and other properties of the plate.
+        - ``summary`` (mapping): properties of the plate, such as ``probability_contains_best``.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown, constraints contradict each other, or cells are
-        too few for one perturbation. Nothing is written then.
+        If there is no posterior, a name is unknown, constraints contradict each other, or
+        ``n_cells`` is too small for one perturbation. Nothing is written on error.
 
     Examples
     --------
@@ -165,14 +163,14 @@ def plan_screen(
     admission = admit(ranked, pool, fit, requested)
     choice = Choice(ranked, limits, wells, admission.admitted)
     chosen = choice.choose(strategy)
-    # Perturbations of the screen keep the guides that they have, others get as many as is usual.
+    # Measured perturbations keep their guides, the others get the usual number.
     names = pool.interventions.names
     own = [len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
     guides = np.minimum(np.minimum(own, usual), chosen.cells)
     plate = plate_table(pool, choice, chosen, admission, guides, requested, fit)
     under_way = [names[i] for i in limits.under_way]
     some = np.flatnonzero(admission.admitted)
-    if 0 < len(some) < len(names):  # by the draws of candidates that no combination is among
+    if 0 < len(some) < len(names):  # from draws of the admitted candidates alone
         advice = advise(
             adata, fit, pool.rows(some), requested.rows(some), wells=wells, are_admitted=True,
             rng=rng,

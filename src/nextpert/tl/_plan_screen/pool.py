@@ -1,4 +1,4 @@
-"""What a plate is chosen from: candidates, pairs of them, and constraints of the lab."""
+"""The candidates of a plate, pairs of candidates, and constraints of the lab."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _CELLS = Bound("that is a number of cells", lambda n: 0 < n <= 1e12)
 class Constraints:
     """Constraints by position among the candidates.
 
-    ``allowed`` are those that may be chosen, ``(n_candidates,)``, ``include`` those that have to
-    be, and ``under_way`` those in progress, which may not, with ``pending`` cells each.
+    ``allowed``, ``(n_candidates,)``, are candidates that can be chosen, ``include`` those that have
+    to be chosen, and ``under_way`` those in progress, with ``pending`` cells each, which cannot.
     """
 
     allowed: NDArray[np.bool_]
@@ -61,23 +61,23 @@ def read_pool(
     pairs: bool = False,
     cells_each: float,
 ) -> tuple[CandidateSet, PanelTarget, Constraints]:
-    """Return the candidates of a plate, what is wanted of each, and the constraints on them.
+    """Return the candidates of a plate, the target for each, and the constraints on them.
 
     Excluded candidates leave the pool here, before distances and probabilities are computed. Those
-    in progress stay, as they may turn out to be the nearest; ``cells_each`` is for those of which
-    no number of cells is given.
+    in progress stay, because they may be the nearest. ``cells_each`` is their number of cells if
+    none is given.
 
     Raises
     ------
     ValueError
         If no candidate is left, a name is not among the candidates (close matches are suggested),
-        or it is in two of the constraints.
+        or a name is in two constraints.
     """
     key, own = fit.naming.key, target.label
     pool = read_candidates(candidates, fit, target)
     given = pool.interventions
     unwanted = sorted(_named(exclude, (), "exclude", fit.naming))
-    # Excluding the perturbation that defines the target is redundant, but no error.
+    # Excluding the perturbation that defines the target is redundant, but not an error.
     known = {*given.names, *([] if own is None else [own])}
     members = {member for name in known for member in fit.naming.members(name)}
     known |= {*members, *(gene for some in given.targets for gene in some)}
@@ -114,7 +114,7 @@ def read_pool(
     place = {name: i for i, name in enumerate(pool.interventions.names)}
     included = _named(include, place, "include", fit.naming)
     in_progress = fit.naming.renamed(amounts, place, "pending")
-    # Cells of the perturbation that defines the target, or of one not ranked, concern no candidate.
+    # Names in pending that define the target, or are not ranked, are ignored.
     counted = [
         name for name in in_progress
         if name in place or not (name in target.not_ranked or (own and key(name) == key(own)))
@@ -123,18 +123,19 @@ def read_pool(
         unknown = [name for name in names if name not in place]
         if not_ranked := [x for x in unknown if x in target.not_ranked]:
             message = (
-                f"{what} names {list_names(not_ranked)}, which cannot be ranked by the genes that "
-                f"they do not target. Leave it out, or give nextpert.Target(own_genes='include')."
+                f"{what} names {list_names(not_ranked)}, which cannot be ranked, because target "
+                f"genes make up more than half of the control's distance. Leave this out, or give "
+                f"nextpert.Target(own_genes='include')."
             )
             raise ValueError(message)
         if unknown:
             message = (
                 f"{what} has names that are not among the candidates: {list_names(unknown)}."
-                f"{closest(unknown, place)} Name them in candidates, and not in exclude."
+                f"{closest(unknown, place)} Add them to candidates, and remove them from exclude."
             )
             raise ValueError(message)
     if both := [name for name in included if name in counted]:
-        message = f"{list_names(both)} is both in include and in pending: take it out of one."
+        message = f"include and pending both name {list_names(both)}: remove this from one of them."
         raise ValueError(message)
     if len(counted) == len(place):
         message = "No candidate is left: all are in exclude or pending. Give other candidates."
@@ -151,22 +152,23 @@ def with_pairs(
     target: PanelTarget,
     is_excluded: Callable[..., bool],
 ) -> CandidateSet:
-    """Return the candidates with those pairs of them that are expected nearest to the target.
+    """Return the candidates and the pairs of them that are expected nearest to the target.
 
     The expected effect of a pair is the sum of its members' effects, times the factor learned from
-    the screen's combinations. Pairs that are excluded by name are left out.
+    the combinations of the screen. Pairs that are excluded by name are left out.
 
     Raises
     ------
     ValueError
-        If no two candidates can be combined: labels have no separator, or shifts come as a table.
+        If no two candidates can be combined: labels have no separator, there are fewer than two
+        single candidates, or shifts are given as a table.
     """
     names, members = pool.interventions.names, fit.naming.members
     separator = str(fit.params["separator"])
     single = [i for i, name in enumerate(names) if len(members(name)) == 1]
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
         message = (
-            "Combinations need a separator of labels, and at least two single candidates with "
+            "Combinations need a separator in labels, and at least two single candidates with "
             "fitted shifts: leave out constraints['max_combination']."
         )
         raise ValueError(message)
@@ -176,7 +178,7 @@ def with_pairs(
     strength = 1.0 if learned is None else learned.strength
     root, change = np.sqrt(scale), point - states[-1]
     effects = strength * (states[:-1] - states[-1])[single]
-    if target.target_genes is not None:  # as if own genes were as wanted
+    if target.target_genes is not None:  # target genes do not count
         gene = {name: i for i, name in enumerate(fit.genes)}
         root[[gene[name] for name in target.target_genes]] = 0.0
         for row, i in enumerate(single):
@@ -191,21 +193,22 @@ def with_pairs(
 
 
 def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[str]:
-    """Return the names given, each once, as the candidates are spelled; raise for the controls."""
+    """Return the given names, each once, as the candidates spell them; raise for the controls."""
     names = [] if given is None else [str(name) for name in in_order(given)]
     if naming.control in names:
         message = (
-            f"{what} names {naming.control!r}, the controls, which are on every plate and are not "
-            f"candidates. Leave it out."
+            f"{what} names {naming.control!r}, the label of the controls, which are on every plate "
+            f"and are not candidates: leave it out."
         )
         raise ValueError(message)
     return list(dict.fromkeys(naming.spelled(names, known)))
 
 
 def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[str]] | None, int]:
-    """Return the guides of every perturbation of a fit and of the controls, most cells first.
+    """Return the guides of every perturbation and of the controls, and the usual number of guides.
 
-    And how many perturbations have, the median. ``None`` and 1 where no column has them.
+    The guides with the most cells come first; the usual number is the median over perturbations.
+    Without a column of guides, these are ``None`` and 1.
     """
     roles = fitted_roles(adata, fit.params)
     names = [*fit.names, fit.naming.control]

@@ -1,4 +1,4 @@
-"""The plate: candidates chosen, cells of each, its table, and the constructs to make for it."""
+"""The plate: the candidates chosen, cells of each, the table, and the constructs to make."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 STRATEGIES = ("exploit", "explore", "both")
-# Probability of containing the nearest at which a plate of both strategies turns to "explore".
+# Probability of containing the nearest candidate at which "both" changes to "explore".
 SURE = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
 N_SAMPLES = 1000
 
 
 class Wells(NamedTuple):
-    """What a plate is to hold.
+    """The size of a plate.
 
-    At most ``size`` perturbations, ``each`` cells of one if there are so many, ``total`` cells with
-    the controls, ``least`` cells of a perturbation, and ``n_controls`` (``None``: as many as are
-    best for the perturbations; replays have none).
+    At most ``size`` perturbations with ``each`` cells per perturbation if there are that many,
+    ``total`` cells including controls, at least ``least`` cells per perturbation, and
+    ``n_controls`` (``None``: as many as give the most precise differences; replays have none).
     """
 
     size: int
@@ -54,7 +54,7 @@ class Wells(NamedTuple):
     n_controls: int | None = None
 
     def share_out(self, n_chosen: int) -> tuple[Index, int]:
-        """Return the cells of as many perturbations as they suffice for, and of the controls."""
+        """Return the cells of each perturbation, for as many as they suffice, and of controls."""
         for k in range(n_chosen, 0, -1):
             controls = self.n_controls
             if controls is None:
@@ -66,12 +66,12 @@ class Wells(NamedTuple):
 
 
 def split_cells(total: int, size: int, least: int, n_controls: int | None = None) -> Wells:
-    """Return the number of perturbations that the cells suffice for, and the cells of each.
+    """Return the number of perturbations for which the cells suffice, and the cells of each.
 
     Raises
     ------
     ValueError
-        If they do not suffice for one.
+        If the cells do not suffice for one perturbation.
 
     Examples
     --------
@@ -83,17 +83,17 @@ def split_cells(total: int, size: int, least: int, n_controls: int | None = None
     cells, _ = wells.share_out(min(size, (total - (n_controls or 0)) // least))
     if not len(cells):
         message = (
-            f"{total} cells do not suffice for a perturbation of at least {least} and its "
-            f"controls: raise n_cells, or lower min_cells."
+            f"{total} cells do not suffice for one perturbation with at least {least} cells and "
+            f"its controls: raise n_cells, or lower min_cells."
         )
         raise ValueError(message)
     return wells._replace(size=len(cells), each=int(cells[-1]))
 
 
 class Chosen(NamedTuple):
-    """Candidates chosen, and for each its strategy, the probability that chose it and its cells.
+    """Chosen candidates, with the strategy, the probability that chose each, and the cells.
 
-    The probability is NaN where none did.
+    The probability is NaN for candidates that were chosen in another way.
     """
 
     candidates: list[int]
@@ -105,10 +105,11 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """What the perturbations of a plate are chosen by, in ``tl.plan_screen`` and in replays.
+    """The choice of the perturbations of a plate, in ``tl.plan_screen`` and in replays.
 
-    Candidates with their distances and the noise of their cells (``asked``), constraints of the
-    lab, numbers of perturbations and cells, and which candidates ``"exploit"`` chooses from.
+    It uses the candidates with their distances and the noise of their cells (``asked``), the
+    constraints of the lab, the numbers of perturbations and cells, and the candidates
+    ``admitted`` to ``"exploit"``.
     """
 
     asked: Candidates
@@ -117,7 +118,7 @@ class Choice:
     admitted: NDArray[np.bool_]
 
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
-        """Return covariance and gains of those chosen, then in progress, and the noise of these."""
+        """Return covariance and gains of chosen and pending candidates, and noise of the latter."""
         covariance, gains = self.asked.remaining.among([*chosen, *self.limits.under_way])
         return covariance, gains, self._noise_under_way()
 
@@ -132,14 +133,17 @@ class Choice:
         asked, limits, wells = self.asked, self.limits, self.wells
         chosen, chance = list(limits.include), np.full(asked.size, np.nan)
         if len(chosen) > wells.size:
-            message = f"include has {len(chosen)} candidates, but n_perturbations is {wells.size}."
+            message = (
+                f"include has {len(chosen)} candidates, but the plate has room for {wells.size}: "
+                f"raise n_perturbations or n_cells, or include fewer."
+            )
             raise ValueError(message)
         strategies = ["include"] * len(chosen)
         if strategy in ("exploit", "both"):
             order, chance, n_best = self._best(strategy)
             chosen += [i for i in order.tolist() if i not in limits.include][:n_best]
             strategies += ["exploit"] * (len(chosen) - len(strategies))
-        if strategy in STRATEGIES:  # also fills what "exploit" leaves, if too few are nearer
+        if strategy in STRATEGIES:  # also fills the rest of "exploit", if too few are nearer
             allowed = limits.allowed
             if strategy == "exploit" and (allowed & self.admitted).any():
                 allowed = allowed & self.admitted
@@ -155,7 +159,7 @@ class Choice:
             chosen += more[: wells.size - len(chosen)]
             strategies += ["acquisition"] * (len(chosen) - len(strategies))
         cells, n_controls = wells.share_out(len(chosen))
-        # Divided to reduce uncertainty most, else equally.
+        # For "explore", cells are divided to reduce uncertainty most, otherwise equally.
         if strategy == "explore":
             covariance, gains, fixed = self.among(chosen)
             own, total = asked.noise.rows(chosen), int(cells.sum())
@@ -164,12 +168,12 @@ class Choice:
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
     def _best(self, strategy: str) -> tuple[Index, Vector, int]:
-        """Return the candidates that ``"exploit"`` takes, in order, and how many wells they fill.
+        """Return the order in which ``"exploit"`` takes candidates, probabilities, and a number.
 
-        These are allowed, and expected nearer than the control. Between them, for every candidate
-        the probability by which the second half of the wells is chosen, NaN for the others. With
-        ``strategy="both"`` there are as many wells as contain the nearest of all candidates with a
-        probability of :data:`SURE`.
+        The candidates are those that are allowed and expected to be nearer than the control. The
+        probabilities, one per candidate, choose the second half of the plate (NaN for the first
+        half). The number is how many perturbations ``"exploit"`` chooses; with ``strategy="both"``,
+        as many as contain the nearest of all candidates with probability :data:`SURE`.
         """
         asked, limits, centre = self.asked, self.limits, self.asked.distances.centre
         expected, draws = asked.first_order(len(asked.distances.draws))
@@ -203,9 +207,9 @@ def plate_table(
     target: PanelTarget,
     fit: FittedPosterior,
 ) -> pd.DataFrame:
-    """Return one row per perturbation, in the order chosen, the controls last.
+    """Return one row per perturbation, in the order chosen, with the controls last.
 
-    ``n_guides`` are those of each, shape ``(n_perturbations,)``.
+    ``n_guides`` is the number of guides of each, shape ``(n_perturbations,)``.
     """
     given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = plan.candidates
@@ -219,7 +223,7 @@ def plate_table(
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = np.append(plan.cells, plan.n_controls)
-    # Why each is there, by the value of the column that chose it.
+    # The reason for each candidate cites the value of the column that chose it.
     state, why = np.maximum(distance.centre, 0.0), []
     ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
     place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
@@ -241,7 +245,7 @@ def plate_table(
         elif strategy == "acquisition":
             words = "chosen by the acquisition"
         why.append(words)
-    # Main columns are at both ends, as print leaves out the middle.
+    # The main columns are at both ends, because print leaves out the middle.
     table = pd.DataFrame(
         {
             "perturbation": strings([*names, str(fit.params["control"])]),
@@ -276,12 +280,12 @@ def constructs_table(
     guides: Mapping[str, Sequence[str]] | None,
     pending: Iterable[str] = (),
 ) -> pd.DataFrame:
-    """Return the constructs of a plan, those of a perturbation in a row, the controls last.
+    """Return the constructs of a plan, grouped by perturbation, with the controls last.
 
-    ``plate`` is the plan, with ``n_guides`` constructs of each perturbation. ``guides`` are those
-    of every measured perturbation and of the controls, most cells first (``None``: not known), and
-    ``pending`` perturbations in progress, whose guides exist. As many guides of the controls are
-    used as give them the cells of others.
+    ``plate`` is the plan, with ``n_guides`` constructs of each perturbation. ``guides`` are the
+    guides of every measured perturbation and of the controls, most cells first (``None``: not
+    known). ``pending`` are perturbations in progress, whose guides exist. The number of control
+    guides is chosen so that each has as many cells as another construct.
     """
     naming = fit.naming
     guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
@@ -300,13 +304,13 @@ def constructs_table(
             continue
         inside, outside = naming.targets(label)
         by_table = [gene for gene in str(row["target_genes"]).split(", ") if gene]
-        # In the order of the label; or those of a table of shifts.
+        # In the order of the label, or the genes of a table of shifts.
         named = sorted([*inside, *outside], key=label.find)
         genes = by_table if by_table and not inside else named
         members = naming.key(label)
         kind = KINDS.get(len(members), f"{len(members)} guides")
-        # Constructs that exist, then combinations of guides that exist, then those to design;
-        # guides that are not known are empty texts.
+        # Existing constructs, then combinations of existing guides, then constructs to design;
+        # unknown guides are empty texts.
         made: list[Construct] = []
         if members in guides_of:
             made = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
@@ -329,7 +333,7 @@ def constructs_table(
 
 
 def _evenly(n_cells: int, n: int) -> list[int]:
-    """Return so many cells over ``n`` constructs."""
+    """Return the cells of each of ``n`` constructs, divided evenly."""
     return np.diff(np.arange(n + 1) * n_cells // n).tolist()
 
 
@@ -353,5 +357,8 @@ def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
 
 
 def digest_of_plan(plan: Mapping[str, Any]) -> str:
-    """Return the digest of what a loading is computed from, the same before and after a file."""
+    """Return the digest of the parts of a plan from which a loading is computed.
+
+    It is the same before and after saving to a file.
+    """
     return digest_of({name: plan[name] for name in ("plate", "constructs")})
