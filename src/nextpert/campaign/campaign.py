@@ -249,8 +249,8 @@ class Campaign:
             Columns of the round are ``proposed``, ``n_observed`` (perturbations), ``n_cells``
             (controls included) and ``failed``. Columns of its last fit are ``best``, the measured
             perturbation that is predicted to be the nearest (or no perturbation);
-            ``measured_distance`` (of the mean of its cells) and ``predicted_distance``, squared and
-            relative to the control's (NaN if that is not above 0); ``probability_best``, the
+            ``relative_measured_distance`` (of the mean of its cells) and ``relative_distance``
+            (predicted), squared distances divided by the control's (NaN if that is not above 0); ``probability_best``, the
             probability that it is the nearest of all candidates; ``expected_gain``, the expected
             decrease of the best distance after the next plate, relative to the control's;
             ``good_enough``, the probability that no candidate is closer by more than a tenth of the
