@@ -262,8 +262,8 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        ({"prior_network": []}, r"prior_network went: .* prior={'required': "),
-        ({"penalty": 1.0}, "penalty went: the factor .* core.boss takes others"),
+        ({"prior_network": []}, r"prior_network was removed.* prior={'required': "),
+        ({"penalty": 1.0}, "penalty was removed.* a factor .* core.boss takes other factors"),
     ],
 )
 def test_an_option_that_went_is_refused_with_what_replaces_it(options, remedy, small_screen):

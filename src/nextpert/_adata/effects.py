@@ -36,7 +36,7 @@ def read_table(
     """
     if not isinstance(table, pd.DataFrame):
         if not all(isinstance(row, (Mapping, pd.Series)) for row in table.values()):
-            message = "A mapping of shifts must be {perturbation: {gene: shift}}."
+            message = "A mapping of shifts must have the form {perturbation: {gene: shift}}."
             raise ValueError(message)
         # What is not given is no shift; what is given as missing is refused below.
         rows = {
@@ -56,7 +56,8 @@ def read_table(
         raise ValueError(message)
     infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
     if infinite:
-        message = f"The table of shifts is not finite for {list_names(infinite)}: use 0 for none."
+        message = f"The table of shifts has NaN or infinite values for {list_names(infinite)}: use "
+        message += "0 for no shift."
         raise ValueError(message)
     require_small(shifts, "The table of shifts")
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]
@@ -66,5 +67,6 @@ def read_table(
 def _require_unique(names: Sequence[str], what: str) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        message = f"{what} given more than once in the table of shifts: {list_names(twice)}."
+        message = f"{what} given more than once in the table of shifts: {list_names(twice)}. Give "
+        message += "each of these once."
         raise ValueError(message)

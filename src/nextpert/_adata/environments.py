@@ -102,8 +102,8 @@ def require_varying(control: Moments, genes: Sequence[str], what: str = "control
     """Raise if a gene of the panel is constant among the control cells, or others (``what``)."""
     constant = [genes[i] for i in control.constant_nodes()]
     if constant:
-        message = f"Genes constant among the {control.n} {what}: {list_names(constant)}: drop them."
-        raise ValueError(message)
+        message = f"Genes constant among the {control.n} {what}: {list_names(constant)}. "
+        raise ValueError(message + "Drop these genes.")
 
 
 def warn_other_layer(layer: str | None, graph: Any) -> None:
@@ -139,7 +139,7 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
     if confounded:
         warn(
             f"Batches without control cells confound the effects of {list_names(confounded)}: "
-            f"add control cells of these batches, or leave these perturbations out."
+            f"add control cells from these batches, or leave these perturbations out."
         )
 
 
@@ -168,8 +168,8 @@ def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence
     weak = [gene for gene, says in pairs if gene in knocked_out and not says]
     if weak:
         warn(
-            f"Genes with a control mean near 0, so that the shift of a knockout is near 0: "
-            f"{list_names(weak)}. Leave these perturbations out, learn their shifts "
+            f"Genes with a control mean near 0, for which the shift of a knockout is near 0: "
+            f"{list_names(weak)}. Leave out the knockouts of these genes, learn their shifts "
             f"(shift_sd='learned'), or give a table of shifts."
         )
 

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # of perturbations without cells was 0.85 of that without sets, with 700 or more 0.55.
 _RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows up to which all components are computed
-_EDGES = " The columns of an edge list are source, target and, if edges have one, weight."
+_EDGES = " The columns of an edge list are source, target and, optionally, weight."
 
 
 class _Part(NamedTuple):
@@ -62,14 +62,14 @@ def load_features(features: Any) -> Any:
     path = Path(features)
     exists = os.path.exists(path)  # of a name that is too long, a Path raises an error
     if not exists or path.suffix not in _READERS:
-        wrong = "is of no kind that can be read" if exists else "is no file"
-        message = f"features: {str(path)!r} {wrong}: it takes {list_names(_READERS)}."
-        raise ValueError(message)
+        wrong = "has an unsupported extension" if exists else "does not exist"
+        message = f"features: {str(path)!r} {wrong}: give a path that ends in one of "
+        raise ValueError(f"{message}{list_names(_READERS)}.")
     try:
         given = _READERS[path.suffix](path)
     except (OSError, ValueError, KeyError) as error:
-        message = f"features: {str(path)!r} cannot be read as {path.suffix} ({error})."
-        raise ValueError(message) from error
+        message = f"features: {str(path)!r} cannot be read as {path.suffix} ({error}): "
+        raise ValueError(message + "correct the file, or its extension.") from error
     is_rows = isinstance(given, pd.DataFrame) and not _is_edges(given)
     return given.set_index(given.columns[0]) if is_rows else given
 
@@ -119,8 +119,8 @@ def read_features(
     described = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
     if not described:
         shown = list_names(names[:3])
-        warn(f"No row of features ({shown}) has the name of a label of the screen: rename them.")
-    logger.info("%d labels have features: %s.", len(described), list_names(described))
+        warn(f"No row of features ({shown}) is named after a label of the screen: rename the rows.")
+    logger.info("%d perturbations have features: %s.", len(described), list_names(described))
     # As they are stored, so that a fit predicts the same before and after.
     stored = rows.astype(np.float32).astype(np.float64)
     return SideInformation(names, stored, part.effects, part.observed, part.precision)
@@ -154,17 +154,18 @@ def _sets(sets: Any) -> _Part:
         for some in sets.values()
     )
     if not of_genes:
-        message = "features must be a DataFrame, an AnnData, lists of genes by name, or a path."
+        message = "features must be a DataFrame, an AnnData, lists of genes by set, or a path."
         raise ValueError(message)
     each = [(str(name), gene) for name, some in sets.items() for gene in some]
     pairs = pd.DataFrame(each, columns=["set", "gene"], dtype=object)
     if not pairs["gene"].dropna().map(lambda x: isinstance(x, str)).all():
-        message = "features maps names to lists that are not genes: give numbers as a DataFrame."
+        message = "features maps names to lists of values that are not genes: give lists of gene "
+        message += "names, or give numbers as a DataFrame."
         raise ValueError(message)
     pairs = pairs[with_names(pairs["gene"], "Genes in sets of features")].drop_duplicates()
     pairs = pairs[pairs.groupby("set")["gene"].transform("size") > 1]
     if pairs.empty:
-        message = "features has no set of two genes or more: give it sets, or leave it out."
+        message = "features has no set of two genes or more: add such sets, or leave features out."
         raise ValueError(message)
     (i, names), (k, _) = pd.factorize(pairs["gene"]), pd.factorize(pairs["set"])
     return _Part(list(names), _unit(sp.csr_array((1 / np.sqrt(np.bincount(k)[k]), (i, k)))))
@@ -181,7 +182,7 @@ def _edges(table: pd.DataFrame) -> _Part:
     if "weight" in table:
         weight = real_values(table["weight"], "features")
         if not np.isfinite(weight).all():
-            message = "features has edges whose weight is NaN or infinite: leave them out."
+            message = "features has edges with a NaN or infinite weight: leave these edges out."
             raise ValueError(message)
         weight = weight / max(float(np.abs(weight).max(initial=0.0)), 1e-300)
     codes, names = pd.factorize(table[["source", "target"]].astype(str).to_numpy().ravel())
@@ -210,7 +211,8 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
     place = {gene: i for i, gene in enumerate(held)}
     shared = [i for i, gene in enumerate(genes) if gene in place]
     if not shared or not names:
-        message = "features must be perturbations x genes, with at least one gene of the panel."
+        message = "features must be an AnnData of perturbations x genes, with at least one gene of "
+        message += "the panel."
         raise ValueError(message)
     raw = values = _matrix(other.X)
     known, length = ~np.isnan(values), np.ones(len(names))
@@ -222,7 +224,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
         known &= ~np.isnan(error)
         if (error[known] <= 0).any():
             message = (
-                "features.layers['se'] holds values of 0 or below: use NaN if one is not known."
+                "features.layers['se'] holds values of 0 or below: use NaN if an error is unknown."
             )
             raise ValueError(message)
         variance = np.where(known, error, 1.0) ** 2
@@ -302,7 +304,7 @@ def _unit(rows: Any) -> Any:
 def _matrix(matrix: Any) -> Array:
     """Return a matrix of effects, NaN where one is not known."""
     if matrix is None:
-        message = "features has no X: put the effects there."
+        message = "features has no X: store the effects there."
         raise ValueError(message)
     require_numbers(matrix, "features")
     values = dense(matrix)
@@ -312,13 +314,13 @@ def _matrix(matrix: Any) -> Array:
 
 def _require_some(known: NDArray[np.bool_]) -> None:
     if not known.any():
-        message = "features holds no value: give it rows with numbers, or leave it out."
+        message = "features holds no value: add rows with numbers, or leave features out."
         raise ValueError(message)
 
 
 def _require_finite(values: Array) -> None:
     if np.isinf(values).any():
-        message = "features holds infinite values: use NaN where a value is not known."
+        message = "features holds infinite values: use NaN if a value is unknown."
         raise ValueError(message)
     require_small(np.where(np.isnan(values), 0.0, values), "features")
 

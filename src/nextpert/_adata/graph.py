@@ -202,7 +202,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     where, remedy = f"adata.uns[{key!r}]['graphs']", "run tl.learn_dag again"
     graphs = unpack(GraphsRecord, stored["graphs"], where, remedy).dags
     if any(graph.n_nodes != len(genes) for graph in graphs):
-        raise damaged(where, f"its graphs are not of {len(genes)} genes", remedy)
+        raise damaged(where, f"its graphs do not have {len(genes)} genes each", remedy)
     if _changed(stored, genes, dag):
         message = (
             f"adata.varp[{key!r}] has changed since tl.learn_dag wrote it: its {len(graphs)} "

@@ -32,7 +32,7 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
 def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
     """Raise if cells and genes are to be dropped in place from a file or a lazy matrix."""
     if not copy and (adata.isbacked or is_lazy(_parent(adata).X)):
-        message = "adata is backed by a file: pass copy=True, or call adata.to_memory() first."
+        message = "adata is backed by a file or lazy: pass copy=True, or call adata.to_memory()."
         raise ValueError(message)
 
 
@@ -117,18 +117,18 @@ def require_genes(adata: ad.AnnData, panel: Sequence[str], genes: Sequence[str])
     there = [str(gene) for gene in adata.var_names]
     twice = [gene for gene, n in Counter(there).items() if n > 1]
     if twice:
-        message = f"Genes that occur twice among the new cells: {list_names(twice)}."
-        raise ValueError(message)
+        message = f"The new cells have genes more than once: {list_names(twice)}. Drop the "
+        raise ValueError(message + "duplicates.")
     has = set(there)
     absent = [gene for gene in panel if gene not in has]
     if absent:
         message = f"The new cells lack {len(absent)} genes of the panel: {list_names(absent)}."
-        message += closest(absent, there)
+        message += f"{closest(absent, there)} Correct the names, or add these genes."
         raise ValueError(message)
     out = [gene for gene in genes if gene in has]
     gone = [gene for gene in genes if gene not in has]
     if gone:
-        logger.info("Genes that the new cells lack are left out: %s.", list_names(gone))
+        logger.info("Genes absent from the new cells are left out: %s.", list_names(gone))
     return out
 
 

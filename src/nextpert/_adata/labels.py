@@ -125,7 +125,7 @@ def read_labels(
 
     Those that name the same by ``naming`` are one, under the spelling of the first cell.
     """
-    column = column_of(adata, key, f"name the column of labels with {argument}")
+    column = column_of(adata, key, f"pass an existing column as {argument}")
     # A million strings are made once.
     first, values = pd.factorize(column, use_na_sentinel=True)
     text = [str(value) for value in values]  # by the first cell of each
@@ -210,7 +210,7 @@ def say_pooled(labels: LabelTable) -> None:
         )  # fmt: skip
 
 
-def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.Series:
+def column_of(adata: ad.AnnData, key: str, remedy: str = "name an existing column") -> pd.Series:
     """Return a column of ``obs`` in memory."""
     if key not in adata.obs.columns:
         columns = [str(column) for column in adata.obs.columns]
@@ -230,7 +230,7 @@ def require_control(labels: LabelTable, control: str) -> None:
         hint = closest([control], labels.names)
         usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
         if usual and not hint:
-            hint = f" {list_names(usual)} may be the controls."
+            hint = f" {list_names(usual)} may be the label of the controls."
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}.{hint} The "
             f"column holds {list_names(labels.names)}: pass the label of the controls as control."
@@ -258,7 +258,7 @@ def guide_table(
     if unknown:
         message = (
             f"control_guides contains names that match no guide and no target: "
-            f"{list_names(unknown)}."
+            f"{list_names(unknown)}. Correct or remove these names."
         )
         raise ValueError(message + closest(unknown, [*targets, *names]))
     kinds, without = [], []
@@ -270,7 +270,7 @@ def guide_table(
         kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
     if without:
         names_shown = list_names(without)
-        message = f"Guides without a target: {names_shown}. Give target_of or control_guides."
+        message = f"Guides without a target: {names_shown}. Pass target_of or control_guides."
         raise ValueError(message)
     shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
     return pd.DataFrame(

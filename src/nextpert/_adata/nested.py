@@ -64,13 +64,13 @@ class Nested:
     def scatter_in_words(self) -> str:
         """Return the variance between its levels as a clause."""
         if self.scatters is None:
-            return "they are too few for a test of their variance"
+            return "there are too few levels to test their variance"
         if not self.scatters:
             return "they differ by no more than sampling error"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return (
             f"they differ by more than sampling error ({p}), with a variance of "
-            f"{self.variance:.2g} of a cell's noise variance in the median gene"
+            f"{self.variance:.2g} times the noise variance of a cell in the median gene"
         )
 
 

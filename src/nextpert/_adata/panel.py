@@ -75,7 +75,7 @@ def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
     Unless it is empty, ``what`` says in the log what the others are, which the caller leaves out.
     """
     if isinstance(names, pd.MultiIndex):
-        message = f"{what} have names of several levels: join them into one (index.map('_'.join))."
+        message = f"{what} have names of several levels: join the levels (index.map('_'.join))."
         raise ValueError(message)
     code, values = pd.factorize(np.array(pd.Series(names, dtype=object)))
     without = np.array([not str(value).strip() for value in values] + [True])[code]
@@ -99,7 +99,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     if gene_symbols not in adata.var.columns:
         columns = [str(column) for column in adata.var.columns]
         message = f"adata.var has no column {gene_symbols!r}.{closest([gene_symbols], columns)}"
-        raise ValueError(f"{message} It holds {list_names(columns)}.")
+        shown = list_names(columns) or "no column"
+        raise ValueError(f"{message} It holds {shown}: pass an existing column as gene_symbols.")
     column = adata.var[gene_symbols]
     # Var of anndata.experimental.read_lazy.
     if hasattr(column, "to_series"):
@@ -140,7 +141,7 @@ def resolve_panel(
         where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     if absent and written is not None:
         message = f"adata lacks genes of adata.{written[0]}: {list_names(absent)}."
-        message += f" Run {written[1]} again on the genes at hand."
+        message += f" Restore these genes, or run {written[1]} again without them."
         raise ValueError(message)
     if absent:
         message = (
@@ -149,37 +150,37 @@ def resolve_panel(
         )
         raise ValueError(message)
     if unclear:
-        message = f"{where} holds genes more than once: {list_names(unclear)}. Drop the copies, or "
-        message += "call adata.var_names_make_unique() first."
+        message = f"{where} holds genes more than once: {list_names(unclear)}. Drop the "
+        message += "duplicates, or call adata.var_names_make_unique() first."
         raise ValueError(message)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        message = f"Genes given more than once: {list_names(twice)}. Give every gene once."
+        message = f"Genes given more than once: {list_names(twice)}. Give each gene once."
         raise ValueError(message)
     if len(names) < least:
-        message = f"The panel holds {len(names)} genes, but at least {least} are needed."
+        message = f"The panel has {len(names)} genes, but at least {least} are needed: add genes."
         raise ValueError(message)
     column = {name: j for j, name in enumerate(measured)}
     return names, np.array([column[name] for name in names], dtype=np.int64)
 
 
 def id_hint(names: Iterable[str], measured: Collection[str]) -> str:
-    """Return what to do where genes are measured under Ensembl ids, and ``names`` are none."""
+    """Return a hint if most measured genes have Ensembl ids, but not all ``names`` are ids."""
     ids = sum(_ENSEMBL.match(name) is not None for name in measured)
     if 2 * ids <= len(measured) or all(_ENSEMBL.match(name) for name in names):
         return ""
     return (
-        " The genes are named by Ensembl ids: name the column of adata.var that holds their "
-        "symbols with gene_symbols."
+        " The genes are named by Ensembl ids: pass the column of adata.var that holds their "
+        "symbols as gene_symbols."
     )
 
 
 def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
-    """Return what to do about labels that name guides, kinds of perturbation, or several genes."""
+    """Return a hint about labels that name guides, types of perturbation, or several genes."""
     genes = {name: _gene_of_guide(name, measured) for name in names}
     of_guides = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
     joined = (
-        f" {name} names several genes: name what joins them with separator={mark!r}."
+        f" {name} names several genes: declare separator={mark!r} with pp.setup_screen."
         for name in genes
         for mark in ";,|/&_"
         if len(parts := {part.strip() for part in name.split(mark)}) > 1 and parts <= measured
@@ -187,8 +188,8 @@ def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
     hint = next(joined, "")
     if of_guides:
         hint += (
-            f" Labels of guides, or with a suffix: {list_names(of_guides, limit=5)}. Label cells "
-            f"by gene first, see pp.assign_guides (target_of)."
+            f" These labels name guides, or have a suffix: {list_names(of_guides, limit=5)}. Label "
+            f"cells by gene first (target_of of pp.assign_guides)."
         )
     return hint
 

@@ -106,7 +106,7 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
     except ValueError:  # without its columns, genes or layer: other cells
         return
     if same:
-        message = "features has effects from the same cells: give effects from another screen."
+        message = "features has effects from the cells of adata: give effects from another screen."
         raise ValueError(message)
 
 
@@ -128,8 +128,8 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
         names, _, dag = read_graph(adata, dag_key, symbols)
         if differ := sorted(set(names) ^ set(genes)):
             message = (
-                f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph "
-                f"{dag_key!r} ({list_names(differ)}): run tl.fit_dag_blr again."
+                f"adata.uns[{key!r}] and the graph {dag_key!r} have different gene panels "
+                f"({list_names(differ)}): run tl.fit_dag_blr again."
             )
             raise ValueError(message)
         edges = {(genes[k], genes[i]) for k, i in fit.posterior.dag.edges()}
@@ -154,7 +154,7 @@ def _changed(adata: ad.AnnData, fit: FittedPosterior) -> str:
     except ValueError:
         is_there = False
     if not is_there:
-        return "a column or layer of the fit is gone"
+        return "a column or layer of the fit is missing"
     now = fingerprint(adata, roles, fit.columns)
     if now.split()[0] != fit.fingerprint.split()[0]:
         return f"names, or columns {list_names(roles.columns)}"

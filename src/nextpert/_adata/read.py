@@ -333,12 +333,12 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any
         names = [str(name) for name in adata.layers if name is not None]
         message = (
             f"adata.layers has no layer {layer!r}.{closest([layer], names)} "
-            f"It holds {list_names(names) or 'none'}."
+            f"It holds {list_names(names) or 'none'}: pass the name of a layer, or None for adata.X."
         )
         raise ValueError(message)
     matrix: Any = source.X if layer is None else source.layers[layer]
     if matrix is None:
-        message = "adata.X is empty: put log-normalised expression there, or name a layer."
+        message = "adata.X is empty: store log-normalised expression there, or pass a layer."
         raise ValueError(message)
     if getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
         arrays_of(matrix)  # its parts are there

@@ -115,12 +115,13 @@ def read_roles(
     if absent:
         message = (
             f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
-            f"{list_names(sorted(present))}: set a role without a column to None."
+            f"{list_names(sorted(present))}: name an existing column, or set the role to None."
         )
         raise ValueError(message)
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
     if twice:
-        message = f"Columns with more than one role: {list_names(twice)}. Give each one role."
+        message = f"Columns with more than one role: {list_names(twice)}. Give each column one "
+        message += "role."
         raise ValueError(message)
     return roles
 

@@ -93,10 +93,10 @@ def read_scale(
         kind = "values too large for logarithms"
         holds = f"values above {_LARGEST:g}, which no logarithm of a count or intensity exceeds"
     else:
-        kind = "log-normalised" if n == 1 else "taken for log-normalised"
+        kind = "log-normalised" if n == 1 else "assumed log-normalised"
     fault = (
-        f"{slot(layer)} holds {holds}, up to {high:,.4g}: call pp.perturbation_screen on counts, "
-        f"or name the layer of log-normalised values."
+        f"{slot(layer)} holds {holds}, with a maximum of {high:,.4g}: call pp.perturbation_screen "
+        f"on counts, or pass the layer of log-normalised values as layer."
     )
     return Scale(kind, low, high, sample.shape[0], whole, fault if holds else "")
 
@@ -141,7 +141,7 @@ def check_scale(
 
 def overruled_by(scale: Scale, where: str) -> str:
     """Return the message of an error, and ``where`` to say that it should not be raised."""
-    return f"{scale.fault} To use these values as they are, pass {where}."
+    return f"{scale.fault} To use these values unchanged, pass {where}."
 
 
 def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> None:

@@ -296,7 +296,8 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
     what = f"The covariate adata.obs[{name!r}]"
     values = real_values(column, what)
     if bad := int((labelled & ~np.isfinite(values)).sum()):
-        message = f"{what} is missing or infinite for {bad} labelled cells: drop them, or fill it."
+        message = f"{what} is missing or infinite for {bad} labelled cells: "
+        message += "fill it in, or drop these cells."
         raise ValueError(message)
     known = np.where(labelled, values, 0.0)
     require_small(known, what)
@@ -336,11 +337,12 @@ class Batches:
         """Raise unless it is known what batches add to each of some cells."""
         codes = self.codes[cells]
         if (codes < 0).any():
-            message = f"{(codes < 0).sum()} of the cells that are read have no batch: fill it in."
+            message = f"{(codes < 0).sum()} of the cells in use have no batch: fill in batch_key."
             raise ValueError(message)
         unknown = [self.names[k] for k in np.unique(codes) if np.isnan(self.offsets[k]).any()]
         if unknown:
-            message = f"Batches without labelled cells: {list_names(unknown)}. Leave them out."
+            message = f"Batches without labelled cells: {list_names(unknown)}. Leave out their "
+            message += "cells, or label some of them."
             raise ValueError(message)
 
     def errors(self, groups: ArrayLike, n_groups: int) -> NDArray[np.float64]:

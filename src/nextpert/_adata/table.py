@@ -63,18 +63,19 @@ def of_samples(adata: ad.AnnData) -> bool:
 def require_cells(adata: ad.AnnData, what: str) -> None:
     """Raise if an AnnData is a table: ``what`` needs cells."""
     if is_table(adata):
-        message = f"{what} needs the cells of a screen, but this AnnData is a table of effects."
+        message = f"{what} needs the cells of a screen, but this AnnData is a table of effects: "
+        message += "pass an AnnData of cells."
         raise ValueError(message)
 
 
 def not_told(adata: ad.AnnData) -> str:
-    """Return what a table does not tell, in a sentence; empty if it tells all."""
+    """Return a sentence on the information that a table lacks; empty if it lacks none."""
     words = {
-        "cells_given": "numbers of cells, so that those of plans are a scale alone (n_cells)",
-        "controls_given": "the error of the controls, which is therefore assumed to be large "
-        "(n_controls, or control_se)",
-        "means_given": "the means of the controls, so that means are relative to them "
-        "(control_mean)",
+        "cells_given": "numbers of cells (n_cells), so that those of plans are relative",
+        "controls_given": "the standard error of the controls (n_controls, or control_se), which "
+        "is therefore assumed to be large",
+        "means_given": "the means of the controls (control_mean), so that all means are relative "
+        "to them",
     }
     absent = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
     return f"The table does not state {'; '.join(absent)}." if absent else ""
@@ -85,7 +86,7 @@ def cells_of(adata: ad.AnnData) -> Index:
     if "n_cells" not in adata.obs or SE not in adata.layers:
         message = (
             "A table of effects needs obs['n_cells'] and layers['se'], but this AnnData lacks one "
-            "of them: put it back, or make the table again with pp.effect_table."
+            "of these: restore it, or create the table again with pp.effect_table."
         )
         raise ValueError(message)
     return adata.obs["n_cells"].to_numpy(np.int64)

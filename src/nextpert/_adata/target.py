@@ -116,7 +116,7 @@ class Target:
         for state in states:
             check_value(state, "state", _STATES, _SQUARED)
         if isinstance(self.state, list) and (not states or any(each is None for each in states)):
-            message = "state is an empty list or has None in it: name each of its states."
+            message = "state is an empty list or contains None: list at least one state, not None."
             raise ValueError(message)
         # Parts that belong together.
         pulls = self.state is not None or self.signature is not None
@@ -127,7 +127,8 @@ class Target:
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
             if not pulls or both or bounds:
-                message = f"distance={self.distance!r} takes only state or signature, and weights."
+                message = f"distance={self.distance!r} takes only state or signature, and weights: "
+                message += "leave out all other parts."
         if message:
             raise ValueError(message)
 
@@ -157,7 +158,8 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
         if not isinstance(state, np.ndarray):
             return state
         if len(state) != len(genes):
-            message = f"target is a vector of {len(state)} means, but there are {len(genes)} genes."
+            message = f"target is a vector of {len(state)} means, but there are {len(genes)} genes "
+            message += "in the panel: give one mean per gene."
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
