@@ -1,4 +1,4 @@
-"""Side information about perturbations: tables, networks, gene sets, effects in another screen."""
+"""Side information about perturbations: tables, networks, gene sets, or effects of a screen."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Components that are kept: all of 200 perturbations, of more as many as their number times the
-# square of the components allows, 1,000 of 1,000, 707 of 2,000 and 316 of 10,000. What of
-# similarities they lack counts as a perturbation's own. With 200 of 2,000 perturbations, the error
-# of perturbations without cells was 0.85 of that without sets, with 700 or more 0.55.
+# Components that are kept: at least 200; beyond that, perturbations times squared components may
+# not exceed 1e9, which allows 1,000 components for 1,000 perturbations, 707 for 2,000 and 316 for
+# 10,000. Similarity outside the components counts as specific to a perturbation. For 2,000
+# perturbations, the error of perturbations without cells was 0.85 times that without gene sets with
+# 200 components, and 0.55 times with 700 or more.
 _RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows up to which all components are computed
 _EDGES = " The columns of an edge list are source, target and, optionally, weight."
@@ -45,7 +46,7 @@ _EDGES = " The columns of an edge list are source, target and, optionally, weigh
 class _Part(NamedTuple):
     """One table: a row per perturbation, of length 0 to 1, and effects in another screen.
 
-    These are shrunk, and as they were observed, with their precisions.
+    ``effects`` are shrunk; ``observed`` are unshrunk, with their ``precision``.
     """
 
     names: list[str]
@@ -56,11 +57,11 @@ class _Part(NamedTuple):
 
 
 def load_features(features: Any) -> Any:
-    """Return side information as ``tl.fit_dag_blr`` takes it; of a path, what the file holds."""
+    """Return side information for ``tl.fit_dag_blr``; a path is replaced by the file's content."""
     if not isinstance(features, (str, os.PathLike)):
         return features
     path = Path(features)
-    exists = os.path.exists(path)  # of a name that is too long, a Path raises an error
+    exists = os.path.exists(path)  # Path.exists raises an error if a name is too long
     if not exists or path.suffix not in _READERS:
         wrong = "has an unsupported extension" if exists else "does not exist"
         message = f"features: {str(path)!r} {wrong}: give a path that ends in one of "
@@ -75,7 +76,7 @@ def load_features(features: Any) -> Any:
 
 
 def _read_gmt(path: Path) -> dict[str, list[str]]:
-    """Return the sets of genes of a file: a line each, of name, description and genes."""
+    """Return the gene sets of a file: one line per set, with name, description and genes."""
     lines = path.read_text(encoding="utf-8").splitlines()
     cells = [line.rstrip().split("\t") for line in lines if line.strip()]
     _require_distinct([name for name, *_ in cells], "sets")
@@ -96,8 +97,8 @@ def read_features(
 ) -> SideInformation | None:
     """Return side information by perturbation; ``None`` if none is given.
 
-    Effects in another screen are returned on the panel, ``genes``; perturbations are spelled as in
-    ``labels``.
+    Effects in another screen are restricted to the panel, ``genes``; perturbations are spelled as
+    in ``labels``.
     """
     if features is None:
         return None
@@ -121,18 +122,18 @@ def read_features(
         shown = list_names(names[:3])
         warn(f"No row of features ({shown}) is named after a label of the screen: rename the rows.")
     logger.info("%d perturbations have features: %s.", len(described), list_names(described))
-    # As they are stored, so that a fit predicts the same before and after.
+    # Rounded as in storage, so that a fit makes the same predictions before and after.
     stored = rows.astype(np.float32).astype(np.float64)
     return SideInformation(names, stored, part.effects, part.observed, part.precision)
 
 
 def _is_edges(table: pd.DataFrame) -> bool:
-    """Whether a table is a list of edges, by the names of its columns, ``Source`` or ``source``."""
+    """Whether a table is a list of edges: its columns include source and target, in any case."""
     return {"source", "target"} <= {str(name).lower() for name in table.columns}
 
 
 def _table(table: pd.DataFrame) -> _Part:
-    """Return a table of numbers: columns centred and of one scale, rows of length 1."""
+    """Return a table of numbers with standardised columns, and rows scaled to length 1."""
     table = table[with_names(table.index, "Rows of features")]
     names = [str(name) for name in table.index]
     _require_distinct(names, "rows")
@@ -143,12 +144,12 @@ def _table(table: pd.DataFrame) -> _Part:
     count, values = np.maximum(known.sum(axis=0), 1), np.where(known, values, 0.0)
     deviation = np.where(known, values - values.sum(axis=0) / count, 0.0)
     sd = np.sqrt((deviation**2).sum(axis=0) / count)
-    varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # else it is rounding alone
+    varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # more than rounding error
     return _Part(names, _unit(deviation / np.where(varies, sd, np.inf)))
 
 
 def _sets(sets: Any) -> _Part:
-    """Return the sets of every gene, large ones for less; of a set of one gene nothing follows."""
+    """Return the sets of every gene; large sets weigh less, and sets of one gene are left out."""
     of_genes = isinstance(sets, Mapping) and all(
         hasattr(some, "__iter__") and not isinstance(some, (str, Mapping, pd.DataFrame, ad.AnnData))
         for some in sets.values()
@@ -172,7 +173,7 @@ def _sets(sets: Any) -> _Part:
 
 
 def _edges(table: pd.DataFrame) -> _Part:
-    """Return the neighbours of every node, and the node itself; those of many for less."""
+    """Return every node's neighbours and the node itself; nodes with many edges weigh less."""
     table = table.set_axis([str(name).lower() for name in table.columns], axis=1)
     _require_distinct(list(table.columns), "columns")
     for end in ("source", "target"):
@@ -194,12 +195,12 @@ def _edges(table: pd.DataFrame) -> _Part:
 
 
 def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
-    """Return effects in another screen on the panel, and as features those on all its genes.
+    """Return effects in another screen on the panel, and features from the effects on all genes.
 
-    With standard errors (``layers["se"]``) effects are shrunk towards their mean over that screen,
-    and a perturbation's features are as long as its effects are reliable. What
-    ``tl.perturbation_effects`` returns is shrunk already; as observed are the differences of means,
-    whose sampling variance is the posterior variance over the weight of the cells.
+    With standard errors (``layers["se"]``), effects are shrunk towards their mean over that screen,
+    and the features of a perturbation are scaled by the reliability of its effects. The effects of
+    ``tl.perturbation_effects`` are shrunk already; their observed values are the differences of
+    means, whose sampling variance is the posterior variance divided by the weight of the cells.
     """
     other = other[
         with_names(other.obs_names, "Perturbations of features"),
@@ -251,11 +252,12 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
 
 
 def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return effects shrunk to their mean, and how reliable those of each perturbation are.
+    """Return effects shrunk to their mean, and the reliability of each perturbation's effects.
 
-    True effects of perturbation ``j`` on gene ``g`` depart from the gene's mean over perturbations
-    by the variance ``t_j^2 s_g^2``, ``s_g`` the gene's median standard error; ``t_j^2`` is what is
-    left of its squared departures less sampling. Shapes ``(n_perturbations, n_genes)``.
+    True effects of perturbation ``j`` on gene ``g`` vary about the gene's mean over perturbations
+    with variance ``t_j^2 s_g^2``, where ``s_g`` is the gene's median standard error; ``t_j^2`` is
+    estimated from squared departures minus sampling variance. Effects have the shape
+    ``(n_perturbations, n_genes)``, reliabilities ``(n_perturbations,)``.
     """
     gene = np.array(
         [np.median(v[k]) if k.any() else 1.0 for v, k in zip(variance.T, known.T, strict=True)]
@@ -274,11 +276,12 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
 
 
 def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
-    """Return rows of few columns, whose products with the screen's perturbations are kept.
+    """Return rows with few columns that preserve products with the screen's perturbations.
 
-    ``screen`` holds the places of the screen's perturbations. If these are 1,000 or fewer, their
-    products with each other and with all other rows are exact; of more, their first components.
-    Components of all rows would describe the whole genome, and lose what a few genes share.
+    ``screen`` holds the positions of the screen's perturbations. For at most 1,000 perturbations,
+    their products with each other and with all other rows are exact; for more, only their first
+    components are kept. Components of all rows would describe the whole genome, and lose the
+    similarity of small groups of genes.
     """
     own = rows[screen] if abs(rows[screen]).sum() else rows
     n = own.shape[0]
@@ -295,14 +298,14 @@ def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
 
 
 def _unit(rows: Any) -> Any:
-    """Return rows of length 1; of length 0 where nothing is known."""
+    """Return rows scaled to length 1; rows of zeros stay zero."""
     square = np.asarray((rows**2).sum(axis=1)).ravel()
     scale = np.where(square > 0, 1 / np.sqrt(np.where(square > 0, square, 1.0)), 0.0)
     return sp.diags_array(scale) @ rows
 
 
 def _matrix(matrix: Any) -> Array:
-    """Return a matrix of effects, NaN where one is not known."""
+    """Return a matrix of effects, NaN for unknown effects."""
     if matrix is None:
         message = "features has no X: store the effects there."
         raise ValueError(message)
