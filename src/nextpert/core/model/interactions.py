@@ -29,7 +29,7 @@ _BOUNDS = ((-0.5, 2.5), (-6.0, 3.0), (-6.0, 3.0))  # bounds of the strength and 
 _NODES = 5  # nodes of the quadrature over the strength
 # Minimum standard deviations from 0 of predictions from members that are used. Effects of members
 # are modelled as normal, but many are 0: 19% of those between 2 and 2.5 (15 cells per member), and
-# twice as many effects of pairs were false as stated. With 3, the error is 10% higher than with 2.5.
+# twice as many effects of pairs were false as stated. With 3, the error is 10% higher.
 _CLEAR = 2.5
 _MOST_DIMS = 128  # maximum number of dimensions used for learning
 
@@ -355,7 +355,7 @@ class Interactions:
         return strength * variance / total, strength * alone, alone, variance * member / total
 
     def _rests(self, asked: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
-        """Return the factor on the sum, the term from the own measurement, and the variance left."""
+        """Return the factor on the sum, the term of the own measurement, and the variance left."""
         place = {some: k for k, some in enumerate(self.measured)}
         scale, rest = self.learned.scale, self.learned.rest_sd**2
         # Without a measurement: the sum has factor 1, and only the variance of r_c is known.

@@ -90,8 +90,8 @@ class Chain(NamedTuple):
 
         With up to 400,000 effects, 50 sweeps are discarded and 200 draws stored: on TAP-seq with 20
         cells per perturbation, means have an error of 0.07 to 0.11 SD (root mean square, four
-        seeds), and of 0.07 SD with 1,000 sweeps. With 10 million effects, 40 sweeps are discarded
-        and 40 of 80 draws stored; with at least 50 million, 15 are discarded and 10 of 20 stored.
+        seeds), and of 0.07 SD with 1,000 sweeps. With 10 million effects, 40 sweeps are discarded,
+        and 80 give 40 draws; with at least 50 million, 15 are discarded, and 20 give 10 draws.
         """
         # Draws that fit into memory, but at least the minimum.
         least = np.clip(_MOST // max(size, 1), 10, 40)
