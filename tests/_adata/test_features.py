@@ -211,7 +211,7 @@ BAD = {
     "numbers in lists": ({"A": [1.0, 2.0], "B": [1.0]}, r"give numbers as a DataFrame"),
     "an edge without weight": (
         pd.DataFrame({"source": ["A"], "target": ["B"], "weight": [np.nan]}),
-        "weight is NaN",
+        "edges with a NaN",
     ),
     "other genes": (
         other_screen(np.eye(3), genes=("X", "Y", "Z")),

@@ -149,7 +149,7 @@ def _by_reason(reasons: Reasons) -> str:
     for name, reason in reasons[:_MOST_NAMED]:
         # If the gene is the label itself, it is not repeated.
         why, _, genes = reason.partition(": ")
-        named.setdefault(why if genes == name else reason, []).append(name)
+        named.setdefault(why if genes == name else reason, []).append(name or "(empty)")
     shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
     more = len(reasons) - _MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown

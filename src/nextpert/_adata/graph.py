@@ -68,8 +68,8 @@ def resampled_screens(
 ) -> Iterator[ScreenMoments]:
     """Yield the moments of a resample for every seed; genes, then numeric covariates.
 
-    Each pass over the cells serves as many resamples as have sums that fit into 1 GB. A resample
-    depends, to the bit, only on its seed.
+    Each pass over the cells serves as many resamples as have sums that fit into 1 GB. The bits of a
+    resample depend only on its seed.
     """
     width = len(np.asarray(columns)) + environments.covariates.shape[1]
     n_environments = len(environments.table)

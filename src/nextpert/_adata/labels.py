@@ -292,7 +292,7 @@ def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: s
 
     ``name`` joins the guides, ``n_guides`` counts them, ``targets`` are the sorted targets of
     targeting guides, and ``kind`` is ``"none"``, ``"targeting"``, or, if all are control guides,
-    the kind of these. Raises an error if the table lacks a guide or contains it twice.
+    their kind. Raises an error if the table lacks a guide or contains it twice.
     """
     twice = table.index[table.index.duplicated()]
     unknown = sorted({guide for each in lists for guide in each}.difference(table.index))

@@ -185,7 +185,7 @@ def ranked_distance(
     expected, draw = states
     goal = as_goal(target, expected.shape[1])
     drawn, distances, slopes = draw(n_samples, generator), [], []
-    own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
+    own, more = generator.spawn(2)  # for the target's error, and for first-order draws
     for one in drawn:
         distances.append(distance_draws(goal, one, generator, own))
         if goal.is_states:

@@ -41,10 +41,10 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     Returns
     -------
     ndarray, ndarray
-        The indices, the first ``size`` of which form the plate; and for each candidate not chosen
-        by expected distance, the probability that it is nearest among these (NaN for candidates
-        chosen by expected distance). Ties, which are frequent because most candidates are never
-        nearest, are ordered by mean distance.
+        The indices, the first ``size`` of which form the plate; and for each candidate the
+        probability that it is nearest among the candidates not chosen by expected distance (NaN for
+        candidates chosen by expected distance). Ties, which are frequent because most candidates
+        are never nearest, are ordered by mean distance.
 
     Examples
     --------

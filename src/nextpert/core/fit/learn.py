@@ -190,8 +190,8 @@ class Weighted:
 
     ``interactions`` is the additivity of effects, and ``together`` the predictions of combinations
     from their members. All are learned from the perturbations ``seen``; ``predictors()`` returns
-    each predictor's predictions for these without their cells, and ``left_out`` holds the
-    departures of observed effects from predictions as for candidates.
+    each predictor's predictions for ``seen`` without their cells, and ``left_out`` holds the
+    departures of observed effects from predictions made as for candidates.
     """
 
     weights: PredictorWeights

@@ -368,7 +368,7 @@ def visit(means, first, last, grid, control, batches, state, block):
             prior[i] = 1.0 / (
                 noise[i] + (means.own_variance[j, i] if is_known else grid.variance[place[i]])
             )
-        # Scores by (14): first their prior variances, all scores integrated out (18), then they.
+        # Scores by (14): first prior variances, with scores integrated out (18), then the scores.
         for s in range(n_rows):
             spread = means.spread[j] if s > 0 else 0.0
             variance[s] = grid.score[state.size[j, s]] + spread
@@ -381,7 +381,7 @@ def visit(means, first, last, grid, control, batches, state, block):
             block.uniform[b, n_genes + 1 :], sizes,
         )  # fmt: skip
         _draw_normal(score, block.covariance, block.normal[b])
-        # The scale by (15), tails summed over, from what scores leave of the means.
+        # The scale by (15), summed over tails, from the residuals of the means after the scores.
         # r = x - mu_0 - Z o - Gamma (g + h) - lambda f.
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
@@ -389,7 +389,7 @@ def visit(means, first, last, grid, control, batches, state, block):
                 departure[i] -= means.design[s, i] * along
         for i in range(n_genes):
             work[i] = departure[i] - means.design[0, i] * score[0]
-            # The same whatever the scale.
+            # A known variance does not depend on the scale.
             if place[i] == N_VARIANCES:
                 density[i] = 1.0
             else:
@@ -400,7 +400,7 @@ def visit(means, first, last, grid, control, batches, state, block):
         _add_logs(density, grid.tail, chance, block.chance[1])
         m = _draw_from_logs(chance, block.uniform[b, n_genes])
         state.scale[j] = m
-        # Each tail given the scale; those of known variance have none.
+        # Each tail given the scale; own parts with a known variance have no tail.
         for i in range(n_genes):
             if place[i] == N_VARIANCES:
                 prior[i] = means.own_variance[j, i]

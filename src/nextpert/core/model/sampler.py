@@ -539,9 +539,9 @@ def best_weights(chance: Array, prior: Array, start: Array) -> Array:
 
     The log density is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is
     concave; ``chance`` are the densities ``c``, and ``prior`` the counts ``a``. EM would converge
-    slowly if components are hard to distinguish. The function that is maximised also subtracts the
-    number of observations and counts, times the sum of the weights, which makes this sum 1 at the
-    maximum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
+    slowly if components are hard to distinguish. The number of observations and counts, times the
+    sum of the weights, is subtracted, which makes this sum 1 at the maximum (Kim et al. 2020,
+    doi:10.1080/10618600.2019.1689985).
     """
     weights, total = start, len(chance) + prior.sum()
 
