@@ -194,5 +194,5 @@ def unknown_genes(label: str, outside: Sequence[str], genes: Sequence[str]) -> s
     """Return the message about a label that names genes outside the panel."""
     return (
         f"{label!r} names genes outside the panel of the posterior: {list_names(outside)}."
-        f"{closest(outside, genes)}"
+        f"{closest(outside, genes)} Name only genes of the panel."
     )

@@ -342,8 +342,8 @@ class Batches:
         """Raise unless the batch effects in each of some cells are known."""
         codes = self.codes[cells]
         if (codes < 0).any():
-            message = f"{(codes < 0).sum()} of the cells in use have no batch: fill in batch_key."
-            raise ValueError(message)
+            message = f"{(codes < 0).sum()} of the cells in use have no batch: fill in the columns "
+            raise ValueError(message + "of batch_key.")
         unknown = [self.names[k] for k in np.unique(codes) if np.isnan(self.offsets[k]).any()]
         if unknown:
             message = f"Batches without labelled cells: {list_names(unknown)}. Leave out their "
