@@ -27,8 +27,10 @@ Numbers = Mapping[str, float] | pd.Series
 
 NAMED = 5  # genes of a target that its name lists
 _STATES = "str | tuple[str, str] | Mapping[str, float] | Vector | None"
-_SQUARED = Bound("small enough to be squared", lambda value: abs(value) <= LARGEST)
-_WEIGHT = Bound("of at least 0, small enough to be squared", lambda value: 0 <= value <= LARGEST)
+_SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= LARGEST)
+_WEIGHT = Bound(
+    "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
+)
 _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 
 
