@@ -170,7 +170,7 @@ def test_what_joins_the_genes_of_a_label_is_hinted_at(mark, n_cells, small_scree
     labels = small_screen.obs["perturbation"].astype(object)
     labels[labels.index[labels == "STK3"][:n_cells]] = f"MYC{mark}STK3"
     small_screen.obs["perturbation"] = labels
-    hint = re.escape(f"MYC{mark}STK3 names several genes: name what joins them with separator=")
+    hint = re.escape(f"MYC{mark}STK3 names several genes: declare separator=")
     with pytest.warns(UserWarning, match=f"{hint}'{re.escape(mark)}'"):
         npt.pp.perturbation_screen(small_screen, copy=True)
     with warnings.catch_warnings():

@@ -142,7 +142,7 @@ def test_effects_of_the_same_cells_are_no_side_information(fitted, kind, change,
         given = tmp_path / f"effects.{kind}"
         getattr(effects, f"write_{kind}")(given)
     adata = fitted if change is None else change(fitted) or fitted
-    with pytest.raises(ValueError, match=r"features has effects from the same cells: give"):
+    with pytest.raises(ValueError, match=r"features has effects from the cells of adata: give"):
         npt.tl.fit_dag_blr(adata, features=given)
     if change is None:
         npt.tl.fit_dag_blr(adata[100:].copy(), features=given)  # other cells

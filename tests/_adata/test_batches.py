@@ -99,7 +99,7 @@ def test_cells_without_a_batch_and_batches_without_labels_are_refused(pair):
     lost.obs["perturbation"] = lost.obs["perturbation"].astype(object)
     lost.obs.loc[lost.obs_names[:3], "perturbation"] = np.nan
     batches = read_batches(lost, np.arange(8), roles)
-    with pytest.raises(ValueError, match="3 of the cells that are read have no batch"):
+    with pytest.raises(ValueError, match="3 of the cells in use have no batch"):
         batches.of_cells(np.arange(5))
     other = mixed.copy()
     other.obs["plate"] = other.obs["plate"].astype(str)

@@ -61,7 +61,11 @@ def test_roles_are_said_once_and_overridden(screen, tmp_path):
         ({"guide_key": "guides"}, ValueError, r"no columns guides. Close matches: guide"),
         ({"batch_key": "pert"}, ValueError, "more than one role: pert"),
         ({"control": ""}, ValueError, "control must be a string that is not empty"),
-        ({"control": "nothing"}, ValueError, r"No control cells: .* NT may be the controls\."),
+        (
+            {"control": "nothing"},
+            ValueError,
+            r"No control cells: .* NT may be the label of the controls\.",
+        ),
         (
             {"batch_key": 3},
             TypeError,

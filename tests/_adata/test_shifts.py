@@ -52,5 +52,5 @@ def test_every_name_once():
         shifts.read_table(frame, GENES)
     with pytest.raises(ValueError, match="D"):
         shifts.read_table({"p": {"D": 1.0}}, GENES)
-    with pytest.raises(ValueError, match=r"must be \{perturbation"):
+    with pytest.raises(ValueError, match=r"the form \{perturbation"):
         shifts.read_table({"p": 1.0}, GENES)

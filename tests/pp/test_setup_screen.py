@@ -65,9 +65,7 @@ def test_a_later_call_changes_what_it_names_and_keeps_the_rest(call, changed, sc
 def test_a_column_that_is_gone_is_named_with_the_remedy(screen):
     npt.pp.setup_screen(screen, **EVERYTHING)
     del screen.obs["guide"]
-    with pytest.raises(
-        ValueError, match=r"no columns guide\..*set a role without a column to None"
-    ):
+    with pytest.raises(ValueError, match=r"no columns guide\..*or set the role to None"):
         npt.pp.setup_screen(screen, batch_key="phase")
     npt.pp.setup_screen(screen, batch_key="phase", guide_key=None)
     assert read_roles(screen).guide_key is None

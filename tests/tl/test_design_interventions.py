@@ -222,7 +222,7 @@ def test_shifts_as_fitted_go_on_for_unseen_candidates(fitted):
     assert table["shift"].to_dict() == {"MYC": "+1.00", "OXR1+STK3": "+1.00, +1.00"}
     with pytest.warns(UserWarning, match="left out"):
         npt.tl.fit_dag_blr(fitted, shift={"MYC": {"MYC": -0.3}}, shift_sd=0)
-    with pytest.warns(UserWarning, match="candidates OXR1: they are modelled as knockouts"):
+    with pytest.warns(UserWarning, match="candidates OXR1, which are modelled as knockouts"):
         table = ranking(fitted, "MYC", candidates=["MYC", "OXR1"])
     assert table.loc["MYC", "shift"] == "-0.30"
     assert table["shift_source"].to_dict() == {"MYC": "table", "OXR1": "knockout"}

@@ -98,7 +98,7 @@ CHANGES = {
     "other cells": (other_cells, "values of adata.X"),
     "labels swapped": (swapped_labels, "names, or columns perturbation"),
     "a new label": (new_label, "names, or columns perturbation"),
-    "no labels": (no_labels, "a column or layer of the fit is gone"),
+    "no labels": (no_labels, "a column or layer of the fit is missing"),
 }
 
 
@@ -118,7 +118,7 @@ def test_fewer_cells_and_an_absent_layer_are_noticed(fitted):
     npt.tl.fit_dag_blr(fitted)
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
     del fitted.layers["lognorm"]
-    with pytest.warns(UserWarning, match=r"a column or layer of the fit is gone"):
+    with pytest.warns(UserWarning, match=r"a column or layer of the fit is missing"):
         npt.tl.design_interventions(fitted, {"MYC": 0.5})
 
 

@@ -246,7 +246,7 @@ BAD = [
     ({"search_options": {"n_run": 1}}, "n_run.* matches: n_runs"),
     ({"n_graphs": 0}, "n_graphs"),
     ({"n_graphs": 2.5}, "n_graphs"),
-    ({"method": "given", "dag": [("MYC", "STK3")], "n_graphs": 3}, "n_graphs needs"),
+    ({"method": "given", "dag": [("MYC", "STK3")], "n_graphs": 3}, "n_graphs applies only to learned graphs"),
     ({"method": "causaldag", "search_options": {"prior": {"before": []}}}, "not support prior"),
 ]
 
@@ -262,8 +262,8 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        ({"prior_network": []}, r"prior_network went: .* prior={'required': "),
-        ({"penalty": 1.0}, "penalty went: the factor .* core.boss takes others"),
+        ({"prior_network": []}, r"prior_network was removed.* prior={'required': "),
+        ({"penalty": 1.0}, "penalty was removed.* a factor .* core.boss takes other factors"),
     ],
 )
 def test_an_option_that_went_is_refused_with_what_replaces_it(options, remedy, small_screen):

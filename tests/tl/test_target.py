@@ -126,7 +126,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "have no weight": {"at_least": {"MYC": 2}, "weights": ["STK3"]},
         "The control cells already reach the target": {"at_least": {"MYC": -9}},
         "control state itself": {"state": "control"},
-        "empty list or has None": {"state": []},
+        "empty list or contains None": {"state": []},
         "takes only state or signature": {"at_least": {"MYC": 2}, "distance": "cosine"},
         "weights are all 0": {"state": "MYC", "weights": {"MYC": 0}},
         "weights.*must be a finite number of at least 0": {"state": "MYC", "weights": {"MYC": -1}},

@@ -1,4 +1,4 @@
-"""The only place that touches the slots of an AnnData: reading cells, labels, graphs, results."""
+"""Reading and writing of the slots of an AnnData, which no other package accesses."""
 
 from nextpert._adata.features import load_features, read_features
 from nextpert._adata.graph import (

@@ -1,7 +1,7 @@
 """The arguments of public functions: kinds from the annotations, bounds declared beside them.
 
-Everything is checked once, by :func:`checked`, before a function does anything. What depends on the
-data is checked where it is read.
+:func:`checked` checks every argument once, before a function does anything. Checks that depend on
+the data are made where the data are read.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from nextpert._adata.roles import ROLES, Kept
 from nextpert._adata.stored import check_writable
 from nextpert.core._checks import list_names
 
-_LARGEST = 2**63  # which a machine word holds
+_LARGEST = 2**63  # more than a 64-bit integer holds
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-# Arguments, and parts of mappings of options, that went: what replaces each.
+# Removed arguments and options, each with the sentence that names its replacement.
 GONE = {
-    **{role: f"declared once, by npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
-    "prior_network": "edges that are certain are given as prior={'required': [(parent, child)]}",
-    "targets_upstream": "known orders are given as prior={'tiers': [targets, others]}",
-    "penalty": "the factor on the penalty of the BIC is 2; core.boss takes others",
-    "dag_key": "the graph is that of the fit",
-    "standardize": "genes of the layer are scaled before: scanpy.pp.scale",
-    "spec": "shift_sd=0 is the exact model of the paper, and there is one model besides",
-    "guides_key": "the guides of cells are read from adata.obs['guides']",
-    "shift": "the shift is that of the fit, or candidates is a table of shifts",
-    "costs": "tl.plan_loading(costs=...) prices a plan",
-    "n_guides": "a plan has as many guides of a perturbation as the screen has",
+    **{role: f"Declare it once with npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
+    "prior_network": "Give required edges as prior={'required': [(parent, child)]}",
+    "targets_upstream": "Give a known order as prior={'tiers': [targets, others]}",
+    "penalty": "The BIC penalty has a factor of 2; core.boss takes other factors",
+    "dag_key": "The graph of the fit is used",
+    "standardize": "Scale the genes of the layer first, with scanpy.pp.scale",
+    "spec": "For the exact model of the paper, fit with shift_sd=0",
+    "guides_key": "The guides of each cell are read from adata.obs['guides']",
+    "shift": "The shifts of the fit are used, unless candidates is a table of shifts",
+    "costs": "Pass costs to tl.plan_loading",
+    "n_guides": "A plan has as many guides per perturbation as the screen",
 }
 
 
 class Bound(NamedTuple):
-    """What a number or a text has to be: in words, such as ``"of at least 1"``, and as a test.
+    """The values that a number or string may take, in words (``"of at least 1"``) and as a test.
 
-    ``is_of_text`` tells bounds of texts from those of numbers; ``choices`` returns all values that
-    there are, where they can be listed.
+    ``is_of_text`` distinguishes bounds of strings from bounds of numbers; ``choices`` returns all
+    allowed values if they can be listed.
     """
 
     words: str
@@ -60,12 +60,12 @@ class Bound(NamedTuple):
     choices: Callable[[], Iterable[Any]] = tuple
 
     def in_words(self, kind: str) -> str:
-        """Return it with the kind of values it is of."""
+        """Return the bound in words, after the kind of its values."""
         return f"{kind} {self.words}" if self.words else _OR.join(map(repr, self.choices()))
 
 
 def at_least(least: float) -> Bound:
-    """Declare numbers that are not below ``least``."""
+    """Declare numbers of at least ``least``."""
     return Bound(f"of at least {least:g}", lambda value: least <= value < _LARGEST)
 
 
@@ -75,14 +75,14 @@ def above(bound: float) -> Bound:
 
 
 def between(low: float, high: float, *, inclusive: bool = False) -> Bound:
-    """Declare numbers above ``low`` and below ``high``, or equal to one of them."""
+    """Declare numbers between ``low`` and ``high``, both excluded unless ``inclusive``."""
     if inclusive:
         return Bound(f"between {low:g} and {high:g}", lambda value: low <= value <= high)
     return Bound(f"between {low:g} and {high:g}, both excluded", lambda value: low < value < high)
 
 
 def one_of(*choices: Any) -> Bound:
-    """Declare the words, or the numbers, that there are; or a function that returns the words."""
+    """Declare the allowed strings or numbers, or a function that returns the strings."""
     known = choices[0] if callable(choices[0]) else lambda: choices
     return Bound("", lambda value: value in known(), not isinstance(choices[0], int), known)
 
@@ -119,7 +119,7 @@ def options(**bounds: Bound | type | tuple[Bound, ...]) -> Callable[[C], C]:
     """
 
     def decorate(cls: C) -> C:
-        # Those of the class that it extends too.
+        # Includes the options of a base class.
         cls.__annotations__ = {field.name: field.type for field in fields(cls)}
         cls.__bounds__ = {**getattr(cls, "__bounds__", {}), **_in_tuples(bounds)}  # type: ignore[attr-defined]
         return cls
@@ -128,13 +128,13 @@ def options(**bounds: Bound | type | tuple[Bound, ...]) -> Callable[[C], C]:
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, type]:
-    """Return the mappings of options that a public function takes: argument and their class."""
+    """Return the class of every mapping of options of a public function, by argument."""
     bounds = getattr(function, "__bounds__", {})
     return {name: b for name, some in bounds.items() for b in some if isinstance(b, type)}
 
 
 def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments with the options that belong to a mapping moved into that mapping.
+    """Return arguments, with each option moved into the mapping that it belongs to.
 
     Examples
     --------
@@ -151,15 +151,15 @@ def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[s
 
 
 def where_now(function: Callable[..., Any], name: str) -> str:
-    """Return where an argument that a function does not take is to be given; empty if unknown."""
+    """Return a sentence that says where to give a refused argument; empty if unknown."""
     for argument, cls in options_of(function).items():
         if name in cls.__annotations__:
             return f" Give it as {argument}={{{name!r}: ...}}."
-    return f" Now {GONE[name]}." if name in GONE else ""
+    return f" {GONE[name]}." if name in GONE else ""
 
 
 def _public_name(function: Callable[..., Any]) -> str:
-    """Return how users call a function: with its sub-package, if it is in one that they name."""
+    """Return the name by which users call a function, with its sub-package if it has one."""
     room = function.__module__.removeprefix("nextpert.").split(".")[0]
     name = function.__qualname__.removesuffix(".__init__")
     return f"{room}.{name}" if room in ("datasets", "get", "pl", "pp", "tl") else name
@@ -175,12 +175,12 @@ def checked(
     """Check the arguments of a public function against its annotations and declared bounds.
 
     Annotations state the kinds: ``int`` is a whole number (of at least 1, unless a bound is
-    declared), ``float`` a finite number, ``str`` a text that is not empty, ``Iterable[str]`` a list
-    of names, and so on. A bool is not a number. A bound applies to numbers or to texts; a parameter
-    that may be either can have one of each. Whole numbers and flags are passed on as ``int`` and
-    ``bool``. The bound of a mapping of options is a class declared by :func:`options`. A function
-    with a parameter ``copy`` writes results, so its ``key_added`` must be a valid name of a slot,
-    and ``adata`` must be writable.
+    declared), ``float`` a finite number, ``str`` a non-empty string, ``Iterable[str]`` a list of
+    names, and so on. A bool is not a number. A bound applies to numbers or to strings; a parameter
+    that takes both can have one bound of each. Whole numbers and flags are passed on as ``int``
+    and ``bool``. The bound of a mapping of options is a class declared by :func:`options`. A
+    function with a parameter ``copy`` writes results, so its ``key_added`` must be a valid name of
+    a slot, and ``adata`` must be writable.
 
     Raises
     ------
@@ -238,10 +238,10 @@ def checked(
 def check_arguments(
     function: Callable[..., Any], given: Mapping[str, Any], shown: str = "{}"
 ) -> dict[str, Any]:
-    """Return arguments as a function decorated by :func:`checked` gets them, or raise.
+    """Return arguments as :func:`checked` passes them to a function, or raise.
 
-    Names that are no parameters are left to the function. ``shown`` says how an error writes a
-    name, such as that of a part of a mapping.
+    Names that are not parameters are passed unchanged. ``shown`` is the format in which an error
+    shows a name, such as that of an option in a mapping.
     """
     bounds, annotations = getattr(function, "__bounds__", {}), function.__annotations__
     return {
@@ -253,10 +253,10 @@ def check_arguments(
 
 
 class Kind(NamedTuple):
-    """A kind of value in words, whether a value is of it, and what the function gets of it.
+    """A kind of value: its name in words, a test, and the conversion of a value.
 
-    ``take`` raises, given the value, its name and what it has to be in words. Words that may change
-    later, as where a search is registered, are a function.
+    ``take`` gets the value, its name and the required kind in words; it returns the value for the
+    function, or raises. ``words`` is a function if they may change, as when a search is registered.
     """
 
     words: str | Callable[[], str]
@@ -265,12 +265,12 @@ class Kind(NamedTuple):
 
 
 def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
-    """Return a part of an argument, such as a value of a mapping, or raise as for an argument."""
+    """Check a part of an argument, such as a value of a mapping, and return it."""
     return _checked(value, name, kinds_of(annotation, bounds))
 
 
 def _checked(value: Any, name: str, kinds: Iterable[Kind]) -> Any:
-    """Return a value that is of one of some kinds; of any where there are none."""
+    """Return a value if it is of one of ``kinds``, or if there are none; raise otherwise."""
     each = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
     words = list(dict.fromkeys(_OR.join(filter(None, each)).split(_OR)))
     needed = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
@@ -287,21 +287,21 @@ def _as_list(value: Any, needed: str) -> str:
     return f": use [{value!r}]" if isinstance(value, str) and value and _NAMES in needed else ""
 
 
-def _refusal(value: Any, name: str, needed: str, hint: str = "") -> str:
+def _refusal(value: Any, name: str, needed: str, hint: str = "", verb: str = "is") -> str:
     shown = reprlib.repr(value) if isinstance(value, (str, Real)) else repr(value)
     if len(shown) > 60 or "\n" in shown:
         shown = f"of type {type(value).__name__}"
-    return f"{name} must be {needed}, but is {shown}{hint}."
+    return f"{name} must be {needed}, but {verb} {shown}{hint}."
 
 
 @cache
 def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
     """Return the kinds of an annotation such as ``int | list[str]``; none for ``Any``."""
-    # At bars that are in no brackets, without the names of modules.
+    # Splits at bars outside brackets, after the names of modules are removed.
     names = re.split(r" \| (?![^\[]*\])", re.sub(r"(\w+\.)+", "", annotation))
     if "Any" in names:
         return []
-    if {"Mapping[str, float]", "Series"} <= set(names):  # which a Series may be as well
+    if {"Mapping[str, float]", "Series"} <= set(names):  # the former kind includes a Series
         names.remove("Series")
     of_options = [bound for bound in declared if isinstance(bound, type)]
     bounds = tuple(bound for bound in declared if isinstance(bound, Bound))
@@ -334,7 +334,7 @@ def _number(whole: bool, bound: Bound | None = None) -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
         try:
             sound = math.isfinite(value) and (not whole or float(value).is_integer())
-        except OverflowError:  # a whole number that no float holds
+        except OverflowError:  # a whole number too large for a float
             sound = False
         if not sound or (bound is not None and not bound.holds(value)):
             raise ValueError(_refusal(value, name, needed))
@@ -371,10 +371,10 @@ def _is_list(value: Any) -> bool:
 
 def _names() -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
-        if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):  # no iterator is used up
+        if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):  # iterators are not read
             for one in value:
                 if not isinstance(one, (str, Real)) or one != one:
-                    raise TypeError(_refusal(one, name, f"{needed}, with names in it"))
+                    raise TypeError(_refusal(one, name, needed, verb="contains"))
         return value
 
     return Kind(_NAMES, _is_list, take)
@@ -404,7 +404,7 @@ def _options(cls: type) -> Kind:
         known = list(cls.__annotations__)
         if unknown := [str(key) for key in value if key not in known]:
             message = f"{name} takes {', '.join(known)}, but holds {list_names(unknown)}."
-            now = [f" {old} went: {GONE[old]}." for old in unknown if old in GONE]
+            now = [f" {old} was removed. {GONE[old]}." for old in unknown if old in GONE]
             raise ValueError(message + ("".join(now) or closest(unknown, known)))
         return check_arguments(cls, value, f"{name}[{{!r}}]")
 
@@ -416,7 +416,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 
 
 _NAMES = "a list of names"
-KINDS = {  # and those of classes that declare themselves, as Target does
+KINDS = {  # other modules add the kinds of their classes, such as Target
     "None": Kind("None", lambda value: value is None),
     "bool": Kind("True or False", _is(bool, np.bool_), lambda value, name, needed: bool(value)),
     "PathLike": Kind("the path of a file or folder", _is(str, os.PathLike), _path),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 
-CLEAR_SIGN = 0.05  # local false sign rate below which the sign of an effect is said to be clear
+CLEAR_SIGN = 0.05  # local false sign rate below which the direction of an effect is significant
 
 
 KINDS = ("knockout", "activation")
@@ -31,14 +31,14 @@ def read_table(
 ) -> Interventions:
     """Return the interventions of a table: perturbations x genes, or a mapping of mappings.
 
-    The targets are the genes with a shift other than zero. ``spelled`` returns names as the data
-    has them, and ``control`` is the label of the controls.
+    The targets are the genes with a non-zero shift. ``spelled`` returns names in the spelling of
+    the data, and ``control`` is the label of the controls.
     """
     if not isinstance(table, pd.DataFrame):
         if not all(isinstance(row, (Mapping, pd.Series)) for row in table.values()):
-            message = "A mapping of shifts must be {perturbation: {gene: shift}}."
+            message = "A mapping of shifts must have the form {perturbation: {gene: shift}}."
             raise ValueError(message)
-        # What is not given is no shift; what is given as missing is refused below.
+        # Genes that are not listed have shift 0; listed missing values raise an error below.
         rows = {
             str(name): {gene: np.inf if pd.isna(x) else x for gene, x in dict(row).items()}
             for name, row in table.items()
@@ -56,7 +56,8 @@ def read_table(
         raise ValueError(message)
     infinite = [name for name, row in zip(names, shifts, strict=True) if not np.isfinite(row).all()]
     if infinite:
-        message = f"The table of shifts is not finite for {list_names(infinite)}: use 0 for none."
+        message = f"The table of shifts has NaN or infinite values for {list_names(infinite)}: use "
+        message += "0 for no shift."
         raise ValueError(message)
     require_small(shifts, "The table of shifts")
     targets = [[genes[int(i)] for i in np.flatnonzero(row)] for row in shifts]
@@ -66,5 +67,6 @@ def read_table(
 def _require_unique(names: Sequence[str], what: str) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        message = f"{what} given more than once in the table of shifts: {list_names(twice)}."
+        message = f"{what} given more than once in the table of shifts: {list_names(twice)}. Give "
+        message += "each of these once."
         raise ValueError(message)

@@ -46,10 +46,10 @@ def plan_environments(
     every: bool = False,
     what: str = "perturbations",
 ) -> Plan:
-    """Choose the labels whose shift is known on the panel; with ``every`` the others too.
+    """Choose the labels whose shift is known on the panel, or all labels with ``every``.
 
-    ``labels`` are those of :func:`~nextpert._adata.labels.read_perturbations`; ``what`` is the
-    user's name of ``perturbations``.
+    ``labels`` come from :func:`~nextpert._adata.labels.read_perturbations`; ``what`` is the name
+    of the argument ``perturbations`` in errors.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
     asked = labels.perturbations(perturbations, what)
@@ -99,15 +99,15 @@ def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
 
 
 def require_varying(control: Moments, genes: Sequence[str], what: str = "control cells") -> None:
-    """Raise if a gene of the panel is constant among the control cells, or others (``what``)."""
+    """Raise if a gene of the panel is constant among the control cells, or among ``what``."""
     constant = [genes[i] for i in control.constant_nodes()]
     if constant:
-        message = f"Genes constant among the {control.n} {what}: {list_names(constant)}: drop them."
-        raise ValueError(message)
+        message = f"Genes constant among the {control.n} {what}: {list_names(constant)}. "
+        raise ValueError(message + "Drop these genes.")
 
 
 def warn_other_layer(layer: str | None, graph: Any) -> None:
-    """Warn of another layer than that on which a graph, as stored in ``.uns``, was learned."""
+    """Warn if a graph stored in ``.uns`` was learned on a layer other than ``layer``."""
     params: Any = graph.get("params") if hasattr(graph, "get") else None
     if hasattr(params, "get") and params.get("method", "given") != "given":
         learned = params.get("layer")
@@ -120,9 +120,9 @@ def warn_other_layer(layer: str | None, graph: Any) -> None:
 
 
 def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
-    """Report labels that were left out, targets that are not measured, and effects of batches.
+    """Report labels that were left out, targets that are not measured, and confounding by batches.
 
-    ``confounded`` are perturbations whose effects contain those of batches.
+    ``confounded`` are perturbations whose effects cannot be separated from batch effects.
     """
     if plan.left_out:
         message = f"Perturbations left out of the fit: {_by_reason(plan.left_out)}.{plan.hint}"
@@ -139,7 +139,7 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
     if confounded:
         warn(
             f"Batches without control cells confound the effects of {list_names(confounded)}: "
-            f"add control cells of these batches, or leave these perturbations out."
+            f"add control cells from these batches, or leave these perturbations out."
         )
 
 
@@ -147,16 +147,16 @@ def _by_reason(reasons: Reasons) -> str:
     """Return names, grouped by reason: ``"ATF2, HS2 (not measured) and 27 more"``."""
     named: dict[str, list[str]] = {}
     for name, reason in reasons[:_MOST_NAMED]:
-        # Genes that are the label itself are not repeated.
+        # If the gene is the label itself, it is not repeated.
         why, _, genes = reason.partition(": ")
-        named.setdefault(why if genes == name else reason, []).append(name)
+        named.setdefault(why if genes == name else reason, []).append(name or "(empty)")
     shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
     more = len(reasons) - _MOST_NAMED
     return f"{shown} and {more} more" if more > 0 else shown
 
 
 def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence[str]) -> None:
-    """Warn of knockouts of genes whose control mean is under 0.1 standard deviations, by name."""
+    """Warn of knocked-out genes whose control mean is below 0.1 standard deviations."""
     knocked_out = {
         gene
         for names, source in zip(used.targets, used.sources, strict=True)
@@ -168,8 +168,8 @@ def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence
     weak = [gene for gene, says in pairs if gene in knocked_out and not says]
     if weak:
         warn(
-            f"Genes with a control mean near 0, so that the shift of a knockout is near 0: "
-            f"{list_names(weak)}. Leave these perturbations out, learn their shifts "
+            f"Genes with a control mean near 0, for which the shift of a knockout is near 0: "
+            f"{list_names(weak)}. Leave out the knockouts of these genes, learn their shifts "
             f"(shift_sd='learned'), or give a table of shifts."
         )
 
@@ -191,8 +191,8 @@ def environment_table(
 
 
 def unknown_genes(label: str, outside: Sequence[str], genes: Sequence[str]) -> str:
-    """Return the message about a label that names a gene outside the panel."""
+    """Return the message about a label that names genes outside the panel."""
     return (
         f"{label!r} names genes outside the panel of the posterior: {list_names(outside)}."
-        f"{closest(outside, genes)}"
+        f"{closest(outside, genes)} Name only genes of the panel."
     )

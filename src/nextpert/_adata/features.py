@@ -1,4 +1,4 @@
-"""Side information about perturbations: tables, networks, gene sets, effects in another screen."""
+"""Side information about perturbations: tables, networks, gene sets, or effects of a screen."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Components that are kept: all of 200 perturbations, of more as many as their number times the
-# square of the components allows, 1,000 of 1,000, 707 of 2,000 and 316 of 10,000. What of
-# similarities they lack counts as a perturbation's own. With 200 of 2,000 perturbations, the error
-# of perturbations without cells was 0.85 of that without sets, with 700 or more 0.55.
+# Components that are kept: at least 200; beyond that, perturbations times squared components may
+# not exceed 1e9, which allows 1,000 components for 1,000 perturbations, 707 for 2,000 and 316 for
+# 10,000. Similarity outside the components counts as specific to a perturbation. For 2,000
+# perturbations, the error of perturbations without cells was 0.85 times that without gene sets with
+# 200 components, and 0.55 times with 700 or more.
 _RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows up to which all components are computed
-_EDGES = " The columns of an edge list are source, target and, if edges have one, weight."
+_EDGES = " The columns of an edge list are source, target and, optionally, weight."
 
 
 class _Part(NamedTuple):
     """One table: a row per perturbation, of length 0 to 1, and effects in another screen.
 
-    These are shrunk, and as they were observed, with their precisions.
+    ``effects`` are shrunk; ``observed`` are unshrunk, with their ``precision``.
     """
 
     names: list[str]
@@ -56,26 +57,26 @@ class _Part(NamedTuple):
 
 
 def load_features(features: Any) -> Any:
-    """Return side information as ``tl.fit_dag_blr`` takes it; of a path, what the file holds."""
+    """Return side information for ``tl.fit_dag_blr``; a path is replaced by the file's content."""
     if not isinstance(features, (str, os.PathLike)):
         return features
     path = Path(features)
-    exists = os.path.exists(path)  # of a name that is too long, a Path raises an error
+    exists = os.path.exists(path)  # Path.exists raises an error if a name is too long
     if not exists or path.suffix not in _READERS:
-        wrong = "is of no kind that can be read" if exists else "is no file"
-        message = f"features: {str(path)!r} {wrong}: it takes {list_names(_READERS)}."
-        raise ValueError(message)
+        wrong = "has an unsupported extension" if exists else "does not exist"
+        message = f"features: {str(path)!r} {wrong}: give a path that ends in one of "
+        raise ValueError(f"{message}{list_names(_READERS)}.")
     try:
         given = _READERS[path.suffix](path)
     except (OSError, ValueError, KeyError) as error:
-        message = f"features: {str(path)!r} cannot be read as {path.suffix} ({error})."
-        raise ValueError(message) from error
+        message = f"features: {str(path)!r} cannot be read as {path.suffix} ({error}): "
+        raise ValueError(message + "correct the file, or its extension.") from error
     is_rows = isinstance(given, pd.DataFrame) and not _is_edges(given)
     return given.set_index(given.columns[0]) if is_rows else given
 
 
 def _read_gmt(path: Path) -> dict[str, list[str]]:
-    """Return the sets of genes of a file: a line each, of name, description and genes."""
+    """Return the gene sets of a file: one line per set, with name, description and genes."""
     lines = path.read_text(encoding="utf-8").splitlines()
     cells = [line.rstrip().split("\t") for line in lines if line.strip()]
     _require_distinct([name for name, *_ in cells], "sets")
@@ -96,8 +97,8 @@ def read_features(
 ) -> SideInformation | None:
     """Return side information by perturbation; ``None`` if none is given.
 
-    Effects in another screen are returned on the panel, ``genes``; perturbations are spelled as in
-    ``labels``.
+    Effects in another screen are restricted to the panel, ``genes``; perturbations are spelled as
+    in ``labels``.
     """
     if features is None:
         return None
@@ -119,20 +120,20 @@ def read_features(
     described = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
     if not described:
         shown = list_names(names[:3])
-        warn(f"No row of features ({shown}) has the name of a label of the screen: rename them.")
-    logger.info("%d labels have features: %s.", len(described), list_names(described))
-    # As they are stored, so that a fit predicts the same before and after.
+        warn(f"No row of features ({shown}) is named after a label of the screen: rename the rows.")
+    logger.info("%d perturbations have features: %s.", len(described), list_names(described))
+    # Rounded as in storage, so that a fit makes the same predictions before and after.
     stored = rows.astype(np.float32).astype(np.float64)
     return SideInformation(names, stored, part.effects, part.observed, part.precision)
 
 
 def _is_edges(table: pd.DataFrame) -> bool:
-    """Whether a table is a list of edges, by the names of its columns, ``Source`` or ``source``."""
+    """Whether a table is a list of edges: its columns include source and target, in any case."""
     return {"source", "target"} <= {str(name).lower() for name in table.columns}
 
 
 def _table(table: pd.DataFrame) -> _Part:
-    """Return a table of numbers: columns centred and of one scale, rows of length 1."""
+    """Return a table of numbers with standardised columns, and rows scaled to length 1."""
     table = table[with_names(table.index, "Rows of features")]
     names = [str(name) for name in table.index]
     _require_distinct(names, "rows")
@@ -143,35 +144,36 @@ def _table(table: pd.DataFrame) -> _Part:
     count, values = np.maximum(known.sum(axis=0), 1), np.where(known, values, 0.0)
     deviation = np.where(known, values - values.sum(axis=0) / count, 0.0)
     sd = np.sqrt((deviation**2).sum(axis=0) / count)
-    varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # else it is rounding alone
+    varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # more than rounding error
     return _Part(names, _unit(deviation / np.where(varies, sd, np.inf)))
 
 
 def _sets(sets: Any) -> _Part:
-    """Return the sets of every gene, large ones for less; of a set of one gene nothing follows."""
+    """Return the sets of every gene; large sets weigh less, and sets of one gene are left out."""
     of_genes = isinstance(sets, Mapping) and all(
         hasattr(some, "__iter__") and not isinstance(some, (str, Mapping, pd.DataFrame, ad.AnnData))
         for some in sets.values()
     )
     if not of_genes:
-        message = "features must be a DataFrame, an AnnData, lists of genes by name, or a path."
+        message = "features must be a DataFrame, an AnnData, lists of genes by set, or a path."
         raise ValueError(message)
     each = [(str(name), gene) for name, some in sets.items() for gene in some]
     pairs = pd.DataFrame(each, columns=["set", "gene"], dtype=object)
     if not pairs["gene"].dropna().map(lambda x: isinstance(x, str)).all():
-        message = "features maps names to lists that are not genes: give numbers as a DataFrame."
+        message = "features maps names to lists of values that are not genes: give lists of gene "
+        message += "names, or give numbers as a DataFrame."
         raise ValueError(message)
     pairs = pairs[with_names(pairs["gene"], "Genes in sets of features")].drop_duplicates()
     pairs = pairs[pairs.groupby("set")["gene"].transform("size") > 1]
     if pairs.empty:
-        message = "features has no set of two genes or more: give it sets, or leave it out."
+        message = "features has no set of two genes or more: add such sets, or leave features out."
         raise ValueError(message)
     (i, names), (k, _) = pd.factorize(pairs["gene"]), pd.factorize(pairs["set"])
     return _Part(list(names), _unit(sp.csr_array((1 / np.sqrt(np.bincount(k)[k]), (i, k)))))
 
 
 def _edges(table: pd.DataFrame) -> _Part:
-    """Return the neighbours of every node, and the node itself; those of many for less."""
+    """Return every node's neighbours and the node itself; nodes with many edges weigh less."""
     table = table.set_axis([str(name).lower() for name in table.columns], axis=1)
     _require_distinct(list(table.columns), "columns")
     for end in ("source", "target"):
@@ -181,7 +183,7 @@ def _edges(table: pd.DataFrame) -> _Part:
     if "weight" in table:
         weight = real_values(table["weight"], "features")
         if not np.isfinite(weight).all():
-            message = "features has edges whose weight is NaN or infinite: leave them out."
+            message = "features has edges with a NaN or infinite weight: leave these edges out."
             raise ValueError(message)
         weight = weight / max(float(np.abs(weight).max(initial=0.0)), 1e-300)
     codes, names = pd.factorize(table[["source", "target"]].astype(str).to_numpy().ravel())
@@ -193,12 +195,12 @@ def _edges(table: pd.DataFrame) -> _Part:
 
 
 def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
-    """Return effects in another screen on the panel, and as features those on all its genes.
+    """Return effects in another screen on the panel, and features from the effects on all genes.
 
-    With standard errors (``layers["se"]``) effects are shrunk towards their mean over that screen,
-    and a perturbation's features are as long as its effects are reliable. What
-    ``tl.perturbation_effects`` returns is shrunk already; as observed are the differences of means,
-    whose sampling variance is the posterior variance over the weight of the cells.
+    With standard errors (``layers["se"]``), effects are shrunk towards their mean over that screen,
+    and the features of a perturbation are scaled by the reliability of its effects. The effects of
+    ``tl.perturbation_effects`` are shrunk already; their observed values are the differences of
+    means, whose sampling variance is the posterior variance divided by the weight of the cells.
     """
     other = other[
         with_names(other.obs_names, "Perturbations of features"),
@@ -210,7 +212,8 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
     place = {gene: i for i, gene in enumerate(held)}
     shared = [i for i, gene in enumerate(genes) if gene in place]
     if not shared or not names:
-        message = "features must be perturbations x genes, with at least one gene of the panel."
+        message = "features must be an AnnData of perturbations x genes, with at least one gene of "
+        message += "the panel."
         raise ValueError(message)
     raw = values = _matrix(other.X)
     known, length = ~np.isnan(values), np.ones(len(names))
@@ -222,7 +225,7 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
         known &= ~np.isnan(error)
         if (error[known] <= 0).any():
             message = (
-                "features.layers['se'] holds values of 0 or below: use NaN if one is not known."
+                "features.layers['se'] holds values of 0 or below: use NaN if an error is unknown."
             )
             raise ValueError(message)
         variance = np.where(known, error, 1.0) ** 2
@@ -249,11 +252,12 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
 
 
 def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return effects shrunk to their mean, and how reliable those of each perturbation are.
+    """Return effects shrunk to their mean, and the reliability of each perturbation's effects.
 
-    True effects of perturbation ``j`` on gene ``g`` depart from the gene's mean over perturbations
-    by the variance ``t_j^2 s_g^2``, ``s_g`` the gene's median standard error; ``t_j^2`` is what is
-    left of its squared departures less sampling. Shapes ``(n_perturbations, n_genes)``.
+    True effects of perturbation ``j`` on gene ``g`` vary about the gene's mean over perturbations
+    with variance ``t_j^2 s_g^2``, where ``s_g`` is the gene's median standard error; ``t_j^2`` is
+    estimated from squared departures minus sampling variance. Effects have the shape
+    ``(n_perturbations, n_genes)``, reliabilities ``(n_perturbations,)``.
     """
     gene = np.array(
         [np.median(v[k]) if k.any() else 1.0 for v, k in zip(variance.T, known.T, strict=True)]
@@ -272,11 +276,12 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
 
 
 def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
-    """Return rows of few columns, whose products with the screen's perturbations are kept.
+    """Return rows with few columns that preserve products with the screen's perturbations.
 
-    ``screen`` holds the places of the screen's perturbations. If these are 1,000 or fewer, their
-    products with each other and with all other rows are exact; of more, their first components.
-    Components of all rows would describe the whole genome, and lose what a few genes share.
+    ``screen`` holds the positions of the screen's perturbations. For at most 1,000 perturbations,
+    their products with each other and with all other rows are exact; for more, only their first
+    components are kept. Components of all rows would describe the whole genome, and lose the
+    similarity of small groups of genes.
     """
     own = rows[screen] if abs(rows[screen]).sum() else rows
     n = own.shape[0]
@@ -293,16 +298,16 @@ def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
 
 
 def _unit(rows: Any) -> Any:
-    """Return rows of length 1; of length 0 where nothing is known."""
+    """Return rows scaled to length 1; rows of zeros stay zero."""
     square = np.asarray((rows**2).sum(axis=1)).ravel()
     scale = np.where(square > 0, 1 / np.sqrt(np.where(square > 0, square, 1.0)), 0.0)
     return sp.diags_array(scale) @ rows
 
 
 def _matrix(matrix: Any) -> Array:
-    """Return a matrix of effects, NaN where one is not known."""
+    """Return a matrix of effects, NaN for unknown effects."""
     if matrix is None:
-        message = "features has no X: put the effects there."
+        message = "features has no X: store the effects there."
         raise ValueError(message)
     require_numbers(matrix, "features")
     values = dense(matrix)
@@ -312,13 +317,13 @@ def _matrix(matrix: Any) -> Array:
 
 def _require_some(known: NDArray[np.bool_]) -> None:
     if not known.any():
-        message = "features holds no value: give it rows with numbers, or leave it out."
+        message = "features holds no value: add rows with numbers, or leave features out."
         raise ValueError(message)
 
 
 def _require_finite(values: Array) -> None:
     if np.isinf(values).any():
-        message = "features holds infinite values: use NaN where a value is not known."
+        message = "features holds infinite values: use NaN if a value is unknown."
         raise ValueError(message)
     require_small(np.where(np.isnan(values), 0.0, values), "features")
 

@@ -1,4 +1,4 @@
-"""Graphs in ``.varp`` over all genes, graphs of resamples in ``.uns``, and the resamples."""
+"""Graphs in ``.varp`` over all genes, bootstrap graphs in ``.uns``, and the resamples of cells."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
 
 
-# A perturbation of fewer guides is resampled by its cells: two blocks say little of their spread.
+# With fewer guides, the cells of a perturbation are resampled: two blocks hardly show their spread.
 _LEAST_GUIDES = 3
-_MOST_ENTRIES = 2**27  # of all resamples that are summed in one pass: 1 GB
+_MOST_ENTRIES = 2**27  # entries of the sums of all resamples in one pass: 1 GB
 
 
 def resample_weights(environments: Environments, seed: np.uint64) -> NDArray[np.int64]:
-    """Return how often a resample takes every cell, shape ``(n_cells,)``.
+    """Return how often a resample draws every cell, shape ``(n_cells,)``.
 
-    Poisson of mean 1, cell by cell (the Poisson bootstrap). Where a perturbation has three guides
-    or more, their cells are taken as whole blocks instead, as many guides as there are, drawn with
-    replacement: guides differ by more than their cells' noise.
+    Counts are Poisson with mean 1, cell by cell (the Poisson bootstrap). If a perturbation has
+    three or more guides, whole guides are drawn with replacement instead, as many as there are,
+    because guides differ by more than the noise of their cells.
     """
     n_cells = len(environments.codes)
     weights = poisson_weights(np.array([seed], np.uint64), np.arange(n_cells))[0].astype(np.int64)
@@ -68,8 +68,8 @@ def resampled_screens(
 ) -> Iterator[ScreenMoments]:
     """Yield the moments of a resample for every seed; genes, then numeric covariates.
 
-    The cells are read once for as many resamples as 1 GB holds the sums of. The bits of a
-    resample depend on its seed alone.
+    Each pass over the cells serves as many resamples as have sums that fit into 1 GB. The bits of a
+    resample depend only on its seed.
     """
     width = len(np.asarray(columns)) + environments.covariates.shape[1]
     n_environments = len(environments.table)
@@ -104,9 +104,9 @@ def read_graph(
 ) -> tuple[list[str], NDArray[np.int64], Dag]:
     """Return panel, columns and graph of ``adata.varp[key]`` (row = parent).
 
-    The panel is the one stored in ``adata.uns[key]["genes"]``; where a graph was put into
-    ``.varp`` by hand and nothing is stored, it is every gene. Genes are named as they were for
-    the graph, or by the column ``gene_symbols`` of ``adata.var``.
+    The panel is stored in ``adata.uns[key]["genes"]``; for a graph that a user wrote to ``.varp``
+    without a stored panel, it includes every gene. Genes have the names used for the graph, or
+    those in the column ``gene_symbols`` of ``adata.var``.
     """
     if key not in adata.varp:
         message = f"adata.varp has no graph {key!r}: run tl.learn_dag first."
@@ -142,9 +142,9 @@ def read_graph(
 
 
 def panel_of(stored: Any) -> list[str] | None:
-    """Return the genes of a stored result, or ``None`` where it holds none."""
+    """Return the genes of a stored result, or ``None`` if it holds none."""
     genes: Any = eager(stored.get("genes")) if hasattr(stored, "get") else None
-    # A number or a mapping in their place is damage, which others report.
+    # A number or a mapping in place of genes is damage, which other checks report.
     is_row = getattr(genes, "ndim", int(isinstance(genes, list))) == 1
     return [str(gene) for gene in genes] if is_row else None
 
@@ -158,14 +158,14 @@ def symbols_of(stored: Any) -> str:
 
 @dataclass(frozen=True)
 class GraphsRecord:
-    """Graphs one below the other in one CSR matrix over the panel, row = parent.
+    """Graphs over the panel, stacked in one CSR matrix (row = parent).
 
     Parameters
     ----------
     n_graphs
         Number of graphs.
     indptr
-        Where each row begins, ``n_graphs`` times ``n_genes`` rows and the end.
+        Start of each of the ``n_graphs * n_genes`` rows, and the end of the last row.
     indices
         Columns (children) of the edges.
     """
@@ -179,7 +179,7 @@ class GraphsRecord:
         n, p = self.n_graphs, (len(self.indptr) - 1) // self.n_graphs
         parts = np.ones(len(self.indices)), self.indices, self.indptr
         stacked = sp.csr_array(parts, shape=(n * p, p))
-        # Pointers and indices are within their range.
+        # Raises if pointers or indices are out of range.
         stacked.check_format(full_check=True)
         if not stacked.has_canonical_format:
             message = "an edge is given twice, or edges are not in order"
@@ -189,11 +189,11 @@ class GraphsRecord:
 
 
 def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> list[Dag]:
-    """Return the graphs of resamples in ``adata.uns[key]``, over its panel; none where none are.
+    """Return the bootstrap graphs in ``adata.uns[key]``, over its panel; empty if there are none.
 
-    ``genes`` and ``dag`` are the panel and the graph of all cells, as
-    :func:`~nextpert._adata.graph.read_graph` gave them. Where that graph was changed by hand since
-    it was learned, the graphs of resamples are not of its kind: they are left out, with a warning.
+    ``genes`` and ``dag`` are the panel and the graph of all cells, as returned by
+    :func:`~nextpert._adata.graph.read_graph`. If a user has changed this graph since it was
+    learned, the bootstrap graphs no longer match it: they are left out, with a warning.
     """
     result = adata.uns.get(key)
     if not hasattr(result, "keys") or "graphs" not in result:
@@ -202,7 +202,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     where, remedy = f"adata.uns[{key!r}]['graphs']", "run tl.learn_dag again"
     graphs = unpack(GraphsRecord, stored["graphs"], where, remedy).dags
     if any(graph.n_nodes != len(genes) for graph in graphs):
-        raise damaged(where, f"its graphs are not of {len(genes)} genes", remedy)
+        raise damaged(where, f"its graphs do not have {len(genes)} genes each", remedy)
     if _changed(stored, genes, dag):
         message = (
             f"adata.varp[{key!r}] has changed since tl.learn_dag wrote it: its {len(graphs)} "
@@ -214,7 +214,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
 
 
 def _changed(stored: dict[str, Any], genes: Sequence[str], dag: Dag) -> bool:
-    """Whether edges were put in or taken out by hand; rows of the table of edges may be gone."""
+    """Whether a user has added or removed edges; rows of the table of edges may be missing."""
     learned = zip(
         stored["edges"]["parent"].astype(str), stored["edges"]["child"].astype(str), strict=True
     )

@@ -1,4 +1,4 @@
-"""Cells and genes cut out of an AnnData, and the cells of several rounds as one AnnData."""
+"""Subsets of an AnnData in memory, and the cells of several rounds joined into one AnnData."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
 
 
 def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
-    """Raise if cells and genes are to be dropped in place from a file or a lazy matrix."""
+    """Raise if a file or a lazy matrix would have to be subset in place."""
     if not copy and (adata.isbacked or is_lazy(_parent(adata).X)):
-        message = "adata is backed by a file: pass copy=True, or call adata.to_memory() first."
+        message = "adata is backed by a file or lazy: pass copy=True, or call adata.to_memory()."
         raise ValueError(message)
 
 
 def take(adata: ad.AnnData, cells: NDArray, genes: NDArray) -> ad.AnnData:
-    """Return some cells and genes as an AnnData of its own, in memory."""
+    """Return some cells and genes as a separate AnnData in memory."""
     source = _parent(adata)
     if not adata.isbacked and not is_lazy(source.X):
         return adata[cells, genes].copy()
-    # A view of a backed file has no views of its own.
+    # A view of a backed file cannot be subset again.
     if source is not adata:
         cells = np.arange(source.n_obs)[adata._oidx][cells]
         genes = np.arange(source.n_vars)[adata._vidx][genes]
-    # What to_memory returns of a view still bears the classes of views; a copy does not.
+    # The result of to_memory on a view still has view classes; a copy has not.
     return source[cells, genes].to_memory().copy()
 
 
 def replace(adata: ad.AnnData, new: ad.AnnData) -> None:
-    """Make ``adata`` hold what ``new`` holds, as scanpy's filters do; a view becomes actual."""
+    """Replace the content of ``adata`` by ``new``, as scanpy's filters do; views become actual."""
     adata._init_as_actual(new)
 
 
@@ -67,15 +67,15 @@ def kept_cells(
 ) -> ad.AnnData:
     """Return a copy in memory of one matrix of cells, some columns of ``obs``, and ``var``.
 
-    Columns are kept as text, but those in ``numbers`` as numbers where they are. ``layer`` keeps
-    its name; ``genes`` are in the order wanted, ``None`` for all of them.
+    Columns become text, except numeric columns in ``numbers``. ``layer`` keeps its name; ``genes``
+    are in the desired order, ``None`` for all genes.
     """
     obs = pd.DataFrame(index=pd.Index([str(name) for name in adata.obs_names]))
     for name in columns:
         column = column_of(adata, name)
         if name in numbers and is_numeric_dtype(column) and not is_bool_dtype(column):
             obs[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        else:  # as it comes back from a file
+        else:  # as read from a file
             obs[name] = pd.Categorical(column.astype(object).map(str, na_action="ignore"))
     place = {str(gene): i for i, gene in enumerate(adata.var_names)}
     which = slice(None) if genes is None else [place[gene] for gene in genes]
@@ -96,15 +96,15 @@ def kept_cells(
 def joined_cells(
     before: ad.AnnData, after: ad.AnnData, layer: str | None, suffix: str
 ) -> ad.AnnData:
-    """Return the cells of both, made by :func:`kept_cells`; those of ``after`` come last.
+    """Return the cells of two results of :func:`kept_cells`, ``before`` and then ``after``.
 
-    Genes are those of ``after``, all of which ``before`` has. Cells of ``after`` whose name is
-    taken bear the ``suffix``.
+    Genes are those of ``after``, all of which ``before`` has. Cells of ``after`` whose name occurs
+    in ``before`` get the ``suffix``.
     """
     old, new = kept_cells(before, [], layer, genes=list(after.var_names)), after.copy()
     old.obs, taken = before.obs, set(before.obs_names)
     new.obs_names = [f"{name}{suffix}" if name in taken else name for name in after.obs_names]
-    # Of genes, and of a table's correlation, the record of the first round that has one.
+    # Columns of genes and a table's correlation come from the first round that has them.
     out = ad.concat([old, new], join="outer", merge="first")
     out.obs_names_make_unique()
     if is_table(after):
@@ -113,22 +113,22 @@ def joined_cells(
 
 
 def require_genes(adata: ad.AnnData, panel: Sequence[str], genes: Sequence[str]) -> list[str]:
-    """Return those of ``genes`` that ``adata`` has, in this order."""
+    """Return those of ``genes`` that ``adata`` has, in order; all of ``panel`` must be present."""
     there = [str(gene) for gene in adata.var_names]
     twice = [gene for gene, n in Counter(there).items() if n > 1]
     if twice:
-        message = f"Genes that occur twice among the new cells: {list_names(twice)}."
-        raise ValueError(message)
+        message = f"The new cells have genes more than once: {list_names(twice)}. Drop the "
+        raise ValueError(message + "duplicates.")
     has = set(there)
     absent = [gene for gene in panel if gene not in has]
     if absent:
         message = f"The new cells lack {len(absent)} genes of the panel: {list_names(absent)}."
-        message += closest(absent, there)
+        message += f"{closest(absent, there)} Correct the names, or add these genes."
         raise ValueError(message)
     out = [gene for gene in genes if gene in has]
     gone = [gene for gene in genes if gene not in has]
     if gone:
-        logger.info("Genes that the new cells lack are left out: %s.", list_names(gone))
+        logger.info("Genes absent from the new cells are left out: %s.", list_names(gone))
     return out
 
 
@@ -136,7 +136,7 @@ def _in_memory(matrix: Any) -> Any:
     """Return a copy: CSR with sorted indices, or an array."""
     held = eager(matrix)
     if not isinstance(held, np.ndarray) and not sp.issparse(held):
-        held = held[:]  # of a file
+        held = held[:]  # reads the file
     if not sp.issparse(held):
         return np.array(held)
     out = sp.csr_matrix(held, copy=True)

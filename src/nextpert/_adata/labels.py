@@ -1,4 +1,4 @@
-"""Perturbation labels and guides: which cells bear them, and which genes they name."""
+"""Perturbation labels and guides: the cells that have them, and the genes that they name."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How tables and files write a missing value; in lower case.
+# Texts for a missing value in tables and files, in lower case.
 MISSING = ("", "na", "n/a", "nan", "<na>", "none", "null")
-# Labels that name no perturbation: no guide was found in the cell, several were, or which one is
-# not known. "negative", "doublet" and "multiplet" are the words of hashtag demultiplexing; the
-# last two those of the loaders of datasets. In lower case, with underscores.
+# Labels that name no perturbation: a cell has no guide, several guides, or an unknown guide.
+# "negative", "doublet" and "multiplet" come from hashtag demultiplexing; the last two come from the
+# dataset loaders. In lower case, with underscores.
 NO_PERTURBATION = frozenset({
     *MISSING, "unassigned", "unknown", "ambiguous", "negative", "multi", "multiple", "multiplet",
     "doublet", "no_guide", "control_guide",
 })  # fmt: skip
-# Names under which screens keep their control guides, in lower case.
+# Names of control guides in published screens, in lower case.
 CONTROL_TARGETS = (
     "control", "negative_control", "no_site", "non-targeting", "non_targeting", "nontargeting",
     "nt", "ntc", "one_non-gene_site", "safe-targeting", "scramble", "scrambled",
 )  # fmt: skip
-# Why they are left out, in tables.
+# Reason in tables why a label is left out.
 NAMES_NONE = "no perturbation"
 
 
-# Of these the study of Perturb-CITE-seq has two kinds, which it tells apart.
+# The Perturb-CITE-seq study distinguishes these two kinds of control guides.
 _KINDS = ("no_site", "one_non-gene_site")
 TARGETING = "targeting"
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The labels of one column of ``.obs``, ``key``: all that some cell bears, sorted (``names``).
+    """The labels in the column ``key`` of ``.obs``; ``names`` are all that occur, sorted.
 
     ``codes`` is the position of every cell's label, -1 for none, shape ``(n_cells,)``. ``naming``
-    says which labels are the same, ``None`` where only equal ones are; ``pooled`` are other
-    spellings of names, ``left_out`` labels without a name and their cells. ``cells`` is, of a table
-    of effects, what every row stands for.
+    defines which labels are the same (``None``: only equal labels); ``pooled`` holds pairs of a
+    name and another spelling, and ``left_out`` maps labels that name no perturbation to their
+    numbers of cells. For a table of effects, ``cells`` is the number of cells per row.
     """
 
     key: str
@@ -68,24 +68,24 @@ class LabelTable:
     cells: NDArray[np.int64] | None = None
 
     def spelled(self, asked: Iterable[str]) -> list[str]:
-        """Return labels as the column spells them, those that no cell bears as they are."""
+        """Return labels in the spelling of the column; labels that do not occur are unchanged."""
         return list(asked) if self.naming is None else self.naming.spelled(asked, self.names)
 
     def groups(self, asked: Sequence[str]) -> NDArray[np.int64]:
-        """Return for every cell the position of its label in ``asked``, ``-1`` for others."""
+        """Return the position in ``asked`` of every cell's label, ``-1`` for other labels."""
         place = {name: i for i, name in enumerate(self.spelled(asked))}
         lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
         return lookup[self.codes]
 
     def n_cells(self, name: str) -> int:
-        """Return the number of cells that bear a label, one of ``left_out`` included."""
+        """Return the number of cells with a label, which may be one of ``left_out``."""
         mine = self.groups([name]) == 0
         return self.left_out.get(name, 0) or int(
             np.sum(mine if self.cells is None else self.cells[mine])
         )
 
     def without(self, names: Iterable[str]) -> LabelTable:
-        """Return the table with some labels left out: their cells count as cells without one."""
+        """Return the table without some labels; their cells count as cells without a label."""
         gone = {name: self.n_cells(name) for name in names}
         kept = [name for name in self.names if name not in gone]
         left_out = {**self.left_out, **gone}
@@ -94,7 +94,7 @@ class LabelTable:
     def perturbations(
         self, named: Iterable[str] | None = None, what: str = "perturbations"
     ) -> list[str]:
-        """Return all labels but the controls', or those ``named``, as the column has them."""
+        """Return all labels except the control, or those ``named``, in the column's spelling."""
         control = (self.naming or Naming()).control
         if named is None:
             return [name for name in self.names if name != control]
@@ -106,7 +106,7 @@ class LabelTable:
         return chosen
 
     def require(self, asked: Sequence[str], what: str) -> None:
-        """Raise if some of ``asked`` are borne by no cell; close matches are suggested."""
+        """Raise if no cell has some label in ``asked``; the error suggests close matches."""
         unknown = [name for name in self.spelled(asked) if name not in self.names]
         if unknown:
             message = f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."
@@ -123,12 +123,12 @@ def read_labels(
 ) -> LabelTable:
     """Return the labels in ``adata.obs[key]``; missing values count as no label.
 
-    Those that name the same by ``naming`` are one, under the spelling of the first cell.
+    Labels that ``naming`` considers the same are merged under the spelling of the first cell.
     """
-    column = column_of(adata, key, f"name the column of labels with {argument}")
-    # A million strings are made once.
+    column = column_of(adata, key, f"pass an existing column as {argument}")
+    # Strings are made once per distinct value, not per cell.
     first, values = pd.factorize(column, use_na_sentinel=True)
-    text = [str(value) for value in values]  # by the first cell of each
+    text = [str(value) for value in values]  # in order of first occurrence
     shown = text if naming is None else naming.spelled(text)
     again, names = pd.factorize(np.array(shown, dtype=object), sort=True)  # 1 and "1" are one label
     codes = np.append(again, -1)[first].astype(np.int64)
@@ -153,7 +153,7 @@ def names_no_perturbation(label: str) -> bool:
 def read_every_label(
     adata: ad.AnnData, roles: Roles, *, argument: str = "perturbation_key"
 ) -> LabelTable:
-    """Return the label of every cell, to look some up; those of the same members are one."""
+    """Return the label of every cell for look-ups; labels with the same members are merged."""
     naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, roles.control)
     return read_labels(adata, roles.perturbation_key, argument=argument, naming=naming)
 
@@ -161,11 +161,11 @@ def read_every_label(
 def read_perturbations(
     adata: ad.AnnData, roles: Roles, *, named: Iterable[str] | None = None
 ) -> LabelTable:
-    """Return the perturbation of every cell; labels of the same members are one.
+    """Return the perturbation of every cell; labels with the same members are merged.
 
-    Labels that name no perturbation (:func:`names_no_perturbation`) are left out as missing ones
-    are, and counted, but for the controls' and those that the caller names. Whatever takes a cell's
-    label for its perturbation reads it here.
+    Labels that name no perturbation (:func:`names_no_perturbation`) are left out like missing
+    labels, and counted, except the control's label and those in ``named``. All code that needs the
+    perturbation of a cell calls this function.
     """
     labels = read_every_label(adata, roles)
     kept = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}
@@ -173,7 +173,7 @@ def read_perturbations(
 
 
 def say_left_out(left_out: Mapping[str, int], key: str) -> None:
-    """Log how many cells are left out as their labels name no perturbation, if any are."""
+    """Log how many cells are left out because their labels name no perturbation, if any."""
     if left_out:
         shown = [f"{name or '(empty)'} {n}" for name, n in left_out.items()]
         logger.warning(
@@ -185,7 +185,7 @@ def say_left_out(left_out: Mapping[str, int], key: str) -> None:
 def left_out_table(
     n_cells: Mapping[str, int], reasons: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Return one row per label that was left out: label, cells, reason (by default, no name)."""
+    """Return one row per label left out: label, cells, reason (default: no perturbation)."""
     reasons = [NAMES_NONE] * len(n_cells) if reasons is None else reasons
     return pd.DataFrame(
         {
@@ -198,7 +198,7 @@ def left_out_table(
 
 
 def say_pooled(labels: LabelTable) -> None:
-    """Say which labels name the same perturbation, so that their cells are counted together."""
+    """Log which labels name the same perturbation, so that their cells are counted together."""
     if labels.pooled:
         same: dict[str, list[str]] = {}
         for name, other in labels.pooled:
@@ -210,7 +210,7 @@ def say_pooled(labels: LabelTable) -> None:
         )  # fmt: skip
 
 
-def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.Series:
+def column_of(adata: ad.AnnData, key: str, remedy: str = "name an existing column") -> pd.Series:
     """Return a column of ``obs`` in memory."""
     if key not in adata.obs.columns:
         columns = [str(column) for column in adata.obs.columns]
@@ -220,17 +220,17 @@ def column_of(adata: ad.AnnData, key: str, remedy: str = "name another") -> pd.S
         )
         raise ValueError(message)
     column = adata.obs[key]
-    # That of anndata.experimental.read_lazy is not.
+    # Columns of anndata.experimental.read_lazy are lazy.
     return column.to_series() if hasattr(column, "to_series") else column
 
 
 def require_control(labels: LabelTable, control: str) -> None:
-    """Raise if no cell bears the label of the controls."""
+    """Raise if no cell has the label of the controls."""
     if control not in labels.names:
         hint = closest([control], labels.names)
         usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
         if usual and not hint:
-            hint = f" {list_names(usual)} may be the controls."
+            hint = f" {list_names(usual)} may be the label of the controls."
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}.{hint} The "
             f"column holds {list_names(labels.names)}: pass the label of the controls as control."
@@ -245,20 +245,20 @@ def guide_table(
 ) -> pd.DataFrame:
     """Return one row per guide: ``target`` (empty for control guides) and ``kind``.
 
-    Raise if a guide that is not named as a control guide has no target, or a control guide is no
-    guide and no target.
+    Raises an error if a guide that is not a control guide has no target, or if an entry of
+    ``control_guides`` matches neither a guide nor a target.
     """
     names = [str(guide) for guide in guides]
     look_up = target_of.get if isinstance(target_of, Mapping) else target_of
-    # What stands before the last underscore: "HLA-A_2" targets "HLA-A". Missing values of any kind
-    # (None, NaN, pandas.NA) read as in tables.
+    # By default, the text before the last underscore: "HLA-A_2" targets "HLA-A". Missing values of
+    # any kind (None, NaN, pandas.NA) become the texts in MISSING.
     targets = [str(look_up(name) if look_up else name.rsplit("_", 1)[0]).strip() for name in names]
     controls = set() if control_guides is None else {str(name) for name in control_guides}
     unknown = sorted(controls.difference(names, targets))
     if unknown:
         message = (
             f"control_guides contains names that match no guide and no target: "
-            f"{list_names(unknown)}."
+            f"{list_names(unknown)}. Correct or remove these names."
         )
         raise ValueError(message + closest(unknown, [*targets, *names]))
     kinds, without = [], []
@@ -270,7 +270,7 @@ def guide_table(
         kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
     if without:
         names_shown = list_names(without)
-        message = f"Guides without a target: {names_shown}. Give target_of or control_guides."
+        message = f"Guides without a target: {names_shown}. Pass target_of or control_guides."
         raise ValueError(message)
     shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
     return pd.DataFrame(
@@ -279,7 +279,7 @@ def guide_table(
 
 
 def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
-    """Return for every cell the position of its list of guides, and the different lists."""
+    """Return the position of every cell's list of guides, and the distinct lists."""
     text = lists.astype(object).where(lists.notna(), "").astype(str)
     codes, joined = pd.factorize(text.to_numpy(dtype=object), sort=True)
     parts = [[part.strip() for part in str(each).split(separator)] for each in joined]
@@ -290,9 +290,9 @@ def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], li
 def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: str) -> pd.DataFrame:
     """Return one row per list of guides, looked up in the table of guides.
 
-    ``name`` joins the guides, ``n_guides`` counts them, ``targets`` are those of targeting guides,
-    sorted, and ``kind`` is ``"none"``, ``"targeting"``, or that of the control guides where there
-    are no others. Raise if a guide is not in the table, or twice in it.
+    ``name`` joins the guides, ``n_guides`` counts them, ``targets`` are the sorted targets of
+    targeting guides, and ``kind`` is ``"none"``, ``"targeting"``, or, if all are control guides,
+    their kind. Raises an error if the table lacks a guide or contains it twice.
     """
     twice = table.index[table.index.duplicated()]
     unknown = sorted({guide for each in lists for guide in each}.difference(table.index))

@@ -1,4 +1,4 @@
-"""Columns of ``obs`` that look like guides but have no role: found, and how far they scatter."""
+"""Detection of columns of ``obs`` that look like guides but have no role, and their variance."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEWEST_CELLS = 5  # of a level that counts
+FEWEST_CELLS = 5  # per level; smaller levels do not count
 _SIGNIFICANT = 0.05
-# Classes that were computed from expression: "mixscape_class" divides a label by what its cells do.
+# Classes computed from expression: "mixscape_class" divides a label by the response of its cells.
 _COMPUTED = ("mixscape",)
-_CELLS = 20_000  # that are read to see how far levels scatter
+_CELLS = 20_000  # read to estimate the variance between levels
 
 
 @dataclass(frozen=True)
 class Nested:
     """A column of ``obs`` without a role, each level of which belongs to one perturbation label.
 
-    ``n_levels`` are those of five cells or more. ``variance`` is that between levels within a
-    label, over the noise variance of a cell (median gene), 0 where they differ by no more than
-    sampling; ``p_value`` that of none, over all genes, NaN where levels are too few. ``call``
-    declares the column beside the other roles.
+    ``n_levels`` counts levels with at least five cells. ``variance`` is the variance between levels
+    within a label, divided by the noise variance of a cell (median gene), and 0 if they differ by
+    no more than sampling error; ``p_value`` tests for no variance, over all genes, and is NaN if
+    levels are too few. ``call`` declares the column in addition to the other roles.
     """
 
     column: str
@@ -64,13 +64,13 @@ class Nested:
     def scatter_in_words(self) -> str:
         """Return the variance between its levels as a clause."""
         if self.scatters is None:
-            return "they are too few for a test of their variance"
+            return "there are too few levels to test their variance"
         if not self.scatters:
             return "they differ by no more than sampling error"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return (
             f"they differ by more than sampling error ({p}), with a variance of "
-            f"{self.variance:.2g} of a cell's noise variance in the median gene"
+            f"{self.variance:.2g} times the noise variance of a cell in the median gene"
         )
 
 
@@ -79,10 +79,11 @@ def undeclared_guides(
 ) -> Nested | None:
     """Return the column without a role that nests in the perturbation labels, if there is one.
 
-    Each level of such a column belongs to one label, and at least half of the labels, those of the
-    controls and ``names``, have two levels of five cells or more. A copy of the label is none. Of
-    several, the one that scatters most on the genes of ``columns`` is returned. At most 20,000
-    cells are read, drawn at random. ``None`` also where guides are declared, or there are no cells.
+    Each level of such a column belongs to one label, and at least half of the labels (the control
+    and ``names``) have two or more levels with at least five cells. A copy of the labels does not
+    qualify. Of several columns, that with the most significant variance on the genes of ``columns``
+    is returned. At most 20,000 cells, drawn at random, are read. Also returns ``None`` if guides
+    are declared or ``adata`` is a table of effects.
     """
     if roles.guide_key is not None or is_table(adata):
         return None
@@ -101,9 +102,10 @@ def undeclared_guides(
 
 
 def warn_undeclared(nested: Nested | None) -> None:
-    """Warn of a column that looks like guides and is not declared.
+    """Warn about a column that looks like guides and is not declared.
 
-    Where its levels do not scatter the fit is right without it, and the log says so.
+    If its levels do not differ beyond sampling error, the message is only logged, because the fit
+    is valid without the column.
     """
     if nested is None:
         return
@@ -120,7 +122,7 @@ def warn_undeclared(nested: Nested | None) -> None:
 
 
 def _call(column: str, roles: Roles) -> str:
-    """Return the call of ``pp.setup_screen`` that adds a column of guides to the roles."""
+    """Return a call of ``pp.setup_screen``, as text, that adds a column of guides to the roles."""
     usual = vars(type(roles)())
     others = {name: x for name, x in vars(roles).items() if name != "values" and x != usual[name]}
     words = ", ".join(
@@ -131,7 +133,7 @@ def _call(column: str, roles: Roles) -> str:
 
 
 def _levels(adata: ad.AnnData, name: str, group: Codes) -> Codes | None:
-    """Return the level of every cell in a categorical column, -1 for none and for unused cells."""
+    """Return every cell's level in a column, -1 for none; ``None`` if it is not categorical."""
     column = column_of(adata, name)
     kind = column.dtype
     if pd.api.types.is_float_dtype(kind) or pd.api.types.is_bool_dtype(kind):
@@ -142,14 +144,14 @@ def _levels(adata: ad.AnnData, name: str, group: Codes) -> Codes | None:
         return None
     used = group >= 0
     n_levels = len(np.unique(codes[used]))
-    if n_levels * FEWEST_CELLS > 2 * used.sum():  # as barcodes
+    if n_levels * FEWEST_CELLS > 2 * used.sum():  # such as barcodes
         return None
     none = np.array([names_no_perturbation(str(value)) for value in values] + [True])
     return np.where(used & ~none[codes], codes, -1).astype(np.int64)
 
 
 def _nests(codes: Codes, group: Codes) -> bool:
-    """Whether levels lie in one label each, of which half or more have two of enough cells."""
+    """Whether each level lies in one label, and half of the labels have two large levels."""
     both = codes >= 0
     label = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
     label[codes[both]] = group[both]
@@ -162,9 +164,9 @@ def _nests(codes: Codes, group: Codes) -> bool:
 def _scatter(
     adata: ad.AnnData, columns: ArrayLike, group: Codes, codes: Codes, roles: Roles
 ) -> tuple[float, float]:
-    """Return variance and p-value between the levels within labels, from a sample of cells.
+    """Return the variance between levels within labels and its p-value, from a sample of cells.
 
-    Batches are taken off by least squares.
+    Batch effects are subtracted by least squares.
     """
     batches = [read_labels(adata, key, argument="batch_key").codes for key in roles.batch_key]
     known = np.all([codes >= 0, *(each >= 0 for each in batches)], axis=0)

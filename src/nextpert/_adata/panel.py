@@ -1,4 +1,4 @@
-"""Gene panels: names to columns, with errors that name the gene; the panel of the paper."""
+"""Gene panels: columns of gene names, hints for unknown names, and the panel of the paper."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ZHANG2023 = (
 PANELS: Mapping[str, tuple[str, ...]] = {"zhang2023": ZHANG2023}
 
 # Regulatory modules (genes perturbed together) of Frangieh et al. 2021,
-# doi:10.1038/s41588-021-00779-1, as the paper draws them. No gene of the panel lies in two.
+# doi:10.1038/s41588-021-00779-1, as in its figure. No gene of the panel belongs to two modules.
 _MODULES = {
     "m1": "CD59 CDH19 IRF3 RB1 SOX4 SP100",
     "m2": "CD58 CTSD CXCR4 HLA-C SMAD4",
@@ -45,7 +45,7 @@ MODULE_OF = {gene: name for name, genes in _MODULES.items() for gene in genes.sp
 
 
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{8,}")
-# How screens name guides and perturbations after their gene: sgMYC, MYC_2, MYCg2, MYC-sg1, MYC_KO.
+# Names of guides and perturbations that contain the gene: sgMYC, MYC_2, MYCg2, MYC-sg1, MYC_KO.
 _PREFIX = re.compile(r"^sg(RNA)?[-_.]?", re.IGNORECASE)
 _SUFFIXES = (
     re.compile(r"$"),
@@ -65,17 +65,18 @@ def closest(names: Iterable[str], options: Iterable[str], n: int = 3) -> str:
 
 
 def in_order(values: Iterable[Any]) -> list[Any]:
-    """Return values as a list, those of a set sorted: its own order depends on the hash seed."""
+    """Return values as a list; a set is sorted, because its order depends on the hash seed."""
     return sorted(values, key=str) if isinstance(values, (set, frozenset)) else list(values)
 
 
 def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
-    """Return which names are there: neither missing nor blank, shape ``(n_names,)``.
+    """Return which names are neither missing nor blank, shape ``(n_names,)``.
 
-    Unless it is empty, ``what`` says in the log what the others are, which the caller leaves out.
+    If ``what`` is given, the number of all other names, which the caller leaves out, is logged
+    under this heading.
     """
     if isinstance(names, pd.MultiIndex):
-        message = f"{what} have names of several levels: join them into one (index.map('_'.join))."
+        message = f"{what} have names of several levels: join the levels (index.map('_'.join))."
         raise ValueError(message)
     code, values = pd.factorize(np.array(pd.Series(names, dtype=object)))
     without = np.array([not str(value).strip() for value in values] + [True])[code]
@@ -88,9 +89,9 @@ def with_names(names: Any, what: str = "") -> NDArray[np.bool_]:
 def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[str]:
     """Return the names of all genes: those of ``adata.var_names``, or a column of ``adata.var``.
 
-    ``None`` stands for the column of ``pp.setup_screen``, if one has that role, and ``""`` for
-    ``adata.var_names``. A gene without a symbol keeps its name there, and genes of one symbol have
-    it with their names: ``TBCE_ENSG00000284770``.
+    ``None`` stands for the column declared by ``pp.setup_screen``, if there is one, and ``""`` for
+    ``adata.var_names``. A gene without a symbol keeps its name from ``adata.var_names``; genes that
+    share a symbol are named by symbol and name, as in ``TBCE_ENSG00000284770``.
     """
     names = [str(name) for name in adata.var_names]
     gene_symbols = _column_of_symbols(adata, gene_symbols)
@@ -99,9 +100,10 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     if gene_symbols not in adata.var.columns:
         columns = [str(column) for column in adata.var.columns]
         message = f"adata.var has no column {gene_symbols!r}.{closest([gene_symbols], columns)}"
-        raise ValueError(f"{message} It holds {list_names(columns)}.")
+        shown = list_names(columns) or "no column"
+        raise ValueError(f"{message} It holds {shown}: pass an existing column as gene_symbols.")
     column = adata.var[gene_symbols]
-    # Var of anndata.experimental.read_lazy.
+    # Columns of anndata.experimental.read_lazy are lazy.
     if hasattr(column, "to_series"):
         column = column.to_series()
     there, symbols = with_names(column), column.astype(str)
@@ -127,8 +129,8 @@ def resolve_panel(
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Return the names of a panel and their columns; ``None`` stands for every gene.
 
-    ``gene_symbols`` is as of :func:`measured_genes`; ``written`` says of genes of a stored result
-    in which slot they are, and which function wrote it.
+    ``gene_symbols`` is as in :func:`measured_genes`. If the genes come from a stored result,
+    ``written`` holds its slot and the function that wrote it.
     """
     measured = measured_genes(adata, gene_symbols)
     names = measured if genes is None else [str(gene) for gene in in_order(genes)]
@@ -140,7 +142,7 @@ def resolve_panel(
         where = f"adata.var[{symbols!r}]" if symbols else "adata.var_names"
     if absent and written is not None:
         message = f"adata lacks genes of adata.{written[0]}: {list_names(absent)}."
-        message += f" Run {written[1]} again on the genes at hand."
+        message += f" Restore these genes, or run {written[1]} again without them."
         raise ValueError(message)
     if absent:
         message = (
@@ -149,37 +151,37 @@ def resolve_panel(
         )
         raise ValueError(message)
     if unclear:
-        message = f"{where} holds genes more than once: {list_names(unclear)}. Drop the copies, or "
-        message += "call adata.var_names_make_unique() first."
+        message = f"{where} holds genes more than once: {list_names(unclear)}. Drop the "
+        message += "duplicates, or call adata.var_names_make_unique() first."
         raise ValueError(message)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        message = f"Genes given more than once: {list_names(twice)}. Give every gene once."
+        message = f"Genes given more than once: {list_names(twice)}. Give each gene once."
         raise ValueError(message)
     if len(names) < least:
-        message = f"The panel holds {len(names)} genes, but at least {least} are needed."
+        message = f"The panel has {len(names)} genes, but at least {least} are needed: add genes."
         raise ValueError(message)
     column = {name: j for j, name in enumerate(measured)}
     return names, np.array([column[name] for name in names], dtype=np.int64)
 
 
 def id_hint(names: Iterable[str], measured: Collection[str]) -> str:
-    """Return what to do where genes are measured under Ensembl ids, and ``names`` are none."""
+    """Return a hint if most measured genes have Ensembl ids, but not all ``names`` are ids."""
     ids = sum(_ENSEMBL.match(name) is not None for name in measured)
     if 2 * ids <= len(measured) or all(_ENSEMBL.match(name) for name in names):
         return ""
     return (
-        " The genes are named by Ensembl ids: name the column of adata.var that holds their "
-        "symbols with gene_symbols."
+        " The genes are named by Ensembl ids: pass the column of adata.var that holds their "
+        "symbols as gene_symbols."
     )
 
 
 def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
-    """Return what to do about labels that name guides, kinds of perturbation, or several genes."""
+    """Return a hint about labels that name guides, types of perturbation, or several genes."""
     genes = {name: _gene_of_guide(name, measured) for name in names}
     of_guides = [f"{name} (of {gene})" for name, gene in genes.items() if gene]
     joined = (
-        f" {name} names several genes: name what joins them with separator={mark!r}."
+        f" {name} names several genes: declare separator={mark!r} with pp.setup_screen."
         for name in genes
         for mark in ";,|/&_"
         if len(parts := {part.strip() for part in name.split(mark)}) > 1 and parts <= measured
@@ -187,8 +189,8 @@ def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
     hint = next(joined, "")
     if of_guides:
         hint += (
-            f" Labels of guides, or with a suffix: {list_names(of_guides, limit=5)}. Label cells "
-            f"by gene first, see pp.assign_guides (target_of)."
+            f" These labels name guides, or have a suffix: {list_names(of_guides, limit=5)}. Label "
+            f"cells by gene first (target_of of pp.assign_guides)."
         )
     return hint
 
@@ -203,14 +205,14 @@ def _gene_of_guide(name: str, measured: Container[str]) -> str | None:
 
 
 def panel_index(names: Iterable[str], genes: Sequence[str], what: str) -> list[int]:
-    """Return the positions of ``names`` in the panel ``genes``, or raise naming the others."""
+    """Return the positions of ``names`` in the panel ``genes``; an error lists the absent ones."""
     position = {gene: i for i, gene in enumerate(genes)}
     asked = [str(name) for name in names]
     outside = [name for name in asked if name not in position]
     if outside:
         message = (
             f"{what} names genes outside the panel: {list_names(dict.fromkeys(outside))}."
-            f"{closest(outside, genes)}"
+            f"{closest(outside, genes)} Name only genes of the panel."
         )
         raise ValueError(message)
     return [position[name] for name in asked]

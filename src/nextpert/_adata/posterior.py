@@ -1,4 +1,4 @@
-"""A stored fit: reading it, and a fingerprint of the cells behind it."""
+"""Reading of a stored fit, and a fingerprint of its cells."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from nextpert._adata.roles import Roles
 
-# Cells whose values are compared where the others lie in a file: what is done to a matrix is done
-# to all of its cells.
+# Cells whose values are compared if the matrix is in a file: transformations of a matrix usually
+# change all of its cells.
 _SAMPLED = 16
 
 
 def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> str:
-    """Return digests of the names and roles of all labelled cells, and of the values of 16.
+    """Return digests of the names and roles of all labelled cells, and of the values of 16 cells.
 
-    Of a matrix that is held in memory, after a colon, also one of all values. They depend neither
+    For a matrix in memory, a digest of all values follows after a colon. The digests depend neither
     on the order of cells nor on the format of the matrix; :func:`same_cells` compares them.
     """
     words = hash_array(np.array(adata.obs_names, dtype=object))
@@ -71,11 +71,11 @@ def fingerprint(adata: ad.AnnData, roles: Roles, columns: NDArray[np.int64]) -> 
 
 
 def _row_words(block: Any) -> NDArray[np.uint64]:
-    """Return a word for the values of every row, the same whether zeros are stored or not."""
-    # Odd, so that no change of a value is multiplied away.
+    """Return a hash of the values of every row, which does not depend on stored zeros."""
+    # The factors are odd, so that the product preserves every change of a value.
     factors = hash_array(np.arange(block.shape[1])) | np.uint64(1)
     is_sparse = sp.issparse(block)
-    # The bits of 0 are 0, so that zeros add nothing; sums are exact, as those of words wrap around.
+    # The bits of 0 are 0, so that zeros add nothing; sums of integers are exact modulo 2^64.
     bits = (np.asarray(block.data if is_sparse else block, np.float64) + 0.0).view(np.uint64)
     if not is_sparse:
         return np.asarray((bits * factors).sum(axis=1, dtype=np.uint64))
@@ -84,15 +84,16 @@ def _row_words(block: Any) -> NDArray[np.uint64]:
 
 
 def same_cells(one: str, other: str) -> bool:
-    """Return whether two fingerprints are those of the same cells, by what both know of these."""
+    """Return whether two fingerprints describe the same cells, by the digests that both have."""
     (a, _, x), (b, _, y) = one.partition(":"), other.partition(":")
     return a == b and (x == y or not (x and y))
 
 
 def require_other_cells(adata: ad.AnnData, features: Any) -> None:
-    """Raise if side information is the effects of these same cells, which would count twice.
+    """Raise if side information holds effects from the cells of ``adata``, which would count twice.
 
-    It is compared by roles and panel of the fit that it came from, whatever those are now.
+    The comparison uses the roles and panel of the fit behind the side information, whether or not
+    they have changed since.
     """
     origin = eager(getattr(features, "uns", {}))
     if not isinstance(origin, Mapping) or not {"cells", "panel", "fit_params"} <= set(origin):
@@ -103,10 +104,10 @@ def require_other_cells(adata: ad.AnnData, features: Any) -> None:
         _, columns = resolve_panel(adata, map(str, origin["panel"]), gene_symbols=symbols)
         now = fingerprint(adata, fitted_roles(adata, params), columns)
         same = same_cells(now, str(origin["cells"]))
-    except ValueError:  # without its columns, genes or layer: other cells
+    except ValueError:  # columns, genes or layer are missing: these are other cells
         return
     if same:
-        message = "features has effects from the same cells: give effects from another screen."
+        message = "features has effects from the cells of adata: give effects from another screen."
         raise ValueError(message)
 
 
@@ -123,13 +124,13 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     fit = replace(fit, columns=columns)
     dag_key = str(fit.params["dag_key"])
     of_graph = adata.uns.get(dag_key, {})
-    # A graph put in by hand, or since deleted, has no panel to compare with.
+    # A graph written by a user, or deleted since, has no panel to compare with.
     if panel_of(of_graph) is not None and dag_key in adata.varp:
         names, _, dag = read_graph(adata, dag_key, symbols)
         if differ := sorted(set(names) ^ set(genes)):
             message = (
-                f"adata.uns[{key!r}] was fitted on another gene panel than that of the graph "
-                f"{dag_key!r} ({list_names(differ)}): run tl.fit_dag_blr again."
+                f"adata.uns[{key!r}] and the graph {dag_key!r} have different gene panels "
+                f"({list_names(differ)}): run tl.fit_dag_blr again."
             )
             raise ValueError(message)
         edges = {(genes[k], genes[i]) for k, i in fit.posterior.dag.edges()}
@@ -146,7 +147,7 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
 
 
 def _changed(adata: ad.AnnData, fit: FittedPosterior) -> str:
-    """Return what of the cells is not as it was when they were fitted, or an empty string."""
+    """Return what has changed in the cells since the fit, or an empty string."""
     try:
         roles = fitted_roles(adata, fit.params)
         column_of(adata, roles.perturbation_key)
@@ -154,7 +155,7 @@ def _changed(adata: ad.AnnData, fit: FittedPosterior) -> str:
     except ValueError:
         is_there = False
     if not is_there:
-        return "a column or layer of the fit is gone"
+        return "a column or layer of the fit is missing"
     now = fingerprint(adata, roles, fit.columns)
     if now.split()[0] != fit.fingerprint.split()[0]:
         return f"names, or columns {list_names(roles.columns)}"

@@ -1,7 +1,7 @@
-"""Progress bars, the same for every step that may take long.
+"""Progress bars for all steps that may take long.
 
-A bar is shown on stderr once a step has taken two seconds, and goes when the step ends. It is not
-shown with ``scanpy.settings.verbosity = 0``, nor under :func:`without_bars`.
+A bar appears on stderr when a step has taken two seconds, and disappears when the step ends. It is
+hidden with ``scanpy.settings.verbosity = 0`` and under :func:`without_bars`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_DELAY = 2.0  # seconds: what is shorter needs no bar
+_DELAY = 2.0  # seconds before a bar is shown
 _off = ContextVar("off", default=False)
 
 
@@ -30,16 +30,16 @@ def progress(total: int | None, what: str, **options: Any) -> tqdm[Any]:
     ...     for _ in range(3):
     ...         done = bar.update()
     """
-    scanpy = sys.modules.get("scanpy")  # whose settings nobody changed where it was not imported
+    scanpy = sys.modules.get("scanpy")  # if it was not imported, its settings are unchanged
     hidden = _off.get() or (scanpy is not None and int(scanpy.settings.verbosity) == 0)
     return tqdm(total=total, desc=what, delay=_DELAY, leave=False, disable=hidden, **options)
 
 
 @contextmanager
 def reported(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Return a callable for the core that shows as a bar how much is done, of how much."""
+    """Return a callable ``(done, total)`` with which the core updates a bar."""
     with ExitStack() as stack:
-        # Begun with the first step: what is before has its own bars.
+        # The bar starts with the first report, because earlier steps have their own bars.
         bar: tqdm[Any] | None = None
 
         def report(done: int, total: int) -> None:
@@ -53,7 +53,7 @@ def reported(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def without_bars(off: bool = True) -> Iterator[None]:
-    """Show no bars, if ``off``, as with ``--quiet`` of the command."""
+    """Hide all bars if ``off``, as for the option ``--quiet`` of the command line."""
     before = _off.set(off)
     try:
         yield

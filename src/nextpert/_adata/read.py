@@ -1,4 +1,4 @@
-"""Cells as bounded blocks of the panel's columns, and the sums of all of them in one pass."""
+"""Cells, read in bounded blocks of the panel's columns, and their sums in one pass."""
 
 from __future__ import annotations
 
@@ -45,27 +45,29 @@ if TYPE_CHECKING:
 
     Index = NDArray[np.int64]
 
-# Values of a block of the panel, and the same where blocks grow with the number of environments.
+# Values in a block of the panel; the maximum if blocks grow with the number of environments; and
+# cells per environment in these blocks.
 _BLOCK_ENTRIES = 2**22
 _MOST_ENTRIES = 2**24
 _CELLS_A_GROUP = 64
-# Sparse values of wide panels stay sparse up to this share.
+# Sparse values of wide panels stay sparse below this share of non-zeros.
 _SPARSE_SHARE = 0.05
 _WIDE_PANEL = 512
-# Above so many genes their products, which cost the genes squared a cell, are those of a sample of
-# cells: 20,000 cells estimate a correlation with a standard error of at most 0.007.
+# With more than 1,000 genes, products of genes, whose cost per cell grows with the square of their
+# number, come from a sample of cells: 20,000 cells estimate a correlation with a standard error of
+# at most 0.007.
 _ALL_PRODUCTS, _SAMPLED = 1000, 20_000
-# A sample is a few runs of cells, as single rows would touch every chunk of a file.
+# A sample consists of a few runs of cells, because single rows would touch every chunk of a file.
 _RUNS, _CELLS_A_RUN = 4, 250
 
 
 class Coding(NamedTuple):
-    """One way to tell environments apart, whose sums are taken.
+    """One division of the cells into environments, of which the sums are taken.
 
     ``codes`` is the environment of every cell, -1 for cells that are not summed; ``extra`` holds
-    further values of cells, nodes after the genes, and ``weights`` how often every cell counts
-    (``None`` for once). ``fold`` is that of every environment, and ``columns`` what environments
-    have in common, by name a whole number for each.
+    further values of each cell, which become nodes after the genes, and ``weights`` how often each
+    cell counts (``None`` for once). ``fold`` is the fold of every environment; ``columns`` maps
+    names to whole numbers, one per environment.
     """
 
     codes: Index
@@ -78,9 +80,9 @@ class Coding(NamedTuple):
 def block_rows(n_columns: int, n_groups: int) -> int:
     """Return the number of rows of a block.
 
-    It depends on nothing but the panel and the environments: not on the format, the chunks, or
-    the memory and workers at hand. Sums are taken block by block, in the order of the rows, so
-    the result does not depend on those either.
+    The number depends only on the panel and the environments, not on the format, the chunks, the
+    available memory or the number of workers. Sums are taken block by block, in the order of the
+    rows, so the result does not depend on these either.
     """
     rows = max(_BLOCK_ENTRIES // max(n_columns, 1), _CELLS_A_GROUP * n_groups)
     return max(1, min(rows, _MOST_ENTRIES // max(n_columns, 1)))
@@ -95,13 +97,13 @@ def read_screens(
 ) -> list[Screen]:
     """Return the screen of every coding, all read in one pass.
 
-    Sums are taken in blocks that only the panel and the number of environments fix, and added as a
-    tree in the order of the cells, so the result is the same to the bit for any chunks of a file or
-    Dask array, and for any number of workers. Dask arrays run on the current ``dask.distributed``
-    client, if there is one. Products of more than 1,000 genes are those of 20,000 cells drawn at
-    random (seeded), scaled to the squares of all cells. A matrix may be dense, CSR, CSC, backed
-    (h5ad, zarr), Dask arrays as from :func:`anndata.experimental.read_lazy`, or a view. Cells with
-    -1 in all ``codings`` are not read.
+    Sums are taken in blocks whose size depends only on the panel and the number of environments,
+    and added as a tree in the order of the cells. The result is therefore bitwise identical for any
+    chunks of a file or Dask array, and for any number of workers. Dask arrays run on the current
+    ``dask.distributed`` client, if there is one. Products of more than 1,000 genes come from 20,000
+    cells drawn at random (seeded), scaled to the squares of all cells. A matrix may be dense, CSR,
+    CSC, backed (h5ad, zarr), a Dask array as from :func:`anndata.experimental.read_lazy`, or a
+    view. Cells with -1 in all ``codings`` are not read.
     """
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):
@@ -144,7 +146,7 @@ def read_screens(
         ]
     screens = []
     for part, each in zip(parts, codings, strict=True):
-        # Genes in the order they were asked for, then further nodes.
+        # Genes in the requested order, then further nodes.
         order = np.append(back, np.arange(len(panel), part.mean.shape[1]))
         if not np.array_equal(order, np.arange(part.mean.shape[1])):
             part = part._replace(
@@ -161,7 +163,7 @@ def _read_table(
     genes: Index,
     codings: Sequence[Coding],
 ) -> list[Screen]:
-    """Return what :func:`read_screens` does, of effects and standard errors in place of cells."""
+    """Return the screens as :func:`read_screens` does, from effects with standard errors."""
     every = np.arange(adata.n_obs)
     shape = adata.n_obs, len(genes)
     mean, se = (np.zeros(shape, table_type(adata.n_obs * len(genes))) for _ in range(2))
@@ -185,10 +187,10 @@ def _sums(
     folds: Sequence[Index],
     products: bool,
 ) -> list[Part]:
-    """Return the sums of a block: ascending columns given once, and codes of its cells."""
+    """Return the sums of a block per coding; the columns of its values ascend without repeats."""
     numbers = values.data if sp.issparse(values) else values
     if numbers.size and max(float(numbers.max()), -float(numbers.min())) > LARGEST:
-        # Squared distances, too, have to be squared.
+        # Squared distances must themselves be squared.
         require_finite(values)
         raise too_large(np.any(np.abs(dense(values)) > LARGEST, axis=0))
     parts = []
@@ -201,7 +203,7 @@ def _sums(
             times = None if weights is None else weights[some]
             parts.append(screen_part(block, codes[some], times, fold, products=products))
         except ValueError:
-            require_finite(values)  # names all of the columns
+            require_finite(values)  # names all affected columns
             raise
     return parts
 
@@ -209,7 +211,7 @@ def _sums(
 def _with_products(
     adata: ad.AnnData, panel: Index, layer: str | None, part: Part, coding: Coding
 ) -> Part:
-    """Return sums with the products of genes in a sample of cells, scaled to all squares."""
+    """Return sums with products of genes from a sample of cells, scaled to the squares of all."""
     coded = np.flatnonzero(coding.codes >= 0)
     some = np.random.default_rng(0).choice(coded, min(_SAMPLED, len(coded)), replace=False)
     p = part.mean.shape[1]
@@ -236,14 +238,14 @@ def _add(first: list[Part], second: list[Part]) -> list[Part]:
 
 
 def with_columns(values: Any, extra: NDArray[np.float64]) -> Any:
-    """Return a block, dense or CSR, with further columns of its cells after its own."""
+    """Return a block, dense or CSR, with further columns appended."""
     if sp.issparse(values):
         return sp.csr_array(sp.hstack([values, sp.csr_array(extra)]))
     return np.hstack([values, extra])
 
 
 def require_finite(values: Any) -> None:
-    """Raise if a value is NaN or infinite; the columns are named."""
+    """Raise if a value is NaN or infinite; the error names the columns."""
     numbers = values.data if sp.issparse(values) else values
     if not np.isfinite(numbers).all():
         raise not_finite(np.any(~np.isfinite(dense(values)), axis=0))
@@ -260,9 +262,9 @@ def read_blocks(
 ) -> Iterator[tuple[Index, NDArray[np.floating] | sp.csr_array]]:
     """Yield ``(cells of the block, their values)`` until all of ``cells`` are read once.
 
-    The values have shape ``(n_block, n_columns)``; those of wide panels with few values are CSR.
-    Blocks follow the order of the matrix on disk or in memory, so a file is read from front to
-    back.
+    The values have shape ``(n_block, n_columns)``, as CSR if the panel is wide and few are
+    non-zero. Blocks follow the order of the matrix on disk or in memory, so a file is read from
+    front to back.
     """
     if not of_table:
         require_cells(adata, "This call")
@@ -288,10 +290,10 @@ def read_blocks(
 def read_sample(
     adata: ad.AnnData, columns: ArrayLike, cells: ArrayLike, layer: str | None
 ) -> Iterator[NDArray[np.floating] | sp.csr_array]:
-    """Yield the values of 1,000 of ``cells`` at most, block by block; they may not be finite.
+    """Yield the values of at most 1,000 of ``cells``, block by block; values may be non-finite.
 
-    They are a few runs of cells, spread evenly. Of a CSC matrix in a file, whose columns are read
-    whole, they are those of 1,000 genes at most.
+    The sample consists of a few evenly spaced runs of cells. For a CSC matrix in a file, whose
+    columns are read whole, it includes at most 1,000 genes.
     """
     every, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
     matrix, n = require_layer(adata, layer)[1], _RUNS * _CELLS_A_RUN
@@ -310,7 +312,7 @@ def seen_and_constant(
     cells: Index,
     layer: str | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return in which share of ``cells`` each gene is not 0, and whether it is constant in them."""
+    """Return the share of ``cells`` in which each gene is not 0, and whether it is constant."""
     seen = np.zeros(len(columns))
     lowest, highest = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
     for _, values in read_blocks(adata, columns, cells, layer=layer):
@@ -323,9 +325,9 @@ def seen_and_constant(
 
 
 def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any]:
-    """Return the parent of a view and its layer, ``X`` where ``layer`` is ``None``.
+    """Return the parent of a view and its layer, ``X`` if ``layer`` is ``None``.
 
-    Through the parent a view is read block by block; ``adata.X`` of a view copies all of it.
+    A view is read block by block through its parent, because ``adata.X`` of a view copies it all.
     """
     source = adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
     if layer is not None and layer not in adata.layers:
@@ -333,15 +335,15 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any
         names = [str(name) for name in adata.layers if name is not None]
         message = (
             f"adata.layers has no layer {layer!r}.{closest([layer], names)} "
-            f"It holds {list_names(names) or 'none'}."
+            f"It holds {list_names(names) or 'none'}: pass an existing layer, or None for adata.X."
         )
         raise ValueError(message)
     matrix: Any = source.X if layer is None else source.layers[layer]
     if matrix is None:
-        message = "adata.X is empty: put log-normalised expression there, or name a layer."
+        message = "adata.X is empty: store log-normalised expression there, or pass a layer."
         raise ValueError(message)
     if getattr(matrix, "group", None) is not None and hasattr(matrix, "format"):
-        arrays_of(matrix)  # its parts are there
+        arrays_of(matrix)  # raises if a part is missing
     require_numbers(matrix, slot(layer))
     if tuple(matrix.shape) != (source.n_obs, source.n_vars):
         what = f"the shape {tuple(matrix.shape)} for {source.n_obs} cells and {source.n_vars} genes"
@@ -350,17 +352,17 @@ def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any
 
 
 def slot(layer: str | None) -> str:
-    """Return how users write a layer; ``None`` stands for ``adata.X``."""
+    """Return the expression by which users access a layer; ``None`` stands for ``adata.X``."""
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
 def _locate(
     adata: ad.AnnData, cells: Index, columns: Index, layer: str | None, n_groups: int
 ) -> tuple[Any, Index, Index, int, list[tuple[Index, Index]]]:
-    """Return a matrix, its columns ascending, the size of blocks, and rows and cells of each block.
+    """Return a matrix, ``panel``, ``back``, the rows per block, and rows and cells of each block.
 
-    Columns are given once, and ``panel[back]`` are those asked for, in their order. Rows ascend;
-    blocks without any are left out.
+    ``panel`` holds the columns, ascending and without repeats, and ``panel[back]`` the requested
+    columns in their order. Rows ascend; blocks without rows are left out.
     """
     source, matrix = require_layer(adata, layer)
     rows = cells

@@ -1,4 +1,4 @@
-"""The roles of columns of a screen: declared once, stored, and the defaults of every later call."""
+"""The roles of a screen's columns: declared once, and stored as defaults of all later calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SEVERAL = ("batch_key", "covariates")  # roles that several columns can have
 
 
 class Kept(Enum):
-    """The default of an argument that changes nothing unless it is given, even as ``None``."""
+    """The default of an argument that keeps the stored value; ``None`` clears the value instead."""
 
     KEPT = "kept"
 
@@ -40,22 +40,22 @@ KEPT = Kept.KEPT
 
 @dataclass(frozen=True)
 class Roles:
-    """Which column plays which part in a screen; the fields of ``pp.setup_screen``."""
+    """The roles of columns in a screen; the fields are arguments of ``pp.setup_screen``."""
 
     perturbation_key: str = "perturbation"
     control: str = "control"
     guide_key: str | None = None
-    condition_key: str | None = None  # one of batch_key as well
+    condition_key: str | None = None  # also in batch_key
     layer: str | None = None
     batch_key: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
     separator: str = SEPARATOR
     gene_symbols: str | None = None  # column of var
-    # What pp.setup_screen found in the layer; empty where nobody looked.
+    # The scale that pp.setup_screen found in the layer; empty if it was not examined.
     values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def stored(self) -> dict[str, Any]:
-        """Return them as results keep them; what is not used is left out."""
+        """Return the roles in their stored form, without unused roles."""
         usual = Roles()
         return {
             name: strings(value) if name in _SEVERAL else value
@@ -87,9 +87,9 @@ ROLES = tuple(name for name in Roles.__dataclass_fields__ if name != "values")
 def read_roles(
     adata: ad.AnnData, *, stored: bool = True, **given: str | Iterable[str] | None
 ) -> Roles:
-    """Return the roles given, those of ``uns["screen"]`` where ``None``, or the plain defaults.
+    """Return the given roles; for ``None``, those of ``uns["screen"]`` or else the defaults.
 
-    ``given`` are fields of :class:`Roles`; ``stored=False`` passes over ``uns["screen"]``.
+    ``given`` are fields of :class:`Roles`; ``stored=False`` ignores ``uns["screen"]``.
     """
     held = declared(adata) if stored else {}
     merged = {name: held.get(name) if given.get(name) is None else given[name] for name in ROLES}
@@ -102,7 +102,7 @@ def read_roles(
     }
     each = named.get("condition_key")
     if each is not None and each not in named.get("batch_key", ()):
-        # What conditions add to all cells is subtracted as that of batches is.
+        # Effects of conditions on all cells are subtracted like batch effects.
         named["batch_key"] = (*named.get("batch_key", ()), each)
     roles = Roles(**named)
     for name in ("guide_key", "covariates", "layer"):
@@ -115,25 +115,26 @@ def read_roles(
     if absent:
         message = (
             f"adata.obs has no columns {list_names(absent)}.{closest(absent, present)} It holds "
-            f"{list_names(sorted(present))}: set a role without a column to None."
+            f"{list_names(sorted(present))}: name an existing column, or set the role to None."
         )
         raise ValueError(message)
     twice = sorted({name for name in roles.columns if roles.columns.count(name) > 1})
     if twice:
-        message = f"Columns with more than one role: {list_names(twice)}. Give each one role."
+        message = f"Columns with more than one role: {list_names(twice)}. Give each column one "
+        message += "role."
         raise ValueError(message)
     return roles
 
 
 def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
-    """Return the roles of ``uns["screen"]`` with those given in their place; ``None`` clears one.
+    """Return the roles of ``uns["screen"]``, updated with those ``given``; ``None`` clears a role.
 
-    ``given`` are those of ``pp.setup_screen``, ``KEPT`` where one stays. Raises as
-    :func:`read_roles` does.
+    ``given`` are arguments of ``pp.setup_screen``; ``KEPT`` keeps a role. Errors are those of
+    :func:`read_roles`.
     """
     try:
         held = declared(adata)
-    except ValueError as error:  # whose remedy is this very call
+    except ValueError as error:  # the remedy is the call in progress
         logger.warning("%s", error)
         held = {}
     merged = {name: held.get(name) if value is KEPT else value for name, value in given.items()}
@@ -145,18 +146,18 @@ def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
 def screen_record(
     roles: Roles, values: Mapping[str, Any], left_out: pd.DataFrame | None = None
 ) -> dict[str, Any]:
-    """Return ``uns["screen"]``: the roles, what the layer holds, and labels that were left out."""
+    """Return ``uns["screen"]``: the roles, the scale of the layer, and labels left out."""
     out = {**roles.stored(), "values": dict(values)}
     return out if left_out is None or left_out.empty else out | {"left_out": left_out}
 
 
 def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
-    """Return the roles that a stored result was made with, from its ``params``."""
+    """Return the roles used for a stored result, from its ``params``."""
     return read_roles(adata, stored=False, **{x: params[x] for x in ROLES if x in params})
 
 
 def role_texts(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return each role of ``params`` as text, ``""`` where no column has it."""
+    """Return each role of ``params`` as text, ``""`` if no column has the role."""
     held = {**vars(Roles()), **params}
     return {
         name: ", ".join(map(str, held[name])) if name in _SEVERAL else str(held[name] or "")

@@ -1,10 +1,10 @@
-"""Whether a matrix holds counts, scaled counts, logarithms or something else, from a sample.
+"""The scale of a matrix (counts, scaled counts, logarithms or other values), from a sample.
 
-Counting leaves a trace. The counts of a cell are whole numbers, so its scaled counts are multiples
-of the value of one count, which is the smallest value above 0 in most cells. If this holds after
-``expm1``, the values are logarithms of scaled counts; if it takes ``expm1`` twice, they are
-logarithms of logarithms. On four real screens (28 to 500 genes), scaled to the median, 1e4 and 1e6
-counts, the share of multiples is 1.00 on the right scale, and 0.25 or less on the others.
+The counts of a cell are whole numbers, so its scaled counts are multiples of the value of one
+count, which is the smallest value above 0 in most cells. If the values are multiples after
+``expm1``, they are logarithms of scaled counts; if they are multiples only after two ``expm1``,
+they are logarithms of logarithms. On four real screens (28 to 500 genes), scaled to the median, 1e4
+and 1e6 counts, the share of multiples is 1.00 on the right scale, and 0.25 or less on all others.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Ratios of values to the smallest of their cell that are looked at: above 1, and up to 10, since
-# files that were rounded keep larger ones less exactly. A ratio counts as whole this close to a
-# whole number, where a random one lies with probability 0.1.
+# Range of the ratios (value to smallest value of the cell) that are examined: above 1 and up to 10,
+# because rounding in files makes larger ratios less exact. A ratio counts as whole if it is this
+# close to a whole number; a random ratio is so with probability 0.1.
 _RATIOS, _CLOSE = (1.5, 10.5), 0.05
-# Fewer ratios than this are no evidence. On the right scale at least 0.8 of them are whole, and on
-# every other a share smaller by 0.3. They must take three different values or more: where there are
-# few different ones, such as ratios of 0.5 and 1, one may be whole by chance.
+# Minimum number of ratios for a conclusion. On the right scale at least 0.8 of them are whole, and
+# on every other scale a share smaller by 0.3. Whole ratios must take at least three different
+# values: if few values occur, one of them may be whole by chance.
 _FEWEST, _MOST, _MARGIN, _SEVERAL = 50, 0.8, 0.3, 3
-_LARGEST = 64.0  # no logarithm of a 64-bit integer is larger, by whatever base
+_LARGEST = 64.0  # no logarithm of a 64-bit integer, to base 2 or larger, exceeds this
 
 
 class Scale(NamedTuple):
-    """What a sample of values says of their scale: ``kind`` in words, and ``fault``.
+    """The scale of a sample of values: ``kind`` in words, and ``fault``.
 
-    The fault says why the values cannot be log-normalised, and the remedy; empty where they can.
-    ``whole`` says whether all are whole numbers of 0 or more.
+    ``fault`` states why the values cannot be log-normalised, and the remedy; it is empty if they
+    can be. ``whole`` is true if all values are whole numbers of at least 0.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Scale(NamedTuple):
     fault: str = ""
 
     def stored(self, *, checked: bool) -> dict[str, Any]:
-        """Return what ``uns["screen"]["values"]`` keeps of it."""
+        """Return the record of the scale in ``uns["screen"]["values"]``."""
         names = ("minimum", "maximum", "n_cells")
         parts = {name: getattr(self, name) for name in names}
         return {"scale": self.kind, **parts, "checked": bool(checked)}
@@ -62,7 +62,7 @@ class Scale(NamedTuple):
 def read_scale(
     adata: ad.AnnData, columns: NDArray[np.int64], cells: NDArray[np.int64], layer: str | None
 ) -> Scale:
-    """Return the scale of the values of some genes, by 1,000 of ``cells`` at most."""
+    """Return the scale of the values of some genes, from at most 1,000 of ``cells``."""
     if is_table(adata):
         return Scale("effects of a table")
     parts = [
@@ -79,7 +79,7 @@ def read_scale(
     n, holds = _n_logarithms(sample), ""
     if low < 0:  # centred or simulated values, axes of effects
         kind = "values below 0, used as they are"
-    elif whole and high - low < 2:  # seen or not may be so on any scale
+    elif whole and high - low < 2:  # detection (0 or 1) occurs on any scale
         kind = "0 and 1, or one value"
     elif whole:
         kind, holds = "counts", "counts (whole numbers), not log-normalised expression"
@@ -93,21 +93,21 @@ def read_scale(
         kind = "values too large for logarithms"
         holds = f"values above {_LARGEST:g}, which no logarithm of a count or intensity exceeds"
     else:
-        kind = "log-normalised" if n == 1 else "taken for log-normalised"
+        kind = "log-normalised" if n == 1 else "assumed log-normalised"
     fault = (
-        f"{slot(layer)} holds {holds}, up to {high:,.4g}: call pp.perturbation_screen on counts, "
-        f"or name the layer of log-normalised values."
+        f"{slot(layer)} holds {holds}, with a maximum of {high:,.4g}: call pp.perturbation_screen "
+        f"on counts, or pass the layer of log-normalised values as layer."
     )
     return Scale(kind, low, high, sample.shape[0], whole, fault if holds else "")
 
 
 def _n_logarithms(sample: sp.csr_array) -> int | None:
-    """Return how many logarithms positive values are, ``None`` where they do not tell."""
+    """Return how many logarithms were taken of positive values, ``None`` if this is unclear."""
     counts = np.diff(sample.indptr)
     starts, counts = sample.indptr[:-1][counts > 0], counts[counts > 0]
     values, shares = sample.data, [0.0, 0.0, 0.0]
     for depth in range(3):
-        with np.errstate(all="ignore"):  # large values are no logarithms
+        with np.errstate(all="ignore"):  # large values overflow
             ratio = values / np.repeat(np.minimum.reduceat(values, starts), counts)
             values = np.expm1(values)
         ratio = ratio[(ratio > _RATIOS[0]) & (ratio < _RATIOS[1])]
@@ -129,7 +129,7 @@ def check_scale(
 ) -> None:
     """Raise, or warn, if values that a call reads are not log-normalised.
 
-    Where ``pp.setup_screen`` has looked at the layer (``roles.values``), nothing is read.
+    If ``pp.setup_screen`` has checked the layer (``roles.values``), nothing is read.
     """
     if roles.values:
         return
@@ -140,12 +140,12 @@ def check_scale(
 
 
 def overruled_by(scale: Scale, where: str) -> str:
-    """Return the message of an error, and ``where`` to say that it should not be raised."""
-    return f"{scale.fault} To use these values as they are, pass {where}."
+    """Return the error message, with ``where``: the argument that disables the check."""
+    return f"{scale.fault} To use these values unchanged, pass {where}."
 
 
 def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> None:
-    """Log what was found; where it is ``checked``, warn of what are no log-normalised values."""
+    """Log the scale; if it is ``checked``, warn if values cannot be log-normalised."""
     logger.info(
         "%s: %s, values from %.3g to %.3g in %d cells.",
         slot(layer), scale.kind, scale.minimum, scale.maximum, scale.n_cells,

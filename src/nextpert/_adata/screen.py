@@ -1,4 +1,4 @@
-"""The environments of a screen, what batches add, and their moments in one pass over the cells."""
+"""Environments of a screen, batch effects, and moments in one pass over the cells."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ if TYPE_CHECKING:
     from nextpert.core import Moments, ScreenMoments
     from nextpert.core.screen.screen import Screen
 
-# Batches are fixed effects: with fewer than two cells per batch they leave nothing of most cells.
+# Batches are fixed effects: with fewer than two cells per batch, they would fit most cells exactly.
 _FEWEST_CELLS = 2
-# Numbers of more values than plates or lanes have, and of fewer cells each, are a quantity.
+# A numeric column with more distinct values than this, and fewer cells per value, is a quantity.
 _MANY_NUMBERS, _CELLS_OF_A_NUMBER = 20, 10
 logger = logging.getLogger(__name__)
 
-_NO_GUIDE = ""  # cells whose guide is not said form one block per perturbation
+_NO_GUIDE = ""  # cells without a guide form one block per perturbation
 
 
 @dataclass(frozen=True)
 class Environments:
-    """Groups of cells that share perturbation, guide, batches and conditions.
+    """Groups of cells that share perturbation, guide, batches and categorical covariates.
 
-    ``table`` has a row for each, sorted: the columns of ``roles`` without numeric covariates (the
-    first is the perturbation), and ``n_cells``. ``codes`` is the row of every cell, -1 for cells
-    without a perturbation label, ``covariates`` are the numeric ones of cells, and
-    ``condition_names`` those that are columns of ``table``. ``left_out`` are labels that name no
-    perturbation, with their cells, and ``naming`` says which labels are the same.
+    ``table`` has one row per group, sorted: the columns of ``roles`` without numeric covariates
+    (the first is the perturbation), and ``n_cells``. ``codes`` is the row of every cell, -1 for
+    cells without a perturbation label; ``covariates`` holds the numeric covariates of cells, and
+    ``condition_names`` names the categorical ones, which are columns of ``table``. ``left_out``
+    maps labels that name no perturbation to their numbers of cells, and ``naming`` defines which
+    labels are the same.
     """
 
     roles: Roles
@@ -73,7 +74,7 @@ class Environments:
         return [name for name in names if name != self.roles.control]
 
     def say_without_guide(self) -> None:
-        """Log how many labelled cells have no guide, if any have."""
+        """Log how many labelled cells have no guide, if there are any."""
         key = self.roles.guide_key
         n = 0 if key is None else self.table["n_cells"][self.table[key] == _NO_GUIDE].sum()
         if n:
@@ -83,20 +84,20 @@ class Environments:
             )  # fmt: skip
 
     def naming_on(self, genes: Iterable[str]) -> Naming:
-        """Return how labels name targets, with these genes measured."""
+        """Return the naming of perturbations for these measured genes."""
         return Naming(frozenset(genes), self.roles.separator, self.roles.control)
 
     @property
     def is_control(self) -> NDArray[np.bool_]:
-        """Which environments are of control cells."""
+        """Which environments consist of control cells."""
         return np.asarray(self.perturbation == self.roles.control)
 
     def numbered(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Return 0 for environments of controls, from 1 on those of ``names``, -1 for others."""
+        """Return 0 for controls, from 1 on the positions in ``names``, and -1 for all others."""
         return self.groups([self.roles.control, *names])
 
     def groups(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Return for every environment the position of its perturbation in ``names``, or -1."""
+        """Return the position in ``names`` of the perturbation of every environment, or -1."""
         own = self.perturbation
         if self.naming is not None:
             names = self.naming.spelled(names, sorted(set(own)))
@@ -104,13 +105,13 @@ class Environments:
         return np.array([place.get(name, -1) for name in own], np.int64)
 
     def levels(self, *keys: str) -> NDArray[np.int64]:
-        """Return the combination of levels of some columns of every environment, as a number."""
+        """Return a number per environment for its combination of levels in some columns."""
         if not keys:
             return np.zeros(len(self.table), np.int64)
         return np.asarray(self.table.groupby(list(keys), sort=True).ngroup(), np.int64)
 
     def indicators(self, columns: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
-        """Return names and indicators of all levels but the first of each of some columns."""
+        """Return names and indicators of the levels of some columns, without each first level."""
         names, indicators = [], []
         for column in columns:
             values = self.table[column].to_numpy(dtype=object)
@@ -122,13 +123,13 @@ class Environments:
     def without_batches(
         self, screen: Screen, names: Sequence[str], *, by_condition: bool = False
     ) -> tuple[ScreenMoments, NDArray[np.int64], NDArray[np.float64]]:
-        """Return the environments of the controls and of perturbations, less what batches add.
+        """Return the environments of controls and perturbations without batch effects.
 
         ``screen`` has the sums of these environments. ``by_condition`` compares batches within
-        perturbation and condition, so that what conditions differ by is left. Returns the moments
-        of genes and then of the columns of batches; group (0 for the controls), guide, batch and
-        condition of each, shape ``(n_environments, 4)``; and ``fixed_sd`` as in
-        :func:`~nextpert.core.screen.guides.pool_guides`.
+        perturbation and condition, so that differences between conditions remain. Returns the
+        moments of genes, followed by those of the batch columns; group (0 for the controls), guide,
+        batch and condition of each environment, shape ``(n_environments, 4)``; and ``fixed_sd`` as
+        in :func:`~nextpert.core.screen.guides.pool_guides`.
         """
         rows, roles = screen.columns["environment"], self.roles
         each = [] if roles.condition_key is None else [roles.condition_key]
@@ -145,11 +146,11 @@ class Environments:
         return clean.some(own).moments(), keys[own], sd
 
     def confounded(self, names: Sequence[str]) -> list[str]:
-        """Return those of ``names`` whose effects cannot be separated from what batches add.
+        """Return those of ``names`` whose effects cannot be separated from batch effects.
 
-        What batches add is estimated within perturbations. A sum of batches that is the same for
-        all cells of each perturbation cannot be: it is part of every difference in which it does
-        not cancel.
+        Batch effects are estimated within perturbations. A combination of batches that is constant
+        within each perturbation cannot be estimated: it remains in every difference between
+        perturbations in which it does not cancel.
         """
         columns = self.indicators(self.roles.batch_key)[1]
         if not columns.shape[1]:
@@ -180,7 +181,10 @@ class Environments:
 def read_environments(
     adata: ad.AnnData, roles: Roles, *, named: Iterable[str] | None = None
 ) -> Environments:
-    """Return the environments of the labelled cells, the perturbations ``named`` among them."""
+    """Return the environments of the labelled cells.
+
+    Labels in ``named`` are kept even if they look like labels that name no perturbation.
+    """
     labels = read_perturbations(adata, roles, named=named)
     require_control(labels, roles.control)
     labelled = labels.codes >= 0
@@ -203,7 +207,7 @@ def read_environments(
             raise ValueError(message)
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
-    # The environment of every cell, and the table of all that occur, sorted.
+    # The environment of every cell, and the sorted table of all environments.
     levels, place = distinct(*(each.codes[labelled] for each in tables.values()))
     codes = np.full(len(labelled), -1, np.int64)
     codes[labelled] = place
@@ -227,11 +231,11 @@ def coding(
     extra: NDArray[np.float64] | None = None,
     weights: NDArray[np.int64] | None = None,
 ) -> Coding:
-    """Return environments as the combinations of columns that occur, sorted, to be read.
+    """Return the coding whose environments are the combinations of columns that occur, sorted.
 
-    ``columns`` has by name a whole number for each cell, -1 in all of them for cells that are not
-    read; ``fold`` is that of every cell, whose scatter is kept apart (by default one for all).
-    ``extra`` and ``weights`` are as in :class:`~nextpert._adata.read.Coding`.
+    ``columns`` maps names to whole numbers, one per cell; cells with -1 in all columns are not
+    read. ``fold`` is the fold of every cell: each fold has its own scatter (by default, all cells
+    share one). ``extra`` and ``weights`` are as in :class:`~nextpert._adata.read.Coding`.
     """
     every = list(columns.values())
     n_cells = len(every[0])
@@ -254,8 +258,8 @@ def screen_moments(
 ) -> ScreenMoments:
     """Return the moments of all environments: genes of the panel, then numeric covariates.
 
-    ``weights`` says how often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
-    The other arguments and errors are those of :func:`read_screens`.
+    ``weights`` is how often every cell counts, shape ``(n_cells,)``; ``None`` stands for once.
+    ``adata``, ``columns`` and the errors are those of :func:`read_screens`.
     """
     one = coding(
         {"environment": environments.codes}, extra=environments.covariates, weights=weights
@@ -266,7 +270,7 @@ def screen_moments(
 
 
 def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[np.bool_]) -> None:
-    """Raise where a column holds a continuous quantity, or names about every cell."""
+    """Raise if a column holds a continuous quantity, or a level for almost every cell."""
     n_cells, n_batches = int(labelled.sum()), len(np.unique(batches.codes[labelled]))
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     is_quantity = is_number and n_batches > _MANY_NUMBERS
@@ -280,7 +284,7 @@ def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[n
 
 
 def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
-    """Raise where a condition has no controls, to which its perturbations are compared."""
+    """Raise if a condition has no controls with which to compare its perturbations."""
     own = table[roles.condition_key]
     absent = sorted(set(own) - set(own[table[roles.perturbation_key] == roles.control]))
     if absent:
@@ -296,7 +300,8 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
     what = f"The covariate adata.obs[{name!r}]"
     values = real_values(column, what)
     if bad := int((labelled & ~np.isfinite(values)).sum()):
-        message = f"{what} is missing or infinite for {bad} labelled cells: drop them, or fill it."
+        message = f"{what} is missing or infinite for {bad} labelled cells: "
+        message += "fill it in, or drop these cells."
         raise ValueError(message)
     known = np.where(labelled, values, 0.0)
     require_small(known, what)
@@ -312,13 +317,14 @@ def describe(environments: Environments) -> str:
 
 @dataclass(frozen=True)
 class Batches:
-    """Combinations of batches, and what each adds to every gene.
+    """Combinations of batches, and their effects on every gene.
 
-    ``codes`` is the combination of every cell, -1 where a batch is missing. ``offsets`` is what
-    each adds, on average nothing over the labelled cells, shape ``(n_combinations, n_genes)``, and
-    ``columns`` those of a regression in which it is estimated, as of
-    :meth:`~nextpert.core.ScreenMoments.fixed_columns`; both NaN where no labelled cell is of it.
-    ``sd`` are the standard errors of their coefficients over the noise's standard deviation.
+    ``codes`` is the combination of every cell, -1 if a batch is missing. ``offsets`` are the
+    effects of each combination, with mean 0 over the labelled cells, shape
+    ``(n_combinations, n_genes)``; ``columns`` are the regressors from which the effects are
+    estimated, as in :meth:`~nextpert.core.ScreenMoments.fixed_columns`. Both are NaN for a
+    combination without labelled cells. ``sd`` are the standard errors of the coefficients, divided
+    by the standard deviation of the noise.
     """
 
     names: list[str]
@@ -328,25 +334,26 @@ class Batches:
     sd: NDArray[np.float64]
 
     def of_cells(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return what batches add to each of some cells, shape ``(len(cells), n_genes)``."""
+        """Return the batch effects in each of some cells, shape ``(len(cells), n_genes)``."""
         self.require(cells)
         return self.offsets[self.codes[cells]]
 
     def require(self, cells: NDArray[np.int64]) -> None:
-        """Raise unless it is known what batches add to each of some cells."""
+        """Raise unless the batch effects in each of some cells are known."""
         codes = self.codes[cells]
         if (codes < 0).any():
-            message = f"{(codes < 0).sum()} of the cells that are read have no batch: fill it in."
-            raise ValueError(message)
+            message = f"{(codes < 0).sum()} of the cells in use have no batch: fill in the columns "
+            raise ValueError(message + "of batch_key.")
         unknown = [self.names[k] for k in np.unique(codes) if np.isnan(self.offsets[k]).any()]
         if unknown:
-            message = f"Batches without labelled cells: {list_names(unknown)}. Leave them out."
+            message = f"Batches without labelled cells: {list_names(unknown)}. Leave out their "
+            message += "cells, or label some of them."
             raise ValueError(message)
 
     def errors(self, groups: ArrayLike, n_groups: int) -> NDArray[np.float64]:
-        """Return the errors that batches leave in the means of groups, ``(n_groups, n_columns)``.
+        """Return the errors of batch effects in the means of groups, ``(n_groups, n_columns)``.
 
-        ``groups`` has the group of every cell, -1 for none. As
+        ``groups`` is the group of every cell, -1 for none. The errors are scaled as
         :attr:`~nextpert.core.screen.guides.PooledGuides.fixed_errors`.
         """
         codes = np.asarray(groups, np.int64)
@@ -357,10 +364,10 @@ class Batches:
 
 
 def read_batches(adata: ad.AnnData, columns: ArrayLike, roles: Roles) -> Batches | None:
-    """Return what batches add to the genes, ``None`` where no column of batches is said.
+    """Return the batch effects on the genes, or ``None`` if no batch column is declared.
 
-    Least squares of the means of all environments by one mean per perturbation (and condition) and
-    the batches, so that batches may be crossed with perturbations and with one another.
+    The means of all environments are regressed on perturbations (and conditions) and batches by
+    least squares, so that batches may be crossed with perturbations and with each other.
     """
     none = np.full(adata.n_obs, -1, np.int64)
     return read_groupings(adata, columns, [(none, 0)], roles)[1] if roles.batch_key else None
@@ -372,10 +379,10 @@ def read_groupings(
     groupings: Sequence[tuple[NDArray[np.int64], int]],
     roles: Roles,
 ) -> tuple[list[list[Moments]], Batches | None]:
-    """Return the moments of groups of cells by several groupings, in one pass.
+    """Return the moments of groups of cells for several groupings, in one pass.
 
-    A grouping is the group of every cell, -1 for none, and the number of groups. What batches add
-    is estimated from all labelled cells, taken off, and returned too (``None`` without batches).
+    A grouping is the group of every cell, -1 for none, and the number of groups. Batch effects are
+    estimated from all labelled cells, subtracted, and also returned (``None`` without batches).
     """
     if not roles.batch_key or not groupings:
         codings = [coding({"group": codes}, fold=codes) for codes, _ in groupings]
@@ -405,7 +412,7 @@ def read_groupings(
 
 
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the combination of batches of every cell, -1 where one is missing, and their names."""
+    """Return the batch combination of every cell, -1 if a batch is missing, and all their names."""
     tables = [read_labels(adata, key, argument="batch_key") for key in roles.batch_key]
     rows, place = distinct(*(table.codes for table in tables))
     missing = np.asarray((rows < 0).any(axis=1))
@@ -422,7 +429,7 @@ def _batches(
     codes: NDArray[np.int64],
     names: list[str],
 ) -> Batches:
-    """Return what the combinations ``codes`` of cells add, from the means of environments."""
+    """Return the effects of batch combinations, estimated from the means of environments."""
     group = environments.levels(environments.roles.perturbation_key, *environments.condition_names)
     clean, sd = labelled.without_batches(
         environments.indicators(environments.roles.batch_key)[1], group
@@ -431,7 +438,7 @@ def _batches(
     offsets = np.full((len(names), labelled.n_nodes), np.nan)
     of_combination = np.full((len(names), len(sd)), np.nan)
     cells, of_environment = np.unique(environments.codes, return_index=True)
-    # A cell of every environment.
+    # One cell of every environment.
     first = of_environment[cells >= 0]
     offsets[codes[first]] = labelled.mean - without
     of_combination[codes[first]] = columns

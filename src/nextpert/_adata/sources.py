@@ -1,7 +1,7 @@
-"""The panel's columns of a matrix, range of rows by range of rows, and checks that it can be read.
+"""The panel's columns of a matrix, read in ranges of rows, with checks of its structure.
 
-What is in memory at a time is bounded, whatever the size of the matrix. Dask arrays are read as
-tasks, on threads or on whatever cluster is at hand.
+The memory in use is bounded for a matrix of any size. Dask arrays are read as tasks, on threads or
+on the current cluster.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What is read at once: entries of dense rows, and non-zero entries of sparse ones.
+# Maximum numbers read at once: entries of dense rows, and non-zero entries of sparse rows.
 _DENSE_ENTRIES = 2**22
 _NONZEROS = 2**19
-_AT_ONCE = 16  # blocks that Dask computes together: their sums are held
+_AT_ONCE = 16  # blocks that Dask computes together, whose sums are in memory
 
 
 class Source(Protocol):
     """A matrix, read from front to back."""
 
     def read(self, rows: Index) -> Values:
-        """Return the panel's values of some ascending rows, which may hold a row several times.
+        """Return the panel's values in ascending rows, in which a row may occur several times.
 
-        They never begin before the end of the last call's. Sparse values are CSR, of floats, with
-        sorted columns given once.
+        The rows never begin before the last row of the previous call. Sparse values are CSR floats
+        with sorted columns without repeats.
         """
 
 
 def open_source(matrix: Any, columns: Index) -> Source:
     """Return the source of a matrix in memory, or of an h5py or zarr array or sparse group.
 
-    ``columns`` must be ascending. What a damaged matrix holds is checked as it is read.
+    ``columns`` must be ascending. Damage to the matrix is detected while it is read.
     """
     form = getattr(matrix, "format", None)
     if sp.issparse(matrix) and form not in ("csr", "csc"):
@@ -71,7 +71,7 @@ def open_source(matrix: Any, columns: Index) -> Source:
 
 def arrays_of(matrix: Any) -> tuple[Any, Any, Any]:
     """Return data, indices and pointers of a sparse matrix in memory or in a file."""
-    # Straight from the group: slices of anndata's sparse dataset parse it again each time.
+    # Arrays of the group itself: each slice of anndata's sparse dataset parses the group again.
     group = getattr(matrix, "group", None)
     if group is None:
         return matrix.data, matrix.indices, matrix.indptr
@@ -125,8 +125,8 @@ class CsrRows:
             if not len(data) == len(indices) == span.stop - span.start:
                 raise damaged("fewer values than its row pointers say")
             if len(indices) and not 0 <= indices.min() <= indices.max() < self._n_genes:
-                raise damaged("column indices out of range")  # scipy trusts them
-            if data.dtype not in (np.float32, np.float64):  # of any kind and byte order
+                raise damaged("column indices out of range")  # scipy does not check
+            if data.dtype not in (np.float32, np.float64):  # any other kind or byte order
                 data = data.astype(np.float64)
             pointers = (pointers - pointers[0]).astype(np.int32)
             triple = (data, indices.astype(np.int32, copy=False), pointers)
@@ -137,7 +137,7 @@ class CsrRows:
 
 
 def _panel_of_csc(arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> sp.csr_array:
-    """Return the panel of a CSC matrix as CSR: of a file, nothing but its columns is read."""
+    """Return the panel of a CSC matrix as CSR; only the columns of the panel are read."""
     data, indices, indptr = arrays
     ends = np.asarray(indptr[:]).astype(np.int64)
     spans = [slice(ends[j], ends[j + 1]) for j in columns]
@@ -156,7 +156,7 @@ def is_lazy(matrix: Any) -> bool:
 
 
 def computed(task: Any) -> Any:
-    """Return the result of a task; a file whose parts do not fit is said to be damaged."""
+    """Return the result of a task; an inconsistent file raises an error that it is damaged."""
     try:
         return task.compute()
     except (IndexError, KeyError, TypeError) as error:
@@ -165,7 +165,7 @@ def computed(task: Any) -> Any:
 
 
 class LazyBlocks:
-    """The panel's columns of a Dask array in blocks of ``n_rows`` rows, whatever its chunks."""
+    """The panel's columns of a Dask array with any chunks, in blocks of ``n_rows`` rows."""
 
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
         self._is_sparse, self._n_rows = sp.issparse(matrix._meta), n_rows
@@ -180,9 +180,9 @@ class LazyBlocks:
     def each(
         self, tasks: Sequence[tuple[Index, tuple[Any, ...]]], part: Callable[..., T]
     ) -> Iterator[tuple[int, T]]:
-        """Yield rows and ``part(values, *more)`` of every ``(rows of a block, more)``, in order.
+        """Yield the number of rows and ``part(values, *more)`` for each task, in order.
 
-        Some blocks at a time are computed by Dask's workers.
+        A task is ``(rows of a block, more)``. Dask's workers compute several blocks at a time.
         """
         from dask import delayed
 
@@ -198,7 +198,7 @@ class LazyBlocks:
 
 
 def _checked(matrix: Any) -> Any:
-    # Before columns are taken, by a kernel that a damaged chunk would crash.
+    # Checked before columns are selected, because a damaged chunk would crash the selection.
     return matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
 
 
@@ -211,7 +211,7 @@ def _part(part: Any, block: NDArray[np.float64], rows: Any, is_sparse: bool, *mo
 
 
 def _rows(block: NDArray[np.float64], rows: NDArray[np.int64], is_sparse: bool) -> Values:
-    # Back to sparse values, so that sums are the same to the bit as from sparse cells in memory.
+    # Made sparse again, so that sums are bitwise identical to those of sparse cells in memory.
     return sp.csr_array(block[rows]) if is_sparse else block[rows]
 
 
@@ -222,16 +222,16 @@ def _sound(chunk: Any) -> Any:
 
 
 def dense(values: Any) -> NDArray[np.float64]:
-    """Return a matrix in memory, dense or sparse, as a dense one of float64."""
+    """Return a dense or sparse matrix in memory as a dense array of float64."""
     return np.asarray(values.toarray() if sp.issparse(values) else values, np.float64)
 
 
 def real_values(
     table: pd.DataFrame | pd.Series, name: str, remedy: str = ""
 ) -> NDArray[np.float64]:
-    """Return the values of a table or column as floats, NaN where one is missing.
+    """Return the values of a table or column as floats, NaN for missing values.
 
-    ``remedy`` ends the message of the error.
+    ``remedy`` ends the error message.
     """
     frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
     columns = [_real(column) for _, column in frame.items()]
@@ -246,7 +246,7 @@ def real_values(
 def _real(column: pd.Series) -> NDArray[np.float64] | None:
     if column.dtype.kind == "O" and all(isinstance(x, Real) or pd.isna(x) for x in column):
         column = column.astype(object)
-    elif column.dtype.kind not in "biuf":  # dates would be nanoseconds
+    elif column.dtype.kind not in "biuf":  # dates would become nanoseconds
         return None
     try:
         return column.to_numpy(np.float64, na_value=np.nan)

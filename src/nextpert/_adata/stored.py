@@ -1,4 +1,4 @@
-"""Results in ``.uns``: written whole or not at all, checked when read."""
+"""Results in ``.uns``: written completely or not at all, and checked when read."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def check_writable(adata: ad.AnnData, key: str, *, copy: bool) -> None:
-    """Raise if results cannot be written: no name of a slot, or a view of a file."""
-    # Files take a slash for a group.
+    """Raise if results cannot be written: an invalid key, or a view of a backed file."""
+    # In files, a slash separates groups.
     if not isinstance(key, str) or not key or "/" in key:
         message = f"key_added must be a non-empty string without a slash, but is {key!r}."
         raise ValueError(message)
@@ -47,9 +47,9 @@ def write_results(
     varm: Mapping[str, NDArray[np.floating]] | None = None,
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Write all results at once, after all that can fail; a view becomes an actual AnnData.
+    """Write all results at once, after every step that can fail; views become actual.
 
-    Returns the copy that was written to where ``copy`` is set, else ``None``.
+    Returns the copy that holds the results if ``copy`` is true, else ``None``.
     """
     results = {key: with_format(value) for key, value in (uns or {}).items()}
     slots = {
@@ -63,7 +63,7 @@ def write_results(
     if copy:
         target = adata.to_memory() if adata.isbacked else adata.copy()
     with warnings.catch_warnings():
-        # A view turns into a copy on the first write, as everywhere in scanpy.
+        # The first write turns a view into a copy, as in scanpy.
         warnings.simplefilter("ignore", ad.ImplicitModificationWarning)
         for slot, values in slots.items():
             for key, value in (values or {}).items():
@@ -73,12 +73,12 @@ def write_results(
 
 @cache
 def _version() -> str:
-    """Return the version of nextpert, read from the disk once and not for each result."""
+    """Return the version of nextpert, read from disk only once."""
     return version("nextpert")
 
 
 def with_format(result: Any) -> Any:
-    """Return a result with format, version and a list of what it holds; others as they are."""
+    """Return a result with format, version and a list of its parts; other values unchanged."""
     if not isinstance(result, Mapping) or "format" in result:
         return result
     made = {**as_stored_csr(result), "version": _version()}
@@ -86,7 +86,7 @@ def with_format(result: Any) -> Any:
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a value with each of its parts changed; of mappings, to any depth, as dicts."""
+    """Return a value after ``change``, applied in nested mappings, which become dicts, to parts."""
     whole: dict[str, Any] = {}
     left = [(whole, "", value)]
     while left:
@@ -100,7 +100,7 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def as_stored_csr(value: Any) -> Any:
-    """Return sparse matrices, also those of a mapping, as the CSR that anndata reads from files."""
+    """Return sparse matrices, also in a mapping, as the CSR class that anndata reads from files."""
     kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
 
     def change(part: Any) -> Any:
@@ -113,7 +113,7 @@ def as_stored_csr(value: Any) -> Any:
 
 
 def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
-    """Return the result in ``adata.uns[key]``, in memory, as ``function`` wrote it."""
+    """Return the result in ``adata.uns[key]``, in memory; ``function`` is named in the error."""
     stored = eager(adata.uns.get(key))
     require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
     return dict(stored)
@@ -122,16 +122,16 @@ def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
 def read_result(
     adata: ad.AnnData, key: str, function: str, *, what: str, part: str
 ) -> dict[str, Any]:
-    """Return the result in ``adata.uns[key]``, and warn if it is of another fit than the present.
+    """Return the result in ``adata.uns[key]``, and warn if it was computed from an earlier fit.
 
     Parameters
     ----------
     adata, key
-        Where it lies.
+        AnnData and key of the result.
     function
-        The function that writes it, such as ``"tl.plan_screen"``.
+        The function that writes the result, such as ``"tl.plan_screen"``.
     what
-        What it is called, such as ``"plan"``.
+        The name of the result in errors, such as ``"plan"``.
     part
         A part that every such result has.
     """
@@ -150,9 +150,9 @@ def read_result(
 
 
 def eager(value: Any) -> Any:
-    """Return a stored value in memory, as it was written, also the parts of a mapping.
+    """Return a stored value, or the parts of a mapping, in memory, as they were written.
 
-    Dask arrays and lazy tables are read, and texts of zarr are objects.
+    Dask arrays and lazy tables are read; strings from zarr become objects.
     """
     return _mapped(value, _in_memory)
 
@@ -168,7 +168,7 @@ def _in_memory(part: Any) -> Any:
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:
-    """Return the ``rng`` of a call as it is stored: the seed, or a note that there was none.
+    """Return the stored form of the ``rng`` of a call: the seed, ``generator``, or ``fresh``.
 
     Examples
     --------

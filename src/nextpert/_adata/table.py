@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-KEY = "effect_table"  # in .uns, by which a table is known
-SAMPLES = "samples"  # source of a table that was made of these
-SE = "se"  # layer of standard errors; infinite where nothing is known
-CORRELATION = "correlation"  # in .varp, of cells or samples of the controls, if it is known
-# Of controls whose error is not told, the share of the smallest squared standard error of an effect
-# that is taken to be theirs. On the safe side, nothing is taken off the effects' own errors.
+KEY = "effect_table"  # in .uns; its presence marks a table
+SAMPLES = "samples"  # source of a table computed from samples
+SE = "se"  # layer of standard errors; infinite if nothing is known
+CORRELATION = "correlation"  # in .varp: over cells or samples of the controls, if known
+# If the error of the controls is not given, it is assumed to be this share of the smallest squared
+# standard error of an effect. To be conservative, it is not subtracted from the effects' errors.
 SHARED = 0.9
-# The error of the controls is part of a standard error, but not all of it: what is left of the
-# square is at least this share, should both come from other estimates of the variance.
+# The error of the controls is only part of a standard error. After its subtraction at least this
+# share of the square remains, in case the two come from different estimates of the variance.
 _LEAST_OWN = 0.05
-# Of a variance, times the median of its gene, at most this counts for the gene's scale: models of
-# counts give standard errors of any size where a gene is hardly seen.
+# A variance counts for the scale of its gene up to this multiple of the gene's median: for genes
+# that are hardly detected, count models give standard errors of any size.
 _MOST = 4.0
 
 
 class Rows(NamedTuple):
-    """Rows of a table, those of the controls (one in each batch) among them; all ``(n_rows,)``.
+    """Rows of a table, including those of the controls (one per batch); arrays are ``(n_rows,)``.
 
-    ``n`` are the cells, ``block`` the batch, and ``cells_known`` says whether ``n`` was given.
-    ``removed`` is the share of the squared standard error of the controls' mean that is taken off
-    those of effects: less than 1 if it is not told, but assumed to be large.
+    ``n`` is the number of cells, ``block`` the batch, and ``cells_known`` whether ``n`` was given.
+    ``removed`` is the share of the squared standard error of the controls' mean that is subtracted
+    from those of effects: 0 if this error is not given, but assumed to be large.
     """
 
     n: Index
@@ -51,48 +51,49 @@ class Rows(NamedTuple):
 
 
 def is_table(adata: ad.AnnData) -> bool:
-    """Whether an AnnData holds effects with standard errors, as of ``pp.effect_table``."""
+    """Whether an AnnData holds effects with standard errors, from ``pp.effect_table``."""
     return KEY in adata.uns
 
 
 def of_samples(adata: ad.AnnData) -> bool:
-    """Whether a table is made of samples, so that its standard errors are those of replicates."""
+    """Whether a table is computed from samples, so that its standard errors are over replicates."""
     return str(adata.uns[KEY].get("source", "")) == SAMPLES
 
 
 def require_cells(adata: ad.AnnData, what: str) -> None:
     """Raise if an AnnData is a table: ``what`` needs cells."""
     if is_table(adata):
-        message = f"{what} needs the cells of a screen, but this AnnData is a table of effects."
+        message = f"{what} needs the cells of a screen, but this AnnData is a table of effects: "
+        message += "pass an AnnData of cells."
         raise ValueError(message)
 
 
 def not_told(adata: ad.AnnData) -> str:
-    """Return what a table does not tell, in a sentence; empty if it tells all."""
+    """Return a sentence on the information that a table lacks; empty if it lacks none."""
     words = {
-        "cells_given": "numbers of cells, so that those of plans are a scale alone (n_cells)",
-        "controls_given": "the error of the controls, which is therefore assumed to be large "
-        "(n_controls, or control_se)",
-        "means_given": "the means of the controls, so that means are relative to them "
-        "(control_mean)",
+        "cells_given": "numbers of cells (n_cells), so that those of plans are relative",
+        "controls_given": "the standard error of the controls (n_controls, or control_se), which "
+        "is therefore assumed to be large",
+        "means_given": "the means of the controls (control_mean), so that all means are relative "
+        "to them",
     }
     absent = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
     return f"The table does not state {'; '.join(absent)}." if absent else ""
 
 
 def cells_of(adata: ad.AnnData) -> Index:
-    """Return the number of cells that every row of a table stands for."""
+    """Return the number of cells that each row of a table represents."""
     if "n_cells" not in adata.obs or SE not in adata.layers:
         message = (
             "A table of effects needs obs['n_cells'] and layers['se'], but this AnnData lacks one "
-            "of them: put it back, or make the table again with pp.effect_table."
+            "of these: restore it, or create the table again with pp.effect_table."
         )
         raise ValueError(message)
     return adata.obs["n_cells"].to_numpy(np.int64)
 
 
 def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
-    """Return the record of two tables together, which says no more than either."""
+    """Return the record of two joined tables; a property is known only if both tables state it."""
     both = dict(one.uns[KEY]), dict(other.uns[KEY])
     out = {"source": both[0]["source"]}
     out["n_missing"] = sum(int(each["n_missing"]) for each in both)
@@ -101,7 +102,7 @@ def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
 
 
 def rows_of(adata: ad.AnnData) -> Rows:
-    """Return the rows of a table, of the batches that are declared."""
+    """Return the rows of a table, with its declared batches."""
     roles = adata.uns["screen"]
     labels = adata.obs[str(roles["perturbation_key"])].astype(str).to_numpy()
     block = np.zeros(adata.n_obs, np.int64)
@@ -116,8 +117,8 @@ def rows_of(adata: ad.AnnData) -> Rows:
 def own_variances(rows: Rows, variance: Array) -> Array:
     """Return squared standard errors of means without the controls' part, infinite if unknown.
 
-    ``variance`` are those of effects, and in rows of controls that of their mean; shape
-    ``(n_rows, n_genes)``.
+    ``variance`` are the squared standard errors of effects, and in rows of controls those of the
+    controls' mean; shape ``(n_rows, n_genes)``.
     """
     shared = np.zeros_like(variance)
     for row in np.flatnonzero(rows.is_control):
@@ -128,10 +129,11 @@ def own_variances(rows: Rows, variance: Array) -> Array:
 
 
 def scales(rows: Rows, within: Array) -> Array:
-    """Return the variance of every gene within cells, ``(n_genes,)``.
+    """Return the variance of every gene between cells, ``(n_genes,)``.
 
-    ``within`` has ``n s^2`` of every row, infinite if unknown; the mean is weighted by degrees of
-    freedom, as if cells were pooled, and outlying values count as some times the median.
+    ``within`` holds ``n s^2`` of every row, infinite if unknown. Rows are averaged with their
+    degrees of freedom as weights, as if cells were pooled; outliers are limited to four times the
+    median.
     """
     known = np.isfinite(within)
     middle = np.nanmedian(np.where(known, within, np.nan), axis=0)
@@ -143,11 +145,11 @@ def scales(rows: Rows, within: Array) -> Array:
 def table_moments(
     rows: Rows, mean: Array, se: Array, used: NDArray[np.bool_]
 ) -> tuple[ScreenMoments, Array]:
-    r"""Return the moments of a table, a row an environment, and the variance of every gene.
+    r"""Return the moments of a table, one environment per row, and the variance of every gene.
 
-    A mean counts for :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 25). There is no
-    scatter: it stays with the caller. Variances are learned from the rows that are ``used``, unless
-    these say nothing of a gene.
+    A mean counts as :math:`n_{jg} = \sigma_g^2 / s_{jg}^2` cells (equation 25). The scatter is 0;
+    the caller provides it. Variances are learned from the rows that are ``used``, or from all rows
+    if these have no value for a gene.
     """
     n, p = mean.shape
     sigma2, counted, squares = np.zeros(p), np.empty_like(mean), np.empty_like(mean)
@@ -160,14 +162,14 @@ def table_moments(
         scale = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
         counted[:, genes] = scale / own  # 0 where nothing is known
         squares[:, genes] = freedom * np.where(known, np.minimum(within, _MOST * scale), scale)
-    # Nothing is known of how cells of a perturbation vary.
+    # The variance between cells of a perturbation is unknown.
     if not rows.cells_known:
         squares[~rows.is_control] = 0.0
     return ScreenMoments(rows.n, mean, squares, np.broadcast_to(0.0, (p, p)), counted), sigma2
 
 
 def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
-    """Return the correlation of some genes that a table brings, ``None`` if it brings none."""
+    """Return the correlation of some genes in a table, ``None`` if the table has none."""
     if CORRELATION not in adata.varp:
         return None
     held = adata.varp[CORRELATION]
@@ -175,7 +177,7 @@ def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
 
 
 def shrunk_correlation(covariance: Array, freedom: float) -> Array:
-    r"""Return correlations shrunk towards 0, ``(n_genes, n_genes)``, more for fewer samples.
+    r"""Return correlations, ``(n_genes, n_genes)``, shrunk more towards 0 for fewer samples.
 
     They are reduced by the fraction :math:`\sum (1 - r^2)^2 / (f \sum r^2)`, with ``f`` degrees of
     freedom, which approximately minimises the mean squared error (Schäfer and Strimmer 2005,
@@ -199,14 +201,14 @@ def shrunk_correlation(covariance: Array, freedom: float) -> Array:
 
 
 def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMoments]:
-    r"""Split a table into two that are independent, if its standard errors are right.
+    r"""Split a table into two, which are independent if its standard errors are right.
 
-    A mean :math:`m`, normal with the variance :math:`v`, becomes :math:`m \pm \sqrt v\,z` with
-    :math:`z` standard normal: both have the mean of :math:`m`, the variance :math:`2v`, and no
+    A mean :math:`m`, normal with variance :math:`v`, becomes :math:`m \pm \sqrt v\,z` with
+    :math:`z` standard normal: both have the expectation of :math:`m`, variance :math:`2v`, and no
     covariance (Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). The mean of the controls is
-    split in the same way, so that effects of one half share its error as those of the table do.
-    Where the correlation of genes is known, that of ``z`` is the same, so that halves of all genes
-    together are independent. ``rng`` draws ``z``.
+    split in the same way, so that the effects of a half share its error, as in the table. If the
+    correlation of genes is known, ``z`` has the same correlation, so that the halves are
+    independent for all genes jointly. ``rng`` draws ``z``.
     """
     counted, j = np.asarray(moments.counted), moments.n_environments
     freedom = max(int(moments.n.sum()) - j, 1)
@@ -219,7 +221,7 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     noise = np.sqrt(variance / np.where(counted > 0, counted, 1.0)) * chance
     parts = []
     for part, n in ((noise, moments.n - moments.n // 2), (-noise, moments.n // 2)):
-        cells = np.maximum(n, 2)  # of fewer, nothing would be known of variances, which are known
+        cells = np.maximum(n, 2)  # with fewer, the variances would count as unknown
         fraction = (cells - 1) / np.maximum(moments.n - 1, 1)
         squares = moments.squares * fraction[:, None]
         within = scatter * ((int(cells.sum()) - j) / freedom)
@@ -235,10 +237,10 @@ def as_screen(
     columns: Mapping[str, Index],
     correlation: Array | None = None,
 ) -> Screen:
-    """Return the environments of a coding, as they would be read from cells.
+    """Return the environments of a coding, in the form in which they are read from cells.
 
-    ``moments`` and ``sigma2`` are those of :func:`table_moments`, ``codes`` the environment of
-    every row, -1 for none, and ``correlation`` that of genes, if it is known.
+    ``moments`` and ``sigma2`` come from :func:`table_moments`; ``codes`` is the environment of
+    every row, -1 for none, and ``correlation`` the correlation of genes, if known.
     """
     covariance = np.diag(sigma2)
     if correlation is not None:

@@ -38,43 +38,43 @@ _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 class Target:
     """The state that cells should reach: states, a signature, or bounds.
 
-    Use it where one state is not enough; a label, pair, mapping or vector is short for
+    Use it if one state is not enough; a label, pair, mapping or vector is short for
     ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and is
-    0 if all are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` lists the
-    possible targets.
+    0 if all parts are reached (:class:`nextpert.core.Goal`). :doc:`/guides/read_a_ranking` lists
+    the possible targets.
 
     Parameters
     ----------
     state
-        A perturbation label; a group, as a tuple ``(obs key, value)``; a mapping gene -> mean,
-        log-normalised expression, in which other genes keep their control mean; or a NumPy vector
-        of means, one per gene of the panel. The distance to a list of states is that to their mean,
-        plus a constant.
+        A perturbation label; a group, as a tuple ``(obs key, value)``; a mapping gene -> mean
+        log-normalised expression, in which all other genes keep their control mean; or a NumPy
+        vector of means, one per gene of the panel. The distance to a list of states equals the
+        distance to their mean, plus a constant.
     signature
-        Mapping gene -> change from the control mean to reach, in log-normalised expression
+        Mapping gene -> desired change from the control mean, in log-normalised expression
         (standard deviations with ``distance="noise"``). Genes compensate for each other, as in a
         score, and a larger change has no penalty.
     at_least, at_most
         Mappings gene -> minimum and maximum mean; genes do not compensate for each other.
     weights
-        A list of genes that count (a program), or a mapping gene -> weight; equal by default.
+        A list of the genes to include (a program), or a mapping gene -> weight; equal by default.
     distance
-        ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``: in
-        units of the variance of control cells, gene by gene. ``"cosine"``: one minus the cosine of
-        the angle to the change to reach, for ``state`` or ``signature``, with ``weights``; the
-        direction of weak effects is random, so check the interval.
+        ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``:
+        squared differences in units of each gene's variance in control cells. ``"cosine"``: one
+        minus the cosine of the angle to the desired change, for ``state`` or ``signature``, with
+        ``weights``; the direction of weak effects is random, so check the interval.
     own_genes
         For a ``state`` that is a perturbation of the fit: ``"exclude"`` (default) leaves out the
-        genes that it and each candidate target, because the loss of its own messenger RNA does not
+        genes that it and each candidate target, because the loss of their messenger RNA does not
         show whether a candidate has the same effect (:doc:`/model/mathematics`, equation 28).
-        ``"include"`` counts all genes, as for other targets and in exact fits.
+        ``"include"`` counts all genes, as is always done for other targets and in exact fits.
 
     Raises
     ------
     ValueError
-        If no part is given, a number is out of range, or parts exclude each other.
+        If no part is given, a number is out of range, or parts cannot be combined.
     TypeError
-        If a part is of a wrong type.
+        If a part has a wrong type.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class Target:
     def __post_init__(self) -> None:
         check_value(self.distance, "distance", "str", _DISTANCES)
         check_value(self.own_genes, "own_genes", "str", _OWN_GENES)
-        # Numbers by gene, or genes alone: at least one, and each once.
+        # Numbers by gene, or genes without numbers: at least one gene, each once.
         for name in ("signature", "at_least", "at_most", "weights"):
             of_weights = name == "weights"
             kinds = f"{'Iterable[str] | ' if of_weights else ''}Mapping[str, float] | None"
@@ -116,7 +116,7 @@ class Target:
         for state in states:
             check_value(state, "state", _STATES, _SQUARED)
         if isinstance(self.state, list) and (not states or any(each is None for each in states)):
-            message = "state is an empty list or has None in it: name each of its states."
+            message = "state is an empty list or contains None: list at least one state, not None."
             raise ValueError(message)
         # Parts that belong together.
         pulls = self.state is not None or self.signature is not None
@@ -127,7 +127,8 @@ class Target:
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
             if not pulls or both or bounds:
-                message = f"distance={self.distance!r} takes only state or signature, and weights."
+                message = f"distance={self.distance!r} takes only state or signature, and weights: "
+                message += "leave out all other parts."
         if message:
             raise ValueError(message)
 
@@ -157,7 +158,8 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
         if not isinstance(state, np.ndarray):
             return state
         if len(state) != len(genes):
-            message = f"target is a vector of {len(state)} means, but there are {len(genes)} genes."
+            message = f"target is a vector of {len(state)} means, but there are {len(genes)} genes "
+            message += "in the panel: give one mean per gene."
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
@@ -188,14 +190,14 @@ def columns_of(target: Any) -> list[str]:
 
 
 def listed(states: State | list[Any] | None) -> list[Any]:
-    """Return the states of a part of a target; empty if it is not given."""
+    """Return the states of a target as a list; empty if there are none."""
     return states if isinstance(states, list) else [] if states is None else [states]
 
 
 def cell_variance(
     control: Moments, genes: Sequence[str], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the variance of control cells, gene by gene; 1 for genes of weight 0."""
+    """Return each gene's variance in control cells; 1 for a constant gene with weight 0."""
     variance = np.asarray(control.scatter.diagonal() / max(control.n - 1, 1))
     flat = [genes[int(i)] for i in np.flatnonzero((variance <= 0) & (weights > 0))]
     if flat:
@@ -234,7 +236,7 @@ def target_in_words(target: Target, states: Sequence[str]) -> str:
 
 
 def numbers_in_words(values: Numbers, between: str, sign: str = "") -> str:
-    """Return ``"A=1, B=2"``, with what is to stand between name and number."""
+    """Return ``"A=1, B=2"``, with ``between`` in place of ``=``."""
     return list_names((f"{g}{between}{float(v):{sign}.3g}" for g, v in values.items()), limit=NAMED)
 
 

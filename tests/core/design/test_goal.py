@@ -178,17 +178,17 @@ def test_draws_start_from_doing_nothing_of_the_same_draw(uncertain):
 def test_bad_goals_are_refused():
     zero, one = np.zeros(P), np.ones(P)
     wrong = {
-        "Nothing is wanted": {},
+        "goal has no part": {},
         "asks for no change": {"signature": zero},
         "low is above high at nodes": {"low": one, "high": zero},
         "a bound that no state can meet": {"low": np.inf * one},
         "weights must be": {"states": [one], "weights": zero},
         "scale must be": {"states": [one], "scale": -one},
-        "variances must be one for each": {"states": [one], "variances": [one, one]},
+        "variances must have one entry": {"states": [one], "variances": [one, one]},
         "variances must not be negative": {"states": [one], "variances": [-one]},
         "one row per state": {"states": [[1.0, 2.0]]},
-        "states holds NaN": {"states": [np.nan * one]},
-        "nothing beside it": {"states": [one], "high": one, "distance": "cosine"},
+        "states contains NaN": {"states": [np.nan * one]},
+        "takes either states or": {"states": [one], "high": one, "distance": "cosine"},
         "distance=.cosine. takes": {"states": [one], "signature": one, "distance": "cosine"},
     }
     for message, options in wrong.items():

@@ -1,1 +1,1 @@
-"""Plans: which perturbations share a plate, how many cells each gets, when to stop."""
+"""Plans: the perturbations on a plate, the cells of each, and when to stop."""

@@ -1,4 +1,4 @@
-"""Candidates whose shifts are uncertain, as an acquisition is asked to rank them."""
+"""Candidates with exact or uncertain shifts, the input of an acquisition."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class Candidates:
     Parameters
     ----------
     posterior
-        The posterior over the weights; or one on each of several graphs, which count alike.
+        The posterior over the weights; or posteriors on several graphs, with equal weights.
     shifts
         Exact shifts of the candidates, shape ``(n_candidates, n_nodes)``, units of the data, as in
-        Zhang et al. 2023; ``None`` where they are uncertain. Give ``states`` then.
+        Zhang et al. 2023; ``None`` if they are uncertain, in which case ``states`` is required.
     target
-        The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind, which
-        acquisitions on draws use exactly, ``"greedy"`` by the distance of the expected state, and
-        acquisitions of exact shifts by the nearest state that reaches it.
+        The target state, shape ``(n_nodes,)``, units of the data; or a goal of any kind.
+        Acquisitions on draws use the goal exactly, ``"greedy"`` uses the distance of the expected
+        state, and acquisitions of exact shifts use the nearest state that reaches the goal.
     n_cells
-        Number of cells planned of the next candidate.
+        Number of cells planned for the next candidate.
     noise_aware
         Whether to include the information in the scatter of these cells (see
         :class:`LookaheadAcquisition`).
     n_samples
         Number of draws, at least 2.
     states
-        The joint posterior of the states that candidates reach, for distances and acquisitions on
-        draws; by default that of exact shifts.
+        The joint posterior of the candidates' states, for distances and acquisitions on draws; by
+        default the posterior for exact shifts.
     measured
         Which candidates have cells, shape ``(n_candidates,)``; none by default.
     main
@@ -66,7 +66,7 @@ class Candidates:
     Raises
     ------
     ValueError
-        If posteriors, shifts and target do not fit together.
+        If posteriors, shifts and target do not match.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Candidates:
         self._shifts = None if shifts is None else known_shifts(self.graphs, shifts)
         if states is None:
             if self._shifts is None:
-                message = "Uncertain shifts need the joint posterior of the states: give states."
+                message = "Give states, the joint posterior of the states, or exact shifts."
                 raise ValueError(message)
             states = states_of(self.graphs, self._shifts)
         self.states, self.size = states, len(states.mean) - 1
@@ -112,12 +112,12 @@ class Candidates:
 
     @property
     def target_mean(self) -> Vector:
-        """The target state, or of all that reach the goal the nearest to the control."""
+        """The target state; for other goals, the state nearest to the control that reaches it."""
         return self.goal.quadratic(self.goal.origin).point
 
     @cached_property
     def noise(self) -> NoiseTerms:
-        """How variable the distance is that cells of each candidate measure."""
+        """Sampling variance of the distance measured with cells of each candidate."""
         within = self._noise
         if within is None:
             loadings = self.main.solve(np.eye(self.main.n_nodes)) * np.sqrt(self.main.noise_var)
@@ -126,7 +126,7 @@ class Candidates:
 
     @cached_property
     def remaining(self) -> RemainingVariance:
-        """The variance of the distances of candidates that may be nearer than the control."""
+        """Remaining variance of distances, weighted by the probability of beating the control."""
         distances = self.distances
         return RemainingVariance(
             distances.draws[:, :-1], distances.nearer[:-1], distances.centre[:-1]
@@ -134,17 +134,17 @@ class Candidates:
 
     @cached_property
     def distances(self) -> RankedDistance:
-        """Their distances to the target by ``n_samples`` draws, computed on first use."""
+        """Distances to the target from ``n_samples`` draws, computed on first use."""
         return self.draw(self.n_samples)
 
     def admit(self, some: NDArray[np.bool_]) -> None:
-        """Let the probability of being the nearest be that among some candidates."""
+        """Restrict the probability of being nearest to some candidates; all others have 0."""
         self.__dict__["distances"] = self.distances.among(some)
 
     def draw(self, n_samples: int) -> RankedDistance:
-        """Return their distances to the target by other draws."""
+        """Return distances to the target from new draws."""
         return ranked_distance(self.states, self.goal, n_samples=n_samples, rng=self.rng)
 
     def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
-        """Return expected distances and draws to first order in the uncertainty (equation 30)."""
+        """Return distances of the expected states, and first-order draws (equation 30)."""
         return first_order_distances(self.states, self.goal, n_samples=n_samples, rng=self.rng)

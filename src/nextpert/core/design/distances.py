@@ -1,4 +1,4 @@
-"""Draws of the means that perturbations reach, of their distances to a target, and their order."""
+"""Draws of perturbations' states and of their distances to a target, and the resulting order."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ def first_order_distances(
     goal = as_goal(target, centre.shape[1])
 
     expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
-    # By map, so that a draw is gone before the next one is made.
+    # A lazy map, so that only one draw is in memory at a time.
     slopes = map(partial(slope_draws, goal, centre, rng=generator), draw(n_samples, generator))
     return expected, expected + np.concatenate([each[:, :-1] for each in slopes])
 
 
 @dataclass(frozen=True)
 class RankedDistance:
-    """Squared distances to a target, in squared units of the data, or as the goal measures.
+    """Squared distances to a target, in squared units of the data, or in the units of the goal.
 
-    Every array but ``draws`` has the shape ``(n_perturbations + 1,)``; the last entry is that of
+    Every array except ``draws`` has the shape ``(n_perturbations + 1,)``; the last entry belongs to
     the control.
 
     Parameters
@@ -97,12 +97,12 @@ class RankedDistance:
     mean
         Posterior mean. It can be below 0 if the target has an error and the distance is about 0.
     median
-        Posterior median, not below 0; the rare draws that are far away have no part in it.
+        Posterior median, not below 0; rare draws with large distances do not affect it.
     low, high
-        Ends of the 90% interval, not below 0. Of a squared distance to target states (equation 30),
-        ``high`` is a quantile of the draws, and ``low`` the smaller one of two: the lower end of
-        the shortest interval, and the quantile of draws to first order, which lack the variance of
-        the state that every draw adds. Of goals with other parts it is the shortest interval.
+        Ends of the 90% interval, not below 0. For a squared distance to target states (equation
+        30), ``high`` is a quantile of the draws, and ``low`` the smaller of two values: the lower
+        end of the shortest interval, and a quantile of first-order draws, which do not include the
+        variance of the state. For goals with other parts, it is the shortest interval.
     centre
         Squared distance of the expected state, ``|E theta - mu*|^2``; ``mean`` exceeds it by the
         variance of the state. The perturbation that defines the target ranks first more often by
@@ -123,14 +123,14 @@ class RankedDistance:
     draws: Array
 
     def rows(self, some: NDArray[np.int64]) -> RankedDistance:
-        """Return some perturbations, in the order given, and the control."""
+        """Return some perturbations, in the given order, and the control."""
         index = np.append(some, -1)
         names = ("mean", "median", "low", "high", "centre", "nearest", "nearer")
         of_some = {name: getattr(self, name)[index] for name in names}
         return RankedDistance(**of_some, draws=self.draws[:, index])
 
     def among(self, some: NDArray[np.bool_]) -> RankedDistance:
-        """Return it with the probability of being the nearest of some; the others have 0."""
+        """Return it with ``nearest`` computed among some perturbations; the others have 0."""
         nearest = np.zeros(len(self.nearest))
         nearest[:-1][some] = probability_nearest(self.draws[:, :-1][:, some])
         return replace(self, nearest=nearest)
@@ -143,13 +143,13 @@ def ranked_distance(
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> RankedDistance:
-    """Return every perturbation's squared distance to a target, and probabilities of their order.
+    """Return squared distances to a target, and probabilities of being nearest and nearer.
 
-    Distances follow from joint draws of the states. Where the target is the mean of some cells, its
-    error is drawn too. It adds the trace of its covariance ``V`` to a squared distance; this is
+    Distances follow from joint draws of the states. If the target is a mean of cells, its error is
+    also drawn. The error adds the trace of its covariance to a squared distance; this trace is
     subtracted twice, for the error of the given mean and for that of the draw. The mean is thus
     unbiased, as in :func:`nextpert.tl.target_distances`. Nothing is subtracted for bounds,
-    signatures, margins and angles. A target state that is itself a perturbation of the draws
+    signatures and angles. A target state that is itself a perturbation of the draws
     (:class:`Draw`) has no further error, because each draw contains both states.
 
     Parameters
@@ -168,7 +168,7 @@ def ranked_distance(
     Raises
     ------
     ValueError
-        If states and target do not match, or contain an impossible value.
+        If states and target do not match, or contain invalid values.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def ranked_distance(
     expected, draw = states
     goal = as_goal(target, expected.shape[1])
     drawn, distances, slopes = draw(n_samples, generator), [], []
-    own, more = generator.spawn(2)  # of the target's error, and of what draws are to first order
+    own, more = generator.spawn(2)  # for the target's error, and for first-order draws
     for one in drawn:
         distances.append(distance_draws(goal, one, generator, own))
         if goal.is_states:
@@ -208,7 +208,9 @@ def ranked_distance(
 
 
 def shortest_interval(draws: Array, confidence: float) -> tuple[Array, Array]:
-    """Return the bounds of the shortest intervals that contain a share of draws ``(n_draws, n)``.
+    """Return bounds of the shortest intervals with a share ``confidence`` of the draws.
+
+    ``draws`` has the shape ``(n_draws, n)``.
 
     Examples
     --------

@@ -24,21 +24,22 @@ if TYPE_CHECKING:
 def numbers(
     value: ArrayLike | None, n: int, name: str, default: float, *, many: bool = False
 ) -> Array:
-    """Return ``n`` numbers, ``default`` if they are not given; of ``many`` states one row each.
+    """Return ``n`` numbers, by default ``default``; with ``many``, one row of numbers per state.
 
-    They must be finite unless ``default`` is infinite: bounds, of which no other can be infinite.
+    The numbers must be finite, unless ``default`` is infinite: then they are bounds, for which
+    ``default`` is the only infinite value.
     """
     if value is None:
         return np.full((0, n) if many else n, default)
     values = as_numbers(value, name)
     if values.ndim != 1 + many or values.shape[-1] != n:
         rows = "one row per state, " * many
-        message = f"{name} has shape {values.shape}: give {rows}one value for each of {n}."
+        message = f"{name} has shape {values.shape}: give {rows}one value for each of {n} nodes."
         raise ValueError(message)
     if np.isfinite(default):
         require_finite(values, name)
     elif np.isnan(values).any() or (values == -default).any():
-        message = f"{name} has NaN or a bound that no state can meet: use {default} for none."
+        message = f"{name} has NaN, or a bound that no state can meet: use {default} for no bound."
         raise ValueError(message)
     return values
 
@@ -53,10 +54,11 @@ class Quadratic(NamedTuple):
 class Distance(NamedTuple):
     """A kind of distance: its names, and its formula unless it is a sum of squared differences.
 
-    ``axis`` names it on axes, ``words`` after the name of a target. ``of_changes(goal, changes,
-    wanted, shares)`` returns how far changes from the control, ``(n, n_nodes)``, are from wanted
-    ones, ``(n_wanted, n_nodes)``. ``nearest(goal, change, wanted, shares)`` returns the change at
-    distance 0 nearest to one; ``None``: the mean of the wanted ones.
+    ``axis`` is its name on axes, and ``words`` its name after that of a target. ``of_changes(goal,
+    changes, wanted, shares)`` returns the distance of changes from the control, ``(n, n_nodes)``,
+    to the desired changes, ``(n_wanted, n_nodes)``. ``nearest(goal, change, wanted, shares)``
+    returns the change at distance 0 that is nearest to ``change``; if it is ``None``, the mean of
+    the desired changes is used.
     """
 
     axis: str
@@ -75,14 +77,14 @@ def _cosine(goal: Goal, changes: Array, wanted: Array, shares: Array) -> Array:
 
 
 def _along(goal: Goal, change: Array, wanted: Array, shares: Array) -> Array:
-    """Return the nearest point in the wanted direction, or where it leads if none is near."""
+    """Return the nearest change in the desired direction; if it is opposite, the desired change."""
     sizes = goal.length(wanted)
     v = shares @ (wanted / np.maximum(sizes, 1e-300)[:, None])
     along = float(change @ (goal.weights * v)) / max(float(goal.square(v)), 1e-300)
     return (along if along > 0 else float(shares @ sizes)) * v
 
 
-# By the names of ``distance`` of :class:`nextpert.Target`.
+# The keys are the values of ``distance`` in :class:`nextpert.Target`.
 DISTANCES = {
     "squared": Distance("squared, log-normalised expression²"),
     "noise": Distance("squared, variances of control cells", "in units of noise"),
@@ -92,10 +94,10 @@ DISTANCES = {
 
 @dataclass(frozen=True)
 class OwnNodes:
-    """What of the distance is left out for each state alone, and what it is then multiplied by.
+    """Nodes left out of the distance of each state, and the factor that compensates for them.
 
     ``left_out`` is 1 for nodes that do not count for a state, ``(n, n_nodes)``; ``factor`` is the
-    distance of the control over that on the other nodes, ``(n,)``.
+    distance of the control on all nodes, divided by its distance on the remaining nodes, ``(n,)``.
     """
 
     left_out: csr_array
@@ -103,37 +105,39 @@ class OwnNodes:
 
     @cached_property
     def counted(self) -> Array:
-        """The factor where a node counts for a state, else 0, shape ``(n, n_nodes)``."""
+        """The factor if a node counts for a state, otherwise 0, shape ``(n, n_nodes)``."""
         counted = np.repeat(self.factor[:, None], self.left_out.shape[1], axis=1)
         counted[self.row, self.left_out.indices] = 0.0
         return counted
 
     @cached_property
     def row(self) -> NDArray[np.int64]:
-        """State of every entry of what is left out."""
+        """State of every entry of ``left_out``."""
         return np.repeat(np.arange(len(self.factor)), np.diff(self.left_out.indptr))
 
 
 class Goal:
     r"""Distance of states to a target; 0 if all of its parts are reached.
 
-    With weights ``w`` of the nodes, ``|x|^2 = sum_i w_i x_i^2``, and ``(x)_+ = max(x, 0)``, a
-    state ``theta`` has the distance
+    With node weights ``w``, ``W = diag(w)``, ``|x|^2 = sum_i w_i x_i^2``, and
+    ``(x)_+ = max(x, 0)``, the distance of a state ``theta`` is
 
     .. math:: \sum_s c_s |\theta - m_s|^2 + (|v| - v'W(\theta - o) / |v|)_+^2
         + \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
 
-    - of target states ``m_s`` with equal shares ``c_s`` that sum to 1: the distance to their
-      mean, plus a constant, the variance of the states about it;
-    - of a signature ``v``, the change from the origin ``o`` to reach: the part of it that is
-      missing along its direction. Genes compensate for each other, and neither a larger change nor
-      one in other directions has a penalty: it is the distance to a half-space, whose nearest point
-      to the origin is ``o + v``;
-    - of bounds ``l``, ``h``, gene by gene.
+    the sum of three parts:
+
+    - target states ``m_s`` with equal shares ``c_s`` that sum to 1: the distance to their mean,
+      plus a constant, the variance of the states about their mean;
+    - a signature ``v``, the desired change from the origin ``o``: the part of it that is missing
+      along its direction. Genes compensate for each other, and neither a larger change nor a change
+      in other directions has a penalty: it is the distance to a half-space, whose nearest point to
+      the origin is ``o + v``;
+    - bounds ``l``, ``h``, gene by gene.
 
     With ``distance="cosine"`` it is one minus the cosine of the angle between ``theta - o`` and
-    ``m_s - o``, or ``v``, with weights ``w``: 0 for the same direction, 1 for no change or one at
-    a right angle, 2 for the opposite. Other names of ``DISTANCES`` have formulas of their own.
+    ``m_s - o``, or ``v``, with weights ``w``: 0 for the same direction, 1 for no change or a change
+    at a right angle, 2 for the opposite direction. Other ``DISTANCES`` may have other formulas.
 
     Parameters
     ----------
@@ -142,22 +146,22 @@ class Goal:
     states
         Target states, shape ``(n_states, n_nodes)``, with equal weights.
     variances
-        Sampling variance of the nodes of each of them, ``(n_nodes,)``; ``None`` for
+        For each target state, the sampling variances of its nodes, ``(n_nodes,)``, or ``None`` for
         a state known without error.
     signature
-        Change from the origin to reach, shape ``(n_nodes,)``.
+        Desired change from the origin, shape ``(n_nodes,)``.
     low, high
-        Lower and upper bounds, shape ``(n_nodes,)``; infinite for none.
+        Lower and upper bounds, shape ``(n_nodes,)``; infinite for no bound.
     weights, scale
-        Weight of a node, and the scale of its squared differences, such as one over its variance;
+        Weight of each node, and a factor on its squared differences, such as one over its variance;
         shape ``(n_nodes,)``, 1 by default.
     distance
-        A name of ``DISTANCES``; for ``"noise"`` give one over the variances as ``scale``.
+        A key of ``DISTANCES``; for ``"noise"`` give one over the variances as ``scale``.
 
     Raises
     ------
     ValueError
-        If parts do not fit together, have an impossible value, or none is given.
+        If parts cannot be combined, have an impossible value, or none is given.
 
     Examples
     --------
@@ -197,7 +201,7 @@ class Goal:
         given = [None] * len(self.states) if variances is None else list(variances)
         each = [numbers(np.zeros(p) if v is None else v, p, "variances", 0.0) for v in given]
         self.variances = np.array(each).reshape(-1, p)
-        # Parts fit together, and have possible values.
+        # Check the combination of parts, and their values.
         n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
         crossed = np.flatnonzero(self.low > self.high)[:5]
         wrong: dict[str, Any] = {}
@@ -207,14 +211,16 @@ class Goal:
                 not (np.isfinite(value) & (value >= 0)).all() or not value.any()
             )
         wrong |= {
-            f"variances must be one for each of {n} states, or None.": len(given) != n,
+            f"variances must have one entry for each of {n} states, or be None.": len(given) != n,
             "variances must not be negative.": (self.variances < 0).any(),
-            f"low is above high at nodes {crossed.tolist()}: no state is between.": len(crossed),
-            "Nothing is wanted: give states, a signature or bounds.": not (n or signed or bounded),
-            "The signature asks for no change: give it a node that counts.": (
+            f"low is above high at nodes {crossed.tolist()}: exchange the bounds.": len(crossed),
+            "The goal has no part: give states, a signature or bounds.": not (
+                n or signed or bounded
+            ),
+            "The signature asks for no change: give a node with a weight a change other than 0.": (
                 self.signature is not None and not self.length(self.signature) > 0
             ),
-            f"distance={distance!r} takes states or a signature, and nothing beside it.": (
+            f"distance={distance!r} takes either states or a signature: leave out other parts.": (
                 self.of_changes is not None and (bool(n) == signed or bounded)
             ),
         }
@@ -222,14 +228,14 @@ class Goal:
             if is_wrong:
                 raise ValueError(message)
         self.shares = np.full(n, 1 / max(n, 1))
-        # Whether it is only the squared distance to target states, weighted or not.
+        # Whether it consists only of the squared distance to target states, weighted or not.
         self.is_states = n > 0 and self.of_changes is None and not (signed or bounded)
-        # What the errors of the target states add to the distance; with own nodes ``(n,)``.
+        # Contribution of the target states' errors to the distance; with own nodes ``(n,)``.
         self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
-        """Return the goal of one target mean, its sampling variance, and equal weights.
+        """Return the goal for one target mean, with its sampling variance and equal weights.
 
         Examples
         --------
@@ -243,17 +249,18 @@ class Goal:
     def leave_out(
         self, common: Sequence[int], each: Sequence[Sequence[int]], control: ArrayLike
     ) -> Goal:
-        r"""Return the goal without some nodes, and for every candidate without its own.
+        r"""Return the goal without ``common`` nodes, and without the own nodes of each candidate.
 
-        With :math:`O_j` the nodes left out for candidate ``j``, and :math:`d_{0j}` the control's
-        expected distance on the others, its distance is (equation 28)
+        With :math:`O_j` the nodes left out for candidate ``j``, and :math:`d_0` and :math:`d_{0j}`
+        the control's expected distances without common nodes and also without :math:`O_j`, the
+        distance of the candidate is (equation 28)
 
         .. math:: \frac{d_0}{d_{0j}} \sum_{i \notin O_j} w_i (\theta_i - m_i)^2,
 
-        so that distances relative to the control's are those on the same nodes. ``common`` nodes
-        count for no candidate, ``each`` not for one; ``control`` is what every node adds to the
-        control's expected distance, ``(n_nodes,)``. States that this goal is asked for are those of
-        all candidates, and of the control, last; see :meth:`rows`.
+        so that a distance relative to the control's compares the two on the same nodes. ``common``
+        nodes are left out for all candidates, ``each[j]`` for candidate ``j``; ``control`` is the
+        contribution of every node to the control's expected distance, ``(n_nodes,)``. The methods
+        of this goal take the states of all candidates and, last, the control; see :meth:`rows`.
         """
         goal = copy(self)
         goal.weights = np.where(np.isin(np.arange(self.n_nodes), list(common)), 0.0, self.weights)
@@ -267,13 +274,13 @@ class Goal:
             if self.of_changes is not None:
                 goal.own, goal.floor = OwnNodes(out, factor), np.zeros(len(factor))
                 left = goal.distance(np.broadcast_to(self.origin, shape))
-            # The last is the control, without which no node is left out.
+            # The last state is the control, for which no node is left out.
             goal.own = OwnNodes(out, np.divide(left[-1], left, out=factor.copy(), where=left > 0))
         goal.floor = goal.shares @ [goal.excess(each) for each in goal.variances]
         return goal
 
     def rows(self, which: Any) -> Goal:
-        """Return the goal for some of its candidates; the same where none has own nodes."""
+        """Return the goal for some of its candidates; unchanged if none has own nodes."""
         own = self.own
         if own is None or (
             isinstance(which, slice) and which.indices(len(own.factor)) == (0, len(own.factor), 1)
@@ -285,12 +292,12 @@ class Goal:
         return goal
 
     def weigh(self, x: ArrayLike) -> Array:
-        """Return ``x`` of every state and node, ``(n, n_nodes)``, times what these count for."""
+        """Return ``x`` of every state and node, ``(n, n_nodes)``, times the weight of the node."""
         weighed = np.asarray(self.weights * np.asarray(x))
         return weighed if self.own is None else weighed * self.own.counted
 
     def dot(self, states: Array, x: Array) -> Array:
-        """Return the weighted product of states with others ``(..., n_nodes)`` for all of them."""
+        """Return the weighted products of states with vectors ``x`` of shape ``(..., n_nodes)``."""
         product = np.asarray(states @ (self.weights * x).T)
         if self.own is None:
             return product
@@ -301,7 +308,7 @@ class Goal:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the squared distance to one state with equal weights of nodes."""
+        """Whether the goal is the squared distance to one state with equal weights of nodes."""
         equal = (self.weights == 1).all() and (self.scale == 1).all()
         return bool(self.is_states and len(self.states) == 1 and equal)
 
@@ -310,8 +317,8 @@ class Goal:
     ) -> Array:
         """Return the distance of every state, ``(n,)``: squared units over the scale, or 0 to 2.
 
-        ``origin`` is the control state that signature and directions start from, in place of the
-        goal's own: that of the same draw, say. ``errors`` are of the target states
+        ``origin`` replaces the goal's control state as the start of signature and directions, for
+        example by the control of the same draw. ``errors`` are errors of the target states
         (:meth:`draw_errors`).
         """
         start = self.origin if origin is None else np.asarray(origin, np.float64)
@@ -335,9 +342,10 @@ class Goal:
         return total
 
     def excess(self, variance: ArrayLike) -> Any:
-        """Return what a sampling variance, ``(n_nodes,)``, adds to the distance to target states.
+        """Return the contribution of a sampling variance, ``(n_nodes,)``, to the distance.
 
-        What it adds to other parts, or to angles, has no closed form and is not subtracted: 0.
+        The contribution to bounds, signatures or angles has no closed form and is not subtracted:
+        it counts as 0.
         """
         if not len(self.states) or self.of_changes is not None:
             return 0.0 if self.own is None else np.zeros(len(self.own.factor))
@@ -352,10 +360,10 @@ class Goal:
         return np.sqrt(self.variances) * rng.standard_normal(self.variances.shape)
 
     def error_sd(self, states: ArrayLike) -> Array:
-        """Return what errors of the target states add to distances, to first order.
+        """Return the first-order SD of distances due to errors of the target states.
 
-        A standard deviation for every state, ``2 sqrt(sum_s c_s^2 |V_s^(1/2) W (theta - m_s)|^2)``
-        with ``V_s`` the sampling variances of ``m_s``; shape ``(n,)``.
+        For every state, ``2 sqrt(sum_s c_s^2 |V_s^(1/2) W (theta - m_s)|^2)`` with ``V_s`` the
+        sampling variances of ``m_s``; shape ``(n,)``.
         """
         every = np.asarray(states)
         total = np.zeros(len(every))
@@ -367,10 +375,10 @@ class Goal:
     def quadratic(self, at: ArrayLike) -> Quadratic:
         """Return a quadratic approximation of the distance near a state, ``(n_nodes,)``.
 
-        Bounds and signature are replaced by the nearest point to ``at`` that keeps them, a
-        direction by the point along it that is nearest. What couples nodes is left out: a signature
-        weighs a node by its share of the direction. Nodes without a target have the weight 0 and
-        the point of ``at``.
+        Bounds and signature are replaced by the point nearest to ``at`` that meets them, and a
+        direction by its nearest point. Coupling between nodes is left out: a signature weights a
+        node by its share of the direction. Nodes without a target have weight 0 and keep the value
+        of ``at``.
         """
         here = as_vector(at, self.n_nodes, "at")
         w, parts = self.weights, []
@@ -398,7 +406,7 @@ class Goal:
         return self.weigh(x**2).sum(axis=-1)
 
     def length(self, x: Array) -> Array:
-        """Return its root."""
+        """Return the square root of :meth:`square`."""
         return np.sqrt(self.square(x))
 
     def _lacking(self, change: Array) -> Array:
@@ -408,14 +416,14 @@ class Goal:
         return np.maximum(size - change @ (self.weights * v) / size, 0.0)
 
     def _wanted(self, targets: Array) -> tuple[Array, Array]:
-        """Return wanted changes and their shares: the signature, or those to target states."""
+        """Return the desired changes and their shares: the signature, or changes to the states."""
         return (
             (targets, self.shares) if self.signature is None else (self.signature[None], np.ones(1))
         )
 
 
 def as_goal(target: ArrayLike | Goal, n_nodes: int) -> Goal:
-    """Return a goal unchanged, and a target mean as a goal whose only state it is.
+    """Return a goal unchanged, and a target mean as a goal with this mean as its only state.
 
     Raises
     ------
@@ -431,6 +439,7 @@ def as_goal(target: ArrayLike | Goal, n_nodes: int) -> Goal:
     if not isinstance(target, Goal):
         return Goal.point(as_vector(target, n_nodes, "target_mean"))
     if target.n_nodes != n_nodes:
-        message = f"The goal has {target.n_nodes} nodes, but the posterior has {n_nodes}."
+        message = f"The goal has {target.n_nodes} nodes, but the posterior has {n_nodes}: give a "
+        message += "goal over the nodes of the posterior."
         raise ValueError(message)
     return target

@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_ROWS = 256  # perturbations at a time, so that what is computed of them stays in the cache
-_DRAWN = 4  # nodes of which own parts are drawn: one gene alone has a distribution of its own
-_APART = np.arange(-15.0, 5.0)  # exponents of 2 of variances of what a target does to a gene
-_FEWEST_TOLD = 10  # genes of a target: fewer say nothing of how many it leaves alone
-_TINY = 1e-300  # keeps 0 / 0 from a division; below every variance
-_NORMAL = 1e12  # shape of a gamma distribution that no number of draws tells from a normal
+_ROWS = 256  # perturbations at a time, so that intermediate results stay in the cache
+_DRAWN = 4  # nodes whose own parts are drawn one by one; the sum of the others is approximated
+_APART = np.arange(-15.0, 5.0)  # exponents of 2 for the variances of a target's effects on genes
+_FEWEST_TOLD = 10  # genes of a target; fewer do not show the share of genes that it changes
+_TINY = 1e-300  # avoids 0 / 0; below every variance
+_NORMAL = 1e12  # shape of a gamma distribution that is numerically a normal distribution
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Joint draws of the means that perturbations reach, which have in common all but own parts.
+    """Joint draws of the means that perturbations reach, which share all components but own parts.
 
-    Own parts are normal, and independent over perturbations and nodes. So distances to target
-    states follow from sums over nodes, and only what perturbations share has to be drawn.
+    Own parts are normal, and independent over perturbations and nodes. Distances to target states
+    therefore follow from sums over nodes, and only the shared components are drawn.
 
     Parameters
     ----------
     states
-        Means without own parts, that of the controls last, ``(n_perturbations + 1, n_nodes)``.
+        Means without own parts, with that of the controls last, ``(n_perturbations + 1, n_nodes)``.
     spread
-        Standard deviations of own parts, same shape; ``None``: ``states`` are draws themselves.
+        Standard deviations of own parts, same shape; ``None`` if ``states`` are complete draws.
     count
-        How many draws these are.
+        Number of draws that share these components.
     target_error, target_spread
-        What target states that are perturbations of the draw depart by from those of the goal,
-        without own parts, and the standard deviations of these, ``(n_states, n_nodes)``; 0 for
-        other target states, ``None`` where there are none.
+        For target states that are perturbations of the draw, their departures from the states of
+        the goal, without own parts, and the standard deviations of their own parts, ``(n_states,
+        n_nodes)``; 0 for other target states, ``None`` if no target state is a perturbation.
     target_rows
-        Which perturbation each target state is, -1 of one that is not among them.
+        The perturbation that each target state is, -1 for none.
     """
 
     states: Array
@@ -79,7 +79,7 @@ class Draw:
         }
 
     def sampled(self, rng: np.random.Generator) -> Iterator[Draw]:
-        """Yield the draws one by one, each with its own parts."""
+        """Yield complete draws, including own parts, one by one."""
         if self.spread is None:
             yield self
             return
@@ -93,10 +93,10 @@ class Draw:
 
 
 class States(NamedTuple):
-    """The joint posterior of the means that perturbations reach, of any model.
+    """The joint posterior of the means that perturbations reach, for any model.
 
-    ``mean`` are expected means, that of the controls last, ``(n_perturbations + 1, n_nodes)``;
-    ``draws``, given a number and a generator, yields so many joint draws of them, some at a time.
+    ``mean`` holds expected means, with the controls last, ``(n_perturbations + 1, n_nodes)``;
+    ``draws(n_samples, generator)`` yields joint draws of the means, several at a time.
     """
 
     mean: Array
@@ -104,10 +104,10 @@ class States(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What of a target has a part in the draws of candidates.
+    """The parts of a target that are drawn jointly with candidates.
 
-    ``rows`` are the perturbations of the fit that its states are, -1 for none; ``numbers`` is a
-    state that was given by its numbers, NaN of genes that were not, ``(n_genes,)``.
+    ``rows`` holds the perturbation of the fit that defines each target state, -1 for none;
+    ``numbers`` is a state given by its means, NaN for genes that were not given, ``(n_genes,)``.
     """
 
     rows: tuple[int, ...] = ()
@@ -126,23 +126,27 @@ def states_by_effects(
     n_more: int = 0,
     numbers: Array | None = None,
 ) -> States:
-    """Return the joint posterior of the states that effects lead to from the controls.
+    """Return the joint posterior of states: the controls' means plus effects.
 
-    A target state given by its ``numbers`` (:class:`Joined`) says something of the means of the
-    controls, which most of its genes share: draws are those given these numbers.
+    A target state given by its ``numbers`` (:class:`Joined`) is informative about the means of the
+    controls, which most of its genes share: draws are conditional on these numbers.
 
     Parameters
     ----------
     effects
         Draws of effects.
     control
-        Means of the controls in the draws that were kept, shape ``(n_draws, n_nodes)``.
+        Means of the controls in the stored draws, shape ``(n_draws, n_nodes)``.
     place
-        Which of the effects are the perturbations, in order, and last those of ``n_more`` that are
-        targets alone; all by default.
+        Rows of the perturbations in ``effects``, in order; the last ``n_more`` are targets that are
+        not candidates. All rows by default.
     targets, points
-        For every target state the row of the perturbation that it is, -1 for none, and the state
-        that the goal has, ``(n_states, n_nodes)``.
+        For every target state, the position of its perturbation in ``place``, -1 for none, and its
+        state in the goal, ``(n_states, n_nodes)``.
+    n_more
+        Number of perturbations that are only targets.
+    numbers
+        A target state given by its means, as in :class:`Joined`.
     """
     which = np.arange(len(effects.expected)) if place is None else np.asarray(place, np.int64)
     n, index = len(which) - n_more, np.array(targets, np.int64)
@@ -157,10 +161,10 @@ def states_by_effects(
         slopes[n] = 1.0
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
-        # What is left to draw are own parts.
+        # Only own parts remain to be drawn, by the caller.
         del rng
         for k, count in effects.taken(n_samples):
-            # One row more, for the controls; of many effects there is no room for a copy.
+            # One additional row for the controls, because a copy might not fit into memory.
             states, spread = effects.given(k, np.append(which, which[:1]))
             states += control[k]
             of_targets: dict[str, Any] = {}
@@ -173,7 +177,7 @@ def states_by_effects(
             if moved is not None:
                 states += slopes * moved[k]
             yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
-            del states, spread  # before the next are made
+            del states, spread  # frees memory before the next draw
 
     start = control.mean(axis=0)
     mean = effects.posterior_mean(np.append(which[:n], which[:1]))
@@ -185,9 +189,9 @@ def states_by_effects(
 
 
 def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
-    """Return what each node adds to the control's expected distance to target states.
+    """Return the contribution of each node to the control's expected distance to target states.
 
-    Shape ``(n_nodes,)``. Target states are those of the same draws; see :class:`Draw`.
+    Shape ``(n_nodes,)``. Target states come from the same draws; see :class:`Draw`.
     """
     total = np.zeros(goal.n_nodes)
     for one in states.draws(n_samples, np.random.default_rng(0)):
@@ -200,15 +204,15 @@ def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
 
 
 def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
-    """Return how draws of the controls' means move if a target's numbers are known.
+    """Return the changes of the draws of the controls' means, given a target's means.
 
     Target ``g`` and controls ``c`` differ by ``delta_i ~ sum_m pi_m N(0, 2^m s_i^2)`` with weights
-    learned from all genes, as most genes of a target are those of the controls (equation 31). With
-    ``S_i`` the variance of the draws of ``c_i``, and ``delta_i`` drawn with its variance ``v``, a
-    draw of ``c_i`` moves by ``S_i (g_i - c_i - delta_i) / (S_i + v)`` (Matheron's rule).
+    learned from all genes, because most genes of a target equal those of the controls (equation
+    31). With ``S_i`` the variance of the draws of ``c_i``, and ``delta_i`` drawn with its variance
+    ``v``, a draw of ``c_i`` changes by ``S_i (g_i - c_i - delta_i) / (S_i + v)`` (Matheron's rule).
 
-    ``numbers`` is NaN of genes that are not named, ``(n_genes,)``; ``control`` are draws,
-    ``(n_draws, n_genes)``; ``unit`` standard deviations within cells, ``(n_genes,)``.
+    ``numbers`` is NaN for genes that are not given, ``(n_genes,)``; ``control`` holds draws,
+    ``(n_draws, n_genes)``, and ``unit`` standard deviations between cells, ``(n_genes,)``.
     """
     moved, known = np.zeros_like(control), np.flatnonzero(np.isfinite(numbers))
     variance, square = control[:, known].var(axis=0, ddof=1), unit[known] ** 2
@@ -233,9 +237,10 @@ def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
 
 
 def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Array:
-    """Return by how much states move with the controls' means, ``(len(which), n_genes)``.
+    """Return the slopes of states on the controls' means, ``(len(which), n_genes)``.
 
-    The covariance of states and these means over draws, relative to the variance of the means.
+    A slope is the covariance over draws of a state and the controls' mean, divided by the variance
+    of this mean.
     """
     departure = control - control.mean(axis=0)
     square = np.maximum((departure**2).sum(axis=0), _TINY)
@@ -252,8 +257,8 @@ def distance_draws(
 ) -> tuple[Array, Array]:
     r"""Return draws of distances to a goal, and of the control's distances on the same nodes.
 
-    The first has the shape ``(count, n_perturbations + 1)``. So has the second, unless all
-    distances are over the same nodes, when it is ``(count, 1)``.
+    Both have the shape ``(count, n_perturbations + 1)``; the second has the shape ``(count, 1)`` if
+    all distances are over the same nodes.
 
     Given the components that draws share, the squared distance to target states with the weighted
     mean ``m`` is (equation 29)
@@ -261,10 +266,10 @@ def distance_draws(
     .. math:: \sum_i w_i (\theta_i + s_i z_i - m_i)^2 + \text{const},
 
     a sum of squares of independent normal variables. The four terms with the largest variance are
-    drawn one by one, and the sum of the others from the shifted and scaled gamma distribution with
-    the same mean, variance and skewness (Pearson 1959, doi:10.1093/biomet/46.3-4.364). For goals
-    with other parts, the distance of every draw is computed. The generator ``rng`` draws the
-    perturbations' own parts, ``own`` the errors of target states.
+    drawn one by one, and the sum of the others is drawn from the shifted and scaled gamma
+    distribution with the same mean, variance and skewness (Pearson 1959,
+    doi:10.1093/biomet/46.3-4.364). For goals with other parts, the distance of every draw is
+    computed. The generator ``rng`` draws own parts, and ``own`` the errors of target states.
 
     Examples
     --------
@@ -292,7 +297,7 @@ def distance_draws(
         off = np.array([goal.draw_errors(own) for _ in range(drawn.count)]) + off
     target = goal.states + off
     middle, reference = goal.shares @ target, goal.shares @ goal.states
-    scattered = (target - middle[:, None]) ** 2  # of the states about their mean
+    scattered = (target - middle[:, None]) ** 2  # target states about their mean
     spread, off_middle, blocks = drawn.spread, middle - reference, []
     for k in range(0, len(spread), _ROWS):
         rows = slice(k, min(k + _ROWS, len(spread)))
@@ -309,7 +314,7 @@ def distance_draws(
             of_row.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
         ]
     control = distances[:, -1:]
-    if goal.own is not None:  # less what it has in the nodes left out
+    if goal.own is not None:  # without the contribution of the nodes left out
         at, node = goal.own.row, goal.own.left_out.indices
         square = goal.shares @ (drawn.states[-1, node] - target[:, :, node]) ** 2
         part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
@@ -328,11 +333,11 @@ def _square_draws(
     """Return draws of ``sum(weights (departure + spread z - off)^2)``, shape ``(count, n)``.
 
     ``departure`` and ``spread`` have the shape ``(n, n_nodes)``, ``off`` ``(count, n_nodes)`` or
-    ``(1, n_nodes)``. With ``v = w s^2`` and ``a`` what a state departs by from the point, mean,
-    variance and third central moment of the sum are ``sum(w a^2 + v)``, ``sum(2 v^2 + 4 v w a^2)``
-    and ``sum(8 v^3 + 24 v^2 w a^2)``.
+    ``(1, n_nodes)``. With ``v = w s^2`` and ``a`` the departure of a state from the point, the
+    mean, variance and third central moment of the sum are ``sum(w a^2 + v)``, ``sum(2 v^2 + 4 v w
+    a^2)`` and ``sum(8 v^3 + 24 v^2 w a^2)``.
     """
-    # Weights of each, or of all.
+    # Weights per state, or common to all states.
     v, power = weights * spread**2, weights * np.ones_like(departure)
     few = min(_DRAWN, departure.shape[1])
     variances = v * (v + 2.0 * weights * departure**2)
@@ -343,13 +348,13 @@ def _square_draws(
     v[at] = power[at] = 0.0
     moments, square, own = [], off**2, np.ones_like(v)
     for order, factor in enumerate((1.0, 2.0, 8.0)):
-        # sum of power (away - off)^2, with power = w v^order, and of v^(order + 1).
+        # Sums of power (departure - off)^2, with power = w v^order, and of v^(order + 1).
         weighted, own = power * departure, own * v
         sums = (weighted * departure).sum(axis=1) - 2.0 * off @ weighted.T + square @ power.T
         moments.append(factor * (own.sum(axis=1) + (order + 1) * sums))
         power = power * v
     mean, variance, third = np.maximum(moments, 0.0)
-    # Of a sum of variance v and third central moment t the shape is 4 v^3 / t^2.
+    # With variance v and third central moment t, the gamma distribution has the shape 4 v^3 / t^2.
     ratio = np.divide(variance, third, out=np.ones_like(third), where=third > 0)
     shape = np.clip(4.0 * variance * ratio**2, _TINY, _NORMAL)
     gamma = rng.standard_gamma(np.broadcast_to(shape, total.shape))
@@ -358,11 +363,11 @@ def _square_draws(
 
 @one_thread()
 def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) -> Array:
-    """Return draws of what distances change by to first order, ``(count, n_perturbations + 1)``.
+    """Return draws of first-order changes of distances, ``(count, n_perturbations + 1)``.
 
-    By the slope of the distance at the expected states ``mean`` towards those of each draw. To
-    target states it is linear, so that own parts add a normal; goals with other parts are asked
-    draw by draw, their kinks and bounds smoothed over the step of a difference.
+    A change is the slope of the distance at the expected states ``mean`` in the direction of a
+    draw. For target states the slope is linear, so that own parts add a normal variable. For goals
+    with other parts, it is a central difference in every draw, which smooths kinks at bounds.
     """
     blocks = in_blocks(*mean.shape)
 
@@ -370,7 +375,7 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
         def at(step: float) -> Array:
             off = None if one.target_error is None else step * one.target_error
 
-            def moved(rows: slice | int) -> Array:  # a small difference, in double precision
+            def moved(rows: slice | int) -> Array:  # small steps need double precision
                 centre = np.asarray(mean[rows], np.float64)
                 return np.asarray(centre + step * (one.states[rows] - centre))
 
@@ -405,4 +410,4 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
     return slopes
 
 
-_STEP = 1e-3  # of a draw's departure; central differences are exact for squared distances
+_STEP = 1e-3  # fraction of a draw's departure; exact for squared distances

@@ -1,4 +1,4 @@
-"""From the cells that a plan needs to the cells to load; equations 37 to 40."""
+"""Conversion of the cells that a plan needs into the cells to load (equations 37 to 40)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)  # of a normal variable
-_MOST = 1e12  # cells; a library that needs more is not evened out by cells
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)  # quadrature over a normal variable
+_MOST = 1e12  # maximum number of cells considered
 
 
 def share_single(moi: float) -> float:
     """Return the fraction of transduced cells with one construct (equation 37).
 
-    Constructs per cell are Poisson with the mean ``moi``, and cells without one are selected out.
+    Constructs per cell are Poisson with mean ``moi``, and cells without a construct are removed by
+    selection.
 
     Examples
     --------
@@ -35,10 +36,10 @@ def share_single(moi: float) -> float:
 
 
 def abundance_cv(n_cells: ArrayLike) -> float:
-    """Return how unequally abundant the constructs of a library are.
+    """Return the coefficient of variation of the abundance of constructs in a library.
 
-    This is the coefficient of variation of abundance: the standard deviation of the counts beyond
-    Poisson sampling, divided by their mean; 0 if there is none.
+    It is the standard deviation of the counts beyond Poisson sampling, divided by their mean; 0 if
+    the counts vary no more than Poisson counts.
 
     Examples
     --------
@@ -54,21 +55,21 @@ def abundance_cv(n_cells: ArrayLike) -> float:
 
 
 def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
-    """Return which share of perturbations has its least cells, of ``n_cells`` (equation 38).
+    """Return the expected share of perturbations with enough of ``n_cells`` cells (equation 38).
 
-    ``share`` is what part of the assigned cells a perturbation is meant to have, ``(n,)``;
-    ``least`` are the cells that it needs, and ``cv`` the coefficient of variation of its abundance
-    (log-normal), each a number or of every perturbation.
+    ``share`` is the intended share of the assigned cells for each perturbation, ``(n,)``;
+    ``least`` is the number of cells that it needs, and ``cv`` the coefficient of variation of its
+    (log-normal) abundance, each a number or an array over perturbations.
     """
     sd = np.sqrt(np.log1p(np.square(np.asarray(cv, np.float64))))[..., None]
     mean = n_cells * np.asarray(share, np.float64)[:, None] * np.exp(sd * _NODES - sd**2 / 2)
-    # The chance that a Poisson variable is not below a number is an incomplete gamma function.
+    # The probability that a Poisson variable is at least a number is an incomplete gamma function.
     reached = gammainc(np.broadcast_to(np.asarray(least, np.float64), len(mean))[:, None], mean)
     return float((reached @ _WEIGHTS).mean() / _WEIGHTS.sum())
 
 
 def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
-    """Return the number of assigned cells with which a share of perturbations reaches its minimum.
+    """Return the assigned cells with which a share ``reach`` of perturbations has enough cells.
 
     The other parameters are those of :func:`share_reached`.
 
@@ -88,10 +89,11 @@ def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLi
 
 
 class Lanes(NamedTuple):
-    """Lanes of a droplet instrument, loaded alike.
+    """Equally loaded lanes of a droplet instrument.
 
-    ``n`` lanes, and of each the cells ``captured`` in droplets, its ``barcodes`` (droplets with
-    cells, what software counts as cells), and those of them with one cell (``singles``).
+    ``n`` is the number of lanes. Per lane, ``captured`` is the number of cells in droplets,
+    ``barcodes`` that of droplets with cells (which software counts as cells), and ``singles`` that
+    of droplets with exactly one cell.
     """
 
     n: int
@@ -107,8 +109,8 @@ def lanes_for(
 
     See equation 39 of :doc:`/model/mathematics`.
 
-    Cells fall into droplets at random: with ``x`` cells for each of ``droplets``, a share ``1 -
-    exp(-x)`` of droplets has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
+    Cells fall into droplets at random: with ``x`` cells per droplet on average, a share ``1 -
+    exp(-x)`` of ``droplets`` has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
     cells among droplets with one cell; or, with ``of_barcodes``, among all droplets with cells,
     doublets included, as measured in a screen. At most ``most`` cells are captured in a lane.
 
@@ -127,7 +129,7 @@ def lanes_for(
     def found(captured: float) -> float:
         return usable * lane(captured)[0 if of_barcodes else 1]
 
-    most = min(most, droplets)  # from one cell a droplet on, more cells give fewer singles
+    most = min(most, droplets)  # above one cell per droplet, more cells give fewer singles
     n = max(int(np.ceil(n_cells / found(most) - 1e-9)), 1)
     captured = (
         brentq(lambda x: found(x) - n_cells / n, 0.0, most) if found(most) * n > n_cells else most
@@ -150,5 +152,5 @@ def most_within(budget: float, cost: Callable[[int], float]) -> int:
     many = 1
     while cost(many) <= budget:
         many *= 2
-    # Half of ``many`` is paid for already.
+    # The budget is known to cover half of ``many``.
     return bisect_left(range(1, many), True, lo=many // 2, key=lambda n: cost(n) > budget)

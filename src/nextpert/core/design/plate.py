@@ -1,4 +1,4 @@
-"""Plates: who is on one, which pairs may be, and how many cells are controls."""
+"""Plates: choice of perturbations and pairs, and the number of control cells."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     """Return all candidates in the order of the plate, and the probabilities that determine it.
 
-    Half of the places (rounded up) are for the candidates with the smallest expected distance, the
-    others for the remaining candidates that are most probably the nearest. Only one candidate is
-    the nearest, so the probability that a plate contains it is the sum of their probabilities. A
-    candidate with a highly uncertain state is occasionally the nearest in a draw by chance; the
-    first half is chosen by expected distance so that many such candidates do not displace those
-    with better evidence.
+    Half of the positions (rounded up) go to the candidates with the smallest expected distance, the
+    other half to the remaining candidates that are most probably nearest. Only one candidate is
+    nearest, so the probability that a plate contains it is the sum of the probabilities of the
+    plate's candidates. A candidate with a highly uncertain state is occasionally nearest in a draw
+    by chance; the first half is chosen by expected distance so that many such candidates do not
+    displace those with better evidence.
 
     Parameters
     ----------
@@ -33,18 +33,18 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
         Squared distance of the expected state of each candidate to the target, shape
         ``(n_candidates,)``.
     draws
-        Squared distances in joint draws, shape ``(n_draws, n_candidates)``. They have to be joint:
-        uncertainty that all candidates share then does not change their order.
+        Squared distances in joint draws, shape ``(n_draws, n_candidates)``. Joint draws are
+        required so that uncertainty shared by all candidates does not change their order.
     size
         Number of perturbations in the next round, at least 1.
 
     Returns
     -------
     ndarray, ndarray
-        The indices, of which the first ``size`` are the plate; and for each candidate the
-        probability that it is the nearest of those not chosen by expected distance (NaN for the
-        latter). Ties, which are frequent because most candidates are never the nearest, are ordered
-        by mean distance.
+        The indices, the first ``size`` of which form the plate; and for each candidate the
+        probability that it is nearest among the candidates not chosen by expected distance (NaN for
+        candidates chosen by expected distance). Ties, which are frequent because most candidates
+        are never nearest, are ordered by mean distance.
 
     Examples
     --------
@@ -66,9 +66,10 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
 
 
 def nearest_pairs(effects: Array, change: Array, n_best: int) -> Index:
-    """Return the pairs whose summed effects are nearest to a change, nearest first, ``(n, 2)``.
+    """Return the ``n_best`` pairs whose summed effects are nearest to a change, nearest first.
 
-    ``effects`` has the shape ``(n_members, n_nodes)``, ``change`` ``(n_nodes,)``.
+    ``effects`` has the shape ``(n_members, n_nodes)``, ``change`` ``(n_nodes,)``, and the result
+    ``(n, 2)``.
 
     Examples
     --------
@@ -93,11 +94,11 @@ def nearest_pairs(effects: Array, change: Array, n_best: int) -> Index:
 
 
 def dunnett_controls(total: float, k: int) -> float:
-    """Return how many of ``total`` cells should be controls, for ``k`` differences to be precise.
+    """Return how many of ``total`` cells should be controls in comparisons of ``k`` perturbations.
 
-    The variance of a difference between ``n`` perturbed cells and ``m`` controls, relative to that
-    of a cell, is ``1/n + 1/m``. For a fixed total it is smallest at ``m = sqrt(k) n`` (Dunnett
-    1955, doi:10.2307/2281208).
+    The variance of a difference between the means of ``n`` perturbed cells and ``m`` controls,
+    relative to that of a cell, is ``1/n + 1/m``. For a fixed total it is smallest at ``m = sqrt(k)
+    n`` (Dunnett 1955, doi:10.2307/2281208).
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How cells, guides and replicates of a screen scatter, and how precise a number of cells is."""
+"""Variances between cells, guides and replicates of a screen, and the precision they imply."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_MOST = 2.0**50  # cells; what these do not reach is out of reach
-_FEW = 100.0  # degrees of freedom up to which the noncentral t distribution is taken as it is
-_CONFIDENCE = 0.95  # one minus the level of a test, two-sided
-_CERTAIN = 30.0  # standard errors from which the power is 1
+_MOST = 2.0**50  # cells; a power that these do not reach counts as unreachable
+_FEW = 100.0  # degrees of freedom below which the noncentral t distribution is exact
+_CONFIDENCE = 0.95  # one minus the level of a two-sided test
+_CERTAIN = 30.0  # effect in standard errors from which the power is 1
 _TINY = float(np.finfo(float).tiny)
-# Perturbations of the screens that are compared.
+# Numbers of perturbations of the screens that are compared.
 _NUMBERS = tuple(x * 10**k for k in range(5) for x in (1, 2, 3, 5, 7))
 
 
@@ -65,21 +65,22 @@ class Layout:
 
     @property
     def floor(self) -> float:
-        """Variance of a mean of endlessly many cells, over that of a cell."""
+        """Variance of a mean of infinitely many cells, divided by that of a cell."""
         return self.guide_variance / self.n_guides + self.replicate_variance / self.n_replicates
 
     def spread(self, n_cells: ArrayLike) -> Array:
-        """Return the variance of a mean of so many cells, over that of a cell."""
+        """Return the variance of a mean of ``n_cells`` cells, divided by that of a cell."""
         return 1 / np.asarray(n_cells, np.float64) + self.floor
 
 
 @dataclass(frozen=True)
 class ScreenNoise:
-    """The noise of a screen, by group: the controls are group 0, perturbations follow.
+    """The noise of a screen, by group: the controls are group 0, followed by perturbations.
 
-    ``pooled`` are groups with their guides pooled; ``covariance`` is that of a cell within guides,
-    over all groups. Variances of a guide of perturbations and of controls, and of a replicate of a
-    perturbation, are relative to that of a cell. Numbers of guides and replicates are of groups.
+    ``pooled`` holds groups with pooled guides; ``covariance`` is that between cells within guides,
+    over all groups. The variances between guides (of a perturbation, and of the controls) and
+    between replicates are relative to that of a cell. ``n_guides`` and ``n_replicates`` are per
+    group.
     """
 
     pooled: PooledGuides
@@ -96,9 +97,9 @@ class ScreenNoise:
 
     @property
     def perturbed_variance(self) -> Array:
-        """Variance of a perturbed cell, the mean over perturbations by cells that count.
+        """Variance of a perturbed cell, averaged over perturbations by effective cells.
 
-        Without perturbations it is that of a control cell.
+        Without perturbations, it is the variance of a control cell.
         """
         if len(self.pooled.n) == 1:
             return self.variance(0)
@@ -107,7 +108,7 @@ class ScreenNoise:
         return self.covariance.diagonal() * mean
 
     def layout(self, group: int) -> Layout:
-        """Return guides and replicates of a group as they are in the screen."""
+        """Return the guides and replicates of a group in the screen."""
         return Layout(
             max(int(self.n_guides[group]), 1),
             max(int(self.n_replicates[group]), 1),
@@ -117,15 +118,16 @@ class ScreenNoise:
 
     @property
     def batch_error(self) -> float:
-        """What batches add to the variance of the median perturbation's difference to controls.
+        """Variance that batches add to the median perturbation's difference from controls.
 
-        Over that of a cell, where cells to come are spread over batches as those of the screen.
+        It is divided by the variance of a cell, and assumes that new cells are distributed over
+        batches as in the screen.
         """
         errors = self.pooled.fixed_error()[1:]
         return float(np.median(errors)) if len(errors) else 0.0
 
     def precision(self, layout: Layout, n_control: float) -> EffectPrecision:
-        """Return the precision of effects against so many controls, in the guides they have."""
+        """Return the precision of effects with ``n_control`` controls in the screen's guides."""
         spread = self.layout(0).spread(n_control) + self.batch_error
         return EffectPrecision(
             self.perturbed_variance, self.variance(0) * spread, n_control, layout
@@ -144,21 +146,21 @@ def screen_noise(
     """Return the variances between cells, guides and replicates of a screen.
 
     The variance between guides is that between guides of one perturbation, which differ in
-    efficacy; where no perturbation has two guides, it is that between control guides. The variance
-    between replicates is what remains after the effect of a batch on all of its cells is
-    subtracted.
+    efficacy; if no perturbation has two guides, it is that between control guides. The variance
+    between replicates is that which remains after subtraction of each batch's effect on all of its
+    cells.
 
     Parameters
     ----------
     screen
-        Moments of the environments (group x guide x replicate), with batches subtracted; their
-        columns may follow the nodes.
+        Moments of the environments (group x guide x replicate), with batch effects subtracted;
+        batch columns may follow the nodes.
     groups, guides, replicates
-        Codes of every environment, whole numbers from 0. Group 0 is the controls.
+        Codes of every environment, whole numbers from 0. Group 0 holds the controls.
     n_groups
         Number of groups.
     fixed_sd
-        Standard errors of columns of batches (:func:`~nextpert.core.screen.guides.pool_guides`).
+        Standard errors of batch columns (:func:`~nextpert.core.screen.guides.pool_guides`).
 
     Examples
     --------
@@ -240,15 +242,16 @@ class EffectPrecision:
         return reach * sd
 
     def power(self, n_cells: ArrayLike, effect: float) -> Array:
-        """Return the probability that a test finds an effect, ``(len(n_cells), n_nodes)``."""
+        """Return the probability that a test detects an effect, ``(len(n_cells), n_nodes)``."""
         return self._power(np.asarray(n_cells, np.float64)[..., None], effect)
 
     def cells_for_power(self, effect: float, power: float) -> Array:
-        """Return the least cells that find an effect with this probability, ``(n_nodes,)``.
+        """Return the minimum cells for an effect to be detected with a power, ``(n_nodes,)``.
 
-        By halving. Infinite where guides, replicates or controls do not allow it.
+        The number is found by bisection; it is infinite if guides, replicates or controls do not
+        allow the power.
         """
-        # A cell a guide, and two to have a variance.
+        # At least one cell per guide, and two cells for a variance.
         few = np.full(np.shape(self.variance), max(float(self.layout.n_guides) - 1, 1.0))
         many = np.full(few.shape, _MOST)
         never = self._power(many, effect) < power
@@ -259,7 +262,7 @@ class EffectPrecision:
         return np.where(never, np.inf, many)
 
     def _error(self, n: Array, confidence: float) -> tuple[Array, Array, Array]:
-        """Return sd of the differences, degrees of freedom and the quantile of Welch's test."""
+        """Return SD of the differences, degrees of freedom, and the quantile of Welch's test."""
         own = self.variance * self.layout.spread(n)
         other = np.broadcast_to(self.control_error, own.shape)
         total = np.maximum(own + other, _TINY)
@@ -276,11 +279,11 @@ class EffectPrecision:
 
 
 class Budget(NamedTuple):
-    """Screens of one number of cells, by their number of perturbations (equation 41).
+    """Screens with the same total number of cells, by number of perturbations (equation 41).
 
-    Cells of each perturbation, controls, and the power of a test, the mean over genes, each of
-    shape ``(n_screens,)``; ``most`` is the largest number of perturbations with enough power, 0 if
-    there is none.
+    ``n_cells`` (per perturbation), ``n_controls`` and the ``power`` of a test (mean over genes)
+    have the shape ``(n_screens,)``; ``most`` is the largest number of perturbations with enough
+    power, 0 if there is none.
     """
 
     n_perturbations: NDArray[np.int64]
@@ -295,8 +298,9 @@ def screens_within(
 ) -> Budget:
     """Return the power of ``total`` cells, controls included, by the number of perturbations.
 
-    With more perturbations, each of them, and the control by Dunnett's rule, has fewer cells. The
-    power therefore decreases, and the largest sufficient number is found by bisection.
+    With more perturbations, each has fewer cells. The power therefore decreases, and the largest
+    number of perturbations with enough power is found by bisection. Dunnett's rule determines the
+    number of controls.
 
     Examples
     --------
@@ -309,7 +313,7 @@ def screens_within(
     >>> screens_within(10_000, noise, Layout(), effect=0.5, power=0.8).most
     268
     """
-    # A cell a guide, and two to have a variance.
+    # At least one cell per guide, and two cells for a variance.
     least = max(layout.n_guides, 2)
 
     def split(k: int) -> tuple[int, int]:
@@ -331,7 +335,7 @@ def screens_within(
 
 def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
     """Return the probability that a noncentral t variable lies above ``reach``."""
-    # The usual normal approximation, within 1e-4 where it is used.
+    # The usual normal approximation; its error is below 1e-4 for the values that use it.
     lower = reach * (1 - 1 / (4 * freedom)) - size
     probability = np.asarray(norm.sf(lower / np.sqrt(1 + reach**2 / (2 * freedom))))
     few = (freedom < _FEW) & (np.abs(size) < _CERTAIN)

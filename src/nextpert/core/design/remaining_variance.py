@@ -1,4 +1,4 @@
-"""CIV from joint draws: what cells of candidates leave uncertain of distances; equations 32-34."""
+"""CIV from joint draws: the variance of distances that remains after cells (equations 32-34)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_STEP = 5  # cells that are assigned at a time
-_DRAWN, _SHIFT = 200, 0.1  # draws of a cell's noise for goals without a closed form, and their size
+_STEP = 5  # cells assigned at a time
+_DRAWN, _SHIFT = 200, 0.1  # draws of cell noise for goals without a closed form, and step size
 
 
 class NoiseTerms(NamedTuple):
-    """Variance of the distance that cells measure, ``linear v + square v^2`` of each candidate.
+    """Sampling variance of measured distances, ``linear v + square v^2`` for each candidate.
 
-    ``v`` is ``1 / n_cells``, and with guides ``tau^2 / n_guides`` (``shared``) more.
+    ``v`` is ``1 / n_cells + shared``, where ``shared`` is ``tau^2 / n_guides`` with guides, else 0.
     """
 
     linear: Array
@@ -35,16 +35,16 @@ class NoiseTerms(NamedTuple):
     shared: float = 0.0
 
     def rows(self, some: Sequence[int]) -> NoiseTerms:
-        """Return those of some candidates."""
+        """Return the terms of some candidates."""
         return self._replace(linear=self.linear[list(some)], square=self.square[list(some)])
 
     def at(self, n_cells: ArrayLike) -> Array:
-        """Return it for so many cells (above 0) of all candidates, or of each."""
+        """Return the variance for a number of cells (above 0), common or per candidate."""
         v: Array = 1.0 / np.asarray(n_cells, np.float64) + self.shared
         return np.asarray(self.linear * v + self.square * v**2)
 
     def cells_for(self, variance: float) -> Array:
-        """Return the least cells for a variance so low, infinite where guides alone exceed it."""
+        """Return the cells needed for a variance, infinite if guides alone exceed it."""
         root = self.linear + np.sqrt(self.linear**2 + 4 * self.square * variance)
         room = 2 * variance / np.maximum(root, 1e-300) - self.shared
         return np.where(room > 0, np.ceil(1 / np.where(room > 0, room, 1.0)), np.inf)
@@ -52,17 +52,18 @@ class NoiseTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class CellNoise:
-    """Covariance within cells, ``diag(own) + loadings loadings'``, units of the data."""
+    """Covariance between cells, ``diag(own) + loadings loadings'``, squared units of the data."""
 
     own: Array  # (n_genes,)
     loadings: Array  # (n_genes, n_factors)
-    shared: float = 0.0  # of guides, as above
+    shared: float = 0.0  # variance due to guides, as in NoiseTerms
 
     @one_thread()
     def terms(self, goal: Goal, states: Array, seed: int = 0) -> NoiseTerms:
-        """Return how variable the distance of a mean of cells is at the state of each candidate.
+        """Return the sampling variance of the distance of a mean of cells for each candidate.
 
-        To target states by equation 32, without genes x genes; to other goals by draws of cells.
+        It uses equation 32 for target states, without a matrix of genes x genes, and draws of cells
+        for other goals.
         """
         if not goal.is_states:
             return self._drawn(goal, states, np.random.default_rng(seed))
@@ -97,11 +98,11 @@ class CellNoise:
 
 
 class RemainingVariance:
-    """Remaining variance of the distances of candidates as cells of some of them are observed.
+    """Remaining variance of candidates' distances after cells of some candidates are observed.
 
     An observation is a rank-one update of the draws, so that no matrix of candidates x candidates
-    is formed. With few draws, covariances of 0 are estimated with noise, so all covariances are
-    shrunk by one factor (Schaefer and Strimmer 2005, doi:10.2202/1544-6115.1175).
+    is formed. Covariances estimated from few draws are noisy even if the true value is 0, so all
+    covariances are shrunk by one factor (Schäfer and Strimmer 2005, doi:10.2202/1544-6115.1175).
 
     Parameters
     ----------
@@ -135,23 +136,23 @@ class RemainingVariance:
         variance = (centred**2).sum(axis=0)
         excess = 0.0 * mean if centre is None else (mean - np.asarray(centre)) ** 2
         whole = variance + excess
-        if count @ whole <= 1e-12 * count.sum() * whole.max():  # nothing uncertain counts
+        if count @ whole <= 1e-12 * count.sum() * whole.max():  # no weight on uncertain distances
             count = np.ones(size)
         self.weights = count / count.sum()
         gram = (centred * self.weights) @ centred.T
         own = (self.weights * variance) ** 2
-        seen = (gram**2).sum() - own.sum()  # of covariances between candidates, weighted
+        seen = (gram**2).sum() - own.sum()  # weighted squares of covariances between candidates
         chance = ((self.weights @ variance) ** 2 - own.sum() + seen) / (n - 1)
         alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
         self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
-        # What it shares with no other candidate.
+        # Variance that a candidate does not share with others.
         self._own = (1.0 - alike) * variance + excess
         self._common = alike * variance
         self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
         self.before = float(self.weights @ whole)
 
     def gains(self, noise: Array) -> Array:
-        """Return what cells of each, which measure with variances ``noise``, would remove."""
+        """Return the variance that cells of each candidate, with variances ``noise``, remove."""
         whole, common = self._common + self._own, self._common
         fall = self._gain + self.weights * (whole**2 - common**2)
         total = whole + noise
@@ -159,7 +160,7 @@ class RemainingVariance:
 
     @one_thread()
     def observe(self, k: int, noise: float) -> None:
-        """Take in cells of a candidate, which measure its distance with a variance of ``noise``."""
+        """Update with cells of a candidate, which measure its distance with variance ``noise``."""
         u, own = self._root[:, k].copy(), self._own[k]
         total = self._common[k] + own + noise
         if total <= 0:
@@ -170,7 +171,7 @@ class RemainingVariance:
         self._common -= a**2 / total
         self._gain += a**2 * (g @ u) / total**2 - 2.0 * a * b / total
         self._within -= np.outer(p, p) / total
-        # What is left of its own part: so much less of the common part shows in its distance.
+        # The remaining fraction of its own part, by which its weight on common parts also shrinks.
         rest = noise / (own + noise) if own > 0 else 1.0
         lost = self.weights[k] * (1.0 - rest**2)
         self._gain -= lost * (a * (1.0 - a[k] / total)) ** 2
@@ -189,10 +190,12 @@ class RemainingVariance:
         chosen: Sequence[int] = (),
         seen: Iterable[tuple[int, float]] = (),
     ) -> list[int]:
-        """Return a plate: those chosen, and one by one those whose cells would remove most.
+        """Return a plate: candidates in ``chosen``, then one by one the most informative others.
 
-        At most ``size`` candidates, of those ``allowed``. Cells of each measure with variances
-        ``noise``; ``seen`` are candidates in progress, each with the variance of its cells.
+        A candidate is most informative if its cells remove most variance. The plate has at most
+        ``size`` candidates; further ones must be ``allowed``. Cells of each candidate measure with
+        variances ``noise``; ``seen`` holds candidates in progress, with the variances of their
+        cells.
         """
         left, plate, may = deepcopy(self), list(chosen), allowed.copy()
         may[plate] = False
@@ -207,7 +210,7 @@ class RemainingVariance:
 
     @one_thread()
     def among(self, some: Sequence[int]) -> tuple[Array, Array]:
-        """Return covariance and gain matrix of some candidates, as :func:`removed` takes them."""
+        """Return covariance and gain matrix of some candidates, for :func:`removed`."""
         u, own = self._root[:, list(some)], self._own[list(some)]
         shared, weighted = u.T @ u, self.weights[list(some)] * own
         gain = u.T @ self._gram @ u + shared * (weighted[:, None] + weighted)
@@ -216,9 +219,9 @@ class RemainingVariance:
 
 @one_thread()
 def removed(covariance: Array, gain: Array, noise: Array, n: int) -> Array:
-    """Return the variance that cells of the first of ``n`` candidates remove, the first two and on.
+    """Return the variance removed by cells of the first 1, 2, ..., ``n`` candidates, ``(n,)``.
 
-    Together it is ``tr((C + s)^-1 B)``. Those after the first ``n`` are counted with each.
+    It is ``tr((C + s)^-1 B)``. Candidates after the first ``n`` are always included.
     """
     traces = []
     for k in range(1, n + 1):
@@ -232,15 +235,16 @@ def removed(covariance: Array, gain: Array, noise: Array, n: int) -> Array:
 def split_by_variance(
     covariance: Array, gain: Array, noise: NoiseTerms, n_cells: int, least: int, fixed: Array
 ) -> NDArray[np.int64]:
-    """Return the cells of each candidate of a plate: 5 at a time go where they remove most.
+    """Return the cells of each candidate on a plate, assigned 5 at a time to remove most variance.
 
-    ``covariance`` and ``gain`` are of the plate, then of those in progress, whose cells measure
-    with variances ``fixed``; ``noise`` is of the plate. None gets fewer than ``least`` cells.
+    ``covariance`` and ``gain`` cover the plate, followed by candidates in progress, whose cells
+    measure with variances ``fixed``; ``noise`` is that of the plate. Every candidate gets at least
+    ``least`` cells.
     """
     k = len(noise.linear)
     cells = np.full(k, least, np.int64)
     left = n_cells - least * k
-    # A distance that is known exactly.
+    # Keeps the matrix invertible if a distance is known exactly.
     tiny = 1e-12 * max(float(np.trace(covariance)), 1e-300)
     inverse = np.linalg.inv(covariance + np.diag(np.append(noise.at(cells), fixed) + tiny))
     while left > 0:

@@ -1,4 +1,4 @@
-"""Whether a further plate is worthwhile: its expected gain, by the knowledge gradient."""
+"""Whether a further plate is worthwhile: its expected gain, from the knowledge gradient."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_FEWEST, _NUMBERS = 100, 20_000_000  # draws, and numbers at most in them
-_LEAST_VARIANCE = 1e-300  # keeps 0 / 0 from a division; below every variance
+_FEWEST, _NUMBERS = 100, 20_000_000  # minimum number of draws, and maximum numbers in all draws
+_LEAST_VARIANCE = 1e-300  # avoids 0 / 0; below every variance
 
 
 class NextPlate(NamedTuple):
-    """Joint draws of what the next plate measures.
+    """Joint draws of the measurements of the next plate.
 
-    ``candidates`` are on it, ``(n,)``; ``distances`` are their squared distances, ``(n_draws, n)``,
-    and ``expected``, in the same draws, those of the states expected after the plate's cells.
+    ``candidates`` are the indices on the plate, ``(n,)``; ``distances`` their squared distances,
+    ``(n_draws, n)``; and ``expected``, in the same draws, the squared distances of the states
+    expected after the plate.
     """
 
     candidates: NDArray[np.int64]
@@ -45,24 +46,24 @@ def draw_plate(
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> NextPlate:
-    """Return joint draws of what a plate measures, and of what will be expected after it.
+    """Return joint draws of distances on a plate, and of the distances expected after it.
 
-    In each draw the plate's means are the states of the draw and their sampling error. After it
-    each node is expected at its mean over draws, plus the share of its departure that is not
-    error: its variance over draws, over that variance and the error's.
+    In each draw, the plate's means are the states of the draw plus sampling error. The expectation
+    of a node after the plate is its mean over draws plus a fraction of its measured departure: the
+    variance over draws, divided by the sum of this variance and the error variance.
 
     Parameters
     ----------
     states
-        The joint posterior of the states of the candidates on the plate alone.
+        The joint posterior of the states of only the candidates on the plate.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind.
     candidates
-        Their indices in the pool, shape ``(n,)``.
+        Indices of these candidates in the pool, shape ``(n,)``.
     variance
-        Sampling variance of a candidate's mean on the plate, a number or of every node.
+        Sampling variance of a candidate's mean on the plate: a number, or one per node.
     n_samples, rng
-        Number of draws (fewer where a plate of many nodes would not fit into memory), and seed.
+        Number of draws (fewer if a plate with many nodes would not fit into memory), and seed.
     """
     generator, index = as_rng(rng), np.asarray(candidates, np.int64)
     expected, draw = states
@@ -88,12 +89,12 @@ def draw_plate(
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
     """Return the expected decrease of the best known distance by the next plate, at least 0.
 
-    The expected distance after the plate is the mean of the distance over draws with a similar
-    distance of the expected state. One half of the draws determines which candidate will be chosen,
-    the other half its expected distance, and vice versa, so that the choice among noisy means has
-    no optimistic bias. ``measured`` states which candidates of the plate have cells; ``elsewhere``
-    is the smallest expected distance of measured candidates that are not on the plate, or the
-    control's distance.
+    The expected distance after the plate is the mean distance over draws whose expected states have
+    similar distances. One half of the draws determines which candidate will be chosen, and the
+    other half the expected distance of this candidate, and vice versa, so that the choice among
+    noisy means has no optimistic bias. ``measured`` states which candidates of the plate have
+    cells; ``elsewhere`` is the smallest expected distance among the control and the measured
+    candidates that are not on the plate.
 
     Examples
     --------
@@ -129,25 +130,26 @@ CONFIRM = "confirm what you have"
 MEASURE = "measure more cells of these first"
 ORDER = "order this plan"
 KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, MEASURE, ORDER)
-# False discovery rate. Stricter than that of tl.diagnose: of 9 perturbations without effects one
-# differs at 0.05 in every 25th screen, and a plan would be advised.
+# False discovery rate. It is stricter than in tl.diagnose: at 0.05, with 9 perturbations without
+# effects, one differs in every 25th screen, and a plan would be advised.
 DIFFERS = 0.001
 _INTERVAL = 0.9  # coverage of the interval of the control's distance
 _NEAREST = 5  # spacings that determine the scale of the lower tail
-_NODES = 50  # of the quadratures over that scale, and over the gain
-_TINY = 1e-150  # keeps 0 / 0 from a division; its square is a number still
+_NODES = 50  # quadrature nodes over this scale, and over the gain
+_TINY = 1e-150  # avoids 0 / 0; its square is still above 0
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """What the next plate is expected to gain, and whether it is worthwhile.
+    """The expected gain of the next plate, and whether the plate is worthwhile.
 
-    ``chosen`` is the best known: of the candidates with cells, and the control (the last), that of
-    the smallest mean distance. ``gain`` is the squared distance by which the best known is expected
-    to be closer after the plate, ``relative_gain`` its share of the control's distance, and
-    ``good_enough`` the probability that no candidate is closer by more than the tolerance; both are
-    NaN where the control may be at the target. ``gain_of_more`` is the gain of as many more cells
-    of measured candidates, NaN if it is not asked for. ``advice`` is one of :data:`KINDS`.
+    ``chosen`` is the best known candidate: that with the smallest mean distance among candidates
+    with cells and the control (the last). ``gain`` is the squared distance by which the best known
+    candidate is expected to be closer after the plate, ``relative_gain`` its share of the control's
+    distance, and ``good_enough`` the probability that no candidate is closer by more than the
+    tolerance; the last two are NaN if the control may be at the target. ``gain_of_more`` is the
+    gain from the same number of cells of measured candidates, NaN if not requested. ``advice`` is
+    one of :data:`KINDS`.
     """
 
     chosen: int
@@ -170,23 +172,23 @@ def stopping(
 ) -> Stopping:
     """Return the expected gain of the next plate, and one of five kinds of advice.
 
-    They are tried in this order: the target does not differ from the control; no candidate with
-    cells differs from the others (``distinct``); with probability ``confidence`` or more no
-    candidate is closer to the target than the best known by more than ``tolerance`` of the
-    control's distance, so confirm that; more cells of candidates with cells (the plate ``more``)
-    gain as much as the plate, so measure these first; else order the plate.
+    The first applicable advice is given: the target does not differ from the control; no candidate
+    with cells differs from the others (``distinct``); confirm the best known candidate, because
+    with probability ``confidence`` or more no candidate is closer to the target by more than
+    ``tolerance`` of the control's distance; measure more cells of candidates with cells first
+    (the plate ``more``), because they gain at least as much as the plate; or order the plate.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
-    expected distance of the best known now, minus that of the best known after the plate. Expected
-    distances are compared, not the smallest of noisy draws, so that noise alone does not promise a
-    gain.
+    expected distance of the candidate that is best known now, minus that of the candidate best
+    known after the plate. Expected distances are compared, and not the smallest of noisy draws, so
+    that noise alone does not predict a gain.
 
     Candidates without cells may be better than the model expects. Their distances are therefore
-    also assumed to have the distribution of the measured ones: ``record_chance`` is the chance that
-    one of them is closer by more than the tolerance. Its integral, the expected gain of such
-    candidates on the plate, is used where it exceeds the knowledge gradient. No candidate is closer
-    than the target itself, so the gain is at most the distance of the expected state of the best
-    known candidate minus the variance of its estimate.
+    also assumed to have the distribution of the measured distances: ``record_chance`` is the
+    probability that one of these candidates is closer by more than the tolerance. Its integral, the
+    expected gain of such candidates on the plate, is used if it exceeds the knowledge gradient. No
+    candidate is closer than the target itself, so this expected gain is at most the distance of the
+    expected state of the best known candidate minus the variance of its estimate.
 
     Examples
     --------
@@ -201,18 +203,18 @@ def stopping(
     ['order this plan', 'confirm what you have']
     """
     seen, nothing = np.asarray(measured, np.bool_), float(ranked.mean[-1])
-    known = np.append(seen, True)  # the control is
+    known = np.append(seen, True)  # the control is known
     chosen = int(np.where(known, ranked.mean, np.inf).argmin())
-    # The control can be distinguished from the target if the interval of its draws is above 0, once
-    # what the error of its state adds is taken out: twice, as draws scatter about an estimate that
-    # is itself off.
+    # The control differs from the target if the interval of its draws is above 0 after subtraction
+    # of the contribution of the error of its state: twice, because draws scatter about an estimate
+    # that itself has this error.
     low = float(np.quantile(ranked.draws[:, -1], (1 - _INTERVAL) / 2))
     error = max(float(nothing - ranked.centre[-1]), 0.0)
     is_apart = low - 2 * error > 0 and nothing > 0
     enough = tolerance * max(nothing, 0.0)
     within = ranked.draws[:, chosen] - ranked.draws.min(axis=1) <= enough
     tried = ranked.mean[:-1][seen]
-    # Above 0 where the best known is the control.
+    # Above 0 if the best known candidate is the control.
     farther = float(tried.min() - ranked.mean[chosen]) if len(tried) else 0.0
     room = max(float(2 * ranked.centre[chosen] - ranked.mean[chosen]), 0.0)
     n_new = int((~seen).sum())
@@ -242,18 +244,19 @@ def stopping(
 def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.bool_]:
     """Return which perturbations differ from the controls and from the mean of the others.
 
-    By the two tests of :func:`~nextpert.core.model.scores.pooled_sizes`. A single perturbation has
-    the controls alone to differ from (NaN). Groups without cells (NaN) differ from nothing.
+    The q-values come from the two tests of :func:`~nextpert.core.model.scores.pooled_sizes`. A
+    single perturbation is compared only with the controls (the other q-value is NaN). Groups
+    without cells (both NaN) never differ.
     """
     others = np.asarray(q_value_from_others, np.float64)
     return (np.asarray(q_value, np.float64) < DIFFERS) & ((others < DIFFERS) | np.isnan(others))
 
 
 def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> float:
-    """Return by how much one of some more values is expected to lie below the smallest known.
+    """Return the expected amount by which a further value lies below the smallest known value.
 
-    The integral of :func:`record_chance` over excesses from ``excess`` up to ``most`` beyond it; 0
-    where fewer than two values are known, which have no scale.
+    It is the integral of :func:`record_chance` over excesses from ``excess`` to ``excess + most``;
+    0 if fewer than two values are known, which do not determine a scale.
     """
     if len(np.asarray(values)) < 2 or n_more < 1 or not most > 0:
         return 0.0
@@ -273,9 +276,9 @@ def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike
 
     .. math:: r = \frac{m}{k} \frac{e^{-x/s} - e^{-x_{most}/s}}{1 - e^{-x_{most}/s}},
 
-    averaged over the scale: the sum of the spacings of the five smallest known values has a gamma
-    distribution with that scale. ``most`` is the largest possible excess, a number or ``(n,)``; the
-    probability of a larger ``excess`` is 0.
+    averaged over the scale: the sum of the distances from the five smallest known values to the
+    sixth has a gamma distribution with that scale. ``most`` is the largest possible excess, a
+    number or ``(n,)``; the probability of a larger ``excess`` is 0.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""What is learned from the cells of a screen on graphs, and asked of it: the model of a fit."""
+"""The model of a fit: learned from the cells of a screen on graphs, and its predictions."""

@@ -1,4 +1,4 @@
-"""Candidates as a fit expects them: with cells or without, alone or combined."""
+"""Candidates and their expected effects by a fit: with or without cells, single or combined."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Interventions to choose from, with what is expected of each.
+    """Interventions to choose from, with their expected effects.
 
-    ``place`` is the row of each in the fit, -1 of those without cells; ``without_cells`` is what is
-    expected of these, in their order, ``None`` if shifts are exact, which act on the graph.
+    ``place`` is the row of each candidate in the fit, -1 if it has no cells; ``without_cells`` are
+    the expected effects of candidates without cells, in their order, or ``None`` for exact shifts,
+    which act on the graph.
     """
 
     interventions: Interventions
@@ -57,11 +58,11 @@ class CandidateSet:
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """Which have cells that tell of their effects, shape ``(n_candidates,)``."""
+        """Which candidates have cells, shape ``(n_candidates,)``; none for exact shifts."""
         return self.place >= 0
 
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
-        """Return some of the candidates, in the order given."""
+        """Return some of the candidates, in the given order."""
         some, prior = np.asarray(index, np.int64), self.without_cells
         number = (np.cumsum(~self.measured) - 1)[some]
         return CandidateSet(
@@ -70,9 +71,10 @@ class CandidateSet:
         )  # fmt: skip
 
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
-        """Return the joint posterior of their states, with ``targets`` of ``PanelTarget`` (tl).
+        """Return the joint posterior of the candidates' states.
 
-        That of the hierarchical model; on the graph if shifts are exact.
+        It comes from the hierarchical model, or from the graph if shifts are exact. ``targets``
+        are those of ``PanelTarget`` (tl).
         """
         if self.is_exact:
             return states_of(fit.posteriors, self.interventions.shifts)
@@ -87,7 +89,7 @@ def as_asked(
     n_guides: int = 1,
     **options: Any,
 ) -> Candidates:
-    """Return candidates to rank, by a fit; ``targets`` are of ``PanelTarget`` (tl)."""
+    """Return candidates to rank, from a fit; ``targets`` are those of ``PanelTarget`` (tl)."""
     model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
     return Candidates(
         fit.posteriors, pool.interventions.shifts if pool.is_exact else None, goal,
@@ -97,19 +99,19 @@ def as_asked(
 
 
 def as_expected(interventions: Interventions, fit: FittedPosterior) -> CandidateSet:
-    """Return candidates: as fitted if they have cells, else as the predictors expect them."""
-    # A row in the fit counts where it has cells.
+    """Return candidates, as fitted if they have cells, and otherwise as predicted."""
+    # A row of the fit is used only if it has cells.
     place = fit.rows_of(interventions.names)
     place = np.where(np.append(fit.seen, False)[place], place, -1)
     new = np.flatnonzero(place < 0)
     own = interventions.shifts[new]
     variance = np.full(own.shape, np.nan)
     if fit.efficacy is not None:
-        # Shifts without cells are full times the mean efficacy: its spread is in proportion.
+        # A shift without cells is the full shift times the mean efficacy; its SD is proportional.
         mean, sd = fit.efficacy.mean, fit.efficacy.sd
         spread = sd / max(abs(mean), 1e-12) * np.abs(own)
         variance = np.where(spread > 0, spread**2, np.nan)
-    # Too few perturbations to learn from: the graph alone speaks.
+    # With too few perturbations for weights, the graph is the only predictor.
     if fit.expectation is None:
         effect = own + downstream(fit.posteriors, own)
         prior = WithoutCells(effect, variance, np.ones((len(new), 2)))
@@ -122,23 +124,24 @@ def as_expected(interventions: Interventions, fit: FittedPosterior) -> Candidate
 
 
 def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:
-    """Return shifts as the fit has them, of candidates without cells in full times its efficacy.
+    """Return the fitted shifts; a candidate outside the fit has its full shift times the efficacy.
 
-    ``targets`` are the genes of the panel that each targets; none where none is measured.
+    ``targets`` are the genes of the panel that each candidate targets; they may be empty.
     """
     rows, kind = fit.rows_of(names), str(fit.params["shift"])
     unseen = [name for name, row in zip(names, rows, strict=True) if row < 0]
     if unseen and kind == "table":
         warn(
-            f"The table of shifts has no row for the candidates {list_names(unseen)}: "
-            f"they are modelled as knockouts (minus the control mean of every target)."
+            f"The table of shifts has no row for the candidates {list_names(unseen)}, which are "
+            f"modelled as knockouts (minus the control mean of every target): add their rows to "
+            f"the table if they have other shifts."
         )
     kind = "knockout" if kind == "table" else kind
     full = in_full(names, targets, kind, fit.genes, fit.control_mean)
     sources = fit.environments["shift_source"].astype(str).tolist()
     for i, row in enumerate(rows.tolist()):
         shift = fit.shifts[row] if row >= 0 else full.shifts[i]
-        # Untouched pages of zeros take no memory.
+        # Pages of zeros that are never written take no memory.
         if targets[i] or shift.any():
             efficacy = 1.0 if row >= 0 or fit.efficacy is None else fit.efficacy.mean
             full.shifts[i] = efficacy * shift
@@ -147,15 +150,15 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
 
 
 def fitted_candidates(interventions: Interventions, fit: FittedPosterior) -> CandidateSet:
-    """Return candidates, with cells or without, with the prior that the fit has for them.
+    """Return candidates, with or without cells, with their prior from the fit.
 
     Combinations without cells are predicted from their members, and perturbations that have cells
-    only in combinations are predicted from these.
+    only in combinations are predicted from these combinations.
     """
     if fit.is_exact:
         return CandidateSet.exact(interventions)
     pool = as_expected(interventions, fit)
-    # Mean and variance by the interactions replace what predictors expect.
+    # Mean and variance from the interaction model replace those of the predictors.
     rows, members = _without_cells(interventions.names, fit)
     prior = pool.without_cells
     if not rows or prior is None:
@@ -167,28 +170,28 @@ def fitted_candidates(interventions: Interventions, fit: FittedPosterior) -> Can
 
 
 def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[list[int], Array]:
-    """Return the combinations without cells, and how far the controls' mean is in what they do.
+    """Return the combinations without cells, and how their expected effects follow the controls.
 
-    Effects of members are differences from the controls' mean, as far as cells are believed of
-    them; of a member without cells only the mean perturbation is such a difference.
+    A member's effect is a difference from the controls' mean, to the extent of the weight of its
+    cells; for a member without cells only the mean perturbation is such a difference.
 
     Returns
     -------
     rows
-        Places among ``names`` of combinations without cells.
+        Positions in ``names`` of combinations without cells.
     shared
-        Share of the sampling error of the controls' mean in the effect expected of each, shape
-        ``(len(rows), n_genes)``.
+        Share of the sampling error of the controls' mean in the expected effect of each
+        combination, shape ``(len(rows), n_genes)``.
     """
     rows, members = _without_cells(names, fit)
-    # The controls' error is in a member's effect as far as its cells are believed.
+    # A member's effect contains the controls' error times the weight of its cells.
     row, data_weight = _alone_in(fit), fit.data_weight()
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
         expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
         if fit.expectation.interactions is not None:
             strength = fit.expectation.interactions.strength
-    # strength times the sum over members of what follows the controls' mean.
+    # The strength times the sum of the members' shares.
     shared = np.zeros((len(rows), len(fit.genes)))
     for each, some in zip(shared, members, strict=True):
         each += np.sum([data_weight[row[m]] if m in row else expected for m in some], axis=0)
@@ -204,9 +207,9 @@ def _alone_in(fit: FittedPosterior) -> dict[str, int]:
 def _without_cells(
     names: Sequence[str], fit: FittedPosterior
 ) -> tuple[list[int], list[tuple[str, ...]]]:
-    """Return the places of combinations without cells, and their members.
+    """Return the positions of combinations without cells, and their members.
 
-    Of members, too, that have cells in combinations alone.
+    Single perturbations that have cells only in combinations are included.
     """
     new = ~np.append(fit.seen, False)[fit.rows_of(names)]
     every = [fit.naming.members(name) for name in names]
@@ -219,9 +222,9 @@ def _without_cells(
 def _interactions(
     combinations: Sequence[tuple[str, ...]], fit: FittedPosterior
 ) -> tuple[Interactions, list[tuple[int, ...]], Array]:
-    """Return the interactions of the fit, and the members in it of some combinations.
+    """Return the interactions of the fit, the member numbers of some combinations, and variances.
 
-    And the variance of cells of one perturbation, ``(n_genes,)``.
+    The variances are those of cells within a perturbation, ``(n_genes,)``.
     """
     expectation = fit.expectation
     record = None if expectation is None else expectation.interactions
@@ -233,7 +236,7 @@ def _interactions(
     if record is not None:
         joint = [j for j, some in enumerate(fit.members) if len(some) > 1 and fit.seen[j]]
     labels, numbers = numbered([*(fit.members[j] for j in joint), *combinations])
-    # What members do alone: of those with cells as fitted, of others as predictors expect.
+    # Effects of members alone: fitted for members with cells, predicted for all others.
     single = _alone_in(fit)
     alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
     cells = [k for k, label in enumerate(labels) if label in single]
@@ -246,9 +249,9 @@ def _interactions(
     if cells:
         rows = np.array([single[labels[k]] for k in cells])
         alone[cells], variance[cells] = _alone(fit, rows)
-        # That of all singles: what a pair does is not to depend on the other candidates.
+        # From all singles, so that the effect of a pair does not depend on the other candidates.
         mean, spread = _alone(fit, np.array(sorted(single.values())))
-        # E s^2 of all singles and their mean, as of one perturbation more.
+        # E s^2 over all singles, with its mean over genes added as one further perturbation.
         squares = mean**2 + spread
         scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
     if without:
@@ -256,7 +259,7 @@ def _interactions(
         inside = [[name] if name in fit.genes else [] for name in names]
         unseen = as_expected(as_fitted(names, inside, fit), fit)
         alone[without], variance[without] = _alone(fit, unseen.place, unseen.without_cells)
-    # What the measured combinations did, and how far that was learned to add up.
+    # Observed effects of the measured combinations, and the learned additivity.
     effects, noise = np.zeros((2, len(joint), len(fit.genes)))
     if expectation is not None and joint:
         seen = Perturbations(expectation.seen.moments, 0, 1 + np.array(joint), [()] * len(joint))
@@ -270,6 +273,6 @@ def _interactions(
 def _alone(
     fit: FittedPosterior, place: NDArray[np.int64], prior: WithoutCells | None = None
 ) -> tuple[Array, Array]:
-    """Return mean and variance of effects, ``(n_perturbations, n_genes)``."""
+    """Return posterior mean and variance of effects, ``(n_perturbations, n_genes)``."""
     draws = fit.effects(place, prior)
     return draws.posterior_mean(), draws.sd() ** 2

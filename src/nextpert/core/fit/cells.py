@@ -1,4 +1,4 @@
-"""The cells of a fit: controls and perturbations, guides pooled."""
+"""The cells of a fit: controls and perturbations with pooled guides."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class ByCondition(NamedTuple):
 
 @dataclass(frozen=True)
 class FitCells:
-    """Cells of the controls (first) and of perturbations, without what batches add.
+    """Cells of the controls (first) and of perturbations, without batch effects.
 
     Parameters
     ----------
     pooled
-        Controls and perturbations, guides pooled.
+        Controls and perturbations, with guides weighted by their precision.
     screen
-        Moments of controls and perturbations, guides pooled.
+        Moments of controls and perturbations, over the cells of all guides.
     guide_variance
-        Spread of guides over the noise variance.
+        Variance between guides, divided by the noise variance.
     n_guides
-        Number of guides of the controls, 0 where none are named.
+        Number of guides of the controls, 0 if guides are not declared.
     conditions
-        The same cells by condition; ``None`` where fewer than two have controls.
+        The same cells by condition; ``None`` if they are not modelled by condition.
     """
 
     pooled: PooledGuides
@@ -51,13 +51,13 @@ class FitCells:
 
     @cached_property
     def control(self) -> Moments:
-        """Moments of the controls; of their scatter the diagonal alone."""
+        """Moments of the controls, with only the diagonal of their scatter."""
         one = self.screen
         mean, squares = (np.asarray(x[0], np.float64) for x in (one.mean, one.squares))
         return Moments(int(one.n[0]), mean, np.diag(squares))
 
     def rows(self, index: ArrayLike) -> FitCells:
-        """Return some groups, in the order given; the scatter stays that of all."""
+        """Return some groups, in the given order; the scatter of all groups is kept."""
         which, by = np.asarray(index, np.int64), self.conditions
         if by is not None:
             by = ByCondition(by.names, [part.rows(which) for part in by.parts])
@@ -67,7 +67,7 @@ class FitCells:
 
     @property
     def n_cells(self) -> NDArray[np.int64]:
-        """Cells of every perturbation."""
+        """Number of cells of every perturbation."""
         return self.pooled.n_cells[1:]
 
 
@@ -82,19 +82,19 @@ def with_conditions(
     alike: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
 ) -> FitCells:
-    """Return the cells of a fit with the same cells by condition.
+    """Return ``whole``, the cells of a fit, with the same cells by condition.
 
-    The rest is as in :func:`pool_cells`. ``condition`` is that of each environment, by its place
-    among ``names``; batches were compared within conditions. Conditions without controls or without
-    perturbed cells are left out. All stay pooled where fewer than two are left, or where a
-    perturbation is in none of these.
+    The other parameters are as in :func:`pool_cells`. ``condition`` is the position in ``names`` of
+    each environment's condition; batches were compared within conditions. Conditions without
+    controls or without perturbed cells are left out. If fewer than two conditions remain, or a
+    perturbation has cells in none of them, ``whole`` is returned unchanged.
     """
     n_groups, some = len(whole.pooled.n), screen.n > 0
     controls, perturbed = (
         {k for k in range(len(names)) if (some & which & (condition == k)).any()}
         for which in (group == 0, group > 0)
     )
-    # A condition without controls has nothing to compare with.
+    # A condition without controls has no reference.
     held = sorted(controls & perturbed)
     if len(held) < 2:
         return whole
@@ -110,18 +110,18 @@ def with_conditions(
                 alike=alike, fixed_sd=fixed_sd,
             ).pooled
         )  # fmt: skip
-    # A perturbation has to have cells in a condition with controls.
+    # Every perturbation needs cells in a condition with controls.
     cells = np.sum([part.n_cells for part in parts], axis=0)
     if ((cells == 0) & (whole.pooled.n_cells > 0)).any():
-        # Controls of one condition in the place of a perturbation.
         return whole
     return replace(whole, conditions=ByCondition([names[k] for k in held], parts))
 
 
 def _of_own_variances(screen: ScreenMoments) -> ScreenMoments:
-    """Return some environments of a screen with their own variances in the scatter within all.
+    """Return some environments of a screen, with the scatter rescaled to their own variances.
 
-    Correlations stay those of the screen. A table has no variances of its own.
+    Correlations stay those of the screen. A table is returned unchanged, because its scatter does
+    not come from cells.
     """
     if screen.counted is not None:
         return screen
@@ -143,24 +143,24 @@ def pool_cells(
 ) -> FitCells:
     """Pool the guides of the controls (group 0) and of every perturbation (equation 7).
 
-    ``screen`` has an environment for each perturbation, guide and batch, the columns of batches
-    after the genes (:meth:`~nextpert.core.ScreenMoments.without_batches`); ``group`` and ``guide``
-    are those of each. ``spread`` is the variance of guides over that of noise, learned by default.
-    ``alike`` are groups whose guides are taken as not to differ: by default the controls, if all
-    their cells have one guide.
+    ``screen`` has one environment per perturbation, guide and batch, and batch columns after the
+    genes (:meth:`~nextpert.core.ScreenMoments.without_batches`); ``group`` and ``guide`` are those
+    of each environment. ``spread`` is the variance between guides divided by the noise variance,
+    learned by default. ``alike`` marks groups whose guides are assumed not to differ: by default
+    the controls, if all their cells have one guide.
     """
-    # An environment for every perturbation and guide; batches are taken off already.
+    # One environment per perturbation and guide; batch effects are already subtracted.
     pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))
     screen, n_fixed = augmented, len(np.asarray(fixed_sd))
-    # The last nodes are the columns of batches.
+    # The last nodes are the batch columns.
     if n_fixed:
         screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
     controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:
         spread = 0.0
-    elif spread is None:  # from the guides of all, each compared with others of its perturbation
+    elif spread is None:  # from differences between guides of the same perturbation
         spread = spread_within(screen, of_group)
     if alike is None:
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)

@@ -1,4 +1,4 @@
-"""A fit: all that is learned of a screen, what is stored of it, and what it says of effects."""
+"""A fit: the quantities learned from a screen, their storage, and the effects they imply."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ class PredictorRecord:
     predictors
         Names of the predictors.
     weights
-        Weight of each predictor, 0 or more, learned from left-out perturbations.
+        Weight of each predictor, at least 0, learned from left-out perturbations.
     error_alone
         Squared error of each predictor alone, relative to that of "no effect".
     error
-        Squared error of all together, relative to that of "no effect".
+        Squared error of all predictors together, relative to that of "no effect".
     residual_variance
         Mean squared effect that the predictors do not explain, in units of a gene's variance.
     interactions
-        Of combinations: strength and variances of their effects.
+        Additivity of the effects of combinations, and its variances.
     scales
-        Factors of the variances of effects of perturbations without cells; rows: without and with
-        features, columns: what perturbations share, and own parts.
+        Factors on the variances of effects of perturbations without cells; rows: without and with
+        features; columns: shared and own parts of effects.
     """
 
     predictors: list[str] = texts("n_predictors")
@@ -92,10 +92,9 @@ class PredictorRecord:
 class Expectation:
     """Weights of predictors by name, and the screen that they predict from.
 
-    ``seen`` are the perturbations of the fit, with the moments of their cells and the controls'.
-    ``scales`` are what the variances of departures from what is expected are multiplied by, shape
-    ``(2, 2)``: a row without and one with side information, a column for what perturbations share
-    and one for own parts; ``None`` for 1.
+    ``seen`` are the perturbations of the fit, with the moments of their cells and of the controls.
+    ``scales`` are factors on the variances of departures from expected effects, shape ``(2, 2)``:
+    rows without and with side information, columns for shared and own parts; ``None`` for 1.
     """
 
     weights: Mapping[str, float]
@@ -113,13 +112,13 @@ class Expectation:
         weights: Array | None = None,
         together: Together | None = None,
     ) -> list[Prediction]:
-        """Return what each predictor expects of perturbations without cells, before weights.
+        """Return each predictor's unweighted prediction for perturbations without cells.
 
-        Names, targets and ``own`` are as in :meth:`without_cells`. Without ``weights``, those of
-        the graph, ``(n_genes, n_genes)``, it is not asked; ``together`` is what members do
-        together, where there are combinations.
+        Names, targets and ``own`` are as in :meth:`without_cells`. Without ``weights``, the edge
+        weights ``(n_genes, n_genes)``, the graph makes no prediction; ``together`` holds the
+        effects of combinations predicted from their members, if there are any.
         """
-        # Without cells: row -1, and the change expected of their targets.
+        # Perturbations without cells have row -1 and the expected change of their targets.
         asked = Perturbations(
             self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
         )
@@ -138,11 +137,12 @@ class Expectation:
         own_variance: Array,
         posteriors: Sequence[DagBlr],
     ) -> WithoutCells:
-        """Return what weighted predictors expect of perturbations without cells.
+        """Return the weighted prediction for perturbations without cells.
 
-        ``targets`` are the genes of the panel that each targets; ``own`` and ``own_variance`` the
-        expected change of own genes and its variance, 0 and nan elsewhere, ``(n_perturbations,
-        n_genes)``. The ``posteriors`` on the graphs count alike.
+        ``targets`` are the genes of the panel that each perturbation targets; ``own`` and
+        ``own_variance`` are the expected change of target genes and its variance, 0 and NaN for
+        other genes, shape ``(n_perturbations, n_genes)``. The ``posteriors`` on several graphs have
+        equal weights.
         """
         effect = own.copy()
         for each in self.predictions(names, targets, own):
@@ -160,8 +160,7 @@ class Expectation:
 class FittedPosterior:
     """All of a fit, as ``tl.fit_dag_blr`` writes it to ``.uns``.
 
-    ``columns`` are those of its genes in the data it was read from, shape ``(n_genes,)``; they are
-    not stored.
+    ``columns`` are the columns of its genes in the data, shape ``(n_genes,)``; they are not stored.
 
     Parameters
     ----------
@@ -186,12 +185,12 @@ class FittedPosterior:
     params
         Options of the call.
     cells
-        Digests by which later calls notice changes of the cells: ``roles`` (names, and columns with
-        a role) and ``values`` (of 16 cells).
+        Digests with which later calls detect changes of the cells: ``roles`` (names, and columns
+        with a role) and ``values`` (of 16 cells, and of all cells of a matrix in memory).
     digest
         Digest of the whole fit; results computed from the fit keep it as ``fit``.
     means
-        Unless shifts are exact: the cells' means.
+        Unless shifts are exact: means of the cells of each perturbation.
     guide_variance
         Unless shifts are exact: variance between guides, relative to the noise variance.
     hierarchical
@@ -201,7 +200,7 @@ class FittedPosterior:
     predictors
         Unless shifts are exact: weights of the predictors of perturbations without cells.
     screen
-        Unless shifts are exact: moments of the cells that these weights were learned from.
+        Unless shifts are exact: moments of the cells from which these weights were learned.
     features
         Side information, if it was given.
     ensemble
@@ -229,17 +228,17 @@ class FittedPosterior:
     features: SideInformation | None = nested(SideInformation, optional=True)
     ensemble: list[DagBlr] | None = series(_posterior(), optional=True)
     columns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    # What follows from them.
-    names: list[str] = field(init=False)  # of the perturbations, one a row
+    # Derived from the stored fields.
+    names: list[str] = field(init=False)  # of the perturbations, one per row
     n_cells: NDArray[np.int64] = field(init=False)  # (n_perturbations,)
-    is_exact: bool = field(init=False)  # shifts are taken as given, as in Zhang et al. 2023
-    counted: Array = field(init=False)  # cells that tell of effects, 0 for exact shifts
+    is_exact: bool = field(init=False)  # shifts are assumed exact, as in Zhang et al. 2023
+    counted: Array = field(init=False)  # effective numbers of cells, 0 for exact shifts
     seen: NDArray[np.bool_] = field(init=False)  # perturbations with such cells
-    posteriors: list[DagBlr] = field(init=False)  # on the graphs of resamples, which count alike
+    posteriors: list[DagBlr] = field(init=False)  # on bootstrap graphs, with equal weights
     n_graphs: int = field(init=False)
     naming: Naming = field(init=False)
-    fingerprint: str = field(init=False)  # of its cells; empty where none was stored
-    origin: dict[str, str] = field(init=False)  # what a result that is computed from it keeps
+    fingerprint: str = field(init=False)  # of its cells; empty if none was stored
+    origin: dict[str, str] = field(init=False)  # kept in every result computed from the fit
 
     def __post_init__(self) -> None:
         counted = np.zeros(len(self.environments)) if self.means is None else self.means.n
@@ -259,11 +258,11 @@ class FittedPosterior:
         )
         known = {kind.name for kind in predictors()}
         if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
-            message = f"it has weights of {sorted(unknown)}, which are no predictors here"
+            message = f"it has weights of the unknown predictors {sorted(unknown)}"
             raise ValueError(message)
 
     def rows_of(self, names: Iterable[str]) -> NDArray[np.int64]:
-        """Return the row of each of these perturbations in the fit, -1 of those it does not have.
+        """Return the row of each perturbation in the fit, -1 if the fit does not include it.
 
         Shape ``(n_names,)``.
         """
@@ -272,10 +271,10 @@ class FittedPosterior:
 
     @cached_property
     def expectation(self) -> Expectation | None:
-        """What to expect of perturbations without cells; ``None`` where nothing was learned."""
+        """Predictors for perturbations without cells; ``None`` if no weights were learned."""
         if self.predictors is None or self.screen is None:
             return None
-        # Environment 0 are the controls, j + 1 perturbation j.
+        # Environment 0 holds the controls, and environment j + 1 perturbation j.
         own = places(self.targets, self.genes)
         every = np.arange(1, 1 + len(own))
         seen = Perturbations(self.screen, 0, every, own, names=self.names)
@@ -290,7 +289,7 @@ class FittedPosterior:
 
     @cached_property
     def in_company(self) -> set[tuple[str, ...]]:
-        """Members that measured combinations tell of, each as the members of a label."""
+        """Members of the combinations in the fit, each as a tuple of one member."""
         if self.expectation is None or self.expectation.interactions is None:
             return set()
         return {(member,) for some in self.members if len(some) > 1 for member in some}
@@ -302,24 +301,24 @@ class FittedPosterior:
 
     @cached_property
     def takes_any_label(self) -> bool:
-        """Whether a label that nothing is known of is expected to do what others do on average."""
+        """Whether unknown labels are predicted by the mean perturbation: most have no targets."""
         return self.expectation is not None and 2 * sum(map(bool, self.targets)) < len(self.targets)
 
     def spelled(self, labels: Iterable[str]) -> list[str]:
-        """Return labels as the cells have them, or the features of perturbations."""
+        """Return labels in the spelling of the cells, or else of the features."""
         known = () if self.features is None else self.features.perturbations
         return self.naming.spelled(labels, [*self.names, *known])
 
     def effects(self, place: NDArray[np.int64], new: WithoutCells | None = None) -> EffectDraws:
-        """Return joint draws of effects by the hierarchical model.
+        """Return joint draws of effects from the hierarchical model.
 
         Parameters
         ----------
         place
-            Row of each perturbation in the fit, -1 of those without cells, shape
+            Row of each perturbation in the fit, -1 if it has no cells, shape
             ``(n_perturbations,)``.
         new
-            What is expected of those without cells, in their order.
+            Expected effects of the perturbations without cells, in their order.
         """
         _, draws, rows = self._drawn(len(place), place, new)
         return draws.rows(rows)
@@ -327,28 +326,28 @@ class FittedPosterior:
     def _drawn(
         self, size: int, place: NDArray[np.int64], new: WithoutCells | None
     ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
-        """Return as many draws as are kept of ``size`` perturbations, and the row of each asked."""
-        assert self.hierarchical is not None  # shifts that are not exact
+        """Return the model, the draws that fit in memory for ``size`` perturbations, and rows."""
+        assert self.hierarchical is not None  # shifts are not exact
         model = self.hierarchical.thinned(size * len(self.genes))
-        # Draws have rows for perturbations with cells alone.
+        # Draws have rows only for perturbations with cells.
         rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
         without = np.flatnonzero(place < 0)
         if new is None or not len(without):
             return model, model.effects, rows
         rows[without] = len(model.effects.expected) + np.arange(len(without))
-        # Draws go with those of perturbations that have cells.
+        # Joint with the draws of perturbations that have cells.
         unseen = model.predict(new.effect, own_variance=new.own_variance, scale=new.scale, rng=0)
         return model, model.effects.joined(unseen), rows
 
     def data_weight(self) -> Array:
         """Return the weight of the cells in every effect, ``(n_perturbations, n_genes)``.
 
-        It is the posterior variance over the sampling variance: where what is expected is a normal,
-        the weight of the cells' mean.
+        The weight is the posterior variance divided by the sampling variance; for a normal prior it
+        is the weight of the cells' mean.
         """
         shape = len(self.names), len(self.genes)
         weight = np.zeros(shape, table_type(shape[0] * shape[1]))
-        # Exact shifts, whatever the cells.
+        # Exact shifts do not depend on the cells.
         if self.hierarchical is None or self.means is None:
             return weight
         effects, means = self.hierarchical.effects, self.means
@@ -374,15 +373,15 @@ class FittedPosterior:
         new: WithoutCells | None = None,
         joined: Joined = NOT_JOINED,
     ) -> States:
-        """Return the joint posterior of the states of perturbations, as :meth:`effects`.
+        """Return the joint posterior of the states of perturbations; see :meth:`effects`.
 
-        What target states that are perturbations of the fit (``joined``) depart by from
-        :meth:`expected_state` comes with every draw.
+        If target states are perturbations of the fit (``joined``), every draw includes their
+        departures from :meth:`expected_state`.
         """
-        # A target that is a candidate too has one draw, not two.
+        # A target that is also a candidate has one draw, not two.
         targets = joined.rows
         more = [row for row in dict.fromkeys(targets) if row >= 0 and row not in place]
-        every = np.append(place, np.array(more, np.int64))  # of a candidate its own draw is taken
+        every = np.append(place, np.array(more, np.int64))
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
@@ -392,7 +391,7 @@ class FittedPosterior:
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.
 
-        What is expected of perturbations without any cells stays that of all conditions.
+        Predictions for perturbations without any cells remain those over all conditions.
 
         Raises
         ------
@@ -402,9 +401,9 @@ class FittedPosterior:
         model = self.hierarchical
         if model is None or not model.conditions:
             message = (
-                "The fit has no effects by condition: two conditions or more with control and "
-                "perturbed cells are needed, in the column that "
-                "pp.setup_screen(adata, condition_key=...) declares."
+                "The fit has no effects by condition: declare a column with at least two "
+                "conditions, each with control and perturbed cells, by "
+                "pp.setup_screen(adata, condition_key=...), and fit again."
             )
             raise ValueError(message)
         by_name = {each.name: k for k, each in enumerate(model.conditions)}
@@ -412,11 +411,11 @@ class FittedPosterior:
             message = f"There is no condition {name!r}: give one of {list_names(by_name)}."
             raise ValueError(message)
         assert self.means is not None
-        # Cells and means of the condition take the place of those of all.
+        # Cells and means of the condition replace those of all conditions.
         one, seen = model.conditions[by_name[name]], np.flatnonzero(self.seen)
         table, n, mean = self.environments.copy(), self.means.n.copy(), self.means.mean.copy()
         n_cells = self.n_cells.copy()
-        # Of few cells that count there are a part; a few remain, so that rows stay what they are.
+        # Effective cells in proportion to cells; never 0, so that the seen rows do not change.
         n[seen] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[seen], 1)
         mean[seen] = self.control_mean + one.change
         n_cells[seen] = one.n_cells

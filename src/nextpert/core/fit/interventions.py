@@ -1,4 +1,4 @@
-"""Perturbations of a fit: which there are, the genes that they target, and expected shifts."""
+"""Perturbations of a fit, with the genes that they target and their expected shifts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Interventions:
     Parameters
     ----------
     names
-        Label of each.
+        Label of each intervention.
     targets
-        Target genes of each.
+        Target genes of each intervention.
     shifts
         Shift of every gene, shape ``(n_interventions, n_genes)``, log-normalised expression.
     sources
-        Where each shift comes from: ``"knockout"``, ``"activation"``, ``"table"``.
+        Source of each shift: ``"knockout"``, ``"activation"``, ``"table"`` or ``"not measured"``.
     """
 
     names: list[str]
@@ -65,10 +65,10 @@ class Interventions:
 
 @dataclass(frozen=True)
 class Plan:
-    """The perturbations to use and those left out, with the reason of each.
+    """The perturbations to use, and those left out with a reason for each.
 
-    ``shift`` is what shift is expected of them: ``"knockout"``, ``"activation"``
-    or a table. ``unmeasured`` are those used of which a target is not on the panel, and why.
+    ``shift`` is the expected shift: ``"knockout"``, ``"activation"`` or a table. ``unmeasured``
+    lists the used perturbations that have a target outside the panel, with reasons.
     """
 
     names: list[str]
@@ -80,9 +80,9 @@ class Plan:
 
 
 def own_shift(kind: str, control_mean: Array) -> Array:
-    """Return the shift of every gene that is itself perturbed in full, shape ``(n_genes,)``.
+    """Return the shift of every gene when it is fully perturbed itself, shape ``(n_genes,)``.
 
-    A knockout takes the mean from that of the controls to nothing; an activation raises it by one
+    A knockout lowers the mean from that of the controls to 0; an activation raises the mean by one
     unit of log-normalised expression.
     """
     return -control_mean if kind == "knockout" else np.ones_like(control_mean)
@@ -95,23 +95,23 @@ def in_full(
     genes: Sequence[str],
     control_mean: Array,
 ) -> Interventions:
-    """Return interventions that shift the targets of each in full, and no other gene."""
+    """Return interventions that shift their targets fully, and no other gene."""
     shifts, full = np.zeros((len(names), len(genes))), own_shift(kind, control_mean)
     for row, own in zip(shifts, places(targets, genes), strict=True):
-        # Untouched pages of zeros take no memory.
+        # Pages of zeros that are never written take no memory.
         if own:
             row[own] = full[own]
     return Interventions(names, targets, shifts, [kind] * len(names))
 
 
 def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> Interventions:
-    """Return the shift of every perturbation of the plan, taken in full."""
+    """Return the full shift of every perturbation of the plan."""
     if isinstance(plan.shift, str):
-        # Full knockouts or activations; the efficacy makes them partial later.
+        # Full knockouts or activations; later multiplied by the efficacy.
         used = in_full(plan.names, plan.targets, plan.shift, genes, control.mean)
         sources = [plan.shift if some else "not measured" for some in plan.targets]
         return replace(used, sources=sources)
-    # A table: shifts as given, 0 for perturbations that it lacks.
+    # A table: shifts as given, 0 for perturbations without a row.
     given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
     shifts = np.zeros((len(plan.names), len(genes)))
     for row, name in zip(shifts, plan.names, strict=True):

@@ -1,4 +1,4 @@
-"""The model of a screen: everything that a fit learns from cells on graphs, assembled once."""
+"""The model of a screen: all quantities that a fit learns from cells and graphs."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ if TYPE_CHECKING:
     from nextpert.core.model.predictors.base import SideInformation
 
     Array = NDArray[np.float64]
-    Progress = Callable[[int, int], object]  # of what is done, and of how much
-    # perturbations, and weights without their cells.
+    Progress = Callable[[int, int], object]  # called with steps done, and all steps
+    # Perturbations of a fold, and graph weights learned without their cells.
     FoldWeights = tuple[NDArray[np.int64], Array]
 
-# Weight of another screen as a predictor from which on its effects count for perturbations that
-# have cells.
-# With permuted labels the weight is 0, but for chance; where effects of half are alike, 0.45.
+# Minimum weight of another screen as a predictor with which its effects are also used for
+# perturbations that have cells. With permuted labels the weight is near 0; if half of the
+# perturbations have similar effects, it is 0.45.
 _ALIKE = 0.25
 
 
 @dataclass(frozen=True)
 class Spec:
-    """How much of a screen is modelled, and what is known of it before its cells.
+    """The part of a screen that is modelled, and the information that precedes its cells.
 
-    ``posterior`` returns the posterior on a graph before any cells, ``naming`` knows the members
-    of labels, ``features`` is side information, and ``exact`` says that shifts are taken as they
-    are, as in the paper.
+    ``posterior`` returns the distribution on a graph before any cells, ``naming`` gives the members
+    of labels, ``features`` is side information, and ``exact`` states whether shifts are assumed
+    exact, as in the paper.
     """
 
     genes: list[str]
@@ -74,7 +74,7 @@ class Spec:
     exact: bool = False
 
     def rows(self, index: Sequence[int]) -> Spec:
-        """Return the same for some of the perturbations, in the order given."""
+        """Return the specification for some of the perturbations, in the given order."""
         plan = self.plan
         names, targets = [plan.names[j] for j in index], [plan.targets[j] for j in index]
         return replace(self, plan=replace(plan, names=names, targets=targets))
@@ -82,9 +82,9 @@ class Spec:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The graphs that a model is fitted on: that of all cells, and those of resamples, if any.
+    """The graphs of a model: that of all cells, and those of resamples, if any.
 
-    ``without`` returns a graph for every fold of labels that has not seen the cells of the fold.
+    ``without`` returns, for every fold of labels, a graph learned without the cells of the fold.
     """
 
     dag: Dag
@@ -93,16 +93,16 @@ class Graphs:
 
     @classmethod
     def single(cls, dag: Dag) -> Graphs:
-        """Return one graph that is known, whatever cells say."""
+        """Return one known graph, which does not depend on cells."""
         return cls(dag, [], lambda folds: [dag] * len(folds))
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected shifts of perturbations, and how far their own genes may be off.
+    """Expected shifts of perturbations, and their variance for target genes.
 
-    ``own`` is the variance of the shift of own genes, squared units of the data, nan where it is
-    not known, ``(n_perturbations, n_genes)``; ``efficacy`` is ``None`` for a table.
+    ``own`` is the variance of the shift of target genes, in squared units of the data, NaN if
+    unknown, ``(n_perturbations, n_genes)``; ``efficacy`` is ``None`` for exact shifts or a table.
     """
 
     used: Interventions
@@ -111,9 +111,9 @@ class Expected:
 
 
 def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
-    """Return expected shifts, by the efficacy that the screen's target genes show (equation 10).
+    """Return expected shifts, from the efficacy observed at the screen's target genes (10).
 
-    Exact shifts, and those of a table, are taken as they are.
+    Exact shifts, and those of a table, are unchanged.
     """
     plan, control = spec.plan, cells.control
     used = shift_environments(plan, spec.genes, control)
@@ -140,13 +140,14 @@ def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
 def expect_combinations(
     members: Sequence[tuple[str, ...]], cells: FitCells, expected: Expected, seen: Perturbations
 ) -> tuple[Additivity, Together]:
-    """Return how far effects add up, and what members do together in each combination (12).
+    """Return the additivity of effects, and the predicted effect of each combination (12).
 
-    Each is expected by its members and the other combinations; labels of the same members are one
-    of these. What members do alone is estimated first, from their own cells (equation 13); members
-    without any are estimated from combinations alone. ``members`` are those of every label.
+    Each combination is predicted from its members and the other combinations; labels with the same
+    members count as one. Effects of members alone are estimated first, from their own cells
+    (equation 13), or from combinations if a member has no cells of its own. ``members`` holds the
+    members of every label.
     """
-    # Row of every set of members.
+    # First row of every set of members.
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
     labels, combined = numbered(members[j] for j in rows.tolist())
@@ -162,7 +163,7 @@ def expect_combinations(
         prior = Prior(expected.used.shifts[single], own_variance=expected.own[single])
         effects = fit_hierarchical(pooled_cells, prior, rng=0).effects
         alone[place], spread[place] = effects.posterior_mean(), effects.sd() ** 2
-        # The part of an effect that follows the cells' mean, and with it the controls' error.
+        # The share of an effect that follows the cells' mean, and thus the controls' error.
         counted = pooled_cells.counted[1:]
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
     measured = [combined[k] for k in np.flatnonzero(has)]
@@ -170,7 +171,7 @@ def expect_combinations(
     scale = None if has.any() or singles else np.sqrt(within)
     known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
     means = np.zeros((2, len(rows), len(within)))
-    # Each measured combination is expected without its own cells.
+    # Each measured combination is predicted without its own cells.
     means[:, has] = known.left_out()
     means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
     learned = known.learned
@@ -179,18 +180,18 @@ def expect_combinations(
     return learned, Together(rows, means[0], means[1], shared, rest)
 
 
-FEWEST = 3  # perturbations, to learn from
-_FOLDS = 5  # of perturbations, each left out of one graph
+FEWEST = 3  # perturbations needed to learn weights
+_FOLDS = 5  # folds of perturbations, each left out of one graph
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """Predictors with their weights, and the prior of what they do not explain.
+    """Predictors with their weights, and departures of observed effects from predictions.
 
-    ``interactions`` and ``together`` say how far effects add up, and what members of combinations
-    expect. All was learned from the perturbations ``seen``; ``predictors()`` returns what each
-    predictor says of them without their cells, and ``left_out`` what observed effects depart by
-    from what is expected of candidates.
+    ``interactions`` is the additivity of effects, and ``together`` the predictions of combinations
+    from their members. All are learned from the perturbations ``seen``; ``predictors()`` returns
+    each predictor's predictions for ``seen`` without their cells, and ``left_out`` holds the
+    departures of observed effects from predictions made as for candidates.
     """
 
     weights: PredictorWeights
@@ -202,21 +203,21 @@ class Weighted:
 
 
 def folds_of(names: Sequence[str]) -> list[list[str]]:
-    """Return the labels that a fit to some perturbations leaves out of its graphs together."""
+    """Return folds of labels; the cells of a fold are left out of the same graph."""
     if len(names) < FEWEST:
         return []
     return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
 
 def weights_without(spec: Spec, cells: FitCells, graphs: Graphs) -> list[FoldWeights]:
-    """Return folds of perturbations, and the weights of a graph that has not seen each.
+    """Return folds of perturbations, and for each the weights of a graph learned without it.
 
-    The scatter within perturbations, from which weights are learned, says nothing of effects.
+    The weights are learned from the scatter within all perturbations, which contains no effects.
     """
     none = np.zeros((len(spec.genes), len(spec.genes)))
     names = spec.plan.names
     row, folds = {name: j for j, name in enumerate(names)}, folds_of(names)
-    # The same graph is often that of several folds.
+    # Several folds often have the same graph.
     learned: dict[int, Array] = {}
     out = []
     for fold, dag in zip(folds, graphs.without(folds), strict=True):
@@ -229,10 +230,10 @@ def weights_without(spec: Spec, cells: FitCells, graphs: Graphs) -> list[FoldWei
 def weigh_predictors(
     spec: Spec, cells: FitCells, expected: Expected, by_graph: Sequence[FoldWeights]
 ) -> Weighted | None:
-    """Return the weights of all predictors (11); ``None`` where perturbations are too few.
+    """Return the weights of all predictors (11); ``None`` if there are too few perturbations.
 
-    With fewer than three no weights can be learned, and the graph is the only predictor.
-    ``by_graph`` are those of :func:`weights_without`.
+    With fewer than three perturbations no weights can be learned, and the graph is the only
+    predictor. ``by_graph`` comes from :func:`weights_without`.
     """
     names = expected.used.names
     if len(names) < FEWEST:
@@ -252,7 +253,7 @@ def weigh_predictors(
     once: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
-        """Return what predictors expect, given the change of target genes (``None``: observed)."""
+        """Return predictions, given the change of target genes (``None``: as observed)."""
         for each in asked:
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
@@ -262,10 +263,10 @@ def weigh_predictors(
     weights = learn_predictor_weights(
         seen.observed, seen.variance, held_out(None), seen.scored(), sd=seen.sd
     )
-    # Of a perturbation without cells the change of the target gene is not known either.
+    # Without cells, the change of the target gene is also unknown: its expectation is used.
     own = expected.used.shifts
     predictions = held_out(own)
-    # Departures from what is expected; those of combinations have a model of their own.
+    # Departures from predictions; those of combinations have a separate model.
     left_out, scored = None, seen.scored()
     if together is not None:
         scored[together.rows] = False
@@ -288,7 +289,7 @@ def weigh_predictors(
             observed - described[rows], observed - alone[rows], seen.variance[rows], scored[rows],
             np.array([names[j] in place for j in rows]),
         )  # fmt: skip
-    # No room for them beside the draws of effects.
+    # Large predictions are not kept, because the draws of effects need the memory.
     if len(names) * len(spec.genes) > ENOUGH:
         once.clear()
     return Weighted(weights, additivity, seen, partial(held_out, None), together, left_out)
@@ -305,22 +306,23 @@ def learn_effects(
 ) -> Hierarchical:
     """Return the hierarchical model of the perturbations with cells (equations 13 to 19).
 
-    It expects the change of target genes, what follows of it on the graph (or on those of
-    resamples, ``posteriors``) as far as the graph has predicted the other perturbations, and of
-    combinations what their members clearly do. Other predictors are noise beside these: with them
-    the error at 25 cells each rose from 0.170 to 0.189 of that of the cells' means on Papalexi,
-    and from 0.237 to 0.265 on TAP-seq. Each of several conditions has a fit of its own that uses
-    the others (24). Effects in another screen are used in the same way, unless this screen has
-    conditions of its own, and if they predict left-out perturbations.
+    The prior mean is the change of target genes, plus its downstream effects on the graph (or the
+    bootstrap graphs, ``posteriors``), weighted by how well the graph predicts the other
+    perturbations; for combinations it is the part of the members' prediction that is certain. Other
+    predictors would add noise: with them, the error at 25 cells per perturbation rose from 0.170 to
+    0.189 times that of the cells' means on Papalexi, and from 0.237 to 0.265 times on TAP-seq. Each
+    of several conditions has a separate fit that uses the others (24). Effects in another screen
+    are used in the same way, if they predict left-out perturbations and this screen has no
+    conditions.
     """
     names = spec.plan.names
-    # In an order that does not depend on how labels are spelled, so that draws do not either.
+    # The order, and thus the draws, must not depend on the spelling of labels.
     seen = np.array(
         sorted(np.flatnonzero(cells.pooled.n[1:] > 0), key=lambda j: spec.naming.key(names[j]))
     )
     if not len(seen):
         return controls_alone(cells.pooled)
-    # E_j of (13): its own change, and what follows on the graph or of its members.
+    # E_j of (13): its own change, and downstream effects on the graph or effects of its members.
     effect, own, doubt = expected.used.shifts, expected.own, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
@@ -335,11 +337,11 @@ def learn_effects(
             doubt[together.rows] = together.doubt()
             doubt = doubt[seen]
     own_cells, each = cells.pooled, cells.conditions
-    if not np.array_equal(seen, np.arange(len(names))):  # of large screens a copy takes memory
+    if not np.array_equal(seen, np.arange(len(names))):  # avoids a copy of a large screen
         effect, own = effect[seen], own[seen]
         own_cells = own_cells.rows(np.append(0, seen + 1))
     prior = Prior(effect, doubt, own)
-    # A seed of its own, so that results do not depend on earlier calls.
+    # A fixed seed, so that results do not depend on earlier calls.
     options: dict[str, Any] = {
         "rng": 0, "progress": progress, "n_jobs": n_jobs or threads(len(seen) * len(spec.genes)),
     }  # fmt: skip
@@ -354,7 +356,7 @@ def learn_effects(
         model = fit_hierarchical(own_cells, prior, **options)
     else:
         parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
-        options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # of all the same
+        options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # the same for all fits
         model = fit_hierarchical(own_cells, prior, **options)
         by_name = zip(fit_each(parts, prior, **options), parts, each.names, strict=True)
         control = own_cells.mean[0]
@@ -364,12 +366,13 @@ def learn_effects(
 
 
 class Model(NamedTuple):
-    """What a fit learned from the cells, by the specification.
+    """The quantities that a fit learned from the cells, for a specification.
 
-    ``posterior`` is over the weights of the graph of all cells, ``resampled`` on the graphs of
-    resamples. Where shifts are exact, there are neither weights of predictors nor the hierarchical
-    model of ``effects``; where perturbations are too few, no weights. ``scales`` are what the
-    variances of departures of perturbations without cells are multiplied by, ``None`` for 1.
+    ``posterior`` is over the weights of the graph of all cells, ``resampled`` over those of the
+    bootstrap graphs. For exact shifts there are neither weights of predictors (``weighted``) nor
+    the hierarchical model of ``effects``; with too few perturbations there are no weights.
+    ``scales`` are factors on the variances of departures of perturbations without cells, ``None``
+    for 1.
     """
 
     spec: Spec
@@ -392,17 +395,17 @@ class Model(NamedTuple):
     ) -> Model:
         """Fit the model to the cells of the controls and of ``spec.plan``, in that order.
 
-        ``n_jobs`` are threads, by default those of the size of the screen.
+        ``n_jobs`` is the number of threads, which by default depends on the size of the screen.
 
         Raises
         ------
         ValueError
-            If genes are linearly dependent; they are named.
+            If genes are linearly dependent; the error names them.
         """
-        if spec.exact:  # as in the paper, all cells scatter alike
+        if spec.exact:  # as in the paper, all perturbations have the same variances
             alike = np.ones_like(cells.pooled.variance_ratio)
             cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
-        # Expected shifts, by the efficacy of the screen (equation 10).
+        # Expected shifts, from the efficacy of the screen (equation 10).
         expected = expect_shifts(spec, cells)
         known = expected.used.shifts if spec.exact else None
         weighted = effects = scales = None
@@ -413,13 +416,13 @@ class Model(NamedTuple):
                 for dag in (graphs.dag, *graphs.resampled)
             )
             if not spec.exact:
-                # Weights of predictors by left-out perturbations (equations 11 and 12).
+                # Weights of predictors, from left-out perturbations (equations 11 and 12).
                 without = weights_without(spec, cells, graphs)
                 weighted = weigh_predictors(spec, cells, expected, without)
                 # Joint draws of the effects (equations 13 to 19, and 24 by condition).
                 on = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, weighted, on, progress, n_jobs)
-                # Departures of perturbations without cells from what is expected (equation 21).
+                # Departures of perturbations without cells from predictions (equation 21).
                 if weighted is not None and weighted.left_out is not None:
                     scales = learn_scales(effects, weighted.left_out)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Members of combinations by their labels."""
+"""Members of combinations, from their labels."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SEPARATOR = "+"  # joins the members of a combination, unless another is named
+SEPARATOR = "+"  # joins the members of a combination by default
 
 
 @dataclass(frozen=True)
 class Naming:
-    """What labels say: which members, which targets, and which labels name the same perturbation.
+    """The meaning of labels: members, targets, and which labels name the same perturbation.
 
-    A combination is the set of its members. All labels are compared by :meth:`key`. Where two are
-    the same, the spelling of the data is shown, so names that users give are first written as the
-    data has them (:meth:`spelled`).
+    A combination is the set of its members. Labels are compared by :meth:`key`. Of equivalent
+    labels, the spelling in the data is shown; names from users are therefore first converted to
+    this spelling (:meth:`spelled`).
 
     Parameters
     ----------
     genes
         Genes, whose names are never split.
     separator
-        What joins the members of a label; empty where none does.
+        Text that joins the members of a label; empty if labels have no separator.
     control
         Label of the controls.
     """
@@ -42,12 +42,12 @@ class Naming:
     control: str = "control"
 
     def members(self, label: str) -> tuple[str, ...]:
-        """Return the members that a label names, sorted: one for single perturbations.
+        """Return the members that a label names, sorted; a single perturbation has one.
 
-        ``"B+A"`` is ``"A+B"``, and the label of the controls is no member. A label is never split
-        that is itself a gene, or that does not join two names (``"IFNG+"``).
+        ``"B+A"`` equals ``"A+B"``, and the label of the controls is not a member. A label that is
+        itself a gene, or that does not join two names (``"IFNG+"``), is never split.
         """
-        # A+B and B+A are one; the controls are no member.
+        # A+B equals B+A; the label of the controls is not a member.
         named = {part.strip() for part in self._parts(label)}
         return tuple(sorted(({label.strip()} if "" in named else named) - {self.control, ""}))
 
@@ -57,9 +57,9 @@ class Naming:
         return len(set(parts)) < len(parts)
 
     def targets(self, label: str) -> tuple[list[str], list[str]]:
-        """Return the genes that a label targets, and those of its parts that are none of ``genes``.
+        """Return the genes that a label targets, and its parts that are not in ``genes``.
 
-        A part that is the label of the controls says nothing: ``"MYC+control"`` targets MYC alone.
+        The label of the controls is ignored as a part: ``"MYC+control"`` targets only MYC.
         """
         named = [p for p in dict.fromkeys(self._parts(label)) if p and p != self.control]
         return [p for p in named if p in self.genes], [p for p in named if p not in self.genes]
@@ -70,12 +70,12 @@ class Naming:
         return [label] if whole else list(map(str.strip, label.split(self.separator)))
 
     def key(self, label: str) -> tuple[str, ...]:
-        """Return what all labels of one perturbation share: its members, if it has any."""
+        """Return the key that all labels of a perturbation share: its members, or the label."""
         return self.members(label) or (label,)
 
     def spelled(self, labels: Iterable[str], known: Iterable[str] = ()) -> list[str]:
-        """Return every label as the first of ``known`` and of ``labels`` that names the same."""
-        # The first spelling of each set of members stands for all.
+        """Replace every label by the first equivalent label in ``known`` and then ``labels``."""
+        # The first spelling of each set of members replaces all others.
         first: dict[tuple[str, ...], str] = {}
         given = list(known)
         n_known, out = len(given), []
@@ -84,19 +84,19 @@ class Naming:
         return out[n_known:]
 
     def renamed(self, given: Mapping[str, T], known: Iterable[str], what: str) -> dict[str, T]:
-        """Return a mapping of labels with these spelled as ``known`` ones.
+        """Return a mapping whose labels are spelled as in ``known``.
 
         Raises
         ------
         ValueError
-            If two of its labels name the same; ``what`` says whose they are.
+            If two labels name the same perturbation; ``what`` names the mapping in the error.
         """
         names = [str(name) for name in given]
         self.require_distinct(names, what)
         return dict(zip(self.spelled(names, known), given.values(), strict=True))
 
     def require_distinct(self, labels: Iterable[str], what: str) -> None:
-        """Raise if two labels name the same."""
+        """Raise if two labels name the same perturbation."""
         some = list(labels)
         for first, label in zip(self.spelled(some), some, strict=True):
             if first != label:
@@ -108,7 +108,7 @@ class Naming:
 
 
 def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[int]]:
-    """Return the positions on a panel of the genes of each group, such as the targets of one."""
+    """Return the panel positions of the genes of each group, such as a perturbation's targets."""
     place = {gene: i for i, gene in enumerate(genes)}
     return [[place[gene] for gene in group] for group in groups]
 
@@ -116,7 +116,7 @@ def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[i
 def numbered(
     labels: Iterable[tuple[str, ...]], first: Sequence[str] = ()
 ) -> tuple[list[str], list[tuple[int, ...]]]:
-    """Return all members, ``first`` ones first, and the members of every label by number."""
+    """Return all distinct members, beginning with ``first``, and every label's member numbers."""
     some = list(labels)
     names = list(dict.fromkeys([*first, *(name for members in some for name in members)]))
     place = {name: k for k, name in enumerate(names)}

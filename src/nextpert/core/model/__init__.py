@@ -1,1 +1,1 @@
-"""Effects of perturbations: what is expected of them before their cells, and after."""
+"""Models of the effects of perturbations: predictions without cells, and the posterior."""

@@ -1,7 +1,7 @@
 """Compiled steps of the hierarchical model of effects: a sweep of Gibbs sampling, and summaries.
 
-Equations 13 to 19 of the mathematics page. All is in units of the standard deviation of each gene
-within cells.
+They implement equations 13 to 19 of the mathematics page, in units of the standard deviation of
+each gene between cells.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Numbers of scales and of tails: constants, so that loops over them stay in registers.
+# Numbers of scales and tails: constants, so that loops over them stay in registers.
 N_SCALES, N_TAILS = 17, 14
 N_VARIANCES = N_SCALES + N_TAILS - 1
-_TOGETHER = 8  # densities, each above 1e-38, multiplied before their logarithm is taken
-_STEPS = 40  # of Newton's method at most; 4 to 6 are usual
-_CLOSE = 1e-4  # of a standard deviation: a quantile's numerical error, a tenth of that of sampling
+_TOGETHER = 8  # number of densities, each above 1e-38, multiplied before taking the logarithm
+_STEPS = 40  # maximum number of Newton steps; 4 to 6 are usual
+_CLOSE = 1e-4  # numerical error of quantiles, in SD: a tenth of their sampling error
 
 
 class Means(NamedTuple):
     """Means of the cells of J perturbations on p genes, and their noise; q factors, b batches."""
 
-    x: Array  # (J, p), means less what is expected
-    error: Array  # (J, p), sampling variance of each over that of a cell
-    psi: Array  # (p,), variance of a cell that is a gene's own
-    design: Array  # (1 + q, p), the program and the factors of the rest of the variance
-    own_variance: Array  # (J, p), of own parts, nan where the grid speaks; (0, 0) if none is known
+    x: Array  # (J, p), means minus prior means
+    error: Array  # (J, p), sampling variance of each mean divided by that of a cell
+    psi: Array  # (p,), own variance of each gene between cells
+    design: Array  # (1 + q, p), the program, and the factors of the rest of the variance
+    own_variance: Array  # (J, p), known variances of own parts, else nan; (0, 0) if all are unknown
     along: Array  # (J,), prior precision of the noise along every factor
-    columns: Array  # (J, b), what every batch leaves in the means
-    spread: Array  # (J,), variance along every factor of what is expected
+    columns: Array  # (J, b), errors of batch effects in the means
+    spread: Array  # (J,), variance of prior means along every factor
 
 
 class Grid(NamedTuple):
     """Prior variances of own parts and of scores, and their weights."""
 
-    variance: Array  # of scale m with tail t: entry m + t
+    variance: Array  # entry m + t is for scale m and tail t
     log_scale: Array  # logarithm of the weight of each scale
     tail: Array  # weight of each tail
     score: Array  # (n_sizes,), prior variances of scores
@@ -51,16 +51,16 @@ class Grid(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is drawn of every perturbation."""
+    """The drawn parameters of every perturbation."""
 
-    place: NDArray[np.int8]  # (J, p), entry of Grid.variance; N_VARIANCES where it is known
-    size: NDArray[np.int8]  # (J, 1 + q), entry of Grid.score of the scores of the effect
-    scores: Array  # (J, 1 + 2 q), on the program, along factors, and of the noise along these
+    place: NDArray[np.int8]  # (J, p), entry of Grid.variance; N_VARIANCES if it is known
+    size: NDArray[np.int8]  # (J, 1 + q), entry of Grid.score for the scores of the effect
+    scores: Array  # (J, 1 + 2 q), on the program, along factors, and of the noise along factors
     scale: NDArray[np.int64]  # (J,)
 
 
 class Drawn(NamedTuple):
-    """K draws of all but own parts, of the perturbations that are asked for."""
+    """K draws of all parameters except own parts, for some perturbations."""
 
     control: Array  # (K, p)
     program: Array  # (K, p)
@@ -68,24 +68,24 @@ class Drawn(NamedTuple):
     factors: Array  # (q, p)
     scores: Array  # (K, J), on the program
     along: Array  # (K, J, q), scores along the factors
-    noise: Array  # (K, J, q), scores of the cells' noise along them
-    response: Array  # (K, J), by how much more than on average cells respond
+    noise: Array  # (K, J, q), scores of the cells' noise along the factors
+    response: Array  # (K, J), response of cells relative to the average, minus 1
 
 
 class Rows(NamedTuple):
-    """Perturbations of which means of effects are asked for."""
+    """Perturbations for which means of effects are computed."""
 
-    change: NDArray[np.float32]  # (J, p), means of the cells less what was expected
-    origin: Array  # (J, p), what was expected
-    measured: Array  # (J,), 1 with cells, 0 of those that are predicted
-    columns: Array  # (J, b), what batches leave in the means
+    change: NDArray[np.float32]  # (J, p), means of the cells minus prior means
+    origin: Array  # (J, p), prior means
+    measured: Array  # (J,), 1 with cells, 0 for predicted perturbations
+    columns: Array  # (J, b), errors of batch effects in the means
     precision: NDArray[np.float32]  # (J, p), of the cells
-    own_share: Array  # (J, p), of own parts whose variance was known beforehand
+    own_share: Array  # (J, p), shares of own parts with known variance
     place: NDArray[np.int8]  # (J, p, K), entry of the prior variance of every own part
 
 
 class Mixtures(NamedTuple):
-    """Mixtures of normals, one a row, whose components are all alike likely.
+    """Mixtures of normals, one per row, with equally probable components.
 
     The variance of a component is one over the sum of the precisions of the cells and the prior.
     """
@@ -93,27 +93,27 @@ class Mixtures(NamedTuple):
     centre: NDArray[np.float32]  # (n_mixtures, K), means of the components
     place: NDArray[np.int8]  # (n_mixtures, K), entry of their prior variance
     precision: NDArray[np.float32]  # (n_mixtures,), of the cells
-    origin: Array  # (n_mixtures,), what is added to all means
+    origin: Array  # (n_mixtures,), added to all means
 
 
 class Block(NamedTuple):
-    """A block of perturbations: its random numbers, what is added up of it, room to work in."""
+    """A block of perturbations: its random numbers, its sums, and work arrays."""
 
     normal: Array  # (n_block, 1 + 2 q), random numbers
     uniform: Array  # (n_block, p + 2 + q), for tails, the scale, and sizes of scores
     sums: Array  # (5, p), over perturbations of w, w f, w f^2, w y, w f y of equation 16
     held: Array  # (2, n_block, p), w and w y of every perturbation
-    drawn: Array  # (n_tails,), how often every tail was drawn
+    drawn: Array  # (n_tails,), number of draws of every tail
     system: Array
     covariance: Array
-    vectors: Array  # five numbers a gene
+    vectors: Array  # five numbers per gene
     density: Array
     chance: Array
 
 
 @fast
 def _exp(x):
-    """Return ``exp(x)`` of ``x <= 0`` as ``exp(x / 1024)^1024``, which compiles to vectors."""
+    """Return ``exp(x)`` for ``x <= 0`` as ``exp(x / 1024)^1024``, which can be vectorised."""
     y = max(x, -700.0) / 1024.0
     z = 1.0 + y * (1.0 + y / 2 * (1.0 + y / 3 * (1.0 + y / 4 * (1.0 + y / 5 * (1.0 + y / 6)))))
     for _ in range(10):
@@ -123,15 +123,15 @@ def _exp(x):
 
 @inner
 def _draw_from_logs(chance, uniform):
-    """Return an entry by chances whose logarithms are given."""
-    # Less the highest, so that none overflows.
+    """Draw an entry with probabilities proportional to ``exp`` of the given logarithms."""
+    # The maximum is subtracted, so that no value overflows.
     highest, total = -np.inf, 0.0
     for m in range(len(chance)):
         highest = max(highest, chance[m])
     for m in range(len(chance)):
         chance[m] = np.exp(chance[m] - highest)
         total += chance[m]
-    # Inverse transform: the first entry at which the sum of chances passes u.
+    # Inverse transform: the first entry at which the sum of probabilities exceeds u.
     left, m = uniform * total, 0
     while m < len(chance) - 1 and left > chance[m]:
         left -= chance[m]
@@ -143,8 +143,9 @@ def _draw_from_logs(chance, uniform):
 def _score_system(means, j, weight, departure, variance, work, system, right):
     """Fill the precision of the scores of a perturbation, and its right-hand side (equation 14).
 
-    ``weight`` is the precision of what is neither program nor factors, ``departure`` the means less
-    those of controls, ``(n_genes,)`` as ``work``, and ``variance`` the prior variances of scores.
+    ``weight`` is the precision of the means without program and factors, ``departure`` the means
+    minus those of controls (both ``(n_genes,)``, as ``work``), and ``variance`` the prior variances
+    of scores.
     """
     design = means.design
     n_rows = len(design)
@@ -156,7 +157,7 @@ def _score_system(means, j, weight, departure, variance, work, system, right):
         right[s] = dot(work, departure)
         for t in range(s + 1):
             system[s, t] = dot(work, design[t])
-    # The cells' noise lies along the same factors as what the perturbation does.
+    # The cells' noise and the effect lie along the same factors.
     for s in range(1, n_rows):
         right[q + s] = right[s]
         for t in range(n_rows):
@@ -218,15 +219,16 @@ def _invert(factor, inverse):
 
 @inner
 def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
-    """Draw the prior variance of every score in turn, all scores integrated out (equation 18).
+    """Draw the prior variance of every score in turn, with all scores integrated out (18).
 
-    ``mean`` and ``cov`` of scores, given these, follow; along factors they have ``spread`` more.
+    ``mean`` and ``cov`` of the scores are updated for the drawn variances; ``spread`` is added to
+    the prior variances along factors.
     """
     count = len(mean)
     for s in range(len(size)):
         more = spread if s > 0 else 0.0
         before = 1.0 / (grid.score[size[s]] + more)
-        # What is known of the score by all but its own prior: a precision, and that times a mean.
+        # Information on the score except its own prior: a precision, and precision times mean.
         others = max(1.0 / cov[s, s] - before, 0.0)
         right = mean[s] / cov[s, s]
         for e in range(len(chance)):
@@ -247,7 +249,7 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
                 for m in range(count):
                     if m != s:
                         cov[t, m] -= step * cov[t, s] * cov[s, m]
-        # Row s itself: both are multiplied by 1 / (1 + c cov_ss).
+        # Row s itself: mean and covariance are multiplied by 1 / (1 + c cov_ss).
         mean[s] -= shift * middle
         shrink = 1.0 - step * middle
         for t in range(count):
@@ -259,9 +261,9 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
 
 @inner
 def _draw_normal(mean, cov, normal):
-    """Draw from the normal of a mean and a covariance, in place of the mean."""
+    """Draw from the normal with a mean and a covariance, overwriting the mean."""
     _factorise(cov)
-    # mean + L z, with L in the place of cov.
+    # mean + L z; L overwrites cov.
     for s in range(len(mean) - 1, -1, -1):
         for t in range(s + 1):
             mean[s] += cov[s, t] * normal[t]
@@ -269,7 +271,7 @@ def _draw_normal(mean, cov, normal):
 
 @fast
 def _fill_densities(left, noise, variance, density):
-    """Fill the density of what is left of a gene at each variance, over that at the largest."""
+    """Fill the density of a gene's residual at each variance, relative to the largest variance."""
     least = 1.0 / (noise + variance[N_VARIANCES - 1])
     half = 0.5 * left * left
     # N(left; 0, V + T) up to a factor: exp(-left^2 / 2 (V + T)) / sqrt(V + T).
@@ -280,11 +282,11 @@ def _fill_densities(left, noise, variance, density):
 
 @fast
 def _add_logs(density, tail, chance, product):
-    """Add the logarithm of every scale's likelihood, tails summed over (equation 15)."""
+    """Add the logarithm of every scale's likelihood, summed over tails (equation 15)."""
     n_genes = len(density)
     for m in range(N_SCALES):
         product[m] = 1.0
-    # sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)), a few factors multiplied at a time.
+    # sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)), with several factors multiplied at a time.
     for i in range(n_genes):
         for m in range(N_SCALES):
             total = 0.0
@@ -299,7 +301,7 @@ def _add_logs(density, tail, chance, product):
 
 @fast
 def _draw_tail(density, tail, uniform):
-    """Return a tail by its weight times a density, given that of every tail."""
+    """Draw a tail with probability proportional to its weight times its density."""
     # P(t) ~ pi_t N(r; 0, V + 2^(m + t)), by inverse transform.
     whole = 0.0
     for t in range(N_TAILS):
@@ -315,8 +317,8 @@ def _draw_tail(density, tail, uniform):
 
 @fast
 def _add_sums(noise, prior, departure, level, f, sums, weight, value):
-    """Add to the sums of the regression of genes (equation 16), and keep what they are of."""
-    # w = 1 / (V + T); y = x - E - Gamma (g + h) is what is left plus the level of controls.
+    """Add to the sums of the regression of genes (equation 16), and store their terms."""
+    # w = 1 / (V + T); y = x - E - Gamma (g + h) still contains the mean of the controls.
     for i in range(len(noise)):
         precise = 1.0 / (noise[i] + prior[i])
         y = departure[i] + level[i]
@@ -337,11 +339,11 @@ def visit(means, first, last, grid, control, batches, state, block):
     Parameters
     ----------
     means, grid, state, block
-        The cells' means, the grid, the state, which is written, and what the block works with.
+        The cells' means, the grid, the state, which is updated, and the arrays of the block.
     first, last
-        The perturbations: from the first to before the last.
+        The perturbations from ``first`` to ``last - 1``.
     control, batches
-        Means of controls, shape ``(n_genes,)``, and coefficients of the columns of batches,
+        Means of controls, shape ``(n_genes,)``, and coefficients of the batch columns,
         ``(n_columns, n_genes)``.
     """
     n_rows, n_genes = means.design.shape
@@ -366,7 +368,7 @@ def visit(means, first, last, grid, control, batches, state, block):
             prior[i] = 1.0 / (
                 noise[i] + (means.own_variance[j, i] if is_known else grid.variance[place[i]])
             )
-        # Scores by (14): first their prior variances, all scores integrated out (18), then they.
+        # Scores by (14): first prior variances, with scores integrated out (18), then the scores.
         for s in range(n_rows):
             spread = means.spread[j] if s > 0 else 0.0
             variance[s] = grid.score[state.size[j, s]] + spread
@@ -379,7 +381,7 @@ def visit(means, first, last, grid, control, batches, state, block):
             block.uniform[b, n_genes + 1 :], sizes,
         )  # fmt: skip
         _draw_normal(score, block.covariance, block.normal[b])
-        # The scale by (15), tails summed over, from what scores leave of the means.
+        # The scale by (15), summed over tails, from the residuals of the means after the scores.
         # r = x - mu_0 - Z o - Gamma (g + h) - lambda f.
         for s in range(1, n_rows):
             along = score[s] + score[q + s]
@@ -387,7 +389,7 @@ def visit(means, first, last, grid, control, batches, state, block):
                 departure[i] -= means.design[s, i] * along
         for i in range(n_genes):
             work[i] = departure[i] - means.design[0, i] * score[0]
-            # The same whatever the scale.
+            # A known variance does not depend on the scale.
             if place[i] == N_VARIANCES:
                 density[i] = 1.0
             else:
@@ -398,7 +400,7 @@ def visit(means, first, last, grid, control, batches, state, block):
         _add_logs(density, grid.tail, chance, block.chance[1])
         m = _draw_from_logs(chance, block.uniform[b, n_genes])
         state.scale[j] = m
-        # Each tail given the scale; those of known variance have none.
+        # Each tail given the scale; own parts with a known variance have no tail.
         for i in range(n_genes):
             if place[i] == N_VARIANCES:
                 prior[i] = means.own_variance[j, i]
@@ -437,19 +439,19 @@ def _below(value, centre, inverse):
 
 @lean
 def fill_centres(drawn, rows, inverse, out, room):
-    """Fill means of effects given the rest of a draw, less what was expected.
+    """Fill the conditional means of effects in every draw, minus prior means.
 
-    What is shared, and of what the cells' mean departs from it the share that an own part is
-    expected to have, all of it as far as cells respond (equations 14, 15 and 23). ``inverse`` are
-    prior precisions, ``out`` is of the shape of ``rows.place``, and ``room`` for two numbers a
-    gene, ``(2, n_genes)``.
+    A mean is the sum of the shared parts and the expected own part, which is a share of the
+    departure of the cells' mean from the shared parts; the whole effect is multiplied by the
+    response of the cells (equations 14, 15 and 23). ``inverse`` are prior precisions, ``out`` has
+    the shape of ``rows.place``, and ``room`` is a work array, ``(2, n_genes)``.
     """
     n_genes, n_draws = rows.place.shape[1:]
     total, noise = room[0], room[1]
     for j in range(len(rows.change)):
         for k in range(n_draws):
             score, response = drawn.scores[k, j], drawn.response[k, j]
-            # lambda f_j + Gamma g_j is of the effect, mu_0 + Z_j o + Gamma h_j of the means.
+            # lambda f_j + Gamma g_j is part of the effect, mu_0 + Z_j o + Gamma h_j of the means.
             for i in range(n_genes):
                 total[i] = drawn.program[k, i] * score
                 noise[i] = rows.measured[j] * drawn.control[k, i]
@@ -461,7 +463,7 @@ def fill_centres(drawn, rows, inverse, out, room):
                 for i in range(n_genes):
                     total[i] += drawn.factors[s, i] * of_effect
                     noise[i] += drawn.factors[s, i] * of_cells
-            # u is the share T / (T + V) of what is left; the effect is (1 + response) times as far.
+            # u is the share T / (T + V) of the rest; the effect is multiplied by 1 + response.
             for i in range(n_genes):
                 entry, cells = rows.place[j, i, k], np.float64(rows.precision[j, i])
                 share = cells / (cells + inverse[entry])
@@ -488,7 +490,7 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
     quantile
         Filled with quantiles, shape ``(n_levels, n_mixtures)``.
     room
-        Room for a component's mean and one over its standard deviation, ``(2, n_components)``.
+        Work array for the means of components and their inverse SD, ``(2, n_components)``.
     """
     centre, place, precision, origin = mixtures
     n_components = centre.shape[1]
@@ -503,7 +505,7 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
             middle[k], inverse[k] = value, 1.0 / sqrt(own)
             first += value
             second += own
-            # Less than the cells' standard error is of no sign.
+            # A mean below the cells' standard error counts half for either sign.
             if value * value * precision[row] < 1.0 and precision[row] > 0.0:
                 above += 0.5
             else:
@@ -528,7 +530,7 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
                 else:
                     high = value
                 new = value - (below - level[which]) / max(density, 1e-300)
-                # A step too far: halve the bracket.
+                # If the step leaves the bracket, halve the bracket.
                 if not low < new < high:
                     new = 0.5 * (low + high)
                 step = abs(new - value)

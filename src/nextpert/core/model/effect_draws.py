@@ -1,4 +1,4 @@
-"""Draws of effects whose own parts are normal given the rest, and their summaries."""
+"""Draws of effects, with own parts that are normal given all other parts, and summaries."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Exponents of 2 of prior variances, in units of the variance within cells: of scores, of the scale
-# of a perturbation, and of tails beside it. 2^-14 is what 16,000 cells tell from 0; 2^4 is four
-# standard deviations, more than a knockout of a gene moves any other on the four real screens.
+# Exponents of 2 for prior variances of own parts, in units of the variance between cells: scales of
+# perturbations, and tails added to a scale. 16,000 cells distinguish 2^-14 from 0; 2^4 is four
+# standard deviations, more than the effect of any knockout on another gene in four real screens.
 SCALES = np.arange(-12.0, 5.0)
 TAILS = np.arange(-8.0, 6.0)
-LOWEST, HIGHEST = -15, 7  # of a scale and a tail together
-# The variance of scale m with tail t is entry m + t, as both grids ascend by 1. The last entry adds
-# nothing to the precision of an effect: that of a variance known beforehand is added already.
+LOWEST, HIGHEST = -15, 7  # range of the sum of a scale and a tail
+# The variance of scale m with tail t is entry m + t, because both grids have steps of 1. The last
+# entry adds nothing to the precision of an effect, which already includes known variances.
 VARIANCE = np.append(
     2.0 ** np.clip(np.arange(SCALES[0] + TAILS[0], SCALES[-1] + TAILS[-1] + 1), LOWEST, HIGHEST),
     np.inf,
 )
 _ROWS = 4096  # effects summarised by one task
-_HELD = 2_000_000  # effects times draws whose means are held at once: 8 MB
+_HELD = 2_000_000  # maximum effects times draws whose means are kept in memory: 8 MB
 
 
 class Summary(NamedTuple):
@@ -54,12 +54,12 @@ class Summary(NamedTuple):
     lower, upper
         Ends of its interval.
     lfsr
-        Local false sign rate. There is no exact 0 in the model: an effect of which the cells say
-        nothing has both signs alike likely, so that twice the probability of the less likely sign
-        is given, which is 1 there. For the same reason a draw whose expected effect is less than
-        the standard error of the cells counts as of no sign, half for either: small effects and
-        none look alike. Where 19 of 20 effects are exactly 0, 9 signs of 1,780 were false where 4.7
-        were stated; if such draws count by their sign, 18 of 1,883 where 5.2 were.
+        Local false sign rate. The model has no exact 0: both signs of an effect without information
+        are equally probable, so the rate is twice the probability of the less probable sign, which
+        is 1 in this case. For the same reason, a draw whose expected effect is smaller than the
+        standard error of the cells counts half for either sign: small effects cannot be
+        distinguished from 0. With 19 of 20 effects exactly 0, 9 of 1,780 signs were false (4.7
+        expected); if such draws count by their sign, 18 of 1,883 (5.2 expected).
     """
 
     mean: Array
@@ -69,38 +69,38 @@ class Summary(NamedTuple):
     lfsr: Array
 
 
-# What cells say of perturbations in a draw: the draws are the first dimension, these the second.
+# Fields of FromCells with draws in the first dimension and perturbations in the second.
 _BY_DRAW = ("noise", "response", "scores", "along")
 
 
 @dataclass(frozen=True)
 class FromCells:
-    """What means of effects follow from, given the rest of a draw: the cells, and that rest.
+    """Quantities from which the conditional means of effects are computed in every draw.
 
-    So they need not be kept for every draw: of 200 draws of an effect that is 200 bytes, those of
-    ``place``, and not 1,000.
+    These means are therefore not stored: 200 draws of an effect take 200 bytes, for ``place``, and
+    not 1,000.
 
     Parameters
     ----------
     change
-        Means of the cells less what was expected, 0 of perturbations without cells, shape
-        ``(n_perturbations, n_genes)``; in units of ``unit``, as all that follows.
+        Means of the cells minus prior means, 0 for perturbations without cells, shape
+        ``(n_perturbations, n_genes)``; this and all following fields are in units of ``unit``.
     own_share
-        What share of a departure is an own part whose variance was known beforehand, same shape.
+        For own parts with known variance, their share of a departure, same shape; else 0.
     measured
-        1 of perturbations with cells, 0 of those that are predicted, shape ``(n_perturbations,)``.
+        1 for perturbations with cells, 0 for predicted ones, shape ``(n_perturbations,)``.
     noise
         Scores of the cells' noise along the factors, ``(n_draws, n_perturbations, n_factors)``.
     response
-        By how much more than on average cells respond, shape ``(n_draws, n_perturbations)``.
+        Response of cells relative to the average, minus 1, shape ``(n_draws, n_perturbations)``.
     columns
-        What batches leave in the means, over a cell's noise: columns that perturbations share,
-        shape ``(n_perturbations, n_columns)``; by default there are none.
+        Errors of batch effects in the means, in units of a cell's noise, as columns common to the
+        perturbations, shape ``(n_perturbations, n_columns)``; by default there are none.
     batches
         Coefficients of these columns, shape ``(n_draws, n_columns, n_genes)``.
     control, program, factors, scores, along
-        As for :class:`~nextpert.core.model.hierarchical.Hierarchical`, which stores them, but for
-        the units of ``control``.
+        As for :class:`~nextpert.core.model.hierarchical.Hierarchical`, which stores them, except
+        that ``control`` has other units.
     """
 
     change: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
@@ -119,25 +119,25 @@ class FromCells:
 
 @dataclass(frozen=True)
 class EffectDraws:
-    """Draws of the effects of perturbations; given the rest of a draw an effect is normal.
+    """Draws of the effects of perturbations; given all other parts of a draw, an effect is normal.
 
     Parameters
     ----------
     unit
-        Standard deviation of every gene within cells, shape ``(n_genes,)``, units of the data.
+        Standard deviation of every gene between cells, shape ``(n_genes,)``, units of the data.
     expected
-        What was expected of the effects, shape ``(n_perturbations, n_genes)``, units of the data.
+        Prior means of the effects, shape ``(n_perturbations, n_genes)``, units of the data.
     precision
-        Precision of the cells' means without program and factors, and of what was known of own
-        parts beforehand, in units of ``unit``, same shape; 0 without either.
+        Precision of the cells' means without program and factors, plus that of own parts with known
+        variance, in units of ``unit``, same shape; 0 without either.
     place
-        Entry of :data:`VARIANCE` of its own part's prior variance in every draw, shape
-        ``(n_perturbations, n_genes, n_draws)``; the last where the variance was known beforehand.
+        Index in :data:`VARIANCE` of the prior variance of the own part in every draw, shape
+        ``(n_perturbations, n_genes, n_draws)``; the last index if the variance is known.
     centre
-        Mean of every effect, less what was expected, given the rest of a draw, in units of
-        ``unit``, same shape; ``None`` where it follows from the cells.
+        Conditional mean of every effect in a draw, minus its prior mean, in units of ``unit``, same
+        shape; ``None`` if it is computed from ``cells``.
     cells
-        What it follows from; ``None`` where it does not.
+        Quantities from which ``centre`` is computed; ``None`` if it is stored.
     """
 
     unit: Array = array("n_nodes")
@@ -153,13 +153,13 @@ class EffectDraws:
     def __post_init__(self) -> None:
         n, p, n_draws = self.place.shape
         cells = self.cells
-        if cells is not None and cells.columns is None:  # without batches they are not stored
+        if cells is not None and cells.columns is None:  # not stored without batches
             none = {"columns": np.zeros((n, 0)), "batches": np.zeros((n_draws, 0, p))}
             cells = replace(cells, **none)
         vars(self).update(n_draws=n_draws, cells=cells)
 
     def rows(self, index: ArrayLike) -> EffectDraws:
-        """Return some perturbations, in the order given."""
+        """Return some perturbations, in the given order."""
         which = np.asarray(index, np.int64)
         if np.array_equal(which, np.arange(len(self.expected))):
             return self
@@ -180,7 +180,7 @@ class EffectDraws:
         """Return some of the draws."""
         which, cells = np.asarray(index, np.int64), self.cells
         if cells is not None:
-            # Draws are the first dimension of all of these, the last of place and centre.
+            # Draws are the first dimension of these fields, and the last of place and centre.
             names = (*_BY_DRAW, "batches", "control", "program")
             cells = replace(cells, **{name: getattr(cells, name)[which] for name in names})
         return replace(
@@ -189,11 +189,11 @@ class EffectDraws:
         )  # fmt: skip
 
     def joined(self, other: EffectDraws) -> EffectDraws:
-        """Return these perturbations and then others, of the same draws."""
+        """Return these perturbations followed by others, which must have the same draws."""
         if not len(other.expected):
             return self
         names = ("expected", "precision", "place")
-        # Draws k of both are of the same program, controls and factors.
+        # Draw k has the same program, controls and factors in both.
         both: dict[str, Any] = {
             x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names
         }
@@ -211,13 +211,14 @@ class EffectDraws:
     def centres(
         self, index: NDArray[np.int64], draws: Sequence[int] | slice = slice(None)
     ) -> NDArray[np.float32]:
-        """Return means of effects given the rest of draws, less what was expected.
+        """Return conditional means of effects in draws, minus prior means.
 
-        Of the perturbations ``index``, in units of ``unit``; shape ``(n_some, n_genes, n_draws)``.
+        They are those of the perturbations ``index``, in units of ``unit``; shape ``(n_some,
+        n_genes, n_draws)``.
         """
         held = self.centre
         if held is None and self.place.size <= _HELD and not isinstance(draws, slice):
-            # All of them at once: draw by draw, small tables would cost mostly calls.
+            # Small tables are computed at once, because calls per draw would dominate the cost.
             if "_held" not in vars(self):
                 vars(self)["_held"] = self.centres(np.arange(len(self.expected)))
             held = vars(self)["_held"]
@@ -243,16 +244,16 @@ class EffectDraws:
         return out
 
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """Yield rows of a result, and the perturbations these are, a few at a time.
+        """Yield rows of a result and the perturbations in these rows, a few at a time.
 
-        ``index`` are all of them, in the order given; those of the draws by default.
+        ``index`` lists the perturbations in the order of the result; by default all.
         """
         which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
             yield rows, which[rows]
 
     def sd(self) -> Array:
-        """Return their standard deviations, ``(n_perturbations, n_genes)``, units of the data."""
+        """Return posterior standard deviations, ``(n_perturbations, n_genes)``, data units."""
         sd = np.empty(self.expected.shape, table_type(self.expected.size))
         for rows, some in self.blocks():
             # Var = E[1 / (cells + prior)] + Var[centre], over draws.
@@ -264,9 +265,9 @@ class EffectDraws:
         return sd
 
     def posterior_mean(self, index: NDArray[np.int64] | slice = slice(None)) -> Array:
-        """Return the expected effects, shape ``(n_perturbations, n_genes)``, units of the data.
+        """Return posterior mean effects, shape ``(n_perturbations, n_genes)``, units of the data.
 
-        ``index`` are the perturbations, in the order given; all by default.
+        ``index`` lists the perturbations in the order of the result; by default all.
         """
         which = np.arange(len(self.expected))[index]
         mean = np.empty((len(which), len(self.unit)))
@@ -280,11 +281,11 @@ class EffectDraws:
     ) -> Iterator[Array]:
         """Yield joint draws of all effects, each ``(n_perturbations, n_genes)``, units of the data.
 
-        By default one of each draw that was kept. More repeat these with other own parts, fewer are
-        spread evenly over them. Only one draw is held at a time.
+        The default is one per stored draw. More draws repeat stored draws with new own parts; fewer
+        are evenly spread over them. Only one draw is in memory at a time.
         """
         generator = as_rng(rng)
-        # Given a draw the own parts are independent normals: more draws repeat these alone.
+        # Given a stored draw, effects are independent normal variables.
         for k, count in self.taken(n_samples):
             mean, spread = self.given(k)
             for _ in range(count):
@@ -292,13 +293,13 @@ class EffectDraws:
                 drawn *= spread
                 drawn += mean
                 yield drawn
-            del mean, spread, drawn  # before the next are made
+            del mean, spread, drawn  # frees memory before the next draw
 
     def given(self, k: int, index: ArrayLike | None = None) -> tuple[Array, Array]:
-        """Return mean and standard deviation of all effects given the rest of a draw.
+        """Return conditional means and standard deviations of all effects in draw ``k``.
 
-        Each of shape ``(n_perturbations, n_genes)``, units of the data; effects are independent.
-        ``index`` is as in :meth:`posterior_mean`.
+        Both have the shape ``(n_perturbations, n_genes)``, in units of the data; given the draw,
+        effects are independent. ``index`` is as in :meth:`posterior_mean`.
         """
         which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
         shape = len(which), len(self.unit)
@@ -313,9 +314,9 @@ class EffectDraws:
         return mean, spread
 
     def taken(self, n_samples: int | None = None) -> list[tuple[int, int]]:
-        """Return which of the draws that were kept ``n_samples`` draws are of, and how often."""
+        """Return which stored draws are used for ``n_samples`` draws, and how often."""
         count = self.n_draws if n_samples is None else n_samples
-        # Draw i of `count` is of the kept draw floor(i n_draws / count).
+        # Draw i of `count` uses the stored draw floor(i n_draws / count).
         kept = np.arange(count) * self.n_draws // max(count, 1)
         which, times = np.unique(kept, return_counts=True)
         return list(zip(which.tolist(), times.tolist(), strict=True))
@@ -323,19 +324,19 @@ class EffectDraws:
     def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
         """Return means, standard deviations, intervals and local false sign rates of all effects.
 
-        They are those of the mixture of the normals of all draws, so that no draw of own parts adds
-        its noise.
+        They are computed for the mixture of the conditional normals of all draws, so that they have
+        no noise from drawing own parts.
 
         Parameters
         ----------
         confidence
             Coverage of the intervals.
         n_jobs
-            Threads.
+            Number of threads.
         """
         n, p, n_draws = self.place.shape
         levels = np.array([(1.0 - confidence) / 2, (1.0 + confidence) / 2])
-        # Newton's method starts at the normal of the same mean and sd.
+        # Newton's method starts at the quantiles of the normal with the same mean and SD.
         start = ndtri(levels)
         tables = [np.empty((n, p), table_type(n * p)) for _ in Summary._fields]
         step = max(_ROWS // p, 1)
@@ -363,20 +364,21 @@ class EffectDraws:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a fit says of one condition, such as a cell line (equation 24).
+    """The fit to one condition, such as a cell line (equation 24).
 
     Parameters
     ----------
     name
-        Its name.
+        Name of the condition.
     effects
-        Draws of the effects in it; of a perturbation without cells there, as others expect it.
+        Draws of the effects in the condition; those of a perturbation without cells there are
+        predicted from other conditions.
     control
         Means of its controls, shape ``(n_draws, n_genes)``, units of the data.
     n_cells
-        Cells of each perturbation in it, shape ``(n_perturbations,)``.
+        Number of cells of each perturbation in the condition, shape ``(n_perturbations,)``.
     change
-        Differences of the cells' means to its controls, 0 without cells, shape
+        Differences of the cells' means from its controls, 0 without cells, shape
         ``(n_perturbations, n_genes)``, units of the data.
     """
 
@@ -387,7 +389,7 @@ class Condition:
     change: Array = array("n_measured", "n_nodes")
 
     def rows(self, index: ArrayLike) -> Condition:
-        """Return some perturbations, in the order given."""
+        """Return some perturbations, in the given order."""
         which = np.asarray(index, np.int64)
         return replace(
             self, effects=self.effects.rows(which), n_cells=self.n_cells[which],

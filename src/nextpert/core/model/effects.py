@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-# Weak priors: mean and sd of the screen's mean efficacy, and scale of the half-normal of the
-# spread. Of the messenger, knockouts took .38 off in THP-1 (spread .25) and .14 in a shallow screen
-# (.14), CRISPRi .65 in K562 (.31); activation may double a gene or raise it many times.
+# Weak priors: mean and SD of the screen's mean efficacy, and scale of the half-normal prior of the
+# spread. Knockouts reduced messenger RNA by 0.38 in THP-1 (spread 0.25) and 0.14 in a shallow
+# screen (0.14), CRISPRi by 0.65 in K562 (0.31); activation may double expression or raise it many
+# times.
 _PRIOR = {-1: (0.5, 0.3, 0.3), 1: (1.0, 1.0, 1.0)}
-_LIMIT = 3.0  # standard deviations of the prior that a single change may speak with
+_LIMIT = 3.0  # prior standard deviations beyond which a single change has a larger error
 _SPREADS = 512  # points of the quadrature over the spread, up to 5 scales of its prior
-# Below this share of its standard deviation a control mean says nothing of a knockout's size: it
+# Control means below this share of the standard deviation are uninformative about a knockout: they
 # cannot be distinguished from 0 with the hundred or so cells of one perturbation.
 _ABOUT_NOTHING = 0.1
 
@@ -38,19 +39,19 @@ _ABOUT_NOTHING = 0.1
 class Efficacy:
     """Efficacy of a screen's perturbations on their target genes (equation 10).
 
-    A perturbation changes its own gene by ``direction * rho_j * mu``, ``mu`` the control mean,
-    and ``rho_j`` is normal across the screen.
+    A perturbation changes its target gene by ``direction * rho_j * mu``, where ``mu`` is the
+    control mean (1 for activation), and ``rho_j`` is normally distributed in the screen.
 
     Parameters
     ----------
     mean
-        Mean change of the target gene over that expected of a full knockout (1), without unit.
+        Mean change of the target gene, divided by that of a full knockout or activation.
     sd
-        Standard deviation for a new perturbation, uncertainty about the mean included.
+        Standard deviation for a new perturbation, including uncertainty about the mean.
     spread
         Standard deviation between the perturbations of the screen.
     n_measured
-        Number of changes of target genes that it was learned from; 0 leaves the prior.
+        Number of changes of target genes from which it was learned; with 0, it equals the prior.
     """
 
     mean: float = array()
@@ -68,14 +69,14 @@ def learn_efficacy(
 ) -> Efficacy:
     """Learn the efficacy of a screen from the changes of perturbed genes.
 
-    The change of gene ``k`` under its perturbation ``j`` is ``direction * rho_j * mu_k`` and an
-    error of known size, with ``rho_j ~ N(rho, s^2)``. Weak priors: ``rho ~ N(0.5, 0.3^2)`` and a
-    half-normal ``s`` with scale 0.3 for knockouts (1, 1 and 1 for activation). Given ``s``
-    everything is normal; ``s`` is summed out by quadrature. A change beyond three standard
-    deviations of the prior counts as measured worse by the excess, so that no single one sets the
-    efficacy.
+    The change of gene ``k`` under its perturbation ``j`` is ``direction * rho_j * mu_k`` plus an
+    error of known size, with ``rho_j ~ N(rho, s^2)``. The priors are weak: ``rho ~ N(0.5, 0.3^2)``,
+    and ``s`` is half-normal with scale 0.3 for knockouts (1, 1 and 1 for activation). Given ``s``
+    all variables are normal; ``s`` is integrated out by quadrature. The error of a change beyond
+    three standard deviations of the prior is increased by the excess, so that no single change
+    determines the efficacy.
 
-    ``control_mean`` is ``mu`` of the own gene of every perturbation, ``target_gene_change`` its
+    ``control_mean`` is ``mu`` of the target gene of every perturbation, ``target_gene_change`` its
     measured change (NaN without cells) and ``target_gene_se`` its standard error, each of shape
     ``(n_perturbations,)``; ``direction`` is -1 for knockouts and knockdowns, 1 for activation.
     """
@@ -97,13 +98,13 @@ def learn_efficacy(
     total = np.maximum(x**2 * s**2 + variance, np.finfo(np.float64).tiny)
     precision = 1 / sd0**2 + (x**2 / total).sum(axis=1)
     rho = (rho0 / sd0**2 + (x * y / total).sum(axis=1)) / precision
-    # The evidence of s, rho integrated out, times its half-normal prior.
+    # The evidence of s, with rho integrated out, times its half-normal prior.
     quad = ((y - x * rho0) ** 2 / total).sum(axis=1) - precision * (rho - rho0) ** 2
     log = -0.5 * (np.log(total).sum(axis=1) + np.log(precision) + quad + (s[:, 0] / scale) ** 2)
     weight = np.exp(log - log.max())
     weight /= weight.sum()
     mean = float(weight @ rho)
-    # A new perturbation: its spread, and what is not known of rho.
+    # A new perturbation: its spread, and the uncertainty of rho.
     new = weight @ (s[:, 0] ** 2 + 1 / precision + (rho - mean) ** 2)
     spread = np.sqrt(float(weight @ s[:, 0] ** 2))
     return Efficacy(mean, float(np.sqrt(new)), float(spread), int(seen.sum()))
@@ -120,11 +121,11 @@ def screen_efficacy(
 ) -> Efficacy:
     """Learn the efficacy of a screen from the cells of its controls (first) and perturbations.
 
-    ``rows`` and ``genes`` are every pair of a perturbation and its own gene, ``full`` the size of a
-    full knockout or activation of the gene, and ``speaks`` whether the gene is there enough to tell
-    (:func:`speaks_of_knockouts`), each of shape ``(n_pairs,)``.
+    ``rows`` and ``genes`` are all pairs of a perturbation and a target gene, ``full`` the size of a
+    full knockout or activation of the gene, and ``speaks`` whether the expression of the gene is
+    informative (:func:`speaks_of_knockouts`), each of shape ``(n_pairs,)``.
     """
-    # Standard error of a change: the variance within perturbations over the cells that count.
+    # Standard error of a change: from the variance within perturbations, and effective cells.
     n_groups = int((cells.n_cells > 0).sum())
     within = cells.scatter.diagonal() / max(int(cells.n_cells.sum()) - n_groups, 1)
     change, error = (table[rows, genes] for table in cells.to_controls())
@@ -135,11 +136,11 @@ def screen_efficacy(
 
 
 def speaks_of_knockouts(control_mean: Array, control_sd: Array) -> NDArray[np.bool_]:
-    """Return which genes are there enough in the controls for a knockout to show."""
+    """Return which genes are expressed enough in the controls for a knockout to be detectable."""
     return control_mean > _ABOUT_NOTHING * control_sd
 
 
-_ROOM = 4_000_000  # numbers of draws that are held at a time
+_ROOM = 4_000_000  # maximum numbers of draws in memory
 
 
 @dataclass(frozen=True)
@@ -149,18 +150,18 @@ class Effects:
     Parameters
     ----------
     mean
-        Expected effect: the mean of perturbed cells less that of controls, units of the data.
+        Expected effect: the mean of perturbed cells minus that of controls, units of the data.
     sd
         Its standard deviation.
     lower, upper
         Ends of its interval.
     lfsr
-        Local false sign rate: the probability that its sign is not that of most of its
-        distribution (Stephens 2017). An effect of 0 has neither sign.
+        Local false sign rate: the probability that the effect does not have the more probable sign
+        (Stephens 2017). An effect of 0 has neither sign.
     direct
-        What of it is direct: the expected shift of the gene itself on the main graph.
+        The direct part of the effect: the expected shift of the gene itself on the main graph.
     data_weight
-        Weight of the cells in the effect, 0 to 1; 0 where shifts are exact.
+        Weight of the cells in the effect, 0 to 1; 0 for exact shifts.
     """
 
     mean: Array
@@ -181,13 +182,14 @@ def exact_effects(
     n_samples: int = 400,
     rng: int | np.random.Generator | None = 0,
 ) -> Effects:
-    """Return the effects of known shifts on a graph, ``(I - B)^-1 a``, by draws of ``B``.
+    """Return the effects of known shifts on a graph, ``(I - B)^-1 a``, from draws of ``B``.
 
-    This is the model of Zhang et al. 2023: the shifts are taken as exact, so that the weights alone
-    are uncertain, and cells of a perturbation have no further say. Several ``posteriors``, such as
-    those of resamples, count alike; ``shifts`` have the shape ``(n_perturbations, n_nodes)``.
+    This is the model of Zhang et al. 2023: the shifts are assumed exact, so that only the weights
+    are uncertain, and the cells of a perturbation do not change its effects further. Several
+    ``posteriors``, such as those on bootstrap graphs, have equal weights; ``shifts`` have the shape
+    ``(n_perturbations, n_nodes)``.
     """
-    # The mean is exact, E[(I - B)^-1] a by graph; the rest is by draws of B.
+    # The mean is exact, E[(I - B)^-1] a per graph; the other quantities come from draws of B.
     given = np.atleast_2d(np.asarray(shifts, np.float64))
     every = np.ascontiguousarray(given.T)
     mean = np.mean([blr.solve(every).T for blr in posteriors], axis=0)
@@ -198,12 +200,12 @@ def exact_effects(
     size = max(_ROOM // (n_samples * given.shape[1]), 1)
     for first in range(0, len(given), size):
         rows = slice(first, first + size)
-        # The last of each draw are the controls.
+        # The last row of each draw holds the controls.
         drawn = mean_draws(posteriors, given[rows], n_samples=n_samples, rng=seed)
         draws = np.array([each[:-1] - each[-1] for each in drawn])
         sd[rows] = draws.std(axis=0)
         lower[rows], upper[rows] = np.quantile(draws, (q, 1.0 - q), axis=0)
-        # What rounding leaves of 0 has no sign.
+        # Rounding errors about 0 have no sign.
         nil = 1e-9 * np.abs(given).max(initial=0.0)
         lfsr[rows] = np.minimum((draws <= nil).mean(axis=0), (draws >= -nil).mean(axis=0))
     return Effects(mean, sd, lower, upper, lfsr, given.copy(), np.zeros_like(given))

@@ -1,10 +1,10 @@
-"""Effects in several conditions, such as cell lines, by a fit to each that uses the others (24).
+"""Effects in several conditions, such as cell lines, with a fit to each that uses the others (24).
 
-The fit to a condition is that of its own cells and controls. The cells of every other condition
-count there with a weight from 0 to 1, for each perturbation and gene: the probability that its
-effect is the same in both, up to the error of sampling. That follows from the difference of the
-effects, and from how many effects are the same among other genes that the perturbation changes, and
-among other perturbations. Effects in another screen enter in the same way.
+The fit to a condition uses its own cells and controls. The cells of every other condition are added
+with a weight from 0 to 1 for each perturbation and gene: the probability that the effect is the
+same in both conditions, up to sampling error. This probability depends on the difference of the
+effects, and on the share of equal effects among other genes that the perturbation changes, and
+among other perturbations. Effects in another screen are used in the same way.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Variances of departures, in units of that within cells: none, and up to four standard deviations.
+# Variances of departures, in units of that between cells: 0, and up to 16 (an SD of four).
 DEPARTURES = np.append(0.0, 2.0 ** np.arange(-7.0, 5.0))
-# Genes that the prior of a screen counts for, of which conditions agree in half; and genes that the
-# screen counts for in a perturbation.
+# Weight of the prior of a screen in genes, with agreement in half of them; and weight of the screen
+# in a perturbation, in genes.
 _PRIOR_COUNT, _OF_SCREEN = 2.0, 1.0
-# Departures of at most so many times the sampling variance are taken for more of it. Where lines
-# agree the error is 1.06 times that of pooling (1.23 by 1, 1.14 by 4); by 16 effects of one line
-# are lost more often (three screens each).
+# Departures of at most this many times the sampling variance count as additional sampling error. If
+# lines agree, the error is 1.06 times that of pooling (1.23 with 1, 1.14 with 4); with 16, effects
+# in a single line are lost more often (three screens each).
 _BELOW = 8.0
-_ROUNDS = 30  # of estimating how often there are departures
-_NO_CELLS = 1e-6  # cells that count of a perturbation that has none
-_SHORT = Chain(50, 100, 1)  # tells which genes change
+_ROUNDS = 30  # iterations of EM for the frequencies of departures
+_NO_CELLS = 1e-6  # effective cells of a perturbation without cells
+_SHORT = Chain(50, 100, 1)  # short chain that identifies the changed genes
 
 
 @one_thread()
@@ -62,10 +62,10 @@ def fit_each(
     Parameters
     ----------
     parts
-        The controls and perturbations of each condition. Perturbations may lack cells in some, not
-        the controls.
+        The controls and perturbations of each condition. Perturbations may lack cells in some
+        conditions; controls may not.
     which
-        Numbers of the conditions that are fitted; all by default.
+        Numbers of the conditions to fit; all by default.
     prior, chain, rng, n_jobs, progress
         As in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
     """
@@ -79,7 +79,7 @@ def fit_each(
             progress=progress,
         )  # fmt: skip
 
-    # A gene counts as changed where a short fit of any condition puts it a sd from 0.
+    # A gene counts as changed if its effect exceeds 1 SD in a short fit to any condition.
     whole, changes = [_with_all(part) for part in parts], np.zeros((n, p))
     short = min(length, _SHORT, key=lambda each: each.keep)
     for part in whole:
@@ -92,7 +92,7 @@ def fit_each(
 def as_condition(
     fit: Hierarchical, cells: PooledGuides, name: str, control: ArrayLike
 ) -> Condition:
-    """Return what a fit says of a condition; states start from ``control`` in all of them."""
+    """Return a fit as a condition, with ``control`` as the common mean of the controls."""
     effects, measured = fit.effects, cells.n[1:, None] > 0
     every = effects.centres(np.arange(len(effects.expected)))
     return Condition(
@@ -103,9 +103,9 @@ def as_condition(
 
 
 def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGuides:
-    """Return the cells of condition ``here``, to which those of others add as far as they agree.
+    """Return the cells of condition ``here``, plus those of other conditions that agree with it.
 
-    ``changes`` are the genes that count as changed, 0 or 1, shape ``(n_perturbations, n_genes)``.
+    ``changes`` is 1 for genes that count as changed, else 0, ``(n_perturbations, n_genes)``.
     """
     # In units of the variance within the cells of this condition.
     own = parts[here]
@@ -116,30 +116,30 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         if part is own:
             precision.append(own.counted[1:])
             continue
-        # A gene that is not expressed there does not change there, and says nothing of it here.
+        # A gene that is not expressed there cannot change there, and is uninformative.
         there = part.covariance.diagonal()
         significance = np.where(varies > 0, np.minimum(1.0, 2.0 * there / unit), 0.0)
-        # Noise of their cells in units of this condition, at least its own; and of the controls.
+        # Noise of those cells in units of this condition, at least its own; then of the controls.
         noise = np.maximum(there / unit, 1.0) / part.counted[1:]
         of_control = 1.0 / own.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
         both = noise + 1.0 / own.counted[1:] + of_control
         square = (change - apart[here]) ** 2 / unit
         weight = np.empty(noise.shape)
         for rows, chance in departures(square, both, changes * significance):
-            # Small departures are more of sampling. Without cells here nothing tells whether there
-            # are others: all enter, each with its chance.
+            # Small departures count as sampling error. Without cells here, departures cannot be
+            # recognised: all are included with their probabilities.
             total = noise[rows, :, None] + DEPARTURES
             least = np.minimum(noise[rows], 1.0 / own.counted[1:][rows])
             small = _BELOW * least[:, :, None] >= DEPARTURES
             counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
         precision.append(significance * weight)
-    # Means weighted by precision: own cells, and those of others as far as they agree.
+    # Means weighted by precision: own cells, and those of conditions that agree.
     total = np.sum(precision, axis=0)
     fraction = [each / total for each in precision]
     n = total.mean(axis=1)
-    # Controls count with their cells; what a perturbation has more or less of those of a condition
-    # is a column, as of batches: their errors are common to the perturbations.
+    # Controls are weighted by cells. Differences in weights between a perturbation and the controls
+    # become columns, like those of batches, because errors of controls are common to perturbations.
     controls = np.array([part.n[0] for part in parts])
     less = np.array([each.mean(axis=1) for each in fraction]).T
     of_batches = np.sum(
@@ -157,12 +157,12 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
 
 
 def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple[slice, Array]]:
-    """Yield the probabilities of variances by which the effects of two conditions depart.
+    """Yield the probabilities of variances of the departures between two conditions.
 
-    Those of :data:`DEPARTURES` for some perturbations, shape ``(n_some, n_genes, n_departures)``.
-    How often there is each is estimated from genes that change (``changes``, 0 to 1), as all agree
-    where nothing happens; in a perturbation without the gene itself. ``square`` and ``variance``
-    are squared differences of effects and their sampling variances.
+    They are those of :data:`DEPARTURES`, for some perturbations at a time, shape ``(n_some,
+    n_genes, n_departures)``. Their frequencies are estimated from genes that change (``changes``, 0
+    to 1), because unchanged genes always agree, and for each gene without the gene itself.
+    ``square`` and ``variance`` are squared differences of effects and their sampling variances.
     """
     (n, p), size = square.shape, len(DEPARTURES)
     blocks = list(in_blocks(n, p * size))
@@ -183,13 +183,13 @@ def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple
         often = (_OF_SCREEN * screen + of_each) / (_OF_SCREEN + changes.sum(axis=1))[:, None]
     for rows in blocks:
         chance = softmax(logs(rows) + np.log(before[rows, None]), axis=2)
-        # Of the gene itself nothing: its own share is taken off before it is judged.
+        # The contribution of the gene itself is subtracted first.
         left = _OF_SCREEN * screen + of_each[rows, None] - changes[rows, :, None] * chance
         yield rows, softmax(logs(rows) + np.log(left), axis=2)
 
 
 def _with_all(cells: PooledGuides) -> PooledGuides:
-    """Return the cells, where perturbations without any count for next to none at no effect."""
+    """Return the cells; perturbations without cells have no effect, with negligible weight."""
     mean = np.where(cells.n[:, None] > 0, cells.mean, cells.mean[0])
     return replace(cells, n=np.maximum(cells.n, _NO_CELLS), mean=mean)
 
@@ -197,15 +197,15 @@ def _with_all(cells: PooledGuides) -> PooledGuides:
 def of_table(cells: PooledGuides, effects: ArrayLike, precision: ArrayLike) -> PooledGuides:
     """Return effects in another screen as controls and perturbations of a condition.
 
-    ``precision`` is one over their sampling variance, the error of its controls included; 0 where
-    unknown.
+    ``precision`` is one over their sampling variance, which includes the error of the controls; 0
+    if unknown.
     """
     there, known = np.asarray(effects, np.float64), np.asarray(precision, np.float64)
     within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)
-    # The error of the controls is in all effects: as if these were as many cells as the most of a
-    # perturbation, it is half of the smallest variance.
+    # All effects contain the error of the controls. It is assumed to be half of the smallest
+    # variance, as for as many controls as cells of the largest perturbation.
     of_control = 0.5 / np.where(known.any(axis=0), known.max(axis=0), 0.5 / within)
-    # The sampling variance there, controls included.
+    # The sampling variance there, including controls.
     variance = np.divide(1.0, known, out=np.full(known.shape, np.inf), where=known > 0)
     # Cells of this screen whose mean would have that variance.
     counted = np.maximum(within / np.vstack([of_control, variance - of_control]), _NO_CELLS)

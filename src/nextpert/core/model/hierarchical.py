@@ -1,15 +1,15 @@
 """One hierarchical model of effects: a shared program, coexpression, and sparse own parts.
 
-In units of the standard deviation of each gene within cells, with the covariance within cells
+In units of the standard deviation of each gene between cells, with the covariance between cells
 written as ``Psi + Gamma Gamma'``, the means of the controls and of perturbation j are (equation 13)
 
     x_0 = c + Gamma h_0 + e_0,
     x_j = c + E_j + lambda f_j + Gamma (g_j + h_j) + u_j + e_j,
 
-with the noise of sampling ``h_j ~ N(0, k_j I)`` and ``e_jg ~ N(0, k_jg Psi_g)``, where k is one
-over the cells that count. ``E_j`` is what is expected beforehand. The effect of j is ``E_j +
-lambda f_j + Gamma g_j + u_j``: a program that the perturbations share, a part along the
-coexpression of genes, and an own part, which is sparse and whose scale is uncertain.
+with sampling noise ``h_j ~ N(0, k_j I)`` and ``e_jg ~ N(0, k_jg Psi_g)``, where k is one over the
+effective number of cells. ``E_j`` is the prior mean. The effect of j is ``E_j + lambda f_j + Gamma
+g_j + u_j``: the prior mean, a program that the perturbations share, a part along the coexpression
+of genes, and an own part, which is sparse and whose scale is uncertain.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hierarchical:
-    """The posterior of the hierarchical model, by draws.
+    """The posterior of the hierarchical model, as draws.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Hierarchical:
     control
         Means of the controls, shape ``(n_draws, n_genes)``, units of the data.
     program
-        The program, same shape, in units of the standard deviations of genes within cells.
+        The program, same shape, in units of the standard deviations of genes between cells.
     scores
         Scores on the program, shape ``(n_draws, n_perturbations)``.
     along
@@ -62,11 +62,11 @@ class Hierarchical:
     factors
         The factors, shape ``(n_genes, n_factors)``, in the units of ``program``.
     squares
-        Squared differences of the cells' means to the controls, summed, in these units, shape
-        ``(n_draws,)``.
+        Sum of squared differences of the cells' means from the controls, in the units of
+        ``program``, shape ``(n_draws,)``.
     conditions
-        What fits to each of several conditions say; ``effects`` are those of the cells of all
-        conditions, compared within them. ``None`` where there are no conditions.
+        Separate fits to each of several conditions; ``effects`` then come from the cells of all
+        conditions, compared within conditions. ``None`` without conditions.
     """
 
     effects: EffectDraws = nested(EffectDraws)
@@ -79,7 +79,7 @@ class Hierarchical:
     conditions: list[Condition] | None = series(nested(Condition), optional=True)
 
     def __post_init__(self) -> None:
-        # What both have is stored once.
+        # Fields that both records have are stored once.
         if self.effects.cells is not None:
             cells = replace(
                 self.effects.cells, control=self.control / self.effects.unit, program=self.program,
@@ -88,8 +88,8 @@ class Hierarchical:
             object.__setattr__(self, "effects", replace(self.effects, cells=cells))
 
     def thinned(self, size: int) -> Hierarchical:
-        """Return as many of its draws as are kept of a number of effects, of all conditions."""
-        # Draws evenly spread over those that there are.
+        """Return the model with at most as many draws as are kept for ``size`` effects."""
+        # The draws are evenly spread over all stored ones.
         keep = Chain.of_size(size).keep
         if keep >= self.effects.n_draws:
             return self
@@ -99,15 +99,15 @@ class Hierarchical:
         return replace(self, effects=self.effects.some_draws(k), conditions=None, **some)
 
     def within_cells(self) -> tuple[Array, Array]:
-        """Return own variances and factors of the covariance within cells, units of the data."""
+        """Return own variances and factors of the covariance between cells, units of the data."""
         own = np.maximum(1.0 - (self.factors**2).sum(axis=1), LEAST_PSI)
         return own * self.effects.unit**2, self.factors * self.effects.unit[:, None]
 
     def in_condition(self, number: int) -> Hierarchical:
-        """Return it with the effects and controls of one condition, by its number."""
+        """Return the model with the effects and controls of one condition, given by number."""
         assert self.conditions is not None
         one = self.conditions[number]
-        # Program and factors are in units of all cells; those of the condition are its own.
+        # Convert program and factors from units of all cells to those of the condition.
         by = self.effects.unit / one.effects.unit
         return replace(
             self, effects=one.effects, control=one.control, program=self.program * by,
@@ -115,7 +115,7 @@ class Hierarchical:
         )  # fmt: skip
 
     def rows(self, index: ArrayLike) -> Hierarchical:
-        """Return some perturbations, in the order given."""
+        """Return some perturbations, in the given order."""
         which, every = np.asarray(index, np.int64), self.conditions
         return replace(
             self, effects=self.effects.rows(which), scores=self.scores[:, which],
@@ -132,36 +132,37 @@ class Hierarchical:
     ) -> EffectDraws:
         """Return draws of the effects of perturbations without cells (equations 13 and 21).
 
-        In every draw each is like one of the perturbations with cells, taken at random: it has the
-        sizes of its scores and, in any order of genes, of its own part. So a prediction says how
-        far perturbations of this screen differ from what is expected of them, and how they do:
-        along the program, along coexpression, or in genes of their own. Draws go with those of the
-        perturbations that have cells; their means are the ``expected`` effects, shape ``(n_new,
-        n_genes)``. ``own_variance`` is as of :class:`Prior`, and ``scale``, ``(n_new, 2)``,
-        multiplies variances of what scores add, and those of other own parts (by default 1).
+        In every draw, a new perturbation resembles a random perturbation with cells: it has scores
+        of the same size and an own part with the same variances, in random order of genes. The
+        draws thus describe how much perturbations of this screen differ from predictions, and
+        whether they differ along the program, along coexpression, or in single genes. They are
+        joint with the draws of perturbations that have cells; their means are the ``expected``
+        effects, shape ``(n_new, n_genes)``. ``own_variance`` is as in :class:`Prior`; the columns
+        of ``scale``, ``(n_new, 2)``, multiply the variances of scores and of unknown own parts (by
+        default 1).
         """
-        # A draw of a new perturbation borrows scores and exponents of own parts of one with cells.
+        # A draw of a new perturbation takes scores and exponents of own parts from one with cells.
         generator, known = as_rng(rng), self.effects
         expected = np.array(expected, np.float64)
         (n, p), n_draws = expected.shape, known.n_draws
         place = np.empty((n, p, n_draws), np.int8)
         scores = np.empty((n_draws, n, 1 + self.factors.shape[1]))
         shared, factor = np.ones((2, n)) if scale is None else np.array(scale, np.float64).T
-        # A variance of the grid times 2^step (1 + more): its entry is `step` further up, and one
-        # more with probability `more`, so that the mean of the variance is `factor` times it.
+        # A variance of the grid is multiplied by 2^step (1 + more): its entry moves up by `step`,
+        # and by one more with probability `more`, so that the expected factor is `factor`.
         step = np.floor(np.log2(factor))
         more = factor / 2.0**step - 1.0
         steps = np.arange(step.min(initial=0), step.max(initial=0) + 2)
         moved = np.clip(np.outer(2.0**steps, VARIANCE[:-1]), VARIANCE[0], VARIANCE[-2])
         moved = np.searchsorted(VARIANCE[:-1], moved)
         for k in range(n_draws):
-            # The one that each is like. Signs of scores and the order of genes are exchangeable.
+            # The perturbations they resemble. Signs of scores and order of genes are exchangeable.
             like = generator.integers(len(known.expected), size=n)
             scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
-            # Exponents of own parts, of genes in any order.
+            # Exponents of own parts, with genes in random order.
             size = generator.permuted(known.place[like, :, k], axis=1)
-            # A variance that was known is none of another gene.
+            # A known variance does not apply to another gene.
             is_known = size == N_VARIANCES
             size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
             if (factor != 1.0).any():
@@ -184,17 +185,17 @@ class Hierarchical:
             self.control / known.unit, self.program, self.factors, scores[:, :, 0],
             scores[:, :, 1:],
         )  # fmt: skip
-        # No cells: change and noise are 0, and the precision is that of known own parts alone.
+        # Without cells, change and noise are 0, and the precision is that of known own parts.
         drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
-        # What is expected is known exactly, whatever these few draws.
+        # The mean is known exactly: remove the sampling error of few draws.
         if n_draws > 1:
             expected -= drawn.posterior_mean()
         return replace(drawn, expected=expected)
 
 
-# Variances of departures, over that of cells, where no perturbation was seen yet, and their
-# weights: even up to an eighth, with half as much for each doubling beyond. The mean is a tenth;
-# screens show 0.02 (TAP-seq) to 0.06 (Norman).
+# Variances of departures, relative to that of cells, for a screen without perturbations, and their
+# weights: equal up to an eighth, and halved for each doubling beyond. The mean is a tenth; screens
+# have 0.02 (TAP-seq) to 0.06 (Norman).
 _UNSEEN = 2.0 ** np.arange(-13.0, 6.0)
 _UNSEEN_WEIGHTS = np.minimum(1.0, 0.125 / _UNSEEN)
 _UNSEEN_WEIGHTS /= _UNSEEN_WEIGHTS.sum()
@@ -203,11 +204,11 @@ _UNSEEN_WEIGHTS /= _UNSEEN_WEIGHTS.sum()
 def controls_alone(
     cells: PooledGuides, *, rng: int | np.random.Generator | None = 0
 ) -> Hierarchical:
-    """Return the model of controls alone, which predicts departures by a prior."""
+    """Return the model of controls alone, which predicts effects from a prior."""
     generator, p, n_draws = as_rng(rng), cells.mean.shape[1], Chain().keep
     unit = np.sqrt(np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny))
     control = cells.mean[0] + unit * generator.standard_normal((n_draws, p)) / np.sqrt(cells.n[0])
-    # One perturbation, without effect, whose draws of variances `predict` gives to others.
+    # One perturbation without effect, from which `predict` takes draws of variances.
     drawn = generator.choice(np.searchsorted(VARIANCE[:-1], _UNSEEN), (1, p, n_draws),
                              p=_UNSEEN_WEIGHTS)  # fmt: skip
     program, none = np.zeros((n_draws, p)), np.zeros((n_draws, 1))
@@ -238,20 +239,20 @@ def fit_hierarchical(
     Parameters
     ----------
     cells
-        The controls, and then one perturbation or more, all with cells. Where guides were pooled
-        with a variance, they count for fewer cells; what batches leave in means is drawn.
+        The controls, followed by at least one perturbation, all with cells. Variance between guides
+        reduces effective cells; the errors of batch effects in means are drawn.
     prior
-        What is known before the cells.
+        The prior of effects.
     within
-        Cells that tell how genes vary together, and how far cells respond; by default ``cells``.
+        Cells for the coexpression of genes and the response of cells; by default ``cells``.
     chain
         Lengths of the chain; by default :meth:`Chain.of_size`.
     rng
-        Seed or generator. The same seed gives the same bits for any ``n_jobs``.
+        Seed or generator. The same seed gives bitwise identical results for any ``n_jobs``.
     n_jobs
-        Threads.
+        Number of threads.
     progress
-        Called with the number of sweeps done and of all.
+        Called with the number of completed sweeps and the total number.
 
     Raises
     ------
@@ -262,7 +263,7 @@ def fit_hierarchical(
     if not (cells.scatter.diagonal() > 0).any():
         message = "No node varies within perturbations: give the values of cells, not their means."
         raise ValueError(message)
-    # Sweeps of (14) to (19); of those after the first, some are kept as draws.
+    # Sweeps of (14) to (19); after the first, some are kept as draws.
     sampler = Sampler(cells, prior, as_rng(rng), within)
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
@@ -275,13 +276,13 @@ def fit_hierarchical(
             place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, squares = columns
-    # Given a draw an effect is normal. Its mean follows from the cells (x less what is shared), and
-    # its precision is that of a mean's own noise, 1 / V, and of own parts of known variance.
+    # Given a draw, an effect is normal. Its mean follows from the cells (x minus shared parts), and
+    # its precision sums those of a mean's own noise, 1 / V, and of own parts of known variance.
     means, unit = sampler.means, sampler.unit
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
         error = means.error[rows]
-        # Part of the effect, not of its noise.
+        # The uncertainty of the prior mean is part of the effect, not of its noise.
         if sampler.doubt is not None:
             error = error - sampler.doubt[rows] / unit**2
         variance = means.psi * error
@@ -297,8 +298,8 @@ def fit_hierarchical(
         along,
     )  # fmt: skip
     effects = EffectDraws(unit, sampler.expected, precision, place, None, from_cells)
-    # By how much more than on average cells respond (equation 23): log-normal of mean 1, with the
-    # variance phi of a cell over the number of cells.
+    # Response of cells relative to the average (equation 23): log-normal with mean 1, and the
+    # variance phi of a cell divided by the number of cells.
     alike = cells if within is None else within
     phi = response_variance(alike, effects.posterior_mean, unit)
     spread = phi / np.maximum(alike.n[1:, None], 1.0)

@@ -1,4 +1,4 @@
-"""Combinations of perturbations: how far effects add up, learned from combinations measured."""
+"""Combinations of perturbations: additivity of effects, learned from measured combinations."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Weak priors. Strength: effects add up, give or take 0.3. Standard deviations of v and rest, in
-# units of the scale: log-normal about 0.3, by a factor of 2. They speak where little is measured.
+# Weak priors. The strength is 1 with SD 0.3 (1: effects are additive). The standard deviations of v
+# and of the rest, in units of the scale, are log-normal about 0.3, with a factor of 2. These priors
+# matter if few combinations are measured.
 _STRENGTH = (1.0, 0.3)
 _SD = (float(np.log(0.3)), float(np.log(2.0)))
-_BOUNDS = ((-0.5, 2.5), (-6.0, 3.0), (-6.0, 3.0))  # of the strength and the logarithms
-_NODES = 5  # of the quadrature over the strength
-# Standard deviations from 0 of what members clearly do. Their effects are taken to be normal, but
-# many are 0: of those between 2 and 2.5, 19% were (15 cells of each member), and twice as many
-# effects of pairs false as is stated. With 3 the error is 10% higher still than with 2.5.
+_BOUNDS = ((-0.5, 2.5), (-6.0, 3.0), (-6.0, 3.0))  # bounds of the strength and the logarithms
+_NODES = 5  # nodes of the quadrature over the strength
+# Minimum standard deviations from 0 of predictions from members that are used. Effects of members
+# are modelled as normal, but many are 0: 19% of those between 2 and 2.5 (15 cells per member), and
+# twice as many effects of pairs were false as stated. With 3, the error is 10% higher.
 _CLEAR = 2.5
-_MOST_DIMS = 128  # dimensions that are learned from
+_MOST_DIMS = 128  # maximum number of dimensions used for learning
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Measured:
     Parameters
     ----------
     used
-        Members that some combination holds.
+        Members that occur in a combination.
     design
-        Whether one of these is in a combination, 0 or 1, shape ``(n_combinations, n_used)``.
+        1 if a used member is in a combination, else 0, shape ``(n_combinations, n_used)``.
     alone, variance
-        What is known of all members alone: mean and variance, shape ``(n_dims, n_members)``.
+        Mean and variance of the effects of members alone, shape ``(n_dims, n_members)``.
     effects, noise
-        Effects of the combinations and their sampling variance, ``(n_dims, n_combinations)``;
-        infinite where nothing is known.
+        Effects of the combinations and their sampling variance (infinite if nothing is known),
+        shape ``(n_dims, n_combinations)``.
     """
 
     used: NDArray[np.int64]
@@ -68,7 +69,7 @@ class Measured:
         noise: Array,
     ) -> Measured:
         """Return tables of :class:`Interactions` with dimensions first, in units of the scale."""
-        # Members that no combination holds are known by themselves alone.
+        # Members without a combination are known only from their effects alone.
         used = np.array(sorted({g for some in members for g in some}), np.int64)
         design = np.zeros((len(members), len(used)))
         for row, some in zip(design, members, strict=True):
@@ -80,7 +81,7 @@ class Measured:
         """Return the posterior of the members' ``w``."""
         # w = lambda s + v: mean lambda s, variance lambda^2 Var s + sd_v^2.
         start, spread = strength * self.alone, np.sqrt(strength**2 * self.variance + member_sd**2)
-        # What a measured combination adds to the sum of its w: the rest and its noise.
+        # Variance that a measured combination adds to the sum of its w: the rest, and its noise.
         total = rest_sd**2 + self.noise
         return Solved(
             self, start, spread, total, self.effects - start[:, self.used] @ self.design.T
@@ -88,9 +89,9 @@ class Measured:
 
     @cached_property
     def together(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Entries of a matrix of used members, flat, that each pair in a combination falls on.
+        """Flat matrix index of each pair of used members in a combination, and the combination.
 
-        And the combination; a member with itself is a pair, too.
+        A member forms a pair also with itself.
         """
         owner, member = np.nonzero(self.design)
         rows = [member[owner == k] for k in range(len(self.design))]
@@ -104,10 +105,10 @@ class Measured:
 class Solved:
     """Posterior of ``w``, given strength and standard deviations.
 
-    Of used members it is ``start + spread * A^-1 right``, ``A = I + spread Z'R^-1 Z spread = LL'``
-    and ``right = spread Z'R^-1 left``, with the covariance ``spread A^-1 spread``; of the others
-    what they start from. ``A`` is well conditioned where members vary little. It is made one
-    dimension at a time, for memory.
+    For used members the mean is ``start + spread * A^-1 right``, with ``A = I + spread Z'R^-1 Z
+    spread = LL'`` and ``right = spread Z'R^-1 left``, and the covariance is ``spread A^-1 spread``;
+    all other members keep their prior. ``A`` is well conditioned even if members vary little. It is
+    formed for one dimension at a time, to save memory.
     """
 
     data: Measured
@@ -122,7 +123,7 @@ class Solved:
         n = len(used)
         right = ((self.left / self.total) @ self.data.design) * self.spread[:, used]
         for root, total, side in zip(self.spread[:, used], self.total, right, strict=True):
-            # Combinations hold few members each: pairs are counted, zeros not multiplied.
+            # Combinations have few members: summing over pairs avoids products with zeros.
             counted = np.bincount(flat, (1.0 / total)[owner], n * n)
             matrix = counted.reshape(n, n) * (root[:, None] * root)
             matrix[np.arange(n), np.arange(n)] += 1.0
@@ -140,7 +141,7 @@ class Solved:
     def sums(self, table: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return mean and variance of sums of ``w``, ``(n_dims, n_sums)``.
 
-        ``table`` holds the members of each sum, filled up by ``n_members``.
+        ``table`` holds the members of each sum, padded with ``n_members``.
         """
         used = self.data.used
         n_dims, n = self.start.shape
@@ -153,7 +154,7 @@ class Solved:
         for column in table.T:
             total += start[:, column]
             variance += loose[:, column]
-        # Used members are correlated: mean and covariance by L^-1 spread.
+        # Used members are correlated: mean and covariance from L^-1 spread.
         for d, (factor, half) in enumerate(self._dims()):
             root = solve_triangular(
                 factor, np.diag(self.spread[d, used]), lower=True, check_finite=False
@@ -172,7 +173,7 @@ def canonical(combinations: Iterable[Iterable[int]]) -> list[tuple[int, ...]]:
 
 
 def padded(asked: Sequence[tuple[int, ...]], n: int) -> NDArray[np.int64]:
-    """Return members side by side, the number ``n`` where there are fewer."""
+    """Return members as the rows of a table, padded with ``n``."""
     table = np.full((len(asked), max(map(len, asked), default=0)), n, np.int64)
     for row, some in zip(table, asked, strict=True):
         row[: len(some)] = some
@@ -181,7 +182,7 @@ def padded(asked: Sequence[tuple[int, ...]], n: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Additivity:
-    """How far effects add up in combinations (equation 12): all that is stored of interactions.
+    """Additivity of effects in combinations (equation 12): the stored part of interactions.
 
     Parameters
     ----------
@@ -198,9 +199,9 @@ class Additivity:
     member_sd
         Standard deviation of a member's departure in combinations, in units of ``scale``.
     rest_sd
-        Standard deviation of what is specific to a combination, in units of ``scale``.
+        Standard deviation of effects specific to a combination, in units of ``scale``.
     n_combinations
-        Number of combinations that these were learned from.
+        Number of combinations from which these values were learned.
     """
 
     strength: float = array()
@@ -214,9 +215,9 @@ class Additivity:
 
 
 def by_evidence(data: Measured, scale: Array) -> Additivity:
-    """Return the standard deviations of largest posterior density, and a quadrature of strengths.
+    """Return the most probable standard deviations, and a quadrature over strengths.
 
-    Of more than 128 dimensions that many are learned from, evenly apart.
+    At most 128 dimensions, evenly spaced, are used.
     """
     # Strength and standard deviations are common to all dimensions.
     step = -(-len(data.alone) // _MOST_DIMS)
@@ -232,7 +233,7 @@ def by_evidence(data: Measured, scale: Array) -> Additivity:
     start = np.array([_STRENGTH[0], _SD[0], _SD[0]])
     best = minimize(lambda at: -density(*at), start, method="L-BFGS-B", bounds=_BOUNDS)
     mode, member, rest = (float(x) for x in best.x)
-    # Gauss-Hermite nodes about the mode, as far apart as the curvature there says (Laplace).
+    # Gauss-Hermite nodes about the mode, scaled by the curvature at the mode (Laplace).
     near = 1e-3
     sides = density(mode + near, member, rest) + density(mode - near, member, rest)
     curvature = max((2 * density(mode, member, rest) - sides) / near**2, _STRENGTH[1] ** -2)
@@ -252,27 +253,28 @@ def by_evidence(data: Measured, scale: Array) -> Additivity:
 
 @dataclass(frozen=True)
 class Interactions:
-    r"""What combinations do (equation 12), given members and the combinations measured.
+    r"""Effects of combinations (equation 12), given their members and measured combinations.
 
-    A perturbation alone does ``s_g``, a combination ``c`` of two or more
+    A perturbation alone has the effect ``s_g``, and a combination ``c`` of two or more members
 
     .. math:: \theta_c = \lambda \sum_{g \in c} s_g + \sum_{g \in c} v_g + r_c,
 
-    the strength ``lambda`` common to all (below 1 where effects saturate), ``v_g`` what a member
-    does otherwise in company, whatever the company, and ``r_c`` the combination's own. Given the
-    strength everything is normal; over the strength there is a quadrature.
+    where the strength ``lambda`` is common to all combinations (below 1 if effects saturate),
+    ``v_g`` is the departure of a member in every combination, and ``r_c`` the part specific to one
+    combination. Given the strength, all variables are normal; the strength is integrated out by
+    quadrature.
 
     Parameters
     ----------
     learned
         Strength, and standard deviations of ``v`` and ``r``.
     alone, variance
-        Mean and variance of what is known of members alone, shape ``(n_members, n_dims)``, units
-        of the data; those never measured alone have the spread of the others.
+        Mean and variance of the effects of members alone, shape ``(n_members, n_dims)``, units of
+        the data; members never measured alone have the variance of the others.
     measured
-        The members of each measured combination, in order.
+        The members of each measured combination, sorted.
     effects, noise
-        Effects of these and their sampling variances, shape ``(n_combinations, n_dims)``.
+        Effects of these combinations and their sampling variances, ``(n_combinations, n_dims)``.
     """
 
     learned: Additivity
@@ -283,10 +285,10 @@ class Interactions:
     noise: Array
 
     def predict(self, combinations: Sequence[Iterable[int]]) -> tuple[Array, Array]:
-        """Return mean and variance of the effects of any combinations, single members included.
+        """Return mean and variance of the effects of any combinations or single members.
 
-        Both of shape ``(len(combinations), n_dims)``, units of the data and their square. Those
-        measured are given their own measurement, too.
+        Both have the shape ``(len(combinations), n_dims)``, in units of the data and their square.
+        For a measured combination, its own measurement is used too.
         """
         asked, scale = canonical(combinations), self.learned.scale
         table = padded(asked, len(self.alone))
@@ -306,9 +308,9 @@ class Interactions:
         return first * scale, np.maximum(second - first**2, 0.0) * scale**2
 
     def left_out(self) -> tuple[Array, Array]:
-        """Return mean and variance of each measured combination, its own measurement left out.
+        """Return mean and variance of each measured combination, without its own measurement.
 
-        Shape ``(n_combinations, n_dims)``. The two standard deviations stay those of all.
+        Shape ``(n_combinations, n_dims)``. The standard deviations are those from all combinations.
         """
         table, scale = padded(self.measured, len(self.alone)), self.learned.scale
         rest = self.learned.rest_sd**2
@@ -316,7 +318,7 @@ class Interactions:
         logs, moments = [], []
         for _, _, solved in self._solved():
             mean, variance = (part.T for part in solved.sums(table))
-            # As in any regression: residuals and variances grow by one less the leverage.
+            # As in any regression, residuals and variances are divided by one minus the leverage.
             kept = 1.0 - variance / total
             mean = self.effects / scale - (self.effects / scale - mean) / kept
             variance = variance / kept
@@ -326,7 +328,7 @@ class Interactions:
                 -0.5 * (np.log(np.where(np.isfinite(spread), spread, 1.0)) + off).sum(axis=1)
             )
             moments.append((mean, variance + rest))
-        # Without its own density the strengths have other chances.
+        # Without the measurement's density, the probabilities of the strengths change.
         log = np.log(self.learned.chances)[:, None] - np.array(logs)
         chance = np.exp(log - log.max(axis=0))
         chance = (chance / chance.sum(axis=0))[..., None]
@@ -346,24 +348,24 @@ class Interactions:
             yield chance, strength, data.solved(strength, learned.member_sd, learned.rest_sd)
 
     def _back(self, strength: float) -> tuple[Array, Array, Array, Array]:
-        """Return slope, mean of w, mean of s, and variance left, of ``s`` regressed on ``w``."""
+        """Regress ``s`` on ``w``: return slope, mean of w, mean of s, and residual variance."""
         scale, member = self.learned.scale[:, None], self.learned.member_sd**2
         alone, variance = self.alone.T / scale, self.variance.T / scale**2
         total = strength**2 * variance + member
         return strength * variance / total, strength * alone, alone, variance * member / total
 
     def _rests(self, asked: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
-        """Return what is kept of the sum, what the own measurement adds, and the variance left."""
+        """Return the factor on the sum, the term of the own measurement, and the variance left."""
         place = {some: k for k, some in enumerate(self.measured)}
         scale, rest = self.learned.scale, self.learned.rest_sd**2
-        # theta = w: all of the sum is kept, nothing known of r_c but its variance.
+        # Without a measurement: the sum has factor 1, and only the variance of r_c is known.
         kept, own, rest_variance = np.zeros((3, len(asked), len(scale)))
         kept += 1.0
         rest_variance += rest
         for k, some in enumerate(asked):
             if some in place:
                 noise = self.noise[place[some]] / scale**2
-                # Given its own measurement, r_c is this share of what is left.
+                # Given its own measurement, r_c is expected to be this share of the residual.
                 share = rest / (rest + noise)
                 kept[k] = 1.0 - share
                 own[k] = share * self.effects[place[some]] / scale
@@ -373,19 +375,19 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Together:
-    """What members do together, for some of the perturbations: mean and variance of the effect.
+    """Effects of combinations predicted from their members: mean and variance.
 
     Parameters
     ----------
     rows
-        Numbers of the combinations among the perturbations.
+        Indices of the combinations among the perturbations.
     mean, variance
-        Effects expected of them and their variances, shape ``(len(rows), n_nodes)``, units of
-        the data and their square.
+        Expected effects and their variances, shape ``(len(rows), n_nodes)``, in units of the data
+        and their square.
     shared
         Share of the control mean's sampling error in ``mean``, shape ``(len(rows), n_nodes)``.
     rest
-        What of the variance is that of the rest, which a combination does by itself, same shape as
+        The part of the variance due to effects specific to a combination, same shape as
         ``variance`` or one number per node.
     """
 
@@ -396,18 +398,18 @@ class Together:
     rest: Array | float = 0.0
 
     def clear(self) -> Array:
-        """Return the mean where it is 2.5 standard deviations or more from 0, and 0 elsewhere.
+        """Return the mean if it is at least 2.5 standard deviations from 0, and otherwise 0.
 
-        Where members show nothing, their sum is noise, and effects about it would be called (on
-        Norman with shuffled labels 7 to 25 of 1,155 at a local false sign rate of 0.05, none to 2
-        by the clear ones, where what is expected was taken as known).
+        If members have no effect, their sum is noise, and would lead to false effects: on Norman
+        with shuffled labels, 7 to 25 of 1,155 at a local false sign rate of 0.05, and 0 to 2 with
+        this threshold (with prior means assumed to be exact).
         """
         return np.where(self.mean**2 >= _CLEAR**2 * self.variance, self.mean, 0.0)
 
     def doubt(self) -> Array:
-        """Return the variance of what :meth:`clear` returns: what is not known of the members.
+        """Return the variance of the result of :meth:`clear`, due to uncertainty of the members.
 
-        It is 0 where nothing is expected: there a combination is as any perturbation.
+        It is 0 if the mean is 0, because the combination is then treated as any perturbation.
         """
         return np.where(self.clear() != 0.0, np.maximum(self.variance - self.rest, 0.0), 0.0)
 
@@ -422,17 +424,18 @@ def learn_interactions(
     scale: ArrayLike | None = None,
     learned: Additivity | None = None,
 ) -> Interactions:
-    """Learn from measured combinations what any combination of these members will do.
+    """Learn the effects of any combination of members from measured combinations.
 
-    Strength and the standard deviations of ``v`` and ``r`` (see :class:`Interactions`) have the
-    largest evidence under weak priors: effects add up, give or take 0.3, and departures have 0.3 of
-    the size of single effects, within a factor of 2. Without combinations the priors remain.
+    The strength and the standard deviations of ``v`` and ``r`` (see :class:`Interactions`) maximise
+    the posterior density under weak priors: the strength is 1 with SD 0.3, and departures have 0.3
+    times the size of single effects, within a factor of 2. Without combinations, they are those of
+    the priors.
 
-    ``alone`` and ``variance`` are the posterior of every member's effect alone (rows of NaN for
-    members never measured alone), ``effects`` and ``noise`` those of the combinations and their
-    sampling variances (infinite where nothing is known). ``scale`` is the size of effects of single
-    perturbations, by default the root mean square of those measured, drawn to that of all
-    dimensions by the worth of one; ``learned`` is taken as it is.
+    ``alone`` and ``variance`` are the posterior mean and variance of every member's effect alone
+    (rows of NaN for members never measured alone), ``effects`` and ``noise`` the effects of the
+    combinations and their sampling variances (infinite if nothing is known). ``scale`` is the size
+    of effects of single perturbations, by default their root mean square, shrunk towards that of
+    all dimensions with the weight of one perturbation. A given ``learned`` is not changed.
     """
     members = tuple(canonical(combinations))
     effects, noise = np.asarray(effects, np.float64), np.asarray(noise, np.float64)
@@ -440,14 +443,15 @@ def learn_interactions(
     seen = ~np.isnan(means).any(axis=1)
     if learned is not None:
         scale = learned.scale
-    if scale is None:  # from combinations, where no member is known alone
+    if scale is None:  # from combinations if no member is known alone
         # E s^2 of each member.
         squares = means[seen] ** 2 + spread[seen]
         if not seen.any():
             squares = effects**2 / np.array([[len(some)] for some in members], np.float64)
         scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
     size = np.asarray(scale, np.float64)
-    # A member never seen alone has the mean of the others (and of one effect of 0), their spread.
+    # A member never measured alone has the mean of the others (and one effect of 0), and their
+    # variance.
     centre = means[seen].sum(axis=0) / (seen.sum() + 1)
     means[~seen] = centre
     spread[~seen] = np.maximum(size**2 - centre**2, 0.1 * size**2)

@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_POOLED_CELLS = 10  # the pooled variance counts as so many cells in a perturbation's own
-# Effects that are more than enough to learn a number common to all genes, such as the weight of a
+_POOLED_CELLS = 10  # weight, in cells, of the pooled variance in that of a perturbation
+# Number of effects that suffices to learn a parameter common to all genes, such as the weight of a
 # predictor.
 ENOUGH = 10_000_000
 
 
 @dataclass(frozen=True)
 class CellMeans:
-    """Means of the cells of perturbations, guides pooled.
+    """Means of the cells of perturbations, with pooled guides.
 
     Parameters
     ----------
     n
-        Cells that count, 0 where there are none, shape ``(n_perturbations,)``.
+        Effective numbers of cells, 0 for perturbations without cells, shape
+        ``(n_perturbations,)``.
     mean
         Means of the cells, shape ``(n_perturbations, n_nodes)``, units of the data.
     ratio
-        Variance of the cells over that of all cells, same shape.
+        Variance of the cells divided by that of all cells, same shape.
     """
 
     n: Array = array("n_perturbations")
@@ -50,28 +51,27 @@ class Perturbations:
     Parameters
     ----------
     moments
-        One environment for each perturbation and one for the controls, batches taken off
+        One environment per perturbation and one for the controls, without batch effects
         (:meth:`nextpert.core.ScreenMoments.without_fixed`, then ``pool``).
     control
         Environment of the controls.
     members
-        Environment of every perturbation, -1 where it has no cells, shape
-        ``(n_perturbations,)``.
+        Environment of every perturbation, -1 if it has no cells, shape ``(n_perturbations,)``.
     targets
         Measured target genes of every perturbation; none for enhancers, drugs and genes outside the
         panel.
     change
-        Change of the target genes that predictors start from, shape
-        ``(n_perturbations, n_genes)``, of which other genes are not read; NaN, or ``None`` for
-        all, stands for the observed one. Give the change expected from the efficacy where there
-        are no cells.
+        Change of the target genes from which predictors start, shape
+        ``(n_perturbations, n_genes)``; values of other genes are ignored. NaN, or ``None`` for all,
+        stands for the observed change. For perturbations without cells, give the change expected
+        from the efficacy.
     batches
-        Errors that batches leave in the means, over a gene's standard deviation, shape
+        Errors of batch effects in the means, in units of a gene's standard deviation, shape
         ``(n_environments, n_columns)``
         (:attr:`~nextpert.core.screen.guides.PooledGuides.fixed_errors`); ``None`` (default):
-        none.
+        no errors.
     names
-        Labels of the perturbations; none where no predictor asks for them.
+        Labels of the perturbations; may be empty if no predictor needs them.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class Perturbations:
     batches: ArrayLike | None = None
     names: Sequence[str] = ()
 
-    # What follows from them.
+    # Derived from the fields above.
     rows: NDArray[np.int64] = field(init=False)  # environments, -1 for none
     n: NDArray[np.int64] = field(init=False)  # cells of every perturbation
     sd: Array = field(init=False)  # of every gene among the controls, (n_genes,)
@@ -115,8 +115,8 @@ class Perturbations:
 
     @property
     def observed(self) -> Array:
-        """Means less the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
-        # Row -1, without cells, is any row: it is set to 0.
+        """Means minus the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
+        # Index -1, for no cells, selects an arbitrary row, which is set to 0.
         effects = self.moments.mean[self.rows]
         effects -= self.moments.mean[self.control]
         effects[self.n == 0] = 0.0
@@ -124,7 +124,7 @@ class Perturbations:
 
     @property
     def variance(self) -> Array:
-        """Sampling variance of :attr:`observed`, the controls' included; infinite without cells."""
+        """Sampling variance of :attr:`observed`, including the controls; infinite without cells."""
         variance, errors = self.own_variance(), (self.batch_errors**2).sum(axis=1)[:, None]
         of_control, squared = self.control_variance, self.sd**2
         for rows in in_blocks(*variance.shape):
@@ -132,7 +132,7 @@ class Perturbations:
         return variance
 
     def some(self, index: ArrayLike) -> Perturbations:
-        """Return some of the perturbations, in the order given."""
+        """Return some of the perturbations, in the given order."""
         which = np.asarray(index, np.int64)
         targets = [self.targets[j] for j in which.tolist()]
         change = None if self.change is None else np.asarray(self.change, np.float64)[which]
@@ -140,14 +140,14 @@ class Perturbations:
         return replace(self, members=self.rows[which], targets=targets, change=change, names=names)
 
     def without(self, index: ArrayLike) -> Perturbations:
-        """Return the other perturbations of the screen, on moments that lack these cells.
+        """Return the other perturbations of the screen, with moments without these cells.
 
-        Of the pooled scatter the share of the cells that stay is left: it is not known by
-        environment.
+        The pooled scatter, which is not known by environment, is reduced in proportion to the
+        cells.
         """
         left_out = np.zeros(len(self.rows), bool)
         left_out[np.asarray(index, np.int64)] = True
-        # Environments of those left out; all others move up.
+        # Remove environments of perturbations left out, and renumber the others.
         gone = np.unique(self.rows[left_out & (self.rows >= 0)])
         kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
         place = np.full(self.moments.n_environments + 1, -1)
@@ -162,7 +162,8 @@ class Perturbations:
     def own_variance(self) -> Array:
         """Return the sampling variance of the perturbations' own means.
 
-        From the cells' own scatter, drawn to the pooled one by ten cells' worth.
+        It is estimated from the scatter of their own cells, shrunk towards the pooled variance with
+        the weight of ten cells.
         """
         moments, pooled, cells = self.moments, self.within, self.n[:, None]
         variance = np.empty((len(self.rows), len(pooled)), moments.mean.dtype)
@@ -188,8 +189,8 @@ class Perturbations:
         return mask
 
     def scored(self) -> NDArray[np.bool_]:
-        """Whether weights are learned from an effect: measured, the gene varying and no target."""
-        # Own genes are for the efficacy; constant genes have no unit.
+        """Whether weights are learned from an effect: it is measured, on a varying non-target."""
+        # Target genes determine the efficacy; constant genes have no scale.
         seen = self.n[:, None] > 0
         if self.moments.counted is not None:
             seen = seen & (self.moments.counted[self.rows] > 0)

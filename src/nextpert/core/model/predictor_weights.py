@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-_BLOCKS = 100  # more perturbations than these are left out in so many blocks
-_LEARNED = 4_000_000  # effects of large screens that tell a weight to a thousandth or two
-_ROUNDS = 5  # of weighting effects by a variance and estimating that variance from them
+_BLOCKS = 100  # more perturbations than this are left out in 100 blocks
+_LEARNED = 4_000_000  # effects that determine a weight to within 0.002 on large screens
+_ROUNDS = 5  # rounds of weighting effects by a variance, and estimating this variance from them
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class PredictorWeights:
     weights
         Weight of every predictor, 0 to 1, for perturbations without cells, ``(n_predictors,)``.
     left_out
-        Weights learned without a perturbation, for predictions of it, shape
-        ``(n_perturbations, n_predictors)``; ``weights`` where it was not measured.
+        Weights learned without a perturbation, for its prediction, shape
+        ``(n_perturbations, n_predictors)``; equal to ``weights`` for unmeasured perturbations.
     probability
-        Posterior probability that the predictors are of use on this screen, 0 to 1.
+        Posterior probability that the predictors are useful on this screen, 0 to 1.
     calibration
         Slope, 0 to 1, of the observed effects on the predictions of left-out perturbations. The
-        weights are multiplied by both.
+        weights are multiplied by this slope and by ``probability``.
     error, alone
-        Squared error of the left-out predictions of all and of each predictor alone, with the
-        weight 1, over that of "no effect", sampling error subtracted; NaN without a detectable
-        effect.
+        Squared error of the predictions of left-out perturbations, by all predictors together and
+        by each predictor with weight 1, divided by that of "no effect". Sampling error is
+        subtracted; NaN without a detectable effect.
     residual_variance
-        Mean squared effect that the predictors do not explain, sampling error subtracted, in units
-        of a gene's variance.
+        Mean squared effect that the predictors do not explain, minus sampling error, in units of a
+        gene's variance.
     """
 
     names: tuple[str, ...]
@@ -73,8 +73,8 @@ class PredictorWeights:
     def expected(self, predictions: Sequence[Prediction]) -> Array:
         """Return the expected effects, ``(n_perturbations, n_genes)``, units of the predictions.
 
-        ``predictions`` are those that the weights were learned from. The effects of each
-        perturbation are expected with the weights learned without it.
+        ``predictions`` are those from which the weights were learned. The effects of each
+        perturbation are predicted with the weights learned without it.
         """
         total = np.zeros_like(predictions[0].effects)
         for rows in in_blocks(*total.shape):
@@ -93,20 +93,20 @@ def learn_predictor_weights(
 ) -> PredictorWeights:
     """Learn the weights of predictors of effects (equation 11).
 
-    Genes are in units of their standard deviation. Either predictors are of use on a screen, and
-    the weights have the prior ``N(0, 1)`` between 0 and 1, or they are of no use, and the weights
-    are 0; both are equally probable before. The weights are the mode of the posterior where they
-    are of use, times the posterior probability that they are (Laplace), and times the slope, 0 to
-    1, of the observed effects on the predictions of left-out perturbations (van Houwelingen and le
-    Cessie 1990, doi:10.1002/sim.4780091109). Fixed predictors have a weight of 1, and some a
-    smaller largest weight (:attr:`Prediction.most`).
+    Genes are in units of their standard deviation. Either predictors are useful on a screen, and
+    the weights have the prior ``N(0, 1)`` between 0 and 1, or they are not, and the weights are 0;
+    both cases are equally probable a priori. The weights are the posterior mode if predictors are
+    useful, times the posterior probability that they are (Laplace), and times the slope, 0 to 1, of
+    the observed effects on the predictions of left-out perturbations (van Houwelingen and le Cessie
+    1990, doi:10.1002/sim.4780091109). Fixed predictors have a weight of 1, and some predictors a
+    lower maximum weight (:attr:`Prediction.most`).
 
     The genes of a perturbation change together: they count as ``m = J^2 / sum cos^2`` independent
-    ones, the sum over all pairs of the ``J`` perturbations and ``cos`` the cosine of their effects.
-    The weight of an effect is ``1 / (t^2 + variance)``, ``t^2`` the variance of the true effects.
-    What a predictor shares with the sampling error (:attr:`Prediction.shared`) is subtracted, so
-    that the risk of the true effects is minimised. More than 100 perturbations are left out in 100
-    blocks.
+    genes, where the sum is over all pairs of the ``J`` perturbations and ``cos`` is the cosine of
+    their effects. The weight of an effect is ``1 / (t^2 + variance)``, with ``t^2`` the variance of
+    the true effects. The covariance of predictions with the sampling error
+    (:attr:`Prediction.shared`) is subtracted, so that the risk of the true effects is minimised.
+    More than 100 perturbations are left out in 100 blocks.
 
     Parameters
     ----------
@@ -115,15 +115,16 @@ def learn_predictor_weights(
     predictions
         Prediction of each predictor.
     scored
-        Whether an effect is learned from, same shape: not target genes, nor what has no cells.
+        Whether weights are learned from an effect, same shape; false for target genes and for
+        perturbations without cells.
     sd
         Standard deviation of every gene between cells, shape ``(n_genes,)``.
     """
     n, p = scored.shape
     n_some = max(_LEARNED // max(n, 1), 1)
     if n * p > ENOUGH and n_some < p:
-        # Of screens of more than 10 million effects as many genes, drawn with a fixed seed, as make
-        # 4 million: what is learned from them does not depend on how many more there are.
+        # For screens with more than 10 million effects, genes are drawn with a fixed seed until
+        # there are 4 million effects: more effects would hardly change the weights.
         some = np.sort(np.random.default_rng(0).choice(p, n_some, replace=False))
         fewer = [
             replace(
@@ -140,7 +141,7 @@ def learn_predictor_weights(
     fixed = np.array([e.fixed for e in predictions], bool)
     most = np.array([e.most for e in predictions])
     free = ~fixed & (most > 0)
-    # Effects, predictions, what they share and variances, in units of sd; 0 if not used.
+    # Effects, predictions, shared errors and variances, in units of sd; 0 if not used.
     y, noise = np.where(used, observed, 0.0) / by, np.where(used, variance, 0.0) / by**2
     x = np.array([np.where(used, e.effects, 0.0) / by for e in predictions])
     shared = np.zeros(x.shape)
@@ -152,22 +153,22 @@ def learn_predictor_weights(
     blocks = np.full(len(measured), -1)
     blocks[measured] = np.arange(measured.sum()) % _BLOCKS
     n_blocks = int(blocks.max(initial=-1)) + 1
-    # Where a fixed predictor speaks the others are silent: nothing is learned of them there.
+    # If a fixed predictor predicts a perturbation, the others are not used or learned there.
     evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
     left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
     # Normal equations by block, so that each can be left out by subtraction.
     sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
-    # Fixed ones count in full, whatever the others.
+    # Fixed predictors have weight 1.
     weights = fixed.astype(np.float64)
     weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most[free])
     # The weights of a left-out perturbation are those of the other blocks.
     rows = np.tile(weights, (len(used), 1))
     for b in range(n_blocks):
         rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b, most[free])[0]
-    # Errors are weighted by what the predictors do not explain.
+    # Errors are weighted with the variance that the predictors do not explain.
     off = 2 * np.einsum("k,kjg->jg", weights, shared)
     left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
-    # E|y - e|^2 of the true effects: |y - e|^2 - noise + 2 shared, over that of e = 0.
+    # E|y - e|^2 of the true effects: |y - e|^2 - noise + 2 shared, divided by that for e = 0.
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
     nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
@@ -181,10 +182,10 @@ def learn_predictor_weights(
 def _weighed(
     effects: Array, expected: Array, used: NDArray[np.bool_], noise: Array | None = None
 ) -> tuple[Array, float]:
-    """Return weights ``1 / (t^2 + noise)`` of effects, the largest 1, and their variance ``t^2``.
+    """Return weights ``1 / (t^2 + noise)`` of effects, scaled to a maximum of 1, and ``t^2``.
 
-    ``expected`` is the squared effect that sampling alone leads one to expect, by default the
-    variance ``noise``. All have the shape ``(n_perturbations, n_genes)``.
+    ``expected`` is the squared effect expected from sampling alone; it is also the variance
+    ``noise`` if this is not given. All arrays have the shape ``(n_perturbations, n_genes)``.
     """
     variance = expected if noise is None else noise
     left, beyond, tiny = used.astype(np.float64), 0.0, np.finfo(np.float64).tiny
@@ -200,7 +201,7 @@ def _weighed(
 
 @dataclass(frozen=True)
 class _Sums:
-    """What the posterior of weights needs of every block of perturbations.
+    """Sums over every block of perturbations that determine the posterior of weights.
 
     Parameters
     ----------
@@ -209,10 +210,10 @@ class _Sums:
     size
         Weighted squared effects, ``(n_blocks,)``.
     n
-        Perturbations that something is learned from, ``(n_blocks,)``.
+        Number of perturbations with effects in use, ``(n_blocks,)``.
     alike
-        Squared cosines of the effects of two perturbations, summed over pairs of which one is in
-        the block, and of which both are, ``(2, n_blocks)``.
+        Squared cosines of the effects of two perturbations, summed over pairs whose first member is
+        in the block, and over pairs within the block, ``(2, n_blocks)``.
     """
 
     gram: Array
@@ -222,17 +223,17 @@ class _Sums:
     alike: Array
 
     def learned(self, kept: NDArray[np.bool_], most: Array) -> tuple[Array, float, float]:
-        """Return weights learned from some blocks, all or all but one, probability and slope.
+        """Return the weights from some blocks (all, or all but one), the probability and the slope.
 
-        ``most`` are the largest weights, shape ``(k,)``.
+        ``most`` are the maximum weights, shape ``(k,)``.
         """
         k, n = self.cross.shape[1], int(self.n[kept].sum())
         size = float(self.size[kept].sum())
-        # One perturbation tells nothing of others.
+        # A single perturbation is not informative about others.
         if n < 2 or k == 0 or size <= 0:
             return np.zeros(k), 0.0, 0.0
         one, both = self.alike[:, ~kept].sum(axis=1)
-        # m = J^2 / sum cos^2 over the pairs that are left.
+        # m = J^2 / sum cos^2 over the remaining pairs.
         m = n**2 / max(float(self.alike[0].sum()) - 2 * one + both, np.finfo(np.float64).tiny)
         # Weighted variance of one of the n * m independent effects.
         per = size / (n * m)
@@ -245,17 +246,17 @@ class _Sums:
         along = float(np.einsum("bk,bk->", without, cross))
         square = float(np.einsum("bk,bkl,bl->", without, gram, without))
         slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
-        # Laplace: log odds of predictors of use, |I + G|^-1/2 exp(w'r - w'(I + G)w / 2).
+        # Laplace: log odds that predictors are useful, |I + G|^-1/2 exp(w'r - w'(I + G)w / 2).
         evidence = right[0] @ mode - 0.5 * mode @ precision[0] @ mode
         probability = float(expit(evidence - 0.5 * np.linalg.slogdet(precision[0])[1]))
         return probability * slope * mode, probability, slope
 
 
 def _mode(precision: Array, right: Array, most: Array) -> Array:
-    """Return the ``w``, 0 to ``most``, of least ``w'Pw - 2 w'r``, for each of some ``P`` and ``r``.
+    """Return the ``w`` between 0 and ``most`` that minimises ``w'Pw - 2 w'r``, for each ``P, r``.
 
-    Exactly: each weight is 0, the most or free, and the best of all combinations is taken.
-    Predictors are few. Shapes ``(n, k, k)``, ``(n, k)`` and ``(k,)``.
+    The solution is exact: each weight is 0, the maximum or free, and the best of all combinations
+    is taken, which is feasible for few predictors. Shapes ``(n, k, k)``, ``(n, k)``, ``(k,)``.
     """
     best, least = np.zeros_like(right), np.zeros(len(right))
     for states in product(*((0.0, largest, np.nan) for largest in most)):
@@ -274,8 +275,8 @@ def _mode(precision: Array, right: Array, most: Array) -> Array:
 def _sums(
     x: Array, y: Array, shared: Array, left: Array, blocks: NDArray[np.int64], n_blocks: int
 ) -> _Sums:
-    """Return the sums over every block; ``blocks`` are those of the perturbations, -1 for none."""
-    # G_kl = sum w x_k x_l, less for the cross terms the shared error w shared_k.
+    """Return the sums over every block; ``blocks`` is the block of every perturbation, or -1."""
+    # G_kl = sum w x_k x_l; the cross terms lack the shared error, sum w shared_k.
     weighted = x * left
     each = np.einsum("kjg,ljg->jkl", weighted, x)
     cross = np.einsum("kjg,jg->jk", weighted, y) - np.einsum("kjg,jg->jk", shared, left)
@@ -296,27 +297,27 @@ def _sums(
     )  # fmt: skip
 
 
-_RANGE = -8.0, 3.0  # of factors, as exponents of 2
-_FREE = 3  # perturbations of which, or of fewer, nothing is learned
-_EFFECTS = 50_000  # that are compared with draws at most
-_FEWEST = 20  # perturbations that are compared, however many genes there are
-_SIZE = 1_600_000  # effects of which as many draws are kept as are compared: 50
+_RANGE = -8.0, 3.0  # range of factors, as exponents of 2
+_FREE = 3  # from this many perturbations, or fewer, nothing is learned
+_EFFECTS = 50_000  # maximum number of effects compared with draws
+_FEWEST = 20  # minimum number of perturbations compared, for any number of genes
+_SIZE = 1_600_000  # number of effects for which 50 draws are kept; 50 draws are compared
 _LOG2 = np.log(2.0)
 
 
 class WithoutCells(NamedTuple):
-    """What is expected of perturbations without cells, as ``Hierarchical.predict`` takes it.
+    """Expected effects of perturbations without cells, for ``Hierarchical.predict``.
 
     Parameters
     ----------
     effect
         Expected effects, shape ``(n_perturbations, n_genes)``, units of the data.
     own_variance
-        Variance of own parts where it is known, as of target genes by the efficacy; nan elsewhere,
+        Variance of own parts if it is known, as for target genes from the efficacy; otherwise NaN;
         same shape, squared units of the data.
     scale
-        What variances of departures are multiplied by, those of what is shared and of own parts
-        (equation 21), shape ``(n_perturbations, 2)``.
+        Factors on the variances of departures, for shared and own parts (equation 21), shape
+        ``(n_perturbations, 2)``.
     """
 
     effect: Array
@@ -324,23 +325,23 @@ class WithoutCells(NamedTuple):
     scale: Array
 
     def rows(self, index: ArrayLike) -> WithoutCells:
-        """Return some perturbations, in the order given."""
+        """Return some perturbations, in the given order."""
         which = np.asarray(index, np.int64)
         return WithoutCells(*(each[which] for each in self))
 
 
 class LeftOut(NamedTuple):
-    """What observed effects depart by from what is expected of perturbations without their cells.
+    """Departures of observed effects from predictions made without the cells of a perturbation.
 
     Parameters
     ----------
     described, alone
-        With side information, and with none, shape ``(n_perturbations, n_genes)``, units of the
-        data.
+        Departures with and without side information, shape ``(n_perturbations, n_genes)``, units of
+        the data.
     variance
         Sampling variance of the observed effects, same shape.
     scored
-        Whether an effect is learned from, same shape.
+        Whether an effect is used for learning, same shape.
     known
         Whether there is side information about a perturbation, shape ``(n_perturbations,)``.
     """
@@ -353,7 +354,7 @@ class LeftOut(NamedTuple):
 
     @classmethod
     def rows(cls, scored: Mask) -> NDArray[np.int64]:
-        """Return the perturbations that are enough to learn from, evenly spread over all."""
+        """Return a sufficient number of perturbations for learning, evenly spread over all."""
         some = np.flatnonzero(scored.any(axis=1))
         most = max(_EFFECTS // scored.shape[1], _FEWEST)
         return some[:: -(-len(some) // most)] if len(some) else some
@@ -361,14 +362,14 @@ class LeftOut(NamedTuple):
 
 @one_thread()
 def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
-    """Return what variances of departures are multiplied by, without and with side information.
+    """Return factors on the variances of departures, without and with side information.
 
-    Those of what scores add, which predictors may know, and those of own parts, of which they know
-    less: ``2^x``, shape ``(2, 2)``. With the prior ``x ~ N(0, I)``, they are the mode given
-    departures of left-out perturbations, by the density of draws of ``predict`` where nothing is
-    expected. The genes of a perturbation depart together: they count as so many independent ones as
-    explain how much slopes of the log density vary between perturbations. With side information the
-    prior is centred at the ``x`` without it.
+    The columns are for shared parts, which predictors may explain, and own parts, which they
+    explain less: ``2^x``, shape ``(2, 2)``. With the prior ``x ~ N(0, I)``, they are the posterior
+    mode given departures of left-out perturbations, whose density comes from draws of ``predict``
+    with an expectation of 0. The genes of a perturbation depart together: they count as the number
+    of independent genes that explains the variance of slopes of the log density between
+    perturbations. With side information, the prior is centred at the ``x`` without it.
     """
     # Without side information first: its mode is the prior of those with it.
     few, known = model.thinned(_SIZE), left_out.known
@@ -376,12 +377,12 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     if not np.array_equal(left_out.described[known], left_out.alone[known]):
         parts.append((left_out.described, known))
     modes, prior = [], np.zeros(2)
-    # The prior of described ones is what the others have.
+    # The prior with side information is centred at the mode without it.
     for departure, rows in parts:
         x, used = prior, left_out.scored[rows]
         if len(used) > _FREE:
             slopes = _Slopes.of(few, departure[rows], left_out.variance[rows], used)
-            for _ in range(2):  # by scores at the prior mode, and then at what follows
+            for _ in range(2):  # weighted at the prior mode, and then at the new mode
                 per = slopes.at(x)[2]
 
                 def loss(
@@ -408,11 +409,12 @@ class _Slopes(NamedTuple):
     y, noise
         Departures and sampling variances in units of genes, shape ``(n, n_genes)``.
     used
-        Whether they are learned from, same shape.
+        Whether a departure is used for learning, same shape.
     drawn
         Draws of departures.
     centre
-        Their means given the rest of a draw, in units of genes, ``(n, n_genes, n_draws)``.
+        Means of departures given a draw of all other parameters, in units of genes,
+        ``(n, n_genes, n_draws)``.
     """
 
     y: Array
@@ -429,13 +431,13 @@ class _Slopes(NamedTuple):
         return cls(y, np.where(used, variance, 1.0) / drawn.unit**2, used, drawn, centre)
 
     def at(self, x: Array) -> tuple[Array, Array, float]:
-        """Return the mean log density of the genes of every perturbation, and its slopes.
+        """Return mean log densities per perturbation, their slopes, and the number of genes.
 
-        Shapes ``(n,)`` and ``(n, 2)``. And how many independent genes the genes of a perturbation
-        count as, by the variance of slopes of genes and that of their means.
+        The shapes are ``(n,)`` and ``(n, 2)``. The last number is that of independent genes as
+        which the genes of a perturbation count, from the variances of slopes and of their means.
         """
         # Mean over draws of N(y; sqrt(shared) centre, own T + noise), and slopes in log2 of both.
-        # x = (log2 of the factor of what is shared, that of own parts).
+        # x = (log2 of the factor on shared parts, log2 of the factor on own parts).
         shared, own = 2.0**x
         total, slope = (
             np.full(self.y.shape, np.finfo(np.float64).tiny),
@@ -455,7 +457,7 @@ class _Slopes(NamedTuple):
         count = self.used.sum(axis=1)
         density = np.where(self.used, np.log(total), 0.0).sum(axis=1) / count
         mean, n = slope.sum(axis=2) / count, len(count)
-        # A perturbation's genes count as many as the variance of their mean slope says.
+        # The number of independent genes follows from the variance of the mean slope.
         within = ((slope**2).sum(axis=2) / count - mean.mean(axis=1, keepdims=True) ** 2).sum() / n
         between = max(mean.var(axis=1, ddof=1).sum(), np.finfo(np.float64).tiny)
         counted = min(within / between, count.mean()) * (n - _FREE) / n

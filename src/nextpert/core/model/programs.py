@@ -1,4 +1,4 @@
-"""Programs of genes that perturbations share, from draws."""
+"""Gene programs that perturbations share, from draws."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-_MOST = 20  # programs: more are neither read nor drawn
-# Perturbations compared with one another, those of the largest effects: products of 1,000 on 1,000
-# genes take seconds, those of 10,000 minutes.
+_MOST = 20  # maximum number of programs
+# Maximum number of perturbations compared, those with the largest effects: products of 1,000 on
+# 1,000 genes take seconds, products of 10,000 minutes.
 MOST_COMPARED = 1000
-CLEAR = 3.0  # standard deviations that a program, or a score on it, is away from 0
-_PART = 0.25  # of the largest score, that another perturbation has at least to share a program
-_DRAWS = 100  # for standard deviations, at most
-_TURNS, _STILL = 200, 1e-9  # most iterations, and the change below which they have converged
+CLEAR = 3.0  # standard deviations from 0 that a program, or a score on it, must exceed
+_PART = 0.25  # minimum score to share a program, relative to the largest score
+_DRAWS = 100  # maximum number of draws for standard deviations
+_TURNS, _STILL = 200, 1e-9  # maximum number of iterations, and tolerance of convergence
 
 
 class Programs(NamedTuple):
-    """Programs that perturbations share, by their share of the effects.
+    """Programs that perturbations share, ordered by their share of the effects.
 
-    The effects are about ``scores @ genes``. The largest score on a program is 1, so that ``genes``
-    is what it does in the perturbation that has most of it.
+    The effects are approximately ``scores @ genes``. The largest score on a program is 1, so that
+    ``genes`` is the effect of the program in the perturbation with the largest score.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class Programs(NamedTuple):
         Effect of a score of 1 on every gene, and its standard deviation, shape
         ``(n_programs, n_genes)``, units of the data.
     share
-        Share of the squared differences of means to the controls that each accounts for, shape
-        ``(n_programs,)``, 0 to 1, descending. What is left is other effects and the noise of cells.
+        Share of the squared differences of means from the controls that each program explains,
+        shape ``(n_programs,)``, 0 to 1, descending. The rest is other effects and cell noise.
     """
 
     scores: Array
@@ -57,7 +57,7 @@ class Programs(NamedTuple):
 
     @property
     def takes_part(self) -> Mask:
-        """Whether each perturbation is on each program, of the shape of ``scores``."""
+        """Whether each perturbation takes part in each program, same shape as ``scores``."""
         return _takes_part(self.scores, self.scores_sd)
 
 
@@ -72,23 +72,24 @@ def strongest(effects: EffectDraws, targets: Mask) -> NDArray[np.int64]:
     The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
     a perturbation does not target.
     """
-    # Squared effects in units of cells, but for own genes.
+    # Squared effects in units of cells, without target genes.
     size = (_in_others(effects.posterior_mean(), effects, targets) ** 2).sum(axis=1)
     return np.sort(np.argsort(-size, kind="stable")[:MOST_COMPARED])
 
 
 @one_thread()
 def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
-    """Return the programs of genes that two or more perturbations share (equation 22).
+    """Return the gene programs that two or more perturbations share (equation 22).
 
-    With effects in units of the standard deviation of genes within cells, the products of the
-    effects of two perturbations, summed over genes, are ``A A'`` plus a diagonal, which holds what
-    each does alone: loadings ``A`` are found by principal-axis factoring, as many as directions in
-    which draws of the products are three standard deviations above 0, and turned by varimax (Kaiser
-    1958, doi:10.1007/BF02289233). A program has two perturbations or more with scores of a quarter
-    of the largest and three standard deviations from 0. Of more than 1,000 perturbations, programs
-    are those of the 1,000 with the largest effects, and scores are of all. ``targets`` says which
-    genes each perturbation targets, which are left out of all sums.
+    With effects in units of the standard deviation of genes between cells, the products of the
+    effects of two perturbations, summed over genes, are ``A A'`` plus a diagonal of specific
+    effects. The loadings ``A`` are found by principal-axis factoring, with as many columns as there
+    are directions in which draws of the products are three standard deviations above 0, and rotated
+    by varimax (Kaiser 1958, doi:10.1007/BF02289233). A program has at least two perturbations with
+    scores above a quarter of the largest and three standard deviations from 0. With more than 1,000
+    perturbations, programs are learned from the 1,000 with the largest effects, and scores are
+    computed for all. ``targets`` marks the target genes of each perturbation, which are left out of
+    all sums.
     """
     effects, unit = fit.effects, fit.effects.unit
     mean = _in_others(effects.posterior_mean(), effects, targets)
@@ -96,14 +97,14 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     some, strong, own = mean[among], effects.rows(among), targets[among]
     compared = (_in_others(x, strong, own) for x in _taken(strong, _DRAWS))
     base = _varimax(_loadings(some @ some.T, _clear(some, compared)))
-    # Genes regressed on loadings, then perturbations on genes: (D'D)^-1 D' x, of each its own D.
+    # Genes regressed on loadings, then perturbations on genes: (D'D)^-1 D' x with separate D.
     by_base = _inverses(base, (~own).T)
     genes = np.einsum("ikl,il->ki", by_base, some.T @ base)
     by_genes = np.concatenate([
         _inverses(genes.T, ~targets[rows]) for rows in in_blocks(*mean.shape)
     ])  # fmt: skip
     scores = np.einsum("jkl,jl->jk", by_genes, mean @ genes.T)
-    # The same regressions of every draw give the standard deviations.
+    # The same regressions on every draw give the standard deviations.
     drawn = []
     for each in _taken(effects, _DRAWS):
         x = _in_others(each, effects, targets)
@@ -111,7 +112,7 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
         drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
     genes_sd, scores_sd = (np.std(each, axis=0) for each in zip(*drawn, strict=True))
     shared = np.flatnonzero(_takes_part(scores, scores_sd).sum(axis=0) > 1)
-    # |A_.k|^2 |genes_k|^2 over all squared differences of means.
+    # |A_.k|^2 |genes_k|^2, divided by all squared differences of means.
     share = (scores[:, shared] ** 2).sum(axis=0) * (genes[shared] ** 2).sum(axis=1)
     share = np.minimum(share / fit.squares.mean(), 1.0)
     order = shared[np.argsort(-share)]
@@ -124,14 +125,14 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
 
 
 def _taken(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
-    """Return draws of effects, of which large screens keep fewer."""
+    """Return draws of effects; large screens have fewer."""
     return effects.draws(min(n_draws, effects.n_draws), rng=0)
 
 
 def _in_others(values: Array, effects: EffectDraws, targets: Mask) -> Array:
-    """Return effects in units of genes within cells, 0 on the genes that each targets.
+    """Return effects in units of ``effects.unit``, 0 for the target genes of each perturbation.
 
-    They are changed in place: of large screens there is no room for a copy.
+    ``values`` is changed in place, because a copy for a large screen might not fit into memory.
     """
     values /= effects.unit
     values[targets] = 0.0
@@ -139,9 +140,9 @@ def _in_others(values: Array, effects: EffectDraws, targets: Mask) -> Array:
 
 
 def _inverses(design: Array, kept: Mask) -> Array:
-    """Return the inverses of ``D' diag(w) D`` for regressions on some rows of a design each.
+    """Return the inverses of ``D' diag(w) D`` for ``m`` regressions with some rows of a design.
 
-    ``design`` has shape ``(n, k)`` and ``kept`` ``(m, n)``; ``(m, k, k)``.
+    ``design`` has the shape ``(n, k)``, ``kept`` ``(m, n)``, and the result ``(m, k, k)``.
     """
     k = design.shape[1]
     squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), k * k)
@@ -150,11 +151,11 @@ def _inverses(design: Array, kept: Mask) -> Array:
 
 
 def _clear(mean: Array, draws: Iterable[Array]) -> int:
-    """Return in how many directions the products of effects are clear, by draws of the effects."""
-    # The diagonal is what each does alone, and noise: it is left out.
+    """Return the number of directions in which draws of the products are clearly above 0."""
+    # The diagonal contains specific effects and noise, and is left out.
     values, vectors = np.linalg.eigh(_hollow(mean @ mean.T))
     vectors = vectors[:, values > 0][:, ::-1][:, :_MOST]
-    # v' (X X' without its diagonal) v, of every direction v and draw X.
+    # v' (X X' without its diagonal) v, for every direction v and draw X.
     each = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
     clear = np.mean(each, axis=0) > CLEAR * np.std(each, axis=0)
     return int(clear.size if clear.all() else clear.argmin())
@@ -165,10 +166,10 @@ def _hollow(matrix: Array) -> Array:
 
 
 def _loadings(products: Array, n_programs: int) -> Array:
-    """Return loadings whose products are those given, but for the diagonal, ``(n, n_programs)``."""
+    """Return loadings ``(n, n_programs)`` with the given products, except on the diagonal."""
     loadings = np.zeros((len(products), n_programs))
     for _ in range(_TURNS if n_programs else 0):
-        # The diagonal is what loadings say of it; A of A A' from the largest eigenvalues.
+        # The diagonal comes from the loadings; A of A A' from the largest eigenvalues.
         filled = _hollow(products) + np.diag((loadings**2).sum(axis=1))
         values, vectors = _largest(filled, n_programs)
         before, loadings = loadings, vectors * np.sqrt(np.maximum(values, 0.0))
@@ -179,7 +180,7 @@ def _loadings(products: Array, n_programs: int) -> Array:
 
 def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
     """Return the ``k`` largest eigenvalues of a symmetric matrix, and their vectors as columns."""
-    # Lanczos' method is for few of many.
+    # Lanczos' method requires few of many eigenvalues.
     if 4 * k >= len(matrix):
         values, vectors = np.linalg.eigh(matrix)
     else:
@@ -189,11 +190,11 @@ def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
 
 
 def _varimax(base: Array) -> Array:
-    """Return columns turned together so that their squares are as uneven as can be."""
+    """Return columns after the varimax rotation, which maximises the variance of their squares."""
     n, k = base.shape
     turn, before = np.eye(k), 0.0
     for _ in range(_TURNS if k > 1 else 0):
-        # Maximise the variance of squared loadings by an SVD a step (Kaiser 1958).
+        # Maximise the variance of squared loadings, with one SVD per step (Kaiser 1958).
         turned = base @ turn
         left, size, right = np.linalg.svd(
             base.T @ (turned**3 - turned * (turned**2).sum(axis=0) / n)

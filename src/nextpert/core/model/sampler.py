@@ -38,28 +38,28 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Workers = Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]]
 
-# Exponents of 2 of prior variances of scores, in units of the variance within cells: as far as
-# those of own parts, and less.
+# Exponents of 2 for prior variances of scores, in units of the variance between cells: up to those
+# of own parts, and lower.
 SCORES = np.arange(-14.0, 5.0)
-# Observations that the prior of the weights of a grid counts for. More expect effects along
-# coexpression where there are none, fewer rule out what few perturbations show: 5 is the least that
-# loses nothing on TAP-seq.
+# Weight, in observations, of the prior of the weights of a grid. A larger weight predicts effects
+# along coexpression that do not exist, and a smaller one excludes effects that few perturbations
+# have: 5 is the smallest weight without loss on TAP-seq.
 _PRIOR_COUNT = 5.0
-_FACTORS = 8  # of coexpression at most; a tenth of the genes where these are few
-_NO_PROGRAM = 1e-12  # variance of a program that is none
-_BLOCK = 32  # perturbations visited by one task; the draws do not depend on who does it
+_FACTORS = 8  # maximum number of coexpression factors; a tenth of the genes if these are few
+_NO_PROGRAM = 1e-12  # variance of the program in a model without one
+_BLOCK = 32  # perturbations visited by one task; the draws do not depend on the thread
 
-_FOR_ALL = 150_000  # effects, of more of which all processors are used
-# Effects of all draws that are kept, a byte each: of more, sweeps take hours, and their summaries
-# minutes. Of screens for which the first number is fewer than 40 draws, the second.
+_FOR_ALL = 150_000  # with more effects than this, all processors are used
+# Maximum effects of all stored draws, one byte each: with more, sweeps take hours and summaries
+# minutes. The second number applies to screens for which the first allows fewer than 40 draws.
 _ROOM, _MOST = 80_000_000, 500_000_000
 
 
 def threads(size: int) -> int:
-    """Return how many threads draw and summarise a number of effects: all of many, else one.
+    """Return the number of threads for a number of effects: all for many effects, otherwise one.
 
-    Results do not depend on it. On two cores 90,000 effects take 0.8 of the time, 200,000 0.7, and
-    fewer longer. A worker process has the processor that it was given.
+    Results do not depend on it. On two cores, 90,000 effects take 0.8 times as long as on one,
+    200,000 effects 0.7 times, and few effects longer. A worker process uses one thread.
     """
     return cpu_count() if size > _FOR_ALL and parent_process() is None else 1
 
@@ -70,13 +70,13 @@ class Chain(NamedTuple):
     Parameters
     ----------
     burn
-        Sweeps thrown away.
+        Number of initial sweeps that are discarded.
     keep
-        Draws kept.
+        Number of draws that are stored.
     every
-        Sweeps from one draw to the next.
+        Number of sweeps from one draw to the next.
     warm
-        First sweeps in which the weights of tails are the most likely ones.
+        Number of initial sweeps in which the weights of tails have their most probable values.
     """
 
     burn: int = 50
@@ -86,14 +86,14 @@ class Chain(NamedTuple):
 
     @classmethod
     def of_size(cls, size: int) -> Chain:
-        """Return lengths for a number of effects: weights learned from many need few sweeps.
+        """Return lengths for a number of effects; with many effects, few sweeps suffice.
 
-        Up to 400,000 effects 50 sweeps are thrown away and 200 draws kept: on TAP-seq with 20
-        cells a perturbation means are off by 0.07 to 0.11 sd (root mean square, four seeds), by
-        0.07 with 1,000 sweeps. Of 10 million effects 40 are thrown away, and 40 kept of 80; of 50
-        million and more 15, and 10 kept of 20.
+        With up to 400,000 effects, 50 sweeps are discarded and 200 draws stored: on TAP-seq with 20
+        cells per perturbation, means have an error of 0.07 to 0.11 SD (root mean square, four
+        seeds), and of 0.07 SD with 1,000 sweeps. With 10 million effects, 40 sweeps are discarded,
+        and 80 give 40 draws; with at least 50 million, 15 are discarded, and 20 give 10 draws.
         """
-        # Draws that fit into the room, but no fewer than are needed.
+        # Draws that fit into memory, but at least the minimum.
         least = np.clip(_MOST // max(size, 1), 10, 40)
         keep = int(np.clip(_ROOM // max(size, 1), least, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)
@@ -101,9 +101,9 @@ class Chain(NamedTuple):
     def sweeps(
         self, n_jobs: int, progress: Callable[[int, int], object] | None
     ) -> Iterator[tuple[int, int | None, Workers]]:
-        """Yield the number of every sweep, of the draw that is kept after it, and the workers.
+        """Yield the number of every sweep, the number of its stored draw, and the workers.
 
-        ``None`` stands for sweeps after which none is kept; the rest is as in
+        The draw is ``None`` for sweeps without a stored draw. The arguments are as in
         :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
         """
         every = self.burn + self.keep * self.every
@@ -115,7 +115,7 @@ class Chain(NamedTuple):
                 done: Iterable[Any] = pool(map(delayed(task), blocks))
                 return done
 
-            # A chain is many short sweeps.
+            # A chain has many short sweeps, so a single thread avoids the pool.
             workers: Workers = map if n_jobs == 1 else shared
             for number in range(every):
                 draw, left = divmod(number - self.burn + 1, self.every)
@@ -125,18 +125,18 @@ class Chain(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """What is known of effects before the cells, all of shape ``(n_perturbations, n_genes)``.
+    """The prior of effects, with arrays of shape ``(n_perturbations, n_genes)``.
 
     Parameters
     ----------
     expected
-        Expected effects ``E``, units of the data; ``None`` for 0.
+        Prior means ``E`` of the effects, units of the data; ``None`` for 0.
     variance
-        Variance of their error, as of the members of a combination, squared units of the data;
-        ``None`` where they are known exactly.
+        Variance of the error of ``E``, as for combinations predicted from their members, in squared
+        units of the data; ``None`` if ``E`` has no error.
     own_variance
-        Variance of own parts where it is known, such as that of target genes by the efficacy of the
-        screen; nan where the model learns it. ``None`` where none is known.
+        Variance of own parts if it is known, as for target genes from the efficacy of the screen;
+        NaN if the model learns it. ``None`` if no variance is known.
     """
 
     expected: Array | None = None
@@ -148,9 +148,9 @@ NO_PRIOR = Prior()
 
 
 class Sampler:
-    """The state of a chain, and one sweep of it.
+    """The state of a chain, with the methods of a sweep.
 
-    Parameters as in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
+    The parameters are as in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
     """
 
     def __init__(
@@ -165,20 +165,20 @@ class Sampler:
         self.expected = np.zeros((n, p)) if expected is None else expected
         own = np.broadcast_to(np.nan, (n, p)) if own is None else own
         within = cells.covariance
-        # A gene that no cell varies in, as happens in halves, is taken to vary as the median one.
+        # A gene that is constant, as may happen in halves, is given the median variance.
         varies = within.diagonal() > 0
         middle = np.median(within.diagonal()[varies])
         self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
-        # A table may say nothing of coexpression.
+        # A table may have no information on coexpression.
         gamma, psi = np.zeros((p, 0)), np.ones(p)
         if cells.knows_correlation:
-            # Sigma, less what (23) explains, is Psi + Gamma Gamma', by principal-axis factoring.
+            # Sigma, without the part explained by (23), is factored as Psi + Gamma Gamma'.
             q = int(np.clip(p // 10, 1, _FACTORS))
             alike = without_responses(within_cells or cells, self.unit)
             sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
             gamma, psi = factors(alike / np.outer(sd, sd), q)
         q = gamma.shape[1]
-        # x_j - E_j and its sampling variance 1 / n_j, in units of genes; along factors their mean.
+        # x_j - E_j and its sampling variance 1 / n_j, in units of genes; for factors, the mean.
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty(n), np.zeros(n)
         shared, left = np.zeros((n, 0)), np.zeros(n)
@@ -188,13 +188,13 @@ class Sampler:
             each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
             error[rows], along[rows] = each, 1.0 / each.mean(axis=1)
-            # What is expected is off as means are: along factors, and in each gene by itself.
+            # The error of E has the covariance of means: along factors, and in each gene.
             if doubt is not None:
                 more = doubt[rows] / self.unit**2
                 error[rows] += more
                 spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
-        # No less than the smallest of the grid, so that precisions stay finite.
+        # At least the smallest variance of the grid, so that precisions are finite.
         known = not np.isnan(own).all()
         own = np.maximum(own / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
         self.means = Means(x, error, psi, design, own, along, shared, spread)
@@ -203,10 +203,10 @@ class Sampler:
         self.doubt = doubt
         counted = cells.n[0] / cells.variance_ratio[0]
         self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
-        # The scores of the controls' noise along the factors, equation 14 without the others.
-        # The coefficients of batches have the noise of one cell.
+        # The scores of the controls' noise along the factors (equation 14 with only these terms).
+        # The coefficients of batches have the variance of one cell.
         self.batches, self.batch_scores = (np.zeros((shared.shape[1], k)) for k in (p, q))
-        # eta_b of a coefficient, which varies as one cell: precision Gamma' Psi^-1 Gamma + I.
+        # eta_b of a coefficient with the variance of one cell: precision Gamma' Psi^-1 Gamma + I.
         of_cell = gamma.T @ (gamma / psi[:, None]) + np.eye(q)
         self.batch_cov = np.linalg.inv(of_cell)
         self.batch_root = np.linalg.cholesky(self.batch_cov)
@@ -219,7 +219,7 @@ class Sampler:
         self.rng, key = rng, int(rng.integers(2**63))
         bits = [np.random.Philox(key=key) for _ in range(0, n, _BLOCK)]
         self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
-        # A loud start, all variances one: a quiet one takes long to find what is there.
+        # All variances start at one: from small variances, effects are found slowly.
         place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
         if own.size:
             place[~np.isnan(own)] = N_VARIANCES
@@ -235,7 +235,7 @@ class Sampler:
             departure = (x[rows] - self.control) / np.sqrt(psi * error[rows] + 1.0)
             square += departure.T @ departure
         design[0] = eigh(square, subset_by_index=[p - 1, p - 1])[1][:, 0]
-        # Errors of genes that go together are a program, if many perturbations show them.
+        # With many perturbations, unknown correlated errors would be mistaken for a program.
         self.has_program = cells.knows_correlation or n <= WITHOUT_CORRELATION
         self.program_variance = 1.0 / p
         if not self.has_program:
@@ -248,10 +248,10 @@ class Sampler:
         self.warm = 0
 
     def sweep(self, number: int, workers: Workers) -> None:
-        """Draw everything once, given the rest."""
+        """Draw every block of parameters once, given all others."""
         if self.sums is not None:
             self._draw_program(self.sums)
-            # The weights of all grids (equation 17); those of tails are at first most likely.
+            # The weights of all grids (equation 17); initially, tails have the most probable ones.
             size = self.state.size
             drawn = []
             for which, n in (
@@ -269,9 +269,9 @@ class Sampler:
         self.visit_all(number, workers)
 
     def draw(self) -> tuple[Array, ...]:
-        """Return the present draw: what genes and perturbations share, and scores.
+        """Return the present draw of the shared parameters and scores.
 
-        And the squared differences of the cells' means to the controls, summed.
+        The last element is the sum of squared differences of the cells' means from the controls.
         """
         # Columns of scores: program, q of the effect along factors, q of the cells' noise along
         # them.
@@ -280,14 +280,13 @@ class Sampler:
         for rows in in_blocks(*self.means.x.shape):
             departure = self.means.x[rows] + self.expected[rows] / self.unit - self.control
             squares += (departure**2).sum()
-        # After the scores along factors there are those of the cells' noise.
         return (
             self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
             scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(), squares,
         )  # fmt: skip
 
     def visit_all(self, number: int, workers: Workers) -> Array:
-        """Visit all perturbations; keep and return what the regressions of genes need of them."""
+        """Visit all perturbations; store and return the sums for the regressions of genes."""
         n, p = self.means.x.shape
         count = np.zeros(len(TAILS))
         sums = np.zeros((5 + 3 * self.columns.shape[1] + self.products.shape[1], p))
@@ -305,18 +304,18 @@ class Sampler:
         last: int | None = None,
         random: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
-        """Visit a block of perturbations in the sweep of this number, or those before ``last``.
+        """Visit the perturbations from ``first`` to ``last`` (by default a block) in one sweep.
 
-        Random numbers, normal and uniform ones, and what is returned (``sums`` and ``count``), are
-        as in :func:`visit`, and after its sums are those with the columns ``z`` of batches: of
-        ``w z``, ``w z f`` and ``w z y``, and of ``w z z'`` for their pairs, of which the first is
-        not before the second.
+        ``random`` holds normal and uniform random numbers. They and the results ``sums`` and
+        ``count`` are as in :func:`visit`; the sums are followed by those with the batch columns
+        ``z``: of ``w z``, ``w z f`` and ``w z y``, and of ``w z z'`` for all pairs of columns in
+        the lower triangle.
         """
-        # A block of at most 32 perturbations, in whatever thread.
+        # A block has at most 32 perturbations, and may run in any thread.
         (n, p), size = self.means.x.shape, self.state.scores.shape[1]
         q, last = len(self.means.design) - 1, min(first + _BLOCK, n) if last is None else last
         if random is None:
-            # A stream of its own for every block and sweep; a new generator would cost more.
+            # Every block and sweep has a separate stream; a new generator would take longer.
             rng = self.streams[first // _BLOCK]
             place = {"counter": np.array([0, 0, number, first], np.uint64)}
             rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
@@ -332,7 +331,7 @@ class Sampler:
             np.empty((p, N_VARIANCES)), np.empty((3, len(SCORES))),
         )  # fmt: skip
         visit(self.means, first, last, grid, self.control, self.batches, self.state, block)
-        # Of the columns of batches: sums of w z, w z f, w z y and w z z'.
+        # For the batch columns: sums of w z, w z f, w z y and w z z'.
         z, f = self.columns[first:last], self.state.scores[first:last, :1]
         weight, weighted = block.held
         by_columns = (z.T @ weight, (z * f).T @ weight, z.T @ weighted)
@@ -340,13 +339,13 @@ class Sampler:
         return sums, block.drawn
 
     def _draw_program(self, sums: Array) -> None:
-        """Draw what genes share, by regression gene by gene (equation 16).
+        """Draw the controls' means, the program, and the coefficients of batches (equation 16).
 
-        The controls' means, the program, and the coefficients of batches.
+        They are drawn by a separate regression for each gene.
         """
         program, gamma = self.means.design[0], self.means.design[1:].T
         p, q = gamma.shape
-        # h_0 given mu_0, of which only the controls' mean tells: N(cov right, cov).
+        # h_0 given mu_0, informed only by the controls' mean: N(cov right, cov).
         right = gamma.T @ ((self.control_x - self.control) / self.control_noise)
         chance = self.control_root @ self.rng.standard_normal(q)
         self.control_scores = self.control_cov @ right + chance
@@ -356,7 +355,7 @@ class Sampler:
         if n_columns:
             chance = self.rng.standard_normal((n_columns, q)) @ self.batch_root.T
             self.batch_scores = chance - (self.batches / self.means.psi) @ gamma @ self.batch_cov
-            # Precision, coupling and right-hand side of the columns of batches, gene by gene.
+            # Precision, coupling and right-hand side of the batch columns, gene by gene.
             cross = sums[5 : 5 + 3 * n_columns].reshape(3, n_columns, p).transpose(2, 1, 0)
             block = np.empty((p, n_columns, n_columns))
             first, second = np.tril_indices(n_columns)
@@ -366,7 +365,7 @@ class Sampler:
             of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
             of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
             columns, less, less_right = Columns.integrated(block, cross, of_columns)
-        # Precision of (mu_0, lambda) of every gene, batches integrated out, and Lambda^-1 zeta.
+        # Precision of (mu_0, lambda) of every gene, with batches integrated out; Lambda^-1 zeta.
         one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
         two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
         both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
@@ -387,9 +386,9 @@ class Sampler:
         self.program_variance = drawn_variance if self.has_program else _NO_PROGRAM
 
     def _move_common(self) -> None:
-        """Move what perturbations share between scores and what genes share (equation 19).
+        """Move a part common to all perturbations from scores to shared parameters (equation 19).
 
-        Scores are drawn next, so that they need not be changed.
+        The scores are not updated, because they are drawn next.
         """
         q, means = len(self.means.design) - 1, self.means
         scores, variance = self.state.scores, 2.0 ** SCORES[self.state.size]
@@ -398,14 +397,14 @@ class Sampler:
         variance[:, 1:] += (means.spread + 1.0 / means.along)[:, None]
         # sum_j 1 / T_j and sum_j y_j / T_j along the program and every factor.
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
-        # The controls' cells: along the factors as their noise allows, along the program as seen.
+        # The controls' cells: along the factors by their noise, along the program by their mean.
         program, gamma = means.design[0], means.design[1:].T
         left = self.control_x - self.control - gamma @ self.control_scores
         precision[0] += (program**2 / self.control_noise).sum()
         right[0] += (program * left / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
-        # And what is known of batches likewise.
+        # The same for batches.
         shared, columns = means.columns, None
         if shared.shape[1]:
             block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
@@ -418,23 +417,24 @@ class Sampler:
             cross = ((1.0 / variance).T @ shared)[:, :, None]
             columns, less, less_right = Columns.integrated(block, cross, of_columns)
             precision, right = precision - less[:, 0, 0], right - less_right[:, 0]
-        # Upsilon of (19), which mu_0 and, given it, the batches take over from the scores.
+        # Upsilon of (19), which is moved from the scores to mu_0 and, given mu_0, to the batches.
         moved = right / precision + self.rng.standard_normal(1 + q) / np.sqrt(precision)
         self.control += moved @ means.design
         if columns is not None:
             self.batches += columns.draw(moved[:, None], self.rng).T @ means.design
 
     def own_places(self) -> NDArray[np.int8]:
-        """Return entries of the grid for variances of own parts, what is expected being uncertain.
+        """Return entries of the grid for variances of own parts plus those of prior means.
 
-        The variance by which what is expected may be off is added. Where the sum is none of the
-        grid, the entry below or above is taken at random, so that its mean is the sum.
+        If the sum is not on the grid, the entry below or above is chosen at random, so that the
+        expected variance equals the sum.
         """
         assert self.doubt is not None
         place, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
         drawn = place[rows] < N_VARIANCES
         more = self.means.psi * self.doubt[rows] / self.unit**2
-        # log2(T + Psi v) between two whole exponents: up with the probability that keeps the mean.
+        # log2(T + Psi v) lies between two whole exponents: up with the probability that keeps the
+        # mean.
         total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
         below = np.floor(total)
         up = self.rng.random(total.shape) < 2.0 ** (total - below) - 1.0
@@ -443,11 +443,11 @@ class Sampler:
         return place
 
     def likely_tails(self, prior: Array) -> Array:
-        """Return the weights of tails that some effects make most likely, all else as it is.
+        """Return the most probable weights of tails for some effects, given all other parameters.
 
-        ``prior`` are the counts of :func:`best_weights`.
-        Draws of these weights move slowly from where they start if most effects are small: what is
-        drawn of an effect that the cells do not tell from 0 repeats what was thought of it.
+        ``prior`` are the counts of :func:`best_weights`. Draws of these weights move slowly from
+        their start if most effects are small: the drawn tail of an effect that the cells cannot
+        distinguish from 0 repeats the current weights.
         """
         (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
         # Departures r of some pairs, and N(r; 0, V + 2^(scale + tail)) at every tail.
@@ -467,21 +467,21 @@ class Sampler:
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
 
 
-# Squared singular values, relative to the noise of perturbations, of columns that are kept: at
-# least so much, and this share of the value above which a direction of n perturbations and p genes
-# stands out of noise, sqrt(n / p) (Baik, Ben Arous and Peche 2005). What is below that no
-# perturbations share to a degree that could be taken for a program.
+# Minimum squared singular values, relative to the noise of perturbations, of columns that are kept:
+# an absolute value, and a share of sqrt(n / p), above which a direction of n perturbations and p
+# genes exceeds noise (Baik, Ben Arous and Péché 2005). Columns below these values are too weak to
+# be mistaken for a program.
 _LEAST, _SHARE = 0.1, 0.5
 
 
 def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
-    """Return the columns of errors that batches leave in effects, and what is left beside them.
+    """Return columns of errors of batch effects in effects, and the remaining error variance.
 
-    In units of the noise of a cell, in coordinates that are not correlated over perturbations:
-    columns that perturbations share, ``(n_perturbations, n_columns)``, and the variance of what is
-    left, which counts as noise of each, ``(n_perturbations,)``.
+    Both are in units of the noise of a cell, in coordinates that are uncorrelated over
+    perturbations: columns common to perturbations, ``(n_perturbations, n_columns)``, and the
+    variance of the rest, which counts as noise of each perturbation, ``(n_perturbations,)``.
     """
-    # Errors in differences to the controls, in directions that are not correlated.
+    # Errors in differences from the controls, in uncorrelated directions.
     apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
     size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
     turned = apart @ turn.T
@@ -495,9 +495,9 @@ class Columns(NamedTuple):
     Parameters
     ----------
     by
-        What they fall by for a unit of each other term, shape ``(..., n_columns, m)``.
+        Decrease of their means per unit of each other term, shape ``(..., n_columns, m)``.
     at
-        Their means where these are 0, shape ``(..., n_columns)``.
+        Their means if all other terms are 0, shape ``(..., n_columns)``.
     root
         Cholesky factor of their precision, shape ``(..., n_columns, n_columns)``.
     """
@@ -508,14 +508,14 @@ class Columns(NamedTuple):
 
     @classmethod
     def integrated(cls, block: Array, cross: Array, right: Array) -> tuple[Columns, Array, Array]:
-        """Return them, and what integrating them out takes from the other terms.
+        """Return the coefficients, and the reductions for other terms after their integration.
 
         ``block`` is the precision of the coefficients, ``cross``, ``(..., n_columns, m)``, couples
-        them to other terms, and ``right`` is their right-hand side. What is taken from the
-        precision of the other terms has the shape ``(..., m, m)``, from their right-hand side
+        them to other terms, and ``right`` is their right-hand side. The reduction of the precision
+        of the other terms has the shape ``(..., m, m)``, and that of their right-hand side
         ``(..., m)``.
         """
-        # A block A = [[a, c], [c', b]] of a precision: b - c' a^-1 c is left of b.
+        # For a precision A = [[a, c], [c', b]], b becomes b - c' a^-1 c.
         solved = np.linalg.solve(block, np.concatenate([cross, right[..., None]], axis=-1))
         less = np.swapaxes(cross, -1, -2) @ solved
         root: Array = np.linalg.cholesky(block).astype(np.float64, copy=False)
@@ -528,19 +528,20 @@ class Columns(NamedTuple):
         return np.asarray(self.at + (chance - self.by @ others[..., None])[..., 0])
 
 
-# Pairs of perturbation and gene that the weights of a mixture are learned from at most.
+# Maximum number of pairs of perturbation and gene used to learn the weights of a mixture.
 ENOUGH_PAIRS = 100_000
-_MAX_NEWTON = 100  # steps; some 20 are needed
-_TOLERANCE = 1e-4  # of the logarithm of the density
+_MAX_NEWTON = 100  # maximum number of steps; about 20 are needed
+_TOLERANCE = 1e-4  # expected gain in log density at which steps stop
 
 
 def best_weights(chance: Array, prior: Array, start: Array) -> Array:
     r"""Return the weights of a mixture that maximise a posterior density, by Newton's method.
 
-    That is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is concave;
-    ``chance`` are the densities ``c``, ``prior`` the counts ``a``. Steps of EM stay near where they
-    start where components are hard to distinguish. The sum of the weights is 1 at the maximum of
-    that less ``total`` times their sum (Kim et al. 2020, doi:10.1080/10618600.2019.1689985).
+    The log density is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is
+    concave; ``chance`` are the densities ``c``, and ``prior`` the counts ``a``. EM would converge
+    slowly if components are hard to distinguish. The number of observations and counts, times the
+    sum of the weights, is subtracted, which makes this sum 1 at the maximum (Kim et al. 2020,
+    doi:10.1080/10618600.2019.1689985).
     """
     weights, total = start, len(chance) + prior.sum()
 
@@ -549,7 +550,7 @@ def best_weights(chance: Array, prior: Array, start: Array) -> Array:
 
     now = value(weights)
     for _ in range(_MAX_NEWTON):
-        # Gradient and negative Hessian of the log density; a step stays above 0 and must gain.
+        # Gradient and negative Hessian of the log density; weights must stay above 0.
         part = chance / (chance @ weights)[:, None]
         slope = part.sum(axis=0) + prior / weights - total
         step = np.linalg.solve(part.T @ part + np.diag(prior / weights**2), slope)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_FEWEST_ALIKE = 4  # perturbations of a table that tell how errors of genes are correlated
+_FEWEST_ALIKE = 4  # minimum perturbations of a table to estimate the correlation of errors
 _CHI2_MEDIAN = float(chi2.median(1))
 
 
@@ -30,11 +30,11 @@ class SquaredSize(NamedTuple):
     Parameters
     ----------
     estimate
-        Unbiased, in squared units of the data.
+        Unbiased estimate, in squared units of the data.
     p_value
-        That of no effect.
+        P-value of the hypothesis of no effect.
     q_value
-        The same, adjusted for the number of perturbations (Benjamini and Hochberg 1995).
+        P-value adjusted for the number of perturbations (Benjamini and Hochberg 1995).
     """
 
     estimate: Array
@@ -46,16 +46,16 @@ class SquaredSize(NamedTuple):
 def squared_size(
     effects: ArrayLike, counted: ArrayLike, covariance: ArrayLike, *, overlap: float = 0.0
 ) -> SquaredSize:
-    r"""Return the squared size of differences of means, less their noise, and its p-value.
+    r"""Return the squared size of differences of means, minus their noise, and its p-value.
 
     With ``V`` the covariance of a difference ``d``, :math:`|d|^2 - \operatorname{tr} V` is
-    unbiased. Without an effect :math:`|d|^2` is a weighted sum of chi-squares, taken for a shifted
-    and scaled one of the same mean, variance and skewness (Pearson's approximation, Imhof 1961,
-    doi:10.1093/biomet/48.3-4.419); by mean and variance alone a p-value of 0.001 would be three to
-    five times too small. ``counted`` are the cells whose mean would have the variance of a
-    difference at the variance in ``covariance``, 0 where nothing was measured; of such rows the
-    other genes are summed, and a row of zeros is not judged (nan). ``overlap`` is a lower bound of
-    :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`.
+    unbiased. Without an effect, :math:`|d|^2` is a weighted sum of chi-square variables, which is
+    approximated by a shifted and scaled chi-square variable with the same mean, variance and
+    skewness (Pearson's approximation, Imhof 1961, doi:10.1093/biomet/48.3-4.419); if only mean and
+    variance were matched, a p-value of 0.001 would be three to five times too small. ``counted`` is
+    the number of cells whose mean would have the variance of a difference, given the variance in
+    ``covariance``; it is 0 for unmeasured genes, which are left out. A row of zeros is not tested
+    (NaN). ``overlap`` is a lower bound of :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`.
     """
     d, n = np.atleast_2d(np.asarray(effects, np.float64)), np.asarray(counted, np.float64)
     sigma = np.asarray(covariance, np.float64)
@@ -72,18 +72,18 @@ def squared_size(
         whole[part] = of_part @ np.diag(sigma)
         squares[part] = ((of_part @ sigma**2) * of_part).sum(axis=1)
     trace = variance.sum(axis=1)
-    # tr V^2 from tr V, as sigma is common.
+    # tr V^2 from tr V, because sigma is common to all differences.
     square = (trace / np.maximum(whole, np.finfo(np.float64).tiny)) ** 2 * squares
     square = np.maximum(square, overlap * trace**2)
     plug_in = (d**2).sum(axis=1)
-    # tr(V^2)^3 / tr(V^3)^2 degrees of freedom, as a share of tr(V)^2 / tr(V^2): 1 if all are alike.
+    # tr(V^2)^3 / tr(V^3)^2 degrees of freedom, relative to tr(V)^2 / tr(V^2): 1 if all are equal.
     unit = sigma / max(float(np.trace(sigma)), 1e-300)
     diagonal = np.diag(unit)
     independent = np.count_nonzero(unit) == np.count_nonzero(diagonal)
     cubes = float((diagonal**3).sum() if independent else ((unit @ unit) * unit).sum())
     share = float((unit**2).sum()) ** 4 / max(cubes, 1e-150) ** 2
     degrees = np.maximum(trace**2 / np.maximum(square, 1e-300) * share, 1.0)
-    # |d|^2 standardised, then as a chi-square of the same skewness (Pearson).
+    # |d|^2 is standardised, and compared with a chi-square of the same skewness (Pearson).
     departure = (plug_in - trace) / np.sqrt(np.maximum(2 * square, 1e-300))
     p = np.where(known, chi2.sf(departure * np.sqrt(2 * degrees) + degrees, degrees), np.nan)
     q = np.full(len(p), np.nan)
@@ -93,15 +93,16 @@ def squared_size(
 
 
 def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredSize, SquaredSize]:
-    r"""Return how far perturbations lie from the controls, and from the mean of the others.
+    r"""Return squared sizes of differences from the controls, and from the mean of the others.
 
-    A table does not tell how errors of genes are correlated: the squared cosine of two
-    perturbations without effects, :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`, is then
-    the median over pairs. ``factor`` multiplies standard errors (:attr:`NullWidth.factor`).
+    A table does not state the correlation of errors between genes: the expected squared cosine of
+    two perturbations without effects, :math:`\operatorname{tr} V^2 / (\operatorname{tr} V)^2`, is
+    then estimated from the median over pairs. ``factor`` multiplies standard errors
+    (:attr:`NullWidth.factor`).
     """
     counted = np.where(pooled.variance_ratio < UNKNOWN, pooled.counted, 0.0)
     mean, n = pooled.mean[1:], counted[1:]
-    # The mean of the others: the weighted mean of all, less the own part.
+    # The mean of the others: the weighted mean of all, without the perturbation itself.
     whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
     rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
     others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
@@ -129,10 +130,9 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
 def holds(
     effects: Effects, observed: ArrayLike, variance: ArrayLike, *, level: float = 0.9
 ) -> NDArray[np.bool_]:
-    """Return whether intervals of ``level`` hold means of other cells, their variance added."""
+    """Return whether intervals cover means of other cells, after adding their variance."""
     truth = np.asarray(observed, np.float64)
-    # Half-widths of posterior and of sampling add as squares.
-    # z^2 V is added to the squared half-widths.
+    # Half-widths of posterior and sampling add as squares: z^2 V is added.
     noise = float(ndtri((1.0 + level) / 2.0)) ** 2 * np.asarray(variance, np.float64)
     low = effects.mean - np.sqrt((effects.mean - effects.lower) ** 2 + noise)
     high = effects.mean + np.sqrt((effects.upper - effects.mean) ** 2 + noise)
@@ -140,7 +140,7 @@ def holds(
 
 
 def mean_with_error(values: ArrayLike) -> tuple[float, float]:
-    """Return the mean and its standard error; nan for those of too few values (nan left out)."""
+    """Return the mean and its standard error without NaN; each is NaN if values are too few."""
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
     n = len(known)
@@ -149,9 +149,9 @@ def mean_with_error(values: ArrayLike) -> tuple[float, float]:
 
 
 def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
-    """Return the ratio of two totals and its standard error, by the jackknife over the parts.
+    """Return the ratio of two totals and its standard error, by the jackknife over their parts.
 
-    nan where the total below is not above 0.
+    Both are NaN if the denominator is not above 0.
     """
     a, b = np.asarray(over, np.float64), np.asarray(under, np.float64)
     known = np.isfinite(a) & np.isfinite(b)
@@ -171,10 +171,10 @@ def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
 def correlations(
     one: ArrayLike, two: ArrayLike, used: ArrayLike | None = None, shared: ArrayLike | None = None
 ) -> Array:
-    """Return Pearson's correlation of every row; nan where a side is constant or genes are few.
+    """Return Pearson's correlation of each row; NaN if a side is constant or has under 3 genes.
 
-    ``used`` says which entries take part, and ``shared`` is the covariance of the sampling errors
-    of two estimates that have the controls in common: it is taken out of their covariance.
+    ``used`` marks the entries to include, and ``shared`` is the covariance of the sampling errors
+    of two estimates with the same controls, which is subtracted from their covariance.
     """
     a, b = np.asarray(one, np.float64), np.asarray(two, np.float64)
     mask = np.ones(a.shape, bool) if used is None else np.asarray(used, bool)
@@ -184,29 +184,29 @@ def correlations(
         x, y = a[j, which], b[j, which]
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
             x, y = x - x.mean(), y - y.mean()
-            # Less the covariance that the common controls make.
+            # Without the covariance due to common controls.
             size = np.sqrt((x @ x) * (y @ y))
             out[j] = np.clip((x @ y - common[j, which].sum()) / size, -1.0, 1.0)
     return out
 
 
-SURE = 2.0  # standard errors by which a width lies above another to be called wider
-MEDIAN = float(norm.ppf(0.75))  # of |z|, if z is standard normal
-# Variance of a standard deviation from the median of |z| over n values, relative to its square, is
-# this over n: (2 MEDIAN phi(MEDIAN))^-2 / 4, 1.36. It is 0.5 for the root mean square.
+SURE = 2.0  # standard errors by which a width must exceed another to be called wider
+MEDIAN = float(norm.ppf(0.75))  # median of |z| for standard normal z
+# A standard deviation estimated from the median of |z| over n values has a relative variance of
+# this number divided by n: (2 MEDIAN phi(MEDIAN))^-2 / 4 = 1.36. It is 0.5 for root mean squares.
 _VARIANCE = 1.0 / (4.0 * MEDIAN * float(norm.pdf(MEDIAN))) ** 2
 
 
 @dataclass(frozen=True)
 class NullWidth:
-    """Width of the null: the standard deviation of its z-scores, from their centre.
+    """Width of the null distribution: the standard deviation of its z-scores.
 
     Parameters
     ----------
     value
-        1 if the standard errors are right, above 1 if they are too small; NaN if not known.
+        1 if the standard errors are right, above 1 if they are too small; NaN if unknown.
     error
-        Its standard error.
+        Standard error of ``value``.
     """
 
     value: float = float("nan")
@@ -214,18 +214,18 @@ class NullWidth:
 
     @property
     def factor(self) -> float:
-        """Factor of standard errors: the width, if it is above 1 by two standard errors, else 1."""
+        """Factor on standard errors: the width if it exceeds 1 by two standard errors, else 1."""
         return self.value if self.value - SURE * self.error > 1.0 else 1.0
 
 
 def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
-    """Return the width of the null from z-scores of effects that are 0.
+    """Return the width of the null distribution from z-scores of effects that are 0.
 
-    The median of ``abs(z)`` over that of a standard normal, so that a few genes that a control
-    guide does change do not widen the null of all others. Genes are correlated within cells: ``p``
-    of them count as ``p^2 / sum r^2`` (Box 1954). The standard error is that of independent
-    z-scores or, with four rows or more, of the jackknife over rows, whichever is larger. ``z`` has
-    a row per group of controls that takes the place of a perturbation; one fewer is independent.
+    The width is the median of ``abs(z)``, divided by that of a standard normal variable, so that a
+    few genes that a control guide changes do not affect it. Genes are correlated within cells:
+    ``p`` genes count as ``p^2 / sum r^2`` (Box 1954). The standard error is that for independent
+    z-scores or, with at least four rows, that of the jackknife over rows, whichever is larger.
+    ``z`` has one row per group of controls treated as a perturbation; all but one are independent.
     """
     sigma = np.asarray(covariance, np.float64)
     kept = np.flatnonzero(sigma.diagonal() > 0)
@@ -233,7 +233,7 @@ def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
     if not absolute.size:
         return NullWidth()
     sd = np.sqrt(sigma[kept, kept])
-    # p genes count as p^2 / sum r^2 independent ones.
+    # p genes count as p^2 / sum r^2 independent genes.
     squares = float(((sigma[np.ix_(kept, kept)] / np.outer(sd, sd)) ** 2).sum())
     n = len(absolute)
     counted = max(n - 1, 1) * len(kept) ** 2 / squares

@@ -1,1 +1,1 @@
-"""What predicts perturbations without cells: one file per predictor, registered by name."""
+"""Predictors of perturbations without cells: one file per predictor, registered by name."""

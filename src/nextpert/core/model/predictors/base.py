@@ -1,6 +1,6 @@
-"""What a predictor is: effects of perturbations whose own cells it has not seen.
+"""The interface of predictors, which predict perturbations without using their cells.
 
-The change of target genes is the matter of the efficacy: every predictor leaves them at 0.
+Every predictor returns 0 for target genes, whose change is predicted from the efficacy.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-_SINGLY = 100  # up to so many perturbations each is left out by itself
-_BLOCKS = 20  # more of them are left out in so many blocks, each of which costs one pass
-_FEW_BLOCKS = 5  # of more effects than are enough to learn from
+_SINGLY = 100  # up to this many perturbations, each is left out separately
+_BLOCKS = 20  # blocks in which more perturbations are left out; each block takes one pass
+_FEW_BLOCKS = 5  # blocks for screens with more effects than learning requires
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Effects that one predictor expects.
+    """Effects predicted by one predictor.
 
     Parameters
     ----------
     name
-        The predictor, such as ``"graph"``.
+        Name of the predictor, such as ``"graph"``.
     effects
-        Expected effect of every perturbation on every gene, its own cells left out, shape
-        ``(n_perturbations, n_genes)``, units of the data; 0 for target genes, and where the
-        predictor has nothing to say.
+        Predicted effect of every perturbation on every gene, without its own cells, shape
+        ``(n_perturbations, n_genes)``, units of the data; 0 for target genes, and if the predictor
+        makes no prediction.
     shared
-        Covariance of these numbers with the sampling error of the observed effects, same shape:
-        the controls are common to all effects, and a change of a target gene that was measured
-        errs together with the genes coexpressed with it. Unless it is taken off, a predictor gets
-        weight for predicting noise. ``None`` for none.
+        Covariance of the predictions with the sampling error of the observed effects, same shape:
+        all effects share the controls, and the error of a measured change of a target gene is
+        correlated with those of coexpressed genes. Unless this covariance is subtracted, a
+        predictor receives weight for predicting noise. ``None`` for no covariance.
     fixed
-        Whether the effects are taken as they are (weight 1), where others are silent.
+        Whether the predictions have weight 1 and replace those of all other predictors.
     most
-        Largest weight that it may get, 0 to 1.
+        Maximum weight of the predictor, 0 to 1.
     """
 
     name: str
@@ -64,21 +64,21 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SideInformation:
-    """What is known of perturbations besides the cells of a screen.
+    """Information about perturbations besides the cells of a screen.
 
     Parameters
     ----------
     perturbations
-        Labels with side information, of this screen and of any others.
+        Labels with side information, from this screen and elsewhere.
     rows
-        Features of each, of length 0 (none are known) to 1. The similarity of two perturbations is
-        the product of their rows.
+        Features of each label, as vectors with a norm of 0 (no features) to 1. The similarity of
+        two perturbations is the product of their rows.
     effects
-        Effects in another screen, shrunk, its mean where unknown, in units of the data.
+        Shrunk effects in another screen, in units of the data; unknown effects have its mean.
     observed
-        These effects as they were observed.
+        The same effects before shrinkage.
     precision
-        Their precisions (one over the squared standard error), 0 where unknown.
+        Their precisions (one over the squared standard error), 0 if unknown.
     """
 
     perturbations: list[str] = texts("n_features")
@@ -93,15 +93,15 @@ class SideInformation:
         return {name: i for i, name in enumerate(self.perturbations)}
 
     def of(self, labels: Sequence[str]) -> Array:
-        """Return the features of labels, 0 where none are known, ``(n_labels, rank)``."""
-        # Row -1 is of labels that are not known.
+        """Return the features of labels, 0 for labels without features, ``(n_labels, rank)``."""
+        # Row -1 is for unknown labels.
         padded = np.vstack([self.rows, np.zeros((1, self.rows.shape[1]))])
         return padded[[self.place.get(label, -1) for label in labels]]
 
     def measured(self, labels: Sequence[str]) -> tuple[Array, Array] | None:
         """Return effects of labels as measured in the other screen, and their precisions.
 
-        Each of shape ``(n_labels, n_genes)``, 0 where unknown; ``None`` if none is measured.
+        Both have the shape ``(n_labels, n_genes)``, 0 if unknown; ``None`` if no effect is known.
         """
         if self.observed is None or self.precision is None:
             return None
@@ -115,18 +115,18 @@ class SideInformation:
 
 @dataclass(frozen=True)
 class Sources:
-    """What predictors draw on besides the cells of a screen.
+    """Sources of predictors besides the cells of a screen.
 
     Parameters
     ----------
     weights
         ``B`` of the graph, row = child, shape ``(n_genes, n_genes)``.
     held_out_weights
-        Perturbations, and such a matrix that was learned without their cells.
+        Pairs of some perturbations and a matrix ``B`` that was learned without their cells.
     features
-        Side information about perturbations; ``None`` where none is given.
+        Side information about perturbations; ``None`` if not given.
     together
-        What members of combinations do together; ``None`` where there are no combinations.
+        Effects of combinations predicted from members; ``None`` without combinations.
     """
 
     weights: Array | None = None
@@ -136,18 +136,18 @@ class Sources:
 
     @property
     def other_screen(self) -> SideInformation | None:
-        """Side information with effects in another screen; ``None`` where there are none."""
+        """Side information with effects in another screen; ``None`` if it has no effects."""
         known = self.features
         return None if known is None or known.effects is None else known
 
 
 class Predictor(ABC):
-    """Predicts perturbations from a screen that lacks their cells."""
+    """Predicts perturbations from a screen without their cells."""
 
     name: ClassVar[str]
-    order: ClassVar[int] = 100  # where it stands in tables, the smallest first
-    by_change: ClassVar[bool] = True  # whether the change of target genes is read
-    # Sources that it is created with, if they have one of them; all perturbations if it needs none.
+    order: ClassVar[int] = 100  # position in tables, in ascending order
+    by_change: ClassVar[bool] = True  # whether the change of target genes is used
+    # Sources that are its arguments; it is created if at least one is given, or if it needs none.
     draws_on: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -157,22 +157,22 @@ class Predictor(ABC):
         Parameters
         ----------
         screen
-            The perturbations that it learns from.
+            The perturbations from which it learns.
         candidates
-            The perturbations that are asked for, and the change of their target genes.
+            The perturbations to predict, and the change of their target genes.
         """
 
     def held_out(self, screen: Perturbations) -> Prediction:
-        """Return what it predicts of a screen's perturbations, each without its own cells.
+        """Return predictions for a screen's perturbations, each without its own cells.
 
-        Each is left out by itself, and more than 100 in blocks. They are asked for as any
-        candidates are, so what is scored here is what is handed out.
+        Each perturbation is left out separately, or in blocks if there are more than 100. They are
+        predicted like candidates, so that the scores apply to predictions of candidates.
         """
         n = len(screen.targets)
         size = n * screen.moments.n_nodes
         effects, shared = np.zeros((2, n, screen.moments.n_nodes), table_type(size))
         many = _BLOCKS if size <= ENOUGH else _FEW_BLOCKS
-        # Scored without their own cells, as candidates are predicted.
+        # Predicted without their own cells, like candidates.
         for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
             block_of = self.predict(screen.without(block), screen.some(block))
             effects[block] = block_of.effects
@@ -191,7 +191,7 @@ def predictor(name: str) -> Callable[[Kind], Kind]:
     Raises
     ------
     ValueError
-        If another class has the name.
+        If another class already has the name.
 
     Examples
     --------
@@ -208,9 +208,9 @@ def predictors() -> list[type[Predictor]]:
 
 
 def build_predictors(sources: Sources) -> list[Predictor]:
-    """Return the predictors that have something to say, given what they can draw on."""
+    """Return the predictors for which the required sources are given."""
     built = []
-    # Those that need no source always speak, others where one of theirs is given.
+    # A predictor without sources is always built, others if at least one source is given.
     for kind in predictors():
         held = [getattr(sources, name) for name in kind.draws_on]
         if not held or any(each is not None for each in held):
@@ -221,8 +221,8 @@ def build_predictors(sources: Sources) -> list[Predictor]:
 def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> Prediction:
     """Return slopes times changes of target genes, summed over the targets of a perturbation.
 
-    ``slopes`` are the effects of a unit change of each target on every gene, by perturbation, each
-    of shape ``(n_genes, n_targets)``.
+    ``slopes`` has one array per perturbation, of shape ``(n_genes, n_targets)``: the effects of a
+    unit change of each target on every gene.
     """
     change, n = candidates.observed, candidates.n
     # Whether a change was measured.
@@ -232,7 +232,7 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
         error = error & np.isnan(given)
         change = np.where(np.isnan(given), change, given)
     effects, shared = np.zeros((2, *change.shape))
-    # Sampling errors of two genes of one mean: Sigma_ik over the cells.
+    # Covariance of the sampling errors of two genes in a mean: Sigma_ik divided by cells.
     within = candidates.moments.scatter / candidates.freedom
     of_control = 1 / candidates.moments.n[candidates.control]
     batches = (candidates.batch_errors**2).sum(axis=1)

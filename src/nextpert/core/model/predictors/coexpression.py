@@ -1,4 +1,4 @@
-"""Coexpression: every gene regressed on the target gene, over a screen."""
+"""Coexpression: regression of every gene on the target gene, over a screen."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 class Coexpression(Predictor):
     """Slopes of every gene on the target gene over a screen, times the target's change.
 
-    The means of the screen's perturbations and of its controls join the scatter within
-    environments in the regression.
+    The regression uses the scatter within environments and that between the means of the screen's
+    perturbations and controls.
     """
 
     order: ClassVar[int] = 2
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what regression on the target genes expects of their change."""
+        """Return the predictions of a regression on the target genes, given their change."""
         moments = screen.moments
         n = moments.n.astype(np.float64)
         departure = moments.mean - n @ moments.mean / n.sum()
         every = sorted({k for genes in candidates.targets for k in genes})
         place = {k: i for i, k in enumerate(every)}
-        # Scatter of all cells about their mean: within environments and between.
+        # Scatter of all cells about their mean: within and between environments.
         scatter = moments.scatter[:, every] + (n[:, None] * departure).T @ departure[:, every]
         largest = (moments.mean[:, every] ** 2).max(axis=0, initial=0.0)
         slopes = []
@@ -38,6 +38,6 @@ class Coexpression(Predictor):
             columns = scatter[:, index]
             spread = columns[list(genes), np.arange(len(genes))]
             # Slope S_ik / S_kk of gene i on target k.
-            varies = spread > 1e-12 * n.sum() * largest[index]  # else it is rounding alone
+            varies = spread > 1e-12 * n.sum() * largest[index]  # more than rounding error
             slopes.append(np.where(varies, columns / np.where(varies, spread, 1.0), 0.0))
         return by_slopes(self.name, candidates, slopes)

@@ -1,4 +1,4 @@
-"""Side information: effects in another screen, and of perturbations with similar features."""
+"""Predictors from side information: effects in another screen, and similar features."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 # Shares of the variance of effects that features may explain.
 _RHO = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
-_FEWEST = 5  # perturbations, to learn from: fewer have less than 99 different permutations
-_COMPONENTS = 50  # of effects, by which rho is chosen: what follows is mostly noise
-# Tables with rows permuted, and which of their gains, by size, a table has to exceed: one that says
-# nothing does with a probability of 0.03. The third largest of 99 scatters less than the largest of
-# 20. By that, one in 16 permuted tables raised the error on Papalexi by more than 1%, the worst of
-# 280 by 17%; by this one in 35, and the worst by 11%.
+_FEWEST = 5  # minimum perturbations: fewer have less than 99 different permutations
+_COMPONENTS = 50  # components of effects used to choose rho; further ones are mostly noise
+# Number of tables with permuted rows, and the rank of the permuted gain that a table must exceed;
+# an uninformative table does with probability 0.03. The third largest of 99 gains varies less than
+# the largest of 20. With the latter, one in 16 permuted tables increased the error on Papalexi by
+# more than 1%, and the worst of 280 by 17%; with the former, one in 35, and the worst by 11%.
 _PERMUTATIONS, _HIGHEST = 99, 3
 
 
 class Solved(NamedTuple):
-    """What held-out residuals and predictions need of ``A = K^-1``, gene by gene.
+    """Products with ``A = K^-1`` for held-out residuals and predictions, gene by gene.
 
-    ``K`` is the covariance of the effects of ``n`` perturbations up to a factor. Those of which a
-    gene is missing are taken out of ``K`` for that gene.
+    ``K`` is the covariance of the effects of ``n`` perturbations up to a factor. For each gene,
+    perturbations without a value are removed from ``K``.
 
     Parameters
     ----------
     values
-        ``A y``, shape ``(n, n_genes)``; 0 where missing, as the next two.
+        ``A y``, shape ``(n, n_genes)``; 0 for missing values.
     ones
-        ``A 1``, same shape.
+        ``A 1``, same shape; 0 for missing values, or one column if none is missing.
     diagonal
-        Diagonal of ``A``, same shape, or as ``ones`` with one column where no gene is missing.
+        Diagonal of ``A``, same shape as ``ones``; 1 for missing values.
     mean
         Generalised least squares mean of every gene, shape ``(n_genes,)``.
     """
@@ -58,7 +58,7 @@ class Solved(NamedTuple):
 
     @classmethod
     def of(cls, rows: Array, noise: Array, effects: Array, missing: Mask) -> Solved:
-        """Return these of ``K = Z Z' + D`` (equation 26), by ``r x r`` algebra.
+        """Return the products for ``K = Z Z' + D`` (equation 26), with ``r x r`` matrices.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Solved(NamedTuple):
             Whether an effect is unknown, same shape.
         """
         n, root = len(rows), np.sqrt(noise)
-        # Any Z of the same Z Z' will do.
+        # Any Z with the same Z Z' gives the same result.
         if rows.shape[1] > n:
             size, basis = np.linalg.eigh(rows @ rows.T)
             rows = basis * np.sqrt(np.maximum(size, 0.0))
@@ -92,11 +92,11 @@ class Solved(NamedTuple):
         if len(lacking):
             ones, diagonal = (np.tile(each, values.shape[1]) for each in (ones, diagonal))
         for g in lacking:
-            # The inverse of K without some rows, from columns of A: a Schur complement.
+            # The inverse of K without some rows, from columns of A (a Schur complement).
             out = np.flatnonzero(missing[:, g])
             columns = -(inner.T @ (inner[:, out] / root[out])) / root[:, None]
             columns[out, np.arange(len(out))] += 1.0 / noise[out]
-            # A less columns gone: K without `out`.
+            # A minus columns times gone is the inverse without `out`.
             gone = np.linalg.solve(columns[out], columns.T)
             values[:, g] -= gone.T @ values[out, g]
             ones[:, g] -= gone.T @ ones[out, g]
@@ -107,9 +107,9 @@ class Solved(NamedTuple):
         return cls(values, ones, diagonal, values.sum(axis=0) / total)
 
     def residuals(self) -> Array:
-        """Return effects less what the other perturbations expect, the mean estimated along.
+        """Return effects minus predictions from the other perturbations, which include the mean.
 
-        With ``P = A - A 1 1'A / (1'A 1)`` they are ``(P y)_j / P_jj`` (equation 27).
+        With ``P = A - A 1 1'A / (1'A 1)``, residuals are ``(P y)_j / P_jj`` (equation 27).
         """
         total = self.ones.sum(axis=0)
         # P_jj, and (P y)_j = (A y)_j - (A 1)_j mean.
@@ -125,18 +125,18 @@ class Solved(NamedTuple):
 
 
 class _Screen(NamedTuple):
-    """Measured perturbations of which something is known, genes in units of their sd.
+    """Measured perturbations with side information; effects in units of each gene's SD.
 
     Parameters
     ----------
     place
-        Their places among the perturbations of the screen, shape ``(n,)``.
+        Positions among the perturbations of the screen, shape ``(n,)``.
     effects
-        Their effects, shape ``(n, n_genes)``.
+        Effects, shape ``(n, n_genes)``.
     missing
         Whether a gene is a target, or does not vary, same shape.
     noise
-        Mean sampling variance of their effects, shape ``(n,)``.
+        Mean sampling variance of the effects of each perturbation, shape ``(n,)``.
     size
         Variance of effects about their mean beyond sampling.
     components
@@ -152,7 +152,7 @@ class _Screen(NamedTuple):
 
     @classmethod
     def of(cls, screen: Perturbations, known: Mask) -> _Screen | None:
-        """Return those that are ``known``; ``None`` if they are few or do the same."""
+        """Return the ``known`` perturbations; ``None`` if they are few or have equal effects."""
         scored = screen.scored()
         place = np.flatnonzero(known & scored.any(axis=1))
         if len(place) < _FEWEST:
@@ -164,12 +164,12 @@ class _Screen(NamedTuple):
         apart, count = _centred(effects, used), used.sum(axis=0)
         many = np.maximum(count - 1, 0)
         own = (noise * many / np.maximum(count, 1)).sum()
-        # Variance of effects about the mean of their gene, less that of sampling.
+        # Variance of effects about the mean of their gene, minus sampling variance.
         size = ((apart**2).sum() - own) / max(many.sum(), 1)
         if size <= 0:
             return None
         if len(place) < apart.shape[1]:
-            # Components of the effects, by the smaller of the two Gram matrices.
+            # Components of the effects, from the smaller of the two Gram matrices.
             square, basis = np.linalg.eigh(apart @ apart.T)
             components = basis * np.sqrt(np.maximum(square, 0.0))
         else:
@@ -178,7 +178,7 @@ class _Screen(NamedTuple):
         return cls(place, effects, ~used, per, float(size), components[:, -_COMPONENTS:])
 
     def covariance(self, rho: float, rows: Array) -> tuple[Array, Array]:
-        """Return ``Z`` and the diagonal of ``D`` if features explain a part of the variance."""
+        """Return ``Z`` and the diagonal of ``D`` if features explain a share of the variance."""
         z = np.sqrt(rho) * rows
         # Every effect has the same variance.
         rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)
@@ -189,11 +189,11 @@ class _Screen(NamedTuple):
         return Solved.of(*self.covariance(rho, rows), self.effects, self.missing)
 
     def best_rho(self, rows: Array) -> tuple[float, float]:
-        """Return rho of least error of left-out perturbations, and its gain over 0.
+        """Return the rho with the smallest error of left-out perturbations, and its gain over 0.
 
-        Shares are tried from the smallest as long as the error falls. It is that of the components,
-        of which there are fewer than genes, and counts less where cells are few. ``rows`` are the
-        features, or permuted ones.
+        Values are tried in ascending order as long as the error decreases. The error is that of the
+        components, which are fewer than genes, and has lower weight for perturbations with few
+        cells. ``rows`` are the features, or permuted features.
         """
         none = np.zeros(self.components.shape, bool)
 
@@ -212,19 +212,19 @@ class _Screen(NamedTuple):
 
 
 def _centred(effects: Array, used: Mask) -> Array:
-    """Return effects less the mean of their gene, 0 where not used, ``(n, n_genes)``."""
+    """Return effects minus the mean of their gene, 0 if not used, ``(n, n_genes)``."""
     mean = np.where(used, effects, 0.0).sum(axis=0) / np.maximum(used.sum(axis=0), 1)
     return np.where(used, effects - mean, 0.0)
 
 
 def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
-    """Return how far a gain ``g`` is beyond those of 99 tables of permuted rows, 0 to 1.
+    """Return the excess of a gain ``g`` over those of 99 tables with permuted rows, 0 to 1.
 
-    ``gain`` takes the order of the ``n`` rows of a table. With the third largest gain ``g0`` of the
-    permuted ones it is ``(g - g0) / g0``, at most 1. It bounds the weight of what the table says,
-    so that a table of which the order of rows does not matter counts for nothing, one that is only
-    just better than these for little, and one that gains twice as much in full. When three permuted
-    tables gain as much as it, no more are drawn.
+    ``gain`` takes the order of the ``n`` rows of a table. With the third largest permuted gain
+    ``g0``, the excess is ``(g - g0) / g0``, at most 1. It is the maximum weight of the table: 0 if
+    the order of rows does not matter, small if the table is only slightly better than permuted
+    ones, and 1 if it gains at least twice as much. Once three permuted tables gain as much as the
+    table, no more are drawn.
     """
     own, rng, highest = gain(np.arange(n)), np.random.default_rng(0), [0.0] * _HIGHEST
     for _ in range(_PERMUTATIONS):
@@ -236,10 +236,10 @@ def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
 
 @predictor("other screen")
 class OtherScreen(Predictor):
-    """Effects in another screen (``known``), found by label; of other perturbations their mean.
+    """Effects in another screen (``known``), by label; for all other labels, the mean effect there.
 
-    If it said nothing of others, the mean perturbation here would get a weight that is right for
-    these, or one that is right for those that it tells of, but not both.
+    If it predicted 0 for labels that are not in the other screen, no single weight of the mean
+    perturbation would suit both kinds of labels.
     """
 
     order: ClassVar[int] = 4
@@ -250,7 +250,7 @@ class OtherScreen(Predictor):
         self.known = known
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what is known of the candidates' labels, and of others the mean."""
+        """Return the effects of the candidates' labels in the other screen, or the mean effect."""
         del screen
         known = np.zeros((1, 0)) if self.known.effects is None else self.known.effects
         padded = np.vstack([known, known.mean(axis=0)])
@@ -258,10 +258,10 @@ class OtherScreen(Predictor):
         return Prediction(self.name, np.where(candidates.own(), 0.0, effects))
 
     def held_out(self, screen: Perturbations) -> Prediction:
-        """Return the same, as it has seen no cell of this screen, with its largest weight.
+        """Return the predictions, which use no cells of this screen, with their maximum weight.
 
-        The gain is that of the best multiple, 0 to 1, of departures from the mean there, which are
-        added to the mean here.
+        The maximum weight depends on the gain from adding departures from the mean there to the
+        mean here, times the best factor from 0 to 1.
         """
         prediction = self.predict(screen, screen)
         measured = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
@@ -271,10 +271,10 @@ class OtherScreen(Predictor):
         counts = 1.0 / (measured.size + measured.noise)[:, None]
 
         def gain(order: NDArray[np.int64]) -> float:
-            # No row's own targets are compared.
+            # Target genes of either row are not compared.
             used = ~(measured.missing | measured.missing[order])
             y, x = _centred(measured.effects, used), _centred(there[order], used)
-            # Error falls by 2 w x'y - w^2 x'x at the best w of 0 to 1.
+            # The error decreases by 2 w x'y - w^2 x'x, with the best w from 0 to 1.
             along, square = (counts * x * y).sum(), (counts * x**2).sum()
             weight = np.clip(along / square, 0.0, 1.0) if square > 0 else 0.0
             return float(2 * weight * along - weight**2 * square)
@@ -284,12 +284,12 @@ class OtherScreen(Predictor):
 
 @predictor("features")
 class Features(Predictor):
-    """Departures from the mean perturbation that similar features predict (equations 26, 27).
+    """Departures from the mean perturbation, predicted from similar features (equations 26, 27).
 
-    The effects on a gene, in units of its standard deviation, are a mean and normal departures,
+    The effects on a gene, in units of its standard deviation, are a mean plus normal departures,
     whose correlation between two perturbations is the share ``rho`` times the similarity of their
-    features (``known``). ``rho`` has the smallest error of left-out perturbations. Only the
-    expected departure is returned, because the mean is another predictor.
+    features (``known``). ``rho`` minimises the error of left-out perturbations. Only the expected
+    departure is returned, because the mean is a separate predictor.
     """
 
     order: ClassVar[int] = 5
@@ -301,7 +301,7 @@ class Features(Predictor):
 
     @one_thread()
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what perturbations of similar features do beyond the mean; 0 without features."""
+        """Return the departures predicted from similar features; 0 without features."""
         own, rows = candidates.own(), self.known.of(screen.names)
         measured, effects = _Screen.of(screen, np.asarray(rows.any(axis=1))), np.zeros(own.shape)
         if measured is not None:
@@ -315,11 +315,11 @@ class Features(Predictor):
 
     @one_thread()
     def held_out(self, screen: Perturbations) -> Prediction:
-        """Return the same of the screen's perturbations, each left out, in closed form.
+        """Return predictions for the screen's perturbations, each left out, in closed form (27).
 
-        Weights of the effects of others sum to 0, so that none is shared with the controls.
+        The weights of the effects of others sum to 0, so that predictions do not share the error of
+        the controls.
         """
-        # Closed form (27): no refit for each perturbation left out.
         rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
         measured = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if measured is not None:

@@ -1,4 +1,4 @@
-"""The graph: what a change of target genes transmits to the genes downstream."""
+"""The graph: effects of a change of target genes on downstream genes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Graph(Predictor):
     """Total effects of the target genes, ``(I - B)^-1``, times their changes.
 
-    ``weights`` are ``B``, row = child; ``held_out_weights``, for :meth:`held_out`, are
-    perturbations and such weights that were learned without their cells.
+    ``weights`` is ``B``, row = child; ``held_out_weights``, for :meth:`held_out`, holds pairs of
+    some perturbations and a ``B`` that was learned without their cells.
     """
 
     order: ClassVar[int] = 1
@@ -37,27 +37,27 @@ class Graph(Predictor):
         self.weights, self.held_out_weights = weights, held_out_weights
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what the graph transmits of the change of the target genes."""
+        """Return the downstream effects of the change of the target genes."""
         del screen
         p = candidates.moments.n_nodes
         genes = sorted({k for some in candidates.targets for k in some})
         weights = np.asarray(self.weights, np.float64)
         effects: Array = np.eye(p)[:, genes]
         if weights.any():
-            # (I - B)^-1 e_k over its k-th entry, as the change of k itself is given.
+            # (I - B)^-1 e_k divided by its k-th entry, because the change of k itself is given.
             effects = np.asarray(np.linalg.solve(np.eye(p) - weights, effects), np.float64)
         total = dict(zip(genes, (effects / effects[genes, np.arange(len(genes))]).T, strict=True))
         slopes = [np.array([total[k] for k in t]).reshape(-1, p).T for t in candidates.targets]
         return by_slopes(self.name, candidates, slopes)
 
     def held_out(self, screen: Perturbations) -> Prediction:
-        """Return what graphs transmit that have not seen the perturbations."""
+        """Return downstream effects on graphs learned without the perturbations."""
         shape = len(screen.targets), screen.moments.n_nodes
         effects, shared = np.zeros((2, *shape), table_type(shape[0] * shape[1]))
         for rows, weights in self.held_out_weights:
             some = screen.some(rows)
             follows = Graph(weights).predict(some, some)
-            # Untouched pages of zeros take no memory.
+            # Pages of zeros that are never written take no memory.
             if follows.effects.any():
                 effects[rows], shared[rows] = follows.effects, follows.shared
         return Prediction(self.name, effects, shared)

@@ -1,4 +1,4 @@
-"""The mean perturbation: what a screen's perturbations do on average."""
+"""The mean perturbation: the average effect of a screen's perturbations."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 @predictor("mean perturbation")
 class MeanPerturbation(Predictor):
-    """The mean effect of a screen's perturbations, whatever the perturbation asked for.
+    """The mean effect of a screen's perturbations, the same for every candidate.
 
-    They are weighted by ``1 / (t^2 + v)``, ``v`` the sampling variance of a mean and ``t^2`` the
-    variance of effects about their mean beyond sampling, in units of a gene's variance, one number
-    for the screen (a random-effects mean): perturbations of few cells count for less. Their own
-    target genes are left out.
+    It is a random-effects mean with weights ``1 / (t^2 + v)``, where ``v`` is the sampling variance
+    of a perturbation's mean and ``t^2`` the variance of effects about their mean beyond sampling
+    (one number for the screen, in units of a gene's variance): perturbations with few cells have
+    lower weights. The target genes of each perturbation are left out.
     """
 
     order: ClassVar[int] = 3
     by_change: ClassVar[bool] = False
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return the mean effect, the same for all candidates but for their target genes."""
+        """Return the mean effect, the same for all candidates except on their target genes."""
         sd = np.where(screen.sd > 0, screen.sd, 1.0)
         used = screen.scored()
         effects = np.where(used, screen.observed / sd, 0)
         noise = np.where(used, screen.own_variance() / sd**2, 0)
         count = used.sum(axis=0)
         centre = effects.sum(axis=0) / np.maximum(count, 1)
-        # t^2: the variance of effects about their mean, less that of sampling, over all genes.
+        # t^2: the variance of effects about their mean, minus sampling variance, over all genes.
         spread = np.where(used, (effects - centre) ** 2, 0.0).sum()
         many = np.where(count > 1, count - 1, 0).sum()
         share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
@@ -41,7 +41,7 @@ class MeanPerturbation(Predictor):
         weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
         total = np.maximum(weight.sum(axis=0), 1e-300)
         mean = (weight * effects).sum(axis=0) * (sd / total)
-        # The errors of controls and batches are in the mean as they are in every effect.
+        # The mean contains errors of controls and batches, as does every effect.
         errors = screen.batch_errors.T @ weight
         shared = candidates.control_variance + candidates.sd**2 * (
             candidates.batch_errors @ (errors / total)

@@ -1,4 +1,4 @@
-"""Members of combinations: what they are expected to do together."""
+"""Members of combinations: effects of combinations predicted from their members."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @predictor("members together")
 class Members(Predictor):
-    """What members do together; of combinations no other predictor speaks."""
+    """Predicts combinations from their members, for which no other predictor is used."""
 
     order: ClassVar[int] = 6
     draws_on: ClassVar[tuple[str, ...]] = ("together",)
@@ -26,22 +26,22 @@ class Members(Predictor):
         self.together = together
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
-        """Return what members do together, fixed; nothing for single perturbations."""
+        """Return fixed predictions for combinations, and 0 for single perturbations."""
         del screen
         rows, own = self.together.rows, candidates.own()
         effects, shared = np.zeros((2, *own.shape))
         effects[rows] = self.together.mean
-        # The controls' error is in every member's effect.
+        # Every member's effect contains the controls' error.
         shared[rows] = self.together.shared * candidates.control_variance
         effects[own] = shared[own] = 0.0
         return Prediction(self.name, effects, shared, fixed=True)
 
     def held_out(self, screen: Perturbations) -> Prediction:
-        """Return the same: each combination is expected without its own cells already."""
+        """Return :meth:`predict`: each combination is already predicted without its own cells."""
         return self.predict(screen, screen)
 
     def silenced(self, other: Prediction) -> Prediction:
-        """Return a prediction; without combinations, of which members speak, if it is another's."""
+        """Return the prediction of another predictor without combinations; its own unchanged."""
         if other.name == self.name:
             return other
         kept = np.ones((len(other.effects), 1))
