@@ -319,7 +319,7 @@ def test_a_few_controls_are_named_before_anything_is_judged(screen, n_controls):
     control = np.flatnonzero(screen.obs["perturbation"] == "control")
     few = screen[np.setdiff1d(np.arange(screen.n_obs), control[n_controls:])].copy()
     npt.tl.fit_dag_blr(few)
-    with pytest.raises(ValueError, match=f"but there are {n_controls} in all"):
+    with pytest.raises(ValueError, match=f"but there are {n_controls} control cells in all"):
         npt.tl.diagnose(few)
     assert "diagnosis" not in few.uns
 

@@ -246,7 +246,7 @@ BAD = [
     ({"search_options": {"n_run": 1}}, "n_run.* matches: n_runs"),
     ({"n_graphs": 0}, "n_graphs"),
     ({"n_graphs": 2.5}, "n_graphs"),
-    ({"method": "given", "dag": [("MYC", "STK3")], "n_graphs": 3}, "n_graphs applies only to learned graphs"),
+    ({"method": "given", "dag": [("MYC", "STK3")], "n_graphs": 3}, "applies only to learned"),
     ({"method": "causaldag", "search_options": {"prior": {"before": []}}}, "not support prior"),
 ]
 

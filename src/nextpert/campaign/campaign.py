@@ -250,11 +250,12 @@ class Campaign:
             (controls included) and ``failed``. Columns of its last fit are ``best``, the measured
             perturbation that is predicted to be the nearest (or no perturbation);
             ``relative_measured_distance`` (of the mean of its cells) and ``relative_distance``
-            (predicted), squared distances divided by the control's (NaN if that is not above 0); ``probability_best``, the
-            probability that it is the nearest of all candidates; ``expected_gain``, the expected
-            decrease of the best distance after the next plate, relative to the control's;
-            ``good_enough``, the probability that no candidate is closer by more than a tenth of the
-            control's distance; and ``advice``, its kind as in :func:`nextpert.tl.plan_cells`.
+            (predicted), squared distances divided by the control's (NaN if that is not above 0);
+            ``probability_best``, the probability that it is the nearest of all candidates;
+            ``expected_gain``, the expected decrease of the best distance after the next plate,
+            relative to the control's; ``good_enough``, the probability that no candidate is closer
+            by more than a tenth of the control's distance; and ``advice``, its kind as in
+            :func:`nextpert.tl.plan_cells`.
         """
         return summary_table(self._state, self._cells)
 
