@@ -128,7 +128,7 @@ def test_confidence_copy_layer_and_files(small_screen, tmp_path, assert_same):
         (("nope", "c"), {}, ValueError, "no column 'nope'"),
         ({"NOPE": 1.0}, {}, ValueError, "NOPE"),
         ({"MYC": np.nan}, {}, ValueError, "MYC.*finite"),
-        ({"MYC": 1.0}, {"genes": ["MYC"]}, ValueError, "leave out genes"),
+        ({"MYC": 1.0}, {"genes": ["MYC"]}, ValueError, "do not pass genes"),
         (3, {}, TypeError, "but is 3"),
         (npt.Target(state="MYC"), {}, TypeError, "target must be"),
         ("MYC", {"genes": ["NOPE"]}, ValueError, "NOPE"),

@@ -207,7 +207,7 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     :math:`z` standard normal: both have the expectation of :math:`m`, variance :math:`2v`, and no
     covariance (Leiner et al. 2023, doi:10.1080/01621459.2023.2270748). The mean of the controls is
     split in the same way, so that the effects of a half share its error, as in the table. If the
-    correlation of genes is known, ``z`` has the same correlation, so that the halves are
+    correlation between genes is known, ``z`` has the same correlation, so that the halves are
     independent for all genes jointly. ``rng`` draws ``z``.
     """
     counted, j = np.asarray(moments.counted), moments.n_environments
@@ -240,7 +240,7 @@ def as_screen(
     """Return the environments of a coding, in the form in which they are read from cells.
 
     ``moments`` and ``sigma2`` come from :func:`table_moments`; ``codes`` is the environment of
-    every row, -1 for none, and ``correlation`` the correlation of genes, if known.
+    every row, -1 for none, and ``correlation`` the correlation between genes, if known.
     """
     covariance = np.diag(sigma2)
     if correlation is not None:

@@ -48,7 +48,8 @@ def number(value: Any, digits: int = 3) -> str:
 def ratio(value: Any) -> str:
     """Return a ratio of distances as a percentage.
 
-    Ratios below 1% are shown as "< 1%", also negative ones, which unbiased estimates can have.
+    Ratios below 1% are shown as "< 1%", including negative ones, because unbiased estimates may be
+    negative.
 
     Examples
     --------

@@ -265,7 +265,7 @@ def plan(
     Parameters
     ----------
     n_perturbations
-        Maximum number of perturbations on the plate.
+        Maximum number of perturbations in the next round.
     n_cells
         Total number of cells, controls included.
     strategy

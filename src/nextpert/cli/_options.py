@@ -1,6 +1,6 @@
 """Parts that commands share: kinds and groups of options, the job, settings, progress.
 
-No slow module is imported here, so that help and errors of usage appear at once.
+No slow module is imported here, so that help and usage errors appear at once.
 """
 
 from __future__ import annotations
@@ -303,7 +303,10 @@ _places = count()  # of commands in the list
 
 
 def command(function: Callable[..., None]) -> Callable[..., Job]:
-    """Register a function as the next command in the list. Calling the command returns the job."""
+    """Register a function as the next command in the list.
+
+    Calling the command does not run the function, but returns a :class:`Job` that runs it.
+    """
     about = inspect.cleandoc(function.__doc__ or "").split("\nParameters\n")[0]
     signature = inspect.signature(function)
 
@@ -393,6 +396,6 @@ def command_of(command: str, given: Mapping[str, Any]) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML: as JSON, with one more character escaped."""
+    """Return a value as TOML, which is JSON here, except that U+007F is escaped, too."""
     text = json.dumps(value, ensure_ascii=False, default=Path.as_posix)
     return text.replace("\x7f", "\\u007f")

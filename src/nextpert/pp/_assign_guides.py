@@ -39,7 +39,7 @@ def assign_guides(
     key_added: str = "perturbation",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Label every cell by the targets of its guides.
+    """Label each cell with the targets of its guides.
 
     A guide with at least ``threshold`` UMI in a cell is called there. Control guides do not change
     the label of a cell with targeting guides, unless ``multiple="multi"``: a cell with a guide of

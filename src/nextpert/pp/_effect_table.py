@@ -99,9 +99,9 @@ def effect_table(
     perturbation and one for the controls (of each batch). It can be passed to
     :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.plan_screen` and
     :class:`~nextpert.Campaign` like a screen of cells. Functions that need cells, such as those
-    that learn a graph, raise an error; the graph has all genes and no edges. An effect with
-    standard error ``s`` counts as :math:`\sigma^2 / s^2` cells (:doc:`/model/mathematics`,
-    equation 25). For long tables, such as those of DESeq2, and for pseudo-bulk samples, see
+    that learn a graph, raise an error. The result contains a graph of all genes without edges. An
+    effect with standard error ``s`` counts as :math:`\sigma^2 / s^2` cells
+    (:doc:`/model/mathematics`, equation 25). For long tables, such as those of DESeq2, and for pseudo-bulk samples, see
     :doc:`/guides/prepare_a_screen`.
 
     Parameters
@@ -127,7 +127,7 @@ def effect_table(
         means, efficacy is learned. The default standard error follows from ``n_controls``. If
         neither is known, ``"conservative"`` takes nine tenths of the gene's smallest squared error.
     correlation
-        At least 50 control cells or samples x genes, from which the correlation of genes is
+        At least 50 control cells or samples x genes, from which the correlation between genes is
         estimated. Without them, no program is modelled for more than 30 perturbations. Not needed
         if ``adata`` is a screen of cells.
 
@@ -247,7 +247,7 @@ def effect_table(
     if len(set(labels)) > WITHOUT_CORRELATION and alike is None:
         logger.warning(
             "No programs are modelled, because the table has more than %d perturbations and no "
-            "correlation of genes: pass control cells or samples as correlation.",
+            "correlation between genes: pass control cells or samples as correlation.",
             WITHOUT_CORRELATION,
         )
     return out
@@ -374,7 +374,7 @@ def _known_entries(
 
 
 def _correlation_of_controls(given: ad.AnnData | pd.DataFrame, genes: Sequence[str]) -> Array:
-    """Return the correlation of genes in control cells or samples, ``(n_genes, n_genes)``."""
+    """Return the correlation between genes in control cells or samples, ``(n_genes, n_genes)``."""
     table = given.to_df() if isinstance(given, ad.AnnData) else given
     table = table.set_axis(table.columns.astype(str), axis=1)
     absent = sorted(set(genes) - set(table.columns))

@@ -123,10 +123,10 @@ def plan_loading(
     ~anndata.AnnData or None
         ``None``, or the copy if ``copy=True``. Writes ``uns["loading"]`` with:
 
-        - ``steps`` (table): quantities from the plan to the instrument, each with a ``source``:
+        - ``steps`` (table): numbers of cells, lanes and reads of each step, with a ``source``:
           ``"the plan"``, ``"this screen"``, ``"given"``, ``"typical"`` or empty (computed).
         - ``cost`` (table): cost per item; the last row is the sum.
-        - ``words`` (text): what to load, and with a budget, what it pays for.
+        - ``words`` (text): what to load and, if there is a budget, what it pays for.
         - ``plan`` (text): digest of the plan.
         - ``params`` (mapping): the options of the call.
 

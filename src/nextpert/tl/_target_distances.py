@@ -130,7 +130,7 @@ def target_distances(
     state, group, mean = given.state, None, None
     if isinstance(state, (Mapping, pd.Series)):
         if genes is not None:
-            message = "A mapping already names the genes of the distance: leave out genes."
+            message = "A target that is a mapping already names the genes: do not pass genes."
             raise ValueError(message)
         genes = [str(gene) for gene, _ in state.items()]
         mean = np.array([float(value) for _, value in state.items()])

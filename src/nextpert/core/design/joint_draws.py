@@ -268,8 +268,9 @@ def distance_draws(
     a sum of squares of independent normal variables. The four terms with the largest variance are
     drawn one by one, and the sum of the others is drawn from the shifted and scaled gamma
     distribution with the same mean, variance and skewness (Pearson 1959,
-    doi:10.1093/biomet/46.3-4.364). For goals with other parts, the distance of every draw is
-    computed. The generator ``rng`` draws own parts, and ``own`` the errors of target states.
+    doi:10.1093/biomet/46.3-4.364). For other goals, the distance of every draw is computed.
+    The generator ``rng`` draws the errors specific to each perturbation, and ``own`` those of the
+    target states.
 
     Examples
     --------

@@ -87,7 +87,7 @@ def draw_plate(
 
 
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
-    """Return the expected decrease of the best known distance by the next plate, at least 0.
+    """Return the expected decrease of the smallest known distance after the next plate, 0 or more.
 
     The expected distance after the plate is the mean distance over draws whose expected states have
     similar distances. One half of the draws determines which candidate will be chosen, and the

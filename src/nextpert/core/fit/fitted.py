@@ -258,7 +258,7 @@ class FittedPosterior:
         )
         known = {kind.name for kind in predictors()}
         if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
-            message = f"it has weights of the unknown predictors {sorted(unknown)}"
+            message = f"it has weights for unknown predictors {sorted(unknown)}"
             raise ValueError(message)
 
     def rows_of(self, names: Iterable[str]) -> NDArray[np.int64]:

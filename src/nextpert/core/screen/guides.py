@@ -365,7 +365,8 @@ def context_moments(
     -------
     Moments
         Moments of the nodes of ``screen``, followed by the indicators. Environments are weighted by
-        the cells that they count as; an indicator that ``fixed`` explains has a scatter of zero.
+        their effective numbers of cells. An indicator that is a linear combination of ``fixed`` has
+        a scatter of zero.
 
     Examples
     --------

@@ -330,7 +330,7 @@ class ScreenMoments:
 
         Differences between the means of merged environments become scatter within. If no two are
         merged, the result has exactly the same numbers, in another order. Means of a table are
-        weighted by the cells that they count as, and the covariance of a table stays the same.
+        weighted by their effective numbers of cells, and the covariance of a table stays the same.
         """
         codes = np.asarray(groups, np.int64)
         if n_groups == len(codes) and np.array_equal(codes, np.arange(n_groups)):
@@ -458,10 +458,10 @@ def _members(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:
 class Screen:
     """Numbers of cells, means and squares of environments, and the pooled scatter of each fold.
 
-    An environment is a group of cells with the same perturbation, guide, batch, condition and half,
-    as far as ``columns`` contains these. A fold is a set of environments that is used or left out
-    as a whole, so that cells are read once for all folds: 26 folds of 1,000 genes take 208 MB,
-    whereas one scatter for each of 10,000 environments would take 80 GB.
+    An environment is a group of cells with the same perturbation, guide, batch, condition and half
+    (those that ``columns`` contains). A fold is a set of environments that are used or left out
+    together, so that cells are read only once. With 1,000 genes, the scatter matrices of 26 folds
+    take 208 MB; one matrix for each of 10,000 environments would take 80 GB.
 
     Parameters
     ----------

@@ -207,8 +207,8 @@ def design_interventions(
     severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
     logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
-        "Round %d: of %d candidates towards %s, %s ranks first by %s.",
-        this_round, int(admission.admitted.sum()), requested.name, row["chosen"], acquisition,
+        "Round %d, target %s: %s ranks first of %d candidates by %s.",
+        this_round, requested.name, row["chosen"], int(admission.admitted.sum()), acquisition,
     )  # fmt: skip
     if is_flat(removed):
         logger.warning(

@@ -85,7 +85,7 @@ def plan_screen(
     target
         The target state, as in :func:`design_interventions`.
     n_perturbations
-        Maximum number of perturbations on the plate.
+        Maximum number of perturbations in the next round.
     n_cells
         Total number of cells. Controls get the square root of the number of perturbations times
         the cells of one perturbation (Dunnett 1955, doi:10.2307/2281208).

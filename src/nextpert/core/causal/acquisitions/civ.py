@@ -181,7 +181,7 @@ class CivOw(Civ):
     weights (Zhang et al. 2023, eq. 8). On a sphere of radius R, ``t = a'b/|b|`` is then uniform on
     ``[-R, R]`` and, with ``bhat = b/|b|``,
     ``E(a_i - b_i)^2 = b_i^2 + R^2 (tau bhat_i^2 + (1 - tau)(1 - bhat_i^2)/(p - 1))``, tau = 1/3.
-    On a finite pool, the weights make the predicted gap uniform over its range.
+    On a finite pool, the weights make the gap ``|a - b|^2`` uniform over its range.
 
     Parameters
     ----------
