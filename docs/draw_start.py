@@ -1,7 +1,7 @@
-"""Draws the two figures of ``README.md`` and ``start.md``, by the calls that these pages show.
+"""Draws the figures of ``README.md`` and ``start.md``, by the calls that these pages show.
 
-``python docs/draw_start.py`` writes ``start_plan.png`` and ``start_ranking.png`` to
-``docs/_static``. It runs the lines of the README on the TAP-seq screen, which takes some minutes.
+``python docs/draw_start.py`` writes ``start_*.png`` to ``docs/_static``. It
+runs the lines of the README on the TAP-seq screen, which takes some minutes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ def main() -> None:
     npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     npt.tl.learn_dag(adata, method="boss", environments="all", n_graphs=25)
     npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
+    npt.tl.diagnose(adata)
     npt.tl.design_interventions(adata, TARGET)
     npt.tl.plan_screen(adata, TARGET, n_cells=2000, constraints={"max_combination": 2})
+    npt.pl.perturbation_effects(adata, show=False, save=folder / "start_effects.png")
+    npt.pl.diagnose(adata, show=False, save=folder / "start_diagnosis.png")
     npt.pl.design(adata, show=False, save=folder / "start_ranking.png")
     npt.pl.plan_screen(adata, show=False, save=folder / "start_plan.png")
 

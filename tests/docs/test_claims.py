@@ -51,15 +51,14 @@ def unseen_knockouts():
 
 # What was measured, and how pages say it, with a # in place of each number.
 CLAIMS = [
-    (untested, README, "effects is # (Papalexi), # (TAP-seq) and # (Hill) times that of"),
+    (untested, README, "squared error of their effects is #, # and # times that of \"no effect\""),
     (untested, RESULTS, "squared error on other genes is # (Papalexi), # (TAP-seq) and # (Hill)"),
     (untested, RESULTS, "# (9 perturbations of Papalexi), # (TAP-seq) and # (Hill). They are"),
     (untested, CHOOSER, "is # on Papalexi (9 perturbations; most of the gain depends on two of "
                         "them), # on TAP-seq and # on Hill"),
     (untested, TABLES, "the error is # on Papalexi, # on TAP-seq and # on Hill"),
-    (doubles, README, "in # rounds of 8 on average, the nearest sum of single effects in #, and "
-                      "random choice in #. Means are taken as exact in this benchmark, and the "
-                      "form of the model was"),
+    (doubles, README, "in # rounds of 8; means are taken as exact, and the form of the model was "
+                      "chosen on these doubles | nearest sum of single effects: #; random: #"),
     (doubles, RESULTS, "in # rounds of 8. The nearest sum of single effects takes # rounds, random "
                        "choice #. Two caveats: the means of the doubles are taken as exact"),
     (doubles, RESULTS, "in # rounds of 8 (nearest sum of singles #, random #), with means taken as "
@@ -67,7 +66,7 @@ CLAIMS = [
     (doubles, TABLES, "in # rounds of 8 (nearest sum #, random #), with means taken as exact"),
     (ten_cells, RESULTS, "effects is # (Papalexi), # (TAP-seq) and # (Norman) times that"),
     (lambda: ten_cells(other="means of the cells"), README,
-     "effects is # (Papalexi), # (TAP-seq) and # (Norman) times that of differences"),
+     "the squared error of effects is #, # and # times that of differences of means"),
     (lambda: ten_cells(other="means of the cells"), RESULTS,
      "Relative to differences of means, it is # (Papalexi), # (TAP-seq) and # (Norman)"),
     (lambda: ten_cells("James-Stein"), RESULTS, "James-Stein shrinkage #, # and # times"),

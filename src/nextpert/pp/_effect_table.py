@@ -101,8 +101,8 @@ def effect_table(
     :class:`~nextpert.Campaign` like a screen of cells. Functions that need cells, such as those
     that learn a graph, raise an error. The result contains a graph of all genes without edges. An
     effect with standard error ``s`` counts as :math:`\sigma^2 / s^2` cells
-    (:doc:`/model/mathematics`, equation 25). For long tables, such as those of DESeq2, and for pseudo-bulk samples, see
-    :doc:`/guides/prepare_a_screen`.
+    (:doc:`/model/mathematics`, equation 25). For long tables, such as those of DESeq2, and for
+    pseudo-bulk samples, see :doc:`/guides/prepare_a_screen`.
 
     Parameters
     ----------
