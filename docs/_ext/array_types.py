@@ -63,10 +63,9 @@ def of_function(function: str) -> list[str]:
     """Return what the page of one function says, as lines of reStructuredText."""
     if function == _OF_TABLES:
         return []
-    title = ["", ".. rubric:: Array types", ""]
     if function in NO_CELLS:
-        return [*title, "Reads no cells: ``X`` may be of any kind, or missing.", ""]
+        return ["Reads no cells: ``X`` may be of any kind, or missing.", ""]
     cells = "\n".join(f"     - {each}" for each in row(function)).replace("     -", "   * -", 1)
     head = "\n".join(f"     - {each}" for each in TYPES).replace("     -", "   * -", 1)
     table = [".. list-table::", "   :header-rows: 1", "", *head.split("\n"), *cells.split("\n"), ""]
-    return [*title, *table, ":doc:`Explanation </api/array_types>`.", ""]
+    return [*table, ":doc:`Explanation </api/array_types>`.", ""]

@@ -89,15 +89,21 @@ def formulas(name: str) -> list[str]:
     assert set(explained) <= sections, explained
     if not numbers and not explained:
         return []
-    lines = ["", ".. rubric:: Mathematics", ""]
+    lines = []
     for number in numbers:
         formula, section = known[number]
         body = ["   " + line for line in formula.split("\n") if line.strip()]
         link = section_link(section, f"Equation {number}")
         where = "" if section == "The mathematics" else f", {section[0].lower()}{section[1:]}"
         lines += [f"{link}{where}:", "", ".. math::", "", *body, ""]
-    links = ", ".join(section_link(section, section) for section in explained)
-    return [*lines, *([f"Explained in: {links}.", ""] if explained else [])]
+    links = ", ".join(section_link(section, section) for section in ("Symbols", *explained))
+    return folded("Mathematics", [*lines, f"Explained in: {links}."])
+
+
+def folded(title: str, lines: list[str]) -> list[str]:
+    """Return lines below a title that unfolds them."""
+    inner = [f"   {line}" if line else "" for line in lines]
+    return ["", f".. dropdown:: {title}", "", *inner, ""] if lines else []
 
 
 def picture(name: str) -> list[str]:
@@ -223,7 +229,7 @@ def add(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
     examples = next((i for i, line in enumerate(lines) if "rubric:: Examples" in line), len(lines))
     more = [*table_of_stored(rows), *all_fields(short)] if rows else []
     if what == "function" and short in array_types.FUNCTIONS:
-        more += array_types.of_function(short)
+        more += folded("Array types", array_types.of_function(short))
     lines[examples:examples] = ["", *more, *formulas(short)]
     # Below the summary.
     end = lines.index("") if "" in lines else len(lines)

@@ -38,6 +38,9 @@ CARD = """:::{{grid-item-card}} {title}
 :img-alt: A figure of this tutorial
 
 {question}
+
++++
+{facts}
 :::
 """
 WIDTH, HEIGHT = 480, 270  # pixels of a picture
@@ -57,11 +60,11 @@ def copy(source: Path, target: Path, pictures: Path) -> None:
             path.unlink()
     groups = listed_in((source / "README.md").read_text(encoding="utf-8"))
     grouped = {name for names in groups.values() for name in names}
-    rest = {name: "" for name in paths if name not in grouped}
+    rest = {name: ("", "") for name in paths if name not in grouped}
     page = HEAD
     for group, names in [*groups.items(), ("More", rest)]:
         cards = []
-        for name, question in names.items():
+        for name, (question, facts) in names.items():
             if name not in paths:
                 continue
             notebook = json.loads(paths[name].read_text(encoding="utf-8"))
@@ -70,7 +73,7 @@ def copy(source: Path, target: Path, pictures: Path) -> None:
             kept = pictures / f"{name}.png"
             if not kept.exists() or kept.read_bytes() != picture:
                 kept.write_bytes(picture)
-            cards.append(CARD.format(name=name, title=title, question=question))
+            cards.append(CARD.format(name=name, title=title, question=question, facts=facts))
         if cards:
             grid = "\n".join(["::::{grid} 1 1 2 2", ":gutter: 3", "", *cards, "::::", ""])
             listed = "\n".join(name for name in names if name in paths)
@@ -88,17 +91,18 @@ def copy(source: Path, target: Path, pictures: Path) -> None:
         index.write_text(page, encoding="utf-8")
 
 
-def listed_in(page: str) -> dict[str, dict[str, str]]:
-    """Return the question of each tutorial that a page lists, by group, in the order of reading."""
-    groups: dict[str, dict[str, str]] = {}
+def listed_in(page: str) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return question and facts of each tutorial that a page lists, by group, in their order."""
+    groups: dict[str, dict[str, tuple[str, str]]] = {}
     rows = re.findall(
-        r"^\| (?:\*\*(.+)\*\*|\[.+\]\((\w+)\.ipynb\)) \| ?(.*) ?\|$", page, re.MULTILINE
-    )
-    for group, name, question in rows:
+        r"^\| (?:\*\*(.+)\*\*|\[.+\]\((\w+)\.ipynb\)) \| ?(.*?) ?\| ?(.*?) ?\| ?(.*?) ?\|$",
+        page, re.MULTILINE,
+    )  # fmt: skip
+    for group, name, question, data, minutes in rows:
         if group:
             names = groups.setdefault(group, {})
         else:
-            names[name] = question.strip()
+            names[name] = question, f"Data: {data}. Minutes: {minutes}."
     return groups
 
 

@@ -55,11 +55,13 @@ def test_every_tutorial_has_a_question_and_a_picture(tmp_path):
     }
     assert questions.keys() == names
     for name in names:
-        assert f"]({name}.ipynb) | {questions[name]} |" in listed
+        question, facts = questions[name]
+        assert f"]({name}.ipynb) | {question} |" in listed
         title = re.search(rf"\[(.+)\]\({name}\.ipynb\)", listed)[1]
         assert f":::{{grid-item-card}} {title}\n:link: {name}\n" in page
-        assert f"\n{questions[name]}\n:::" in page
-        assert questions[name].endswith((".", "?"))
+        assert f"\n{question}\n\n+++\n{facts}\n:::" in page
+        assert question.endswith((".", "?"))
+        assert re.fullmatch(r"Data: .+\. Minutes: [\d.]+\.", facts)
         assert page.count(f":link: {name}\n") == 1
         assert (tmp_path / "tutorials" / f"{name}.ipynb").exists()
         assert 1000 < (tmp_path / "pictures" / f"{name}.png").stat().st_size < 50_000

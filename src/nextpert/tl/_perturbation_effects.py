@@ -255,7 +255,7 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
 
     All effects that a user gets are computed here, and a diagnosis scores the same effects. The
     local false sign rate is NaN without cells: predictors are weighted by their accuracy averaged
-    over the screen, so the direction of a single gene is wrong more often than the draws indicate.
+    over the screen, so the direction of a single gene is wrong more often than the draws suggest.
     """
     pool = wanted.pool
     if pool.is_exact:

@@ -375,7 +375,7 @@ class FittedPosterior:
     ) -> States:
         """Return the joint posterior of the states of perturbations; see :meth:`effects`.
 
-        If target states are perturbations of the fit (``joined``), every draw includes their
+        If target states are perturbations of the fit (``joined``), every draw contains their
         departures from :meth:`expected_state`.
         """
         # A target that is also a candidate has one draw, not two.

@@ -69,7 +69,7 @@ class Summary(NamedTuple):
     lfsr: Array
 
 
-# Fields of FromCells with draws in the first dimension and perturbations in the second.
+# Fields of FromCells with draws along the first dimension and perturbations in the second.
 _BY_DRAW = ("noise", "response", "scores", "along")
 
 

@@ -140,7 +140,7 @@ def speaks_of_knockouts(control_mean: Array, control_sd: Array) -> NDArray[np.bo
     return control_mean > _ABOUT_NOTHING * control_sd
 
 
-_ROOM = 4_000_000  # maximum numbers of draws in memory
+_ROOM = 4_000_000  # maximum numbers of draws kept in memory
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def admit(
     """Admit candidates; the probabilities of being the nearest in ``asked`` then count only these.
 
     Combinations are compared with their members and the best measured candidate in the same draws.
-    If some members are not candidates, new draws include them.
+    If some members are not candidates, new draws contain them.
     """
     names, key, members = pool.interventions.names, fit.naming.key, fit.naming.members
     new = {

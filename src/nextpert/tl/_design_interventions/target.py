@@ -216,7 +216,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
         targets = Joined(tuple(rows), numbers)
     for k, row in enumerate(targets.rows):
-        # The draws include its error.
+        # The draws contain its error.
         if row >= 0:
             means[k], variances[k] = fit.expected_state(row), None
     goal = of_cells
