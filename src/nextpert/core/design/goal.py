@@ -406,7 +406,7 @@ class Goal:
         return self.weigh(x**2).sum(axis=-1)
 
     def length(self, x: Array) -> Array:
-        """Return the square root of :meth:`square`."""
+        """Return the square root of the weighted sum of squares over nodes."""
         return np.sqrt(self.square(x))
 
     def _lacking(self, change: Array) -> Array:
