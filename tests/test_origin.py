@@ -113,9 +113,9 @@ def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, "MYC")
     notes = npt.summary(adata).facts["Notes"]
-    assert "Cells or fit have changed since these results were computed: the effects" in notes
+    assert "The cells or the fit changed after these results were computed: the effects" in notes
     page = npt.report(adata, tmp_path / "page.html").read_text()
-    assert "Cells or fit have changed since these results were computed: the effects" in page
+    assert "The cells or the fit changed after these results were computed: the effects" in page
     silently(npt.pl.design, adata, show=False)
     with pytest.warns(UserWarning, match=r"'perturbation_effects'.* another fit.*again"):
         npt.pl.perturbation_effects(adata, show=False)

@@ -32,7 +32,7 @@ def _parent(adata: ad.AnnData) -> ad.AnnData:
 def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
     """Raise if a file or a lazy matrix would have to be subset in place."""
     if not copy and (adata.isbacked or is_lazy(_parent(adata).X)):
-        message = "adata is backed by a file or lazy: pass copy=True, or call adata.to_memory()."
+        message = "adata is backed by a file or lazy: pass copy=True, or pass adata.to_memory()."
         raise ValueError(message)
 
 

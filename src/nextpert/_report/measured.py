@@ -153,8 +153,9 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
         tables = [Table("programs", caption, shown, names, download=every, in_print=3)]
         alt = (
             f"Scores of perturbations and effects on genes, for each program. In the largest "
-            f"program, the highest scores are {shown['perturbations'].iloc[0]}, and the strongest "
-            f"effects on genes {shown['genes'].iloc[0]}."
+            f"program, the perturbations with the highest scores are "
+            f"{shown['perturbations'].iloc[0]}, and the genes with the strongest effects are "
+            f"{shown['genes'].iloc[0]}."
         )
         about = "Scores of perturbations on programs, and effects on genes, with 90% intervals."
         figures = [draw(pl.programs, adata, alt, about, key=keys["perturbation_effects"])]

@@ -212,7 +212,7 @@ def _notes(results: Results) -> list[str]:
         notes.append("The next round and the ranking have different targets: see both sections.")
     if stale := _stale(results):
         notes.append(
-            f"Cells or fit have changed since these results were computed: {', '.join(stale)}. "
+            f"The cells or the fit changed after these results were computed: {', '.join(stale)}. "
             f"Compute them again."
         )
     return notes

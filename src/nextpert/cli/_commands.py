@@ -255,7 +255,7 @@ def plan(
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
-    """Plan the next plate within a budget.
+    """Plan the next round within a budget of cells.
 
     It reads the output of `nextpert fit` and writes the plate: which perturbations, how many cells
     of each, the controls, and the reason for each choice. The table has a row per perturbation.

@@ -110,7 +110,7 @@ def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole(kind: Any, tokens: Sequence[Token]) -> int:
-    """Return a whole number; cyclopts would truncate 2.5 to 2."""
+    """Convert an option to an integer; 2.5 raises an error, which cyclopts would truncate to 2."""
     return int(tokens[0].value)
 
 

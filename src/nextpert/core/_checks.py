@@ -126,7 +126,7 @@ def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
         return error
     genes = list_names(names[np.isin(back, bad)])
     if hasattr(error, "overflow"):
-        message = f"Genes with values too large to be squared: {genes}. Rescale the cells."
+        message = f"These genes have values too large to be squared: {genes}. Rescale the values."
         return ValueError(message)
     message = (
         f"Genes with NaN or infinite values: {genes}. "

@@ -267,10 +267,10 @@ def ranking_df(adata: ad.AnnData, key: str = "design") -> pd.DataFrame:
     -------
     ~pandas.DataFrame
         One row per candidate, with the columns of ``ranking`` in
-        :func:`nextpert.tl.design_interventions`; the control has rank 0. Distances are in squared
-        units of log-normalised expression, summed over genes (or in the unit of the target's
-        distance); ``relative_distance`` is a fraction of the control's distance. Probabilities and
-        ``variance_reduction`` are between 0 and 1; ``n_cells_seen`` counts cells.
+        :func:`nextpert.tl.design_interventions`; the control has rank 0. Distances are squared
+        differences of log-normalised expression, summed over genes, unless the target defines
+        another distance; ``relative_distance`` is the distance divided by the control's.
+        Probabilities and ``variance_reduction`` are between 0 and 1; ``n_cells_seen`` counts cells.
 
     Raises
     ------

@@ -96,9 +96,9 @@ def effect_table(
     r"""Make a screen from effects and their standard errors, without cells.
 
     Use it for screens that are published or stored as tables of effects. The result has one row per
-    perturbation and one for the controls (of each batch). It can be passed to
+    perturbation and one for the controls; with batches, one of each per batch. It can be passed to
     :func:`~nextpert.tl.fit_dag_blr`, :func:`~nextpert.tl.plan_screen` and
-    :class:`~nextpert.Campaign` like a screen of cells. Functions that need cells, such as those
+    :class:`~nextpert.Campaign` like single cells. Functions that need cells, such as those
     that learn a graph, raise an error. The result contains a graph of all genes without edges. An
     effect with standard error ``s`` counts as :math:`\sigma^2 / s^2` cells
     (:doc:`/model/mathematics`, equation 25). For long tables, such as those of DESeq2, and for

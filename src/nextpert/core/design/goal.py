@@ -161,7 +161,7 @@ class Goal:
     Raises
     ------
     ValueError
-        If parts cannot be combined, have an impossible value, or none is given.
+        If no part is given, a value is invalid, or the parts cannot be combined.
 
     Examples
     --------

@@ -351,8 +351,8 @@ def context_moments(
     screen
         Moments of the environments.
     indicators
-        Context nodes of each environment, such as 1 for the cells of a perturbation, shape
-        ``(n_environments, n_indicators)``.
+        Values of the context nodes in each environment, such as 1 for the cells of a perturbation
+        and 0 for others, shape ``(n_environments, n_indicators)``.
     fixed
         Columns to regress out of nodes and indicators, such as batches, shape
         ``(n_environments, n_fixed)``; use a sparse array for thousands of columns.

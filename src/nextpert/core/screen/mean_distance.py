@@ -109,7 +109,7 @@ def mean_distance(
     with np.errstate(over="ignore"):
         plug_in, noise = float(d @ d), float(np.trace(variance))
     if not max(plug_in, noise) < _LARGEST:
-        message = "The values of the cells are too large for squared distances: rescale the cells."
+        message = "The values of the cells are too large for squared distances: rescale the values."
         raise ValueError(message)
     # tr V^2 of a sum: the square of each side, plus twice the products of sides.
     traces = [squared_trace(v, count) for v, count in zip(covariances, n, strict=True)]

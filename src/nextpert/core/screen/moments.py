@@ -372,7 +372,7 @@ def not_finite(bad: NDArray[np.bool_]) -> ValueError:
 
 def too_large(bad: NDArray[np.bool_]) -> ValueError:
     """Return the error about columns whose squares overflow, listed in ``columns``."""
-    what = "contain values too large to be squared: rescale the cells."
+    what = "contain values too large to be squared: rescale the values."
     error = _about(bad, what)
     error.overflow = True  # type: ignore[attr-defined]
     return error

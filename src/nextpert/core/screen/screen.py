@@ -458,10 +458,11 @@ def _members(codes: NDArray[np.int64], n_groups: int) -> sp.csr_array:
 class Screen:
     """Numbers of cells, means and squares of environments, and the pooled scatter of each fold.
 
-    An environment is a group of cells with the same perturbation, guide, batch, condition and half
-    (those that ``columns`` contains). A fold is a set of environments that are used or left out
-    together, so that cells are read only once. With 1,000 genes, the scatter matrices of 26 folds
-    take 208 MB; one matrix for each of 10,000 environments would take 80 GB.
+    An environment is a group of cells with equal values in ``columns``: perturbation, guide, batch,
+    condition, or half of a random split. A fold is a set of environments that are used or left out
+    together. Scatter is stored per fold, so that cells are read only once. With 1,000 genes, the
+    scatter matrices of 26 folds take 208 MB; one matrix for each of 10,000 environments would take
+    80 GB.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class PriorKnowledge:
     def with_context(
         self, n_context: int, targets: Mapping[int, Iterable[int]] | None = None
     ) -> PriorKnowledge:
-        """Return the prior knowledge with context nodes, which have no parents, as last nodes.
+        """Return the prior knowledge with context nodes appended; these have no parents.
 
         ``targets`` maps the number of a context node (from 0) to its known targets: edges into
         these are required, and its other edges are forbidden. Edges of other context nodes are not

@@ -66,17 +66,18 @@ def design_interventions(
     adata
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
-        The target state: a label (its state by the fit); a pair ``(obs key, value)``; a mapping
-        gene -> mean, log-normalised (other genes keep their control mean); a vector of means over
-        the panel; or a :class:`nextpert.Target` for signatures, bounds or weights.
+        The target state: a label (the estimated state of that perturbation); a pair
+        ``(obs key, value)``; a mapping gene -> mean, log-normalised (other genes keep their control
+        mean); a vector of means over the panel; or a :class:`nextpert.Target` for signatures,
+        bounds or weights.
     acquisition
         ``"auto"`` (default): ``"civ"`` on an exact fit, otherwise ``"probability"``. Or:
 
         - to reach the target, ``"probability"``, ``"ei"`` (expected improvement), ``"thompson"``
-          (nearest in one draw) or ``"greedy"`` (expected distance);
+          (nearest in one posterior draw) or ``"greedy"`` (smallest expected distance);
         - to reduce uncertainty, ``"civ"``; as a baseline, ``"random"``;
         - with exact shifts, also ``"civ_ow"`` (output-weighted CIV), ``"cv"``, ``"maxv"``,
-          ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``, as in the paper;
+          ``"mi"``, ``"target_mean_variance"`` and ``"ucb"`` of the same paper;
         - the name of your own acquisition (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): the perturbations of the fit. ``"genes"``: these and every gene of the

@@ -279,8 +279,8 @@ def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
         (True, CARE, ""),
     ]
     words = (
-        f"effects learned without a {one} predict it with a squared error of {nothing} relative to "
-        f"no effect.{intervals}"
+        f"effects learned without one {one} predict its effects with a squared error of {nothing} "
+        f"relative to no effect.{intervals}"
     )
     if name == q.BATCHES and (disagree or not covers):
         words += _CONDITIONS

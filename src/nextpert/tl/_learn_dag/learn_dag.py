@@ -243,8 +243,8 @@ def _from_cells(
     # For example, in a plate without controls one perturbation cannot be separated from the plate.
     if explained:
         logger.warning(
-            "Left out of the search, because they cannot be separated from batches and other "
-            "perturbations: %s.",
+            "Left out of the search: %s. Their effects cannot be separated from those of batches "
+            "and other perturbations.",
             list_names([context.names[k] for k in explained]),
         )
     is_control = environments.is_control

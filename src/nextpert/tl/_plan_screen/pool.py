@@ -123,9 +123,9 @@ def read_pool(
         unknown = [name for name in names if name not in place]
         if not_ranked := [x for x in unknown if x in target.not_ranked]:
             message = (
-                f"{what} names {list_names(not_ranked)}, which cannot be ranked, because target "
-                f"genes make up more than half of the control's distance. Leave this out, or give "
-                f"nextpert.Target(own_genes='include')."
+                f"{what} names {list_names(not_ranked)}, which cannot be ranked, because their "
+                f"target genes make up more than half of the control's distance. Leave them out, "
+                f"or give nextpert.Target(own_genes='include')."
             )
             raise ValueError(message)
         if unknown:

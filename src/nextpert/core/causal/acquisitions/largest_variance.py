@@ -125,9 +125,10 @@ class MaxVariance(LargestVariance):
 class CausalVariance(LargestVariance):
     """Causal variance (CV): the largest remaining variance of a coordinate of the ideal shift.
 
-    The value is ``max_i e_i w_i`` after the next cells, with ``e_i`` the noise variance of node
-    ``i`` and ``e_i w_i`` the variance of coordinate ``i`` (Zhang et al. 2023, Methods, baselines).
-    It is not smooth where two nodes have the same variance; the gradient is that of one of them.
+    The value is ``max_i e_i w_i`` after ``n_cells`` more cells, with ``e_i`` the noise variance of
+    node ``i`` and ``e_i w_i`` the variance of its coordinate (Zhang et al. 2023, Methods,
+    baselines). It is not differentiable where two nodes share the largest variance; there, the
+    gradient of one of them is returned.
 
     Examples
     --------
