@@ -66,6 +66,8 @@ def test_roles_are_said_once_and_overridden(screen, tmp_path):
             ValueError,
             r"No control cells: .* NT may be the label of the controls\.",
         ),
+        ({"control": "NTX"}, ValueError, r"NT may be the label of the controls\."),
+        ({"perturbation_key": "nope"}, ValueError, "or run pp.assign_guides on a column of guides"),
         (
             {"batch_key": 3},
             TypeError,

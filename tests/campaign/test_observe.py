@@ -138,7 +138,7 @@ def test_the_same_cells_are_not_counted_twice(campaign, parts):
         (lambda a: a.obs.drop(columns="perturbation", inplace=True), "same", "no column 'pert"),
         (lambda a: a.obs.__setitem__("perturbation", None), "same", "No new cell has a label"),
         (lambda a: setattr(a, "X", np.full(a.shape, np.nan)), "same", "NaN"),
-        (lambda a: setattr(a, "var_names", ["CDK4", *a.var_names[1:]]), "same", "twice"),
+        (lambda a: setattr(a, "var_names", ["CDK4", *a.var_names[1:]]), "same", "more than once"),
     ],
 )
 def test_bad_cells_change_nothing(change, batch, message, campaign, parts, assert_same_adata):

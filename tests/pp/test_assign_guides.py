@@ -104,6 +104,15 @@ def test_a_table_of_guides_names_each_once():
         guide_sets([["MYC_1"]], guide_table(["MYC_1", "MYC_1"]), ",")
 
 
+def test_guides_that_look_joined_are_named(cells):
+    cells.obs["guide"] = pd.Categorical(["MYC_1", "JUN_1", "MYC_1;JUN_1", *["NTC_1"] * 4])
+    with pytest.raises(ValueError, match=r"MYC_1;JUN_1 in adata.obs\['guide'\] .* guide_separator"):
+        npt.pp.assign_guides(cells, guides="guide")
+    assert "perturbation" not in cells.obs
+    npt.pp.assign_guides(cells, guides="guide", guide_separator=";")
+    assert cells.obs["perturbation"].tolist() == ["MYC", "JUN", "JUN+MYC", *["control"] * 4]
+
+
 @pytest.mark.parametrize("nothing", [None, " ", np.nan, pd.NA, "NA", "absent"])
 @pytest.mark.parametrize("kind", ["mapping", "function"])
 def test_guides_without_a_target_are_named(nothing, kind, cells):

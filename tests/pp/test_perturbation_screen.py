@@ -126,3 +126,12 @@ def test_roles_are_said_for_later_calls():
         npt.pp.perturbation_screen(lost, "target", "NT", batch_key="lane")
     assert lost.obs.equals(before.obs)
     assert "screen" not in lost.uns
+
+
+def test_a_large_panel_that_nobody_chose_is_named():
+    counts = np.random.default_rng(0).poisson(2.0, (80, 1010)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": ["control"] * 50 + ["g1"] * 30})
+    adata = ad.AnnData(counts, obs.set_index(obs.index.astype(str)))
+    adata.var_names = [f"g{k}" for k in range(1010)]
+    with pytest.warns(UserWarning, match="panel has 1,010 genes.*pass fewer genes as panel"):
+        npt.pp.perturbation_screen(adata.copy())

@@ -124,8 +124,8 @@ def test_words_by_numbers():
     assert "(185 cells each, with 4 new guides each)" in in_words(said | {"n_new_guides": 4}, "T")
     said |= {"kind": CONFIRM, "cells_needed": 34.0}
     assert in_words(said, "T") == (
-        f"Order nothing new; confirm A, B with at least 34 cells each: w{chance}. A has 40% of the "
-        "control's distance."
+        f"Order nothing new; confirm A, B with at least 34 new cells each: w{chance}. A has 40% of "
+        "the control's distance."
     )
     said |= {"cells_needed": np.inf}
     assert "confirm A, B: with" in in_words(said, "T")

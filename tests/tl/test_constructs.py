@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.posterior import posterior_from
 from nextpert.core.fit.naming import Naming
+from nextpert.tl._plan_screen.pool import guides_of
 from nextpert.tl._plan_screen.wells import combined, constructs_table
 
 
@@ -132,3 +134,25 @@ def test_controls_have_guides_of_as_many_cells_as_others():
     assert with_controls(10, guides)["guides"].tolist() == ["nt0"]
     assert len(with_controls(3000, guides)) == 9  # there are no more
     assert with_controls(121, None)[["guides", "n_cells"]].to_numpy().tolist() == [["", 121]]
+
+
+def test_joined_guides_are_no_guides_of_a_single_perturbation():
+    screen = npt.datasets.simulated_screen(
+        n_genes=6, n_control=200, n_perturbed=30, perturbed=4, expected_degree=2, rng=0
+    )
+    label = screen.obs["perturbation"].astype(str)
+    number = np.arange(screen.n_obs) % 2
+    guide = np.array([f"{name}_{k}" for name, k in zip(label, number, strict=True)], object)
+    first = next(name for name in label.unique() if name != "control")
+    guide[np.flatnonzero(label == first)[0]] += ";control_1"
+    guide[np.flatnonzero(label == "control")[0]] += ";control_1"
+    screen.obs["guide"] = guide
+    npt.pp.setup_screen(screen, guide_key="guide")
+    npt.tl.learn_dag(screen)
+    npt.tl.fit_dag_blr(screen)
+    guides, usual = guides_of(screen, posterior_from(screen))
+    assert usual == 2
+    assert {name: sorted(some) for name, some in guides.items()} == {
+        name: [f"{name}_{k}" for k in (0, 1)] for name in guides
+    }
+    assert "control" in guides

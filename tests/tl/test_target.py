@@ -121,6 +121,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         "signature of target names genes outside the panel: NOPE": {"signature": {"NOPE": 1}},
         "weights of target names genes outside": {"state": "MYC", "weights": ["MYCC"]},
         "close": {"state": "MYCC"},
+        "Genes are not perturbations .RIPK2.": {"state": "RIPK2"},
         "Close matches: squared": {"state": "MYC", "distance": "square"},
         "at_least is above at_most for MYC": {"at_least": {"MYC": 2}, "at_most": {"MYC": 1}},
         "have no weight": {"at_least": {"MYC": 2}, "weights": ["STK3"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from nextpert.core._codec import strings
 from nextpert.core.fit.naming import Naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -111,6 +112,11 @@ class LabelTable:
         if unknown:
             message = f"{what} not found in adata.obs[{self.key!r}]: {list_names(unknown)}."
             hint = closest(unknown, self.names)
+            if genes := [x for x in unknown if self.naming is not None and x in self.naming.genes]:
+                hint = (
+                    f" Genes are not perturbations ({list_names(genes)}): for a target mean of a "
+                    f"gene, pass a mapping of genes to means."
+                )
             raise ValueError(f"{message}{hint} The column holds {list_names(self.names)}.")
 
 
@@ -125,7 +131,10 @@ def read_labels(
 
     Labels that ``naming`` considers the same are merged under the spelling of the first cell.
     """
-    column = column_of(adata, key, f"pass an existing column as {argument}")
+    remedy = f"pass an existing column as {argument}"
+    if argument == "perturbation_key":
+        remedy += ", or run pp.assign_guides on a column of guides first"
+    column = column_of(adata, key, remedy)
     # Strings are made once per distinct value, not per cell.
     first, values = pd.factorize(column, use_na_sentinel=True)
     text = [str(value) for value in values]  # in order of first occurrence
@@ -224,12 +233,26 @@ def column_of(adata: ad.AnnData, key: str, remedy: str = "name an existing colum
     return column.to_series() if hasattr(column, "to_series") else column
 
 
+def joins_guides(level: str, levels: Container[str]) -> bool:
+    """Return whether a level of a column of guides joins several, one of which is a level itself.
+
+    Examples
+    --------
+    >>> from nextpert._adata.labels import joins_guides
+    >>> guides = {"STAT1_1", "NTC_2", "STAT1_1;NTC_2", "a|b"}
+    >>> [guide for guide in sorted(guides) if joins_guides(guide, guides)]
+    ['STAT1_1;NTC_2']
+    """
+    parts = re.split(r"[,;|]", level)
+    return len(parts) > 1 and any(part.strip() in levels for part in parts)
+
+
 def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell has the label of the controls."""
     if control not in labels.names:
         hint = closest([control], labels.names)
         usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
-        if usual and not hint:
+        if usual:
             hint = f" {list_names(usual)} may be the label of the controls."
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}.{hint} The "

@@ -123,7 +123,10 @@ def read_all(adata: AnnData, keys: Keys, named: Keys) -> dict[str, Stored]:
             )
             raise ValueError(message)
     if not set(results) & set(KINDS):
-        message = "adata.uns has no result to report: run tl.plan_screen first."
+        message = (
+            "adata.uns has no result to report: run tl.learn_dag, tl.fit_dag_blr and "
+            "tl.plan_screen first."
+        )
         raise ValueError(message)
     return results
 

@@ -12,7 +12,13 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
-from nextpert._adata.labels import column_of, guide_sets, guide_table, split_lists
+from nextpert._adata.labels import (
+    column_of,
+    guide_sets,
+    guide_table,
+    joins_guides,
+    split_lists,
+)
 from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.pp._screen import tally
 
@@ -111,6 +117,12 @@ def assign_guides(
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
         codes, lists = split_lists(column_of(adata, guides, remedy), guide_separator)
         every = sorted({guide for each in lists for guide in each})
+        if joined := [guide for guide in every if joins_guides(guide, set(every))]:
+            message = (
+                f"{_adata.list_names(joined, limit=3)} in adata.obs[{guides!r}] look like several "
+                f"guides: pass guide_separator, such as guide_separator=';'."
+            )
+            raise ValueError(message)
     else:
         matrix, every = _umi(adata, guides)
         codes, lists = _call(matrix, every, threshold)

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 LABELS, CONTROL = "perturbation", "control"
 BOOKS = "preprocessing"  # in uns
 COMBINATIONS = ("drop", "keep")
+_LARGE = 1000  # genes, above which a graph and a diagnosis take minutes
 _SEEN = 0.1  # share of the control cells in which a gene of the panel is seen
 
 
@@ -171,6 +172,11 @@ def prepare(
         books["params"]["target_sum"] = target_sum
     targets = dict(zip(named["label"], named["targets"], strict=True))
     messages = _messages(table, targets, frozenset(measured), choices)
+    if choices.panel is None and len(panel.genes) > _LARGE:
+        messages.append(
+            f"The panel has {len(panel.genes):,} genes, those seen in {_SEEN:.0%} of the control "
+            f"cells, so that later steps take minutes: pass fewer genes as panel to be faster."
+        )
     if panel.constant and choices.panel is not None:  # genes that were asked for
         messages.append(
             f"Genes of the panel that are constant among the {len(controls)} control cells are "

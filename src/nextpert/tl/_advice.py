@@ -242,7 +242,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     if kind == CONFIRM:
         each = " each" * (len(advice["perturbations"]) > 1)
         needed = float(advice["cells_needed"])
-        needed_in_words = f" with at least {needed:,.0f} cells{each}" * (0 < needed < np.inf)
+        needed_in_words = f" with at least {needed:,.0f} new cells{each}" * (0 < needed < np.inf)
         what = f"nothing new; confirm {named}{needed_in_words}"
         what = "nothing, as no candidate comes close" if x > _FAR else what
         fraction = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"

@@ -105,7 +105,8 @@ class Quantity(NamedTuple):
 
 
 def _at_most(limit: float, *, is_count: bool = False) -> Rule:
-    return Rule(f"at most {limit:g}", lambda q: q.value <= limit, is_count)
+    words = "no more than" if is_count else "at most"  # of ratios, which need a standard error
+    return Rule(f"{words} {limit:g}", lambda q: q.value <= limit, is_count)
 
 
 def _at_least(limit: float, *, is_count: bool = False, fewest: int = 0) -> Rule:

@@ -17,6 +17,7 @@ from nextpert._adata import (
     read_labels,
 )
 from nextpert._adata.arguments import Bound, check_value
+from nextpert._adata.labels import joins_guides
 from nextpert.core.design.plate import nearest_pairs
 from nextpert.core.fit.candidates import CandidateSet
 from nextpert.tl._design_interventions.candidates import excluder, read_candidates
@@ -208,6 +209,7 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
     """Return the guides of every perturbation and of the controls, and the usual number of guides.
 
     The guides with the most cells come first; the usual number is the median over perturbations.
+    A level that joins guides, such as ``"STAT1_2,NTC_1"``, is a construct of a combination only.
     Without a column of guides, these are ``None`` and 1.
     """
     roles = fitted_roles(adata, fit.params)
@@ -221,8 +223,11 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
         np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
     )
     guides: dict[str, list[str]] = {name: [] for name in names}
+    levels = set(read.names)
     for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
-        guides[names[place]].append(read.names[guide])
+        name, level = names[place], read.names[guide]
+        if len(fit.naming.key(name)) > 1 or not joins_guides(level, levels):
+            guides[name].append(level)
     return guides, usual(np.array([len(guides[name]) for name in fit.names], np.int64))
 
 
