@@ -32,10 +32,10 @@ class Civ(LookaheadAcquisition):
 
     CIV is the posterior variance of ``g(a) = |a + mean noise - (I - B) mu*|^2`` after ``n_cells``
     hypothetical cells, averaged over the shifts ``a`` in ``domain``: the sum over nodes of
-    ``kappa_i s_i^2 + 4 s_i e_i E[(a_i - b_i)^2]``, where ``b`` is the posterior mean of the ideal
-    shift ``(I - B) mu*``, ``s_i = 1/n_cells + w_i``, and ``w_i``, ``e_i`` and ``kappa_i`` are from
-    :meth:`DagBlr.spread`. Zhang et al. 2023 derive it for known noise variances
-    and the unit sphere (eqs. 12 and 13). If the shifts of candidates are uncertain, the variance is
+    ``kappa_i s_i^2 + 4 s_i e_i E[(a_i - b_i)^2]``, where ``s_i = 1/n_cells + w_i``. The ideal shift
+    ``(I - B) mu*`` has the posterior mean ``b`` and variances ``e_i w_i``; ``e_i`` and ``kappa_i``
+    are from :meth:`DagBlr.spread`. Zhang et al. 2023 derive it for known noise variances and the
+    unit sphere (eqs. 12 and 13). If the shifts of candidates are uncertain, the variance is
     computed from joint draws (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
 
     Parameters
