@@ -111,12 +111,12 @@ def test_results_of_other_cells_and_targets_are_named(found):
     assert not any("different targets" in note for note in verdict_of(found).notes)
     found["plan"]["params"]["target"] = "another"
     assert any("different targets" in note for note in verdict_of(found).notes)
-    assert not any("have changed" in note for note in verdict_of(found).notes)
+    assert not any("changed after" in note for note in verdict_of(found).notes)
     found["design"]["fit"] = "an earlier one"
-    (note,) = (note for note in verdict_of(found).notes if "have changed" in note)
+    (note,) = (note for note in verdict_of(found).notes if "changed after" in note)
     assert ": the ranking. Compute" in note
     found["dag_blr"]["digest"] = "x"
-    (note,) = (note for note in verdict_of(found).notes if "have changed" in note)
+    (note,) = (note for note in verdict_of(found).notes if "changed after" in note)
     parts = "the next round, the ranking, the effects, the number of cells, the replay"
     assert f": {parts}, the diagnostics. Compute" in note
 
