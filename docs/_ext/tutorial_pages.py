@@ -39,8 +39,7 @@ CARD = """:::{{grid-item-card}} {title}
 
 {question}
 
-+++
-{facts}
+*{facts}*
 :::
 """
 WIDTH, HEIGHT = 480, 270  # pixels of a picture

@@ -59,7 +59,7 @@ def test_every_tutorial_has_a_question_and_a_picture(tmp_path):
         assert f"]({name}.ipynb) | {question} |" in listed
         title = re.search(rf"\[(.+)\]\({name}\.ipynb\)", listed)[1]
         assert f":::{{grid-item-card}} {title}\n:link: {name}\n" in page
-        assert f"\n{question}\n\n+++\n{facts}\n:::" in page
+        assert f"\n{question}\n\n*{facts}*\n:::" in page
         assert question.endswith((".", "?"))
         assert re.fullmatch(r"Data: .+\. Minutes: [\d.]+\.", facts)
         assert page.count(f":link: {name}\n") == 1
