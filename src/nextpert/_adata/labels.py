@@ -234,7 +234,7 @@ def column_of(adata: ad.AnnData, key: str, remedy: str = "name an existing colum
 
 
 def joins_guides(level: str, levels: Container[str]) -> bool:
-    """Return whether a level of a column of guides joins several, one of which is a level itself.
+    """Return whether a label combines several guides, one of which is also a label on its own.
 
     Examples
     --------

@@ -36,8 +36,8 @@ def distances_section(results: Results) -> Section | None:
     stored = results["target_distances"]
     table, params = stored["table"], stored["params"]
     words = (
-        f"Unbiased distances of the cells to {name_of(stored['target'])} "
-        f"({DISTANCES['squared'].axis}), without a model, over all "
+        f"Unbiased estimates of the distance of each perturbation to {name_of(stored['target'])} "
+        f"({DISTANCES['squared'].axis}), computed from its cells without a model, over all "
         f"{number(len(stored['genes']))} genes, target genes included."
     )
     caption = (
@@ -274,7 +274,7 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
         figures = [draw(
             pl.diagnose, adata,
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
-            f"distribution; the width of the null is {width:.2f}.",
+            f"distribution. Their width, which is 1 if standard errors are correct, is {width:.2f}.",
             "Control cells were analysed as perturbations. Points on the dashed diagonal show that "
             "standard errors are correct; points on a steeper line show that they are too small.",
             key=keys["diagnosis"], panel="negative controls",

@@ -32,7 +32,7 @@ def simulated_controls(
     dispersion: float = _DISPERSION,
     rng: int | np.random.Generator | None = 0,
 ) -> AnnData:
-    r"""Simulate counts of control cells, to plan a screen without cells of the same kind.
+    r"""Simulate counts of control cells, for planning if no cells of the same kind are available.
 
     Counts are negative binomial, with variance :math:`\mu s + \alpha (\mu s)^2` for a gene with
     mean :math:`\mu` and dispersion :math:`\alpha` in a cell of depth :math:`s`; genes are

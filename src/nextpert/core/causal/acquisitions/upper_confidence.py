@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class UpperConfidenceInt(Acquisition):
     """UCB-Int: the optimality gap of a shift minus ``beta`` times its standard deviation.
 
-    The value is ``E g - beta sd(g)``, the posterior mean and standard deviation of
-    ``g(a) = |a - (I - B) mu* + c|^2``: ``E g = |a - b|^2 + sum_i e_i w_i`` and
+    The value is ``E g - beta sd(g)``, from the posterior mean and standard deviation of the gap
+    ``g(a) = |a - (I - B) mu* + c|^2``. These follow from ``E g = |a - b|^2 + sum_i e_i w_i`` and
     ``Var g = sum_i (kappa_i w_i^2 + 4 w_i e_i (a_i - b_i)^2)``, with the symbols of :class:`Civ`
     and the intercepts ``c`` (Zhang et al. 2023, Extended Data Fig. 5).
     The authors' code uses ``sqrt(sum_i w_i e_i (a_i - b_i)^2)`` as the standard deviation, so that
