@@ -274,7 +274,7 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
         figures = [draw(
             pl.diagnose, adata,
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
-            f"distribution. Their width, which is 1 if standard errors are correct, is {width:.2f}.",
+            f"distribution. Their width (1 if standard errors are correct) is {width:.2f}.",
             "Control cells were analysed as perturbations. Points on the dashed diagonal show that "
             "standard errors are correct; points on a steeper line show that they are too small.",
             key=keys["diagnosis"], panel="negative controls",
