@@ -117,7 +117,8 @@ def assign_guides(
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
         codes, lists = split_lists(column_of(adata, guides, remedy), guide_separator)
         every = sorted({guide for each in lists for guide in each})
-        if joined := [guide for guide in every if joins_guides(guide, set(every))]:
+        known = set(every)
+        if joined := [guide for guide in every if joins_guides(guide, known)]:
             message = (
                 f"{_adata.list_names(joined, limit=3)} in adata.obs[{guides!r}] look like several "
                 f"guides: pass guide_separator, such as guide_separator=';'."

@@ -174,8 +174,9 @@ def prepare(
     messages = _messages(table, targets, frozenset(measured), choices)
     if choices.panel is None and len(panel.genes) > _LARGE:
         messages.append(
-            f"The panel has {len(panel.genes):,} genes, those seen in {_SEEN:.0%} of the control "
-            f"cells, so that later steps take minutes: pass fewer genes as panel to be faster."
+            f"The panel has {len(panel.genes):,} genes, those seen in {100 * _SEEN:g}% of the "
+            f"control cells, so that later steps take minutes: pass fewer genes as panel to be "
+            f"faster."
         )
     if panel.constant and choices.panel is not None:  # genes that were asked for
         messages.append(
