@@ -4,14 +4,16 @@ The cells of every perturbation are split into two halves: the last n cells of o
 of the control cells, are used for fit and ranking; the other half gives the true distances. Towards
 the state of every perturbation in turn (the strongest, by the held-out cells, or all with
 ``--targets 0``), ``tl.design_interventions`` is called twice: "label" names the perturbation,
-"vector" gives the mean of its held-out cells as numbers. Coverage is that of the 90% intervals
+"vector" gives the mean of its held-out cells as numbers. Genes that a perturbation of the screen
+targets have the weight 0, because a ranking towards a named perturbation leaves out its target
+genes and those of the candidate (equation 28). Coverage is that of the 90% intervals
 ``predicted_low`` to ``predicted_high``. The truth is the unbiased distance of held-out means;
 because it has an error of its own, the half widths of the interval and 1.64 of its standard errors
 are added in quadrature. The target as a vector is taken as exact. With ``--nothing``, cells of 12
 perturbations without any effect are simulated (100 genes with three common factors, 100 control
 cells); the truth is then known exactly. Half width and truth are medians, relative to the sum of
-the variances of the genes within cells over n: the squared error of the mean of n cells. Values
-after ± are standard errors over splits, which are of the same cells.
+the variances of the weighted genes within cells over n: the squared error of the mean of n cells.
+Values after ± are standard errors over splits, which are of the same cells.
 
     python -m benchmarks.distance_coverage                           # data: NEXTPERT_DATA
     python -m benchmarks.distance_coverage --screens papalexi --without-strong 8 --targets 0
@@ -51,9 +53,11 @@ class Halves:
             if len(parts[1]) >= SIZES[0]:
                 self.known[name], self.held[name] = parts[1], Moments.from_array(self.x[parts[0]])
         varies = self.x[self.known[self.control]].std(axis=0) > 0
+        counted = varies & ~np.isin(np.arange(len(varies)), list(screen.targets.values()))
+        self.genes = list(self.cells.var_names[counted])
         self.cells, self.x = self.cells[:, varies], self.x[:, varies]
         self.held = {
-            name: Moments(each.n, each.mean[varies], each.scatter[np.ix_(varies, varies)])
+            name: Moments(each.n, each.mean[counted], each.scatter[np.ix_(counted, counted)])
             for name, each in self.held.items()
         }
         zero = self.held[self.control]
@@ -76,7 +80,7 @@ class Halves:
         return adata
 
     def vector(self, name: str) -> np.ndarray:
-        """Return the target as numbers."""
+        """Return the target as numbers, of the genes that count."""
         return np.asarray(self.held[name].mean)
 
     def truth(self, name: str, target: str, kind: str) -> tuple[float, float]:
@@ -97,7 +101,8 @@ class Nothing(Halves):
         x = rng.normal(size=(sum(sizes), 3)) @ loadings + rng.normal(size=(sum(sizes), p)) + 5.0
         label = np.repeat(names, sizes)
         obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(x))])
-        self.cells = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(p)]))
+        self.genes = [f"G{k}" for k in range(p)]
+        self.cells = ad.AnnData(x, obs, pd.DataFrame(index=self.genes))
         self.key, self.control, self.x = "perturbation", "control", x
         self.known = {name: np.flatnonzero(label == name) for name in names}
         self.targets = names[1:][: n_targets or None]
@@ -115,14 +120,16 @@ class Nothing(Halves):
 
 def asked(screen: Halves, n: int) -> dict[str, np.ndarray]:
     """Return whether each interval covers, its half width and the truth, by kind of target."""
-    adata, genes = screen.fitted(n), list(screen.cells.var_names)
+    adata, genes = screen.fitted(n), screen.genes
     rows: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in KINDS}
     label = adata.obs[screen.key].astype(str).to_numpy()
-    within = sum(np.asarray(adata.X)[label == one].var(axis=0, ddof=1) for one in set(label))
+    x = np.asarray(adata[:, genes].X)
+    within = sum(x[label == one].var(axis=0, ddof=1) for one in set(label))
     unit = float(np.sum(within)) / len(set(label)) / n
     for target in screen.targets:
         numbers = dict(zip(genes, screen.vector(target).tolist(), strict=True))
-        for kind, wanted in (("vector", numbers), ("label", target)):
+        for kind, state in (("vector", numbers), ("label", target)):
+            wanted = npt.Target(state=state, weights=genes)
             npt.tl.design_interventions(adata, wanted, acquisition="greedy", key_added=kind)
             table = adata.uns[kind]["ranking"].set_index("perturbation")
             for name in table.index.drop([screen.control, target], errors="ignore"):

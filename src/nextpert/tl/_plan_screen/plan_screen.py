@@ -226,9 +226,9 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
     n_learn = int((table["strategy"] == "explore").sum())
     if params["strategy"] == "exploit" and n_learn and can_advise:
         logger.warning(
-            "%d of %d perturbations are chosen to reduce uncertainty (strategy 'explore'), because "
+            "%d of %d perturbations %s chosen to reduce uncertainty (strategy 'explore'), because "
             "no other candidate has an expected state nearer to %s than the control.",
-            n_learn, n_chosen, target,
+            n_learn, n_chosen, "is" if n_learn == 1 else "are", target,
         )  # fmt: skip
     logger.log(logging.INFO if can_advise else logging.WARNING, "%s", stored["advice"]["words"])
     logger.info(
