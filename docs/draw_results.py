@@ -192,6 +192,30 @@ def combinations() -> Figure:
     return figure
 
 
+def plates() -> Figure:
+    """Draw the plates until the recommended candidate is good, with errors of the differences."""
+    figure, axes = plt.subplots(1, 3, figsize=(4.8, 2.1), sharey=True)
+    ways = {
+        "plates by the model": ("exploit", OURS),
+        "random plates, same model": ("random", OURS_TOO),
+        "means, in turn": ("round_robin_means", MEANS),
+        "means, Thompson": ("thompson_means", MEANS),
+    }
+    for ax, screen in zip(axes, ("papalexi", "tapseq", "norman"), strict=True):
+        _, rows = table("replays", f"## {screen}:")
+        _, differences = table("replays", f"## {screen}:", "Differences")
+        for y, (label, (way, style)) in enumerate(ways.items()):
+            error = None
+            if y:
+                (row,) = (row for name, row in differences.items() if f"minus {way}" in name)
+                _, error = with_errors(row[-1:])
+            points(ax, numbers(rows[way][-1:]), y, style, label=label, xerr=error)
+        level(ax, numbers(rows["exploit"][-1:])[0], upright=True)
+        names(ax, list(ways))
+        ax.set(title=NAMES[screen], xlabel="plates of 4", xlim=(3, 9), xticks=[4, 6, 8])
+    return figure
+
+
 def unseen() -> Figure:
     """Draw the error and correlation of predicted effects of unseen perturbations."""
     figure, axes = plt.subplots(3, 2, figsize=(4.8, 4.6), sharex="col", sharey=True)
@@ -265,6 +289,7 @@ FIGURES = {
     "effects": effects,
     "coverage": coverage,
     "ranking": ranking,
+    "plates": plates,
     "combinations": combinations,
     "unseen": unseen,
     "side_information": side_information,
