@@ -84,6 +84,19 @@ def test_batches_and_perturbations_so_far_do_not_count_as_scatter(campaign, batc
     campaign.observe(changed(parts[1][:1].copy(), lambda x: x + 0.5), batch="start")
 
 
+def test_another_target_sum_is_refused(batch, given):
+    rng = np.random.default_rng(0)
+    first, later = (part.copy() for part in batch)
+    for part in (first, later):
+        counts = rng.poisson(np.exp(rng.normal(1, 1, part.n_vars)), part.shape)
+        part.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 3e3)
+    campaign = npt.Campaign(first, {str(first.var_names[0]): 9.0}, learn=given)
+    other = changed(later, lambda x: np.log1p(np.expm1(x) * 1e4 / 3e3))
+    with pytest.raises(ValueError, match=r"total of the scaled counts .* is 3\.\d* times"):
+        campaign.observe(other)
+    campaign.observe(later)
+
+
 @pytest.mark.screen
 def test_replicates_of_a_real_screen(screen_path):
     adata = ad.read_h5ad(screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad")

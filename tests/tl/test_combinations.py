@@ -73,6 +73,39 @@ def test_unseen_combinations_are_better_and_surer_than_sums(fitted, truth):
     assert found["sd"].mean() < 0.5 * np.std([truth[name] for name in SINGLES])
 
 
+def test_pairs_of_few_members_keep_the_effects_of_the_members():
+    # Effects are sparse, and all pairs share a member: too few effects to learn the prior from.
+    rng, n_genes = np.random.default_rng(0), 150
+    names = [f"P{k:02}" for k in range(20)]
+    alone = np.where(rng.random((20, n_genes)) < 0.06, rng.normal(0, 0.35, (20, n_genes)), 0.0)
+    truth = dict(zip(names, alone, strict=True)) | {
+        f"P00+{names[k]}": alone[0] + alone[k] for k in (3, 6, 13, 17)
+    }
+    label = np.repeat(["control", *truth], [500, *[80] * len(truth)])
+    x = 2 + rng.normal(size=(len(label), n_genes))
+    for name, effect in truth.items():
+        x[label == name] += effect
+    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(n_genes)]))
+    npt.pp.setup_screen(adata, check_scale=False)
+    npt.tl.learn_dag(adata, method="given", dag=[])
+    npt.tl.fit_dag_blr(adata)
+    pairs = list(truth)[20:]
+    found = effects(adata, pairs)
+    wanted = np.array([truth[pair] for pair in pairs])
+    changed = wanted != 0
+    raw = np.array([x[label == pair].mean(axis=0) for pair in pairs])
+    raw -= x[label == "control"].mean(axis=0)
+
+    def error(of):
+        return ((of - wanted)[changed] ** 2).sum()
+
+    assert error(found["mean"]) < 0.8 * error(raw)
+    inside = (found["lower"] <= wanted) & (wanted <= found["upper"])
+    assert inside[changed].mean() > 0.7
+    assert ((found["lfsr"] < 0.05) & ~changed).sum() <= 1
+
+
 def test_unseen_combinations_are_those_of_the_core(fitted):
     fit, names = posterior_from(fitted), [*SINGLES, "G"]
     alone = np.zeros((2, 7, GENES))

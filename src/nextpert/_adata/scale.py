@@ -35,6 +35,7 @@ _RATIOS, _CLOSE = (1.5, 10.5), 0.05
 # on every other scale a share smaller by 0.3. Whole ratios must take at least three different
 # values: if few values occur, one of them may be whole by chance.
 _FEWEST, _MOST, _MARGIN, _SEVERAL = 50, 0.8, 0.3, 3
+LOGGED = "log-normalised"
 _LARGEST = 64.0  # no logarithm of a 64-bit integer, to base 2 or larger, exceeds this
 
 
@@ -93,7 +94,7 @@ def read_scale(
         kind = "values too large for logarithms"
         holds = f"values above {_LARGEST:g}, which no logarithm of a count or intensity exceeds"
     else:
-        kind = "log-normalised" if n == 1 else "assumed log-normalised"
+        kind = LOGGED if n == 1 else f"assumed {LOGGED}"
     fault = (
         f"{slot(layer)} holds {holds}, with a maximum of {high:,.4g}: call pp.perturbation_screen "
         f"on counts, or pass the layer of log-normalised values as layer."

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert._adata.scale import read_scale
+from nextpert._adata.read import read_sample
+from nextpert._adata.scale import LOGGED, read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import as_target, listed
 from nextpert.tl._design_interventions.candidates import can_be_candidate, excluder
@@ -36,6 +38,7 @@ _FEW_CONTROLS = 20
 _FACTOR = 2.0  # largest ratio of the standard deviations of controls
 _FACTOR_PERTURBED = 3.0  # of all cells: a perturbation may change the genes that vary most
 _ENOUGH = 20  # control cells from which only controls are compared
+_FACTOR_TOTAL = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
 
 
 def with_batches(
@@ -205,7 +208,8 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     A batch effect that is added to a gene is learned from controls, but a factor is not. Standard
     deviations within perturbations and batches are therefore compared. In four real screens,
     replicates differ by a factor of at most 1.1, and cells thinned to a third of their counts by
-    1.6. Cells without a logarithm, or scaled to 10,000 counts, differ by factors of 2.1 to 45.
+    1.6. Cells without a logarithm, or scaled to 10,000 counts, differ by factors of 2.1 to 45. The
+    totals of scaled counts are compared too, because another target sum changes deviations less.
     """
     environments = read_environments(joined, roles)
     is_new, labelled = np.arange(joined.n_obs) >= n_old, environments.codes >= 0
@@ -226,6 +230,25 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
             f"are on another scale: the standard deviation of their {who} is {new / old:.3g} times "
             f"that of the campaign's"
         )
+    if used is is_control:
+        rows = environments.is_control[environments.codes] & labelled
+        parts = [np.flatnonzero(rows[:n_old]), n_old + np.flatnonzero(rows[n_old:])]
+        old, new = (_total(joined, columns, cells, roles) for cells in parts)
+        if max(new / old, old / new) > _FACTOR_TOTAL:
+            raise _other_scale(
+                f"are on another scale: the total of the scaled counts of their controls, over the "
+                f"panel, is {new / old:.3g} times that of the campaign's"
+            )
+
+
+def _total(
+    adata: ad.AnnData, columns: NDArray[np.int64], cells: NDArray[np.int64], roles: Roles
+) -> float:
+    """Return the mean total of the scaled counts of a sample of cells; NaN if they are no counts."""
+    if read_scale(adata, columns, cells, roles.layer).kind != LOGGED:
+        return np.nan
+    sample = read_sample(adata, columns, cells, roles.layer)
+    return float(np.mean([sp.csr_array(x).expm1().sum() / x.shape[0] for x in sample]))
 
 
 def _other_scale(how: str) -> ValueError:

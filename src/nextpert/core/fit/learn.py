@@ -137,15 +137,18 @@ def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
     return Expected(used, own, efficacy)
 
 
+_SINGLES = 300  # maximum number of single perturbations that are fitted, unless more are members
+
+
 def expect_combinations(
     members: Sequence[tuple[str, ...]], cells: FitCells, expected: Expected, seen: Perturbations
 ) -> tuple[Additivity, Together]:
     """Return the additivity of effects, and the predicted effect of each combination (12).
 
     Each combination is predicted from its members and the other combinations; labels with the same
-    members count as one. Effects of members alone are estimated first, from their own cells
-    (equation 13), or from combinations if a member has no cells of its own. ``members`` holds the
-    members of every label.
+    members count as one. Effects of members alone are estimated first, from their own cells and
+    with the prior of all single perturbations (equation 13), or from combinations if a member has
+    no cells of its own. ``members`` holds the members of every label.
     """
     # First row of every set of members.
     first = {some: j for j, some in reversed(list(enumerate(members)))}
@@ -153,22 +156,28 @@ def expect_combinations(
     labels, combined = numbered(members[j] for j in rows.tolist())
     has, within = seen.n[rows] > 0, seen.within
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
+    # Other single perturbations are fitted with the members: from few effects, the prior is not
+    # learned, and strong effects are shrunk too much.
     singles = [
-        (k, first[label,]) for k, label in enumerate(labels)
-        if (label,) in first and cells.pooled.n[1 + first[label,]] > 0
+        (some[0], j) for some, j in sorted(first.items())
+        if len(some) == 1 and cells.pooled.n[1 + j] > 0
     ]  # fmt: skip
-    if singles:
-        place, single = np.array(singles).T
+    singles.sort(key=lambda one: one[0] not in labels)
+    n_members = sum(label in labels for label, _ in singles)
+    if n_members:
+        single = np.array([j for _, j in singles[: max(n_members, _SINGLES)]])
         pooled_cells = cells.pooled.rows(np.append(0, 1 + single))
         prior = Prior(expected.used.shifts[single], own_variance=expected.own[single])
         effects = fit_hierarchical(pooled_cells, prior, rng=0).effects
-        alone[place], spread[place] = effects.posterior_mean(), effects.sd() ** 2
+        place = [labels.index(label) for label, _ in singles[:n_members]]
+        own = slice(n_members)
+        alone[place], spread[place] = effects.posterior_mean(own), effects.sd()[own] ** 2
         # The share of an effect that follows the cells' mean, and thus the controls' error.
-        counted = pooled_cells.counted[1:]
+        counted = pooled_cells.counted[1:][own]
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
     measured = [combined[k] for k in np.flatnonzero(has)]
     observed, noise = seen.observed[rows[has]], seen.variance[rows[has]]
-    scale = None if has.any() or singles else np.sqrt(within)
+    scale = None if has.any() or n_members else np.sqrt(within)
     known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
     means = np.zeros((2, len(rows), len(within)))
     # Each measured combination is predicted without its own cells.
