@@ -98,13 +98,20 @@ def test_few_controls_are_warned_of(campaign, parts, caplog):
     assert "aligned by only 5 control cells" in caplog.text
 
 
+def test_controls_with_another_label_are_refused(campaign, parts):
+    wrong = parts[0][parts[0].obs["perturbation"] == "control"][:30].copy()
+    wrong.obs["perturbation"] = "NTC"
+    with pytest.raises(ValueError, match=r"30 of the new cells are labelled 'NTC'.*'control'"):
+        campaign.observe(wrong, batch="same")
+
+
 def with_batches(adata, names):
     out = adata.copy()
     out.obs["batch"] = np.resize(names, out.n_obs)
     return out
 
 
-def test_columns_of_batches(parts, target, given):
+def test_columns_of_batches(parts, target, given, caplog):
     first = with_batches(parts[0], ["a", "b"])
     npt.pp.setup_screen(first, batch_key="batch")
     campaign = npt.Campaign(first, target, learn=given)
@@ -117,7 +124,10 @@ def test_columns_of_batches(parts, target, given):
         campaign.observe(parts[1])
     other = copy.deepcopy(campaign)
     campaign.observe(with_batches(parts[1], ["b"]))
+    assert r"batches of the new cells (b) are known" in caplog.text
+    caplog.clear()
     other.observe(parts[1], batch="b")
+    assert "are known" not in caplog.text
     assert campaign.adata.obs["batch"].iloc[-40:].unique().tolist() == ["b"]
     assert fitted(campaign)["dag_blr"]["log_evidence"] == fitted(other)["dag_blr"]["log_evidence"]
 

@@ -135,3 +135,12 @@ def test_a_large_panel_that_nobody_chose_is_named():
     adata.var_names = [f"g{k}" for k in range(1010)]
     with pytest.warns(UserWarning, match="panel has 1,010 genes.*pass fewer genes as panel"):
         npt.pp.perturbation_screen(adata.copy())
+
+
+def test_features_that_are_not_genes_are_refused(small_screen):
+    screen = small_screen.copy()
+    screen.var["feature_types"] = "Gene Expression"
+    screen.var.loc[screen.var_names[-2:], "feature_types"] = "CRISPR Guide Capture"
+    with pytest.raises(ValueError, match=r"not genes: CRISPR Guide Capture \(2\)\. Pass only"):
+        npt.pp.perturbation_screen(screen, copy=True)
+    npt.pp.perturbation_screen(screen[:, screen.var["feature_types"] == "Gene Expression"].copy())

@@ -314,3 +314,20 @@ def test_a_guide_has_a_cell_at_least_in_a_budget(fitted):
     each = {k: (300 - round(300 / (1 + np.sqrt(k)))) // k for k in range(1, 40)}
     assert budget["n_perturbations"].max() == max(k for k, n in each.items() if n >= 8)
     assert budget["n_cells"].min() == 8
+
+
+def test_joined_guides_are_no_further_guides():
+    adata = npt.datasets.simulated_screen(
+        n_genes=6, n_control=200, n_perturbed=60, perturbed=["CDK4", "B2M"], rng=1
+    )
+    label = adata.obs["perturbation"].astype(str)
+    guide = label + "_" + (np.arange(adata.n_obs) % 2).astype(str)
+    second = np.arange(adata.n_obs) % 10 == 0  # also carry a control guide
+    adata.obs["guide"] = np.where(
+        second, guide + "|control_" + (np.arange(adata.n_obs) % 2).astype(str), guide
+    )
+    npt.pp.setup_screen(adata, guide_key="guide")
+    npt.tl.learn_dag(adata, method="given", dag=[])
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.plan_cells(adata)
+    assert "2 guides" in adata.uns["plan_cells"]["verdict"]

@@ -279,3 +279,12 @@ def test_a_label_is_found_in_any_order_of_its_members_and_only_as_a_perturbation
     assert (found.name, found.label) == ("other=MYC+OXR1", None)
     with pytest.raises(ValueError, match=r"OXR1\+MYC"):
         read_group(screen, ("other", "OXR1+MYC"), roles)
+
+
+def test_genes_without_a_number_are_said_to_count(fitted, caplog):
+    caplog.set_level("INFO")
+    gene = posterior_from(fitted).genes[0]
+    read(fitted, state={gene: 9.0}, weights=[gene])
+    assert "the others count too" not in caplog.text
+    read(fitted, state={gene: 9.0})
+    assert "names 1 of" in caplog.text

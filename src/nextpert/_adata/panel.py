@@ -212,7 +212,8 @@ def panel_index(names: Iterable[str], genes: Sequence[str], what: str) -> list[i
     if outside:
         message = (
             f"{what} names genes outside the panel: {list_names(dict.fromkeys(outside))}."
-            f"{closest(outside, genes)} Name only genes of the panel."
+            f"{closest(outside, genes)} Name only genes of the panel, as it names them "
+            f"({list_names(genes, limit=3)})."
         )
         raise ValueError(message)
     return [position[name] for name in asked]

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
+from nextpert._adata.labels import CONTROL_TARGETS
 from nextpert._adata.read import read_sample
 from nextpert._adata.scale import LOGGED, read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
@@ -50,6 +51,15 @@ def with_batches(
     times that cells were observed, this time included.
     """
     old = before.obs.copy()
+    added = new[roles.perturbation_key].dropna().astype(str)
+    known = set(old[roles.perturbation_key].astype(str))
+    for name, n in added.value_counts().items():
+        if str(name).lower() in CONTROL_TARGETS and name not in known:
+            message = (
+                f"{n:,} of the new cells are labelled {name!r}, a usual label of controls, but the "
+                f"controls of this campaign are labelled {roles.control!r}: rename the label."
+            )
+            raise ValueError(message)
     keys = list(roles.batch_key)
     are_there = bool(keys) and set(keys) <= set(new.columns)
     if not keys:
@@ -65,7 +75,7 @@ def with_batches(
             )
             raise ValueError(message)
         new = new.assign(**{keys[0]: _named(old[keys[0]], batch, this_time)})
-    _require_controls(old, new, keys, roles)
+    _require_controls(old, new, keys, roles, batch)
     return old, new, roles
 
 
@@ -82,13 +92,24 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
     return str(names[0]) if batch == SAME else batch
 
 
-def _require_controls(old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles) -> None:
-    """Raise if a new batch has no controls to align it by, and warn if it has few."""
+def _require_controls(
+    old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles, given: str | None
+) -> None:
+    """Raise if a new batch has no controls to align it by.
+
+    Warn if there are few, or if the column of batches gives the name of an earlier batch.
+    """
     label, control = roles.perturbation_key, roles.control
     known, added = (
         set(obs.loc[obs[label].notna(), keys].itertuples(index=False, name=None))
         for obs in (old, new)
     )
+    if given is None and added <= known and len(new):
+        logger.warning(
+            "The batches of the new cells (%s) are known: their cells count as cells of these "
+            "batches. If they were processed separately, change their obs[%r], or pass batch.",
+            _adata.list_names(sorted(", ".join(map(str, each)) for each in added)), keys[0],
+        )  # fmt: skip
     controls = new[new[label] == control].value_counts(keys)
     for batch in sorted(added - known):
         name, n = ", ".join(map(str, batch)), int(controls.get(batch, 0))
@@ -244,7 +265,7 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
 def _total(
     adata: ad.AnnData, columns: NDArray[np.int64], cells: NDArray[np.int64], roles: Roles
 ) -> float:
-    """Return the mean total of the scaled counts of a sample of cells; NaN if they are no counts."""
+    """Return the mean total of the scaled counts of some cells; NaN if they are other values."""
     if read_scale(adata, columns, cells, roles.layer).kind != LOGGED:
         return np.nan
     sample = read_sample(adata, columns, cells, roles.layer)

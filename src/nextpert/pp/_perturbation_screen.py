@@ -22,6 +22,8 @@ from nextpert.pp._screen import (
     prepare,
 )
 
+GENES = "Gene Expression"  # the features of Cell Ranger that are genes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -116,6 +118,16 @@ def perturbation_screen(
         adata, guide_key=guide_key, batch_key=batch_key, perturbation_key=perturbation_key,
         separator=separator, gene_symbols=gene_symbols,
     )  # fmt: skip
+    if "feature_types" in adata.var:
+        kinds = adata.var["feature_types"].astype(str).value_counts()
+        others = [f"{kind} ({n})" for kind, n in kinds.items() if kind != GENES]
+        if GENES in kinds and others:
+            message = (
+                f"adata.var['feature_types'] has features that are not genes: "
+                f"{_adata.list_names(others)}. Pass only the genes: "
+                f"adata[:, adata.var['feature_types'] == {GENES!r}].copy()."
+            )
+            raise ValueError(message)
     choices = Choices(panel, min_cells, combinations, roles.layer, depth_key=depth_key)
     cells = _read_targets(adata, control, roles)
     book = Bookkeeping(adata.n_obs)

@@ -26,7 +26,7 @@ from nextpert.tl._advice import TOLERANCE, advise
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target, without_own_genes
-from nextpert.tl._plan_screen.pool import usual
+from nextpert.tl._plan_screen.pool import guides_of, usual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,7 +155,7 @@ def plan_cells(
         fit = _adata.posterior_from(adata, posterior_key)
         goal = None if target is None else read_target(adata, target, fit)
         panel, noise = fit.genes, _read_noise(adata, fit)
-        usual_guides = usual(noise.n_guides[1:])
+        usual_guides = guides_of(adata, fit)[1]
     layout = Layout(
         usual_guides if n_guides is None else n_guides, usual(noise.n_replicates[1:]),
         noise.guide_variance, noise.replicate_variance,
