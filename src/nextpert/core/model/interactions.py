@@ -31,12 +31,12 @@ _NODES = 5  # nodes of the quadrature over the strength
 # are modelled as normal, but many are 0: 19% of those between 2 and 2.5 (15 cells per member), and
 # twice as many effects of pairs were false as stated. With 3, the error is 10% higher.
 _CLEAR = 2.5
-# Minimum standard deviations from 0 of predictions that may be other than 0. If an effect is either
-# 0 or of one size, this is a probability of at least 0.2 that it is not 0. Without this doubt, a
-# combination whose clear effects are as predicted is expected to have no others: intervals of true
-# effects covered 5 to 10 percentage points fewer; with doubt about every gene, the error of all
-# effects is 10 to 30% higher.
-_POSSIBLE = 0.5
+# Minimum standard deviations from 0 of predictions that are in doubt. If an effect is either 0 or
+# of one size, it is then as probably not 0. Without this doubt, a combination whose clear effects
+# are as predicted is expected to have no others: the error of effects is 5 to 15% higher. With the
+# square of the prediction as further variance, 5 times as many effects of pairs are false as stated
+# (15 cells per member).
+_POSSIBLE = 1.0
 _MOST_DIMS = 128  # maximum number of dimensions used for learning
 
 
@@ -415,13 +415,11 @@ class Together:
     def doubt(self) -> Array:
         """Return the variance of the result of :meth:`clear`, due to uncertainty of the members.
 
-        If a mean is not clear, but at least half a standard deviation from 0, its square is part of
-        the variance. If it is smaller, the variance is 0, because the combination is then treated
-        as any perturbation.
+        If a mean is less than one standard deviation from 0, this is 0, because the combination is
+        then treated as any perturbation.
         """
-        clear, variance = self.clear(), np.maximum(self.variance - self.rest, 0.0)
         possible = self.mean**2 >= _POSSIBLE**2 * self.variance
-        return np.where(possible, variance + (self.mean - clear) ** 2, 0.0)
+        return np.where(possible, np.maximum(self.variance - self.rest, 0.0), 0.0)
 
 
 def learn_interactions(
