@@ -28,7 +28,8 @@ PICTURES = {
 HEAD = """# Tutorials
 
 Each tutorial is a notebook that answers one question and ends with a decision. The tests run them
-all, on real data where available; the outputs shown here are those of the notebooks.
+all, on real data where available; the outputs shown here are those of the notebooks. Start with the
+quickstart.
 
 """
 CARD = """:::{{grid-item-card}} {title}
@@ -101,7 +102,7 @@ def listed_in(page: str) -> dict[str, dict[str, tuple[str, str]]]:
         if group:
             names = groups.setdefault(group, {})
         else:
-            names[name] = question, f"Data: {data}. Minutes: {minutes}."
+            names[name] = question, f"Data: {data}. Runs in {minutes} min."
     return groups
 
 
