@@ -162,14 +162,15 @@ def expect_combinations(
         (some[0], j) for some, j in sorted(first.items())
         if len(some) == 1 and cells.pooled.n[1 + j] > 0
     ]  # fmt: skip
-    singles.sort(key=lambda one: one[0] not in labels)
-    n_members = sum(label in labels for label, _ in singles)
+    at = {label: k for k, label in enumerate(labels)}
+    singles.sort(key=lambda one: one[0] not in at)
+    n_members = sum(label in at for label, _ in singles)
     if n_members:
         single = np.array([j for _, j in singles[: max(n_members, _SINGLES)]])
         pooled_cells = cells.pooled.rows(np.append(0, 1 + single))
         prior = Prior(expected.used.shifts[single], own_variance=expected.own[single])
         effects = fit_hierarchical(pooled_cells, prior, rng=0).effects
-        place = [labels.index(label) for label, _ in singles[:n_members]]
+        place = [at[label] for label, _ in singles[:n_members]]
         own = slice(n_members)
         alone[place], spread[place] = effects.posterior_mean(own), effects.sd()[own] ** 2
         # The share of an effect that follows the cells' mean, and thus the controls' error.
