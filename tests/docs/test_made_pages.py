@@ -61,7 +61,7 @@ def test_every_tutorial_has_a_question_and_a_picture(tmp_path):
         assert f":::{{grid-item-card}} {title}\n:link: {name}\n" in page
         assert f"\n{question}\n\n*{facts}*\n:::" in page
         assert question.endswith((".", "?"))
-        assert re.fullmatch(r"Data: .+\. Minutes: [\d.]+\.", facts)
+        assert re.fullmatch(r"Data: .+\. Runs in [\d.]+ min\.", facts)
         assert page.count(f":link: {name}\n") == 1
         assert (tmp_path / "tutorials" / f"{name}.ipynb").exists()
         assert 1000 < (tmp_path / "pictures" / f"{name}.png").stat().st_size < 50_000
