@@ -8,13 +8,13 @@ the state of every perturbation in turn (the strongest, by the held-out cells, o
 targets have the weight 0, because a ranking towards a named perturbation leaves out its target
 genes and those of the candidate (equation 28; the panel of Hill has no other genes). Coverage is
 that of the 90% intervals ``predicted_low`` to ``predicted_high``. The truth is the unbiased
-distance of held-out means; because it has an error of its own, the half widths of the interval and
-1.64 of its standard errors are added in quadrature. The target as a vector is taken as exact. With
-``--nothing``, cells of 12 perturbations without any effect are simulated (100 genes with three
-common factors, 100 control cells); the truth is then known exactly. Half width and truth are
-medians, relative to the sum of the variances of the weighted genes within cells over n: the squared
-error of the mean of n cells.
-Values after ± are standard errors over splits, which are of the same cells.
+distance of held-out means, at least 0; because it has an error of its own, the half widths of the
+interval and 1.64 of its standard errors are added in quadrature. The target as a vector is taken as
+exact. With ``--nothing``, cells of 12 perturbations without any effect are simulated (100 genes
+with three common factors, 100 control cells); the truth is then known exactly. Half width and truth
+are medians, relative to the sum of the variances of the weighted genes within cells over n: the
+squared error of the mean of n cells. Values after ± are standard errors over splits, which are of
+the same cells.
 
     python -m benchmarks.distance_coverage                           # data: NEXTPERT_DATA
     python -m benchmarks.distance_coverage --screens papalexi --without-strong 8 --targets 0
@@ -88,7 +88,7 @@ class Halves:
         """Return the distance of a perturbation to a target, and its standard error."""
         wanted = self.vector(target) if kind == "vector" else self.held[target]
         found = mean_distance(self.held[name], wanted)
-        return found.estimate, found.sd
+        return max(found.estimate, 0.0), found.sd
 
 
 class Nothing(Halves):
