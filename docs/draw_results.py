@@ -205,10 +205,7 @@ def plates() -> Figure:
         _, rows = table("replays", f"## {screen}:")
         _, differences = table("replays", f"## {screen}:", "Differences")
         for y, (label, (way, style)) in enumerate(ways.items()):
-            error = None
-            if y:
-                (row,) = (row for name, row in differences.items() if f"minus {way}" in name)
-                _, error = with_errors(row[-1:])
+            error = with_errors(differences[f"exploit minus {way}"][-1:])[1] if y else None
             points(ax, numbers(rows[way][-1:]), y, style, label=label, xerr=error)
         level(ax, numbers(rows["exploit"][-1:])[0], upright=True)
         names(ax, list(ways))

@@ -247,12 +247,23 @@ def joins_guides(level: str, levels: Container[str]) -> bool:
     return len(parts) > 1 and any(part.strip() in levels for part in parts)
 
 
+def usual_controls(names: Iterable[str]) -> list[str]:
+    """Return the names that are usual labels of controls, sorted.
+
+    Examples
+    --------
+    >>> from nextpert._adata.labels import usual_controls
+    >>> usual_controls(["NTC", "MYC", "ctrl"])
+    ['NTC', 'ctrl']
+    """
+    return sorted(name for name in names if name.lower() in {*CONTROL_TARGETS, "ctrl"})
+
+
 def require_control(labels: LabelTable, control: str) -> None:
     """Raise if no cell has the label of the controls."""
     if control not in labels.names:
         hint = closest([control], labels.names)
-        usual = [name for name in labels.names if name.lower() in {*CONTROL_TARGETS, "ctrl"}]
-        if usual:
+        if usual := usual_controls(labels.names):
             hint = f" {list_names(usual)} may be the label of the controls."
         message = (
             f"No control cells: no cell has adata.obs[{labels.key!r}] == {control!r}.{hint} The "

@@ -35,7 +35,6 @@ _RATIOS, _CLOSE = (1.5, 10.5), 0.05
 # on every other scale a share smaller by 0.3. Whole ratios must take at least three different
 # values: if few values occur, one of them may be whole by chance.
 _FEWEST, _MOST, _MARGIN, _SEVERAL = 50, 0.8, 0.3, 3
-LOGGED = "log-normalised"
 _LARGEST = 64.0  # no logarithm of a 64-bit integer, to base 2 or larger, exceeds this
 
 
@@ -43,7 +42,8 @@ class Scale(NamedTuple):
     """The scale of a sample of values: ``kind`` in words, and ``fault``.
 
     ``fault`` states why the values cannot be log-normalised, and the remedy; it is empty if they
-    can be. ``whole`` is true if all values are whole numbers of at least 0.
+    can be. ``whole`` is true if all values are whole numbers of at least 0. ``total`` is the mean
+    total of the scaled counts of a cell; NaN if the values are not their logarithms.
     """
 
     kind: str
@@ -52,6 +52,7 @@ class Scale(NamedTuple):
     n_cells: int = 0
     whole: bool = False
     fault: str = ""
+    total: float = np.nan
 
     def stored(self, *, checked: bool) -> dict[str, Any]:
         """Return the record of the scale in ``uns["screen"]["values"]``."""
@@ -94,12 +95,13 @@ def read_scale(
         kind = "values too large for logarithms"
         holds = f"values above {_LARGEST:g}, which no logarithm of a count or intensity exceeds"
     else:
-        kind = LOGGED if n == 1 else f"assumed {LOGGED}"
+        kind = "log-normalised" if n == 1 else "assumed log-normalised"
     fault = (
         f"{slot(layer)} holds {holds}, with a maximum of {high:,.4g}: call pp.perturbation_screen "
         f"on counts, or pass the layer of log-normalised values as layer."
     )
-    return Scale(kind, low, high, sample.shape[0], whole, fault if holds else "")
+    total = float(sample.expm1().sum()) / sample.shape[0] if kind == "log-normalised" else np.nan
+    return Scale(kind, low, high, sample.shape[0], whole, fault if holds else "", total)
 
 
 def _n_logarithms(sample: sp.csr_array) -> int | None:

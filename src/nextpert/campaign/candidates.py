@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert._adata.labels import CONTROL_TARGETS
-from nextpert._adata.read import read_sample
-from nextpert._adata.scale import LOGGED, read_scale
+from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import as_target, listed
 from nextpert.tl._design_interventions.candidates import can_be_candidate, excluder
@@ -51,15 +48,6 @@ def with_batches(
     times that cells were observed, this time included.
     """
     old = before.obs.copy()
-    added = new[roles.perturbation_key].dropna().astype(str)
-    known = set(old[roles.perturbation_key].astype(str))
-    for name, n in added.value_counts().items():
-        if str(name).lower() in CONTROL_TARGETS and name not in known:
-            message = (
-                f"{n:,} of the new cells are labelled {name!r}, a usual label of controls, but the "
-                f"controls of this campaign are labelled {roles.control!r}: rename the label."
-            )
-            raise ValueError(message)
     keys = list(roles.batch_key)
     are_there = bool(keys) and set(keys) <= set(new.columns)
     if not keys:
@@ -104,7 +92,7 @@ def _require_controls(
         set(obs.loc[obs[label].notna(), keys].itertuples(index=False, name=None))
         for obs in (old, new)
     )
-    if given is None and added <= known and len(new):
+    if given is None and added <= known:
         logger.warning(
             "The batches of the new cells (%s) are known: their cells count as cells of these "
             "batches. If they were processed separately, change their obs[%r], or pass batch.",
@@ -252,24 +240,14 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
             f"that of the campaign's"
         )
     if used is is_control:
-        rows = environments.is_control[environments.codes] & labelled
-        parts = [np.flatnonzero(rows[:n_old]), n_old + np.flatnonzero(rows[n_old:])]
-        old, new = (_total(joined, columns, cells, roles) for cells in parts)
+        control = labelled & environments.is_control[environments.codes]
+        parts = [np.flatnonzero(control[:n_old]), n_old + np.flatnonzero(control[n_old:])]
+        old, new = (read_scale(joined, columns, rows, roles.layer).total for rows in parts)
         if max(new / old, old / new) > _FACTOR_TOTAL:
             raise _other_scale(
                 f"are on another scale: the total of the scaled counts of their controls, over the "
                 f"panel, is {new / old:.3g} times that of the campaign's"
             )
-
-
-def _total(
-    adata: ad.AnnData, columns: NDArray[np.int64], cells: NDArray[np.int64], roles: Roles
-) -> float:
-    """Return the mean total of the scaled counts of some cells; NaN if they are other values."""
-    if read_scale(adata, columns, cells, roles.layer).kind != LOGGED:
-        return np.nan
-    sample = read_sample(adata, columns, cells, roles.layer)
-    return float(np.mean([sp.csr_array(x).expm1().sum() / x.shape[0] for x in sample]))
 
 
 def _other_scale(how: str) -> ValueError:

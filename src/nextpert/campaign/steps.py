@@ -12,7 +12,7 @@ import numpy as np
 
 from nextpert import _adata, pp, tl
 from nextpert._adata.join import joined_cells, kept_cells, require_genes
-from nextpert._adata.labels import column_of
+from nextpert._adata.labels import column_of, usual_controls
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.table import is_table
 from nextpert._adata.target import columns_of
@@ -126,8 +126,16 @@ def with_new_cells(
         column_of(cells, name, "the new cells need it, because it has a role in this campaign")
     columns = [str(name) for name in before.obs.columns if name in cells.obs.columns]
     new = kept_cells(cells, columns, roles.layer, numbers=roles.covariates, genes=genes)
-    if not labels_and_cells(new, roles):
+    n_cells = labels_and_cells(new, roles)
+    if not n_cells:
         message = f"No new cell has a label in obs[{roles.perturbation_key!r}]: label the cells."
+        raise ValueError(message)
+    if wrong := usual_controls(n_cells.keys() - labels_and_cells(before, roles).keys()):
+        message = (
+            f"{n_cells[wrong[0]]:,} of the new cells are labelled {wrong[0]!r}, a usual label of "
+            f"controls, but the controls of this campaign are labelled {roles.control!r}: rename "
+            f"the label."
+        )
         raise ValueError(message)
     before = before.copy()
     before.obs, new.obs, roles = with_batches(before, new.obs, roles, batch, this_time)

@@ -22,14 +22,14 @@ from nextpert.pp._screen import (
     prepare,
 )
 
-GENES = "Gene Expression"  # the features of Cell Ranger that are genes
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import anndata as ad
 
     from nextpert._adata.roles import Roles
+
+_GENES = "Gene Expression"  # the features of Cell Ranger that are genes
 
 
 @checked(min_cells=at_least(0), combinations=one_of(*COMBINATIONS))
@@ -120,12 +120,12 @@ def perturbation_screen(
     )  # fmt: skip
     if "feature_types" in adata.var:
         kinds = adata.var["feature_types"].astype(str).value_counts()
-        others = [f"{kind} ({n})" for kind, n in kinds.items() if kind != GENES]
-        if GENES in kinds and others:
+        others = [f"{kind} ({n})" for kind, n in kinds.items() if kind != _GENES]
+        if _GENES in kinds and others:
             message = (
                 f"adata.var['feature_types'] has features that are not genes: "
                 f"{_adata.list_names(others)}. Pass only the genes: "
-                f"adata[:, adata.var['feature_types'] == {GENES!r}].copy()."
+                f"adata[:, adata.var['feature_types'] == {_GENES!r}].copy()."
             )
             raise ValueError(message)
     choices = Choices(panel, min_cells, combinations, roles.layer, depth_key=depth_key)

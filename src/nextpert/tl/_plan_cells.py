@@ -213,7 +213,7 @@ def plan_cells(
             "genes_left_out": bound.genes_in_words,
         }
         stored["advice"] = advise(
-            adata, fit, pool, bound, n_guides=n_guides, tolerance=tolerance, rng=rng
+            adata, fit, pool, bound, n_guides=layout.n_guides, tolerance=tolerance, rng=rng
         )
         sentences.append(stored["advice"]["words"])
     origin = {} if fit is None else fit.origin

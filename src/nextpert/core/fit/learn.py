@@ -158,27 +158,22 @@ def expect_combinations(
     alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
     # Other single perturbations are fitted with the members: from few effects, the prior is not
     # learned, and strong effects are shrunk too much.
-    singles = [
-        (some[0], j) for some, j in sorted(first.items())
-        if len(some) == 1 and cells.pooled.n[1 + j] > 0
-    ]  # fmt: skip
     at = {label: k for k, label in enumerate(labels)}
-    singles.sort(key=lambda one: one[0] not in at)
-    n_members = sum(label in at for label, _ in singles)
-    if n_members:
-        single = np.array([j for _, j in singles[: max(n_members, _SINGLES)]])
+    row = {some[0]: j for some, j in first.items() if len(some) == 1 and cells.pooled.n[1 + j] > 0}
+    mine, others = sorted(row.keys() & at.keys()), sorted(row.keys() - at.keys())
+    if mine:
+        single = np.array([row[x] for x in [*mine, *others][: max(len(mine), _SINGLES)]])
         pooled_cells = cells.pooled.rows(np.append(0, 1 + single))
         prior = Prior(expected.used.shifts[single], own_variance=expected.own[single])
         effects = fit_hierarchical(pooled_cells, prior, rng=0).effects
-        place = [at[label] for label, _ in singles[:n_members]]
-        own = slice(n_members)
+        place, own = [at[label] for label in mine], slice(len(mine))
         alone[place], spread[place] = effects.posterior_mean(own), effects.sd()[own] ** 2
         # The share of an effect that follows the cells' mean, and thus the controls' error.
         counted = pooled_cells.counted[1:][own]
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
     measured = [combined[k] for k in np.flatnonzero(has)]
     observed, noise = seen.observed[rows[has]], seen.variance[rows[has]]
-    scale = None if has.any() or n_members else np.sqrt(within)
+    scale = None if has.any() or mine else np.sqrt(within)
     known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
     means = np.zeros((2, len(rows), len(within)))
     # Each measured combination is predicted without its own cells.

@@ -345,7 +345,13 @@ def _read_states(
     read = []
     for state, group in zip(asked, groups, strict=False):
         if group is None:
-            read.append(_as_given(state, fit, is_weighted=given.weights is not None))
+            read.append(_as_given(state, fit))
+            if given.weights is None and len(state) < len(fit.genes):
+                logger.info(
+                    "The target names %d of %d genes; the others count too, and should stay as in "
+                    "the controls. To count only some genes, pass nextpert.Target(state=..., "
+                    "weights=[...]).", len(state), len(fit.genes),
+                )  # fmt: skip
             continue
         one, variance = next(cells), None
         if one.n > 1:
@@ -362,9 +368,7 @@ def _read_states(
     return read, next(cells, None)
 
 
-def _as_given(
-    state: Mapping[str, float] | pd.Series, fit: FittedPosterior, *, is_weighted: bool
-) -> _Read:
+def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
     genes = [str(gene) for gene, _ in state.items()]
     if not genes or len(set(genes)) < len(genes):
         message = "target must name at least one gene, and each gene only once."
@@ -372,12 +376,6 @@ def _as_given(
     place = panel_index(genes, fit.genes, "target")
     mean = fit.control_mean.copy()
     mean[place] = [float(value) for _, value in state.items()]
-    if not is_weighted and len(genes) < len(fit.genes):
-        logger.info(
-            "The target names %d of %d genes; the others count too, and should stay as in the "
-            "controls. To count only some genes, pass nextpert.Target(state=..., weights=[...]).",
-            len(genes), len(fit.genes),
-        )  # fmt: skip
     # The name contains only the genes that change most.
     apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
     named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
