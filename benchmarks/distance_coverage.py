@@ -56,6 +56,9 @@ class Halves:
         varies = self.x[self.known[self.control]].std(axis=0) > 0
         counted = varies & ~np.isin(np.arange(len(varies)), list(screen.targets.values()))
         self.genes = list(self.cells.var_names[counted])
+        if not self.genes:
+            message = f"{screen.name}: every gene of the panel is a target, so no gene counts."
+            raise ValueError(message)
         self.cells, self.x = self.cells[:, varies], self.x[:, varies]
         self.held = {
             name: Moments(each.n, each.mean[counted], each.scatter[np.ix_(counted, counted)])

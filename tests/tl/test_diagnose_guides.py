@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.tl._diagnose.refit import read_halves
+from nextpert.tl._diagnose.scores import judge_guides
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 pytestmark = pytest.mark.brief_chain
@@ -128,3 +132,80 @@ def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
     name = "guides" if key == "guide" else "batches"
     assert n["n"][name, "coverage_90"] == n["n"][name, "error_to_no_effect"] == 5
     assert table.loc["P1", "error_half"] < table.loc["P1", "error_half_no_effect"]
+
+
+def own_guides(rng, sd=0.0, weak=(), n=40):
+    """Twelve knockdowns of five guides each and ten of the controls; ``weak`` do nothing."""
+    rng, parts, obs = np.random.default_rng(rng), [], []
+    for j in range(13):
+        for k in range(10 if j == 0 else 5):
+            mean = 3 + sd * rng.normal(size=12)
+            if j > 0 and (j, k) not in weak:
+                mean[j - 1] -= 1.5
+            parts.append(mean + rng.normal(size=(n, 12)))
+            obs += [("control" if j == 0 else f"g{j - 1}", f"{j}_{k}")] * n
+    table = pd.DataFrame(obs, columns=["perturbation", "guide"], index=range(len(obs)))
+    table.index = table.index.astype(str)
+    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=[f"g{k}" for k in range(12)]))
+    npt.pp.setup_screen(adata, guide_key="guide")
+    return adata
+
+
+def judged_guides(adata, spread=0.0):
+    names = [f"g{k}" for k in range(12)]
+    halves, _ = read_halves(
+        adata, np.arange(12), names, read_roles(adata), np.random.default_rng(0)
+    )
+    fit = SimpleNamespace(names=names, genes=names, targets=[[name] for name in names])
+    return judge_guides(halves, fit, spread)
+
+
+def test_a_guide_is_compared_with_the_other_guides_of_its_perturbation():
+    adata = own_guides(0, weak=[(3, 1)])
+    table = judged_guides(adata, 0.01).set_index("guide")
+    assert table.index[table["weak"]].tolist() == ["3_1"]
+    assert len(table) == 60
+    # The same numbers from the cells.
+    x, guide, n = adata.X, adata.obs["guide"].to_numpy(), 40
+    own = x[:, 2]
+    controls = [own[guide == f"0_{k}"] for k in range(10)]
+    mine = {k: own[guide == f"3_{k}"] for k in range(5)}
+    start = np.mean(controls)
+    a, b = mine.pop(1).mean() - start, np.mean([*mine.values()]) - start
+    assert table.loc["3_1", ["change", "change_of_others"]].tolist() == pytest.approx([a, b])
+    within, of_controls = (
+        np.mean([np.var(part, ddof=1) for part in some])
+        for some in ([own[guide == f"3_{k}"] for k in range(5)], controls)
+    )
+    every = [x[guide == name, 2].var(ddof=1) for name in dict.fromkeys(guide)]
+    shared = 0.01 * np.mean(every)
+    variance = (
+        (within / n + shared)
+        + (within / (4 * n) + shared / 4) / 4
+        + (of_controls / (10 * n) + shared / 10) / 4
+    )
+    p = norm.sf((a - b / 2) / np.sqrt(variance))
+    assert table.loc["3_1", "p_value"] == pytest.approx(p)
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.2])
+def test_working_guides_are_seldom_weak(sd):
+    # At most one screen in twenty, with 60 guides each, names a guide that works.
+    wrong = [judged_guides(own_guides(seed, sd), sd**2)["weak"].any() for seed in range(20)]
+    assert sum(wrong) <= 3
+
+
+def test_guides_are_not_judged_by_guides_without_an_effect():
+    # Four of five guides do not work: the fifth is not compared with them.
+    table = judged_guides(own_guides(1, weak=[(2, k) for k in range(4)], n=200))
+    assert "2_4" not in table["guide"].tolist()
+
+
+@pytest.mark.slow
+def test_the_verdict_names_guides_that_do_not_work():
+    adata = own_guides(2, weak=[(3, 1), (7, 4)])
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    found = diagnosed(adata)
+    assert found["guides"]["guide"][found["guides"]["weak"]].tolist() == ["3_1", "7_4"]
+    assert "Of 60 guides, 3_1 (" in found["verdict"]
+    assert levels(found)["guides"] == "care"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -22,6 +23,8 @@ __all__ = ["main"]
 # Exceptions that bad input raises, here and in the functions called. Any other exception is a bug,
 # and shows its traceback.
 _EXPECTED = (ValueError, TypeError, OSError, ImportError, MemoryError)
+# What errors of the Python functions name, outside quotes.
+_OF_PYTHON = re.compile(r"[a-z]_[a-z]|\b(?:tl|pp|pl|nextpert)\.[a-zA-Z]")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif job.options["debug"]:
             raise
         else:
-            say(f"error: {str(error) or type(error).__name__}")
-            say(HINT)
+            message = str(error) or type(error).__name__
+            say(f"error: {message}")
+            if _OF_PYTHON.search(re.sub(r"'[^']*'", "", message)):
+                say(HINT)
         return 2
     return 0
 

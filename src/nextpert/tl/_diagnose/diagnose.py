@@ -84,6 +84,7 @@ def diagnose(
         - ``summary`` (table): the quantities of each part, with their rules.
         - ``perturbations`` (table): q-values, effects on target genes, errors on held-out cells.
         - ``negative_controls`` (table): groups of controls that were taken as perturbations.
+        - ``guides`` (table): the change of the target gene by each guide and by the others.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
 
     Raises
@@ -136,11 +137,12 @@ def diagnose(
     _, by_part[q.UNSEEN] = scores.judge_unseen(refit, halves, judged, sides, n_jobs)
     by_part[q.GRAPH_PART] = by_part[q.UNSEEN]
     by_part |= scores.judge_left_out(refit, halves, cells.guide_variance)
+    guides = scores.judge_guides(halves, fit, cells.guide_variance)
     # The quantities computed from these, and the verdict on them.
     weights = cast("Expectation", fit.expectation).weights
     weight = weights[Graph.name], q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
     rows = q.quantities(by_part, {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}})
-    level, verdict, parts = verdicts.judge(rows, weights, nulls, halves, undeclared)
+    level, verdict, parts = verdicts.judge(rows, weights, nulls, halves, undeclared, guides)
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
@@ -148,6 +150,7 @@ def diagnose(
         "summary": q.summary_table(rows),
         "perturbations": q.perturbation_table(by_part),
         "negative_controls": nulls.table,
+        "guides": guides,
         "null_z": nulls.z,
         **fit.origin,
         "params": {

@@ -12,10 +12,11 @@ of their intervals would cover the means, even for a calibrated model.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from nextpert._adata.progress import progress
 from nextpert.core.causal.design_loop import run_tasks
@@ -50,6 +51,7 @@ SURE = 3.0  # standard errors from which an effect is called large
 LEFT = 20  # minimum cells of a guide or batch to score on
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
+_WEAK = 0.05  # probability of at least one working guide among the weak ones
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 GUIDES, BATCHES = "guides", "batches"
@@ -152,6 +154,52 @@ def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.
             part = _left_out(refit, halves, left_out)
             parts[BATCHES] += [part] * bool(part[COVERAGE].notna().any())
     return {name: _mean_of(some) for name, some in parts.items() if some}
+
+
+def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.DataFrame:
+    """Compare each guide's change of its target gene with that of the perturbation's other guides.
+
+    There is one row per guide of a perturbation with one target gene in the panel, if the other
+    guides change this gene significantly. With the changes ``a`` of the guide and ``b`` of the
+    others, the test is whether ``a`` is less than half of ``b``; it includes the variance between
+    guides, ``spread``. Both levels of significance are corrected for the number of guides.
+    """
+    clean, _ = halves.whole.without_batches(halves.fixed, halves.condition)
+    pairs, place = distinct(halves.group, halves.guide)
+    screen = clean.pool(place, len(pairs))
+    name = pd.Series(halves.guide_name).groupby(place).first().to_numpy()
+    control = np.flatnonzero((pairs[:, 0] == 0) & (screen.n > 0))
+    n = np.maximum(screen.n.astype(np.float64), 1e-9)
+    noise = screen.squares.sum(axis=0) / max(float((n - 1.0).sum()), 1.0)
+    found: list[tuple[Any, ...]] = []
+    judged = places(fit.targets, fit.genes) if halves.declared and not halves.of_table else []
+    for j, targets in enumerate(judged, start=1):
+        mine = np.flatnonzero((pairs[:, 0] == j) & (screen.n > 0))
+        if len(targets) != 1 or len(mine) < 2 or n[mine].sum() <= len(mine):
+            continue
+        gene = targets[0]
+
+        def of_mean(some: NDArray[np.int64], within: NDArray[np.int64], gene: int = gene) -> Array:
+            """Return the mean of some guides and its variance, with cells as within guides."""
+            share = n[some] / n[some].sum()
+            cells = screen.squares[within, gene].sum() / max((n[within] - 1.0).sum(), 1.0)
+            variance = share**2 @ (cells / n[some] + spread * noise[gene])
+            return np.array([share @ screen.mean[some, gene], max(variance, 1e-300)])
+
+        start, of_start = of_mean(control, control)
+        for e in mine:
+            a, of_guide = of_mean(np.array([e]), mine)
+            b, of_others = of_mean(mine[mine != e], mine)
+            a, b = a - start, b - start
+            z_others = abs(b) / np.sqrt(of_others + of_start)
+            # In b / 2 - a, half of the controls' error remains.
+            z = np.sign(b) * (b / 2.0 - a) / np.sqrt(of_guide + (of_others + of_start) / 4.0)
+            found.append((fit.names[j - 1], name[e], screen.n[e], a, b, norm.sf(z), z_others))
+    names = ["perturbation", "guide", "n_cells", "change", "change_of_others", "p_value", "z"]
+    table = pd.DataFrame(found, columns=names)
+    table = table[2.0 * norm.sf(table.pop("z").astype(np.float64)) * len(table) < _WEAK]
+    weak = table["p_value"] * len(table) < _WEAK
+    return table.assign(weak=weak).reset_index(drop=True)
 
 
 def _left_out(

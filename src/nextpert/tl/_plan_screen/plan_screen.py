@@ -230,7 +230,8 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "no other candidate has an expected state nearer to %s than the control.",
             n_learn, n_chosen, "is" if n_learn == 1 else "are", target,
         )  # fmt: skip
-    logger.log(logging.INFO if can_advise else logging.WARNING, "%s", stored["advice"]["words"])
+    against = not can_advise or (params["strategy"] == "exploit" and not is_advised)
+    logger.log(logging.WARNING if against else logging.INFO, "%s", stored["advice"]["words"])
     logger.info(
         "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s.",
         "Plate" if is_advised else "Planned, but not advised: a plate",
