@@ -84,7 +84,8 @@ def diagnose(
         - ``summary`` (table): the quantities of each part, with their rules.
         - ``perturbations`` (table): q-values, effects on target genes, errors on held-out cells.
         - ``negative_controls`` (table): groups of controls that were taken as perturbations.
-        - ``guides`` (table): the change of the target gene by each guide and by the others.
+        - ``guides`` (table), if guides are declared: the change of the target gene by each guide
+          and by the others.
         - ``null_z`` (array, ``(n_groups, n_genes)``): the z-scores of these groups.
 
     Raises
@@ -137,7 +138,9 @@ def diagnose(
     _, by_part[q.UNSEEN] = scores.judge_unseen(refit, halves, judged, sides, n_jobs)
     by_part[q.GRAPH_PART] = by_part[q.UNSEEN]
     by_part |= scores.judge_left_out(refit, halves, cells.guide_variance)
-    guides = scores.judge_guides(halves, fit, cells.guide_variance)
+    guides = None
+    if halves.declared and not halves.of_table:
+        guides = scores.judge_guides(halves, fit, cells.guide_variance)
     # The quantities computed from these, and the verdict on them.
     weights = cast("Expectation", fit.expectation).weights
     weight = weights[Graph.name], q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
@@ -150,7 +153,7 @@ def diagnose(
         "summary": q.summary_table(rows),
         "perturbations": q.perturbation_table(by_part),
         "negative_controls": nulls.table,
-        "guides": guides,
+        **({} if guides is None else {"guides": guides}),
         "null_z": nulls.z,
         **fit.origin,
         "params": {

@@ -172,8 +172,7 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
     n = np.maximum(screen.n.astype(np.float64), 1e-9)
     noise = screen.squares.sum(axis=0) / max(float((n - 1.0).sum()), 1.0)
     found: list[tuple[Any, ...]] = []
-    judged = places(fit.targets, fit.genes) if halves.declared and not halves.of_table else []
-    for j, targets in enumerate(judged, start=1):
+    for j, targets in enumerate(places(fit.targets, fit.genes), start=1):
         mine = np.flatnonzero((pairs[:, 0] == j) & (screen.n > 0))
         if len(targets) != 1 or len(mine) < 2 or n[mine].sum() <= len(mine):
             continue

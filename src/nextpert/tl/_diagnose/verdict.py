@@ -68,13 +68,13 @@ def judge(
     nulls: Nulls,
     halves: Halves,
     undeclared: Nested | None,
-    guides: pd.DataFrame,
+    guides: pd.DataFrame | None,
 ) -> tuple[str, str, pd.DataFrame]:
     """Return the level of all parts together, the verdict in words, and a table of the parts.
 
     ``weights`` are those of the predictors; ``nulls`` are the negative controls; ``undeclared`` is
     a column that looks like guides but is not declared; ``guides`` compares those of each
-    perturbation.
+    perturbation, if they are declared.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
@@ -95,8 +95,8 @@ def judge(
     # First, because it affects all other parts.
     if undeclared is not None:
         parts.insert(0, _undeclared(undeclared))
-    elif q.GUIDES in by or guides["weak"].any():
-        parts.append(_guides(by.get(q.GUIDES), guides))
+    elif q.GUIDES in by or guides is not None:
+        parts += _guides(by.get(q.GUIDES), guides)
     if q.BATCHES in by:
         parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=halves.by_condition))
     # All other parts depend on cells, negative controls and shrinkage.
@@ -289,28 +289,24 @@ def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
     return _part(name, cases, words)
 
 
-def _guides(left_out: _Rows | None, guides: pd.DataFrame) -> Part:
+def _guides(left_out: _Rows | None, guides: pd.DataFrame | None) -> list[Part]:
     """Return the verdict on guides that were left out, and on those with a weaker effect."""
-    part = Part(q.GUIDES, TRUST, "") if left_out is None else _left_out(q.GUIDES, left_out)
+    parts = [] if left_out is None else [_left_out(q.GUIDES, left_out)]
+    if guides is None or not guides["weak"].any():
+        return parts
     weak = guides[guides["weak"]]
-    if weak.empty:
-        return part
-    each = [
-        f"{guide} ({share:.0%})"
-        for guide, share in zip(
-            weak["guide"], weak["change"] / weak["change_of_others"], strict=True
-        )
-    ]
+    share = weak["change"] / weak["change_of_others"]
+    each = [f"{guide} ({x:.0%})" for guide, x in zip(weak["guide"], share, strict=True)]
     words = (
         f"Of {len(guides)} guides, {list_names(each)} change{'s' * (len(each) == 1)} the target "
         f"gene by less than half as much as the other guides of the perturbation. Drop the cells "
         f"of guides that do not work, and fit again; a guide for knockouts may work without a "
         f"change in expression."
     )
-    if left_out is None:
-        return _part(q.GUIDES, [(True, CARE, "")], words)
-    level = CARE if part.level == TRUST else part.level
-    return part._replace(level=level, verdict=f"{part.verdict} {words}")
+    if not parts:
+        return [_part(q.GUIDES, [(True, CARE, "")], words)]
+    level = CARE if parts[0].level == TRUST else parts[0].level
+    return [parts[0]._replace(level=level, verdict=f"{parts[0].verdict} {words}")]
 
 
 def _undeclared(nested: Nested) -> Part:
