@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 # Columns of the table of every step, and options of a quick run.
 COLUMNS = {
+    "guides": {"target", "kind", "n_cells"},
     "preprocess": {"perturbation", "n_cells"},
     "learn": {"parent", "child", "frequency"},
     "fit": {"perturbation", "shift", "n_cells"},
@@ -39,6 +40,11 @@ COLUMNS = {
 LEARN = "--method boss --environments all --n-runs 2 --n-graphs 2"
 PLAN = "--target MYC --n-perturbations 2 --n-cells 200"
 CALLS = {
+    "guides": (
+        "--guides perturbation --target-of targets.csv --guide-separator +",
+        {"guides": "perturbation", "guide_separator": "+",
+         "target_of": {"MYC": "MYC", "STK3": "A", "OXR1": "OXR1", "HS2": "A", "control": "NTC"}},
+    ),
     "preprocess": (
         "--min-cells 5 --combinations keep --batch-key batch",
         {"min_cells": 5, "combinations": "keep", "batch_key": "batch"},
@@ -109,6 +115,7 @@ def place(fitted, monkeypatch):
     monkeypatch.chdir(fitted.parent)
     (text,) = re.findall(r"```toml\n(# wanted.toml\n.*?)```", GUIDE.read_text(), re.S)
     Path("wanted.toml").write_text(text)
+    Path("targets.csv").write_text("guide,target\nMYC,MYC\nSTK3,A\nOXR1,OXR1\nHS2,A\ncontrol,NTC\n")
     return fitted.parent
 
 
@@ -132,7 +139,9 @@ def test_a_run_gives_what_the_function_gives_and_repeats_itself(
     out, table = place / f"{step}.h5ad", place / f"{step}.csv"
     assert run(step, fitted, *options.split(), "--out", out, "--table", table, "--json") == 0
     found = ad.read_h5ad(out)
-    assert found.uns.pop("commands").tolist()[0].startswith(f"nextpert {step} {fitted} --out {out}")
+    (command,) = found.uns.pop("commands").tolist()
+    assert command.startswith(f"nextpert {step} {fitted} ")
+    assert f" --out {out} " in command
     assert_same_adata(found, ad.read_h5ad(place / "expected.h5ad"))
 
     printed = capsys.readouterr().out

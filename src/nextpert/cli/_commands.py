@@ -53,6 +53,53 @@ def parse(argv: Sequence[str]) -> Job | None:
 
 
 @command
+def guides(
+    screen: Screen,
+    *,
+    guides: str,
+    results: Results = _RESULTS,
+    threshold: float = 5.0,
+    target_of: Path | None = None,
+    control_guides: Names | None = None,
+    control: str = "control",
+    multiple: str = "combine",
+    separator: str = "+",
+    guide_separator: str = ",",
+    run: Run = _USUAL,
+) -> None:
+    """Label each cell with the targets of its guides.
+
+    This step is needed if obs names guides, but not perturbations. It writes the columns
+    'perturbation' and 'guides' of obs; pass --guide-key guides to `nextpert preprocess`. The table
+    lists the guides, their targets and their numbers of cells.
+
+    Example: `nextpert guides screen.h5ad --guides sgRNA --guide-separator ";"`
+
+    Parameters
+    ----------
+    guides
+        Column of obs with the guides of each cell, joined by the separator of guides; or key of
+        obsm with the UMI counts, cells x guides.
+    threshold
+        Minimum UMI count for a guide to be called in a cell.
+    target_of
+        A csv file (guide, target). By default the target is the part of the guide's name before the
+        last underscore: HLA-A_2 targets HLA-A.
+    control_guides
+        Names of control guides, or of their targets; @FILE with a name per line. By default every
+        guide whose target has a common name for controls, such as NTC.
+    control
+        Label of cells whose guides are all control guides.
+    multiple
+        Label of cells with several guides: 'combine' joins their targets, 'multi' is 'multi'.
+    separator
+        Text between the targets of a label.
+    guide_separator
+        Text between the guides of a cell.
+    """
+
+
+@command
 def preprocess(
     screen: Screen,
     *,

@@ -33,7 +33,8 @@ Recommends which perturbation to test next, given a single-cell perturbation scr
 
 preprocess -> learn -> fit -> effects, design, cells, plan, diagnose, replay -> report
 
-`distances` needs only the output of `preprocess`; the report shows its results as well.
+`guides` comes first if cells have guides but no label. `distances` needs only the output of
+`preprocess`; the report shows its results as well.
 
 Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, and a file of
 its settings: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.
@@ -61,6 +62,7 @@ class Step(NamedTuple):
 
 
 STEPS = {
+    "guides": Step("pp.assign_guides", "guides", ""),
     "preprocess": Step("pp.perturbation_screen", "preprocessing", "perturbations"),
     "learn": Step("tl.learn_dag", "dag", "edges"),
     "fit": Step("tl.fit_dag_blr", "dag_blr", "environments"),

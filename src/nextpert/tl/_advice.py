@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import floor
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from nextpert.tl._plan_screen.wells import Chosen, Wells
 
     Vector = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)  # of all advice; the command line prints it as a result
 
 # The defaults of tl.plan_screen, used if there is no plan.
 PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}

@@ -14,6 +14,7 @@ from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import advise
+from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.candidates import admit, read_candidates
 from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
@@ -206,7 +207,7 @@ def design_interventions(
     advice = stored["advice"]
     # In these cases the ranking is not reliable.
     severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
-    logger.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
+    of_advice.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
         "Round %d, target %s: %s ranks first of %d candidates by %s.",
         this_round, requested.name, row["chosen"], int(admission.admitted.sum()), acquisition,

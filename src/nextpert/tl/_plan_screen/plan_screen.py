@@ -17,6 +17,7 @@ from nextpert.core._checks import as_rng
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import advice_on, advise
+from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._plan_screen.pool import guides_of, read_pool
@@ -231,7 +232,7 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             n_learn, n_chosen, "is" if n_learn == 1 else "are", target,
         )  # fmt: skip
     against = not can_advise or (params["strategy"] == "exploit" and not is_advised)
-    logger.log(logging.WARNING if against else logging.INFO, "%s", stored["advice"]["words"])
+    of_advice.log(logging.WARNING if against else logging.INFO, "%s", stored["advice"]["words"])
     logger.info(
         "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s.",
         "Plate" if is_advised else "Planned, but not advised: a plate",
