@@ -135,7 +135,7 @@ def distance() -> Figure:
 def plate() -> Figure:
     """Draw the loop: cells, fit, next round, experiment."""
     figure, ax = plt.subplots(figsize=(9, 1.8), layout="constrained")
-    steps = ["cells\nof all rounds", "graphs", "weights\nand shifts", "ranking", "next round"]
+    steps = ["cells\nof all rounds", "graph", "effects", "ranking", "next round"]
     calls = ["Campaign.observe", "learn_dag", "fit_dag_blr", "design_interventions", "plan_screen"]
     for place, (step, call) in enumerate(zip(steps, calls, strict=True)):
         colour = BLUE if place in (0, 4) else GREY
@@ -143,8 +143,8 @@ def plate() -> Figure:
         ax.text(2 * place, 1, step, ha="center", va="center", bbox=box)
         ax.text(2 * place, 0.3, call, ha="center", va="center", fontsize=8, color="0.35")
         if place:
-            arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 30, "shrinkB": 34}
-            ax.annotate("", (2 * place, 1), (2 * place - 2, 1), arrowprops=arrow)
+            arrow = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (2 * place - 0.6, 1), (2 * place - 1.4, 1), arrowprops=arrow)
     back = {"arrowstyle": "-|>", "color": BLUE, "connectionstyle": "bar,fraction=0.09"}
     back |= {"shrinkA": 22, "shrinkB": 22}
     ax.annotate("", (0, 1), (8, 1), arrowprops=back)

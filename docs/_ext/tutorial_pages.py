@@ -27,16 +27,18 @@ PICTURES = {
 }
 HEAD = """# Tutorials
 
-Each tutorial is a notebook that answers one question and ends with a decision. The tests run them
-all, on real data where available; the outputs shown here are those of the notebooks. Start with the
-quickstart.
+Each notebook answers one question and ends with a decision. Start with the
+[quickstart](quickstart.ipynb), then choose by question. To run a notebook, install from the clone:
+`pip install . jupyterlab`. Notebooks on TAP-seq download 6 MB; those on Papalexi and Norman need a
+file of your own, in the folder that the environment variable `NEXTPERT_DATA` names, and say which
+columns it needs. The folder `tutorials/workflows` of the clone has Snakemake and SLURM workflows.
 
 """
 CARD = """:::{{grid-item-card}} {title}
 :link: {name}
 :link-type: doc
 :img-top: ../_static/tutorials/{name}.png
-:img-alt: A figure of this tutorial
+:img-alt: A figure of the tutorial {title}
 
 {question}
 

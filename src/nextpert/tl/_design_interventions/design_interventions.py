@@ -77,8 +77,8 @@ def design_interventions(
         - to reach the target, ``"probability"``, ``"ei"`` (expected improvement), ``"thompson"``
           (nearest in one posterior draw) or ``"greedy"`` (smallest expected distance);
         - to reduce uncertainty, ``"civ"``; as a baseline, ``"random"``;
-        - with exact shifts, also ``"civ_ow"`` (output-weighted CIV), ``"cv"``, ``"maxv"``,
-          ``"mi"``, ``"target_mean_variance"`` and ``"ucb"`` of the same paper;
+        - with exact shifts, also ``"civ_ow"`` (output-weighted CIV), ``"cv"`` and ``"maxv"`` of
+          the same paper, and ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``;
         - the name of your own acquisition (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): the perturbations of the fit. ``"genes"``: these and every gene of the

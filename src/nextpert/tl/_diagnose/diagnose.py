@@ -112,7 +112,7 @@ def diagnose(
     3             shrinkage         trust
     4  unseen perturbations  do not trust
     5                 graph  do not trust
-    6                guides         trust
+    6                guides          care
     """
     generator = as_rng(rng, "halves of a table" if is_table(adata) else "")
     fit = _adata.posterior_from(adata, posterior_key)
