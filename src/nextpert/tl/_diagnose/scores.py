@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.progress import progress
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.fit.candidates import shared_with_controls
@@ -159,10 +160,11 @@ def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.
 def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.DataFrame:
     """Compare each guide's change of its target gene with that of the perturbation's other guides.
 
-    There is one row per guide of a perturbation with one target gene in the panel, if the other
-    guides change this gene significantly. With the changes ``a`` of the guide and ``b`` of the
-    others, the test is whether ``a`` is less than half of ``b``; it includes the variance between
-    guides, ``spread``. Both levels of significance are corrected for the number of guides.
+    There is one row per guide with five cells or more, of a perturbation with one target gene in
+    the panel, if the other guides change this gene significantly. With the changes ``a`` of the
+    guide and ``b`` of the others, the test is whether ``a`` is less than half of ``b``; it includes
+    the variance between guides, ``spread``. Both levels of significance are corrected for the
+    number of guides.
     """
     clean, _ = halves.whole.without_batches(halves.fixed, halves.condition)
     pairs, place = distinct(halves.group, halves.guide)
@@ -170,7 +172,7 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
     name = pd.Series(halves.guide_name).groupby(place).first().to_numpy()
     control = np.flatnonzero((pairs[:, 0] == 0) & (screen.n > 0))
     n = np.maximum(screen.n.astype(np.float64), 1e-9)
-    noise = screen.squares.sum(axis=0) / max(float((n - 1.0).sum()), 1.0)
+    noise = screen.squares.sum(axis=0) / np.maximum(n - 1.0, 0.0).sum().clip(1.0)
     found: list[tuple[Any, ...]] = []
     for j, targets in enumerate(places(fit.targets, fit.genes), start=1):
         mine = np.flatnonzero((pairs[:, 0] == j) & (screen.n > 0))
@@ -186,7 +188,7 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
             return np.array([share @ screen.mean[some, gene], max(variance, 1e-300)])
 
         start, of_start = of_mean(control, control)
-        for e in mine:
+        for e in mine[screen.n[mine] >= FEWEST_CELLS]:
             a, of_guide = of_mean(np.array([e]), mine)
             b, of_others = of_mean(mine[mine != e], mine)
             a, b = a - start, b - start
