@@ -207,5 +207,5 @@ def test_the_verdict_names_guides_that_do_not_work():
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
     found = diagnosed(adata)
     assert found["guides"]["guide"][found["guides"]["weak"]].tolist() == ["3_1", "7_4"]
-    assert "Of 60 guides, 3_1 (" in found["verdict"]
+    assert "Of 60 guides that can be compared on their target gene, 3_1 (" in found["verdict"]
     assert levels(found)["guides"] == "care"

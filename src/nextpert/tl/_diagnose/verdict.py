@@ -298,10 +298,10 @@ def _guides(left_out: _Rows | None, guides: pd.DataFrame | None) -> list[Part]:
     share = weak["change"] / weak["change_of_others"]
     each = [f"{guide} ({x:.0%})" for guide, x in zip(weak["guide"], share, strict=True)]
     words = (
-        f"Of {len(guides)} guides, {list_names(each)} change{'s' * (len(each) == 1)} the target "
-        f"gene by less than half as much as the other guides of the perturbation. Drop the cells "
-        f"of guides that do not work, and fit again; a guide for knockouts may work without a "
-        f"change in expression."
+        f"Of {len(guides)} guides that can be compared on their target gene, {list_names(each)} "
+        f"change{'s' * (len(each) == 1)} it by less than half as much as the other guides of the "
+        f"perturbation. Drop the cells of guides that do not work, and fit again; a guide for "
+        f"knockouts may work without a change in expression."
     )
     if not parts:
         return [_part(q.GUIDES, [(True, CARE, "")], words)]
