@@ -16,7 +16,7 @@ from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import advice_on, advise
+from nextpert.tl._advice import advice_on, advise, name_of
 from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._design_interventions.target import read_target
@@ -222,7 +222,7 @@ def plan_screen(
 
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
     table, summary, params = stored["plate"], stored["summary"], stored["params"]
-    target, kind = params["target"], stored["advice"]["kind"]
+    target, kind = name_of(params["target"]), stored["advice"]["kind"]
     is_advised, can_advise = kind == ORDER, kind not in (AT_TARGET, NO_DIFFERENCE)
     n_learn = int((table["strategy"] == "explore").sum())
     if params["strategy"] == "exploit" and n_learn and can_advise:
