@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert.core.design.stopping import ORDER
 
 pytestmark = pytest.mark.brief_chain
 
@@ -113,3 +114,19 @@ def test_fitted_perturbations_have_cells_guides_and_targets(small_screen, edges)
     del small_screen.uns["dag_blr"]
     with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):
         npt.get.fitted_perturbations(small_screen)
+
+
+def test_an_order_against_the_advice_is_warned_of(fitted, caplog):
+    npt.tl.plan_screen(fitted, "MYC", n_perturbations=3)
+    advice = fitted.uns["plan"]["advice"]
+    assert advice["kind"] != ORDER
+    caplog.clear()
+    npt.get.order_df(fitted)
+    assert caplog.messages == [f"The advice is not to order this plan: {advice['words']}"]
+    # A plan of the perturbations that the advice names follows it.
+    names = list(advice["perturbations"])
+    npt.tl.plan_screen(fitted, "MYC", n_perturbations=len(names), candidates=names)
+    assert fitted.uns["plan"]["advice"]["kind"] != ORDER
+    caplog.clear()
+    npt.get.order_df(fitted)
+    assert not caplog.messages

@@ -28,6 +28,8 @@ LISTS = [
     "MYC_1", "MYC_1,MYC_2", "MYC_1,HLA-A_1,NO_SITE_4", "NO_SITE_4", "",
     "NO_SITE_4,ONE_NON-GENE_SITE_7", "HLA-A_1,ONE_NON-GENE_SITE_7",
 ]  # fmt: skip
+# Control guides are no guides of a cell with others.
+GUIDES = [*LISTS[:2], "MYC_1,HLA-A_1", *LISTS[3:6], "HLA-A_1"]
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_labels(cells, kind):
         guides.var_names = NAMES
     assert npt.pp.assign_guides(cells, guides=guides) is None
     assert cells.obs["perturbation"].tolist() == LABELS
-    assert cells.obs["guides"].tolist() == LISTS
+    assert cells.obs["guides"].tolist() == GUIDES
     assert cells.obs["n_guides"].tolist() == [1, 2, 3, 1, 0, 2, 2]
     assert cells.obs["n_targets"].tolist() == [1, 1, 2, 0, 0, 0, 1]
     table = cells.uns["guides"].loc[NAMES]

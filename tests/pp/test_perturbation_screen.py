@@ -144,3 +144,11 @@ def test_features_that_are_not_genes_are_refused(small_screen):
     with pytest.raises(ValueError, match=r"not genes: CRISPR Guide Capture \(2\)\. Pass only"):
         npt.pp.perturbation_screen(screen, copy=True)
     npt.pp.perturbation_screen(screen[:, screen.var["feature_types"] == "Gene Expression"].copy())
+
+
+def test_dropped_combinations_are_warned_of(small_screen, caplog):
+    npt.pp.perturbation_screen(small_screen, copy=True)
+    assert "60 cells with several targets are dropped: pass combinations='keep'" in caplog.text
+    caplog.clear()
+    npt.pp.perturbation_screen(small_screen, combinations="keep", copy=True)
+    assert "several targets" not in caplog.text

@@ -209,3 +209,9 @@ def test_the_verdict_names_guides_that_do_not_work():
     assert found["guides"]["guide"][found["guides"]["weak"]].tolist() == ["3_1", "7_4"]
     assert "Of 60 guides that can be compared on their target gene, 3_1 (" in found["verdict"]
     assert levels(found)["guides"] == "care"
+    assert "hardly change their target gene: 3_1, 7_4." in str(npt.summary(adata))
+    # Plans do not order them.
+    npt.tl.plan_screen(adata, "g0", n_perturbations=11)
+    ordered = npt.get.order_df(adata).groupby("perturbation")["guides"].agg(set)
+    assert ordered["g2"] == {f"3_{k}" for k in (0, 2, 3, 4)}
+    assert ordered["g4"] == {f"5_{k}" for k in range(5)}

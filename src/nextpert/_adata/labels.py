@@ -243,8 +243,13 @@ def joins_guides(level: str, levels: Container[str]) -> bool:
     >>> [guide for guide in sorted(guides) if joins_guides(guide, guides)]
     ['STAT1_1;NTC_2']
     """
-    parts = re.split(r"[,;|]", level)
-    return len(parts) > 1 and any(part.strip() in levels for part in parts)
+    parts = parts_of(level)
+    return len(parts) > 1 and any(part in levels for part in parts)
+
+
+def parts_of(level: str) -> list[str]:
+    """Return the guides that a label may join by a usual separator."""
+    return [part.strip() for part in re.split(r"[,;|]", level)]
 
 
 def usual_controls(names: Iterable[str]) -> list[str]:

@@ -9,7 +9,8 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import ORDER
-from nextpert.tl._advice import ADDS_UP, name_of
+from nextpert.tl._advice import ADDS_UP, is_advised, name_of
+from nextpert.tl._diagnose.controls import weak_guides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,8 +188,8 @@ def advice_of(results: Results) -> Mapping[str, Any]:
 
 
 def orders_plan(results: Results) -> bool:
-    """Whether there is a plan, and the advice is to order it."""
-    return "plan" in results and advice_of(results).get("kind", ORDER) == ORDER
+    """Whether there is a plan that follows the advice."""
+    return "plan" in results and is_advised(results["plan"])
 
 
 def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
@@ -210,6 +211,11 @@ def contains_best(plan: Mapping[str, Any]) -> str:
 
 def _notes(results: Results) -> list[str]:
     notes = _unseen(results)
+    if weak := weak_guides(results.get("diagnosis", {})):
+        notes.append(
+            f"Guides that hardly change their target gene: {list_names(weak)}. If they do not "
+            f"work, drop their cells, and fit again before you order."
+        )
     targets = {str(results[x]["params"]["target"]) for x in ("plan", "design") if x in results}
     if len(targets) > 1:
         notes.append("The next round and the ranking have different targets: see both sections.")

@@ -184,8 +184,10 @@ def table_of(command: str, adata: AnnData) -> pd.DataFrame:
     _, key, part = STEPS[command]
     if command == "effects":
         return get.effects_df(adata)
-    if not part or part in adata.uns[key]:
-        return pd.DataFrame(adata.uns[key][part] if part else adata.uns[key])
+    if not part:
+        return pd.DataFrame(adata.uns[key]).rename_axis("guide").reset_index()
+    if part in adata.uns[key]:
+        return pd.DataFrame(adata.uns[key][part])
     parents, children = adata.varp[key].nonzero()  # of a graph that was given
     return pd.DataFrame({"parent": adata.var_names[parents], "child": adata.var_names[children]})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,13 @@ from nextpert import _adata
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.tl._advice import is_advised
 from nextpert.tl._plan_screen.pool import guides_of
 
 if TYPE_CHECKING:
     import anndata as ad
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("mean", "sd", "lower", "upper", "lfsr", "direct", "data_weight", "raw_mean")
 
@@ -169,7 +173,8 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
 def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     """Return the constructs of a plan: which exist, which to clone, which to design.
 
-    Order them if the advice, ``uns["plan"]["advice"]``, is to order the plan.
+    Order them if the plan follows its advice, ``uns["plan"]["advice"]``; otherwise a warning
+    is logged.
 
     Parameters
     ----------
@@ -210,7 +215,11 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     1          MYC          1  single guide  existing      586
     2      control          1       control  existing      828
     """
-    return _table(adata, key, "tl.plan_screen", "plan", "constructs")
+    table = _table(adata, key, "tl.plan_screen", "plan", "constructs")
+    plan = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
+    if not is_advised(plan):
+        logger.warning("The advice is not to order this plan: %s", plan["advice"]["words"])
+    return table
 
 
 @checked()

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
 from nextpert._adata.labels import (
+    TARGETING,
     column_of,
     guide_sets,
     guide_table,
@@ -47,9 +48,9 @@ def assign_guides(
 ) -> ad.AnnData | None:
     """Label each cell with the targets of its guides.
 
-    A guide with at least ``threshold`` UMI in a cell is called there. Control guides do not change
-    the label of a cell with targeting guides, unless ``multiple="multi"``: a cell with a guide of
-    ``A`` and a control guide has the label ``A``.
+    A guide with at least ``threshold`` UMI in a cell is called there. Control guides change neither
+    the label nor the guides of a cell with targeting guides, unless ``multiple="multi"``: a cell
+    with the guide ``A_1`` and a control guide has the label ``A`` and the guide ``A_1``.
 
     Parameters
     ----------
@@ -88,7 +89,8 @@ def assign_guides(
 
         - ``obs["perturbation"]`` (labels): the targets, sorted and joined; ``control``,
           ``"unassigned"`` (no guide) or ``"multi"``.
-        - ``obs["guides"]`` (labels): the guides of each cell, joined by ``guide_separator``.
+        - ``obs["guides"]`` (labels): the guides of each cell, joined by ``guide_separator``;
+          without control guides if there are others.
         - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): guides and targets of each cell.
         - ``uns["guides"]`` (table): one row per guide, with ``target`` (empty for control guides),
           ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
@@ -129,6 +131,10 @@ def assign_guides(
         codes, lists = _call(matrix, every, threshold)
     table = guide_table(every, target_of, control_guides)
     sets = guide_sets(lists, table, guide_separator)
+    if multiple == "combine":
+        works = table["kind"].astype(str).eq(TARGETING).to_dict()
+        named = ([guide for guide in each if works[guide]] or each for each in lists)
+        sets["name"] = [guide_separator.join(each) for each in named]
     labels = _labels(sets, control, multiple, separator)[codes]
     n_cells = dict.fromkeys(every, 0)
     for each, n in zip(lists, np.bincount(codes, minlength=len(lists)), strict=True):

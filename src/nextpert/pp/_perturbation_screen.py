@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import anndata as ad
 
     from nextpert._adata.roles import Roles
+
+logger = logging.getLogger(__name__)
 
 _GENES = "Gene Expression"  # the features of Cell Ranger that are genes
 
@@ -134,6 +137,12 @@ def perturbation_screen(
     names = cells.table["name"].replace("", "empty label").to_numpy(object)[cells.codes]
     book.keep("assigned", ~cells.have("unassigned"), "", names)
     new, warnings = prepare(adata, cells, book, choices, roles)
+    steps = new.uns[BOOKS]["steps"].set_index("step")["n_cells_dropped"]
+    if n := int(steps.get("combinations", 0)):
+        logger.warning(
+            "%d cells with several targets are dropped: pass combinations='keep' to use them. They "
+            "show how effects combine, which predictions of pairs need.", n,
+        )  # fmt: skip
     new.uns[BOOKS]["params"]["perturbation_key"] = perturbation_key
     return finish(adata, new, warnings, copy=copy)
 

@@ -17,6 +17,7 @@ from nextpert.core.design.stopping import (
     CONFIRM,
     MEASURE,
     NO_DIFFERENCE,
+    ORDER,
     differing,
     draw_plate,
     stopping,
@@ -191,6 +192,13 @@ def _variance(fit: FittedPosterior) -> Vector:
     counted = (n / fit.means.ratio).sum(axis=0)
     ratio = np.where(counted > 0, n.sum() / np.where(counted > 0, counted, 1.0), 1.0)
     return np.asarray(fit.hierarchical.effects.unit**2 * ratio)
+
+
+def is_advised(plan: Mapping[str, Any]) -> bool:
+    """Whether a stored plan follows its advice: all of it, or only perturbations that it names."""
+    advice, table = plan["advice"], plan["plate"]
+    chosen = set(table["perturbation"][table["strategy"].astype(str) != "control"].astype(str))
+    return advice["kind"] == ORDER or chosen <= {*map(str, advice["perturbations"])}
 
 
 def name_of(target: Any) -> str:

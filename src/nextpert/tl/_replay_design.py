@@ -28,6 +28,7 @@ from nextpert.core.fit.candidates import as_asked, as_fitted, fitted_candidates
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Graphs, Model
+from nextpert.tl._design_interventions.candidates import excluder
 from nextpert.tl._design_interventions.target import given_by_numbers
 from nextpert.tl._fit_dag_blr import record_of, spec_of
 from nextpert.tl._plan_screen.pool import Constraints
@@ -96,7 +97,8 @@ def replay_design(
         ``"exact_civ"`` (known shifts, as in the paper); or, without a model, ``"thompson_means"``
         or ``"round_robin_means"``. The last is the baseline, and is always added.
     held_out
-        Whether to exclude the target's own perturbation, and find the best of the others.
+        Whether to exclude the target's own perturbation and combinations that contain it, and find
+        the best of the others.
     n_rounds, n_perturbations, n_cells
         Plates of a campaign, perturbations per plate, and cells per perturbation.
     n_repeats
@@ -525,7 +527,9 @@ def read_goals(
         goal = names.index(name)
         truth = pool.truth(goal)
         if targets is not None or truth.control > _CLEAR * truth.control_sd:
-            goals.append(Replayed(name, goal, truth, every[(every != goal) | (not held_out)]))
+            contains = excluder([name], fit)
+            kept = [not (held_out and (k == goal or contains(x))) for k, x in enumerate(names)]
+            goals.append(Replayed(name, goal, truth, every[kept]))
     if not goals:
         message = (
             f"There is no target: name some perturbations (the default are those more than "

@@ -51,8 +51,8 @@ def read_candidates(
 ) -> CandidateSet:
     """Return the candidates; those given as a table have its shifts.
 
-    The perturbation that defines the target is left out unless ``candidates`` names it, because it
-    would always be ranked first.
+    The perturbation that defines the target, and combinations that contain it, are left out unless
+    ``candidates`` names them, because they would be ranked first.
 
     Raises
     ------
@@ -88,12 +88,13 @@ def read_candidates(
         )
         raise ValueError(message)
     if target is not None and target.label is not None and isinstance(candidates, str | None):
-        key = fit.naming.key
-        own, names = names, [name for name in names if key(name) != key(target.label)]
+        key, contains = fit.naming.key, excluder([target.label], fit)
+        own = key(target.label)
+        every, names = names, [x for x in names if key(x) != own and not contains(x)]
         if not names:
             message = (
-                f"No candidate is left: {list_names(own)}, the only candidate, defines the target "
-                f"state. Name it in candidates to keep it, or give other candidates."
+                f"No candidate is left: {list_names(every)} defines the target state, or contains "
+                f"the perturbation that does. Name it in candidates to keep it, or give others."
             )
             raise ValueError(message)
     if table is not None:

@@ -83,8 +83,8 @@ def design_interventions(
     candidates
         ``None`` (default): the perturbations of the fit. ``"genes"``: these and every gene of the
         panel. Or a list of labels, also untested combinations such as ``"MYC+STK3"``; or a table of
-        shifts as in :func:`fit_dag_blr`. The perturbation that defines the target is a candidate
-        only if a list or table names it.
+        shifts as in :func:`fit_dag_blr`. The perturbation that defines the target, and combinations
+        that contain it, are candidates only if a list or table names them.
     n_cells
         Cells of the next perturbation, for acquisitions that look ahead, such as ``"civ"``.
     noise_aware

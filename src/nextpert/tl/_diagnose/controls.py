@@ -20,6 +20,8 @@ from nextpert.tl._diagnose.quantities import NO_ERROR
 from nextpert.tl._diagnose.scores import LEFT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -207,11 +209,12 @@ class StoredNull(NamedTuple):
     """Tests of perturbations in a stored diagnosis, and whether its controls are trusted.
 
     Their standard errors are multiplied by the width of the null. ``tests`` is ``None`` without a
-    diagnosis.
+    diagnosis; ``weak`` are the guides that hardly change their target gene.
     """
 
     tests: pd.DataFrame | None = None
     is_trusted: bool = True
+    weak: frozenset[str] = frozenset()
 
 
 def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
@@ -228,4 +231,11 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     if not of_fit or stored["params"]["guide_key"] != guide_key:
         return StoredNull()
     levels = stored["parts"].set_index("part")["level"].astype(str)
-    return StoredNull(stored["perturbations"], levels.get("negative controls") != "do not trust")
+    is_trusted = levels.get("negative controls") != "do not trust"
+    return StoredNull(stored["perturbations"], is_trusted, frozenset(weak_guides(stored)))
+
+
+def weak_guides(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Return the guides of a diagnosis that hardly change their target gene."""
+    guides = diagnosis.get("guides")
+    return [] if guides is None else guides["guide"][guides["weak"]].astype(str).tolist()

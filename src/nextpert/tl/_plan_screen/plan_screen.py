@@ -14,9 +14,9 @@ from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of, options
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
-from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE, ORDER
+from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import advice_on, advise, name_of
+from nextpert.tl._advice import advice_on, advise, is_advised, name_of
 from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._design_interventions.target import read_target
@@ -223,7 +223,7 @@ def plan_screen(
 def _say(stored: dict[str, Any], n_chosen: int) -> None:
     table, summary, params = stored["plate"], stored["summary"], stored["params"]
     target, kind = name_of(params["target"]), stored["advice"]["kind"]
-    is_advised, can_advise = kind == ORDER, kind not in (AT_TARGET, NO_DIFFERENCE)
+    follows, can_advise = is_advised(stored), kind not in (AT_TARGET, NO_DIFFERENCE)
     n_learn = int((table["strategy"] == "explore").sum())
     if params["strategy"] == "exploit" and n_learn and can_advise:
         logger.warning(
@@ -231,11 +231,11 @@ def _say(stored: dict[str, Any], n_chosen: int) -> None:
             "no other candidate has an expected state nearer to %s than the control.",
             n_learn, n_chosen, "is" if n_learn == 1 else "are", target,
         )  # fmt: skip
-    against = not can_advise or (params["strategy"] == "exploit" and not is_advised)
+    against = not can_advise or (params["strategy"] == "exploit" and not follows)
     of_advice.log(logging.WARNING if against else logging.INFO, "%s", stored["advice"]["words"])
     logger.info(
-        "%s of %d perturbations (%d cells, of which %d are controls) towards %s: %s.",
-        "Plate" if is_advised else "Planned, but not advised: a plate",
-        n_chosen, summary["n_cells"], summary["n_controls"], target,
+        "%s of %d perturbation%s (%d cells, of which %d are controls) towards %s: %s.",
+        "Plate" if follows else "Planned, but not advised: a plate",
+        n_chosen, "s" * (n_chosen != 1), summary["n_cells"], summary["n_controls"], target,
         _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
     )  # fmt: skip

@@ -17,11 +17,12 @@ from nextpert._adata import (
     read_labels,
 )
 from nextpert._adata.arguments import Bound, check_value
-from nextpert._adata.labels import joins_guides
+from nextpert._adata.labels import joins_guides, parts_of
 from nextpert.core.design.plate import nearest_pairs
 from nextpert.core.fit.candidates import CandidateSet
 from nextpert.tl._design_interventions.candidates import excluder, read_candidates
 from nextpert.tl._design_interventions.target import without_own_genes
+from nextpert.tl._diagnose.controls import stored_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,10 +116,12 @@ def read_pool(
     place = {name: i for i, name in enumerate(pool.interventions.names)}
     included = _named(include, place, "include", fit.naming)
     in_progress = fit.naming.renamed(amounts, place, "pending")
-    # Names in pending that define the target, or are not ranked, are ignored.
+    # Names in pending that define or contain the target, or are not ranked, are ignored.
+    contains = excluder([] if own is None else [own], fit)
     counted = [
-        name for name in in_progress
-        if name in place or not (name in target.not_ranked or (own and key(name) == key(own)))
+        name for name in in_progress if name in place or not (
+            name in target.not_ranked or contains(name) or (own and key(name) == key(own))
+        )
     ]  # fmt: skip
     for what, names in (("pending", counted), ("include", included)):
         unknown = [name for name in names if name not in place]
@@ -210,6 +213,7 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
 
     The guides with the most cells come first; the usual number is the median over perturbations.
     A level that joins guides, such as ``"STAT1_2,NTC_1"``, is a construct of a combination only.
+    Guides that a stored diagnosis finds weak are left out.
     Without a column of guides, these are ``None`` and 1.
     """
     roles = fitted_roles(adata, fit.params)
@@ -223,10 +227,11 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
         np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
     )
     guides: dict[str, list[str]] = {name: [] for name in names}
-    levels = set(read.names)
+    levels, weak = set(read.names), stored_null(adata, fit).weak
     for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
         name, level = names[place], read.names[guide]
-        if len(fit.naming.key(name)) > 1 or not joins_guides(level, levels):
+        works = weak.isdisjoint(parts_of(level))
+        if works and (len(fit.naming.key(name)) > 1 or not joins_guides(level, levels)):
             guides[name].append(level)
     return guides, usual(np.array([len(guides[name]) for name in fit.names], np.int64))
 
