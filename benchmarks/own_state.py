@@ -147,14 +147,15 @@ def choose(cells: Cells, seed: int) -> tuple[dict[str, dict[int, tuple[str, floa
     whole = apart(cells, np.ones(len(train), bool), other)[0]
     by_means, out = apart(cells, train, every), defaultdict(dict)
     for j in above_noise(cells, other, NOISE):
-        out[MEANS][j] = 1 + int(np.delete(by_means[j], [0, j]).argmin())
-        out[MEANS][j] += out[MEANS][j] >= j  # without the target itself
         for name, own in CHOICES.items():
             target = npt.Target(state=cells.names[j], own_genes=own)
             with quiet():
                 npt.tl.design_interventions(adata, target, rng=seed)
-            first = str(adata.uns["design"]["ranking"]["perturbation"].iloc[0])
-            out[name][j] = cells.names.index(first)
+            candidates = adata.uns["design"]["ranking"]["perturbation"].astype(str)
+            pool = [cells.names.index(x) for x in candidates if x != cells.names[0]]
+            out[name][j] = pool[0]
+        # Of the same candidates, without the target itself.
+        out[MEANS][j] = pool[int(by_means[j, pool].argmin())]
     return {
         way: {j: (cells.names[k], truth[j, k] / whole[j]) for j, k in found.items()}
         for way, found in out.items()
