@@ -144,10 +144,9 @@ def _costs(folder: Path, made: list[str]) -> str:
         f"{sum(spent.values()):.0f} s of one processor ({said[0]}; a panel that several figures "
         "share is run once, in the first of them), spread over `--workers`. The other figures took "
         f"{sum(others.values())} s on a busy machine of two cores ({said[1]}).\n\n"
-        "**Repeated on another machine** (2026-12-01, Figs. 3 to 5 and ED 4): the curves of CIV, "
-        "CIV-OW, greedy and random differ by less than 0.003. Those of CV and MaxV, which "
-        "maximise an eigenvalue that is not smooth, depend on rounding: they differ by up to 0.15 "
-        "in single rounds, within their standard deviations."
+        "**Repeated** on 2026-12-01 (Figs. 3 to 5 and ED 4): the curves of CIV, CIV-OW, greedy and "
+        "random differ by less than 0.003. Those of CV and MaxV, which maximise an eigenvalue that "
+        "is not smooth, differ by up to 0.15 in single rounds, within their standard deviations."
     )
 
 
