@@ -161,8 +161,8 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     worst = nulls.table.iloc[int(nulls.table["n_false"].to_numpy().argmax())]
     by = f", {worst['n_false']} of them by {worst['name']}" if n > 1 < worst["n_false"] else ""
     words = (
-        f"Of {of['n_false'].n} effects of {what}, taken as perturbations, {of['n_false']:.0f} are "
-        f"significant (lfsr < {CLEAR_SIGN:g}), {share} ({low} to {high}){by}. The width of their "
+        f"Of {of['n_false'].n} effects of {what}, taken as perturbations, {of['n_false']:.0f} "
+        f"{'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < {CLEAR_SIGN:g}), {share} ({low} to {high}){by}. The width of their "
         f"null is {of['null_width']}"
     )
     width = of["null_width"]
@@ -296,7 +296,10 @@ def _guides(left_out: _Rows | None, guides: pd.DataFrame | None) -> list[Part]:
         return parts
     weak = guides[guides["weak"]]
     share = weak["change"] / weak["change_of_others"]
-    each = [f"{guide} ({x:.0%})" for guide, x in zip(weak["guide"], share, strict=True)]
+    each = [
+        f"{guide} ({x:.0%})" if x >= 0 else f"{guide} (opposite direction)"
+        for guide, x in zip(weak["guide"], share, strict=True)
+    ]
     words = (
         f"Of {len(guides)} guides that can be compared on their target gene, {list_names(each)} "
         f"change{'s' * (len(each) == 1)} it by less than half as much as the other guides of the "
