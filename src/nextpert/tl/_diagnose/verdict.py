@@ -162,7 +162,8 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     by = f", {worst['n_false']} of them by {worst['name']}" if n > 1 < worst["n_false"] else ""
     words = (
         f"Of {of['n_false'].n} effects of {what}, taken as perturbations, {of['n_false']:.0f} "
-        f"{'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < {CLEAR_SIGN:g}), {share} ({low} to {high}){by}. The width of their "
+        f"{'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < {CLEAR_SIGN:g}), "
+        f"{share} ({low} to {high}){by}. The width of their "
         f"null is {of['null_width']}"
     )
     width = of["null_width"]
