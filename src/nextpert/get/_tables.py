@@ -215,11 +215,11 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     1          MYC          1  single guide  existing      586
     2      control          1       control  existing      828
     """
-    table = _table(adata, key, "tl.plan_screen", "plan", "constructs")
-    plan = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
+    plan = read_result(adata, key, "tl.plan_screen", what="plan", part="constructs")
     if not is_advised(plan):
         logger.warning("The advice is not to order this plan: %s", plan["advice"]["words"])
-    return table
+    table: pd.DataFrame = plan["constructs"]
+    return table.copy()
 
 
 @checked()
