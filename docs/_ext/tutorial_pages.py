@@ -29,9 +29,10 @@ HEAD = """# Tutorials
 
 Each notebook answers one question and ends with a decision. Start with the
 [quickstart](quickstart.ipynb), then choose by question. To run a notebook, install from the clone:
-`pip install . jupyterlab`. Notebooks on TAP-seq download 6 MB; those on Papalexi and Norman need a
-file of your own, in the folder that the environment variable `NEXTPERT_DATA` names, and say which
-columns it needs. The folder `tutorials/workflows` of the clone has Snakemake and SLURM workflows.
+`pip install . jupyterlab`. Eight of the twelve notebooks run without files of your own; those on
+TAP-seq download 6 MB. The four on Papalexi and Norman read `papalexi_thp1/papalexi_lowmoi.h5ad` or
+`norman2019/norman_subset.h5ad` in the folder that the environment variable `NEXTPERT_DATA` names,
+and state which columns the file needs. The folder `tutorials/workflows` of the clone has Snakemake and SLURM workflows.
 
 """
 CARD = """:::{{grid-item-card}} {title}
