@@ -32,7 +32,8 @@ Each notebook answers one question and ends with a decision. Start with the
 `pip install . jupyterlab`. Eight of the twelve notebooks run without files of your own; those on
 TAP-seq download 6 MB. The four on Papalexi and Norman read `papalexi_thp1/papalexi_lowmoi.h5ad` or
 `norman2019/norman_subset.h5ad` in the folder that the environment variable `NEXTPERT_DATA` names,
-and state which columns the file needs. The folder `tutorials/workflows` of the clone has Snakemake and SLURM workflows.
+and state which columns the file needs. The folder `tutorials/workflows` of the clone has Snakemake
+and SLURM workflows.
 
 """
 CARD = """:::{{grid-item-card}} {title}

@@ -37,7 +37,8 @@ def test_of_a_plate(found):
     words = plan_section(only(found, "plan")).words
     assert words[1].startswith("196 untested combinations are not candidates")
     summary["if_effects_add_up"] = 1
-    sure = "ith probability 61%, if pairs interact as the prior assumes, the nearest of 1,234 candidates to memory is"
+    sure = "ith probability 61%, if pairs interact as the prior assumes, the nearest of 1,234 "
+    sure += "candidates to memory is"
     assert f"W{sure} one of these." in verdict_of(only(found, "plan")).next
     assert f"W{sure} one of these." in plan_section(only(found, "plan")).words[0]
 
