@@ -134,7 +134,15 @@ def advice_on(
             distances.centre[with_cells], distances.draws[:, with_cells], len(plate)
         )
         plates.append(with_cells[order[: len(plate)]])
-    variance = (1 / n_cells + noise.shared) * _variance(fit)
+    # The variance of a perturbed cell, the mean over perturbations.
+    if fit.hierarchical is None or fit.means is None:
+        of_cell = np.asarray(fit.posterior.noise_var, np.float64)
+    else:
+        n = fit.means.n[:, None]
+        counted = (n / fit.means.ratio).sum(axis=0)
+        ratio = np.where(counted > 0, n.sum() / np.where(counted > 0, counted, 1.0), 1.0)
+        of_cell = np.asarray(fit.hierarchical.effects.unit**2 * ratio)
+    variance = (1 / n_cells + noise.shared) * of_cell
     drawn = [
         draw_plate(
             pool.rows(some).states(fit, target.targets), target.goal.rows([*some, -1]), some,
@@ -182,16 +190,6 @@ def advice_on(
         "candidates": _adata.strings(names),
     }
     return stored | {"words": in_words(stored, name_of(target.name), target.genes_in_words)}
-
-
-def _variance(fit: FittedPosterior) -> Vector:
-    """Return the variance of a perturbed cell, the mean over perturbations, ``(n_genes,)``."""
-    if fit.hierarchical is None or fit.means is None:
-        return np.asarray(fit.posterior.noise_var, np.float64)
-    n = fit.means.n[:, None]
-    counted = (n / fit.means.ratio).sum(axis=0)
-    ratio = np.where(counted > 0, n.sum() / np.where(counted > 0, counted, 1.0), 1.0)
-    return np.asarray(fit.hierarchical.effects.unit**2 * ratio)
 
 
 def is_advised(plan: Mapping[str, Any]) -> bool:
