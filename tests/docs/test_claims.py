@@ -66,7 +66,7 @@ CLAIMS = [
                        "choice #. Two caveats: the means of the doubles are taken as exact"),
     (doubles, RESULTS, "in # rounds of 8 (nearest sum of singles #, random #), with means taken as "
                        "exact and a form of the model that was **chosen on the same doubles**"),
-    (doubles, TABLES, "in # rounds of 8 (nearest sum #, random #), with means taken as exact"),
+    (doubles, TABLES, "in # rounds of 8 (nearest sum #, random #). Means are taken as exact"),
     (ten_cells, RESULTS, "| **nextpert** | **#** | **#** | **#** |"),
     (lambda: ten_cells(other="means of the cells"), README,
      "the squared error of effects is # (Papalexi), # (TAP-seq) and # (Norman) times that of "

@@ -57,7 +57,7 @@ def test_every_tutorial_has_a_question_and_a_picture(tmp_path):
     for name in names:
         question, facts = questions[name]
         assert f"]({name}.ipynb) | {question} |" in listed
-        title = re.search(rf"\[(.+)\]\({name}\.ipynb\)", listed)[1]
+        title = re.search(rf"^\| \[(.+)\]\({name}\.ipynb\)", listed, re.M)[1]
         assert f":::{{grid-item-card}} {title}\n:link: {name}\n" in page
         assert f"\n{question}\n\n*{facts}*\n:::" in page
         assert question.endswith((".", "?"))
