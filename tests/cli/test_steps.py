@@ -340,7 +340,9 @@ def test_the_ranking_in_text(fitted, capsys):
         "n_cells_seen",
     ]  # fmt: skip
     assert control.split()[:2] == ["0", "control"]
-    assert re.match(rf"{len(ranking) - 2} more rows? and \d more columns: --table FILE.csv", rest)
+    n = len(ranking) - 2
+    more = rf"{n} more row{'s' * (n != 1)} and \d more columns: --table FILE.csv"
+    assert re.match(more, rest)
     for line, (_, row) in zip(rows, ranking[:2].iterrows(), strict=True):
         assert line.split()[:2] == [str(row["rank"]), row["perturbation"]]
         for name in ("predicted_distance", "relative_distance"):

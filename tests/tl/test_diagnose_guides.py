@@ -135,7 +135,7 @@ def test_what_was_seen_in_one_guide_or_batch_is_not_judged_by_another(key):
 
 
 def own_guides(rng, sd=0.0, weak=(), n=40):
-    """Twelve knockdowns of five guides each and ten of the controls; ``weak`` do nothing."""
+    """Twelve knockdowns, five guides each; ten control guides; ``weak`` have no effect."""
     rng, parts, obs = np.random.default_rng(rng), [], []
     for j in range(13):
         for k in range(10 if j == 0 else 5):
@@ -210,7 +210,8 @@ def test_the_verdict_names_guides_that_do_not_work():
     assert "Of 60 guides that can be compared on their target gene, 3_1 (" in found["verdict"]
     assert levels(found)["guides"] == "care"
     assert "hardly change their target gene: 3_1, 7_4." in str(npt.summary(adata))
-    # Plans do not order them.
+    # They are guides of the screen, but plans do not order them.
+    assert npt.get.fitted_perturbations(adata)["n_guides"].eq(5).all()
     npt.tl.plan_screen(adata, "g0", n_perturbations=11)
     ordered = npt.get.order_df(adata).groupby("perturbation")["guides"].agg(set)
     assert ordered["g2"] == {f"3_{k}" for k in (0, 2, 3, 4)}

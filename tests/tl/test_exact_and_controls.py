@@ -70,20 +70,21 @@ def test_of_controls_alone_effects_are_expected_of_the_usual_size(screen, tmp_pa
 
 def test_an_acquisition_fills_a_plate(screen):
     npt.tl.fit_dag_blr(screen)
-    options = {"candidates": "genes"}
+    # As "genes", and the combination that contains the target.
+    options = {"candidates": ["HS2", "MYC+OXR1", "OXR1", "STK3", "GATA1", "RIPK2", "UBR5"]}
     npt.tl.design_interventions(screen, "MYC", acquisition="greedy", **options)
     npt.tl.plan_screen(
         screen,
         "MYC",
         strategy="greedy",
-        n_perturbations=3,
+        n_perturbations=4,
         constraints={"include": ["OXR1"]},
         **options,
     )
     wells = screen.uns["plan"]["plate"].iloc[:-1]
     first = screen.uns["design"]["ranking"].query("rank > 0")["perturbation"]
-    wanted = ["OXR1", *[name for name in first if name != "OXR1"][:2]]  # with cells
+    wanted = ["OXR1", *[name for name in first if name != "OXR1"][:3]]
     assert wells["perturbation"].tolist() == wanted
-    assert wells["strategy"].tolist() == ["include", *["acquisition"] * 2]
+    assert wells["strategy"].tolist() == ["include", *["acquisition"] * 3]
     assert "by the acquisition" in wells["why"].iloc[1]
     npt.pl.plan_screen(screen, show=False)

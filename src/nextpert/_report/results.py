@@ -9,7 +9,7 @@ from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import ORDER
-from nextpert.tl._advice import ADDS_UP, is_advised, name_of
+from nextpert.tl._advice import AS_ASSUMED, is_advised, name_of
 from nextpert.tl._diagnose.controls import weak_guides
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def contains_best(plan: Mapping[str, Any]) -> str:
     summary, params = plan["summary"], plan["params"]
     return (
         f"With probability {percent(summary['probability_contains_best'])}"
-        f"{ADDS_UP * int(summary['if_effects_add_up'])}, the nearest of "
+        f"{AS_ASSUMED * int(summary['if_effects_add_up'])}, the nearest of "
         f"{number(params['n_candidates'])} candidates to {name_of(params['target'])} is one of "
         f"these"
     )

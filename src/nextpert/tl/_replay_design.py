@@ -528,7 +528,7 @@ def read_goals(
         truth = pool.truth(goal)
         if targets is not None or truth.control > _CLEAR * truth.control_sd:
             contains = excluder([name], fit)
-            kept = [not (held_out and (k == goal or contains(x))) for k, x in enumerate(names)]
+            kept = [not (held_out and contains(other)) for other in names]
             goals.append(Replayed(name, goal, truth, every[kept]))
     if not goals:
         message = (

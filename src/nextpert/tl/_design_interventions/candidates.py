@@ -88,9 +88,8 @@ def read_candidates(
         )
         raise ValueError(message)
     if target is not None and target.label is not None and isinstance(candidates, str | None):
-        key, contains = fit.naming.key, excluder([target.label], fit)
-        own = key(target.label)
-        every, names = names, [x for x in names if key(x) != own and not contains(x)]
+        contains = excluder([target.label], fit)
+        every, names = names, [name for name in names if not contains(name)]
         if not names:
             message = (
                 f"No candidate is left: {list_names(every)} defines the target state, or contains "

@@ -173,24 +173,24 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
     control = np.flatnonzero((pairs[:, 0] == 0) & (screen.n > 0))
     n = np.maximum(screen.n.astype(np.float64), 1e-9)
     noise = screen.squares.sum(axis=0) / np.maximum(n - 1.0, 0.0).sum().clip(1.0)
+
+    def of_mean(some: NDArray[np.int64], within: NDArray[np.int64], gene: int) -> Array:
+        """Return the mean of some guides and its variance, with the cells of guides ``within``."""
+        share = n[some] / n[some].sum()
+        cells = screen.squares[within, gene].sum() / max((n[within] - 1.0).sum(), 1.0)
+        variance = share**2 @ (cells / n[some] + spread * noise[gene])
+        return np.array([share @ screen.mean[some, gene], max(variance, 1e-300)])
+
     found: list[tuple[Any, ...]] = []
     for j, targets in enumerate(places(fit.targets, fit.genes), start=1):
         mine = np.flatnonzero((pairs[:, 0] == j) & (screen.n > 0))
         if len(targets) != 1 or len(mine) < 2 or n[mine].sum() <= len(mine):
             continue
         gene = targets[0]
-
-        def of_mean(some: NDArray[np.int64], within: NDArray[np.int64], gene: int = gene) -> Array:
-            """Return the mean of some guides and its variance, with cells as within guides."""
-            share = n[some] / n[some].sum()
-            cells = screen.squares[within, gene].sum() / max((n[within] - 1.0).sum(), 1.0)
-            variance = share**2 @ (cells / n[some] + spread * noise[gene])
-            return np.array([share @ screen.mean[some, gene], max(variance, 1e-300)])
-
-        start, of_start = of_mean(control, control)
+        start, of_start = of_mean(control, control, gene)
         for e in mine[screen.n[mine] >= FEWEST_CELLS]:
-            a, of_guide = of_mean(np.array([e]), mine)
-            b, of_others = of_mean(mine[mine != e], mine)
+            a, of_guide = of_mean(np.array([e]), mine, gene)
+            b, of_others = of_mean(mine[mine != e], mine, gene)
             a, b = a - start, b - start
             z_others = abs(b) / np.sqrt(of_others + of_start)
             # In b / 2 - a, half of the controls' error remains.

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of, options
+from nextpert._adata.labels import parts_of
 from nextpert.core import acquisitions
 from nextpert.core._checks import as_rng
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
@@ -20,6 +21,7 @@ from nextpert.tl._advice import advice_on, advise, is_advised, name_of
 from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._diagnose.controls import stored_null
 from nextpert.tl._plan_screen.pool import guides_of, read_pool
 from nextpert.tl._plan_screen.wells import (
     N_SAMPLES,
@@ -157,6 +159,11 @@ def plan_screen(
         pairs=asked.max_combination > 1, cells_each=wells.each,
     )  # fmt: skip
     existing, usual = guides_of(adata, fit)
+    if existing and (weak := stored_null(adata, fit).weak):  # these are not ordered
+        existing = {
+            name: [guide for guide in some if weak.isdisjoint(parts_of(guide))]
+            for name, some in existing.items()
+        }
     ranked = as_asked(
         fit, pool, requested.goal, requested.targets, n_guides=usual, n_cells=wells.each,
         n_samples=N_SAMPLES, rng=as_rng(rng),

@@ -17,12 +17,11 @@ from nextpert._adata import (
     read_labels,
 )
 from nextpert._adata.arguments import Bound, check_value
-from nextpert._adata.labels import joins_guides, parts_of
+from nextpert._adata.labels import joins_guides
 from nextpert.core.design.plate import nearest_pairs
 from nextpert.core.fit.candidates import CandidateSet
 from nextpert.tl._design_interventions.candidates import excluder, read_candidates
 from nextpert.tl._design_interventions.target import without_own_genes
-from nextpert.tl._diagnose.controls import stored_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +74,7 @@ def read_pool(
         If no candidate is left, a name is not among the candidates (close matches are suggested),
         or a name is in two constraints.
     """
-    key, own = fit.naming.key, target.label
+    own = target.label
     pool = read_candidates(candidates, fit, target)
     given = pool.interventions
     unwanted = sorted(_named(exclude, (), "exclude", fit.naming))
@@ -119,9 +118,8 @@ def read_pool(
     # Names in pending that define or contain the target, or are not ranked, are ignored.
     contains = excluder([] if own is None else [own], fit)
     counted = [
-        name for name in in_progress if name in place or not (
-            name in target.not_ranked or contains(name) or (own and key(name) == key(own))
-        )
+        name for name in in_progress
+        if name in place or not (name in target.not_ranked or contains(name))
     ]  # fmt: skip
     for what, names in (("pending", counted), ("include", included)):
         unknown = [name for name in names if name not in place]
@@ -213,7 +211,6 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
 
     The guides with the most cells come first; the usual number is the median over perturbations.
     A level that joins guides, such as ``"STAT1_2,NTC_1"``, is a construct of a combination only.
-    Guides that a stored diagnosis finds weak are left out.
     Without a column of guides, these are ``None`` and 1.
     """
     roles = fitted_roles(adata, fit.params)
@@ -227,11 +224,10 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
         np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
     )
     guides: dict[str, list[str]] = {name: [] for name in names}
-    levels, weak = set(read.names), stored_null(adata, fit).weak
+    levels = set(read.names)
     for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
         name, level = names[place], read.names[guide]
-        works = weak.isdisjoint(parts_of(level))
-        if works and (len(fit.naming.key(name)) > 1 or not joins_guides(level, levels)):
+        if len(fit.naming.key(name)) > 1 or not joins_guides(level, levels):
             guides[name].append(level)
     return guides, usual(np.array([len(guides[name]) for name in fit.names], np.int64))
 
