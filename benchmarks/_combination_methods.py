@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from nextpert.core.model.interactions import canonical, padded
 
@@ -91,11 +90,10 @@ def _members(solved: Solved, n: int, rng: np.random.Generator) -> np.ndarray:
     used = solved.data.used
     normal = rng.normal(size=(n, *solved.start.shape))
     out = solved.start + solved.spread * normal
-    for d, (factor, half) in enumerate(solved._dims()):
-        drawn = solve_triangular(
-            factor, half[:, None] + normal[:, d, used].T, trans=1, lower=True, check_finite=False
-        )
-        out[:, d, used] = solved.start[d, used] + solved.spread[d, used] * drawn.T
+    for some, w, covariance, _ in solved.blocks():
+        root = np.linalg.cholesky(covariance[:, ::-1, ::-1])[:, ::-1, ::-1]
+        drawn = w + np.einsum("dgh,ndh->ndg", root, normal[:, some][:, :, used])
+        out[:, some, used] = solved.start[some, used] + drawn
     return out
 
 

@@ -1,16 +1,17 @@
 """Real screens replayed in plates: whether a model finds a state sooner than the cells' means do.
 
-Each perturbation above noise (squared distance to the controls above three standard errors) is the
-target once, and is then not a candidate. Half of its cells, drawn again in each repeat, give the
-target state; plates of 4 perturbations x 10 cells are drawn from the rest of the screen, after 100
-controls. After each plate the recommended perturbation is scored by the squared distance between
-the mean of all its cells and that of all cells of the target, minus that expected from sampling,
-relative to the controls' distance. ``good`` means that it cannot be distinguished from the best
-candidate.
+The screen is fitted without a graph, and replayed by what ``tl.replay_design`` runs: each
+perturbation more than three standard errors from the controls is the target once, and is then not a
+candidate, nor are combinations that contain it. Half of its cells, drawn again in each repeat, give
+the target state; plates of 4 perturbations x 10 cells are drawn from the rest of the screen, after
+100 controls. After each plate the recommended perturbation is scored by the squared distance
+between the mean of all its cells and that of all cells of the target, minus that expected from
+sampling, relative to the controls' distance. ``good`` means that it cannot be distinguished from
+the best candidate.
 
 All strategies draw the same cells. Differences from the first strategy are averaged over targets,
 and over plates 1 to 10; p-values are those of paired t tests over repeats, adjusted by Holm's
-method for all comparisons of a screen. Models are those of ``tl.fit_dag_blr`` without a graph.
+method for all comparisons of a screen.
 
     python -m benchmarks.replays
     python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
@@ -18,76 +19,44 @@ method for all comparisons of a screen. Models are those of ``tl.fit_dag_blr`` w
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from benchmarks._cells import Cells, read_cells
-from benchmarks._page import options, save, show, table, with_error
+from benchmarks._cells import Cells, fitted, read_cells
+from benchmarks._page import options, quiet, save, show, table, with_error
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks.own_state import above_noise
-from nextpert.core import Dag, DagBlr
-from nextpert.core.causal.design_loop import run_tasks
-from nextpert.core.evaluate import CellPool, replay_plates
-from nextpert.core.fit.interventions import Plan
-from nextpert.core.fit.learn import Graphs, Spec
-from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design import Setting, holm, known_strategies, plates_until_good
+from nextpert import _adata
+from nextpert.tl._replay_design import (
+    holm,
+    known_strategies,
+    plates_until_good,
+    read_goals,
+    read_pool,
+    run_all,
+)
 
 SCREENS = ("papalexi", "tapseq", "norman")
 STRATEGIES = ("exploit", "random", "round_robin_means", "thompson_means")
-ROUNDS, WARMUP = 10, 100
-
-
-def as_pool(cells: Cells) -> CellPool:
-    """Return the cells of a screen as a pool."""
-    groups = [cells.x[cells.code == j] for j in range(len(cells.names))]
-    return CellPool(groups[0], groups[1:])
-
-
-def known(cells: Cells) -> Setting:
-    """Return what is known before the first cell: the targets of perturbations, and no graph."""
-    genes = [f"gene {i}" for i in range(cells.x.shape[1])]
-    targets = [[genes[own]] if own >= 0 else [] for own in cells.own[1:]]
-    shift = "activation" if cells.activation else "knockout"
-    plan = Plan(cells.names[1:], targets, [], shift)
-    spec = Spec(genes, plan, DagBlr, Naming(frozenset(genes), ""))
-    empty = Graphs.single(Dag.from_edges(len(genes), []))
-    return Setting(spec, empty, guided=False)
-
-
-def campaigns(
-    pool: CellPool, setting: Setting, target: int, repeat: int, names: list[str]
-) -> np.ndarray:
-    """Return what is recommended after each plate, ``(n_strategies, n_rounds + 1)``."""
-    deal = pool.deal(target, min(WARMUP, len(pool.control)), rng=[target, repeat])
-    every, others = known_strategies(setting), np.delete(np.arange(pool.n_perturbations), target)
-    options = {"candidates": others, "n_rounds": ROUNDS}
-
-    def recommended(name: str) -> np.ndarray:
-        rng = np.random.default_rng([target, repeat, 1])
-        return replay_plates(pool, deal, every[name], rng, **options).recommended
-
-    return np.array([recommended(name) for name in names])
+PLATES = {"n_rounds": 10, "n_perturbations": 4, "n_cells": 10}
 
 
 def replayed(
     cells: Cells, names: list[str], n_repeats: int, n_jobs: int, every: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and whether they are good, ``(targets, repeats, strategies, plates)``."""
-    pool, targets = as_pool(cells), [j - 1 for j in above_noise(cells)][::every]
-    setting = known(cells)
-    tasks = [(pool, setting, t, r, names) for t, r in product(targets, range(n_repeats))]
-    done = dict(run_tasks(campaigns, tasks, n_jobs=n_jobs))
-    found = np.array([done[i] for i in range(len(tasks))])
-    found = found.reshape(len(targets), n_repeats, len(names), ROUNDS + 1)
+    with quiet():
+        adata = fitted(cells, np.arange(len(cells.code)))
+    fit = _adata.posterior_from(adata)
+    pool, setting = read_pool(adata, fit)
+    goals = read_goals(adata, None, fit, pool, setting.spec.plan.names, held_out=True)[::every]
+    strategies = [known_strategies(setting)[name] for name in names]
+    rng = np.random.default_rng(0)
+    found = run_all(pool, strategies, goals, n_repeats, rng, n_jobs=n_jobs, **PLATES)
     distance, good = np.empty(found.shape), np.empty(found.shape, bool)
-    for i, t in enumerate(targets):
-        truth, others = pool.truth(t), np.delete(np.arange(pool.n_perturbations), t)
-        distance[i] = truth.distance[found[i]] / truth.control
-        good[i] = np.isin(found[i], others[truth.as_good(others)])
-    return distance, good
+    for i, goal in enumerate(goals):
+        distance[i] = goal.truth.distance[found[i]] / goal.truth.control
+        good[i] = np.isin(found[i], goal.candidates[goal.truth.as_good(goal.candidates)])
+    return distance.swapaxes(1, 2), good.swapaxes(1, 2)
 
 
 def run(

@@ -17,6 +17,9 @@ SMALLER = {
     r'"n_runs": \d+': '"n_runs": 20',
     r"N_TARGETS, N_ROUNDS = 10,": "N_TARGETS, N_ROUNDS = 2,",
     r"200_000": "2_000",
+    r"100, 20_000, 2_000": "40, 6_000, 900",
+    r"in range\(8\)": "in range(2)",
+    r"n_rounds=8": "n_rounds=2",
 }
 
 

@@ -80,8 +80,11 @@ def test_anndata_read_lazily(form, values, groups, tmp_path):
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tmp_path):
+def test_from_a_lazy_file_to_a_ranking(
+    kind, form, small_screen, assert_same, tmp_path, monkeypatch
+):
     """Labels in a lazy obs, missing ones among them; every result as from memory, to the bit."""
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 150 * small_screen.n_vars)  # a few blocks
     pytest.importorskip("xarray", reason="it comes with the extra dask")
     small_screen.X = form(np.where(small_screen.X > 0.5, small_screen.X, 0))
     path = tmp_path / f"cells.{kind}"
@@ -101,7 +104,8 @@ def test_from_a_lazy_file_to_a_ranking(kind, form, small_screen, assert_same, tm
 
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
-def test_results_in_a_lazy_file_are_used(kind, small_screen, assert_same, tmp_path):
+def test_results_in_a_lazy_file_are_used(kind, small_screen, assert_same, tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "_BLOCK_ENTRIES", 150 * small_screen.n_vars)
     pytest.importorskip("xarray", reason="it comes with the extra dask")
     npt.tl.learn_dag(small_screen, search_options={"n_runs": 5})
     with pytest.warns(UserWarning, match="HS2"):

@@ -12,6 +12,7 @@ from nextpert.tl._design_interventions.design_interventions import candidates_of
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
     pytest.mark.slow,
+    pytest.mark.brief_chain,
 ]
 FORMS = {
     "label": "MYC",

@@ -21,7 +21,7 @@ from nextpert.core.design.stopping import (
 )
 from nextpert.tl._design_interventions.candidates import read_candidates
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from nextpert.core.model.interactions import Together, learn_interactions
+from nextpert.core.model import interactions
+from nextpert.core.model.interactions import Measured, Together, learn_interactions
 
 PAIRS = [(0, 1), (1, 2), (4, 5), (2, 5), (0, 2, 5)]
 ASKED = [(2, 1), (0, 3), (0, 4), (1,), (4,), (6,), (6, 0, 1), (3, 6), (0,)]
@@ -86,6 +87,30 @@ def test_quadrature_is_that_of_a_fine_grid(screen):
     assert found.learned.strength_sd == pytest.approx(
         np.sqrt(chance @ (grid - chance @ grid) ** 2), rel=0.05
     )
+
+
+def test_evidence_and_gradient_are_those_of_dense_algebra(screen, monkeypatch):
+    pairs, effects, noise = screen[2:]
+    found = learn_interactions(*screen)
+    data = Measured.in_units(
+        found.learned.scale, found.alone, found.variance, found.measured, effects, noise
+    )
+
+    def by_dense(at):
+        strength, (member, rest) = at[0], np.exp(at[1:])
+        other = replace(found, learned=replace(found.learned, member_sd=member, rest_sd=rest))
+        return sum(dense(other, strength, d, [(0,)])[2] for d in range(3))
+
+    # In units of the scale, densities have this factor.
+    units = len(pairs) * np.log(found.learned.scale).sum()
+    for most in (1, 2**21):  # one dimension after another, and all at once
+        monkeypatch.setattr(interactions, "_MOST_NUMBERS", most)
+        for at_ in ([0.7, -1.0, -2.0], [1.4, -0.3, 0.2]):
+            value, slope = data.evidence(at_[0], *np.exp(at_[1:]))
+            assert value == pytest.approx(by_dense(np.array(at_)) + units)
+            steps = 1e-5 * np.eye(3)
+            wanted = [(by_dense(at_ + step) - by_dense(at_ - step)) / 2e-5 for step in steps]
+            np.testing.assert_allclose(slope, wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_hyperparameters_have_the_largest_density(screen):

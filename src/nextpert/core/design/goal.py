@@ -106,14 +106,16 @@ class OwnNodes:
     @cached_property
     def counted(self) -> Array:
         """The factor if a node counts for a state, otherwise 0, shape ``(n, n_nodes)``."""
-        counted = np.repeat(self.factor[:, None], self.left_out.shape[1], axis=1)
-        counted[self.row, self.left_out.indices] = 0.0
-        return counted
+        return self.factor[:, None] * (self.left_out.toarray() == 0)
 
-    @cached_property
-    def row(self) -> NDArray[np.int64]:
-        """State of every entry of ``left_out``."""
-        return np.repeat(np.arange(len(self.factor)), np.diff(self.left_out.indptr))
+    def dot(self, states: Array | float, x: Array) -> Array:
+        """Return products with vectors ``(..., n_nodes)`` over the nodes left out, ``(..., n)``."""
+        n, out = self.left_out.shape[0], self.left_out
+        row = np.repeat(np.arange(n), np.diff(out.indptr))
+        values = np.broadcast_to(states, out.shape)[row, out.indices] * x[..., out.indices]
+        flat = values.reshape(int(np.prod(values.shape[:-1])), len(row))
+        total = np.array([np.bincount(row, each, n) for each in flat])
+        return total.reshape(*values.shape[:-1], n)
 
 
 class Goal:
@@ -301,10 +303,8 @@ class Goal:
         product = np.asarray(states @ (self.weights * x).T)
         if self.own is None:
             return product
-        out, row = self.own.left_out, self.own.row
-        held = np.broadcast_to(states, out.shape)[row, out.indices]
-        own = csr_array((held, out.indices, out.indptr), out.shape) @ (self.weights * x).T
-        return ((product - own).T * self.own.factor).T
+        own = self.own.dot(states, self.weights * x)
+        return ((product - own.T).T * self.own.factor).T
 
     @property
     def is_plain(self) -> bool:

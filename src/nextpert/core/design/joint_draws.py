@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._codec import table_type
@@ -316,10 +315,8 @@ def distance_draws(
         ]
     control = distances[:, -1:]
     if goal.own is not None:  # without the contribution of the nodes left out
-        at, node = goal.own.row, goal.own.left_out.indices
-        square = goal.shares @ (drawn.states[-1, node] - target[:, :, node]) ** 2
-        part = csr_array((goal.weights[node], (at, np.arange(len(at)))), (len(spread), len(at)))
-        control = (control - (part @ square.T).T) * goal.own.factor
+        square = goal.shares @ (drawn.states[-1] - target) ** 2
+        control = (control - goal.own.dot(1.0, goal.weights * square)) * goal.own.factor
     return distances, control
 
 

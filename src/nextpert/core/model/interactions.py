@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from nextpert.core._codec import array
@@ -38,6 +38,7 @@ _CLEAR = 2.5
 # (15 cells per member).
 _POSSIBLE = 1.0
 _MOST_DIMS = 128  # maximum number of dimensions used for learning
+_MOST_NUMBERS = 2**21  # numbers in the covariances that are formed at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,34 @@ class Measured:
             self, start, spread, total, self.effects - start[:, self.used] @ self.design.T
         )
 
+    def evidence(self, strength: float, member_sd: float, rest_sd: float) -> tuple[float, Array]:
+        """Return the log density of the measured effects, and its gradient.
+
+        The derivatives are by the strength and by the logarithms of the standard deviations.
+        """
+        solved = self.solved(strength, member_sd, rest_sd)
+        known = solved.total[np.isfinite(solved.total)]
+        log = -0.5 * (np.log(2 * np.pi * known).sum() + (solved.left**2 / solved.total).sum())
+        by_strength = by_member = by_rest = 0.0
+        flat, owner = self.together
+        first = np.searchsorted(owner, np.arange(len(self.design)))
+        for some, w, covariance, gain in solved.blocks():
+            # The effects y have covariance K = Z spread^2 Z' + R. With a = K^-1 left, Z'a is
+            # spread^-2 w, and Z'K^-1 Z is spread^-2 (spread^2 - covariance) spread^-2.
+            square = solved.spread[some, self.used] ** 2
+            pull, share = w / square, covariance.diagonal(axis1=1, axis2=2) / square
+            by_square = 0.5 * (pull**2 - (1.0 - share) / square)
+            by_strength += (pull * self.alone[some, self.used]).sum()
+            by_strength += 2.0 * strength * (by_square * self.variance[some, self.used]).sum()
+            by_member += 2.0 * member_sd**2 * by_square.sum()
+            # a = R^-1 (left - Z w), and K^-1 = R^-1 - R^-1 Z covariance Z'R^-1.
+            total = solved.total[some]
+            residual = (solved.left[some] - w @ self.design.T) / total
+            leverage = np.add.reduceat(covariance.reshape(len(w), -1)[:, flat], first, axis=1)
+            by_rest += rest_sd**2 * (residual**2 - (1.0 - leverage / total) / total).sum()
+            log += gain
+        return float(log), np.array([by_strength, by_member, by_rest])
+
     @cached_property
     def together(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Flat matrix index of each pair of used members in a combination, and the combination.
@@ -112,9 +141,9 @@ class Solved:
     """Posterior of ``w``, given strength and standard deviations.
 
     For used members the mean is ``start + spread * A^-1 right``, with ``A = I + spread Z'R^-1 Z
-    spread = LL'`` and ``right = spread Z'R^-1 left``, and the covariance is ``spread A^-1 spread``;
-    all other members keep their prior. ``A`` is well conditioned even if members vary little. It is
-    formed for one dimension at a time, to save memory.
+    spread`` and ``right = spread Z'R^-1 left``, and the covariance is ``spread A^-1 spread``; all
+    other members keep their prior. ``A`` is well conditioned even if members vary little. It is
+    formed for some dimensions at a time, to save memory.
     """
 
     data: Measured
@@ -123,26 +152,31 @@ class Solved:
     total: Array
     left: Array
 
-    def _dims(self) -> Iterator[tuple[Array, Array]]:
-        """Yield ``L`` and ``L^-1 right`` of each dimension."""
+    def blocks(self) -> Iterator[tuple[slice, Array, Array, float]]:
+        """Yield some dimensions, what combinations add to the mean of ``w``, and its covariance.
+
+        These have the shapes ``(n_some, n_used)`` and ``(n_some, n_used, n_used)``. The last is
+        what they add to the log density, ``right'A^-1 right / 2 - log |A| / 2``.
+        """
         used, (flat, owner) = self.data.used, self.data.together
         n = len(used)
         right = ((self.left / self.total) @ self.data.design) * self.spread[:, used]
-        for root, total, side in zip(self.spread[:, used], self.total, right, strict=True):
-            # Combinations have few members: summing over pairs avoids products with zeros.
-            counted = np.bincount(flat, (1.0 / total)[owner], n * n)
-            matrix = counted.reshape(n, n) * (root[:, None] * root)
-            matrix[np.arange(n), np.arange(n)] += 1.0
-            factor = np.linalg.cholesky(matrix)
-            yield factor, solve_triangular(factor, side, lower=True, check_finite=False)
-
-    def log_evidence(self) -> float:
-        """Return the log density of the measured effects."""
-        known = self.total[np.isfinite(self.total)]
-        log = -0.5 * (np.log(2 * np.pi * known).sum() + (self.left**2 / self.total).sum())
-        for factor, half in self._dims():
-            log += 0.5 * (half @ half) - np.log(factor.diagonal()).sum()
-        return float(log)
+        size = max(1, _MOST_NUMBERS // max(n * n, 1))
+        for some in (slice(k, k + size) for k in range(0, len(right) if n else 0, size)):
+            root = self.spread[some, used]
+            w, covariance, gain = np.empty((len(root), n)), np.empty((len(root), n, n)), 0.0
+            for k, known in enumerate(1.0 / self.total[some]):
+                # Combinations have few members: summing over pairs avoids products with zeros.
+                counted = np.bincount(flat, known[owner], n * n).reshape(n, n)
+                matrix = counted * (root[k, :, None] * root[k])
+                matrix[np.arange(n), np.arange(n)] += 1.0
+                factor = lapack.dpotrf(matrix.T, lower=1)[0]
+                back = lapack.dtrtri(factor, lower=1)[0]
+                half = back @ right[some][k]
+                gain += 0.5 * (half @ half) - np.log(factor.diagonal()).sum()
+                back *= root[k]
+                w[k], covariance[k] = half @ back, back.T @ back
+            yield some, w, covariance, float(gain)
 
     def sums(self, table: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return mean and variance of sums of ``w``, ``(n_dims, n_sums)``.
@@ -160,16 +194,14 @@ class Solved:
         for column in table.T:
             total += start[:, column]
             variance += loose[:, column]
-        # Used members are correlated: mean and covariance from L^-1 spread.
-        for d, (factor, half) in enumerate(self._dims()):
-            root = solve_triangular(
-                factor, np.diag(self.spread[d, used]), lower=True, check_finite=False
-            )
-            mean, covariance = np.append(half @ root, 0.0), np.pad(root.T @ root, (0, 1))
+        # Used members are correlated.
+        for some, w, covariance, _ in self.blocks():
+            mean = np.pad(w, ((0, 0), (0, 1)))
+            covariance = np.pad(covariance, ((0, 0), (0, 1), (0, 1)))
             for column in place[table.T]:
-                total[d] += mean[column]
+                total[some] += mean[:, column]
                 for other in place[table.T]:
-                    variance[d] += covariance[column, other]
+                    variance[some] += covariance[:, column, other]
         return total, variance
 
 
@@ -229,31 +261,30 @@ def by_evidence(data: Measured, scale: Array) -> Additivity:
     step = -(-len(data.alone) // _MOST_DIMS)
     parts = ("alone", "variance", "effects", "noise")
     some = replace(data, **{part: getattr(data, part)[::step] for part in parts})
+    centre, spread = np.array([_STRENGTH, _SD, _SD]).T
 
-    def density(strength: float, member: float, rest: float) -> float:
-        prior = ((strength - _STRENGTH[0]) / _STRENGTH[1]) ** 2
-        prior += ((member - _SD[0]) / _SD[1]) ** 2 + ((rest - _SD[0]) / _SD[1]) ** 2
-        evidence = some.solved(strength, float(np.exp(member)), float(np.exp(rest))).log_evidence()
-        return evidence - 0.5 * prior
+    def loss(at: Array) -> tuple[float, Array]:
+        """Return minus the log posterior density, and its gradient."""
+        strength, member, rest = at.tolist()
+        evidence, slope = some.evidence(strength, float(np.exp(member)), float(np.exp(rest)))
+        off = (at - centre) / spread
+        return 0.5 * float(off @ off) - evidence, off / spread - slope
 
-    start = np.array([_STRENGTH[0], _SD[0], _SD[0]])
-    best = minimize(lambda at: -density(*at), start, method="L-BFGS-B", bounds=_BOUNDS)
-    mode, member, rest = (float(x) for x in best.x)
+    best = minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=_BOUNDS).x
     # Gauss-Hermite nodes about the mode, scaled by the curvature at the mode (Laplace).
-    near = 1e-3
-    sides = density(mode + near, member, rest) + density(mode - near, member, rest)
-    curvature = max((2 * density(mode, member, rest) - sides) / near**2, _STRENGTH[1] ** -2)
+    near = np.array([1e-3, 0.0, 0.0])
+    curvature = (loss(best + near)[1] - loss(best - near)[1])[0] / (2 * near[0])
     nodes, weights = hermegauss(_NODES)
-    strengths = mode + nodes / np.sqrt(curvature)
+    strengths = best[0] + nodes / np.sqrt(max(curvature, _STRENGTH[1] ** -2))
     # The rule divides by the density of the nodes, exp(-nodes^2 / 2).
-    log = np.array([density(s, member, rest) for s in strengths.tolist()])
+    log = -np.array([loss(np.array([s, *best[1:]]))[0] for s in strengths])
     log += np.log(weights) + nodes**2 / 2
     chances = np.exp(log - log.max())
     chances /= chances.sum()
     strength = float(chances @ strengths)
     return Additivity(
         strength, float(np.sqrt(chances @ (strengths - strength) ** 2)), strengths, chances, scale,
-        float(np.exp(member)), float(np.exp(rest)), len(data.design),
+        float(np.exp(best[1])), float(np.exp(best[2])), len(data.design),
     )  # fmt: skip
 
 

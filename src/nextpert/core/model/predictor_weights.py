@@ -160,11 +160,11 @@ def learn_predictor_weights(
     sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
     # Fixed predictors have weight 1.
     weights = fixed.astype(np.float64)
-    weights[free], probability, slope = sums.learned(np.ones(n_blocks, bool), most[free])
+    found, probability, slope = sums.learned(most[free])
+    weights[free] = found[0]
     # The weights of a left-out perturbation are those of the other blocks.
     rows = np.tile(weights, (len(used), 1))
-    for b in range(n_blocks):
-        rows[np.ix_(blocks == b, free)] = sums.learned(np.arange(n_blocks) != b, most[free])[0]
+    rows[np.ix_(measured, free)] = found[1:][blocks[measured]]
     # Errors are weighted with the variance that the predictors do not explain.
     off = 2 * np.einsum("k,kjg->jg", weights, shared)
     left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
@@ -222,34 +222,41 @@ class _Sums:
     n: NDArray[np.int64]
     alike: Array
 
-    def learned(self, kept: NDArray[np.bool_], most: Array) -> tuple[Array, float, float]:
-        """Return the weights from some blocks (all, or all but one), the probability and the slope.
+    def learned(self, most: Array) -> tuple[Array, float, float]:
+        """Return the weights from all blocks and from all but each, ``(n_blocks + 1, k)``.
 
-        ``most`` are the maximum weights, shape ``(k,)``.
+        Also the probability and the slope of all. ``most`` are the maximum weights, shape ``(k,)``.
         """
-        k, n = self.cross.shape[1], int(self.n[kept].sum())
-        size = float(self.size[kept].sum())
+        (n_blocks, k), tiny = self.cross.shape, np.finfo(np.float64).tiny
+        kept = np.concatenate([np.ones((1, n_blocks)), 1.0 - np.eye(n_blocks)])
+        n, size = kept @ self.n, kept @ self.size
         # A single perturbation is not informative about others.
-        if n < 2 or k == 0 or size <= 0:
-            return np.zeros(k), 0.0, 0.0
-        one, both = self.alike[:, ~kept].sum(axis=1)
+        known = (n >= 2) & (size > 0)
+        if k == 0 or not known.any():
+            return np.zeros((len(kept), k)), 0.0, 0.0
         # m = J^2 / sum cos^2 over the remaining pairs.
-        m = n**2 / max(float(self.alike[0].sum()) - 2 * one + both, np.finfo(np.float64).tiny)
+        one, both = self.alike @ (1.0 - kept).T
+        m = n**2 / np.maximum(self.alike[0].sum() - 2 * one + both, tiny)
         # Weighted variance of one of the n * m independent effects.
-        per = size / (n * m)
-        gram, cross = self.gram[kept] / per, self.cross[kept] / per
+        per = np.where(known, size, 1.0) / np.where(known, n * m, 1.0)
+        gram = self.gram * (kept / per[:, None])[:, :, None, None]
+        cross = self.cross * (kept / per[:, None])[:, :, None]
         # The mode with all of them, and without each.
-        precision = np.eye(k) + gram.sum(axis=0) - np.concatenate([np.zeros((1, k, k)), gram])
-        right = cross.sum(axis=0) - np.concatenate([np.zeros((1, k)), cross])
-        mode, *without = _mode(precision, right, most)
+        nothing = np.zeros((len(kept), 1, k, k))
+        precision = np.eye(k) + gram.sum(axis=1)[:, None] - np.concatenate([nothing, gram], axis=1)
+        right = cross.sum(axis=1)[:, None] - np.concatenate([nothing[..., 0], cross], axis=1)
+        modes = _mode(precision.reshape(-1, k, k), right.reshape(-1, k), most).reshape(right.shape)
+        mode, without = modes[:, 0], modes[:, 1:]
         # Slope of left-out effects on left-out predictions.
-        along = float(np.einsum("bk,bk->", without, cross))
-        square = float(np.einsum("bk,bkl,bl->", without, gram, without))
-        slope = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
+        along = np.einsum("sbk,sbk->s", without, cross)
+        square = np.einsum("sbk,sbk->s", without, (gram @ without[..., None])[..., 0])
+        slope = np.divide(along, square, out=np.zeros_like(along), where=square > 0).clip(0.0, 1.0)
         # Laplace: log odds that predictors are useful, |I + G|^-1/2 exp(w'r - w'(I + G)w / 2).
-        evidence = right[0] @ mode - 0.5 * mode @ precision[0] @ mode
-        probability = float(expit(evidence - 0.5 * np.linalg.slogdet(precision[0])[1]))
-        return probability * slope * mode, probability, slope
+        first = precision[:, 0]
+        evidence = ((right[:, 0] - 0.5 * np.einsum("skl,sl->sk", first, mode)) * mode).sum(axis=1)
+        probability = expit(evidence - 0.5 * np.linalg.slogdet(first)[1])
+        slope, probability = (np.where(known, each, 0.0) for each in (slope, probability))
+        return (probability * slope)[:, None] * mode, float(probability[0]), float(slope[0])
 
 
 def _mode(precision: Array, right: Array, most: Array) -> Array:
