@@ -131,7 +131,7 @@ def coverage() -> Figure:
             style = OURS | {"linestyle": ""}
             points(ax, middle, y, style, label="nextpert" if y == 0 else "", xerr=bars)
         names(ax, list(rows))
-        ax.set(title=NAMES[screen], xlim=(0.45, 1.0))
+        ax.set(title=NAMES[screen], xlim=(0.45, 1.03))
     axes[1].set_xlabel("coverage with 10, 25 and 50 cells: median and range")
     legend(figure, axes[0], 2)
     return figure
