@@ -91,6 +91,7 @@ def _members(solved: Solved, n: int, rng: np.random.Generator) -> np.ndarray:
     normal = rng.normal(size=(n, *solved.start.shape))
     out = solved.start + solved.spread * normal
     for some, w, covariance, _ in solved.blocks():
+        # The upper root, with which the draws of the committed table were made.
         root = np.linalg.cholesky(covariance[:, ::-1, ::-1])[:, ::-1, ::-1]
         drawn = w + np.einsum("dgh,ndh->ndg", root, normal[:, some][:, :, used])
         out[:, some, used] = solved.start[some, used] + drawn

@@ -28,6 +28,7 @@ from benchmarks._screens import SOURCES, read_screen
 from nextpert import _adata
 from nextpert.tl._replay_design import (
     holm,
+    judged,
     known_strategies,
     plates_until_good,
     read_goals,
@@ -52,10 +53,7 @@ def replayed(
     strategies = [known_strategies(setting)[name] for name in names]
     rng = np.random.default_rng(0)
     found = run_all(pool, strategies, goals, n_repeats, rng, n_jobs=n_jobs, **PLATES)
-    distance, good = np.empty(found.shape), np.empty(found.shape, bool)
-    for i, goal in enumerate(goals):
-        distance[i] = goal.truth.distance[found[i]] / goal.truth.control
-        good[i] = np.isin(found[i], goal.candidates[goal.truth.as_good(goal.candidates)])
+    distance, good = judged(found, goals)
     return distance.swapaxes(1, 2), good.swapaxes(1, 2)
 
 

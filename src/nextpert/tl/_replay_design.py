@@ -167,13 +167,7 @@ def replay_design(
         pool, [known[name] for name in names], goals, n_repeats, as_rng(rng), n_jobs=n_jobs,
         **plates,
     )  # fmt: skip
-    # The distance of each recommendation relative to the control's, and whether it is as good as
-    # the best; shape (n_targets, n_strategies, n_repeats, n_rounds + 1).
-    relative = np.array([
-        g.truth.distance[x] / g.truth.control for g, x in zip(goals, recommended, strict=True)
-    ])  # fmt: skip
-    good = [g.candidates[g.truth.as_good(g.candidates)] for g in goals]
-    is_good = np.array([np.isin(x, some) for x, some in zip(recommended, good, strict=True)])
+    relative, is_good = judged(recommended, goals)
     heads, overall = targets_table(goals, labels), overall_table(relative, is_good, names)
     stored = {
         "summary": in_words(overall, heads, n_rounds, held_out=held_out),
@@ -201,6 +195,19 @@ def _names(strategies: Sequence[str], known: list[str]) -> list[str]:
         )
         raise ValueError(message)
     return list(dict.fromkeys([*names, BASELINE]))
+
+
+def judged(recommended: Index, goals: Sequence[Replayed]) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the distance of each recommendation, and whether it is as good as the best.
+
+    Distances are relative to the control's. All arrays have the shape ``(n_targets, n_strategies,
+    n_repeats, n_rounds + 1)``.
+    """
+    relative = np.array([
+        g.truth.distance[x] / g.truth.control for g, x in zip(goals, recommended, strict=True)
+    ])  # fmt: skip
+    good = [g.candidates[g.truth.as_good(g.candidates)] for g in goals]
+    return relative, np.array([np.isin(x, y) for x, y in zip(recommended, good, strict=True)])
 
 
 def targets_table(goals: Sequence[Replayed], names: Sequence[str]) -> pd.DataFrame:

@@ -162,8 +162,9 @@ class Solved:
         n = len(used)
         right = ((self.left / self.total) @ self.data.design) * self.spread[:, used]
         size = max(1, _MOST_NUMBERS // max(n * n, 1))
-        for some in (slice(k, k + size) for k in range(0, len(right) if n else 0, size)):
-            root = self.spread[some, used]
+        for first in range(0, len(right) if n else 0, size):
+            some = slice(first, first + size)
+            root, side = self.spread[some, used], right[some]
             w, covariance, gain = np.empty((len(root), n)), np.empty((len(root), n, n)), 0.0
             for k, known in enumerate(1.0 / self.total[some]):
                 # Combinations have few members: summing over pairs avoids products with zeros.
@@ -172,7 +173,7 @@ class Solved:
                 matrix[np.arange(n), np.arange(n)] += 1.0
                 factor = lapack.dpotrf(matrix.T, lower=1)[0]
                 back = lapack.dtrtri(factor, lower=1)[0]
-                half = back @ right[some][k]
+                half = back @ side[k]
                 gain += 0.5 * (half @ half) - np.log(factor.diagonal()).sum()
                 back *= root[k]
                 w[k], covariance[k] = half @ back, back.T @ back
