@@ -136,14 +136,33 @@ def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
     fit, genes = posterior_from(adata), list(adata.var_names)
     learned = fit.hierarchical.effects
     mean, variance = learned.posterior_mean(), learned.sd() ** 2
-    square = mean**2 + variance
-    scale = np.sqrt((square.sum(axis=0) + square.mean()) / (len(SINGLES) + 1))
+    screen = fit.expectation.seen.moments
+    within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
+    square = (mean**2 + variance) / within
+    scale = np.sqrt(within * (square.sum(axis=0) + square.mean()) / (len(SINGLES) + 1))
     none = np.zeros((0, len(genes)))
     wanted = learn_interactions(mean, variance, [], none, none, scale=scale)
     rows = [fit.names.index(name) for name in ("A", "D")]
     prior = fitted_candidates(as_fitted(["A+D"], [[]], fit), fit).without_cells
     for found, expected in zip(prior[:2], wanted.predict([rows]), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_combinations_do_not_depend_on_the_units_of_genes(truth):
+    """One single and four pairs: the size of effects is that of few singles and of all genes."""
+    adata = labelled(truth, ["A", "A+B", "D+C", "E+F", "A+C"])
+    # Powers of 2 change no bits but those of the exponent.
+    unit = 2.0 ** np.random.default_rng(0).integers(-6, 3, GENES)
+    turned = adata.copy()
+    turned.X = adata.X * unit
+    strength, ends = [], []
+    for each, by in ((adata, np.ones(GENES)), (turned, unit)):
+        npt.tl.fit_dag_blr(each)
+        strength.append(each.uns["dag_blr"]["predictors"]["interactions"]["strength"])
+        found = effects(each, ["A+D"])
+        ends.append([found[name][0] / by for name in ("lower", "upper")])
+    assert strength[1] == pytest.approx(strength[0])
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
 
 
 def test_measured_combinations_are_expected_without_their_own_cells(fitted, monkeypatch):

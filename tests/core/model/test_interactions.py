@@ -207,6 +207,20 @@ def test_combinations_tell_the_scale_where_no_member_is_known():
     assert found.learned.scale[0] == pytest.approx(np.sqrt(2.0))  # 2^2 / 2 members, and as prior
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_strengths_do_not_depend_on_the_units_of_genes(screen, known):
+    alone, variance, pairs, effects, noise = screen
+    alone[:] = alone if known else np.nan
+    unit = np.array([1.0, 1e-3, 30.0])
+    here = learn_interactions(*screen)
+    there = learn_interactions(
+        alone * unit, variance * unit**2, pairs, effects * unit, noise * unit**2, unit=unit
+    )
+    np.testing.assert_allclose(there.learned.scale, here.learned.scale * unit)
+    for name in ("strength", "strength_sd", "member_sd", "rest_sd"):
+        assert getattr(there.learned, name) == pytest.approx(getattr(here.learned, name), rel=1e-6)
+
+
 def test_what_is_clear_of_combinations_is_kept():
     mean = np.array([[1.0, -1.0, 0.5, 0.0]])
     together = Together(np.array([3]), mean, np.array([[0.16, 0.1, 0.05, 1.0]]), np.zeros((1, 4)))

@@ -16,7 +16,7 @@ from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
-from nextpert.core.model.interactions import learn_interactions
+from nextpert.core.model.interactions import learn_interactions, size_of_effects
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import WithoutCells
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
@@ -163,7 +163,7 @@ def fitted_candidates(interventions: Interventions, fit: FittedPosterior) -> Can
     prior = pool.without_cells
     if not rows or prior is None:
         return pool
-    known, numbers, _ = _interactions(members, fit)
+    known, numbers = _interactions(members, fit)
     number = (np.cumsum(~pool.measured) - 1)[rows]
     prior.effect[number], prior.own_variance[number] = known.predict(numbers)
     return pool
@@ -221,18 +221,14 @@ def _without_cells(
 
 def _interactions(
     combinations: Sequence[tuple[str, ...]], fit: FittedPosterior
-) -> tuple[Interactions, list[tuple[int, ...]], Array]:
-    """Return the interactions of the fit, the member numbers of some combinations, and variances.
-
-    The variances are those of cells within a perturbation, ``(n_genes,)``.
-    """
+) -> tuple[Interactions, list[tuple[int, ...]]]:
+    """Return the interactions of the fit, and the member numbers of some combinations."""
     expectation = fit.expectation
     record = None if expectation is None else expectation.interactions
-    within = fit.posterior.noise_var
+    unit = np.sqrt(fit.posterior.noise_var)
     if expectation is not None:
-        cell = Perturbations(expectation.seen.moments, 0, [], []).within
-        within = np.maximum(cell, np.finfo(np.float64).tiny)
-    scale, joint = np.sqrt(within), []
+        unit = Perturbations(expectation.seen.moments, 0, [], []).unit
+    scale, joint = unit, []
     if record is not None:
         joint = [j for j, some in enumerate(fit.members) if len(some) > 1 and fit.seen[j]]
     labels, numbers = numbered([*(fit.members[j] for j in joint), *combinations])
@@ -251,9 +247,7 @@ def _interactions(
         alone[cells], variance[cells] = _alone(fit, rows)
         # From all singles, so that the effect of a pair does not depend on the other candidates.
         mean, spread = _alone(fit, np.array(sorted(single.values())))
-        # E s^2 over all singles, with its mean over genes added as one further perturbation.
-        squares = mean**2 + spread
-        scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
+        scale = size_of_effects(mean**2 + spread, unit)
     if without:
         names = [labels[k] for k in without]
         inside = [[name] if name in fit.genes else [] for name in names]
@@ -267,7 +261,7 @@ def _interactions(
     known = learn_interactions(
         alone, variance, numbers[: len(joint)], effects, noise, scale=scale, learned=record
     )
-    return known, numbers[len(joint) :], within
+    return known, numbers[len(joint) :]
 
 
 def _alone(

@@ -154,8 +154,8 @@ def expect_combinations(
     first = {some: j for j, some in reversed(list(enumerate(members)))}
     rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
     labels, combined = numbered(members[j] for j in rows.tolist())
-    has, within = seen.n[rows] > 0, seen.within
-    alone, spread, common = np.full((3, len(labels), len(within)), np.nan)
+    has, unit = seen.n[rows] > 0, seen.unit
+    alone, spread, common = np.full((3, len(labels), len(unit)), np.nan)
     # Other single perturbations are fitted with the members: from few effects, the prior is not
     # learned, and strong effects are shrunk too much.
     at = {label: k for k, label in enumerate(labels)}
@@ -173,9 +173,9 @@ def expect_combinations(
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
     measured = [combined[k] for k in np.flatnonzero(has)]
     observed, noise = seen.observed[rows[has]], seen.variance[rows[has]]
-    scale = None if has.any() or mine else np.sqrt(within)
-    known = learn_interactions(alone, spread, measured, observed, noise, scale=scale)
-    means = np.zeros((2, len(rows), len(within)))
+    scale = None if has.any() or mine else unit
+    known = learn_interactions(alone, spread, measured, observed, noise, unit=unit, scale=scale)
+    means = np.zeros((2, len(rows), len(unit)))
     # Each measured combination is predicted without its own cells.
     means[:, has] = known.left_out()
     means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])

@@ -454,6 +454,18 @@ class Together:
         return np.where(possible, np.maximum(self.variance - self.rest, 0.0), 0.0)
 
 
+def size_of_effects(squares: Array, unit: ArrayLike) -> Array:
+    """Return the size of effects of each gene: the root of their mean square, shrunk.
+
+    ``squares`` are expected squares, shape ``(n_effects, n_genes)``. Their mean over genes, in
+    squares of ``unit``, counts as one further effect: in units of the data, genes that vary little
+    between cells would be expected to change by many standard deviations.
+    """
+    by = np.asarray(unit, np.float64)
+    relative = squares / by**2
+    return by * np.sqrt((relative.sum(axis=0) + relative.mean()) / (len(relative) + 1))
+
+
 def learn_interactions(
     alone: ArrayLike,
     variance: ArrayLike,
@@ -461,6 +473,7 @@ def learn_interactions(
     effects: ArrayLike,
     noise: ArrayLike,
     *,
+    unit: ArrayLike = 1.0,
     scale: ArrayLike | None = None,
     learned: Additivity | None = None,
 ) -> Interactions:
@@ -474,8 +487,8 @@ def learn_interactions(
     ``alone`` and ``variance`` are the posterior mean and variance of every member's effect alone
     (rows of NaN for members never measured alone), ``effects`` and ``noise`` the effects of the
     combinations and their sampling variances (infinite if nothing is known). ``scale`` is the size
-    of effects of single perturbations, by default their root mean square, shrunk towards that of
-    all dimensions with the weight of one perturbation. A given ``learned`` is not changed.
+    of effects of single perturbations, by default :func:`size_of_effects`, for which ``unit`` is
+    the standard deviation of each dimension between cells. A given ``learned`` is not changed.
     """
     members = tuple(canonical(combinations))
     effects, noise = np.asarray(effects, np.float64), np.asarray(noise, np.float64)
@@ -488,7 +501,7 @@ def learn_interactions(
         squares = means[seen] ** 2 + spread[seen]
         if not seen.any():
             squares = effects**2 / np.array([[len(some)] for some in members], np.float64)
-        scale = np.sqrt((squares.sum(axis=0) + squares.mean()) / (len(squares) + 1))
+        scale = size_of_effects(squares, unit)
     size = np.asarray(scale, np.float64)
     # A member never measured alone has the mean of the others (and one effect of 0), and their
     # variance.

@@ -114,6 +114,13 @@ class Perturbations:
         )  # fmt: skip
 
     @property
+    def unit(self) -> Array:
+        """Standard deviation of every gene within environments; the median if it does not vary."""
+        varies = self.within > 0
+        middle = np.median(self.within[varies]) if varies.any() else 1.0
+        return np.asarray(np.sqrt(np.where(varies, self.within, middle)))
+
+    @property
     def observed(self) -> Array:
         """Means minus the controls' mean, ``(n_perturbations, n_genes)``; 0 without cells."""
         # Index -1, for no cells, selects an arbitrary row, which is set to 0.
