@@ -139,7 +139,12 @@ def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
     screen = fit.expectation.seen.moments
     within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
     square = (mean**2 + variance) / within
-    scale = np.sqrt(within * (square.sum(axis=0) + square.mean()) / (len(SINGLES) + 1))
+    # Random effects of genes: a mean of six squares, of which a part is chance.
+    chance = np.mean([np.var(square[:, g], ddof=1) for g in range(len(genes))]) / len(SINGLES)
+    between = np.var(square.mean(axis=0)) - chance
+    scale = np.sqrt(within * (
+        between * square.mean(axis=0) + chance * square.mean()
+    ) / (between + chance))  # fmt: skip
     none = np.zeros((0, len(genes)))
     wanted = learn_interactions(mean, variance, [], none, none, scale=scale)
     rows = [fit.names.index(name) for name in ("A", "D")]

@@ -7,7 +7,12 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from nextpert.core.model import interactions
-from nextpert.core.model.interactions import Measured, Together, learn_interactions
+from nextpert.core.model.interactions import (
+    Measured,
+    Together,
+    learn_interactions,
+    size_of_effects,
+)
 
 PAIRS = [(0, 1), (1, 2), (4, 5), (2, 5), (0, 2, 5)]
 ASKED = [(2, 1), (0, 3), (0, 4), (1,), (4,), (6,), (6, 0, 1), (3, 6), (0,)]
@@ -219,6 +224,22 @@ def test_strengths_do_not_depend_on_the_units_of_genes(screen, known):
     np.testing.assert_allclose(there.learned.scale, here.learned.scale * unit)
     for name in ("strength", "strength_sd", "member_sd", "rest_sd"):
         assert getattr(there.learned, name) == pytest.approx(getattr(here.learned, name), rel=1e-6)
+
+
+def test_sizes_of_genes_are_as_near_the_truth_as_their_number_allows():
+    """Shrinkage by the best factor, found on a grid with the truth at hand."""
+    rng, unit = np.random.default_rng(0), 10.0 ** np.arange(-2, 2).repeat(1_000)
+    for spread, n in ((0.0, 5), (0.3, 5), (0.3, 40)):
+        truth = np.exp(spread * rng.normal(size=4_000))
+        squares = truth * rng.normal(size=(n, 4_000)) ** 2
+        found = (size_of_effects(squares * unit**2, unit) / unit) ** 2
+        mean = squares.mean(axis=0)
+        grid = np.linspace(0, 1, 201)[:, None]
+        errors = ((grid * mean + (1 - grid) * mean.mean() - truth) ** 2).mean(axis=1)
+        assert ((found - truth) ** 2).mean() == pytest.approx(errors.min(), rel=0.05, abs=1e-3)
+    # Of one effect, genes cannot be told apart; of equal ones, all genes count as one more.
+    np.testing.assert_allclose(size_of_effects(np.array([[1.0, 7.0]]), 1.0), 2.0)
+    np.testing.assert_allclose(size_of_effects(np.array([[1.0, 4.0]] * 2), 1.0) ** 2, [1.5, 3.5])
 
 
 def test_what_is_clear_of_combinations_is_kept():

@@ -457,13 +457,19 @@ class Together:
 def size_of_effects(squares: Array, unit: ArrayLike) -> Array:
     """Return the size of effects of each gene: the root of their mean square, shrunk.
 
-    ``squares`` are expected squares, shape ``(n_effects, n_genes)``. Their mean over genes, in
-    squares of ``unit``, counts as one further effect: in units of the data, genes that vary little
-    between cells would be expected to change by many standard deviations.
+    ``squares`` are expected squares, shape ``(n_effects, n_genes)``. In squares of ``unit``, the
+    mean of a gene is shrunk towards that of all genes by as much as it varies by chance: in units
+    of the data, genes that vary little between cells would be expected to change by many standard
+    deviations.
     """
-    by = np.asarray(unit, np.float64)
+    by, n = np.asarray(unit, np.float64), len(squares)
     relative = squares / by**2
-    return by * np.sqrt((relative.sum(axis=0) + relative.mean()) / (len(relative) + 1))
+    mean, kept = relative.mean(axis=0), 0.0
+    if n > 1 and mean.var() > 0:
+        # Variance of a mean by chance, over that of all; all genes count as one effect at least.
+        kept = 1.0 - relative.var(axis=0, ddof=1).mean() / n / mean.var()
+        kept = min(max(kept, 0.0), n / (n + 1))
+    return by * np.sqrt(kept * mean + (1.0 - kept) * mean.mean())
 
 
 def learn_interactions(
