@@ -170,6 +170,15 @@ def test_combinations_do_not_depend_on_the_units_of_genes(truth):
     np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
 
 
+def test_before_any_cells_a_pair_is_as_uncertain_as_two_singles(truth):
+    """Strength 1 ± 0.3, and departures of 0.3 of each member and of the pair (equation 12)."""
+    adata = labelled(truth, [])
+    npt.tl.fit_dag_blr(adata)
+    others = [g for g in range(GENES) if g not in (0, 1, 3, 4)]
+    single, pair = (effects(adata, ["g3", "g3+g4"])["sd"][:, others] ** 2).mean(axis=1)
+    assert pair / single == pytest.approx(2 * (1 + 0.3**2) + 3 * 0.3**2, rel=0.1)
+
+
 def test_measured_combinations_are_expected_without_their_own_cells(fitted, monkeypatch):
     expected, plain = [], learn.expect_combinations
 

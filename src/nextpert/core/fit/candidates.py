@@ -16,6 +16,7 @@ from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
+from nextpert.core.model.hierarchical import UNSEEN_VARIANCE
 from nextpert.core.model.interactions import learn_interactions, size_of_effects
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import WithoutCells
@@ -228,7 +229,7 @@ def _interactions(
     unit = np.sqrt(fit.posterior.noise_var)
     if expectation is not None:
         unit = Perturbations(expectation.seen.moments, 0, [], []).unit
-    scale, joint = unit, []
+    scale, joint = np.sqrt(UNSEEN_VARIANCE) * unit, []
     if record is not None:
         joint = [j for j, some in enumerate(fit.members) if len(some) > 1 and fit.seen[j]]
     labels, numbers = numbered([*(fit.members[j] for j in joint), *combinations])

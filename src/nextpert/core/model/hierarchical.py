@@ -199,6 +199,7 @@ class Hierarchical:
 _UNSEEN = 2.0 ** np.arange(-13.0, 6.0)
 _UNSEEN_WEIGHTS = np.minimum(1.0, 0.125 / _UNSEEN)
 _UNSEEN_WEIGHTS /= _UNSEEN_WEIGHTS.sum()
+UNSEEN_VARIANCE = float(_UNSEEN @ _UNSEEN_WEIGHTS)
 
 
 def controls_alone(
