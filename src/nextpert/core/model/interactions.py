@@ -455,7 +455,7 @@ class Together:
 
 
 def size_of_effects(squares: Array, unit: ArrayLike) -> Array:
-    """Return the size of effects of each gene: the root of their mean square, shrunk.
+    """Return the size of effects of each gene (12): the root of their mean square, shrunk.
 
     ``squares`` are expected squares, shape ``(n_effects, n_genes)``. In squares of ``unit``, the
     mean of a gene is shrunk towards that of all genes by as much as it varies by chance: in units
