@@ -212,6 +212,17 @@ def test_combinations_tell_the_scale_where_no_member_is_known():
     assert found.learned.scale[0] == pytest.approx(np.sqrt(2.0))  # 2^2 / 2 members, and as prior
 
 
+def test_where_nothing_is_known_the_size_is_that_before_any_cells():
+    none, unknown, unit = np.zeros((0, 2)), np.full((3, 2), np.nan), np.array([1.0, 5.0])
+    found = learn_interactions(unknown, unknown, [], none, none, unit=unit)
+    # Variances of 2^-13 to 2^5, equally probable up to an eighth, then halved at each doubling.
+    grid = 2.0 ** np.arange(-13, 6)
+    weight = np.where(grid <= 0.125, 1.0, 0.125 / grid)
+    np.testing.assert_allclose(
+        found.learned.scale, unit * np.sqrt(np.average(grid, weights=weight))
+    )
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_strengths_do_not_depend_on_the_units_of_genes(screen, known):
     alone, variance, pairs, effects, noise = screen
@@ -237,7 +248,7 @@ def test_sizes_of_genes_are_as_near_the_truth_as_their_number_allows():
         grid = np.linspace(0, 1, 201)[:, None]
         errors = ((grid * mean + (1 - grid) * mean.mean() - truth) ** 2).mean(axis=1)
         assert ((found - truth) ** 2).mean() == pytest.approx(errors.min(), rel=0.05, abs=1e-3)
-    # Of one effect, genes cannot be told apart; of equal ones, all genes count as one more.
+    # One effect does not distinguish genes; with equal ones, all genes count as one more.
     np.testing.assert_allclose(size_of_effects(np.array([[1.0, 7.0]]), 1.0), 2.0)
     np.testing.assert_allclose(size_of_effects(np.array([[1.0, 4.0]] * 2), 1.0) ** 2, [1.5, 3.5])
 

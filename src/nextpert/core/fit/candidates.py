@@ -16,7 +16,6 @@ from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
-from nextpert.core.model.hierarchical import UNSEEN_VARIANCE
 from nextpert.core.model.interactions import learn_interactions, size_of_effects
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import WithoutCells
@@ -229,7 +228,7 @@ def _interactions(
     unit = np.sqrt(fit.posterior.noise_var)
     if expectation is not None:
         unit = Perturbations(expectation.seen.moments, 0, [], []).unit
-    scale, joint = np.sqrt(UNSEEN_VARIANCE) * unit, []
+    squares, joint = np.zeros((0, len(fit.genes))), []
     if record is not None:
         joint = [j for j, some in enumerate(fit.members) if len(some) > 1 and fit.seen[j]]
     labels, numbers = numbered([*(fit.members[j] for j in joint), *combinations])
@@ -244,11 +243,12 @@ def _interactions(
              or (fit.takes_any_label and (label,) not in fit.in_company))
     ]  # fmt: skip
     if cells:
-        rows = np.array([single[labels[k]] for k in cells])
-        alone[cells], variance[cells] = _alone(fit, rows)
         # From all singles, so that the effect of a pair does not depend on the other candidates.
-        mean, spread = _alone(fit, np.array(sorted(single.values())))
-        scale = size_of_effects(mean**2 + spread, unit)
+        every = np.array(sorted(single.values()))
+        mean, spread = _alone(fit, every)
+        rows = np.searchsorted(every, [single[labels[k]] for k in cells])
+        alone[cells], variance[cells] = mean[rows], spread[rows]
+        squares = mean**2 + spread
     if without:
         names = [labels[k] for k in without]
         inside = [[name] if name in fit.genes else [] for name in names]
@@ -260,8 +260,9 @@ def _interactions(
         seen = Perturbations(expectation.seen.moments, 0, 1 + np.array(joint), [()] * len(joint))
         effects, noise = seen.observed, seen.variance
     known = learn_interactions(
-        alone, variance, numbers[: len(joint)], effects, noise, scale=scale, learned=record
-    )
+        alone, variance, numbers[: len(joint)], effects, noise,
+        scale=size_of_effects(squares, unit), learned=record,
+    )  # fmt: skip
     return known, numbers[len(joint) :]
 
 

@@ -14,12 +14,7 @@ from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
-from nextpert.core.model.hierarchical import (
-    UNSEEN_VARIANCE,
-    Hierarchical,
-    controls_alone,
-    fit_hierarchical,
-)
+from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
 from nextpert.core.model.interactions import Additivity, Together, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH, Perturbations
 from nextpert.core.model.predictor_weights import (
@@ -178,8 +173,7 @@ def expect_combinations(
         common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
     measured = [combined[k] for k in np.flatnonzero(has)]
     observed, noise = seen.observed[rows[has]], seen.variance[rows[has]]
-    scale = None if has.any() or mine else np.sqrt(UNSEEN_VARIANCE) * unit
-    known = learn_interactions(alone, spread, measured, observed, noise, unit=unit, scale=scale)
+    known = learn_interactions(alone, spread, measured, observed, noise, unit=unit)
     means = np.zeros((2, len(rows), len(unit)))
     # Each measured combination is predicted without its own cells.
     means[:, has] = known.left_out()

@@ -20,6 +20,7 @@ from nextpert.core._checks import as_rng
 from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.sampler import NO_PRIOR, Chain
+from nextpert.core.model.within_cells import filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     # In units of the variance within the cells of this condition.
     own = parts[here]
     varies = own.covariance.diagonal()
-    unit = np.where(varies > 0, varies, np.median(varies[varies > 0]))
+    unit = filled(varies)
     precision, apart = [], [part.mean[1:] - part.mean[0] for part in parts]
     for part, change in zip(parts, apart, strict=True):
         if part is own:

@@ -12,6 +12,7 @@ from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from nextpert.core._codec import array
+from nextpert.core.model.hierarchical import UNSEEN_VARIANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -460,9 +461,11 @@ def size_of_effects(squares: Array, unit: ArrayLike) -> Array:
     ``squares`` are expected squares, shape ``(n_effects, n_genes)``. In squares of ``unit``, the
     mean of a gene is shrunk towards that of all genes by as much as it varies by chance: in units
     of the data, genes that vary little between cells would be expected to change by many standard
-    deviations.
+    deviations. Without effects, it is the size that is expected before any cells.
     """
     by, n = np.asarray(unit, np.float64), len(squares)
+    if not n:
+        return by * np.full(squares.shape[1], np.sqrt(UNSEEN_VARIANCE))
     relative = squares / by**2
     mean, kept = relative.mean(axis=0), 0.0
     if n > 1 and mean.var() > 0:
@@ -506,7 +509,7 @@ def learn_interactions(
         # E s^2 of each member.
         squares = means[seen] ** 2 + spread[seen]
         if not seen.any():
-            squares = effects**2 / np.array([[len(some)] for some in members], np.float64)
+            squares = effects**2 / np.reshape([len(some) for some in members], (-1, 1))
         scale = size_of_effects(squares, unit)
     size = np.asarray(scale, np.float64)
     # A member never measured alone has the mean of the others (and one effect of 0), and their

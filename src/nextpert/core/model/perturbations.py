@@ -9,6 +9,7 @@ import numpy as np
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import array
+from nextpert.core.model.within_cells import filled
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ class Perturbations:
     @property
     def unit(self) -> Array:
         """Standard deviation of every gene within environments; the median if it does not vary."""
-        varies = self.within > 0
-        middle = np.median(self.within[varies]) if varies.any() else 1.0
-        return np.asarray(np.sqrt(np.where(varies, self.within, middle)))
+        return np.asarray(np.sqrt(filled(self.within)))
 
     @property
     def observed(self) -> Array:

@@ -36,6 +36,15 @@ _DENSE, _MORE = 1000, 8
 _OUTLYING = 4.0
 
 
+def filled(variance: Array) -> Array:
+    """Return variances of genes within perturbations; the median of the others if a gene has none.
+
+    Genes may be constant in a part of the cells. The result is 1 if no gene varies.
+    """
+    varies = variance > 0
+    return np.where(varies, variance, np.median(variance[varies]) if varies.any() else 1.0)
+
+
 def response_variance(
     cells: PooledGuides, effects: Callable[[slice], Array], unit: Array, error: Array | None = None
 ) -> float:
