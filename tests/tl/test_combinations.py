@@ -153,6 +153,17 @@ def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_singles_tell_the_scale_of_pairs_of_others_too(truth):
+    adata = labelled(truth, SINGLES)
+    npt.tl.fit_dag_blr(adata)
+    fit, found = posterior_from(adata), []
+    for names in (["g3+g4"], ["A+D", "g3+g4"]):
+        inside = [[each for each in name.split("+") if each in fit.genes] for name in names]
+        pool = fitted_candidates(as_fitted(names, inside, fit), fit)
+        found.append([part[-1] for part in pool.without_cells[:2]])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
 def test_combinations_do_not_depend_on_the_units_of_genes(truth):
     """One single and four pairs: the size of effects is that of few singles and of all genes."""
     adata = labelled(truth, ["A", "A+B", "D+C", "E+F", "A+C"])

@@ -242,11 +242,11 @@ def _interactions(
         and (label in fit.genes or fit.is_described(label)
              or (fit.takes_any_label and (label,) not in fit.in_company))
     ]  # fmt: skip
-    if cells:
+    if single:
         # From all singles, so that the effect of a pair does not depend on the other candidates.
         every = np.array(sorted(single.values()))
         mean, spread = _alone(fit, every)
-        rows = np.searchsorted(every, [single[labels[k]] for k in cells])
+        rows = np.searchsorted(every, np.array([single[labels[k]] for k in cells], np.int64))
         alone[cells], variance[cells] = mean[rows], spread[rows]
         squares = mean**2 + spread
     if without:
