@@ -124,8 +124,8 @@ def test_damage_is_named(case, study):
     [
         ({"condition": "IFNg"}, "No cells of condition IFNg. Close matches: IFNγ"),
         ({"genes": ["GENE16", "GENE_17"]}, "lacks the genes GENE_17. Close matches: GENE17"),
-        ({"genes": ["GENE16", "GENE16"]}, "genes must name some genes, each once"),
-        ({"genes": []}, "genes must name some genes"),
+        ({"genes": ["GENE16", "GENE16"]}, "genes must name genes, each once"),
+        ({"genes": []}, "genes must name genes"),
         ({"subset": "1b"}, "subset must name some of 1a, 1b_alpha"),
         ({"subset": "4", "condition": "Control"}, "No cell has the condition"),
     ],

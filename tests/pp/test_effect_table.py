@@ -273,7 +273,7 @@ def test_correlations_are_those_of_controls_shrunk(plain):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (controls(names=GENES[1:]), r"correlation must have each gene once: add g0"),
+        (controls(names=GENES[1:]), r"correlation lacks these genes: g0"),
         (controls(49), r"correlation needs at least 50 rows .* it has 49 rows"),
     ],
 )

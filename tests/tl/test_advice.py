@@ -118,8 +118,8 @@ def test_words_by_numbers():
         "the control's distance"
     )
     assert in_words(said, "T") == (
-        "Measure more cells of A, B first (185 cells each): that is expected to bring the best "
-        f"perturbation closer by 3% of the control's distance. W{chance}."
+        "Measure more cells of A, B first (185 cells each): after that, the best known "
+        f"perturbation is expected to be closer by 3% of the control's distance. W{chance}."
     )
     assert "(185 cells each, with 4 new guides each)" in in_words(said | {"n_new_guides": 4}, "T")
     said |= {"kind": CONFIRM, "cells_needed": 34.0}

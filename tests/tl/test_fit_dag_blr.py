@@ -131,7 +131,7 @@ def test_targets_that_are_hardly_expressed_are_named(screen):
     is_control = (screen.obs["perturbation"] == "control").to_numpy()
     rare = np.where(np.arange(is_control.sum()) % 300 == 0, 1.0, 0.0)
     screen.X[is_control, 4] = rare
-    with pytest.warns(UserWarning, match="Genes with a control mean near 0.*: OXR1"):
+    with pytest.warns(UserWarning, match="have a control mean near 0.*: OXR1"):
         npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"], shift_sd=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

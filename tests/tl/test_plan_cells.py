@@ -158,8 +158,8 @@ def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
     assert found["advice"]["kind"] == ORDER
     assert found["advice"]["relative_gain"] > max(0.05, found["advice"]["relative_gain_of_more"])
     assert (
-        "Order a plan of 8 perturbations (185 cells each): it is expected to bring the best "
-        "perturbation closer by "
+        "Order a plan of 8 perturbations (185 cells each): after that, the best known perturbation "
+        "is expected to be closer by "
     ) in found["verdict"]
     npt.tl.plan_cells(fitted, {gene: 0.1})
     assert fitted.uns["plan_cells"]["advice"]["best_known"] == "no perturbation"

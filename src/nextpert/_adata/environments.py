@@ -168,7 +168,7 @@ def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence
     weak = [gene for gene, says in pairs if gene in knocked_out and not says]
     if weak:
         warn(
-            f"Genes with a control mean near 0, for which the shift of a knockout is near 0: "
+            f"These genes have a control mean near 0, so that a knockout hardly shifts them: "
             f"{list_names(weak)}. Leave out the knockouts of these genes, learn their shifts "
             f"(shift_sd='learned'), or give a table of shifts."
         )

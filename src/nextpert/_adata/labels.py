@@ -253,7 +253,7 @@ def parts_of(level: str) -> list[str]:
 
 
 def usual_controls(names: Iterable[str]) -> list[str]:
-    """Return the names that are usual labels of controls, sorted.
+    """Return the names that are common labels of controls, sorted.
 
     Examples
     --------
@@ -335,9 +335,10 @@ def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: s
     """
     twice = table.index[table.index.duplicated()]
     unknown = sorted({guide for each in lists for guide in each}.difference(table.index))
-    if wrong := [*twice, *unknown]:
-        message = f"The table of guides must hold every guide once; check {list_names(wrong)}."
-        raise ValueError(message + closest(unknown[:3], table.index))
+    if wrong := [*twice] or unknown:
+        what = "contains these guides more than once" if len(twice) else "lacks these guides"
+        message = f"The table of guides {what}: {list_names(wrong)}."
+        raise ValueError(message + closest([] if len(twice) else unknown[:3], table.index))
     kind_of, target_of = table["kind"].astype(str).to_dict(), table["target"].astype(str).to_dict()
     rows = []
     for each in lists:

@@ -79,8 +79,9 @@ class Environments:
         n = 0 if key is None else self.table["n_cells"][self.table[key] == _NO_GUIDE].sum()
         if n:
             logger.warning(
-                "%d labelled cells have no guide in adata.obs[%r]: those of each perturbation "
-                "are treated as one guide. Fill the column, or drop these cells.", n, key,
+                "%d labelled cells have no guide in adata.obs[%r]: such cells of a perturbation "
+                "are treated as cells of one further guide. Fill the column, or drop these cells.",
+                n, key,
             )  # fmt: skip
 
     def naming_on(self, genes: Iterable[str]) -> Naming:

@@ -42,7 +42,7 @@ def distances_section(results: Results) -> Section | None:
     )
     caption = (
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
-        f"intervals; the dashed lines mark the distance of the control and a difference of 0"
+        f"intervals; dashed lines mark the distance of the control, and a difference of 0 from it"
     )
     is_control = table["perturbation"].astype(str) == str(params["control"])
     shown = Table(

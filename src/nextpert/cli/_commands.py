@@ -221,8 +221,8 @@ def fit(
     intercept
         Fit an intercept per gene.
     shift
-        What a perturbation does to its target genes: 'knockout' (minus their mean in control
-        cells), 'activation' (one unit up), or a csv file, perturbations x genes.
+        The shift of target genes: 'knockout' (minus their mean in control cells), 'activation'
+        (plus 1 on the log scale), or a csv file, perturbations x genes.
     """
 
 

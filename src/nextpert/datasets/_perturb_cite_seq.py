@@ -112,7 +112,7 @@ def perturb_cite_seq(
     if genes is not None:
         genes = [str(name) for name in in_order(genes)]
         if not genes or len(set(genes)) < len(genes):
-            message = f"genes must name some genes, each once, but is {list_names(genes) or '[]'}."
+            message = f"genes must name genes, each once, but is {list_names(genes) or '[]'}."
             raise ValueError(message)
     options = Options(condition, genes, counts, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():

@@ -107,8 +107,9 @@ def dag(
     modules
         Column of ``adata.var`` by which genes are coloured; genes without a value stay white.
     n_top
-        Maximum number of edges. The strongest are drawn: by absolute weight or, without a
-        posterior, by their share of the bootstrap graphs, or else by the edges of their genes.
+        Maximum number of edges. Those with the largest absolute weights are drawn; without a
+        posterior, those in most bootstrap graphs; without bootstrap graphs, those between the
+        genes with most edges.
     directed
         Whether to draw edges as causes and effects; ``False`` calls them associations, for a graph
         whose directions are not trusted (:func:`nextpert.tl.diagnose`).

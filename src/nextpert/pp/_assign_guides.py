@@ -90,7 +90,7 @@ def assign_guides(
         - ``obs["perturbation"]`` (labels): the targets, sorted and joined; ``control``,
           ``"unassigned"`` (no guide) or ``"multi"``.
         - ``obs["guides"]`` (labels): the guides of each cell, joined by ``guide_separator``;
-          without control guides if there are others.
+          control guides are left out if there are others.
         - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): guides and targets of each cell.
         - ``uns["guides"]`` (table): one row per guide, with ``target`` (empty for control guides),
           ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.

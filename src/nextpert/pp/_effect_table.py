@@ -380,8 +380,8 @@ def _correlation_of_controls(given: ad.AnnData | pd.DataFrame, genes: Sequence[s
     absent = sorted(set(genes) - set(table.columns))
     if absent or table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()]
-        shown = list_names(absent or twice)
-        message = f"correlation must have each gene once: {'add' if absent else 'check'} {shown}."
+        what = "lacks these genes" if absent else "contains these genes more than once"
+        message = f"The table correlation {what}: {list_names(absent or twice)}."
         raise ValueError(message)
     values = real_values(table[list(genes)], "correlation")
     if len(values) < _FEWEST or not np.isfinite(values).all():

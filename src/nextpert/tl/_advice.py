@@ -262,15 +262,15 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     )
     each, n_new = f"{advice['n_cells']:,} cells each", int(advice["n_new_guides"])
     each += f", with {n_new} new guide{'s' * (n_new > 1)} each" * (kind == MEASURE and n_new > 0)
-    what, instead = f"Order a plan of {advice['n_perturbations']} perturbations ({each}): it", ""
+    what, instead = f"Order a plan of {advice['n_perturbations']} perturbations ({each})", ""
     if kind == MEASURE:
-        what, gain, of_more = f"Measure more cells of {named} first ({each}): that", of_more, gain
+        what, gain, of_more = f"Measure more cells of {named} first ({each})", of_more, gain
     if untested:
         other = "the best plan with untested candidates" if kind == MEASURE else (
             "more cells of measured candidates"
         )  # fmt: skip
         instead = f" ({other}: {of_more})"
     return (
-        f"{what} is expected to bring the best perturbation closer by {gain} of the control's "
-        f"distance{instead}. W{chance}."
+        f"{what}: after that, the best known perturbation is expected to be closer by {gain} of "
+        f"the control's distance{instead}. W{chance}."
     )

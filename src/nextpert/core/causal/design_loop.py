@@ -232,9 +232,9 @@ def design_loops(
     ----------
     tasks
         Arguments of :func:`design_loop` by name, one mapping per loop. A task whose ``rng`` is a
-        seed runs as :func:`design_loop` with that seed; a generator spawns a child for each task,
-        so that tasks can share it. Tasks without ``rng`` get the child of the argument ``rng`` at
-        their position.
+        seed runs as :func:`design_loop` with that seed. If it is a generator, the task gets a child
+        of it, so that several tasks can use the same generator. Task ``i`` without ``rng`` gets
+        child ``i`` of the argument ``rng``.
     rng
         Seed or generator for the tasks without one.
     n_jobs
