@@ -174,7 +174,7 @@ def test_seeds_reproduce_and_rounds_differ(fitted):
     picks = []
     for adata in (one, two):
         picks.append([])
-        for n in range(1, 5):
+        for n in range(1, 4):
             # A round has cells of its own.
             adata.X[0, 0] += n
             npt.tl.fit_dag_blr(adata, shift_sd=0)

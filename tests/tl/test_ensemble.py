@@ -107,13 +107,13 @@ def test_a_design_ranks_by_the_variance_over_graphs(torn, acquisition):
 def test_distances_hold_what_is_not_known_of_the_graph(torn):
     means = torn.X[(torn.obs["perturbation"] == "MYC").to_numpy()].mean(axis=0)
     goal = dict(zip(torn.var_names, means, strict=True))  # as given, so known without error
-    ensemble, stored = designed(torn, goal, n_samples=6000, acquisition="greedy")
-    one, _ = designed(alone(torn), goal, n_samples=6000, acquisition="greedy")
+    ensemble, stored = designed(torn, goal, n_samples=3000, acquisition="greedy")
+    one, _ = designed(alone(torn), goal, n_samples=3000, acquisition="greedy")
     assert not np.array_equal(ensemble["acquisition"], one["acquisition"])
     ranking, shifts = candidates_of(stored["ranking"]), stored["shifts"].toarray()
     fits = posterior_from(torn).ensemble
     alone_each = [
-        core.ranked_distance(states_of(blr, shifts), stored["target_mean"], n_samples=6000, rng=1)
+        core.ranked_distance(states_of(blr, shifts), stored["target_mean"], n_samples=3000, rng=1)
         for blr in fits
     ]
     # Quantiles of the draws of all graphs together.
