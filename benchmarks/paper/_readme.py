@@ -140,17 +140,14 @@ def _costs(folder: Path, made: list[str]) -> str:
     others = {k: f["seconds"] for k, f in facts.items() if "seconds" in f}
     said = [", ".join(f"{k} {s} s" for k, s in each.items()) for each in (spent, others)]
     return (
-        "**Cost.** The campaigns of `python -m benchmarks.paper all` take "
-        f"{sum(spent.values()):.0f} s of one processor ({said[0]}; a panel that several figures "
-        "share is run once, in the first of them), spread over `--workers`. The other figures took "
-        f"{sum(others.values())} s on a busy machine of two cores ({said[1]}).\n\n"
-        "Seconds of Fig. 5 and ED 1, 2 and 6 are from a slower, busy machine, and with the present "
-        "minimiser of CV and MaxV (below), which takes longer.\n\n"
-        "**Repeated** on 2026-12-01: Figs. 3 and 4 and ED 4 (the curves of CIV, CIV-OW, greedy and "
-        "random differ by less than 0.003), and Fig. 5 and ED 1, 2 and 6, whose new results are "
-        "below (by less than 0.0001). The curves of CV and MaxV differ by up to 0.15 in single "
-        "rounds, within their standard deviations: since 869678db, they are minimised by SciPy's "
-        "L-BFGS-B. Both are maxima and not smooth. In 40 simulated states each, the two minimisers "
+        "**Cost.** One figure at a time, the campaigns take "
+        f"{sum(spent.values()):.0f} s of one processor ({said[0]}); `python -m benchmarks.paper "
+        "all` runs a panel that several figures share once. The other figures took "
+        f"{sum(others.values())} s ({said[1]}). The machine was busy.\n\n"
+        "**Repeated** on 2026-12-01 with the present code: all figures. Apart from CV and MaxV, "
+        "the results differ from earlier ones by less than 0.003. CV and MaxV are maxima and not "
+        "smooth. Since 869678db, SciPy's L-BFGS-B minimises them, which changed their distances by "
+        "up to 0.07 in single rounds. In 40 simulated states each, this minimiser and the former "
         "reach values within 0.4% of each other, often by different shifts."
     )
 
