@@ -172,7 +172,7 @@ class TargetState:
     """The target state, in one of the forms that a command line can hold."""
 
     target: str | None = None
-    """The target is the state that this perturbation of the screen produces."""
+    """A perturbation of the screen; the target is the state that it produces."""
     target_group: Annotated[tuple[str, str] | None, Parameter(metavar="KEY VALUE")] = None
     """The target state is the mean of the cells with VALUE in the column KEY of obs."""
     target_mean: Annotated[Names | None, Parameter(metavar="GENE=MEAN...")] = None
