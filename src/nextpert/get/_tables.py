@@ -188,12 +188,12 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     ~pandas.DataFrame
         One row per construct, ordered by perturbation, the controls last: ``perturbation``,
         ``construct`` (its number within the perturbation), ``kind`` (``"single guide"``, ``"dual
-        guide"``, ``"control"``), ``status`` (``"existing"``: in the screen, where guides of one cell
-        count as a construct even if they are on two vectors; ``"clone"``: to be cloned from guides
-        of the screen; ``"design"``: with a guide to design), ``guides`` (identifiers of the guides
-        that exist, if a column of guides was declared), ``new_guides_of`` (members for which a
-        guide is to be designed), ``target_genes`` (of all members, also outside the panel) and
-        ``n_cells`` (cells to profile, after filtering).
+        guide"``, ``"control"``), ``status`` (``"existing"``: in the screen, where guides of one
+        cell count as a construct even if they are on two vectors; ``"clone"``: to be cloned from
+        guides of the screen; ``"design"``: with a guide to design), ``guides`` (identifiers of
+        the guides that exist, if a column of guides was declared), ``new_guides_of`` (members for
+        which a guide is to be designed), ``target_genes`` (of all members, also outside the panel)
+        and ``n_cells`` (cells to profile, after filtering).
 
     Raises
     ------
