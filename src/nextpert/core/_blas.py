@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import scipy.linalg  # noqa: F401  # loads its own BLAS, for the controller to find
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -22,11 +23,28 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+_lock = Lock()
+_users, _limit = [0], list[Any]()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit BLAS to one thread, as a context manager or a decorator."""
-    with _controller().limit(limits=1, user_api="blas"):
+    """Limit BLAS to one thread, as a context manager or a decorator.
+
+    The first to enter sets the limit, which holds for the process, and the last to leave removes
+    it: calls in calls cost nothing, and no thread removes the limit of another.
+    """
+    with _lock:
+        if not _users[0]:
+            _limit.append(_controller().limit(limits=1, user_api="blas"))
+        _users[0] += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _users[0] -= 1
+            if not _users[0]:
+                _limit.pop().restore_original_limits()
 
 
 _ROOM = 500_000  # effects that are computed at a time: 4 MB

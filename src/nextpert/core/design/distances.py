@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.weights import known_shifts, mean_draws
@@ -50,6 +51,7 @@ def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States
     return States(np.mean([blr.predict_mean(every) for blr in posteriors], axis=0), draws)
 
 
+@one_thread()
 def first_order_distances(
     states: States,
     target: ArrayLike | Goal,
@@ -136,6 +138,7 @@ class RankedDistance:
         return replace(self, nearest=nearest)
 
 
+@one_thread()
 def ranked_distance(
     states: States,
     target: ArrayLike | Goal,

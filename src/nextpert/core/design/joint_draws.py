@@ -364,8 +364,8 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
     """Return draws of first-order changes of distances, ``(count, n_perturbations + 1)``.
 
     A change is the slope of the distance at the expected states ``mean`` in the direction of a
-    draw. For target states the slope is linear, so that own parts add a normal variable. For goals
-    with other parts, it is a central difference in every draw, which smooths kinks at bounds.
+    draw. For target states it is linear in the draw, so that own parts add a normal variable. For
+    goals with other parts, it is a central difference in every draw, which smooths kinks at bounds.
     """
     blocks = in_blocks(*mean.shape)
 
@@ -383,18 +383,21 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
 
         return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
 
-    if drawn.spread is None or not goal.is_states:
+    if not goal.is_states:
         return np.array([slope(one) for one in drawn.sampled(rng)])
     errors, point = drawn.errors(rng), goal.shares @ goal.states
-    common, root = np.empty((2, len(mean)))
+    common, root = np.zeros((2, len(mean)))
     for rows in blocks:
         towards = goal.rows(rows).weigh(mean[rows] - point)
         common[rows] = 2.0 * ((drawn.states[rows] - mean[rows]) * towards).sum(axis=1)
-        root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
+        if drawn.spread is not None:
+            root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
     if drawn.target_error is not None:
         each = zip(goal.shares, goal.states, drawn.target_error, strict=True)
         for weight, state, off in each:
             common -= 2.0 * weight * (goal.dot(mean, off) - goal.dot(state, off))
+    if drawn.spread is None:
+        return common[None]
     slopes = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
         more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets

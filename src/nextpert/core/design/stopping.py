@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.stats import gamma
 
+from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.design.goal import as_goal
 
@@ -37,6 +38,7 @@ class NextPlate(NamedTuple):
     expected: Array
 
 
+@one_thread()
 def draw_plate(
     states: States,
     target: ArrayLike | Goal,
