@@ -66,9 +66,9 @@ def diagnose(
     of 90% intervals; and the negative controls: quantiles of the z-scores of control guides (or
     other control cells), analysed as perturbations, against those of a standard normal
     distribution. Points on the diagonal show that standard errors are correct; the slope of the
-    orange line is the standard deviation of these z-scores, as in the verdict. Bars are 90%
-    intervals; open circles are values without a standard error. The title says which parts to
-    trust; the full verdict is ``adata.uns[key]["verdict"]``.
+    orange line is the width of the null that the verdict states. Bars are 90% intervals; open
+    circles are values without a standard error. The title says which parts to trust; the full
+    verdict is ``adata.uns[key]["verdict"]``.
 
     Parameters
     ----------
