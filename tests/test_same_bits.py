@@ -87,25 +87,26 @@ def test_threads_and_hash_seeds_change_no_bit():
     assert output(threads="2", PYTHONHASHSEED="1") == first
 
 
+def blas_threads():
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+
 def test_every_blas_is_found_and_held_to_one_thread():
     with one_thread():
-        threads = [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+        threads = blas_threads()
     assert threads
     assert set(threads) == {1}
 
 
 def test_the_last_to_leave_removes_the_limit_of_threads():
-    def threads():
-        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
-
     with threadpool_limits(2, user_api="blas"):
         one, two = one_thread(), one_thread()
         one.__enter__()
         two.__enter__()
         one.__exit__(None, None, None)  # another thread is still at work
-        assert set(threads()) == {1}
+        assert set(blas_threads()) == {1}
         two.__exit__(None, None, None)
-        assert set(threads()) == {2}
+        assert set(blas_threads()) == {2}
         with pytest.raises(ValueError, match="as given"), one_thread():
             raise ValueError("as given")
-        assert set(threads()) == {2}
+        assert set(blas_threads()) == {2}

@@ -333,12 +333,12 @@ def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: s
     targeting guides, and ``kind`` is ``"none"``, ``"targeting"``, or, if all are control guides,
     their kind. Raises an error if the table lacks a guide or contains it twice.
     """
-    twice = table.index[table.index.duplicated()]
-    unknown = sorted({guide for each in lists for guide in each}.difference(table.index))
-    if wrong := [*twice] or unknown:
-        what = "contains these guides more than once" if len(twice) else "lacks these guides"
-        message = f"The table of guides {what}: {list_names(wrong)}."
-        raise ValueError(message + closest([] if len(twice) else unknown[:3], table.index))
+    if len(twice := table.index[table.index.duplicated()]):
+        message = f"The table of guides contains these guides more than once: {list_names(twice)}."
+        raise ValueError(message)
+    if unknown := sorted({guide for each in lists for guide in each}.difference(table.index)):
+        message = f"The table of guides lacks these guides: {list_names(unknown)}."
+        raise ValueError(message + closest(unknown[:3], table.index))
     kind_of, target_of = table["kind"].astype(str).to_dict(), table["target"].astype(str).to_dict()
     rows = []
     for each in lists:

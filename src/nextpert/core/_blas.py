@@ -23,8 +23,7 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-_lock = Lock()
-_users, _limit = [0], list[Any]()
+_lock, _held = Lock(), list[Any]()  # the limit, once for every call that needs it
 
 
 @contextmanager
@@ -35,16 +34,14 @@ def one_thread() -> Iterator[None]:
     it: calls in calls cost nothing, and no thread removes the limit of another.
     """
     with _lock:
-        if not _users[0]:
-            _limit.append(_controller().limit(limits=1, user_api="blas"))
-        _users[0] += 1
+        _held.append(_held[0] if _held else _controller().limit(limits=1, user_api="blas"))
     try:
         yield
     finally:
         with _lock:
-            _users[0] -= 1
-            if not _users[0]:
-                _limit.pop().restore_original_limits()
+            limit = _held.pop()
+            if not _held:
+                limit.restore_original_limits()
 
 
 _ROOM = 500_000  # effects that are computed at a time: 4 MB

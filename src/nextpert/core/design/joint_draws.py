@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nextpert.core._blas import in_blocks, one_thread
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
 from nextpert.core.model.sampler import best_weights
 
@@ -250,7 +250,6 @@ def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Arra
     return slopes
 
 
-@one_thread()
 def distance_draws(
     goal: Goal, drawn: Draw, rng: np.random.Generator, own: np.random.Generator
 ) -> tuple[Array, Array]:
@@ -359,7 +358,6 @@ def _square_draws(
     return total + mean + np.sqrt(variance) * (gamma - shape) / np.sqrt(shape)
 
 
-@one_thread()
 def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) -> Array:
     """Return draws of first-order changes of distances, ``(count, n_perturbations + 1)``.
 
