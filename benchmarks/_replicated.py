@@ -1,7 +1,8 @@
 """Simulated screens whose guides, batches, replicates or variances are not what a fit expects.
 
 20 perturbations of 60 cells, 300 controls and 40 genes. Cells are coexpressed: every gene has
-variance 1, of which three factors explain 20 to 80%. True effects are Laplace with standard
+variance 1, of which three factors explain 20 to 80%, the first three times as much as the others,
+so that it is the first principal component of cells. True effects are Laplace with standard
 deviation 0.7 in 15% of genes, the others are 0. A seed has the same effects in all functions.
 """
 
@@ -20,6 +21,7 @@ Screen = tuple[ad.AnnData, pd.DataFrame]  # cells with declared roles, and the t
 
 N, N_CELLS, N_CONTROLS, N_GENES = 20, 60, 300, 40
 SHARE, SIZE = 0.15, 0.7
+FACTORS = (3.0, 1.0, 1.0)  # relative variances
 OFF_TARGETS, OFF_TARGET_SIZE = 0.05, 1.0
 # Variances of guides over the given one: along each factor, and of own parts of genes. As measured:
 # with 15 cells a guide and a variance of 0.1, F ratios are 3.5, 1.9 and 1.3 as on the TAP-seq
@@ -65,9 +67,11 @@ def cells(x: Array, effects: pd.DataFrame, **obs: Array) -> ad.AnnData:
     return ad.AnnData(x, table, pd.DataFrame(index=effects.columns))
 
 
-def draw_loadings(rng: np.random.Generator, shares: Array, n_factors: int = 3) -> Array:
-    """Return loadings of factors that explain the given share of every gene's variance."""
-    loadings = rng.normal(size=(n_factors, len(shares)))
+def draw_loadings(
+    rng: np.random.Generator, shares: Array, sizes: tuple[float, ...] = (1.0, 1.0, 1.0)
+) -> Array:
+    """Return loadings of factors of relative sizes that explain a share of each gene's variance."""
+    loadings = np.sqrt(sizes)[:, None] * rng.normal(size=(len(sizes), len(shares)))
     return np.asarray(loadings * np.sqrt(shares / (loadings**2).sum(axis=0)))
 
 
@@ -77,7 +81,8 @@ def draw_world(seed: int, *, share: float = SHARE) -> World:
     effects = rng.laplace(scale=SIZE / np.sqrt(2), size=(N, N_GENES))
     effects *= rng.random((N, N_GENES)) < share
     explained = rng.uniform(0.2, 0.8, N_GENES)
-    return World(rng, named(effects), draw_loadings(rng, explained), 1.0 - explained)
+    loadings = draw_loadings(rng, explained, FACTORS)
+    return World(rng, named(effects), loadings, 1.0 - explained)
 
 
 def declared(

@@ -29,15 +29,16 @@ the group is kept with probability 0.7. Conditions have a command of their own,
 
 Correlated guides: guides as above, with cells of which three factors explain half of the variance.
 The other designs have 20 perturbations of 60 cells, 300 controls and 40 genes; 15% of effects are
-not 0, with a Laplace distribution of standard deviation 0.7, and three factors explain 20 to 80% of
-a gene's variance within cells. Their simulators are in ``_replicated.py``.
+not 0, with a Laplace distribution of standard deviation 0.7, and three factors, the first three
+times as large, explain 20 to 80% of a gene's variance within cells. Their simulators are in
+``_replicated.py``.
 
 Guides: 2 or 4 per perturbation and 8 of controls, with a variance of 0.1. They depart independently
 by gene, along the factors as cells do, or as measured: F ratios between guides of 15 cells are 3.5
-along one factor, 1.9 along the others and 1.3 in own parts of genes, as on the TAP-seq screen. *1
-and 8*: one guide per perturbation and 8 of controls, with a variance of 0.05; or 2, or 1, of
-controls, with 0.1. Off-targets: guides change 5% of genes by 1 up or down: those of perturbations
-only, or all.
+along the first factor, 1.9 along the others and 1.3 in own parts of genes, as on the TAP-seq
+screen. *1 and 8*: one guide per perturbation and 8 of controls, with a variance of 0.05; or 2, or
+1, of controls, with 0.1. Off-targets: guides change 5% of genes by 1 up or down: those of
+perturbations only, or all.
 
 One control batch: 4 batches with 5 perturbations each, with a shift of the given standard deviation
 of every batch and gene, and controls in the first batch only. Replicates: 2 or 3 batches that all
