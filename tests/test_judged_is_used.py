@@ -102,7 +102,7 @@ def unseen_of(adata):
     fit = posterior_from(adata)
     refit, halves, _ = read_refit(adata, fit, "dag_blr", np.random.default_rng(0))
     cells = halves.pool(halves.whole, by_guide=halves.declared)
-    sides = read_sides(refit, halves, cells.guide_variance)
+    sides = read_sides(refit, halves, cells)
     return refit, judge_unseen(refit, halves, cells, sides)[0]
 
 

@@ -19,6 +19,7 @@ from nextpert.core.design.stopping import (
     draw_plate,
     stopping,
 )
+from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.tl._design_interventions.candidates import read_candidates
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -246,7 +247,7 @@ def test_a_first_screen_is_planned_from_its_controls(fitted):
     found = controls.uns["plan_cells"]
     sd = cells_of(fitted, "control").std(axis=0, ddof=1)
     np.testing.assert_allclose(found["genes"]["cell_sd"], sd, rtol=1e-6)
-    layout = Layout(4, guide_variance=0.004)
+    layout = Layout(4, guide_variance=USUAL_VARIANCE)
     plan = EffectPrecision(sd**2, sd**2 / 600, 600, layout)
     np.testing.assert_array_equal(found["genes"]["cells_needed"], plan.cells_for_power(0.5, 0.8))
     assert found["genes"]["power"].isna().all()  # no cell of a perturbation is there
@@ -282,12 +283,12 @@ def test_guides_and_batches_of_controls_count_among_their_noise(fitted):
     npt.tl.plan_cells(controls)
     noise = controls.uns["plan_cells"]["noise"]
     assert noise["control_guide_variance"] > 0.02
-    assert noise["guide_variance"] == 0.004
+    assert noise["guide_variance"] == USUAL_VARIANCE
     table = controls.uns["plan_cells"]["genes"]
     sd = cells_of(fitted, "control").std(axis=0, ddof=1)
     np.testing.assert_allclose(table["cell_sd"], sd, rtol=0.03)
     of_control = sd**2 * (1 / 600 + noise["control_guide_variance"] / 6)
-    plan = EffectPrecision(sd**2, of_control, 600, Layout(4, guide_variance=0.004))
+    plan = EffectPrecision(sd**2, of_control, 600, Layout(4, guide_variance=USUAL_VARIANCE))
     needed = plan.cells_for_power(0.2, 0.8)
     assert np.isfinite(needed).any()
     np.testing.assert_allclose(table["cells_needed"], needed, rtol=0.15, atol=2)

@@ -23,6 +23,7 @@ from nextpert.core._codec import strings
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.naming import Naming
 from nextpert.core.model.effects import speaks_of_knockouts
+from nextpert.core.screen.departures import USUAL_VARIANCE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from nextpert._adata.labels import LabelTable
     from nextpert.core import Moments
     from nextpert.core.fit.interventions import Interventions, Reasons
+    from nextpert.core.screen.departures import GuideSpread
 
 logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 10  # perturbations in a message
+# Degrees of freedom of the variance between guides, below which users are warned.
+_FEWEST_COMPARED = 2
 
 
 def plan_environments(
@@ -141,6 +145,27 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
             f"Batches without control cells confound the effects of {list_names(confounded)}: "
             f"add control cells from these batches, or leave these perturbations out."
         )
+
+
+def warn_assumed_guides(spread: GuideSpread, key: str) -> None:
+    """Warn if hardly any guides could be compared, so that their variance is assumed."""
+    if spread.freedom >= _FEWEST_COMPARED:
+        return
+    if spread.freedom:
+        found = (
+            f"Only two guides of adata.obs[{key!r}] can be compared with another of the same "
+            f"perturbation (or of the controls), so that the variance between guides is uncertain"
+        )
+    else:
+        found = (
+            f"No two guides of adata.obs[{key!r}] belong to the same perturbation (or to the "
+            f"controls), so that the variance between guides cannot be estimated: that of two real "
+            f"screens is assumed ({USUAL_VARIANCE:.2g} of the variance of a cell)"
+        )
+    warn(
+        f"{found}. If guides of this screen differ more, effects called significant may be false: "
+        f"use two or more guides per perturbation, and at least four control guides."
+    )
 
 
 def _by_reason(reasons: Reasons) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata import Roles
     from nextpert._adata.screen import Environments
+    from nextpert.core.screen.departures import GuideSpread
     from nextpert.core.screen.screen import Screen
 
 
@@ -41,7 +42,7 @@ class Cells:
         fit: int = 0,
         *,
         guided: bool,
-        spread: float | None = None,
+        spread: GuideSpread | None = None,
     ) -> FitCells:
         """Return the cells of the controls and of the perturbations ``names`` of a fit.
 

@@ -215,6 +215,8 @@ def fit_dag_blr(
     environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
     if undeclared is not None:
         warn_undeclared(undeclared)
+    if cells.spread is not None:
+        environments.warn_assumed_guides(cells.spread, str(roles.guide_key))
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     _log(model, is_table=is_table(adata))
@@ -298,7 +300,10 @@ def record_of(
             model.weighted.interactions, model.scales,
         )  # fmt: skip
     if not spec.exact:
-        means = CellMeans(pooled.n[1:], pooled.mean[1:], pooled.variance_ratio[1:])
+        ratio = pooled.variance_ratio[1:]
+        if pooled.errors is not None:
+            ratio = pooled.n[1:, None] * pooled.errors.total()[1:]
+        means = CellMeans(pooled.n[1:], pooled.mean[1:], ratio)
     from_controls, from_others = pooled_sizes(pooled)
     return FittedPosterior(
         genes=spec.genes,
@@ -316,6 +321,7 @@ def record_of(
         cells=cells,
         means=means,
         guide_variance=None if spec.exact else model.cells.guide_variance,
+        guide_spread=model.cells.spread,
         hierarchical=model.effects,
         efficacy=model.expected.efficacy,
         predictors=predictors,

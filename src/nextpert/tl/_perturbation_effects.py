@@ -305,7 +305,7 @@ def outside_tables(
     for first in progress(len(blocks), "Genes outside the panel", iterable=blocks):
         here = np.arange(first, min(first + _AT_ONCE, len(columns)))
         cells = read_cells(adata, columns[here], environments, names)
-        pooled = cells.fit_cells(names, guided=guided, spread=fit.guide_variance or 0.0).pooled
+        pooled = cells.fit_cells(names, guided=guided, spread=fit.guide_spread).pooled
         tables["raw_mean"][np.ix_(raw, here)] = (pooled.mean[1:] - pooled.mean[0])[place[raw]]
         varies = np.flatnonzero(pooled.scatter.diagonal() > 0)
         has = pooled.n_cells[1:] > 0

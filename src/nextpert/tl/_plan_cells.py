@@ -21,6 +21,7 @@ from nextpert.core.design.power import (
     screen_noise,
     screens_within,
 )
+from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.core.screen.guides import distinct
 from nextpert.tl._advice import TOLERANCE, advise
 from nextpert.tl._cells import fit_environments, read_cells
@@ -44,10 +45,7 @@ INTERVAL = 0.9  # coverage of intervals, the same level in the whole package
 CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 GUIDES = (1, 2, 4, 8)
 _MANY = 1e6  # more cells than anybody measures
-# For a screen that has not been done: guides per perturbation, and their variance relative to that
-# of a cell, from two real screens with four guides per gene. The variance is 0.0036 on that of
-# Schraivogel et al. 2020 and 0.0004 on that of Papalexi et al. 2021 (benchmarks/power.py).
-FIRST_GUIDES, FIRST_GUIDE_VARIANCE = 4, 0.004
+FIRST_GUIDES = 4  # guides per perturbation of a screen that has not been done
 
 
 @checked(effect=above(0), tolerance=above(0), power=between(0.5, 1), candidates=one_of("genes"))
@@ -266,7 +264,7 @@ def _read_controls(adata: ad.AnnData) -> tuple[list[str], ScreenNoise]:
     _adata.check_scale(adata, columns, used, roles)
     cells = read_cells(adata, columns, environments, ())
     require_varying(cells.fit_cells((), guided=False).control, genes)
-    return genes, replace(_noise_of(cells, ()), guide_variance=FIRST_GUIDE_VARIANCE)
+    return genes, replace(_noise_of(cells, ()), guide_variance=USUAL_VARIANCE)
 
 
 def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:

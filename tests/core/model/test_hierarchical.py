@@ -18,7 +18,8 @@ from nextpert.core.model.effect_draws import (
 from nextpert.core.model.hierarchical import controls_alone, fit_hierarchical
 from nextpert.core.model.sampler import SCORES, Chain, Prior, Sampler
 from nextpert.core.model.within_cells import factors
-from nextpert.core.screen.guides import PooledGuides
+from nextpert.core.screen.departures import Coexpression
+from nextpert.core.screen.guides import MeanErrors, PooledGuides
 
 
 def pooled(mean, cells, control, control_cells, within):
@@ -51,12 +52,17 @@ def visited(sampler, normal, uniform):
 TOLD = ([0, 2], [3, 7])  # perturbations and genes whose own variance is known
 
 
-@pytest.fixture(params=[0, 2], ids=["one batch", "three batches"])
+@pytest.fixture(params=[0, 2, -1], ids=["one batch", "three batches", "guides"])
 def sampler(request):
     rng = np.random.default_rng(3)
-    cells = screen()[1]
-    cells = replace(cells, fixed=rng.normal(size=(7, request.param)),
-                    fixed_sd=np.full(request.param, 0.2))  # fmt: skip
+    cells, n_columns = screen()[1], max(request.param, 0)
+    cells = replace(cells, fixed=rng.normal(size=(7, n_columns)), fixed_sd=np.full(n_columns, 0.2))
+    if request.param < 0:  # errors that differ between two factors, and between genes
+        within = Coexpression(
+            0.4 * rng.normal(size=(12, 2)), rng.uniform(0.3, 0.9, 12), rng.uniform(0.5, 2.0, 12)
+        )
+        own, along = rng.uniform(0.01, 0.1, (7, 12)), rng.uniform(0.01, 0.1, (7, 2))
+        cells = replace(cells, errors=MeanErrors(own, along, within))
     own = np.full((6, 12), np.nan)
     own[TOLD] = 0.3, 2.0
     doubt = np.zeros((6, 12))  # of what is expected of two perturbations
@@ -64,7 +70,7 @@ def sampler(request):
     made = Sampler(cells, Prior(None, doubt, own), np.random.default_rng(0))
     assert (made.means.spread > 0).tolist() == [False, True, False, False, True, False]
     made.batches = rng.normal(size=made.batches.shape)
-    assert made.batches.shape == (request.param, 12)
+    assert made.batches.shape == (n_columns, 12)
     free = made.state.place < N_VARIANCES
     made.state.place[free] = rng.integers(N_VARIANCES, size=free.sum())
     made.scale_weights = rng.dirichlet(np.ones(len(SCALES)))
@@ -102,7 +108,7 @@ def regression(sampler, j, before, size):
     design = np.hstack([program[:, None], gamma, gamma])
     noise = sampler.means.psi * sampler.means.error[j] + before[j]
     prior = 1 / score_variance(sampler, j, size)
-    prior = np.append(prior, [sampler.means.along[j]] * gamma.shape[1])
+    prior = np.append(prior, sampler.means.along[j])
     cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(prior))
     return cov @ design.T @ ((sampler.means.x[j] - level(sampler)[j]) / noise), cov
 
@@ -147,7 +153,7 @@ def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
     for j in range(n):
         size = start[j].copy()
         noise = sampler.means.psi * sampler.means.error[j] + before[j]
-        noise = np.diag(noise) + sum(np.outer(x, x) for x in factor) / sampler.means.along[j]
+        noise = np.diag(noise) + (factor.T / sampler.means.along[j]) @ factor
         for s in range(len(size)):
             log = []
             for e in range(len(SCORES)):
@@ -172,11 +178,12 @@ def test_what_all_share_moves_by_its_density(sampler):
     visited(sampler, np.zeros((n, size)), uniforms(sampler, 0.5))
     sampler.means.design[0] = rng.normal(size=12)
     start = np.vstack([sampler.control, sampler.batches])
-    at = np.vstack([[0.3], rng.normal(size=(len(sampler.batches), 1))])  # scores of their noise
+    # Scores of their noise.
+    at = np.vstack([np.full(q, 0.3), rng.normal(size=(len(sampler.batches), q))])
     sampler.control_scores, sampler.batch_scores = at[0], at[1:]
     seen, noise = np.zeros_like(start), np.tile(sampler.means.psi, (len(start), 1))
     seen[0], noise[0] = sampler.control_x, sampler.control_noise
-    along = np.append(sampler.control_precision, np.ones(len(sampler.batches)))[:, None]
+    along = np.vstack([sampler.control_precision, np.ones((len(sampler.batches), q))])
     columns = np.column_stack([np.ones(n), sampler.means.columns])
     scores, variance = sampler.state.scores, 2.0 ** SCORES[sampler.state.size]
 
@@ -188,7 +195,8 @@ def test_what_all_share_moves_by_its_density(sampler):
         less = columns @ move
         found += norm.logpdf(scores[:, 0] - less[:, 0], 0.0, np.sqrt(variance[:, 0])).sum()
         for k in range(q):  # of scores and noise together
-            both = np.sqrt(variance[:, 1 + k] + sampler.means.spread + 1.0 / sampler.means.along)
+            of_noise = sampler.means.spread + 1.0 / sampler.means.along[:, k]
+            both = np.sqrt(variance[:, 1 + k] + of_noise)
             total = scores[:, 1 + k] + scores[:, 1 + q + k]
             found += norm.logpdf(total - less[:, 1 + k], 0.0, both).sum()
         return found

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core.screen.guides import PooledGuides, distinct, pool_guides, spread_within
+from nextpert.core.model.within_cells import coexpression
+from nextpert.core.screen.departures import Guides, GuideSpread, combine_guides, learn_spread
+from nextpert.core.screen.guides import MeanErrors, PooledGuides, distinct, pool_guides
 from nextpert.core.screen.moments import Moments
 from nextpert.core.screen.screen import ScreenMoments
 
@@ -35,8 +37,12 @@ class FitCells:
         Controls and perturbations, with guides weighted by their precision.
     screen
         Moments of controls and perturbations, over the cells of all guides.
+    spread
+        Variance between guides along coexpression and in single genes; ``None`` if guides are not
+        declared.
     guide_variance
-        Variance between guides, divided by the noise variance.
+        The same as one number, divided by the noise variance: the mean over genes without rare
+        large departures; 0 without guides.
     n_guides
         Number of guides of the controls, 0 if guides are not declared.
     conditions
@@ -45,6 +51,7 @@ class FitCells:
 
     pooled: PooledGuides
     screen: ScreenMoments
+    spread: GuideSpread | None
     guide_variance: float
     n_guides: int
     conditions: ByCondition | None = None
@@ -106,7 +113,7 @@ def with_conditions(
         parts.append(
             pool_cells(
                 _of_own_variances(screen.some(kept)), group[kept], n_groups,
-                guide=None if guide is None else guide[kept], spread=whole.guide_variance,
+                guide=None if guide is None else guide[kept], spread=whole.spread,
                 alike=alike, fixed_sd=fixed_sd,
             ).pooled
         )  # fmt: skip
@@ -137,7 +144,7 @@ def pool_cells(
     n_groups: int,
     *,
     guide: NDArray[np.int64] | None = None,
-    spread: float | None = None,
+    spread: GuideSpread | float | None = None,
     alike: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
 ) -> FitCells:
@@ -145,9 +152,9 @@ def pool_cells(
 
     ``screen`` has one environment per perturbation, guide and batch, and batch columns after the
     genes (:meth:`~nextpert.core.ScreenMoments.without_batches`); ``group`` and ``guide`` are those
-    of each environment. ``spread`` is the variance between guides divided by the noise variance,
-    learned by default. ``alike`` marks groups whose guides are assumed not to differ: by default
-    the controls, if all their cells have one guide.
+    of each environment. ``spread`` is the variance between guides (a number: relative to that of
+    cells), learned by default. ``alike`` marks groups whose guides are assumed not to differ: by
+    default the controls, if all their cells have one guide.
     """
     # One environment per perturbation and guide; batch effects are already subtracted.
     pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
@@ -157,14 +164,52 @@ def pool_cells(
     # The last nodes are the batch columns.
     if n_fixed:
         screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
-    controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
     if guide is None:
-        spread = 0.0
-    elif spread is None:  # from differences between guides of the same perturbation
-        spread = spread_within(screen, of_group)
+        pooled = pool_guides(augmented, of_group, n_groups, fixed_sd=fixed_sd)
+        return FitCells(pooled, screen.pool(of_group, n_groups), None, 0.0, 0)
     if alike is None:
+        controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
-    of_each = np.where(alike[of_group], 0.0, spread)
-    pooled = pool_guides(augmented, of_group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
-    n_guides = 0 if guide is None else int((of_group == 0).sum())
-    return FitCells(pooled, screen.pool(of_group, n_groups), spread, n_guides)
+    pooled, spread, variance = _with_departures(
+        augmented, screen, of_group, ~alike, spread, fixed_sd
+    )
+    n_guides = int((of_group == 0).sum())
+    return FitCells(pooled, screen.pool(of_group, n_groups), spread, variance, n_guides)
+
+
+def _with_departures(
+    augmented: ScreenMoments,
+    screen: ScreenMoments,
+    group: NDArray[np.int64],
+    departs: NDArray[np.bool_],
+    spread: GuideSpread | float | None,
+    fixed_sd: ArrayLike,
+) -> tuple[PooledGuides, GuideSpread, float]:
+    """Return pooled guides with the errors of their departures, and the variance of these.
+
+    ``screen`` has one environment per guide, and ``augmented`` also the batch columns.
+    """
+    # Coexpression of cells within guides, and departures from the mean of all cells of a group.
+    n_groups = len(departs)
+    plain = pool_guides(augmented, group, n_groups, fixed_sd=fixed_sd)
+    total, n_guides = int(screen.n.sum()), int(np.count_nonzero(screen.n))
+    scale = max(total - n_groups, 1) / max(total - n_guides, 1)  # of degrees of freedom
+    within = replace(plain, scatter=screen.scatter * scale)
+    cells = coexpression(within)
+    guides = Guides.of(screen, group, plain.mean, plain.variance_ratio, cells)
+    if spread is None:
+        spread = learn_spread(guides, departs)
+    elif not isinstance(spread, GuideSpread):
+        spread = GuideSpread.of_variance(spread)
+    spread = spread.on(cells.factors.shape[1])
+    variance = spread.own + float((cells.factors**2 @ spread.along).mean())
+    of_each = np.where(departs[group], variance, 0.0)
+    pooled = pool_guides(augmented, group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
+    has_cells = screen.n > 0
+    weight = screen.n / (1.0 + screen.n * of_each)
+    share = (weight / np.maximum(pooled.n[group], 1e-300))[has_cells]
+    guides = Guides.of(screen, group, pooled.mean, pooled.variance_ratio, cells)
+    shared = combine_guides(guides, share, spread, departs)
+    errors = MeanErrors(shared.own, shared.along, cells)
+    mean = pooled.mean + shared.offset * cells.unit
+    return replace(pooled, mean=mean, errors=errors), spread, variance

@@ -38,6 +38,7 @@ from nextpert.core.model.predictors.base import (
 )
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
+from nextpert.core.screen.departures import GuideSpread
 from nextpert.core.screen.screen import ScreenMoments
 
 if TYPE_CHECKING:
@@ -192,7 +193,10 @@ class FittedPosterior:
     means
         Unless shifts are exact: means of the cells of each perturbation.
     guide_variance
-        Unless shifts are exact: variance between guides, relative to the noise variance.
+        Unless shifts are exact: variance between guides, relative to the noise variance, averaged
+        over genes, without rare large departures; 0 if guides are not declared.
+    guide_spread
+        If guides are declared: their variance along coexpression and in single genes.
     hierarchical
         Unless shifts are exact: draws of the hierarchical model.
     efficacy
@@ -221,6 +225,7 @@ class FittedPosterior:
     digest: str | None = coded(str, str, optional=True)
     means: CellMeans | None = nested(CellMeans, optional=True)
     guide_variance: float | None = array(optional=True)
+    guide_spread: GuideSpread | None = nested(GuideSpread, optional=True)
     hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
     efficacy: Efficacy | None = nested(Efficacy, optional=True)
     predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)

@@ -35,7 +35,7 @@ class Means(NamedTuple):
     psi: Array  # (p,), own variance of each gene between cells
     design: Array  # (1 + q, p), the program, and the factors of the rest of the variance
     own_variance: Array  # (J, p), known variances of own parts, else nan; (0, 0) if all are unknown
-    along: Array  # (J,), prior precision of the noise along every factor
+    along: Array  # (J, q), prior precision of the noise along every factor
     columns: Array  # (J, b), errors of batch effects in the means
     spread: Array  # (J,), variance of prior means along every factor
 
@@ -168,7 +168,7 @@ def _score_system(means, j, weight, departure, variance, work, system, right):
     for s in range(n_rows):
         system[s, s] += 1.0 / variance[s]
     for s in range(n_rows, q + n_rows):
-        system[s, s] += means.along[j]
+        system[s, s] += means.along[j, s - n_rows]
 
 
 @inner

@@ -149,11 +149,18 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     )
     columns = np.hstack([less - controls / controls.sum(), of_batches])
     change = np.sum([s * a for s, a in zip(fraction, apart, strict=True)], axis=0)
+    errors = own.errors
+    if errors is not None:  # smaller by the cells of other conditions
+        gain = own.counted[1:] / total
+        errors = errors._replace(
+            own=np.vstack([errors.own[:1], errors.own[1:] * gain]),
+            along=np.vstack([errors.along[:1], errors.along[1:] * gain.mean(axis=1)[:, None]]),
+        )
     return replace(
         own, mean=np.vstack([own.mean[:1], own.mean[0] + change]), n=np.append(controls.sum(), n),
         variance_ratio=np.vstack([own.variance_ratio[:1], n[:, None] / total]),
         fixed=np.vstack([0.0 * columns[:1], columns]),
-        fixed_sd=np.append(1.0 / np.sqrt(controls), own.fixed_sd),
+        fixed_sd=np.append(1.0 / np.sqrt(controls), own.fixed_sd), errors=errors,
     )  # fmt: skip
 
 

@@ -21,12 +21,7 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
-from nextpert.core.model.within_cells import (
-    LEAST_PSI,
-    WITHOUT_CORRELATION,
-    factors,
-    without_responses,
-)
+from nextpert.core.model.within_cells import WITHOUT_CORRELATION, coexpression
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,7 +40,6 @@ SCORES = np.arange(-14.0, 5.0)
 # along coexpression that do not exist, and a smaller one excludes effects that few perturbations
 # have: 5 is the smallest weight without loss on TAP-seq.
 _PRIOR_COUNT = 5.0
-_FACTORS = 8  # maximum number of coexpression factors; a tenth of the genes if these are few
 _NO_PROGRAM = 1e-12  # variance of the program in a model without one
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on the thread
 
@@ -164,30 +158,27 @@ class Sampler:
         expected, doubt, own = prior
         self.expected = np.zeros((n, p)) if expected is None else expected
         own = np.broadcast_to(np.nan, (n, p)) if own is None else own
-        within = cells.covariance
-        # A gene that is constant, as may happen in halves, is given the median variance.
-        varies = within.diagonal() > 0
-        middle = np.median(within.diagonal()[varies])
-        self.unit = np.sqrt(np.where(varies, within.diagonal(), middle))
-        # A table may have no information on coexpression.
-        gamma, psi = np.zeros((p, 0)), np.ones(p)
-        if cells.knows_correlation:
-            # Sigma, without the part explained by (23), is factored as Psi + Gamma Gamma'.
-            q = int(np.clip(p // 10, 1, _FACTORS))
-            alike = without_responses(within_cells or cells, self.unit)
-            sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
-            gamma, psi = factors(alike / np.outer(sd, sd), q)
+        errors = cells.errors
+        # Guides differ along the factors with which their variance was learned.
+        gamma, psi, self.unit = (
+            coexpression(cells, within_cells) if errors is None else errors.cells
+        )
         q = gamma.shape[1]
         # x_j - E_j and its sampling variance 1 / n_j, in units of genes; for factors, the mean.
         x, error = np.empty((2, n, p), table_type(n * p))
-        along, spread = np.empty(n), np.zeros(n)
+        along, spread = np.empty((n, q)), np.zeros(n)
         shared, left = np.zeros((n, 0)), np.zeros(n)
         if cells.fixed.shape[1]:
             shared, left = batch_columns(cells)
         for rows in in_blocks(n, p):
-            each = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None] + left[rows, None]
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
-            error[rows], along[rows] = each, 1.0 / each.mean(axis=1)
+            if errors is None:
+                own_error = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None]
+                noise = own_error.mean(axis=1)[:, None]
+            else:
+                own_error, noise = errors.own[1:][rows] / psi, errors.along[1:][rows]
+            error[rows] = own_error + left[rows, None]
+            along[rows] = 1.0 / (noise + left[rows, None])
             # The error of E has the covariance of means: along factors, and in each gene.
             if doubt is not None:
                 more = doubt[rows] / self.unit**2
@@ -201,8 +192,12 @@ class Sampler:
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
-        counted = cells.n[0] / cells.variance_ratio[0]
-        self.control_x, self.control_noise = cells.mean[0] / self.unit, psi / counted
+        if errors is None:
+            own_error = cells.variance_ratio[0] / cells.n[0]
+            noise = np.full(q, own_error.mean())
+        else:
+            own_error, noise = errors.own[0] / psi, errors.along[0]
+        self.control_x, self.control_noise = cells.mean[0] / self.unit, psi * own_error
         # The scores of the controls' noise along the factors (equation 14 with only these terms).
         # The coefficients of batches have the variance of one cell.
         self.batches, self.batch_scores = (np.zeros((shared.shape[1], k)) for k in (p, q))
@@ -212,8 +207,8 @@ class Sampler:
         self.batch_root = np.linalg.cholesky(self.batch_cov)
         # h_0 of the controls: precision Gamma' diag(n_0 / Psi) Gamma + n_0 I.
         precision = gamma.T @ (gamma / self.control_noise[:, None])
-        self.control_precision = 1.0 / np.mean(1.0 / counted)
-        precision += np.eye(q) * self.control_precision
+        self.control_precision = 1.0 / noise
+        precision += np.diag(self.control_precision)
         self.control_cov = np.linalg.inv(precision)
         self.control_root = np.linalg.cholesky(self.control_cov)
         self.rng, key = rng, int(rng.integers(2**63))
@@ -394,7 +389,7 @@ class Sampler:
         scores, variance = self.state.scores, 2.0 ** SCORES[self.state.size]
         total = scores[:, : 1 + q].copy()
         total[:, 1:] += scores[:, 1 + q :]
-        variance[:, 1:] += (means.spread + 1.0 / means.along)[:, None]
+        variance[:, 1:] += means.spread[:, None] + 1.0 / means.along
         # sum_j 1 / T_j and sum_j y_j / T_j along the program and every factor.
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
         # The controls' cells: along the factors by their noise, along the program by their mean.

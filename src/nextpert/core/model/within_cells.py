@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from nextpert.core._blas import in_blocks
+from nextpert.core.screen.departures import Coexpression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ _ALONG = 0.5
 # Prior precision of phi: phi ~ N(0, 1/8^2). Without it, if there are hardly any effects, the
 # regression is uninformative: a phi of 10 multiplied draws of effects by 22.
 _PRIOR_PRECISION = 64.0
+_FACTORS = 8  # maximum number of coexpression factors; a tenth of the genes if these are few
 # Up to this many genes, factors come from eigenvectors of the whole correlation matrix; above, from
 # a subspace with a few more columns than factors, updated by one power iteration per step.
 _DENSE, _MORE = 1000, 8
@@ -122,3 +124,21 @@ def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
         if np.abs(psi - before).max() < 1e-6:
             break
     return np.ascontiguousarray(gamma), psi
+
+
+def coexpression(cells: PooledGuides, within: PooledGuides | None = None) -> Coexpression:
+    """Return the covariance between cells as factors and own variances (equation 13).
+
+    ``within`` has the cells from which coexpression is learned, by default ``cells``. A gene that
+    is constant, as may happen in halves, is given the median variance. A table may have no
+    information on coexpression; it then has no factors.
+    """
+    unit = np.sqrt(filled(cells.covariance.diagonal()))
+    p = len(unit)
+    if not cells.knows_correlation:
+        return Coexpression(np.zeros((p, 0)), np.ones(p), unit)
+    # Sigma, without the part explained by (23), is factored as Psi + Gamma Gamma'.
+    q = int(np.clip(p // 10, 1, _FACTORS))
+    alike = without_responses(within or cells, unit)
+    sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
+    return Coexpression(*factors(alike / np.outer(sd, sd), q), unit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +17,7 @@ from nextpert.core.screen.moments import Moments, covary
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.screen.departures import Coexpression
     from nextpert.core.screen.screen import ScreenMoments
 
 
@@ -116,6 +117,22 @@ _FREEDOM = (20.0, 1e4)
 UNKNOWN = 1e9
 
 
+class MeanErrors(NamedTuple):
+    """Errors of means in units of genes, along and off the factors of ``cells``.
+
+    ``own`` is the variance of the own noise of every gene, ``(n_groups, n_nodes)``, and ``along``
+    that of the noise along every factor, ``(n_groups, n_factors)``.
+    """
+
+    own: NDArray[np.float64]
+    along: NDArray[np.float64]
+    cells: Coexpression
+
+    def total(self) -> NDArray[np.float64]:
+        """Return the variance of every mean, ``(n_groups, n_nodes)``."""
+        return self.own + self.along @ (self.cells.factors**2).T
+
+
 @dataclass(frozen=True)
 class PooledGuides:
     """Moments of perturbations, with their guides (replicates, donors) pooled (equation 7).
@@ -149,6 +166,9 @@ class PooledGuides:
     prior_freedom
         Prior degrees of freedom with which variance ratios were shrunk towards 1; 0 if standard
         errors are known, as for a table.
+    errors
+        Errors of means along and off the factors of coexpression, if guides differ; by default
+        those of ``n`` independent cells.
     """
 
     n_cells: NDArray[np.int64]
@@ -161,6 +181,7 @@ class PooledGuides:
     fixed_sd: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     freedom: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     prior_freedom: float = _FREEDOM[0]
+    errors: MeanErrors | None = None
     # Derived: errors of means due to the estimated effects of fixed columns (8), shape (n_groups,
     # n_columns), in standard deviations of a cell; whether means are those of cells instead of a
     # table; and whether the covariances of genes are known.
@@ -184,17 +205,32 @@ class PooledGuides:
         if np.array_equal(which, np.arange(len(self.n))):
             return self
         names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
+        some: dict[str, Any] = {name: getattr(self, name)[which] for name in names}
+        if self.errors is not None:
+            own, along = self.errors.own[which], self.errors.along[which]
+            some["errors"] = self.errors._replace(own=own, along=along)
+        return replace(self, **some)
 
     def subset(self, nodes: ArrayLike) -> PooledGuides:
         """Return some nodes, in the given order, with all fixed columns."""
         index, p = np.asarray(nodes, np.int64), self.mean.shape[1]
         scatter = self.scatter[np.ix_(index, index)]
         both = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
+        errors = self.errors
+        if errors is not None:
+            cells = errors.cells
+            cells = cells._replace(
+                factors=cells.factors[index], psi=cells.psi[index], unit=cells.unit[index]
+            )
+            errors = errors._replace(own=errors.own[:, index], cells=cells)
         return replace(
-            self, mean=self.mean[:, index], variance_ratio=self.variance_ratio[:, index],
-            scatter=scatter, fixed_scatter=self.fixed_scatter[:, both],
-        )  # fmt: skip
+            self,
+            mean=self.mean[:, index],
+            variance_ratio=self.variance_ratio[:, index],
+            scatter=scatter,
+            fixed_scatter=self.fixed_scatter[:, both],
+            errors=errors,
+        )
 
     def fixed_error(self) -> NDArray[np.float64]:
         """Return the part of the variance of each group's difference to controls due to batches."""
@@ -219,8 +255,14 @@ class PooledGuides:
 
     @property
     def counted(self) -> NDArray[np.float64]:
-        """Effective cells at the pooled variance of every node: ``n / variance_ratio``."""
-        return self.n[:, None] / self.variance_ratio
+        """Cells whose mean has the error of a group's mean, ``(n_groups, n_nodes)``.
+
+        They are ``n / variance_ratio``, or one over the sum of errors along and off the factors.
+        """
+        if self.errors is None:
+            return self.n[:, None] / self.variance_ratio
+        total = self.errors.total()
+        return np.divide(1.0, total, out=np.zeros_like(total), where=self.n[:, None] > 0)
 
 
 def pool_guides(

@@ -119,7 +119,7 @@ def diagnose(
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
     # Scores of each part: of all cells, of halves, and without perturbations, guides or a batch.
     cells = halves.pool(halves.whole, every=True, by_guide=halves.declared)
-    sides = scores.read_sides(refit, halves, cells.guide_variance)
+    sides = scores.read_sides(refit, halves, cells)
     effects = panel_effects(fit, read_wanted(None, fit))
     others = ~scores.measured(spec_of(fit), cells).own()
     called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0

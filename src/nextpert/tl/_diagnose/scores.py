@@ -76,14 +76,14 @@ class Side(NamedTuple):
     large: NDArray[np.bool_]  # which effects are 3 standard errors or more
 
 
-def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
-    """Return both halves of the cells; ``spread`` is the variance between guides of the fit.
+def read_sides(refit: Refit, halves: Halves, whole: FitCells) -> list[Side]:
+    """Return both halves of the cells; ``whole`` has the variance between guides of the fit.
 
     The estimates are judged as effects of perturbations, whatever the guide. The mean of half of
     the guides differs from this effect by the deviations of these guides, which an interval for the
     effect does not include. If a perturbation or the controls are split by guide, the variance
     between the scored guides is therefore added to the sampling error: with shares ``w`` of cells
-    in each guide, ``spread * sum w^2`` times the noise variance. This is the variance that the fit
+    in each guide, ``tau^2 sum w^2`` times the noise variance. This is the variance that the fit
     itself assumes. If guides are not declared it is 0: the fit then claims that other guides have
     the same means up to sampling, so differences between guides count as its errors. Adding the
     actual variance would hide half of these errors.
@@ -91,11 +91,12 @@ def read_sides(refit: Refit, halves: Halves, spread: float) -> list[Side]:
     The two halves of a perturbation with one guide share the deviation of that guide. It is then
     taken as 0, also in the half that is learned from, so only sampling is judged.
     """
-    if not halves.declared:
-        spread = 0.0
+    spread = whole.guide_variance if halves.declared else 0.0
     sides = []
     for part in halves.parts:
-        cells = halves.pool(part, by_guide=halves.declared, spread=spread, alike=~halves.by_guides)
+        cells = halves.pool(
+            part, by_guide=halves.declared, spread=whole.spread, alike=~halves.by_guides
+        )
         seen, share = measured(refit.spec, cells), spread * halves.guide_shares(part)
         by_guides = halves.by_guides[halves.scored]
         variance, unseen = (

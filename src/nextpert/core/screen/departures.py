@@ -1,0 +1,344 @@
+"""Departures of guides from their perturbation: along coexpression, and in single genes.
+
+In units of the standard deviation of each gene between cells, with the covariance between cells
+written as ``Psi + Gamma Gamma'``, the mean of guide e of perturbation j is (equation 7)
+
+    x_e = mu_j + Gamma (h_e + b_e) + v_e + noise,  b_ek ~ N(0, t_k),  v_ei ~ sum_m pi_m N(0, T_m).
+
+Departures along the factors change many genes together, as a guide of lower efficacy does. Own
+departures are independent over genes and heavy-tailed: most are small, and a few are large, as
+those of an off-target are. Both are learned from differences between guides of the same
+perturbation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nextpert.core._blas import in_blocks
+from nextpert.core._codec import array
+from nextpert.core.screen._departures_kernel import N_POINTS, combine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.screen.screen import ScreenMoments
+
+    Array = NDArray[np.float64]
+
+# Variances of large own departures, in units of the variance of a gene between cells: up to an SD
+# of four. Departures of less than four times the usual variance are not told from usual ones.
+LARGE = 4.0 ** np.arange(-3.0, 3.0)
+_APART = 4.0
+# Variance of usual own departures, frequencies of large ones, and variance along factors: learned
+# on TAP-seq (86 guides) and Papalexi (100 guides) and averaged. They are the prior, and the default
+# if no guides can be compared.
+USUAL_OWN, USUAL_ALONG = 0.0003, 0.008
+USUAL_LARGE = np.array([0.0075, 0.0043, 0.0005, 0.0003, 0.0001, 0.0001])
+# The same as one number, without large departures: a quarter of the variance of genes is along the
+# factors.
+USUAL_VARIANCE = USUAL_OWN + 0.25 * USUAL_ALONG
+# Weight of this prior, in differences of two guides at a gene: for the usual variance, which may be
+# a hundred times larger, and for the frequencies of large ones. In degrees of freedom of a factor.
+_PRIOR_USUAL, _PRIOR_GENES, _PRIOR_FREEDOM = 2.0, 20.0, 4.0
+# Weight, in degrees of freedom, of the mean over factors in the variance along one of them.
+_OF_FACTORS = 10.0
+_PAIRS = 10_000  # differences from which frequencies are learned; more change them little
+_ROUNDS = 60  # iterations of EM
+
+
+@dataclass(frozen=True)
+class GuideSpread:
+    """Variance between the guides of a perturbation (equation 7).
+
+    Parameters
+    ----------
+    along
+        Variance along every factor of coexpression, in units of the noise of a cell along it, shape
+        ``(n_factors,)``.
+    own
+        Variance of usual own departures, in units of the variance of a gene between cells.
+    large
+        Frequencies of the variances :data:`LARGE` of own departures, shape ``(n_large,)``.
+    freedom
+        Number of compared guides minus the number of their groups; 0 for the default.
+    """
+
+    along: Array = array("n_along")
+    own: float = array()
+    large: Array = array("n_large")
+    freedom: float = array()
+
+    @classmethod
+    def usual(cls, n_factors: int) -> GuideSpread:
+        """Return the spread of real screens, for guides that cannot be compared."""
+        return cls(np.full(n_factors, USUAL_ALONG), USUAL_OWN, USUAL_LARGE, 0.0)
+
+    @classmethod
+    def of_variance(cls, variance: float) -> GuideSpread:
+        """Return a spread with one variance along factors, in units of noise, and in genes."""
+        return cls(np.array([variance]), variance, np.zeros(len(LARGE)), 0.0)
+
+    def on(self, n_factors: int) -> GuideSpread:
+        """Return the spread for other genes, whose factors have the mean variance."""
+        if n_factors == len(self.along):
+            return self
+        mean = float(self.along.mean()) if len(self.along) else USUAL_ALONG
+        return replace(self, along=np.full(n_factors, mean))
+
+    def mixture(self) -> tuple[Array, Array]:
+        """Return variances of own departures and their frequencies, the usual variance first."""
+        kept = (self.large > 0) & (_APART * self.own < LARGE)
+        usual = 1.0 - self.large[kept].sum()
+        return np.append(self.own, LARGE[kept]), np.append(usual, self.large[kept])
+
+    def own_variance(self) -> float:
+        """Return the mean variance of own departures, in units of the variance of a gene."""
+        sizes, weights = self.mixture()
+        return float(weights @ sizes)
+
+
+class Coexpression(NamedTuple):
+    """Covariance of genes between cells, in units of their standard deviations.
+
+    ``factors`` has the shape ``(n_genes, n_factors)``; ``psi``, the own variances, and ``unit``,
+    the standard deviations, ``(n_genes,)``.
+    """
+
+    factors: Array
+    psi: Array
+    unit: Array
+
+    def scores_of(self, table: Array) -> Array:
+        """Return scores of rows along the factors by generalised least squares."""
+        weighted = self.factors / self.psi[:, None]
+        return np.asarray(np.linalg.solve(self.factors.T @ weighted, (table @ weighted).T).T)
+
+    def score_noise(self) -> tuple[Array, Array]:
+        """Return the variance of scores due to own noise, and the share of it that they explain.
+
+        Shapes ``(n_factors,)`` and ``(n_genes,)``.
+        """
+        weighted = self.factors / self.psi[:, None]
+        inverse: Any = np.linalg.inv(self.factors.T @ weighted)
+        leverage = np.einsum("ik,kl,il->i", self.factors, inverse, weighted)
+        return inverse.diagonal().copy(), leverage
+
+
+class Guides(NamedTuple):
+    """Means of the guides of a screen, as departures from the means of their groups.
+
+    ``group`` is the group of every guide and ``n`` its cells, shape ``(n_guides,)``; ``mean`` are
+    the means of guides, ``(n_guides, n_genes)``, units of the data; ``centre`` and ``ratio`` are
+    the means and variance ratios of groups, ``(n_groups, n_genes)``; ``scores`` are departures
+    along the factors of ``cells``, ``(n_guides, n_factors)``.
+    """
+
+    group: NDArray[np.int64]
+    n: Array
+    mean: Array
+    centre: Array
+    ratio: Array
+    scores: Array
+    cells: Coexpression
+
+    @classmethod
+    def of(
+        cls,
+        screen: ScreenMoments,
+        group: NDArray[np.int64],
+        centre: Array,
+        ratio: Array,
+        cells: Coexpression,
+    ) -> Guides:
+        """Return the departures of guides, one per environment of ``screen``, that have cells."""
+        index = np.flatnonzero(screen.n > 0)
+        mean, of = screen.mean[index], group[index]
+        scores = np.empty((len(index), cells.factors.shape[1]))
+        for rows in in_blocks(*mean.shape):
+            scores[rows] = cells.scores_of((mean[rows] - centre[of[rows]]) / cells.unit)
+        return cls(of, screen.n[index].astype(np.float64), mean, centre, ratio, scores, cells)
+
+    def own(
+        self, guides: NDArray[np.int64], genes: NDArray[np.int64] | slice = slice(None)
+    ) -> tuple[Array, Array]:
+        """Return departures of some guides off the factors, and their sampling variance.
+
+        In units of genes. With as many ``genes`` as ``guides``, one number per pair; else all
+        genes, shape ``(n_some, n_genes)``.
+        """
+        of, cells = self.group[guides], self.cells
+        apart = (self.mean[guides, genes] - self.centre[of, genes]) / cells.unit[genes]
+        scores, factors = self.scores[guides], cells.factors[genes]
+        if isinstance(genes, slice):
+            apart -= scores @ factors.T
+            n = self.n[guides, None]
+        else:
+            apart -= np.einsum("ik,ik->i", scores, factors)
+            n = self.n[guides]
+        return apart, cells.psi[genes] * self.ratio[of, genes] / n
+
+
+def learn_spread(
+    guides: Guides, departs: NDArray[np.bool_], rng: int | np.random.Generator = 0
+) -> GuideSpread:
+    """Return the variance between guides of the same group (equation 7).
+
+    Own departures: the frequencies of variances maximise the density of differences between pairs
+    of guides of a group, with the prior of real screens. Along factors: the mean square of scores
+    minus that of noise and own departures, shrunk towards the mean over factors and the prior.
+    ``departs`` marks the groups whose guides are compared, shape ``(n_groups,)``.
+    """
+    cells = guides.cells
+    order = np.argsort(guides.group, kind="stable")
+    order = order[departs[guides.group[order]]]
+    group = guides.group[order]
+    size = np.bincount(group)[group]
+    n_factors = cells.factors.shape[1]
+    several = order[size > 1]
+    freedom = len(several) - len(np.unique(guides.group[several]))
+    if not freedom:
+        return GuideSpread.usual(n_factors)
+    # Each guide and the next one of its group, the last and the first: one pair for two guides.
+    first = np.searchsorted(group, group)
+    following = np.arange(len(group)) + 1
+    is_last = np.append(group[1:] != group[:-1], True)
+    following[is_last] = first[is_last]
+    paired = (size > 2) | ((size == 2) & ~is_last)
+    one, two = order[paired], order[following[paired]]
+    generator = np.random.default_rng(rng)
+    n_genes = guides.mean.shape[1]
+    chosen = np.arange(len(one) * n_genes)
+    if len(chosen) > _PAIRS:
+        chosen = np.sort(generator.choice(len(chosen), _PAIRS, replace=False))
+    pair, gene = np.divmod(chosen, n_genes)
+    (first_own, first_noise), (second_own, second_noise) = (
+        guides.own(some[pair], gene) for some in (one, two)
+    )
+    # Scores explain a part of the noise of every gene.
+    _, leverage = cells.score_noise()
+    noise = (first_noise + second_noise) * (1.0 - leverage[gene])
+    usual, large = _own_departures(first_own - second_own, noise)
+    spread = GuideSpread(np.zeros(n_factors), usual, large, float(freedom))
+    # Scores, with weights n: E = 1 + noise of scores + c (t + own departures seen as scores).
+    of, n = guides.group[several], guides.n[several]
+    total = np.bincount(of, n)
+    mean = np.zeros((len(total), n_factors))
+    np.add.at(mean, of, n[:, None] * guides.scores[several])
+    mean /= np.maximum(total, 1.0)[:, None]
+    square = (n[:, None] * (guides.scores[several] - mean[of]) ** 2).sum(axis=0) / freedom
+    count = float(n.sum() - (np.bincount(of, n**2) / np.maximum(total, 1.0)).sum()) / freedom
+    weighted = cells.factors / cells.psi[:, None]
+    inverse = np.linalg.inv(cells.factors.T @ weighted)
+    as_scores = ((inverse @ weighted.T) ** 2).sum(axis=1)
+    along = (square - 1.0 - inverse.diagonal()) / count - spread.own_variance() * as_scores
+    middle = (freedom * max(float(along.mean()), 0.0) + _PRIOR_FREEDOM * USUAL_ALONG) / (
+        freedom + _PRIOR_FREEDOM
+    )
+    along = (freedom * np.maximum(along, 0.0) + _OF_FACTORS * middle) / (freedom + _OF_FACTORS)
+    return replace(spread, along=along)
+
+
+def _own_departures(difference: Array, noise: Array) -> tuple[float, Array]:
+    """Return the usual variance of own departures and the frequencies of large ones, by EM.
+
+    They are learned from differences between two guides, whose variance is ``noise + T_k + T_l``
+    with probability ``pi_k pi_l``; T_0, the usual variance, is updated by Fisher scoring.
+    """
+    one, two = np.tril_indices(1 + len(LARGE))
+    members = np.zeros((len(one), 1 + len(LARGE)))
+    np.add.at(members, (np.arange(len(one)), one), 0.5)
+    np.add.at(members, (np.arange(len(one)), two), 0.5)
+    twice, square = np.where(one == two, 1.0, 2.0), difference[:, None] ** 2
+    n, usual = len(difference), USUAL_OWN
+    prior = np.append(1.0 - USUAL_LARGE.sum(), USUAL_LARGE)
+    weights = prior.copy()
+    for _ in range(_ROUNDS):
+        sizes = np.append(usual, LARGE)
+        total = noise[:, None] + sizes[one] + sizes[two]
+        chance = weights[one] * weights[two] * twice * np.exp(-0.5 * square / total)
+        chance = np.maximum(chance / np.sqrt(total), 1e-300)
+        chance /= chance.sum(axis=1, keepdims=True)
+        counts = chance.sum(axis=0) @ members + _PRIOR_GENES * prior
+        weights = counts / counts.sum()
+        weights[1:] *= _APART * usual < LARGE
+        weights /= weights.sum()
+        # Both guides usual: s = noise + 2 T_0 moves by sum (d^2 - s) / s^2 over sum 1 / s^2.
+        inverse = chance[:, 0] / total[:, 0] ** 2
+        step = (inverse * (square[:, 0] - total[:, 0])).sum() / inverse.sum()
+        usual = max(usual + 0.5 * step, 0.0)
+    usual = (n * usual + _PRIOR_USUAL * USUAL_OWN) / (n + _PRIOR_USUAL)
+    return float(usual), weights[1:]
+
+
+class Combined(NamedTuple):
+    """What the guides of groups share, in units of genes.
+
+    ``offset`` is added to the mean of a group, and ``own`` is the variance of its own noise, shape
+    ``(n_groups, n_genes)``; ``along`` is the variance of noise along the factors, ``(n_groups,
+    n_factors)``.
+    """
+
+    offset: Array
+    own: Array
+    along: Array
+
+
+def combine_guides(
+    guides: Guides, share: Array, spread: GuideSpread, departs: NDArray[np.bool_]
+) -> Combined:
+    """Return the shared effect of the guides of every group (equation 7).
+
+    ``share`` is the weight of every guide in the mean of its group, ``(n_guides,)``, and
+    ``departs`` says whether the guides of a group differ, ``(n_groups,)``. Group 0 holds the
+    controls.
+    """
+    (n_groups, n_genes), cells = guides.ratio.shape, guides.cells
+    offset, own = np.zeros((2, n_groups, n_genes))
+    of, n = guides.group, guides.n
+    noise = np.bincount(of, share**2 / n, n_groups)
+    several = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
+    along = (guides.ratio.mean(axis=1) * noise)[:, None] + np.outer(several, spread.along)
+    sizes, weights = spread.mixture()
+    room, order = np.empty(N_POINTS), np.argsort(of, kind="stable")
+    starts = np.searchsorted(of[order], np.arange(n_groups + 1))
+    count = np.diff(starts)
+    for j in np.flatnonzero(count):
+        members = order[starts[j] : starts[j + 1]]
+        if count[j] > 1 and departs[j]:
+            combine(*guides.own(members), sizes, weights, room, offset[j], own[j])
+        else:
+            own[j] = cells.psi * guides.ratio[j] * noise[j]
+    single = np.flatnonzero((count == 1) & departs)
+    if len(single):
+        # Their effect off the factors; the control's own error is neglected.
+        effect = (guides.centre[single] - guides.centre[0]) / cells.unit
+        effect -= cells.scores_of(effect) @ cells.factors.T
+        own[single] += unseen_departure(effect, own[single], spread)
+    return Combined(offset, own, along)
+
+
+def unseen_departure(effect: Array, noise: Array, spread: GuideSpread) -> Array:
+    """Return the variance that the departure of a single guide adds to its effect.
+
+    Usual departures are always part of it. A large part of an effect may be the perturbation's or a
+    large departure of the guide: the probability of the latter is the frequency of departures of at
+    least this size, over that of both together, which is learned from all perturbations with one
+    guide. ``effect`` and its sampling variance ``noise`` have the shape ``(n_groups, n_genes)``.
+    """
+    total = (noise + spread.own)[..., None] + np.append(0.0, LARGE)
+    density = np.exp(-0.5 * effect[..., None] ** 2 / total) / np.sqrt(total)
+    density = np.maximum(density, 1e-300)
+    flat = density.reshape(-1, 1 + len(LARGE))
+    prior = np.append(1.0, spread.large + 0.01) * _PRIOR_GENES
+    both = prior / prior.sum()
+    for _ in range(_ROUNDS):
+        counts = both * (flat / (flat @ both)[:, None]).sum(axis=0) + prior
+        both = counts / counts.sum()
+    share = np.cumsum(spread.large[::-1])[::-1] / np.cumsum(both[:0:-1])[::-1]
+    chance = density * both
+    chance /= chance.sum(axis=-1, keepdims=True)
+    return np.asarray(spread.own + chance[..., 1:] @ (np.minimum(share, 1.0) * LARGE))
