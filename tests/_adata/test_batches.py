@@ -7,6 +7,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_batches, read_groupings, read_roles
 from nextpert.core import Moments
+from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._cells import fit_environments, read_cells
 
 
@@ -126,7 +127,9 @@ def test_cells_of_a_fit_add_up_to_those_of_the_groups(pair, batches):
     code = np.array([groups.index(name) if name in groups else -1 for name in labels])[code]
     environments = fit_environments(adata, roles, names[1:])
     cells = read_cells(adata, np.arange(8), environments, names[1:])
-    pooled = cells.fit_cells(names[1:], guided=False).pooled
+    known, screen = cells.fits[0]
+    moments, keys, sd = known.without_batches(screen, names[1:])
+    pooled = pool_guides(moments, keys[:, 0], len(groups), fixed_sd=sd)
     (apart,), added = read_groupings(adata, np.arange(8), [(code, len(groups))], roles)
     if batches:
         columns = added.columns[added.codes]

@@ -142,8 +142,9 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
             logger.info("%s", message)
     if confounded:
         warn(
-            f"Batches without control cells confound the effects of {list_names(confounded)}: "
-            f"add control cells from these batches, or leave these perturbations out."
+            f"Batches without control cells confound the effects of {list_names(confounded)}: what "
+            f"the perturbations of such a batch share is attributed to it. Add control cells "
+            f"from these batches, or leave these perturbations out."
         )
 
 

@@ -436,6 +436,8 @@ def _batches(
         environments.indicators(environments.roles.batch_key)[1], group
     )
     without, columns = np.split(clean.mean, [labelled.n_nodes], axis=1)
+    estimated = np.isfinite(sd)  # effects of the others are confounded with those of perturbations
+    columns, sd = columns[:, estimated], sd[estimated]
     offsets = np.full((len(names), labelled.n_nodes), np.nan)
     of_combination = np.full((len(names), len(sd)), np.nan)
     cells, of_environment = np.unique(environments.codes, return_index=True)

@@ -322,6 +322,7 @@ def record_of(
         means=means,
         guide_variance=None if spec.exact else model.cells.guide_variance,
         guide_spread=model.cells.spread,
+        replicate_variance=None if spec.exact else model.cells.replicate_variance,
         hierarchical=model.effects,
         efficacy=model.expected.efficacy,
         predictors=predictors,

@@ -30,8 +30,8 @@ def test_it_is_the_mode_given_a_normal_prior(size):
         cells(1.0 + weight * excess, freedom), np.sqrt(squares).__getitem__, np.ones(40)
     )
 
-    def loss(phi):  # half the excess is along the effect; its variance is 1 / freedom, say
-        each = (freedom[:, None] * (0.5 * excess - phi * squares) ** 2).sum() / 0.5
+    def loss(phi):  # four fifths of the excess are along the effect; its variance is 2 / freedom
+        each = (freedom[:, None] * (0.8 * excess - phi * squares) ** 2).sum() / (2 * 0.8**2)
         return each / 2 + 64 * phi**2 / 2
 
     best = minimize_scalar(loss, bounds=(0, 50), method="bounded", options={"xatol": 1e-9}).x

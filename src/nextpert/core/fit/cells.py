@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+_FEWEST_REPLICATES = 2  # degrees of freedom of the variance between replicates
+
+
 class ByCondition(NamedTuple):
     """Names of conditions, and the controls and perturbations of each."""
 
@@ -47,6 +50,9 @@ class FitCells:
         Number of guides of the controls, 0 if guides are not declared.
     conditions
         The same cells by condition; ``None`` if they are not modelled by condition.
+    replicate_variance
+        Variance of effects between batches, as ``guide_variance``; 0 if perturbations are not in
+        several batches.
     """
 
     pooled: PooledGuides
@@ -55,6 +61,7 @@ class FitCells:
     guide_variance: float
     n_guides: int
     conditions: ByCondition | None = None
+    replicate_variance: float = 0.0
 
     @cached_property
     def control(self) -> Moments:
@@ -154,27 +161,81 @@ def pool_cells(
     genes (:meth:`~nextpert.core.ScreenMoments.without_batches`); ``group`` and ``guide`` are those
     of each environment. ``spread`` is the variance between guides (a number: relative to that of
     cells), learned by default. ``alike`` marks groups whose guides are assumed not to differ: by
-    default the controls, if all their cells have one guide.
+    default the controls, if all their cells have one guide. If perturbations are in several
+    batches, these are replicates: the variance of effects between them is learned in the same way,
+    and enters all errors.
     """
+    p = screen.n_nodes - len(np.asarray(fixed_sd))  # the last nodes are the batch columns
+    replicate = None if screen.counted is not None else _replicates(screen, p, group, fixed_sd)
+    unit = replicate if guide is None else guide
     # One environment per perturbation and guide; batch effects are already subtracted.
-    pairs, place = distinct(group, np.zeros_like(group) if guide is None else guide)
+    pairs, place = distinct(group, np.zeros_like(group) if unit is None else unit)
     of_group = pairs[:, 0]
     augmented = screen.pool(place, len(pairs))
-    screen, n_fixed = augmented, len(np.asarray(fixed_sd))
-    # The last nodes are the batch columns.
-    if n_fixed:
-        screen = augmented.subset(np.arange(augmented.n_nodes - n_fixed))
-    if guide is None:
+    genes = augmented.subset(np.arange(p))
+    whole = genes.pool(of_group, n_groups)
+    if unit is None:
         pooled = pool_guides(augmented, of_group, n_groups, fixed_sd=fixed_sd)
-        return FitCells(pooled, screen.pool(of_group, n_groups), None, 0.0, 0)
+        return FitCells(pooled, whole, None, 0.0, 0)
+    if guide is None:  # the controls define the effects of batches
+        departs = np.arange(n_groups) > 0
+        pooled, _, variance = _with_departures(augmented, genes, of_group, departs, None, fixed_sd)
+        return FitCells(pooled, whole, None, 0.0, 0, replicate_variance=variance)
     if alike is None:
-        controls = np.flatnonzero((of_group == 0) & (screen.n > 0))
+        controls = np.flatnonzero((of_group == 0) & (genes.n > 0))
         alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
     pooled, spread, variance = _with_departures(
-        augmented, screen, of_group, ~alike, spread, fixed_sd
+        augmented, genes, of_group, ~alike, spread, fixed_sd
     )
-    n_guides = int((of_group == 0).sum())
-    return FitCells(pooled, screen.pool(of_group, n_groups), spread, variance, n_guides)
+    found = FitCells(pooled, whole, spread, variance, int((of_group == 0).sum()))
+    if replicate is None:
+        return found
+    pairs, place = distinct(group, replicate)
+    by_replicate = screen.pool(place, len(pairs)).subset(np.arange(p))
+    pooled, variance = _with_replicates(pooled, by_replicate, pairs[:, 0])
+    return replace(found, pooled=pooled, replicate_variance=variance)
+
+
+def _replicates(
+    screen: ScreenMoments, n_genes: int, group: NDArray[np.int64], fixed_sd: ArrayLike
+) -> NDArray[np.int64] | None:
+    """Return the replicate of every environment: its batch, if perturbations are in several.
+
+    ``None`` if too few perturbations are in several batches to estimate the variance of their
+    effects between batches.
+    """
+    columns = screen.mean[:, n_genes:][:, np.isfinite(np.asarray(fixed_sd, np.float64))]
+    if not columns.shape[1]:
+        return None
+    replicate = np.unique(columns.round(9), axis=0, return_inverse=True)[1].ravel()
+    seen = (group > 0) & (screen.n > 0)
+    pairs = distinct(group[seen], replicate[seen])[0]
+    # Differences within perturbations, minus the effects of batches.
+    freedom = len(pairs) - len(np.unique(pairs[:, 0])) - (len(np.unique(pairs[:, 1])) - 1)
+    return np.asarray(replicate, np.int64) if freedom >= _FEWEST_REPLICATES else None
+
+
+def _with_replicates(
+    pooled: PooledGuides, screen: ScreenMoments, group: NDArray[np.int64]
+) -> tuple[PooledGuides, float]:
+    """Return pooled guides with the variance between replicates, and this variance.
+
+    ``screen`` has one environment per perturbation and replicate, and ``group`` is its
+    perturbation.
+    """
+    errors = pooled.errors
+    assert errors is not None
+    n_groups, cells = len(pooled.n), errors.cells
+    whole = screen.pool(group, n_groups)
+    guides = Guides.of(screen, group, whole.mean, pooled.variance_ratio, cells)
+    spread = learn_spread(guides, np.arange(n_groups) > 0)
+    share = screen.n / np.maximum(whole.n[group], 1)
+    several = np.bincount(group, share**2, n_groups)[:, None]
+    several[0] = 0.0  # the controls define the effects of batches
+    own = errors.own + several * spread.own_variance()
+    along = errors.along + several * spread.along
+    variance = spread.own + float((cells.factors**2 @ spread.along).mean())
+    return replace(pooled, errors=errors._replace(own=own, along=along)), variance
 
 
 def _with_departures(

@@ -197,6 +197,9 @@ class FittedPosterior:
         over genes, without rare large departures; 0 if guides are not declared.
     guide_spread
         If guides are declared: their variance along coexpression and in single genes.
+    replicate_variance
+        Unless shifts are exact: variance of effects between batches, as ``guide_variance``; 0 if
+        perturbations are not in several batches.
     hierarchical
         Unless shifts are exact: draws of the hierarchical model.
     efficacy
@@ -226,6 +229,7 @@ class FittedPosterior:
     means: CellMeans | None = nested(CellMeans, optional=True)
     guide_variance: float | None = array(optional=True)
     guide_spread: GuideSpread | None = nested(GuideSpread, optional=True)
+    replicate_variance: float | None = array(optional=True)
     hierarchical: Hierarchical | None = nested(Hierarchical, optional=True)
     efficacy: Efficacy | None = nested(Efficacy, optional=True)
     predictors: PredictorRecord | None = nested(PredictorRecord, optional=True)

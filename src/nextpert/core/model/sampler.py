@@ -168,7 +168,7 @@ class Sampler:
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty((n, q)), np.zeros(n)
         shared, left = np.zeros((n, 0)), np.zeros(n)
-        if cells.fixed.shape[1]:
+        if cells.fixed_errors.shape[1]:
             shared, left = batch_columns(cells)
         for rows in in_blocks(n, p):
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit

@@ -182,9 +182,10 @@ class PooledGuides:
     freedom: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     prior_freedom: float = _FREEDOM[0]
     errors: MeanErrors | None = None
-    # Derived: errors of means due to the estimated effects of fixed columns (8), shape (n_groups,
-    # n_columns), in standard deviations of a cell; whether means are those of cells instead of a
-    # table; and whether the covariances of genes are known.
+    confounded: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    # Derived: errors of means due to the effects of fixed columns (8), estimated or confounded, in
+    # standard deviations of a cell, shape (n_groups, n_columns); whether means are those of cells
+    # instead of a table; and whether the covariances of genes are known.
     fixed_errors: NDArray[np.float64] = field(init=False)
     are_cells: bool = field(init=False)
     knows_correlation: bool = field(init=False)
@@ -194,17 +195,20 @@ class PooledGuides:
             object.__setattr__(self, "freedom", np.maximum(self.n_cells - 1.0, 0.0))
         if not self.fixed.size:
             object.__setattr__(self, "fixed", np.zeros((len(self.n), self.fixed.shape[1])))
+        if not self.confounded.size:
+            object.__setattr__(self, "confounded", np.zeros((len(self.n), 0)))
         vars(self).update(
-            fixed_errors=self.fixed * self.fixed_sd, are_cells=self.prior_freedom > 0,
+            fixed_errors=np.hstack([self.fixed * self.fixed_sd, self.confounded]),
+            are_cells=self.prior_freedom > 0,
             knows_correlation=self.prior_freedom > 0 or covary(self.scatter),
-        )  # fmt: skip
+        )
 
     def rows(self, index: ArrayLike) -> PooledGuides:
         """Return some groups, in the given order; the scatter remains that of all groups."""
         which = np.asarray(index, np.int64)
         if np.array_equal(which, np.arange(len(self.n))):
             return self
-        names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom")
+        names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom", "confounded")
         some: dict[str, Any] = {name: getattr(self, name)[which] for name in names}
         if self.errors is not None:
             own, along = self.errors.own[which], self.errors.along[which]
@@ -244,7 +248,7 @@ class PooledGuides:
         """
         each = 1.0 / np.maximum(self.counted, 1e-300)
         error = each[1:] + each[0]
-        if self.fixed.shape[1]:
+        if self.fixed_errors.shape[1]:
             error = error + self.fixed_error()[1:, None]
         return self.mean[1:] - self.mean[0], error
 
@@ -292,7 +296,8 @@ def pool_guides(
         environment; 0 if guides do not differ.
     fixed_sd
         Standard errors of the coefficients of fixed columns, which are the last nodes, from
-        :meth:`~nextpert.core.ScreenMoments.fixed_columns`.
+        :meth:`~nextpert.core.ScreenMoments.fixed_columns`; infinite if their effects are
+        confounded.
 
     Examples
     --------
@@ -350,11 +355,63 @@ def pool_guides(
         elif excess < polygamma(1, least):
             prior = 2.0 * brentq(lambda x: float(polygamma(1, x)) - excess, least, most)
     ratio = (prior + square) / (prior + freedom)[:, None]
-    return PooledGuides(
-        np.asarray(members @ screen.n, np.int64), n, mean[:, :p], scatter[:p, :p], ratio,
-        mean[:, p:], scatter[p:], sd, freedom,
+    # Batch columns whose effects are estimated, and those whose effects are confounded.
+    estimated = np.isfinite(sd)
+    columns, of_columns = mean[:, p:], scatter[p:][estimated]
+    nodes = np.append(np.ones(p, bool), estimated)
+    found = PooledGuides(
+        np.asarray(members @ screen.n, np.int64),
+        n,
+        mean[:, :p],
+        scatter[:p, :p],
+        ratio,
+        columns[:, estimated],
+        of_columns[:, nodes],
+        sd[estimated],
+        freedom,
         prior,
-    )  # fmt: skip
+    )
+    if estimated.all():
+        return found
+    apart = columns[:, ~estimated] - columns[:1, ~estimated]
+    return replace(found, confounded=apart * np.sqrt(_WIDE * confounded_variance(found, apart)))
+
+
+# Variance of a batch effect that cannot be estimated, relative to that of a cell, and its weight in
+# directions of batches. On Papalexi, it is 0.011 between replicates (bio_rep, mean over genes).
+_UNKNOWN_BATCH, _PRIOR_DIRECTIONS = 0.03, 1.0
+# A confounded effect has a prior that is wider than it by this factor: the shape of its covariance
+# is that of a cell, in which some genes hardly vary. With 1, the rest became effects of
+# perturbations: 229 of 229 significant effects were false without any (four screens); with 5 and
+# 30, 0.
+_WIDE = 10.0
+_SHARED = 1e-6  # smallest singular value of a direction, relative to the largest
+
+
+def confounded_variance(cells: PooledGuides, columns: NDArray[np.float64]) -> float:
+    """Return the variance of batch effects that are confounded with effects of perturbations.
+
+    ``columns`` are the batches of groups minus those of the controls, ``(n_groups, n_directions)``.
+    A batch shifts all of its perturbations alike. Along singular vectors of the columns, the
+    squared differences from the controls, minus sampling error, have an expectation of the squared
+    singular value times the variance. The median over genes is robust to effects of perturbations
+    on few genes. The result is relative to the variance of a cell.
+    """
+    has_cells = np.flatnonzero(cells.n[1:] > 0)
+    design = columns[1:][has_cells]
+    rotation, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    shared = sizes > _SHARED * max(sizes.max(initial=0.0), 1e-300)
+    rotation, sizes = rotation[:, shared], sizes[shared]
+    if not len(sizes) or not sizes.max() > 1e-9:
+        return 0.0
+    within = cells.covariance.diagonal()
+    genes = within > 0
+    change = (cells.mean[1 + has_cells] - cells.mean[0])[:, genes] / np.sqrt(within[genes])
+    noise = rotation.T**2 @ (1.0 / cells.n[1 + has_cells]) + rotation.sum(axis=0) ** 2 / cells.n[0]
+    square = np.median((rotation.T @ change) ** 2, axis=1) / chi2.median(1)
+    excess = float(np.maximum(square - noise, 0.0).sum())
+    prior = _UNKNOWN_BATCH * _PRIOR_DIRECTIONS * float((sizes**2).mean())
+    return (excess + prior) / float((sizes**2).sum() + _PRIOR_DIRECTIONS * (sizes**2).mean())
 
 
 def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -412,18 +412,22 @@ class ScreenMoments:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the columns of the regression in :meth:`ScreenMoments.without_fixed`.
 
-        The columns span the directions of ``fixed`` that groups do not explain, have mean 0 and
+        The first columns span the directions of ``fixed`` that vary within groups, have mean 0 and
         mean square 1 over all cells, and have uncorrelated least squares coefficients. The second
-        result is the standard error of each coefficient over the noise's standard deviation.
+        result is the standard error of each coefficient over the noise's standard deviation. The
+        other columns, whose standard error is infinite, are the directions that are constant within
+        groups: their effects cannot be estimated, and are confounded with those of the groups.
         """
         columns = np.asarray(fixed, np.float64)
         centred = columns - np.average(columns, axis=0, weights=self.n)
         # Directions that groups do not explain, with uncorrelated least squares estimates.
-        _, sizes, rows = np.linalg.svd(self._within_groups(columns, groups), full_matrices=False)
-        free = sizes > _RANK * sizes.max(initial=0.0)
-        found = centred @ rows[free].T
+        root = np.linalg.qr(self._within_groups(columns, groups), mode="r")
+        _, sizes, rows = np.linalg.svd(root)
+        n_free = int((sizes > _RANK * sizes.max(initial=0.0)).sum())
+        found, confounded = centred @ rows[:n_free].T, centred @ rows[n_free:].T
         size = np.sqrt(np.average(found**2, axis=0, weights=self.n))
-        return found / size, size / sizes[free]
+        sd = np.append(size / sizes[:n_free], np.full(confounded.shape[1], np.inf))
+        return np.hstack([found / size, confounded]), sd
 
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
@@ -438,7 +442,8 @@ class ScreenMoments:
         columns, sd = self.fixed_columns(fixed, groups)
         if not len(sd):  # for large screens, avoid a copy of the means
             return self, sd
-        return self.without_fixed(fixed, groups).with_columns(columns), sd
+        clean = self.without_fixed(fixed, groups) if np.isfinite(sd).any() else self
+        return clean.with_columns(columns), sd
 
     def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
         """Return a table minus its group means, times the square root of the cells."""
