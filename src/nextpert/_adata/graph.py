@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ from nextpert._adata.read import read_blocks, with_columns
 from nextpert._adata.stored import eager, read_stored
 from nextpert._warn import warn
 from nextpert.core._checks import list_names
-from nextpert.core._codec import array, damaged, unpack
+from nextpert.core._codec import array, damaged, lists, nested, text, unpack
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.core.screen.screen import ScreenMoments, empty_part, merge, screen_part
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from nextpert._adata.screen import Environments
 
+
+T = TypeVar("T")
 
 # With fewer guides, the cells of a perturbation are resampled: two blocks hardly show their spread.
 _LEAST_GUIDES = 3
@@ -188,6 +190,39 @@ class GraphsRecord:
         object.__setattr__(self, "dags", dags)
 
 
+@dataclass(frozen=True)
+class HeldOutRecord:
+    """Graphs that were learned without the cells of some perturbations, to predict these.
+
+    Parameters
+    ----------
+    folds
+        Labels whose cells are left out together, one list per graph.
+    graphs
+        The graphs, one per fold: each is the graph that the same call learns from a file without
+        the cells of the fold.
+    cells
+        Digests of the cells, as every result with a fit has them.
+    """
+
+    folds: list[list[str]] = lists()
+    graphs: GraphsRecord = nested(GraphsRecord)
+    cells: str = text()
+
+    def __post_init__(self) -> None:
+        if len(self.folds) != self.graphs.n_graphs:
+            message = f"it has {self.graphs.n_graphs} graphs for {len(self.folds)} folds"
+            raise ValueError(message)
+
+
+def graphs_record(edges: Sequence[sp.csr_array]) -> GraphsRecord:
+    """Return the record of graphs, given as one matrix each (row = parent)."""
+    stacked = sp.csr_array(sp.vstack(edges))
+    stacked.sort_indices()
+    pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
+    return GraphsRecord(len(edges), *pointers)
+
+
 def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> list[Dag]:
     """Return the bootstrap graphs in ``adata.uns[key]``, over its panel; empty if there are none.
 
@@ -199,10 +234,7 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
     if not hasattr(result, "keys") or "graphs" not in result:
         return []
     stored = dict(eager(result))
-    where, remedy = f"adata.uns[{key!r}]['graphs']", "run tl.learn_dag again"
-    graphs = unpack(GraphsRecord, stored["graphs"], where, remedy).dags
-    if any(graph.n_nodes != len(genes) for graph in graphs):
-        raise damaged(where, f"its graphs do not have {len(genes)} genes each", remedy)
+    graphs = _on_panel(GraphsRecord, stored["graphs"], key, "graphs", len(genes)).dags
     if _changed(stored, genes, dag):
         message = (
             f"adata.varp[{key!r}] has changed since tl.learn_dag wrote it: its {len(graphs)} "
@@ -211,6 +243,24 @@ def read_graphs(adata: ad.AnnData, key: str, genes: Sequence[str], dag: Dag) -> 
         warn(message)
         return []
     return graphs
+
+
+def read_held_out_graphs(adata: ad.AnnData, key: str, n_genes: int) -> HeldOutRecord | None:
+    """Return the graphs in ``adata.uns[key]`` that were learned without folds, if there are any."""
+    result = eager(adata.uns.get(key))
+    if not hasattr(result, "keys") or "held_out" not in result:
+        return None
+    return _on_panel(HeldOutRecord, result["held_out"], key, "held_out", n_genes)
+
+
+def _on_panel(record: type[T], stored: Any, key: str, name: str, n_genes: int) -> T:
+    """Return a record of graphs, or raise if they are not graphs of a panel of ``n_genes``."""
+    where, remedy = f"adata.uns[{key!r}][{name!r}]", "run tl.learn_dag again"
+    found = unpack(record, stored, where, remedy)
+    graphs: Any = getattr(found, "graphs", found)
+    if any(graph.n_nodes != n_genes for graph in graphs.dags):
+        raise damaged(where, f"its graphs do not have {n_genes} genes each", remedy)
+    return found
 
 
 def _changed(stored: dict[str, Any], genes: Sequence[str], dag: Dag) -> bool:

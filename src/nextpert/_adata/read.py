@@ -35,7 +35,7 @@ from nextpert.core.screen.moments import (
     require_numbers,
     too_large,
 )
-from nextpert.core.screen.screen import Part, Screen, empty_part, merge, screen_part
+from nextpert.core.screen.screen import Part, Screen, belongs, empty_part, merge, screen_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,8 +66,9 @@ class Coding(NamedTuple):
 
     ``codes`` is the environment of every cell, -1 for cells that are not summed; ``extra`` holds
     further values of each cell, which become nodes after the genes, and ``weights`` how often each
-    cell counts (``None`` for once). ``fold`` is the fold of every environment; ``columns`` maps
-    names to whole numbers, one per environment.
+    cell counts (``None`` for once). ``fold`` is the fold of every environment, or, if folds
+    overlap, 1 for every fold that it belongs to; ``columns`` maps names to whole numbers, one per
+    environment.
     """
 
     codes: Index
@@ -212,20 +213,24 @@ def _with_products(
     adata: ad.AnnData, panel: Index, layer: str | None, part: Part, coding: Coding
 ) -> Part:
     """Return sums with products of genes from a sample of cells, scaled to the squares of all."""
-    coded = np.flatnonzero(coding.codes >= 0)
-    some = np.random.default_rng(0).choice(coded, min(_SAMPLED, len(coded)), replace=False)
-    p = part.mean.shape[1]
-    scatter = {int(k): np.zeros((p, p)) for k in np.unique(part.fold)}
-    for here, values in read_blocks(adata, panel, np.sort(some), layer=layer):
-        row = np.searchsorted(part.groups, coding.codes[here])
-        deviation = np.hstack([dense(values), coding.extra[here]]) - part.mean[row]
-        if coding.weights is not None:
-            deviation *= np.sqrt(coding.weights[here])[:, None]
-        for k, total in scatter.items():
-            mine = deviation[part.fold[row] == k]
-            total += mine.T @ mine
+    p, overlap = part.mean.shape[1], part.fold.ndim == 2
+    folds = range(part.fold.shape[1]) if overlap else np.unique(part.fold).tolist()
+    scatter = {k: np.zeros((p, p)) for k in folds}
+    # Folds that overlap have a sample each, as if a screen had no other cells.
+    for some in [[k] for k in folds] if overlap else [list(folds)]:
+        own = np.any([belongs(coding.fold, k) for k in some], axis=0)
+        coded = np.flatnonzero(np.append(own, False)[coding.codes])
+        drawn = np.random.default_rng(0).choice(coded, min(_SAMPLED, len(coded)), replace=False)
+        for here, values in read_blocks(adata, panel, np.sort(drawn), layer=layer):
+            row = np.searchsorted(part.groups, coding.codes[here])
+            deviation = np.hstack([dense(values), coding.extra[here]]) - part.mean[row]
+            if coding.weights is not None:
+                deviation *= np.sqrt(coding.weights[here])[:, None]
+            for k in some:
+                mine = deviation[belongs(part.fold, k)[row]]
+                scatter[k] += mine.T @ mine
     for k, total in scatter.items():
-        squares, sampled = part.squares[part.fold == k].sum(axis=0), total.diagonal().copy()
+        squares, sampled = part.squares[belongs(part.fold, k)].sum(axis=0), total.diagonal().copy()
         scale = np.sqrt(np.divide(squares, sampled, out=np.zeros(p), where=sampled > 0))
         total *= scale
         total *= scale[:, None]

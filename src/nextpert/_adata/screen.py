@@ -23,7 +23,7 @@ from nextpert.core.fit.naming import Naming
 from nextpert.core.screen.guides import distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
@@ -248,6 +248,31 @@ def coding(
     extra = np.zeros((n_cells, 0)) if extra is None else extra
     by_name = {name: rows[:, k].copy() for k, name in enumerate(columns)}
     return Coding(codes, rows[:, -1].copy(), extra, weights, by_name)
+
+
+def coding_without(environments: Environments, sets: Sequence[Collection[str]]) -> Coding:
+    """Return the coding with one fold per set of labels: all cells but those of the set.
+
+    The sums of each fold are taken for themselves, so that they are bitwise identical to those of a
+    screen without the other cells.
+    """
+    one = coding({"environment": environments.codes}, extra=environments.covariates)
+    kept = [environments.groups(list(some)) < 0 for some in sets]
+    return one._replace(fold=np.array(kept, np.int64).T[one.columns["environment"]])
+
+
+def without_sets(
+    environments: Environments, screen: Screen, sets: Sequence[Collection[str]]
+) -> Iterator[tuple[Environments, ScreenMoments]]:
+    """Yield, for every set of labels, the environments of all other labels and their moments.
+
+    ``screen`` has the sums of :func:`coding_without`.
+    """
+    labels = set(environments.perturbation)
+    for some in sets:
+        kept = environments.groups(list(some)) < 0
+        others = sorted(labels - set(environments.perturbation[~kept]))
+        yield environments.only(others), screen.some(kept).moments()
 
 
 def screen_moments(

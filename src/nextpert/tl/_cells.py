@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextpert._adata.screen import coding, read_environments, read_screens
+from nextpert._adata.screen import coding, coding_without, read_environments, read_screens
 from nextpert.core.fit.cells import FitCells, pool_cells, with_conditions
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Cells:
 
     ``fits`` has the environments and sums of each fit. The controls and the perturbations of a fit
     are one fold; perturbations whose cells only inform batch effects are another. In ``searches``
-    for graphs, perturbations that are left out together are a fold. ``halves`` are sums of each
-    half of some environments (columns ``"environment"`` and ``"half"``).
+    for graphs, the cells that remain without some perturbations are a fold, and folds overlap.
+    ``halves`` are sums of each half of some environments (columns ``"environment"``, ``"half"``).
     """
 
     fits: list[tuple[Environments, Screen]]
@@ -104,9 +104,7 @@ def read_cells(
     searches
         Environments of searches; ``None`` if there are none.
     sets
-        Perturbations that are left out of a search together. One scatter is kept for all
-        perturbations that are in the same sets: 5 for five folds, and 25 for pairs of folds, if the
-        second fold of a pair divides the perturbations that are not in the first.
+        Perturbations that are left out of a search together; one scatter is kept for each set.
     halves
         Environments, and the half of every cell, 0 or 1, shape ``(n_cells,)``.
     """
@@ -126,8 +124,7 @@ def read_cells(
         codings.append(coding({"environment": known.codes, "half": half}, fold=half))
     other: list[Screen] = []
     if searches is not None:
-        kind = np.append(_kinds(searches, sets), -1)[searches.codes]
-        held = coding({"environment": searches.codes}, fold=kind, extra=searches.covariates)
+        held = coding_without(searches, sets)
         if searches.roles.layer == layer:
             codings.append(held)
         else:
@@ -139,16 +136,6 @@ def read_cells(
         None if searches is None else (searches, screens[-1]),
         None if halves is None else screens[len(fits)],
     )
-
-
-def _kinds(environments: Environments, sets: Sequence[Collection[str]]) -> NDArray[np.int64]:
-    """Return a number per environment that identifies the sets that contain its perturbation."""
-    members = [np.ones(len(environments.table), bool)]
-    members += [environments.groups(list(some)) >= 0 for some in sets]
-    _, first, kind = np.unique(
-        np.column_stack(members), axis=0, return_index=True, return_inverse=True
-    )
-    return np.asarray(np.argsort(np.argsort(first))[kind.ravel()], np.int64)
 
 
 def condition_names(environments: Environments) -> list[str]:

@@ -28,7 +28,7 @@ from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
 from nextpert.core.model.perturbations import CellMeans
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.tl._cells import fit_environments, read_cells
-from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
+from nextpert.tl._learn_dag.graphs import graphs_without, read_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,11 +169,21 @@ def fit_dag_blr(
     _adata.check_scale(adata, columns, used, roles)
     # All cells in one pass: those of the fit, and of graphs without some perturbations.
     by_fold = [] if exact else folds_of(plan.names)
-    held_out = read_held_out(adata, dag_key, roles, len(genes), plan.names) if by_fold else None
+    held_out = None
+    if by_fold:
+        held_out = read_held_out(adata, dag_key, roles, genes, columns, plan.names)
+    unknown = [] if held_out is None else held_out.unknown(by_fold)
+    if unknown:
+        logger.info(
+            "adata.uns[%r] has no graphs without folds of these perturbations and cells (another "
+            "version wrote it, or labels, roles or cells differ): they are learned now. Run "
+            "tl.learn_dag again to store them.",
+            dag_key,
+        )  # fmt: skip
     found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
     read_once = read_cells(
         adata, columns, found, plan.names,
-        searches=None if held_out is None else held_out.environments, sets=by_fold,
+        searches=held_out.environments if held_out is not None and unknown else None, sets=unknown,
     )  # fmt: skip
     guided = roles.guide_key is not None and not exact
     if guided:
@@ -203,9 +213,7 @@ def fit_dag_blr(
     # controls alone, was learned without all of them.
     every_graph = Graphs(
         dag, graphs,
-        lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
-            dag, held_out, searches, genes, folds, fold_streams(len(folds)), n_jobs=n_jobs
-        ),
+        lambda folds: graphs_without(dag, held_out, searches, genes, folds, n_jobs=n_jobs),
     )  # fmt: skip
     with reported("Sampling effects") as progress:
         model = Model.fit(spec, cells, every_graph, progress, n_jobs)

@@ -39,11 +39,12 @@ class Part(NamedTuple):
     """Cells, means and squares of some environments, in ascending order, and scatters by fold.
 
     ``squares`` are sums of squared deviations from the mean of the environment. ``scatter``
-    contains, for each fold, the sum over its cells of the products of such deviations.
+    contains, for each fold, the sum over its cells of the products of such deviations. ``fold``
+    is the fold of every environment, or, if folds overlap, 1 for every fold that it belongs to.
     """
 
     groups: NDArray[np.int64]  # (n_present,)
-    fold: NDArray[np.int64]  # (n_present,)
+    fold: NDArray[np.int64]  # (n_present,) or (n_present, n_folds)
     n: NDArray[np.int64]  # (n_present,)
     mean: NDArray[np.float64]  # (n_present, p)
     squares: NDArray[np.float64]  # (n_present, p)
@@ -76,7 +77,8 @@ def screen_part(
     weights
         How often every cell counts, shape ``(n_cells,)``; ``None`` counts each once.
     fold
-        Fold of every environment, shape ``(n_groups,)``; ``None`` for a single fold.
+        Fold of every environment, shape ``(n_groups,)``, or 1 for every fold that it belongs to,
+        shape ``(n_groups, n_folds)``; ``None`` for a single fold.
     products
         Whether to sum the products of genes, whose cost per cell is quadratic in the genes.
 
@@ -149,7 +151,7 @@ def _sparse(
     scatter = {}
     for k, rows in _by_fold(fold, place) if products else ():
         whole = sparse_moments(values, np.arange(values.shape[0])[rows])
-        own = fold == k
+        own = belongs(fold, k)
         # Within = total - between: sum n (mean_e - mean)(mean_e - mean)'.
         departure = mean[own] - whole.mean
         each = whole.scatter - (departure * n[own, None]).T @ departure
@@ -159,10 +161,22 @@ def _sparse(
     return Part(present, fold, n, mean, squares, scatter)
 
 
+def belongs(fold: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+    """Return which environments belong to fold ``k``; ``fold`` is that of :class:`Part`."""
+    return fold == k if fold.ndim == 1 else fold[:, k] > 0
+
+
 def _by_fold(
     fold: NDArray[np.int64], place: NDArray[np.int64]
 ) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
     """Yield every fold of some environments with the indices of its cells, in order."""
+    if fold.ndim == 2:
+        for k in range(fold.shape[1]):
+            own = belongs(fold, k)[place]
+            # The bits are those of a screen that has no other cells.
+            if own.any():
+                yield k, slice(None) if own.all() else np.flatnonzero(own)
+        return
     folds, of_cell = np.unique(fold), fold[place]
     if len(folds) == 1:
         yield int(folds[0]), slice(None)
@@ -176,11 +190,13 @@ def merge(first: Part, second: Part) -> Part:
     """Return the sums over the cells of both parts."""
     groups = np.union1d(first.groups, second.groups)
     p = first.mean.shape[1]
-    fold, n = np.zeros(len(groups), np.int64), np.zeros((2, len(groups)), np.int64)
+    more = max(first.fold.shape[1:], second.fold.shape[1:])  # a part without cells has no folds
+    fold, n = np.zeros((len(groups), *more), np.int64), np.zeros((2, len(groups)), np.int64)
     mean, squares = np.zeros((2, len(groups), p)), np.zeros((len(groups), p))
     for k, part in enumerate((first, second)):
         rows = np.searchsorted(groups, part.groups)
-        fold[rows], n[k, rows], mean[k, rows] = part.fold, part.n, part.mean
+        fold[rows] = part.fold.reshape(len(rows), *more)
+        n[k, rows], mean[k, rows] = part.n, part.mean
         squares[rows] += part.squares
     total = np.maximum(n.sum(axis=0), 1)
     # Chan's update: n1 n2 / n times the squared difference of means.
@@ -192,7 +208,7 @@ def merge(first: Part, second: Part) -> Part:
     squares[both] += between * step[both]
     scatter = first.scatter | second.scatter
     for k in first.scatter.keys() & second.scatter.keys():
-        own = fold[both] == k
+        own = belongs(fold[both], k)
         added = between[own].T @ step[both[own]]
         scatter[k] = first.scatter[k] + second.scatter[k] + (added + added.T) / 2
     mean = mean[0] + step * (n[1] / total)[:, None]
@@ -465,9 +481,9 @@ class Screen:
 
     An environment is a group of cells with equal values in ``columns``: perturbation, guide, batch,
     condition, or half of a random split. A fold is a set of environments that are used or left out
-    together. Scatter is stored per fold, so that cells are read only once. With 1,000 genes, the
-    scatter matrices of 26 folds take 208 MB; one matrix for each of 10,000 environments would take
-    80 GB.
+    together, or, if folds overlap, a set that is used alone. Scatter is stored per fold, so that
+    cells are read only once. With 1,000 genes, the scatter matrices of 26 folds take 208 MB; one
+    matrix for each of 10,000 environments would take 80 GB.
 
     Parameters
     ----------
@@ -475,7 +491,8 @@ class Screen:
         Columns that define environments: for each name, whole numbers of shape
         ``(n_environments,)``, -1 if missing.
     fold
-        Fold of every environment, shape ``(n_environments,)``.
+        Fold of every environment, shape ``(n_environments,)``, or 1 for every fold that it belongs
+        to, shape ``(n_environments, n_folds)``.
     n, mean, squares
         As in :class:`~nextpert.core.ScreenMoments`.
     scatter
@@ -515,14 +532,20 @@ class Screen:
     def some(self, which: ArrayLike) -> Screen:
         """Return some environments; each fold must be selected as a whole or not at all.
 
+        If folds overlap, the environments must be those of one fold.
+
         Raises
         ------
         ValueError
             If a fold is divided, because the scatter of its parts is unknown.
         """
         kept = np.asarray(which, bool)
-        folds = set(self.fold[kept].tolist())
-        if folds & set(self.fold[~kept].tolist()):
+        overlap = self.fold.ndim == 2
+        if overlap:
+            folds = set(np.flatnonzero(((self.fold.T > 0) == kept).all(axis=1)).tolist()[:1])
+        else:
+            folds = set(self.fold[kept].tolist())
+        if (overlap and not folds) or (not overlap and folds & set(self.fold[~kept].tolist())):
             message = (
                 "The environments of a fold cannot be separated: read the cells with more folds."
             )
@@ -530,7 +553,8 @@ class Screen:
         return replace(
             self,
             columns={name: codes[kept] for name, codes in self.columns.items()},
-            fold=self.fold[kept], n=self.n[kept], mean=self.mean[kept], squares=self.squares[kept],
+            fold=np.full(kept.sum(), max(folds)) if overlap else self.fold[kept],
+            n=self.n[kept], mean=self.mean[kept], squares=self.squares[kept],
             scatter={k: each for k, each in self.scatter.items() if k in folds},
             counted=None if self.counted is None else self.counted[kept],
         )  # fmt: skip

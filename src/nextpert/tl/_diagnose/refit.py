@@ -12,16 +12,14 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.nested import FEWEST_CELLS, undeclared_guides
 from nextpert._adata.screen import read_environments
-from nextpert._adata.stored import eager
 from nextpert._adata.table import in_halves, is_table, of_samples
 from nextpert.core import Dag
-from nextpert.core._checks import as_rng
 from nextpert.core.fit.cells import FitCells, pool_cells
 from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of
 from nextpert.core.screen.guides import distinct
 from nextpert.tl._cells import Cells, fit_environments, read_cells
 from nextpert.tl._fit_dag_blr import record_of, spec_of
-from nextpert.tl._learn_dag.graphs import fold_streams, graphs_without, read_held_out
+from nextpert.tl._learn_dag.graphs import graphs_without, read_held_out
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 if TYPE_CHECKING:
@@ -299,23 +297,19 @@ def read_refit(
     if n >= 2 * MOST:
         sets = [some]
     roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
-    held_out = read_held_out(adata, dag_key, roles, len(fit.genes), names)
+    held_out = read_held_out(adata, dag_key, roles, fit.genes, fit.columns, names)
+    # The graphs without one fold are those of the fit; those without a further fold are the graphs
+    # that a fit has to which the first fold is not shown.
+    unknown = [] if held_out is None else held_out.unknown(sets)
     undeclared = undeclared_guides(adata, fit.columns, names, roles)
     halves, cells = read_halves(
-        adata, fit.columns, names, roles, rng, sample=sample, without=folds, sets=sets,
-        searches=None if held_out is None else held_out.environments,
+        adata, fit.columns, names, roles, rng, sample=sample, without=folds, sets=unknown,
+        searches=held_out.environments if held_out is not None and unknown else None,
         undeclared=None if undeclared is None else undeclared.column,
     )  # fmt: skip
-    # The seed of the search, or 0 if it was not a number.
-    stored: Any = eager(adata.uns.get(dag_key))
-    options = stored.get("params", {}) if hasattr(stored, "get") else {}
-    text = str(options.get("rng", ""))
-    seed = int(text) if text.isdigit() else 0
-    streams = [each for rest in inner for each in (as_rng(seed), *fold_streams(len(rest)))]
     learned = graphs_without(
-        fit.posterior.dag, held_out, cells.searches, fit.genes, sets, streams[: len(sets)],
-        n_jobs=n_jobs,
-    )  # fmt: skip
+        fit.posterior.dag, held_out, cells.searches, fit.genes, sets, n_jobs=n_jobs
+    )
     graphs = cycle(learned)
     without = [[next(graphs) for _ in range(1 + len(rest))] for rest in inner]
     spec = spec_of(fit).rows(sample.tolist())

@@ -165,6 +165,30 @@ class Joint(NamedTuple):
         names = [context.names[k] for k in present]
         return cls(moments, present, names, targets, p - n_genes + others)
 
+    def isolated(self, lost: Sequence[int]) -> Joint:
+        """Return the moments with some genes independent of all other nodes."""
+        if not len(lost):
+            return self
+        # Their variance is above 0 and their correlations are 0, so no test finds an edge.
+        moments, genes = self.moments, list(lost)
+        scatter = moments.scatter.copy()
+        scatter[genes] = scatter[:, genes] = 0.0
+        scatter[genes, genes] = moments.n * (1 + moments.mean[genes] ** 2)
+        return self._replace(moments=Moments(moments.n, moments.mean, scatter))
+
+    def dependent(self, columns: Sequence[int], n_genes: int) -> list[int]:
+        """Return those genes among some nodes that the context and earlier genes determine.
+
+        If there are none beyond rounding, it is the last gene.
+        """
+        constant = [i for i in self.moments.constant_nodes().tolist() if i < n_genes]
+        nodes = sorted(set(columns) - set(constant), key=lambda k: (k < n_genes, k))
+        scatter = self.moments.scatter[np.ix_(nodes, nodes)]
+        scale = np.sqrt(scatter.diagonal())
+        free = {nodes[k] for k in _independent(scatter / np.outer(scale, scale)).tolist()}
+        genes = [k for k in nodes if k < n_genes]
+        return constant or [k for k in genes if k not in free] or genes[-1:]
+
 
 def _explained(joint: Moments, n_genes: int, n_nodes: int) -> NDArray[np.float64]:
     """Return the share of the genes' variance that each node after ``n_nodes`` explains alone.
@@ -252,7 +276,9 @@ def search(
             f"dependent {where}, so partial correlations are undefined: leave one of them out of "
             f"the panel, or use more cells."
         )
-        raise ValueError(message) from error
+        raised = ValueError(message)
+        raised.columns = np.asarray(columns)  # type: ignore[attr-defined]
+        raise raised from error
     if method.context:
         return best
     return replace(best, context_edges=np.zeros((n_context, p), np.bool_))

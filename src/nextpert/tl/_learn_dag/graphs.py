@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,54 +11,68 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed, effective_n_jobs
 
-from nextpert._adata.graph import GraphsRecord, resampled_screens
+from nextpert._adata import fingerprint, list_names, same_cells
+from nextpert._adata.graph import read_held_out_graphs, resampled_screens
 from nextpert._adata.progress import progress
 from nextpert._adata.roles import fitted_roles
-from nextpert._adata.screen import read_environments
+from nextpert._adata.screen import read_environments, without_sets
 from nextpert._adata.stored import eager
-from nextpert.core import Moments
-from nextpert.core._codec import pack
+from nextpert.core._checks import as_rng
 from nextpert.core.causal.design_loop import run_tasks
 from nextpert.core.model.sampler import threads
-from nextpert.core.search.registry import SearchOptions, searches
+from nextpert.core.search import registry
+from nextpert.core.search.registry import SearchOptions
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
 from nextpert.tl._learn_dag.prior import read_knowledge, read_stored_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
-    from nextpert.core import Dag, ScreenMoments
+    from nextpert.core import Dag
     from nextpert.core.screen.screen import Screen
     from nextpert.core.search.registry import Found
     from nextpert.tl._learn_dag.context import Panel
 
-
-def fold_streams(n: int) -> list[np.random.Generator]:
-    """Return the random streams of the searches that a fit runs without each of ``n`` folds."""
-    return np.random.default_rng(0).spawn(n)
+logger = logging.getLogger(__name__)
 
 
 class HeldOut(NamedTuple):
-    """Arguments of searches without some perturbations; the environments are of all cells."""
+    """What the searches without some perturbations need; the environments are of all cells.
+
+    ``rng`` is the generator of the call that learned the graph, in its state before the search, and
+    ``known`` has the graphs that are stored, by the labels without which they were learned.
+    """
 
     environments: Environments
     options: SearchOptions
     targets: Mapping[str, Sequence[str]]  # known targets, as in Panel
+    rng: np.random.Generator
+    known: Mapping[frozenset[str], Dag]
+
+    def unknown(self, sets: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Return those of some sets of perturbations without which no graph is stored."""
+        return [some for some in sets if frozenset(some) not in self.known]
 
 
 def read_held_out(
-    adata: ad.AnnData, dag_key: str, roles: Roles, n_genes: int, names: Sequence[str]
+    adata: ad.AnnData,
+    dag_key: str,
+    roles: Roles,
+    genes: Sequence[str],
+    columns: NDArray[np.int64],
+    names: Sequence[str],
 ) -> HeldOut | None:
-    """Return the arguments of searches without some of the perturbations ``names``.
+    """Return what searches without some of the perturbations ``names`` need.
 
     ``None`` if the graph in ``adata.uns[dag_key]`` was learned without perturbed cells, or with
-    another column of labels or another control than ``roles``: no search is then repeated. Columns
-    and prior knowledge are those of the stored graph.
+    another column of labels or another control than ``roles``: no search is then repeated. Columns,
+    options and prior knowledge are those of the stored graph. Graphs that are stored with it are
+    known if cells, roles and labels are as they were.
     """
     stored = eager(adata.uns.get(dag_key))
     params: Any = stored.get("params") if hasattr(stored, "get") else None
@@ -65,10 +81,20 @@ def read_held_out(
     own = fitted_roles(adata, params)
     if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
         return None
-    prior = read_knowledge(stored.get("prior"), n_genes)
-    options = SearchOptions(str(params["method"]), 0, prior)
-    own = replace(own, separator=roles.separator)
-    return HeldOut(read_environments(adata, own, named=names), options, read_stored_targets(stored))
+    prior = read_knowledge(stored.get("prior"), len(genes))
+    options = SearchOptions(str(params["method"]), int(params["n_runs"]), prior)
+    separated = replace(own, separator=roles.separator)
+    environments = read_environments(adata, separated, named=names)
+    known: dict[frozenset[str], Dag] = {}
+    record = read_held_out_graphs(adata, dag_key, len(genes))
+    if record is not None:
+        labels = {name for fold in record.folds for name in fold}
+        same = separated == own and labels == set(environments.perturbations())
+        if same and same_cells(fingerprint(adata, own, columns), record.cells):
+            known = dict(zip(map(frozenset, record.folds), record.graphs.dags, strict=True))
+    text = str(params.get("rng", ""))
+    rng = as_rng(int(text) if text.isdigit() else 0)  # 0 if the seed was not a number
+    return HeldOut(environments, options, read_stored_targets(stored), rng, known)
 
 
 def graphs_without(
@@ -77,55 +103,83 @@ def graphs_without(
     searches: tuple[Environments, Screen] | None,
     genes: Sequence[str],
     sets: Sequence[Sequence[str]],
-    streams: Sequence[np.random.Generator],
     *,
     n_jobs: int | None = None,
-) -> Sequence[Dag]:
+) -> list[Dag]:
     """Return a graph for every set of perturbations, learned without any cell of them.
 
-    Each search starts from the order of ``dag``, the graph of all cells, and has its own stream of
-    random numbers. If ``held_out`` is ``None``, ``dag`` is returned for every set. ``searches`` are
-    the environments of ``held_out`` and their sums; each set is a union of folds. Without
-    ``n_jobs``, the number of threads is that of joblib's active configuration, or else that which
-    draws the effects.
+    Each is the graph that :func:`nextpert.tl.learn_dag` gives of a file without these cells, with
+    the same options and ``rng``; it is searched unless it is known. If ``held_out`` is ``None``,
+    ``dag`` is returned for every set. ``searches`` are the environments of ``held_out`` and their
+    sums, with a fold for every set that is not known.
     """
-    if held_out is None or searches is None:
+    if held_out is None:
         return [dag] * len(sets)
-    prior = held_out.options.prior
-    order = dag.order if prior is None else prior.order_of(dag)  # which agrees with it
-    options = replace(held_out.options, order=np.asarray(order))
-    parts, where = without_sets(*searches, sets), "among the cells without some perturbations"
+    known = dict(held_out.known)
+    unknown = held_out.unknown(sets)
+    if unknown and searches is not None:
+        found = learn_without(held_out, searches[1], genes, unknown, n_jobs=n_jobs)
+        known |= zip(map(frozenset, unknown), found, strict=True)
+    return [known[frozenset(some)] for some in sets]
+
+
+def learn_without(
+    held_out: HeldOut,
+    screen: Screen,
+    genes: Sequence[str],
+    sets: Sequence[Sequence[str]],
+    *,
+    n_jobs: int | None = None,
+) -> list[Dag]:
+    """Return a graph for every set of perturbations from a search without any cell of them.
+
+    Nothing is taken from the graph of all cells, which knows the effects of the perturbations.
+    Without ``n_jobs``, the number of threads is that of joblib's active configuration, or else that
+    which draws the effects.
+    """
+    parts = without_sets(held_out.environments, screen, sets)
     contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
-        delayed(search)(Joint.of(some, len(genes), context), genes, options, s, where)
-        for (some, context), s in zip(contexts, streams, strict=True)
+        delayed(_search_part)(Joint.of(some, len(genes), context), genes, held_out)
+        for some, context in contexts
     )
-    if n_jobs is None and effective_n_jobs() == 1:  # nothing is configured
-        n_jobs = threads(len(searches[0].table) * len(genes))
+    if not registry.searches()[held_out.options.method].threads:
+        n_jobs = 1
+    elif n_jobs is None and effective_n_jobs() == 1:  # nothing is configured
+        n_jobs = threads(len(held_out.environments.table) * len(genes))
     # joblib reads n_jobs=None as one thread, and an absent n_jobs as its configuration.
     workers = {} if n_jobs is None else {"n_jobs": n_jobs}
     pool = Parallel(**workers, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
-        return [(best.dag, bar.update())[0] for best in pool(tasks)]
+        found = [(one, bar.update())[0] for one in pool(tasks)]
+    for some, (_, lost) in zip(sets, found, strict=True):
+        if lost:
+            logger.info(
+                "Without the cells of %s, the other genes determine %s: in the graph that predicts "
+                "these perturbations, they have no edges.",
+                list_names(some), list_names([genes[i] for i in sorted(lost)]),
+            )  # fmt: skip
+    return [dag for dag, _ in found]
 
 
-def without_sets(
-    environments: Environments, screen: Screen, sets: Sequence[Collection[str]]
-) -> Iterator[tuple[Environments, ScreenMoments]]:
-    """Yield, for every set of labels, the environments of all other labels and their moments."""
-    labels = set(environments.perturbation)
-    for some in sets:
-        kept = environments.groups(list(some)) < 0
-        others = sorted(labels - set(environments.perturbation[~kept]))
-        yield environments.only(others), screen.some(kept).moments()
+def _search_part(joint: Joint, genes: Sequence[str], held_out: HeldOut) -> tuple[Dag, set[int]]:
+    """Return the graph of a part of the cells, and the genes that are isolated in it.
 
-
-def stored_graphs(edges: Sequence[sp.csr_array]) -> dict[str, Any]:
-    """Return graphs, given as one matrix each (row = parent), in the form that is stored."""
-    stacked = sp.csr_array(sp.vstack(edges))
-    stacked.sort_indices()
-    pointers = (stacked.indptr.astype(np.int64), stacked.indices.astype(np.int64))
-    return pack(GraphsRecord(len(edges), *pointers))
+    A panel that can be separated in all cells may hold copies of genes, or genes that are constant,
+    without some perturbations: all but the first of these are then isolated.
+    """
+    lost: set[int] = set()
+    while True:
+        rng, where = deepcopy(held_out.rng), "among the cells without some perturbations"
+        try:
+            part = joint.isolated(sorted(lost))
+            return search(part, genes, held_out.options, rng, where).dag, lost
+        except ValueError as error:
+            columns = np.asarray(getattr(error, "columns", ())).astype(int).tolist()
+            more = set(part.dependent(columns, len(genes))) if columns else set()
+            if not more - lost:
+                raise
+            lost |= more
 
 
 def ensemble(
@@ -152,8 +206,8 @@ def ensemble(
     streams = rng.spawn(n_graphs)
     screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds)
     genes = panel.genes
-    joints = (_isolated(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
-    n_jobs = n_jobs if searches()[options.method].threads else 1
+    joints = (_varying(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
+    n_jobs = n_jobs if registry.searches()[options.method].threads else 1
     tasks = ((joint, genes, options, s) for joint, s in zip(joints, streams, strict=True))
     done: dict[int, sp.csr_array] = {}
     counts = np.zeros((len(context.names), len(genes)))
@@ -165,16 +219,9 @@ def ensemble(
     return [done[i] for i in range(n_graphs)], counts / n_graphs
 
 
-def _isolated(joint: Joint, n_genes: int) -> Joint:
+def _varying(joint: Joint, n_genes: int) -> Joint:
     """Return the moments with genes that are constant in a resample as isolated nodes."""
-    lost = [int(i) for i in joint.moments.constant_nodes() if i < n_genes]
-    if not lost:
-        return joint
-    # Their variance is above 0 and their correlations are 0, so no test finds an edge.
-    scatter = joint.moments.scatter.copy()
-    scatter[lost] = scatter[:, lost] = 0.0
-    scatter[lost, lost] = joint.moments.n * (1 + joint.moments.mean[lost] ** 2)
-    return joint._replace(moments=Moments(joint.moments.n, joint.moments.mean, scatter))
+    return joint.isolated([i for i in joint.moments.constant_nodes().tolist() if i < n_genes])
 
 
 def _resampled(

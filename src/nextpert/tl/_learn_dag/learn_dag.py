@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,22 @@ from nextpert import _adata
 from nextpert._adata import list_names, strings
 from nextpert._adata.arguments import WORKERS, checked, one_of, options
 from nextpert._adata.environments import require_varying
+from nextpert._adata.graph import HeldOutRecord, graphs_record
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.progress import progress
+from nextpert._adata.read import read_screens
 from nextpert._adata.roles import read_roles
-from nextpert._adata.screen import describe, read_environments, screen_moments
+from nextpert._adata.screen import coding_without, describe, read_environments, without_sets
 from nextpert._adata.table import require_cells
 from nextpert._warn import warn
 from nextpert.core._checks import as_rng
+from nextpert.core._codec import pack
+from nextpert.core.fit.learn import folds_of
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import SearchOptions, names_that, searches
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, Panel, search
-from nextpert.tl._learn_dag.graphs import ensemble, stored_graphs
+from nextpert.tl._learn_dag.graphs import HeldOut, ensemble, learn_without
 from nextpert.tl._learn_dag.prior import (
     Prior,
     given_graph,
@@ -235,8 +240,13 @@ def _from_cells(
     """Return the graph of the cells, what is stored of it, and frequencies of edges, if any."""
     adata, columns, genes, environments, known_targets = panel
     context = ContextNodes.of(environments, genes, known_targets)
-    screen = screen_moments(adata, columns, environments)
-    joint = Joint.of(screen, len(genes), context)
+    folds = folds_of(environments.perturbations())
+    # All cells, and the cells without each fold, in one pass.
+    coding = coding_without(environments, [[], *folds])
+    (screen,) = read_screens(adata, columns, [coding], layer=environments.roles.layer)
+    ((_, whole),) = without_sets(environments, screen, [[]])
+    joint = Joint.of(whole, len(genes), context)
+    held_out = HeldOut(environments, options, known_targets, deepcopy(rng), {})
     logger.info("%s.", describe(environments))
     nodes = {*joint.present.tolist(), *joint.others.tolist()}
     explained = sorted(set(range(len(context.names))) - nodes)
@@ -260,7 +270,7 @@ def _from_cells(
     edges = oriented_by(best.dag, best.context_edges, options.prior)
     stored = {
         "order": strings(genes[i] for i in best.order),
-        "n_control_cells": int(screen.n[is_control].sum()),
+        "n_control_cells": int(whole.n[is_control].sum()),
         "n_cells": joint.moments.n,
         "edges": pd.DataFrame(
             {
@@ -282,7 +292,12 @@ def _from_cells(
         each = frequency.toarray()
         stored["edges"]["frequency"] = np.array([each[x, y] for x, y, _ in edges])
         stored["edges"]["adjacency"] = np.array([each[x, y] + each[y, x] for x, y, _ in edges])
-        stored["graphs"] = stored_graphs(graphs)
+        stored["graphs"] = pack(graphs_record(graphs))
+    if folds:
+        dags = learn_without(held_out, screen, genes, folds, n_jobs=n_jobs)
+        record = graphs_record([sp.csr_array(dag.to_matrix()) for dag in dags])
+        present = _adata.fingerprint(adata, environments.roles, columns)
+        stored["held_out"] = pack(HeldOutRecord(folds, record, present))
     if joint.names:
         stored["direct_targets"] = target_table(joint.names, genes, best.context_edges, of_context)
     by = [how for _, _, how in edges]

@@ -175,7 +175,7 @@ def learn(
     """Search as :func:`boss` does.
 
     If an order is given, such as that of the graph of all cells for resamples, the search starts
-    from it and, for at most 300 genes and unless ``n_runs`` is 0, from one drawn order.
+    from it and, for at most 300 genes, from one drawn order.
     """
     n_starts = options.n_runs
     # A resample differs little from all cells, so that their order is nearly the best.
