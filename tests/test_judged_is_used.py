@@ -1,6 +1,5 @@
 """What users get is what was judged: the diagnosis scores the predictions that are handed out."""
 
-from dataclasses import replace
 from functools import cache
 
 import anndata as ad
@@ -12,7 +11,6 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.tl._diagnose.refit import read_refit
 from nextpert.tl._diagnose.scores import judge_unseen, predictors, read_sides
-from nextpert.tl._learn_dag import graphs
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
 
 N_PERTURBED, N_GENES = 10, 24
@@ -110,24 +108,6 @@ def same(found, wanted):
     scale = np.abs(wanted).max()
     assert scale > 0.1
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10 * scale)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _searched_anew():
-    """Let held-out searches start as those of users, and not from the order of all cells.
-
-    That saves nine of ten starts, and may end in another graph of nearly the same score.
-    """
-    search = graphs.search
-
-    def anew(joint, genes, options, rng, where):
-        if "without some perturbations" in where:
-            options = replace(options, order=None, n_runs=LEARNED["search_options"]["n_runs"])
-        return search(joint, genes, options, rng, where)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "search", anew)
-        yield
 
 
 @pytest.fixture(

@@ -282,7 +282,7 @@ def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
     chain.write_h5ad(tmp_path / "chain.h5ad")
     stored = ad.read_h5ad(tmp_path / "chain.h5ad")
     roles = fitted_roles(stored, stored.uns["dag"]["params"])
-    held_out = read_held_out(stored, "dag", roles, 4, ["A"])
+    held_out = read_held_out(stored, "dag", roles, GENES, np.arange(4), ["A"], "")
     assert held_out.targets == {"A": ("A",), "enh": ("B",)}
     rest = held_out.environments.only(["control", "enh", "D"])
     context = ContextNodes.of(rest, GENES, held_out.targets)
@@ -296,8 +296,7 @@ def test_known_targets_go_with_their_node_where_a_batch_explains_another(chain):
     assert table(chain) == {("D", "B"), ("enh", "C"), ("enh", "D")}
 
 
-def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monkeypatch):
-    npt.tl.learn_dag(chain, **known({"A": ["A", "B"]}))
+def test_graphs_of_folds_know_the_targets(chain, monkeypatch):
     seen, real = [], graphs.search
 
     def record(joint, *rest, **more):
@@ -305,7 +304,7 @@ def test_graphs_of_a_fit_without_some_perturbations_know_the_targets(chain, monk
         return real(joint, *rest, **more)
 
     monkeypatch.setattr(graphs, "search", record)
-    npt.tl.fit_dag_blr(chain)
+    npt.tl.learn_dag(chain, **known({"A": ["A", "B"]}))
     assert {"A": [0, 1]} in seen
     assert all(told in ({}, {"A": [0, 1]}) for told in seen)
 
@@ -339,13 +338,14 @@ def test_the_graphs_of_a_fit_run_where_joblib_is_configured_to(chain, monkeypatc
         return real(*given, **more)
 
     monkeypatch.setattr(graphs, "search", record)
-    alone = npt.tl.fit_dag_blr(chain, copy=True)
+    some = {"perturbations": ["A", "D", "enh"]}  # of which no graphs are stored
+    alone = npt.tl.fit_dag_blr(chain, **some, copy=True)
     assert threads == {threading.get_ident()}
-    two = npt.tl.fit_dag_blr(chain, n_jobs=2, copy=True)
+    two = npt.tl.fit_dag_blr(chain, **some, n_jobs=2, copy=True)
     assert len(threads) > 1
     assert two.uns["dag_blr"]["digest"] == alone.uns["dag_blr"]["digest"]
     threads.clear()
     with joblib.parallel_config("threading", n_jobs=2):
-        npt.tl.fit_dag_blr(chain)
+        npt.tl.fit_dag_blr(chain, **some)
     assert len(threads) > 1
     assert chain.uns["dag_blr"]["digest"] == alone.uns["dag_blr"]["digest"]

@@ -168,10 +168,11 @@ def fit_dag_blr(
     used = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, used, roles)
     # All cells in one pass: those of the fit, and of graphs without some perturbations.
+    present = _adata.fingerprint(adata, roles, columns)
     by_fold = [] if exact else folds_of(plan.names)
     held_out = None
     if by_fold:
-        held_out = read_held_out(adata, dag_key, roles, genes, columns, plan.names)
+        held_out = read_held_out(adata, dag_key, roles, genes, columns, plan.names, present)
     unknown = [] if held_out is None else held_out.unknown(by_fold)
     if unknown:
         logger.info(
@@ -243,7 +244,6 @@ def fit_dag_blr(
     if symbols:
         params["gene_symbols"] = symbols
     n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
-    present = _adata.fingerprint(adata, roles, columns)
     record = record_of(
         model, params, left_out=left_out_table(n_cells, [why for _, why in plan.left_out]),
         cells=dict(zip(("roles", "values"), present.split(), strict=True)),

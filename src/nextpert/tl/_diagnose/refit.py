@@ -297,7 +297,7 @@ def read_refit(
     if n >= 2 * MOST:
         sets = [some]
     roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
-    held_out = read_held_out(adata, dag_key, roles, fit.genes, fit.columns, names)
+    held_out = read_held_out(adata, dag_key, roles, fit.genes, fit.columns, names, fit.fingerprint)
     # The graphs without one fold are those of the fit; those without a further fold are the graphs
     # that a fit has to which the first fold is not shown.
     unknown = [] if held_out is None else held_out.unknown(sets)

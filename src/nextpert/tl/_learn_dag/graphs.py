@@ -66,13 +66,15 @@ def read_held_out(
     genes: Sequence[str],
     columns: NDArray[np.int64],
     names: Sequence[str],
+    cells: str,
 ) -> HeldOut | None:
     """Return what searches without some of the perturbations ``names`` need.
 
     ``None`` if the graph in ``adata.uns[dag_key]`` was learned without perturbed cells, or with
     another column of labels or another control than ``roles``: no search is then repeated. Columns,
     options and prior knowledge are those of the stored graph. Graphs that are stored with it are
-    known if cells, roles and labels are as they were.
+    known if cells, roles and labels are as they were; ``cells`` is the fingerprint of the cells
+    with ``roles``.
     """
     stored = eager(adata.uns.get(dag_key))
     params: Any = stored.get("params") if hasattr(stored, "get") else None
@@ -90,7 +92,9 @@ def read_held_out(
     if record is not None:
         labels = {name for fold in record.folds for name in fold}
         same = separated == own and labels == set(environments.perturbations())
-        if same and same_cells(fingerprint(adata, own, columns), record.cells):
+        if (own.columns, own.layer) != (roles.columns, roles.layer):
+            cells = fingerprint(adata, own, columns)
+        if same and same_cells(cells, record.cells):
             known = dict(zip(map(frozenset, record.folds), record.graphs.dags, strict=True))
     text = str(params.get("rng", ""))
     rng = as_rng(int(text) if text.isdigit() else 0)  # 0 if the seed was not a number
