@@ -101,6 +101,7 @@ def learn_dag(
     environments
         ``"control"`` (default) or, with ``method="boss"``, ``"all"`` labelled cells. Of more than
         300 perturbations, the strongest 300 orient edges; the others inform only the covariance.
+        Graphs without each fifth of the perturbations, which judge the graph, are learned as well.
     dag
         Your own graph, with ``method="given"``: edges as pairs ``(parent, child)``, a matrix over
         the panel (row = parent), or a :class:`nextpert.core.Dag`.
@@ -248,15 +249,7 @@ def _from_cells(
     joint = Joint.of(whole, len(genes), context)
     held_out = HeldOut(environments, options, known_targets, deepcopy(rng), {})
     logger.info("%s.", describe(environments))
-    nodes = {*joint.present.tolist(), *joint.others.tolist()}
-    explained = sorted(set(range(len(context.names))) - nodes)
-    # For example, in a plate without controls one perturbation cannot be separated from the plate.
-    if explained:
-        logger.warning(
-            "Left out of the search: %s. Their effects cannot be separated from those of batches "
-            "and other perturbations.",
-            list_names([context.names[k] for k in explained]),
-        )
+    _say_explained(joint, context)
     is_control = environments.is_control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
@@ -295,7 +288,7 @@ def _from_cells(
         stored["graphs"] = pack(graphs_record(graphs))
     if folds:
         dags = learn_without(held_out, screen, genes, folds, n_jobs=n_jobs)
-        record = graphs_record([sp.csr_array(dag.to_matrix()) for dag in dags])
+        record = graphs_record([dag.to_matrix() for dag in dags])
         present = _adata.fingerprint(adata, environments.roles, columns)
         stored["held_out"] = pack(HeldOutRecord(folds, record, present))
     if joint.names:
@@ -306,6 +299,19 @@ def _from_cells(
         by.count(INTERVENTIONS), by.count(OPEN),
     )  # fmt: skip
     return best.dag, stored, frequency
+
+
+def _say_explained(joint: Joint, context: ContextNodes) -> None:
+    """Warn of context nodes that are not in the search because others explain them."""
+    nodes = {*joint.present.tolist(), *joint.others.tolist()}
+    explained = sorted(set(range(len(context.names))) - nodes)
+    # For example, in a plate without controls one perturbation cannot be separated from the plate.
+    if explained:
+        logger.warning(
+            "Left out of the search: %s. Their effects cannot be separated from those of batches "
+            "and other perturbations.",
+            list_names([context.names[k] for k in explained]),
+        )
 
 
 def target_table(
