@@ -19,6 +19,7 @@ from nextpert._adata.labels import (
 from nextpert._adata.screen import coding, read_screens
 from nextpert._adata.table import is_table
 from nextpert._warn import warn
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.core.screen.guides import distinct, spread_p_value, spread_within
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FEWEST_CELLS = 5  # per level; smaller levels do not count
-_SIGNIFICANT = 0.05
 # Classes computed from expression: "mixscape_class" divides a label by the response of its cells.
 _COMPUTED = ("mixscape",)
 _CELLS = 20_000  # read to estimate the variance between levels
@@ -59,7 +59,7 @@ class Nested:
     @property
     def scatters(self) -> bool | None:
         """Whether its levels differ significantly beyond sampling; ``None`` if not tested."""
-        return None if np.isnan(self.p_value) else bool(self.p_value < _SIGNIFICANT)
+        return None if np.isnan(self.p_value) else bool(self.p_value < SIGNIFICANCE)
 
     def scatter_in_words(self) -> str:
         """Return the variance between its levels as a clause."""
@@ -98,7 +98,7 @@ def undeclared_guides(
     if not nesting:
         return None
     best = min(nesting, key=lambda one: (np.nan_to_num(one[3], nan=1.0), -one[2]))
-    return Nested(*best, _call(best[0], roles))
+    return Nested(*best, call_with(roles, guide_key=best[0]))
 
 
 def warn_undeclared(nested: Nested | None) -> None:
@@ -121,13 +121,13 @@ def warn_undeclared(nested: Nested | None) -> None:
         warn(message)
 
 
-def _call(column: str, roles: Roles) -> str:
-    """Return a call of ``pp.setup_screen``, as text, that adds a column of guides to the roles."""
+def call_with(roles: Roles, **added: str | Sequence[str]) -> str:
+    """Return a call of ``pp.setup_screen``, as text, that adds columns to the roles."""
     usual = vars(type(roles)())
     others = {name: x for name, x in vars(roles).items() if name != "values" and x != usual[name]}
     words = ", ".join(
         f"{name}={json.dumps(value, ensure_ascii=False)}"
-        for name, value in {"guide_key": column, **others}.items()
+        for name, value in (added | {x: y for x, y in others.items() if x not in added}).items()
     )
     return f"npt.pp.setup_screen(adata, {words})"
 

@@ -61,10 +61,6 @@ LEVELS = {
 _START = {
     "trust": "The checks on this screen support the model.",
     "care": "Use these results with care.",
-    "do not trust": (
-        "Do not trust the model on this screen: use the means of measured cells, and choose new "
-        "perturbations at random."
-    ),
     UNKNOWN: "The reliability of these results was not checked: run tl.diagnose.",
 }
 _PARTS = {"trust": "Reliable", "care": "with care", "do not trust": "not reliable"}
@@ -157,7 +153,9 @@ def verdict_of(results: Results) -> Verdict:
         for each in _PARTS
         if each in by_level.groups
     ]
-    trust = f"{_START.get(level, _START[UNKNOWN])} {'; '.join(trusted)}."
+    # What not to trust is in the first sentence of the diagnosis.
+    start = _START.get(level) or str(results["diagnosis"]["verdict"]).splitlines()[0]
+    trust = f"{start} {'; '.join(trusted)}."
     return Verdict(level, _next(results), trust, _notes(results))
 
 

@@ -232,7 +232,8 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     if kind == NO_DIFFERENCE:
         others = f"the {untested} untested candidates" if untested > 1 else "other perturbations"
         return (
-            f"Order no perturbation by this ranking: none differs from the others. Measure more "
+            f"Order no perturbation by this ranking: no candidate with cells differs both from the "
+            f"controls and from the other perturbations. Measure more "
             f"cells per perturbation, or test {others}."
         )
     best = str(advice["best_known"])

@@ -20,6 +20,7 @@ from nextpert._adata.labels import left_out_table
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.progress import reported
 from nextpert._adata.table import is_table
+from nextpert._adata.undeclared_batches import undeclared_batches, warn_undeclared_batches
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
 from nextpert.core.fit.fitted import FittedPosterior, PredictorRecord
@@ -191,9 +192,10 @@ def fit_dag_blr(
         found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     environments.require_varying(cells.control, genes)
-    undeclared = None
+    undeclared, batches = None, None
     if plan.names and not exact:
         undeclared = undeclared_guides(adata, columns, plan.names, roles)
+        batches = undeclared_batches(adata, columns, plan.names, roles)
     searches = read_once.searches
     del read_once  # frees memory: for large screens it does not fit beside the posterior
 
@@ -226,6 +228,8 @@ def fit_dag_blr(
         warn_undeclared(undeclared)
     if cells.spread is not None:
         environments.warn_assumed_guides(cells.spread, str(roles.guide_key))
+    if batches is not None:
+        warn_undeclared_batches(batches)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     _log(model, is_table=is_table(adata))

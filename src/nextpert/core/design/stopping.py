@@ -11,6 +11,7 @@ from scipy.stats import gamma
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.design.goal import as_goal
+from nextpert.core.model.scores import SIGNIFICANCE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -132,9 +133,6 @@ CONFIRM = "confirm what you have"
 MEASURE = "measure more cells of these first"
 ORDER = "order this plan"
 KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, MEASURE, ORDER)
-# False discovery rate. It is stricter than in tl.diagnose: at 0.05, with 9 perturbations without
-# effects, one differs in every 25th screen, and a plan would be advised.
-DIFFERS = 0.001
 _INTERVAL = 0.9  # coverage of the interval of the control's distance
 _NEAREST = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # quadrature nodes over this scale, and over the gain
@@ -248,10 +246,12 @@ def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.
 
     The q-values come from the two tests of :func:`~nextpert.core.model.scores.pooled_sizes`. A
     single perturbation is compared only with the controls (the other q-value is NaN). Groups
-    without cells (both NaN) never differ.
+    without cells (both NaN) never differ. Without any effects, with 9 perturbations, one differs in
+    4% of screens.
     """
     others = np.asarray(q_value_from_others, np.float64)
-    return (np.asarray(q_value, np.float64) < DIFFERS) & ((others < DIFFERS) | np.isnan(others))
+    differs = np.asarray(q_value, np.float64) < SIGNIFICANCE
+    return differs & ((others < SIGNIFICANCE) | np.isnan(others))
 
 
 def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> float:

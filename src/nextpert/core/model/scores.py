@@ -190,6 +190,8 @@ def correlations(
     return out
 
 
+# Level of all tests of effects: false discovery rate, local false sign rate, family-wise error.
+SIGNIFICANCE = 0.05
 SURE = 2.0  # standard errors by which a width must exceed another to be called wider
 MEDIAN = float(norm.ppf(0.75))  # median of |z| for standard normal z
 # A standard deviation estimated from the median of |z| over n values has a relative variance of

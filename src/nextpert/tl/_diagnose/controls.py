@@ -48,6 +48,12 @@ class Nulls(NamedTuple):
     factor: float  # multiplies the standard errors of tests, which include undeclared guides
     numbers: dict[str, Numbers]  # the quantities of the part; NaN without nulls
 
+    def widened(self, width: float) -> Nulls:
+        """Return the same with standard errors of tests multiplied by a further factor."""
+        factor, name = self.factor * width, "standard_error_factor"
+        new = (factor, *self.numbers[name][1:])
+        return self._replace(factor=factor, numbers=self.numbers | {name: new})
+
 
 class _Split(NamedTuple):
     """Control cells that are taken as perturbations: masks of environments, by name."""

@@ -12,6 +12,12 @@ from nextpert._adata.arguments import WORKERS, checked
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import warn_undeclared
 from nextpert._adata.table import is_table
+from nextpert._adata.undeclared_batches import (
+    Undeclared,
+    shifted_covariates,
+    undeclared_batches,
+    warn_undeclared_batches,
+)
 from nextpert.core._checks import as_rng
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.tl._diagnose import quantities as q
@@ -124,6 +130,10 @@ def diagnose(
     others = ~scores.measured(spec_of(fit), cells).own()
     called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
     nulls = judge_controls(refit, halves, undeclared, called)
+    roles = _adata.fitted_roles(adata, fit.params)
+    batches = undeclared_batches(adata, fit.columns, fit.names, roles)
+    if batches is not None:
+        nulls = nulls.widened(batches.width)
     tested = cells
     if undeclared is not None:  # cells that share a level are not independent replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
@@ -138,6 +148,7 @@ def diagnose(
     _, by_part[q.UNSEEN] = scores.judge_unseen(refit, halves, judged, sides, n_jobs)
     by_part[q.GRAPH_PART] = by_part[q.UNSEEN]
     by_part |= scores.judge_left_out(refit, halves, cells.guide_variance)
+    covariates = shifted_covariates(adata, fit.names, roles)
     guides = None
     if halves.declared and not halves.of_table:
         guides = scores.judge_guides(halves, fit, cells.guide_variance)
@@ -145,7 +156,10 @@ def diagnose(
     weights = cast("Expectation", fit.expectation).weights
     weight = weights[Graph.name], q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
     rows = q.quantities(by_part, {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}})
-    level, verdict, parts = verdicts.judge(rows, weights, nulls, halves, undeclared, guides)
+    level, verdict, parts = verdicts.judge(
+        rows, weights, nulls, halves, Undeclared(undeclared, batches, covariates), guides,
+        scores.not_judged(halves, by_part),
+    )  # fmt: skip
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,
@@ -164,5 +178,6 @@ def diagnose(
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     warn_undeclared(undeclared)
+    warn_undeclared_batches(batches)
     logger.info("%s", verdict)
     return written

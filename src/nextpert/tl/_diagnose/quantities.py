@@ -13,8 +13,14 @@ import pandas as pd
 
 from nextpert._adata import strings
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.core.design.stopping import differing
 from nextpert.core.fit.interventions import shift_environments
-from nextpert.core.model.scores import mean_with_error, pooled_sizes, ratio_with_error
+from nextpert.core.model.scores import (
+    SIGNIFICANCE,
+    mean_with_error,
+    pooled_sizes,
+    ratio_with_error,
+)
 from nextpert.core.screen.guides import UNKNOWN
 from nextpert.tl._diagnose.scores import (
     BATCHES,
@@ -43,7 +49,6 @@ CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbatio
 NEGATIVE, POSITIVE = "negative controls", "positive controls"
 FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # change of a target gene
 SURE = 2.0  # standard errors
-CLEAR = 0.05  # false discovery rate
 FEWEST = 3  # perturbations that can be distinguished
 # Thresholds of size, because with many perturbations a negligible gain is also significant: for
 # "trust", and for "do not trust".
@@ -95,13 +100,12 @@ class Quantity(NamedTuple):
         return self.passed is not None and not self.value >= HOPELESS_COVERAGE
 
     def __format__(self, spec: str) -> str:
-        """Return the value as text, by default with its standard error."""
+        """Return the value as text, by default with its standard error, and not below 0."""
         if spec:
             return format(self.value, spec)
-        if not np.isfinite(self.value):
-            return "unknown size"
         error = f"± {self.error:.2f}" if np.isfinite(self.error) else "(no standard error)"
-        return f"{round(self.value, 2) + 0.0:.2f} {error}"  # no -0.00
+        # An unbiased estimate of a squared error may be below 0.
+        return f"{max(self.value, 0.0):.2f} {error}"
 
 
 def _at_most(limit: float, *, is_count: bool = False) -> Rule:
@@ -192,14 +196,13 @@ def part_scores(
     ``effects`` are those that users get, and ``factor`` multiplies standard errors (by the null).
     """
     from_controls, from_others = pooled_sizes(cells.pooled, factor=factor)
-    differs = from_controls.q_value < CLEAR
     columns = {
         "n_cells": cells.n_cells,
         "squared_distance": from_controls.estimate,
         "q_value": from_controls.q_value,
         "q_value_from_others": from_others.q_value,
-        "is_significant": differs,
-        "is_distinct": differs & (from_others.q_value < CLEAR),
+        "is_significant": from_controls.q_value < SIGNIFICANCE,
+        "is_distinct": differing(from_controls.q_value, from_others.q_value),
     }
     positive = _target_genes(fit, cells, effects, factor)
     return {CELLS: pd.DataFrame(columns, fit.names), POSITIVE: positive}

@@ -52,7 +52,6 @@ SURE = 3.0  # standard errors from which an effect is called large
 LEFT = 20  # minimum cells of a guide or batch to score on
 _FOLDS = 4  # of guides
 _MOST_BATCHES = 5
-_WEAK = 0.05  # probability of at least one working guide among the weak ones
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 GUIDES, BATCHES = "guides", "batches"
@@ -158,6 +157,22 @@ def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.
     return {name: _mean_of(some) for name, some in parts.items() if some}
 
 
+def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
+    """Return why declared guides or batches are not among the parts that were ``judged``."""
+    why, control = {}, halves.group == 0
+    if halves.declared and GUIDES not in judged:
+        of_control = np.bincount(halves.guide[control], halves.whole.n[control])
+        who = "no perturbation has" if (of_control >= LEFT).sum() > 1 else "the controls have not"
+        why[GUIDES] = f"{who} two guides of {LEFT} cells or more"
+    if (halves.batch_name != "").any() and BATCHES not in judged:
+        why[BATCHES] = (
+            "all cells are in one batch" if len(set(halves.batch)) < 2 else
+            f"no batch can be left out: it must contain {LEFT} cells or more of the controls and "
+            f"of a perturbation, and so must the other batches"
+        )  # fmt: skip
+    return why
+
+
 def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.DataFrame:
     """Compare each guide's change of its target gene with that of the perturbation's other guides.
 
@@ -199,8 +214,9 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
             found.append((fit.names[j - 1], name[e], screen.n[e], a, b, norm.sf(z), z_others))
     names = ["perturbation", "guide", "n_cells", "change", "change_of_others", "p_value", "z"]
     table = pd.DataFrame(found, columns=names)
-    table = table[2.0 * norm.sf(table.pop("z").astype(np.float64)) * len(table) < _WEAK]
-    weak = table["p_value"] * len(table) < _WEAK
+    level = scores.SIGNIFICANCE / max(len(table), 1)
+    table = table[2.0 * norm.sf(table.pop("z").astype(np.float64)) < level]
+    weak = table["p_value"] * len(table) < scores.SIGNIFICANCE
     return table.assign(weak=weak).reset_index(drop=True)
 
 

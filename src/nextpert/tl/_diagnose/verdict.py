@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from nextpert._adata import list_names, strings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nextpert._adata.nested import Nested
+    from nextpert._adata.undeclared_batches import Undeclared, UndeclaredBatches
     from nextpert.tl._diagnose.controls import Nulls
     from nextpert.tl._diagnose.quantities import Quantity
     from nextpert.tl._diagnose.refit import Halves
@@ -42,6 +44,11 @@ _WITHIN_BATCH = (
     " Standard errors within a batch do not include the variation between clones and batches, and "
     "no perturbation has rows in two batches that would show it."
 )
+_HIDE_BATCHES = (
+    " Control cells do not show the differences between the levels of adata.obs[{!r}], which is "
+    "not declared."
+)
+_SMALL = "effects on the cells left out are no larger than their sampling error"
 _Rows = dict[str, "Quantity"]
 _Cases = list[tuple[object, str, str]]  # whether it holds, level, what to do
 
@@ -67,47 +74,56 @@ def judge(
     weights: Mapping[str, float],
     nulls: Nulls,
     halves: Halves,
-    undeclared: Nested | None,
+    undeclared: Undeclared,
     guides: pd.DataFrame | None,
+    not_judged: Mapping[str, str],
 ) -> tuple[str, str, pd.DataFrame]:
     """Return the level of all parts together, the verdict in words, and a table of the parts.
 
-    ``weights`` are those of the predictors; ``nulls`` are the negative controls; ``undeclared`` is
-    a column that looks like guides but is not declared; ``guides`` compares those of each
-    perturbation, if they are declared.
+    ``weights`` are those of the predictors; ``nulls`` are the negative controls; ``undeclared`` are
+    columns that look like guides or batches but are not declared; ``guides`` compares those of each
+    perturbation, if they are declared; ``not_judged`` says why guides or batches could not be left
+    out.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
         by.setdefault(row.part, {})[row.name] = row
     n_judged, n = len(halves.scored) - 1, halves.n_groups - 1
     parts = [
-        _cells(by[q.CELLS], by[q.NEGATIVE]["standard_error_factor"]),
-        _negative(by[q.NEGATIVE], nulls, halves),
+        _cells(by[q.CELLS], by[q.NEGATIVE]["standard_error_factor"], undeclared),
+        _negative(by[q.NEGATIVE], nulls, halves, undeclared.batches),
         _positive(by[q.POSITIVE]),
-        _shrinkage(by[q.SHRINKAGE]),
+        _shrinkage(by[q.SHRINKAGE], undeclared.batches),
         _unseen(by[q.UNSEEN], weights, n_judged),
         _graph(by[q.GRAPH_PART]),
     ]
     # All parts depend on the standard errors: on their size, and on the variation they include.
     width = by[q.NEGATIVE].get("perturbations_width")
-    if (width is not None and width.passed is False) or not halves.has_replicates:
+    is_small = width is not None and width.passed is False
+    if is_small or not halves.has_replicates or undeclared.batches is not None:
         parts = [part._replace(level=CARE) if part.level == TRUST else part for part in parts]
-    # First, because it affects all other parts.
-    if undeclared is not None:
-        parts.insert(0, _undeclared(undeclared))
-    elif q.GUIDES in by or guides is not None:
+    if undeclared.guides is None and (q.GUIDES in by or guides is not None):
         parts += _guides(by.get(q.GUIDES), guides)
     if q.BATCHES in by:
         parts.append(_left_out(q.BATCHES, by[q.BATCHES], by_condition=halves.by_condition))
+    judged = [part.level for part in parts]
+    for name, why in not_judged.items():
+        words = f"could not be judged, because {why}."
+        parts = _with(parts, _part(name, [(True, CARE, "")], words))
+    # First, because they affect all other parts.
+    if undeclared.batches is not None:
+        parts = _with(parts, _undeclared_batches(undeclared.batches), first=True)
+    if undeclared.guides is not None:
+        parts = _with(parts, _undeclared(undeclared.guides), first=True)
+        judged.append(parts[0].level)
     # All other parts depend on cells, negative controls and shrinkage.
     levels = {part.name: part.level for part in parts}
     no = "Do not trust the model here"
     cases: _Cases = [
         (levels[q.CELLS] == NOT, NOT, f"{no}: choose perturbations at random"),
         (levels[q.NEGATIVE] == NOT, NOT, f"{no}: its significant effects may be false"),
-        (levels[q.SHRINKAGE] == NOT, NOT,
-         f"{no}: do not use its effects, and choose new perturbations at random"),
-        (set(levels.values()) == {TRUST}, TRUST, "Trust the model here"),
+        (levels[q.SHRINKAGE] == NOT, NOT, f"{no}: {_of_effects(levels[q.UNSEEN])}"),
+        (set(judged) == {TRUST}, TRUST, "Trust the model here"),
         (True, CARE, "Trust the model with care"),
     ]  # fmt: skip
     level, start = next((level, start) for holds, level, start in cases if holds)
@@ -118,7 +134,25 @@ def judge(
     return level, "\n".join([f"{start}.", *(part.verdict for part in parts)]), table
 
 
-def _cells(of: _Rows, factor: Quantity) -> Part:
+def _with(parts: list[Part], added: Part, *, first: bool = False) -> list[Part]:
+    """Return parts with another one, which is merged with the part of the same name, if any."""
+    for part in parts:
+        if part.name == added.name:
+            one, other = (added, part) if first else (part, added)
+            more = other.verdict.split(": ", 1)[1]
+            level = max(part.level, added.level, key=[TRUST, CARE, NOT].index)
+            added = Part(part.name, level, f"{one.verdict} {more[:1].upper()}{more[1:]}")
+    others = [part for part in parts if part.name != added.name]
+    return [added, *others] if first else [*others, added]
+
+
+def _of_effects(unseen: str) -> str:
+    """Return what to do if effects are not trusted, by the level of unseen perturbations."""
+    also = ", and choose new perturbations at random" if unseen == NOT else ""
+    return f"do not rely on its effects{also}"
+
+
+def _cells(of: _Rows, factor: Quantity, undeclared: Undeclared) -> Part:
     differ, distinct = of["n_significant"], of["n_distinct"]
     words = (
         f"{differ:.0f} of {differ.n} perturbations differ from the controls, {distinct:.0f} from "
@@ -132,13 +166,21 @@ def _cells(of: _Rows, factor: Quantity) -> Part:
         (differ.passed and distinct.passed, TRUST, ""),
         (True, CARE, ""),
     ]
-    return _part(q.CELLS, cases, f"{words}.")
+    words += "."
+    for column, names in undeclared.covariates:
+        words += (
+            f" Cells of {list_names(names)} differ from the controls in adata.obs[{column!r}], "
+            f"which looks computed from expression."
+        )
+    return _part(q.CELLS, cases, words)
 
 
-def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
+def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatches | None) -> Part:
     """Return the verdict on control cells that were taken as perturbations.
 
     A table of effects has no control cells, but shows whether its standard errors look too small.
+    Control cells do not show differences between undeclared ``batches``: their guides or halves
+    are divided among these more evenly than perturbations may be.
     """
     if nulls.kind == OF_TABLE:
         is_small = not of["perturbations_width"].passed
@@ -172,11 +214,14 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves) -> Part:
     elif of["false_discovery_rate"].value > 0:
         words += f". At most about {rate} of the screen's significant effects are false"
     words += "." if of_guides else _WEAKER
+    if batches is not None:
+        words += _HIDE_BATCHES.format(batches.column)
     few = (of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate"))
     cases = [
-        (not all(few) or width.value - q.SURE * width.error > q.LARGEST_WIDTH, NOT,
+        (not all(few) or width.value - q.SURE * width.error > q.LARGEST_WIDTH
+         or (batches is not None and batches.width > q.LARGEST_WIDTH), NOT,
          "do not rely on significant effects"),
-        (not width.passed or not of["coverage_90"].passed, CARE,
+        (not width.passed or not of["coverage_90"].passed or batches is not None, CARE,
          "read significant effects with care"),
         (True, TRUST, "calibrated"),
     ]  # fmt: skip
@@ -200,26 +245,32 @@ def _positive(of: _Rows) -> Part:
     return _part(q.POSITIVE, cases, words if expected.n else "")
 
 
-def _shrinkage(of: _Rows) -> Part:
+def _shrinkage(of: _Rows, batches: UndeclaredBatches | None) -> Part:
     means, nothing, split = of["error_to_raw_means"], of["error_to_no_effect"], of["n_by_guides"]
     by_guide = f" (by guide for {split:.0f} of {split.n} perturbations)" if split.value else ""
     no_better = "do not use them, because assuming no effect is as accurate"
-    if means.value < 1:
+    if means.value < 1 and not np.isnan(nothing.value):
         no_better += ", and raw means are less accurate"
     covers, intervals = _intervals(of)
     cases: _Cases = [
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
         (of["coverage_90"].is_hopeless, NOT, "do not use the shrunken effects"),
+        (np.isnan(nothing.value), NOT, f"do not use them, because {_SMALL}"),
         (not nothing.value < 1, NOT, no_better),
-        (not means.passed, CARE, "use raw means, not the shrunken effects"),
+        (means.value > q.NOT_WORSE, CARE, "use raw means, not the shrunken effects"),
+        (not means.passed or batches is not None, CARE, "use the shrunken effects with care"),
         (nothing.passed and covers, TRUST, "use the shrunken effects"),
         (True, CARE, "use the shrunken effects"),
     ]
     words = (
-        f"Learned from half of the screen{by_guide}, shrunken effects have on the other half a "
-        f"squared error of {means} relative to raw means and of {nothing} relative to no "
-        f"effect.{intervals}"
+        f"Learned from half of the screen{by_guide}, shrunken effects have on the other half "
+        f"{_errors((means, 'raw means'), (nothing, 'no effect'))}.{intervals}"
     )
+    if batches is not None:
+        words += (
+            f" Both halves contain the differences between the levels of "
+            f"adata.obs[{batches.column!r}], so effects look more accurate than they are."
+        )
     return _part(q.SHRINKAGE, cases, words, "Effects")
 
 
@@ -233,6 +284,7 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
     none = "none can be predicted, because each has a target that is not on the panel"
     cases: _Cases = [
         (not nothing.n, NOT, none),
+        (np.isnan(nothing.value), NOT, f"do not rank them, because {_SMALL}"),
         (no_gain[0], NOT, "do not rank them, because assuming no effect is as accurate"),
         (no_gain[1], NOT, "do not rank them, because the mean perturbation is as accurate"),
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
@@ -241,7 +293,8 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
     ]  # fmt: skip
     used = [f"{name} {weight:.2f}" for name, weight in weights.items() if weight >= 0.005]
     words = (
-        f"All predictors together have a squared error of {nothing} relative to no effect "
+        f"All predictors together have "
+        f"{_errors((nothing, 'no effect'), (mean, 'the mean perturbation'))} "
         f"(weights: {', '.join(used) or 'none'}). "
     )
     if nothing.n < n_judged:
@@ -257,11 +310,12 @@ def _graph(of: _Rows) -> Part:
         (not of["weight"].passed or not share.value < 1, NOT,
          "it adds nothing here; do not rank unseen perturbations by it"),
         (share.passed and q.BELOW_ONE.holds(alone), TRUST, "it helps"),
+        (not share.value + share.error < 1, CARE, "it is not certain that it helps"),
         (True, CARE, "it helps a little"),
     ]  # fmt: skip
     words = (
-        f"Its weight is {of['weight']:.2f}. Alone it has a squared error of {alone} relative to no "
-        f"effect; all predictors have one of {share:.2f} relative to those without it."
+        f"Its weight is {of['weight']:.2f}. Alone it has {_errors((alone, 'no effect'))}; all "
+        f"predictors have one of {share} relative to those without it."
     )
     return _part(q.GRAPH_PART, cases, words)
 
@@ -276,14 +330,15 @@ def _left_out(name: str, of: _Rows, *, by_condition: bool = False) -> Part:
     covers, intervals = _intervals(of)
     worst = CARE if by_condition else NOT
     cases: _Cases = [
+        (np.isnan(nothing.value), CARE, f"could not be judged, because {_SMALL}"),
         (disagree, worst, "they disagree"),
         (of["coverage_90_large"].is_hopeless, worst, _STRONG),
         (nothing.passed and covers, TRUST, ""),
         (True, CARE, ""),
     ]
     words = (
-        f"effects learned without one {one} predict its effects with a squared error of {nothing} "
-        f"relative to no effect.{intervals}"
+        f"effects learned without one {one} predict its effects with "
+        f"{_errors((nothing, 'no effect'))}.{intervals}"
     )
     if name == q.BATCHES and (disagree or not covers):
         words += _CONDITIONS
@@ -324,6 +379,29 @@ def _undeclared(nested: Nested) -> Part:
         f"the perturbation labels, as guides do: {nested.scatter_in_words()}. {end}"
     )
     return _part(q.GUIDES, [(True, level, "")], words)
+
+
+def _undeclared_batches(batches: UndeclaredBatches) -> Part:
+    level = NOT if batches.width > q.LARGEST_WIDTH else CARE
+    words = (
+        f"adata.obs[{batches.column!r}] is not declared, but {batches.in_words()}. Effects, "
+        f"intervals and tests of this fit ignore it: declare it with {batches.call}, and fit "
+        f"again; if it was computed from expression, remove the column."
+    )
+    return _part(q.BATCHES, [(True, level, "")], words)
+
+
+def _errors(*rows: tuple[Quantity, str]) -> str:
+    """Return squared errors relative to those of baselines, by name, as text.
+
+    The error of a baseline that is not above its sampling error is no denominator.
+    """
+    ratios = [f"of {row} relative to {name}" for row, name in rows if not np.isnan(row.value)]
+    none = [name for row, name in rows if np.isnan(row.value)]
+    words = f"a squared error {' and '.join(ratios)}" if ratios else "a squared error"
+    if none:
+        words += f" that cannot be compared with {' and '.join(none)} (no error beyond sampling)"
+    return words
 
 
 def _intervals(of: _Rows) -> tuple[bool, str]:
