@@ -69,12 +69,13 @@ def test_trust_is_that_of_the_diagnosis(found, level):
     table = found["diagnosis"]["parts"].set_index("part").loc[parts].reset_index()
     table["level"] = ["trust", "care", "do not trust", level]
     found["diagnosis"]["parts"] = table
+    found["diagnosis"]["verdict"] = "Do not trust the model here: choose at random.\nCells: none."
     verdict = verdict_of(found)
     assert verdict.level == level
     start = {
         "trust": "The checks on this screen support the model.",
         "care": "Use these results with care.",
-        "do not trust": "Do not trust the model on this screen",
+        "do not trust": "Do not trust the model here: choose at random. ",
     }[level]
     assert verdict.trust.startswith(start)
     assert "differences from controls" in verdict.trust.split("with care: ")[0]

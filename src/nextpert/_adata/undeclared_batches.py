@@ -39,9 +39,9 @@ _CELLS, _GENES = 20_000, 300  # a sample of both is read: batches affect many ge
 # Names of columns that are computed from the expression of cells. Perturbations change them, so
 # that differences between their levels are no batch effects.
 _COMPUTED = re.compile(
-    r"leiden|louvain|cluster|phase|cell_?cycle|cell_?(type|state)|subtype|mixscape|means|scan|"
-    r"doublet|singlet|outlier|predict|annotation|_res[._]|score|pct|percent|counts?$|^n_|^num|"
-    r"number|total|filter|quality|pass",
+    r"leiden|louvain|cluster|phase|cell_?cycle|cell_?(type|state)|subtype|mixscape|kmeans|dbscan|"
+    r"doublet|singlet|outlier|predict|annotation|_res[._]|score|pct|percent|counts?$|^n_|^num_|"
+    r"number_of|total|filter|quality|pass_|_pass|passe",
     re.IGNORECASE,
 )
 

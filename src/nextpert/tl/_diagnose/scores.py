@@ -162,8 +162,8 @@ def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
     why, control = {}, halves.group == 0
     if halves.declared and GUIDES not in judged:
         of_control = np.bincount(halves.guide[control], halves.whole.n[control])
-        who = "no perturbation has" if (of_control >= LEFT).sum() > 1 else "the controls have not"
-        why[GUIDES] = f"{who} two guides of {LEFT} cells or more"
+        who = "each perturbation" if (of_control >= LEFT).sum() > 1 else "the controls"
+        why[GUIDES] = f"fewer than two guides of {who} have {LEFT} cells"
     if (halves.batch_name != "").any() and BATCHES not in judged:
         why[BATCHES] = (
             "all cells are in one batch" if len(set(halves.batch)) < 2 else

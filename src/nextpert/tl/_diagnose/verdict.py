@@ -119,10 +119,11 @@ def judge(
     # All other parts depend on cells, negative controls and shrinkage.
     levels = {part.name: part.level for part in parts}
     no = "Do not trust the model here"
+    at_random = ", and choose new perturbations at random" * (levels[q.UNSEEN] == NOT)
     cases: _Cases = [
         (levels[q.CELLS] == NOT, NOT, f"{no}: choose perturbations at random"),
         (levels[q.NEGATIVE] == NOT, NOT, f"{no}: its significant effects may be false"),
-        (levels[q.SHRINKAGE] == NOT, NOT, f"{no}: {_of_effects(levels[q.UNSEEN])}"),
+        (levels[q.SHRINKAGE] == NOT, NOT, f"{no}: do not rely on its effects{at_random}"),
         (set(judged) == {TRUST}, TRUST, "Trust the model here"),
         (True, CARE, "Trust the model with care"),
     ]  # fmt: skip
@@ -144,12 +145,6 @@ def _with(parts: list[Part], added: Part, *, first: bool = False) -> list[Part]:
             added = Part(part.name, level, f"{one.verdict} {more[:1].upper()}{more[1:]}")
     others = [part for part in parts if part.name != added.name]
     return [added, *others] if first else [*others, added]
-
-
-def _of_effects(unseen: str) -> str:
-    """Return what to do if effects are not trusted, by the level of unseen perturbations."""
-    also = ", and choose new perturbations at random" if unseen == NOT else ""
-    return f"do not rely on its effects{also}"
 
 
 def _cells(of: _Rows, factor: Quantity, undeclared: Undeclared) -> Part:
@@ -291,11 +286,12 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
         (nothing.passed and mean.passed and covers, TRUST, "they can be ranked"),
         (True, CARE, "rank them with care"),
     ]  # fmt: skip
+    # The error relative to the mean perturbation is stated if it decides.
+    stated = [(nothing, "no effect"), (mean, "the mean perturbation")]
+    stated = stated if no_gain[1] and not no_gain[0] else stated[:1]
     used = [f"{name} {weight:.2f}" for name, weight in weights.items() if weight >= 0.005]
     words = (
-        f"All predictors together have "
-        f"{_errors((nothing, 'no effect'), (mean, 'the mean perturbation'))} "
-        f"(weights: {', '.join(used) or 'none'}). "
+        f"All predictors together have {_errors(*stated)} (weights: {', '.join(used) or 'none'}). "
     )
     if nothing.n < n_judged:
         words += f"{nothing.n} of {n_judged} were judged: the others have a target that is not on "
@@ -306,16 +302,19 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
 
 def _graph(of: _Rows) -> Part:
     alone, share = of["error_alone"], of["error_to_no_graph"]
+    adds = of["weight"].passed and share.value < 1
+    unsure = adds and not share.value + share.error < 1  # a gain below its standard error
     cases: _Cases = [
-        (not of["weight"].passed or not share.value < 1, NOT,
+        (not adds, NOT,
          "it adds nothing here; do not rank unseen perturbations by it"),
         (share.passed and q.BELOW_ONE.holds(alone), TRUST, "it helps"),
-        (not share.value + share.error < 1, CARE, "it is not certain that it helps"),
+        (unsure, CARE, "it is not certain that it helps"),
         (True, CARE, "it helps a little"),
     ]  # fmt: skip
+    ratio = f"{share}" if unsure else f"{share:.2f}"
     words = (
         f"Its weight is {of['weight']:.2f}. Alone it has {_errors((alone, 'no effect'))}; all "
-        f"predictors have one of {share} relative to those without it."
+        f"predictors have one of {ratio} relative to those without it."
     )
     return _part(q.GRAPH_PART, cases, words)
 
