@@ -9,7 +9,7 @@ import zarr
 
 from nextpert._adata import read, read_blocks, read_groupings, sources
 from nextpert._adata.roles import Roles
-from nextpert.core.screen import screen as _screen_part
+from nextpert.core.screen import parts as _screen_part
 
 N, P = 157, 12
 COLUMNS = np.array([7, 2, 11, 4])

@@ -17,7 +17,8 @@ from nextpert.core._checks import list_names
 from nextpert.core._codec import array, damaged, lists, nested, text, unpack
 from nextpert.core.graph.dag import Dag
 from nextpert.core.screen.moments import require_numbers, require_sound
-from nextpert.core.screen.screen import ScreenMoments, empty_part, merge, screen_part
+from nextpert.core.screen.parts import empty_part, merge, screen_part
+from nextpert.core.screen.screen import ScreenMoments
 from nextpert.core.search._classes import poisson_weights
 
 if TYPE_CHECKING:

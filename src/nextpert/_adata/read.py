@@ -35,7 +35,8 @@ from nextpert.core.screen.moments import (
     require_numbers,
     too_large,
 )
-from nextpert.core.screen.screen import Part, Screen, belongs, empty_part, merge, screen_part
+from nextpert.core.screen.parts import Part, belongs, empty_part, merge, screen_part
+from nextpert.core.screen.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,8 @@ import scipy.sparse as sp
 
 from nextpert.core import Moments, ScreenMoments
 from nextpert.core.screen.moments import PairwiseSum
-from nextpert.core.screen.screen import Screen, empty_part, merge, screen_part
+from nextpert.core.screen.parts import empty_part, merge, screen_part
+from nextpert.core.screen.screen import Screen
 
 P = 9
 FOLD = np.array([0, 0, 2, 2, 5, 5])  # of six environments, number 3 without a cell

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from nextpert.core import Moments, ScreenMoments, context_moments
 from nextpert.core.screen.moments import PairwiseSum
-from nextpert.core.screen.screen import empty_part, merge, screen_part
+from nextpert.core.screen.parts import empty_part, merge, screen_part
 
 
 @pytest.fixture

@@ -3,216 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_numbers
 from nextpert.core._codec import array
-from nextpert.core.screen.moments import (
-    Moments,
-    canonical_csr,
-    not_finite,
-    require_numbers,
-    sparse_moments,
-    too_large,
-)
+from nextpert.core.screen.moments import Moments, canonical_csr, require_numbers
+from nextpert.core.screen.parts import Part, merge, screen_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
-
-
-# Sparse squares are summed about zero; if less than this share remains, too many digits are lost.
-_LOST_DIGITS = 1e-6
-# Above this share of non-zero values, dense products are faster than sparse ones.
-DENSE_SHARE = 0.25
-# Minimum mean number of cells per environment for sparse sums: with fewer, the cells of some
-# environment are equal in some gene, digits are lost, and the block must be summed twice.
-_CELLS_EACH = 8
-
-
-class Part(NamedTuple):
-    """Cells, means and squares of some environments, in ascending order, and scatters by fold.
-
-    ``squares`` are sums of squared deviations from the mean of the environment. ``scatter``
-    contains, for each fold, the sum over its cells of the products of such deviations. ``fold``
-    is the fold of every environment, or, if folds overlap, 1 for every fold that it belongs to.
-    """
-
-    groups: NDArray[np.int64]  # (n_present,)
-    fold: NDArray[np.int64]  # (n_present,) or (n_present, n_folds)
-    n: NDArray[np.int64]  # (n_present,)
-    mean: NDArray[np.float64]  # (n_present, p)
-    squares: NDArray[np.float64]  # (n_present, p)
-    scatter: dict[int, NDArray[np.float64]]  # (p, p) each
-
-
-def empty_part(n_nodes: int) -> Part:
-    """Return the sums of no cells."""
-    none, flat = np.zeros(0, np.int64), np.zeros((0, n_nodes))
-    return Part(none, none, none, flat, flat, {})
-
-
-@one_thread()
-def screen_part(
-    values: Any,
-    groups: NDArray[np.int64],
-    weights: NDArray[np.int64] | None = None,
-    fold: NDArray[np.int64] | None = None,
-    *,
-    products: bool = True,
-) -> Part:
-    """Return the sums of a block of cells.
-
-    Parameters
-    ----------
-    values
-        Dense array, or CSR with sorted columns without duplicates, shape ``(n_cells, n_nodes)``.
-    groups
-        Environment of every cell, 0 or above, shape ``(n_cells,)``.
-    weights
-        How often every cell counts, shape ``(n_cells,)``; ``None`` counts each once.
-    fold
-        Fold of every environment, shape ``(n_groups,)``, or 1 for every fold that it belongs to,
-        shape ``(n_groups, n_folds)``; ``None`` for a single fold.
-    products
-        Whether to sum the products of genes, whose cost per cell is quadratic in the genes.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN, infinite or too large to be squared; the attribute ``columns`` of the
-        error lists the affected columns.
-    """
-    if weights is not None:
-        taken = np.flatnonzero(weights)
-        values, groups, weights = values[taken], groups[taken], weights[taken]
-    if values.shape[0] == 0:
-        return empty_part(values.shape[1])
-    present, place = np.unique(groups, return_inverse=True)
-    fold = np.zeros(len(present), np.int64) if fold is None else fold[present]
-    count = np.ones(len(groups)) if weights is None else weights.astype(np.float64)
-    # One row per environment: a product with this matrix sums over its cells.
-    members = sp.csr_array(
-        (count, (place, np.arange(len(place)))), shape=(len(present), len(place))
-    )
-    n = np.asarray(members.sum(axis=1)).astype(np.int64)
-    if sp.issparse(values):
-        many = len(present) * _CELLS_EACH > values.shape[0]
-        full = values.nnz > DENSE_SHARE * values.shape[0] * values.shape[1]
-        if weights is None and not many and not full:
-            part = _sparse(values, present, fold, n, members, place, products)
-            if part is not None:
-                return part
-        values = values.toarray()
-    values = np.asarray(values, np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):  # named below
-        mean = (members @ values) / n[:, None]
-        if not np.isfinite(mean).all():
-            bad = np.asarray(~np.isfinite(values).all(axis=0))
-            large = np.asarray(~np.isfinite(mean).all(axis=0))
-            raise not_finite(bad) if bad.any() else too_large(large)
-        centred = values - mean[place]
-        squares = members @ (centred * centred)
-        centred *= np.sqrt(count)[:, None]
-        scatter = {}
-        for k, rows in _by_fold(fold, place) if products else ():
-            some = centred[rows]
-            scatter[k] = some.T @ some
-    for k, each in scatter.items():
-        if not np.isfinite(each).all():
-            raise too_large(np.asarray(~np.isfinite(each).all(axis=0)))
-        scatter[k] = (each + each.T) / 2
-    return Part(present, fold, n, mean, squares, scatter)
-
-
-def _sparse(
-    values: sp.csr_array,
-    present: NDArray[np.int64],
-    fold: NDArray[np.int64],
-    n: NDArray[np.int64],
-    members: sp.csr_array,
-    place: NDArray[np.int64],
-    products: bool,
-) -> Part | None:
-    """Sum sparse cells about zero; return None if this loses digits."""
-    with np.errstate(invalid="ignore", over="ignore"):  # named by sparse_moments
-        mean = (members @ values).toarray() / n[:, None]
-        square = (members @ values.multiply(values)).toarray()
-        squares = square - n[:, None] * mean**2
-    squares[n == 1] = 0.0
-    lost = (squares < _LOST_DIGITS * square) & (square > 0) & (n > 1)[:, None]
-    if lost.any():
-        return None
-    scatter = {}
-    for k, rows in _by_fold(fold, place) if products else ():
-        whole = sparse_moments(values, np.arange(values.shape[0])[rows])
-        own = belongs(fold, k)
-        # Within = total - between: sum n (mean_e - mean)(mean_e - mean)'.
-        departure = mean[own] - whole.mean
-        each = whole.scatter - (departure * n[own, None]).T @ departure
-        if (np.diag(each) < _LOST_DIGITS * np.diag(whole.gram)).any():
-            return None
-        scatter[k] = (each + each.T) / 2
-    return Part(present, fold, n, mean, squares, scatter)
-
-
-def belongs(fold: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
-    """Return which environments belong to fold ``k``; ``fold`` is that of :class:`Part`."""
-    return fold == k if fold.ndim == 1 else fold[:, k] > 0
-
-
-def _by_fold(
-    fold: NDArray[np.int64], place: NDArray[np.int64]
-) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
-    """Yield every fold of some environments with the indices of its cells, in order."""
-    if fold.ndim == 2:
-        for k in range(fold.shape[1]):
-            own = belongs(fold, k)[place]
-            # The bits are those of a screen that has no other cells.
-            if own.any():
-                yield k, slice(None) if own.all() else np.flatnonzero(own)
-        return
-    folds, of_cell = np.unique(fold), fold[place]
-    if len(folds) == 1:
-        yield int(folds[0]), slice(None)
-        return
-    order = np.argsort(of_cell, kind="stable")
-    ends = np.searchsorted(of_cell[order], folds, side="right")
-    yield from zip(folds.tolist(), np.split(order, ends[:-1]), strict=True)
-
-
-def merge(first: Part, second: Part) -> Part:
-    """Return the sums over the cells of both parts."""
-    groups = np.union1d(first.groups, second.groups)
-    p = first.mean.shape[1]
-    more = max(first.fold.shape[1:], second.fold.shape[1:])  # a part without cells has no folds
-    fold, n = np.zeros((len(groups), *more), np.int64), np.zeros((2, len(groups)), np.int64)
-    mean, squares = np.zeros((2, len(groups), p)), np.zeros((len(groups), p))
-    for k, part in enumerate((first, second)):
-        rows = np.searchsorted(groups, part.groups)
-        fold[rows] = part.fold.reshape(len(rows), *more)
-        n[k, rows], mean[k, rows] = part.n, part.mean
-        squares[rows] += part.squares
-    total = np.maximum(n.sum(axis=0), 1)
-    # Chan's update: n1 n2 / n times the squared difference of means.
-    step = mean[1] - mean[0]
-    share = n[0] * n[1] / total
-    # Environments that are in one part only have no scatter between parts.
-    both = np.flatnonzero(share)
-    between = step[both] * share[both, None]
-    squares[both] += between * step[both]
-    scatter = first.scatter | second.scatter
-    for k in first.scatter.keys() & second.scatter.keys():
-        own = belongs(fold[both], k)
-        added = between[own].T @ step[both[own]]
-        scatter[k] = first.scatter[k] + second.scatter[k] + (added + added.T) / 2
-    mean = mean[0] + step * (n[1] / total)[:, None]
-    return Part(groups, fold, n.sum(axis=0), mean, squares, scatter)
 
 
 _RANK = 1e-10  # singular values below this share of the largest are treated as 0
@@ -504,7 +308,7 @@ class Screen:
     Examples
     --------
     >>> import numpy as np
-    >>> from nextpert.core.screen.screen import screen_part
+    >>> from nextpert.core.screen.parts import screen_part
     >>> from nextpert.core.screen.screen import Screen
     >>> x, label = np.random.default_rng(0).normal(size=(100, 3)), np.arange(100) % 4
     >>> part = screen_part(x, label, fold=np.array([0, 0, 1, 1]))
