@@ -47,7 +47,9 @@ def screen(request):
     adata.X = np.array(adata.X) + (adata.obs["plate"] == "a").to_numpy()[:, None]
     roles = {"guide_key": "guide", "batch_key": "plate"} if request.param != "neither" else {}
     if not roles:
-        del adata.obs["guide"]  # a column that looks like guides is sampled
+        adata.obs = adata.obs[
+            ["perturbation"]
+        ]  # of columns like guides or batches a sample is read
     npt.pp.setup_screen(adata, **roles)  # looks at a sample of the values
     npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
     counted = Counted(adata.X)

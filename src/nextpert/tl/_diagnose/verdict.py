@@ -243,15 +243,17 @@ def _positive(of: _Rows) -> Part:
 def _shrinkage(of: _Rows, batches: UndeclaredBatches | None) -> Part:
     means, nothing, split = of["error_to_raw_means"], of["error_to_no_effect"], of["n_by_guides"]
     by_guide = f" (by guide for {split:.0f} of {split.n} perturbations)" if split.value else ""
-    no_better = "do not use them, because assuming no effect is as accurate"
-    if means.value < 1 and not np.isnan(nothing.value):
-        no_better += ", and raw means are less accurate"
+    worse = ", and raw means are less accurate" * (means.value < 1)
     covers, intervals = _intervals(of)
     cases: _Cases = [
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
         (of["coverage_90"].is_hopeless, NOT, "do not use the shrunken effects"),
-        (np.isnan(nothing.value), NOT, f"do not use them, because {_SMALL}"),
-        (not nothing.value < 1, NOT, no_better),
+        (np.isnan(nothing.value), NOT, f"do not use them, because {_SMALL}{worse}"),
+        (
+            not nothing.value < 1,
+            NOT,
+            f"do not use them, because assuming no effect is as accurate{worse}",
+        ),
         (means.value > q.NOT_WORSE, CARE, "use raw means, not the shrunken effects"),
         (not means.passed or batches is not None, CARE, "use the shrunken effects with care"),
         (nothing.passed and covers, TRUST, "use the shrunken effects"),
