@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.undeclared_batches import Undeclared
 from nextpert._report.results import verdict_of
 from nextpert.core.design.stopping import differing
 from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl._diagnose import quantities as q
+from nextpert.tl._diagnose.controls import NOT_JUDGED, Nulls
 from nextpert.tl._diagnose.quantities import Quantity
-from nextpert.tl._diagnose.verdict import _graph, _left_out, _shrinkage, _unseen
+from nextpert.tl._diagnose.verdict import _graph, _left_out, _shrinkage, _unseen, judge
 
 NAN = float("nan")
 
@@ -87,8 +90,32 @@ def test_the_summary_repeats_the_advice_of_the_diagnosis():
     words = "Do not trust the model here: do not rely on its effects.\nEffects: do not use them."
     found = {"diagnosis": {"level": "do not trust", "parts": parts, "verdict": words}}
     trust = verdict_of(found).trust
-    assert trust.startswith("Do not trust the model here: do not rely on its effects. with care: ")
+    assert trust.startswith("Do not trust the model here: do not rely on its effects. With care: ")
     assert "means" not in trust
+
+
+@pytest.mark.parametrize("unseen", ["trust", "do not trust"])
+def test_random_choice_is_advised_only_if_predictions_are_not_trusted(unseen):
+    """It was advised as soon as intervals covered too few of the strong effects."""
+    error = (0.5, 0.05) if unseen == "trust" else (1.1, 0.05)
+    parts = {
+        q.SHRINKAGE: rows(q.SHRINKAGE, coverage_90_large=(0.3, 0.1, 20)),
+        q.UNSEEN: rows(q.UNSEEN, error_to_no_effect=error),
+        q.GRAPH_PART: rows(q.GRAPH_PART),
+        q.CELLS: rows(q.CELLS, n_significant=(5, NAN), n_distinct=(5, NAN)),
+        q.POSITIVE: rows(q.POSITIVE, n_found=(5, NAN), n_opposite=(0, NAN)),
+        q.NEGATIVE: rows(q.NEGATIVE, **dict.fromkeys(q.ROWS[q.NEGATIVE], (1.0, NAN))),
+    }
+    halves = SimpleNamespace(scored=np.arange(10), n_groups=10, has_replicates=True)
+    nulls = Nulls(NOT_JUDGED, pd.DataFrame(), np.zeros((0, 2)), 1.0, {})
+    flat = [row for part in parts.values() for row in part.values()]
+    flat = [row for row in flat if row.name != "perturbations_width"]
+    level, verdict, table = judge(flat, {}, nulls, halves, Undeclared(), None, {"guides": "of x"})
+    assert level == "do not trust"
+    assert verdict.startswith("Do not trust the model here: do not rely on its effects")
+    assert ("at random" in verdict) == (unseen == "do not trust")
+    assert table["part"].tolist()[-1] == "guides"
+    assert "Guides: could not be judged, because of x." in verdict
 
 
 @pytest.mark.parametrize(("own", "others", "differs"), [

@@ -155,7 +155,8 @@ def verdict_of(results: Results) -> Verdict:
     ]
     # What not to trust is in the first sentence of the diagnosis.
     start = _START.get(level) or str(results["diagnosis"]["verdict"]).splitlines()[0]
-    trust = f"{start} {'; '.join(trusted)}."
+    parts_in_words = "; ".join(trusted)
+    trust = f"{start} {parts_in_words[:1].upper()}{parts_in_words[1:]}."
     return Verdict(level, _next(results), trust, _notes(results))
 
 

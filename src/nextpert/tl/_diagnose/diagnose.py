@@ -58,7 +58,8 @@ def diagnose(
     - *shrinkage*: effects from one half of the cells, scored on the other half.
     - *unseen perturbations*: predictions for perturbations whose cells were left out.
     - *graph*: its weight among the predictors, and their error without it.
-    - *guides* and *batches*, if declared: effects learned without one, scored on it.
+    - *guides* and *batches*: effects learned without one, scored on it, if they are declared; and
+      columns of ``obs`` that look like them but are not declared.
 
     Parameters
     ----------

@@ -167,8 +167,8 @@ def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
     if (halves.batch_name != "").any() and BATCHES not in judged:
         why[BATCHES] = (
             "all cells are in one batch" if len(set(halves.batch)) < 2 else
-            f"no batch can be left out: it must contain {LEFT} cells or more of the controls and "
-            f"of a perturbation, and so must the other batches"
+            f"no batch can be left out: it must contain {LEFT} cells of the controls and of a "
+            f"perturbation, and the other batches {LEFT} of the controls and 2 of the perturbation"
         )  # fmt: skip
     return why
 

@@ -154,7 +154,8 @@ def _cells(of: _Rows, factor: Quantity, undeclared: Undeclared) -> Part:
         f"the other perturbations"
     )
     if factor.value > 1:
-        words += f" (standard errors multiplied by {factor:.2f}, see negative controls)"
+        where = "negative controls" if undeclared.batches is None else "batches"
+        words += f" (standard errors multiplied by {factor:.2f}, see {where})"
     cases: _Cases = [
         (not differ.value, NOT, "no effect can be detected"),
         (not distinct.value, NOT, "they cannot be distinguished"),
