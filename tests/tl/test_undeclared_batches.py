@@ -90,6 +90,8 @@ def test_the_call_adds_to_the_roles_and_further_columns_are_named():
     assert found.also == ("rack",)
     assert found.call == 'npt.pp.setup_screen(adata, batch_key=["day", "lane"])'
     assert searched(adata, Roles(batch_key=("lane",))) is None  # explains the racks
+    adata.obs["depth"] = np.arange(adata.n_obs)  # a quantity divides no cells
+    assert searched(adata, Roles(covariates=("depth",))).column == "lane"
 
 
 def quiet(obs):
@@ -177,9 +179,18 @@ def test_cells_that_differ_in_phase_are_named():
     arrested = adata.obs["perturbation"].eq("G3") & (rng.random(adata.n_obs) < 0.6)
     adata.obs.loc[arrested, "phase"] = "S"
     assert shifted_covariates(adata, NAMES, Roles()) == (("phase", ("G3",)),)
+    # Within batches: a batch of other phases, with most cells of G5.
+    adata.obs["day"] = np.where(
+        adata.obs["perturbation"].eq("G5") | (rng.random(adata.n_obs) < 0.2), "b", "a"
+    )
+    other = adata.obs["day"].eq("b") & (rng.random(adata.n_obs) < 0.8)
+    adata.obs.loc[other, "phase"] = "G2M"
+    assert "G5" in shifted_covariates(adata, NAMES, Roles())[0].perturbations
+    within = shifted_covariates(adata, NAMES, Roles(batch_key=("day",)))
+    assert within == (("phase", ("G3",)),)
     # A class of which the controls have one level alone says nothing.
     adata.obs["mixscape_class"] = adata.obs["perturbation"]
-    assert shifted_covariates(adata, NAMES, Roles()) == (("phase", ("G3",)),)
+    assert shifted_covariates(adata, NAMES, Roles(batch_key=("day",))) == within
 
 
 # -- fit and diagnosis --------------------------------------------------------------------------

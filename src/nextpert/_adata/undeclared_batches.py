@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -166,13 +167,26 @@ def shifted_covariates(
         for name, codes in _columns(adata, roles, group >= 0, computed=True)
         if len(np.unique(codes[(group == 0) & (codes >= 0)])) > 1
     ]
+    order = np.argsort(group, kind="stable")
+    ends = np.searchsorted(group[order], np.arange(len(names) + 2))
+    cells = [
+        order[start:end] for start, end in pairwise(ends)
+    ]  # of the controls, and of each label
     for name, codes in columns:
-        differ = []
-        for k, perturbation in enumerate(names, start=1):
-            both = ((group == 0) | (group == k)) & (codes >= 0)
-            p = independence_p_value(codes[both], group[both] == k, strata[both])
-            if p * len(names) * len(columns) < SIGNIFICANCE:
-                differ.append(perturbation)
+        shape = int(strata.max(initial=0)) + 1, int(codes.max()) + 1
+
+        def counts(some: Codes, codes: Codes = codes, shape: tuple[int, int] = shape) -> Codes:
+            """Return numbers of cells by stratum and level."""
+            used = some[codes[some] >= 0]
+            place = strata[used] * shape[1] + codes[used]
+            return np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+
+        of_control, level = counts(cells[0]), SIGNIFICANCE / (len(names) * len(columns))
+        differ = [
+            perturbation
+            for perturbation, some in zip(names, cells[1:], strict=True)
+            if independence_p_value(counts(some), of_control) < level
+        ]
         if differ:
             found.append(ShiftedCovariate(name, tuple(differ)))
     return tuple(found)
@@ -217,8 +231,9 @@ def _blocks(adata: ad.AnnData, group: Codes, roles: Roles) -> tuple[Codes, NDArr
     guide = [] if roles.guide_key is None else [roles.guide_key]
     for key in (*guide, *roles.batch_key, *roles.covariates):
         column = column_of(adata, key)
-        if key in roles.covariates and pd.api.types.is_float_dtype(column):
-            continue
+        is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        if key in roles.covariates and is_number:
+            continue  # a quantity, which divides no cells
         codes.append(pd.factorize(column, use_na_sentinel=True)[0].astype(np.int64))
     known = np.all([each >= 0 for each in codes], axis=0)
     return distinct(*codes)[1], known

@@ -124,20 +124,17 @@ def level_effects(
     return LevelEffects(p_value, max(excess, 0.0), effects, inverse)
 
 
-def independence_p_value(levels: ArrayLike, chosen: ArrayLike, strata: ArrayLike) -> float:
-    """Return the p-value that some cells are divided among levels as others of their stratum are.
+def independence_p_value(chosen: ArrayLike, others: ArrayLike) -> float:
+    """Return the p-value that chosen cells are divided among levels as others of their stratum are.
 
-    This is the generalised test of Mantel and Haenszel (Mantel 1963,
-    doi:10.1080/01621459.1963.10500879), with the exact covariance of the counts if the ``chosen``
-    cells were drawn at random within strata. Levels in which fewer than five chosen cells are
-    expected are merged. NaN if there are fewer than two levels.
+    ``chosen`` and ``others`` are numbers of cells, shape ``(n_strata, n_levels)``. This is the
+    generalised test of Mantel and Haenszel (Mantel 1963, doi:10.1080/01621459.1963.10500879), with
+    the exact covariance of the counts if the chosen cells were drawn at random within strata.
+    Levels in which fewer than five chosen cells are expected are merged. NaN if there are fewer
+    than two levels.
     """
-    stratum = np.unique(np.asarray(strata, np.int64), return_inverse=True)[1].ravel()
-    level, is_chosen = np.asarray(levels, np.int64), np.asarray(chosen, bool)
-    n_levels, n_strata = int(level.max(initial=-1)) + 1, int(stratum.max(initial=-1)) + 1
-    counts, taken = np.zeros((2, n_strata, n_levels))
-    np.add.at(counts, (stratum, level), 1.0)
-    np.add.at(taken, (stratum[is_chosen], level[is_chosen]), 1.0)
+    taken = np.asarray(chosen, np.float64)
+    counts = taken + np.asarray(others, np.float64)
     size, n = counts.sum(axis=1), taken.sum(axis=1)
     share = counts / np.maximum(size, 1.0)[:, None]
     expected = (n[:, None] * share).sum(axis=0)
@@ -146,7 +143,7 @@ def independence_p_value(levels: ArrayLike, chosen: ArrayLike, strata: ArrayLike
     factor = n * (size - n) / np.maximum(size - 1.0, 1.0)
     weighted = factor[:, None] * share
     covariance = np.diag(weighted.sum(axis=0)) - share.T @ weighted
-    merged = np.eye(n_levels)[expected >= _FEWEST_EXPECTED]
+    merged = np.eye(len(expected))[expected >= _FEWEST_EXPECTED]
     rare = (expected < _FEWEST_EXPECTED).astype(np.float64)
     if rare @ expected >= _FEWEST_EXPECTED:
         merged = np.vstack([merged, rare])
