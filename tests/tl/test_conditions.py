@@ -101,8 +101,10 @@ def test_without_a_condition_effects_are_averages(fitted):
     assert (average.obs["n_cells"] == 80).all()
     each = np.mean([effects(fitted, line).X for line in LINES], axis=0)
     np.testing.assert_allclose(average.X, each, atol=0.25)
+    # As batches, lines are replicates: an effect in one of two or three is not the perturbation's.
     pooled = effects(fit(lined()[0], batch_key="line"), None)
-    np.testing.assert_allclose(average.X, pooled.X, atol=1e-6)
+    n_apart = np.abs(average.X - pooled.X).max(axis=1) > 0.1
+    assert (pooled.obs_names[n_apart] == NAMES[:1]).all()
 
 
 def test_effects_by_condition_are_those_of_the_core(fitted):

@@ -9,10 +9,11 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert import core
 from nextpert._adata import posterior_from, read_graph, read_graphs
+from nextpert._adata.graph import graphs_record
 from nextpert._adata.stored import with_format
+from nextpert.core._codec import pack
 from nextpert.core.design.distances import states_of
 from nextpert.tl._design_interventions.design_interventions import candidates_of
-from nextpert.tl._learn_dag.graphs import stored_graphs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 N_GRAPHS = 6
@@ -32,7 +33,7 @@ def torn(many):
     edges = read_graph(many, "dag")[2].to_matrix().toarray()
     graphs = [sp.csr_array(each) for each in (edges, edges.T, 0 * edges)]
     stored = {k: v for k, v in many.uns["dag"].items() if k not in ("format", "contents")}
-    many.uns["dag"] = with_format({**stored, "graphs": stored_graphs(graphs)})
+    many.uns["dag"] = with_format({**stored, "graphs": pack(graphs_record(graphs))})
     npt.tl.fit_dag_blr(many, shift_sd=0)
     return many
 

@@ -117,3 +117,13 @@ def entry(function: Callable[..., Any]) -> Any:
 def lean(function: Callable[..., Any]) -> Any:
     """Do as ``entry`` for a function that creates no arrays, without reference counts."""
     return keep(njit(**_LEAN)(function))
+
+
+@fast
+def exp(x):  # type: ignore[no-untyped-def]
+    """Return ``exp(x)`` for ``x <= 0`` as ``exp(x / 1024)^1024``, which can be vectorised."""
+    y = max(x, -700.0) / 1024.0
+    z = 1.0 + y * (1.0 + y / 2 * (1.0 + y / 3 * (1.0 + y / 4 * (1.0 + y / 5 * (1.0 + y / 6)))))
+    for _ in range(10):
+        z *= z
+    return z

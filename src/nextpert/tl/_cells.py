@@ -53,7 +53,7 @@ class Cells:
         cells, keys, sd = known.without_batches(screen, names)
         pooled = pool_cells(
             cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
-            spread=spread, fixed_sd=sd,
+            spread=spread, fixed_sd=sd, are_replicates=known.roles.condition_key is None,
         )  # fmt: skip
         if known.roles.condition_key is None:
             return pooled

@@ -387,7 +387,8 @@ def by_model(
     clean, sd = seen.without_batches(its.fixed[used], its.condition[used])
     guide = its.guide[used] if setting.guided and not exact else None
     cells = pool_cells(
-        clean, place[its.group[used]], len(taken) + 1, guide=guide, fixed_sd=sd
+        clean, place[its.group[used]], len(taken) + 1, guide=guide, fixed_sd=sd,
+        are_replicates=len(np.unique(its.condition)) == len(np.unique(its.group)),
     )  # fmt: skip
     naming, shift = spec.naming, spec.plan.shift
     params = {

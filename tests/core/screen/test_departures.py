@@ -46,7 +46,7 @@ def test_what_guides_share_has_the_moments_of_the_product_of_mixtures(seed):
     offset[0, :3] += [0.5, 1.0, 3.0]
     noise = rng.uniform(0.01, 0.05, size=offset.shape)
     centre, spread = np.empty((2, 5))
-    combine(offset, noise, sizes, weights, np.empty(N_POINTS), centre, spread)
+    combine(offset, noise, sizes, weights, np.empty((3, N_POINTS)), centre, spread)
     grid = np.linspace(-8, 10, 60_001)
     for i in range(5):
         density = np.ones_like(grid)
@@ -65,7 +65,7 @@ def test_guides_that_agree_are_averaged():
     rng = np.random.default_rng(0)
     offset, noise = 0.1 * rng.normal(size=(4, 6)), rng.uniform(0.01, 0.05, size=(4, 6))
     centre, spread = np.empty((2, 6))
-    combine(offset, noise, np.array([0.02]), np.ones(1), np.empty(N_POINTS), centre, spread)
+    combine(offset, noise, np.array([0.02]), np.ones(1), np.empty((3, N_POINTS)), centre, spread)
     weight = 1 / (noise + 0.02)
     np.testing.assert_allclose(spread, 1 / weight.sum(axis=0), rtol=0.01)
     mean = (weight * offset).sum(axis=0) / weight.sum(axis=0)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core.model.within_cells import coexpression
-from nextpert.core.screen.departures import Guides, GuideSpread, combine_guides, learn_spread
+from nextpert.core.screen.departures import (
+    FEWEST_CELLS,
+    Guides,
+    GuideSpread,
+    combine_guides,
+    learn_spread,
+)
 from nextpert.core.screen.guides import MeanErrors, PooledGuides, distinct, pool_guides
 from nextpert.core.screen.moments import Moments
 from nextpert.core.screen.screen import ScreenMoments
@@ -154,6 +160,7 @@ def pool_cells(
     spread: GuideSpread | float | None = None,
     alike: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
+    are_replicates: bool = True,
 ) -> FitCells:
     """Pool the guides of the controls (group 0) and of every perturbation (equation 7).
 
@@ -163,10 +170,12 @@ def pool_cells(
     cells), learned by default. ``alike`` marks groups whose guides are assumed not to differ: by
     default the controls, if all their cells have one guide. If perturbations are in several
     batches, these are replicates: the variance of effects between them is learned in the same way,
-    and enters all errors.
+    and enters all errors, unless ``are_replicates`` is false, as for conditions.
     """
     p = screen.n_nodes - len(np.asarray(fixed_sd))  # the last nodes are the batch columns
-    replicate = None if screen.counted is not None else _replicates(screen, p, group, fixed_sd)
+    replicate = None
+    if are_replicates and screen.counted is None:
+        replicate = _replicates(screen, p, group, fixed_sd)
     unit = replicate if guide is None else guide
     # One environment per perturbation and guide; batch effects are already subtracted.
     pairs, place = distinct(group, np.zeros_like(group) if unit is None else unit)
@@ -208,8 +217,9 @@ def _replicates(
     if not columns.shape[1]:
         return None
     replicate = np.unique(columns.round(9), axis=0, return_inverse=True)[1].ravel()
-    seen = (group > 0) & (screen.n > 0)
-    pairs = distinct(group[seen], replicate[seen])[0]
+    pairs, place = distinct(group, replicate)
+    n_cells = np.bincount(place, screen.n, len(pairs))
+    pairs = pairs[(pairs[:, 0] > 0) & (n_cells >= FEWEST_CELLS)]
     # Differences within perturbations, minus the effects of batches.
     freedom = len(pairs) - len(np.unique(pairs[:, 0])) - (len(np.unique(pairs[:, 1])) - 1)
     return np.asarray(replicate, np.int64) if freedom >= _FEWEST_REPLICATES else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import fast, inner, lean
+from nextpert.core._compile import exp, fast, inner, lean
 from nextpert.core.causal._kernels import dot
 
 if TYPE_CHECKING:
@@ -109,16 +109,6 @@ class Block(NamedTuple):
     vectors: Array  # five numbers per gene
     density: Array
     chance: Array
-
-
-@fast
-def _exp(x):
-    """Return ``exp(x)`` for ``x <= 0`` as ``exp(x / 1024)^1024``, which can be vectorised."""
-    y = max(x, -700.0) / 1024.0
-    z = 1.0 + y * (1.0 + y / 2 * (1.0 + y / 3 * (1.0 + y / 4 * (1.0 + y / 5 * (1.0 + y / 6)))))
-    for _ in range(10):
-        z *= z
-    return z
 
 
 @inner
@@ -277,7 +267,7 @@ def _fill_densities(left, noise, variance, density):
     # N(left; 0, V + T) up to a factor: exp(-left^2 / 2 (V + T)) / sqrt(V + T).
     for e in range(N_VARIANCES):
         inverse = 1.0 / (noise + variance[e])
-        density[e] = _exp(half * (least - inverse)) * sqrt(inverse)
+        density[e] = exp(half * (least - inverse)) * sqrt(inverse)
 
 
 @fast
@@ -427,7 +417,7 @@ def _below(value, centre, inverse):
     for k in range(len(centre)):
         z = (value - centre[k]) * inverse[k]
         size = abs(z) * 0.7071067811865476
-        bell = _exp(-size * size)
+        bell = exp(-size * size)
         t = 1.0 / (1.0 + 0.3275911 * size)
         tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (
             -1.453152027 + t * 1.061405429))))  # fmt: skip

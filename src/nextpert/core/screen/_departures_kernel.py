@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from math import exp, log, sqrt
+from math import log, sqrt
 
-from nextpert.core._compile import lean
+from nextpert.core._compile import exp, fast, lean
 
 N_POINTS = 240  # maximum number of points of the quadrature
-_STEP = 0.5  # distance of points, in standard errors of the mean if no guide deviates
-_BEYOND = 4.0  # standard errors of a guide by which points exceed the outermost guides
+_STEP = 0.75  # distance of points, in standard errors of the mean if no guide deviates
+_BEYOND = 3.5  # standard errors of a guide by which points exceed the outermost guides
+_TOGETHER = 8  # number of densities that are multiplied before taking the logarithm
+_LEAST = 1e-30  # least density of a guide at a point, so that eight of them are above 1e-300
+
+
+@fast
+def _add_density(x, noise, sizes, weights, low, step, density):
+    """Multiply the density at every point by that of a guide: a mixture of normals about it."""
+    for k in range(density.shape[1]):
+        density[1, k] = _LEAST
+    for m in range(len(sizes)):
+        half = -0.5 / (noise + sizes[m])
+        height = weights[m] / sqrt(noise + sizes[m])
+        for k in range(density.shape[1]):
+            apart = x - low - k * step
+            density[1, k] += height * exp(half * apart * apart)
+    for k in range(density.shape[1]):
+        density[0, k] *= density[1, k]
 
 
 @lean
@@ -27,7 +44,7 @@ def combine(offset, noise, sizes, weights, room, centre, spread):
     sizes, weights
         Shape ``(n_sizes,)``, the smallest size first.
     room
-        Work array, shape ``(N_POINTS,)``.
+        Work array, shape ``(3, N_POINTS)``.
     centre, spread
         Filled, shape ``(n_genes,)``.
     """
@@ -42,22 +59,22 @@ def combine(offset, noise, sizes, weights, room, centre, spread):
         count = min(int((high - low) * sqrt(precision) / _STEP) + 2, N_POINTS)
         step = (high - low) / (count - 1)
         # log prod_e sum_m pi_m N(x_e; theta, V_e + T_m) at every point.
+        logs, density = room[0, :count], room[1:, :count]
         for k in range(count):
-            room[k] = 0.0
+            logs[k] = 0.0
+            density[0, k] = 1.0
         for e in range(n_guides):
-            for k in range(count):
-                square = (offset[e, i] - low - k * step) ** 2
-                density = 1e-300
-                for m in range(len(sizes)):
-                    total = noise[e, i] + sizes[m]
-                    density += weights[m] * exp(-0.5 * square / total) / sqrt(total)
-                room[k] += log(density)
+            _add_density(offset[e, i], noise[e, i], sizes, weights, low, step, density)
+            if e % _TOGETHER == _TOGETHER - 1 or e == n_guides - 1:
+                for k in range(count):
+                    logs[k] += log(density[0, k])
+                    density[0, k] = 1.0
         highest = -1e300
         for k in range(count):
-            highest = max(highest, room[k])
+            highest = max(highest, logs[k])
         whole, first, second = 0.0, 0.0, 0.0
         for k in range(count):
-            chance, point = exp(room[k] - highest), low + k * step
+            chance, point = exp(logs[k] - highest), low + k * step
             whole += chance
             first += chance * point
             second += chance * point * point

@@ -48,6 +48,8 @@ _PRIOR_USUAL, _PRIOR_GENES, _PRIOR_FREEDOM = 2.0, 20.0, 4.0
 _OF_FACTORS = 10.0
 _PAIRS = 10_000  # differences from which frequencies are learned; more change them little
 _ROUNDS = 60  # iterations of EM
+FEWEST_CELLS = 5  # of a guide, from which its departure is learned
+_RARE = 1e-4  # departures of lower frequency are left out
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class GuideSpread:
 
     def mixture(self) -> tuple[Array, Array]:
         """Return variances of own departures and their frequencies, the usual variance first."""
-        kept = (self.large > 0) & (_APART * self.own < LARGE)
+        kept = (self.large > _RARE) & (_APART * self.own < LARGE)
         usual = 1.0 - self.large[kept].sum()
         return np.append(self.own, LARGE[kept]), np.append(usual, self.large[kept])
 
@@ -194,7 +196,7 @@ def learn_spread(
     """
     cells = guides.cells
     order = np.argsort(guides.group, kind="stable")
-    order = order[departs[guides.group[order]]]
+    order = order[departs[guides.group[order]] & (guides.n[order] >= FEWEST_CELLS)]
     group = guides.group[order]
     size = np.bincount(group)[group]
     n_factors = cells.factors.shape[1]
@@ -303,7 +305,7 @@ def combine_guides(
     several = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
     along = (guides.ratio.mean(axis=1) * noise)[:, None] + np.outer(several, spread.along)
     sizes, weights = spread.mixture()
-    room, order = np.empty(N_POINTS), np.argsort(of, kind="stable")
+    room, order = np.empty((3, N_POINTS)), np.argsort(of, kind="stable")
     starts = np.searchsorted(of[order], np.arange(n_groups + 1))
     count = np.diff(starts)
     for j in np.flatnonzero(count):

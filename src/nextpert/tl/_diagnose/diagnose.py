@@ -159,7 +159,7 @@ def diagnose(
     rows = q.quantities(by_part, {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}})
     level, verdict, parts = verdicts.judge(
         rows, weights, nulls, halves, Undeclared(undeclared, batches, covariates), guides,
-        scores.not_judged(halves, by_part),
+        scores.not_judged(halves, by_part), scores.confounded(fit, cells),
     )  # fmt: skip
     stored: dict[str, Any] = {
         "verdict": verdict,

@@ -106,6 +106,7 @@ class Halves:
         clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
         group = self.group[kept]
         guides |= {"guide": self.guide[kept] if by_guide else None}
+        guides |= {"are_replicates": not self.by_condition}
         pooled = pool_cells(clean, group, self.n_groups, fixed_sd=sd, **guides)
         return pooled if every else pooled.rows(self.scored)
 

@@ -173,6 +173,12 @@ def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
     return why
 
 
+def confounded(fit: FittedPosterior, cells: FitCells) -> list[str]:
+    """Return the perturbations whose effects cannot be separated from those of their batches."""
+    columns = np.abs(cells.pooled.confounded[1:]).max(axis=1, initial=0.0)
+    return [name for name, size in zip(fit.names, columns, strict=True) if size > 0]
+
+
 def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.DataFrame:
     """Compare each guide's change of its target gene with that of the perturbation's other guides.
 

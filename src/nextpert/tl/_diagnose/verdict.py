@@ -17,7 +17,7 @@ from nextpert.tl._diagnose.controls import BY_GUIDES, OF_TABLE
 from nextpert.tl._diagnose.scores import LEFT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nextpert._adata.nested import Nested
     from nextpert._adata.undeclared_batches import Undeclared, UndeclaredBatches
@@ -77,13 +77,14 @@ def judge(
     undeclared: Undeclared,
     guides: pd.DataFrame | None,
     not_judged: Mapping[str, str],
+    confounded: Sequence[str] = (),
 ) -> tuple[str, str, pd.DataFrame]:
     """Return the level of all parts together, the verdict in words, and a table of the parts.
 
     ``weights`` are those of the predictors; ``nulls`` are the negative controls; ``undeclared`` are
     columns that look like guides or batches but are not declared; ``guides`` compares those of each
     perturbation, if they are declared; ``not_judged`` says why guides or batches could not be left
-    out.
+    out; ``confounded`` are perturbations whose batches have no controls.
     """
     by: dict[str, _Rows] = {}
     for row in rows:
@@ -100,7 +101,8 @@ def judge(
     # All parts depend on the standard errors: on their size, and on the variation they include.
     width = by[q.NEGATIVE].get("perturbations_width")
     is_small = width is not None and width.passed is False
-    if is_small or not halves.has_replicates or undeclared.batches is not None:
+    hides_batches = undeclared.batches is not None or len(confounded) > 0
+    if is_small or not halves.has_replicates or hides_batches:
         parts = [part._replace(level=CARE) if part.level == TRUST else part for part in parts]
     if undeclared.guides is None and (q.GUIDES in by or guides is not None):
         parts += _guides(by.get(q.GUIDES), guides)
@@ -111,6 +113,8 @@ def judge(
         words = f"could not be judged, because {why}."
         parts = _with(parts, _part(name, [(True, CARE, "")], words))
     # First, because they affect all other parts.
+    if confounded:
+        parts = _with(parts, _confounded(confounded, n), first=True)
     if undeclared.batches is not None:
         parts = _with(parts, _undeclared_batches(undeclared.batches), first=True)
     if undeclared.guides is not None:
@@ -119,11 +123,13 @@ def judge(
     # All other parts depend on cells, negative controls and shrinkage.
     levels = {part.name: part.level for part in parts}
     no = "Do not trust the model here"
+    without_controls = f"{no}: most perturbations have no controls in their batch"
     at_random = ", and choose new perturbations at random" * (levels[q.UNSEEN] == NOT)
     cases: _Cases = [
         (levels[q.CELLS] == NOT, NOT, f"{no}: choose perturbations at random"),
         (levels[q.NEGATIVE] == NOT, NOT, f"{no}: its significant effects may be false"),
         (levels[q.SHRINKAGE] == NOT, NOT, f"{no}: do not rely on its effects{at_random}"),
+        (2 * len(confounded) >= n, NOT, without_controls),
         (set(judged) == {TRUST}, TRUST, "Trust the model here"),
         (True, CARE, "Trust the model with care"),
     ]  # fmt: skip
@@ -391,6 +397,17 @@ def _undeclared_batches(batches: UndeclaredBatches) -> Part:
         f"again; if it was computed from expression, remove the column."
     )
     return _part(q.BATCHES, [(True, level, "")], words)
+
+
+def _confounded(names: Sequence[str], n: int) -> Part:
+    """Return the verdict on perturbations whose batches have no control cells."""
+    words = (
+        f"{len(names)} of {n} perturbations are in batches without control cells "
+        f"({list_names(list(names))}). What the perturbations of such a batch share cannot be "
+        f"separated from the batch: do not rely on their effects and distances, only on "
+        f"differences between the perturbations of a batch. Add controls from these batches."
+    )
+    return _part(q.BATCHES, [(True, NOT if 2 * len(names) >= n else CARE, "")], words)
 
 
 def _errors(*rows: tuple[Quantity, str]) -> str:
