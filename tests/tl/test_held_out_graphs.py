@@ -112,7 +112,7 @@ def spied(monkeypatch):
 
 def test_left_out_predictions_of_a_fit_are_those_of_public_calls(spied):
     found, real = spied
-    for seed in range(3):
+    for seed in (13, 14, 15):
         adata = few_cells(seed)
         npt.tl.learn_dag(adata, **LEARN)
         npt.tl.fit_dag_blr(adata)

@@ -104,3 +104,27 @@ def test_some_environments_have_their_share_of_the_scatter(cells):
     np.testing.assert_array_equal(some.n, moments.n[[0, 4]])
     np.testing.assert_array_equal(some.mean, moments.mean[[0, 4]])
     np.testing.assert_allclose(some.scatter, moments.scatter * some.n.sum() / moments.n.sum())
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+def test_folds_that_overlap_are_each_that_of_a_screen_without_the_other_cells(cells, form):
+    """The same bits, block by block, also where a block has no cell of a fold."""
+    x, groups = cells
+    member = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 1]])
+    halves = np.arange(len(groups)) < len(groups) // 2
+
+    def read(kept, fold):
+        parts = [
+            screen_part(form(x[kept & some]), groups[kept & some], fold=fold)
+            for some in (halves, ~halves)
+        ]
+        return Screen.from_part(merge(*parts), {"group": np.arange(6)}, fold)
+
+    screen = read(np.ones(len(groups), bool), member)
+    for k in range(3):
+        alone = read(member[groups, k] > 0, np.zeros(6, np.int64)).moments()
+        found = screen.some(member[:, k]).moments()
+        np.testing.assert_array_equal(found.scatter, alone.scatter)
+        np.testing.assert_array_equal(found.mean, alone.mean[member[:, k] > 0])
+    with pytest.raises(ValueError, match="of a fold cannot be separated"):
+        screen.some([1, 0, 0, 0, 0, 0])
