@@ -46,6 +46,21 @@ def test_all_but_products_is_that_of_all_cells(few, kind):
         assert np.abs(off).max() > 0
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+def test_folds_that_overlap_have_the_sample_of_a_screen_without_the_other_cells(few, kind):
+    adata, codes = cells(kind)
+    member, columns = np.ones((9, 2), np.int64), np.arange(adata.n_vars)
+    member[6:, 1] = 0
+    none = np.zeros((len(codes), 0))
+    (screen,) = read_screens(adata, columns, [Coding(codes, member, none)])
+    rest = np.flatnonzero(codes < 6)
+    alone = Coding(codes[rest], np.zeros(6, np.int64), none[rest])
+    (expected,) = read_screens(adata[rest].copy(), columns, [alone])
+    found = screen.some(member[:, 1]).moments()
+    np.testing.assert_array_equal(found.scatter, expected.moments().scatter)
+    np.testing.assert_array_equal(found.mean, expected.mean)
+
+
 def test_factors_of_many_genes_are_those_of_all_eigenvectors(monkeypatch):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(4000, 3)) @ rng.normal(size=(3, 80)) + rng.normal(size=(4000, 80))

@@ -216,7 +216,9 @@ def fit_dag_blr(
     # controls alone, was learned without all of them.
     every_graph = Graphs(
         dag, graphs,
-        lambda folds: graphs_without(dag, held_out, searches, genes, folds, n_jobs=n_jobs),
+        lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
+            dag, held_out, searches, genes, folds, n_jobs=n_jobs
+        ),
     )  # fmt: skip
     with reported("Sampling effects") as progress:
         model = Model.fit(spec, cells, every_graph, progress, n_jobs)
