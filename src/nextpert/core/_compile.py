@@ -120,7 +120,7 @@ def lean(function: Callable[..., Any]) -> Any:
 
 
 @fast
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """Return ``exp(x)`` for ``x <= 0`` as ``exp(x / 1024)^1024``, which can be vectorised."""
     y = max(x, -700.0) / 1024.0
     z = 1.0 + y * (1.0 + y / 2 * (1.0 + y / 3 * (1.0 + y / 4 * (1.0 + y / 5 * (1.0 + y / 6)))))
