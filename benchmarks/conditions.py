@@ -8,12 +8,16 @@ on the log scale of means), where two thirds of the genes are expressed in one l
 four perturbations have the same effect in all lines. ``part``: three perturbations have the same
 effect in all lines, and a fourth has an effect only in the first line. ``genes``: four
 perturbations have effects of which each line lacks 40% of the genes. ``apart``: four perturbations
-have different effects in every line.
+have different effects in every line. ``single``: of three perturbations with 30 cells each, one has
+a weaker effect on 60 genes, with a sum of squares of 4, only in the first line.
 
 Effects are those of the hierarchical model: fitted to each line *alone*; to all lines *pooled*,
 means compared within lines; and *by condition*, as ``condition_key`` does it. All chains have 300
 sweeps. The error is the squared error, summed over lines, perturbations and genes; ratios are those
-of sums over screens, with standard errors by the jackknife over screens. *Outside*: means outside
+of sums over screens, with standard errors by the jackknife over screens. *Acting* is the ratio to
+each line alone, of perturbations in lines where they act, and *size* the slope of these estimates
+on the true effects: a rule that borrows from lines without the effect has a small slope.
+*Outside*: means outside
 their own 90% interval. *Significant*, *false* (wrong sign, or none), *stated* (sum of the local
 false sign rates of the significant ones) and *limit* (97.5% quantile of the Poisson distribution of
 twice as many) are sums over screens. Coverage is that of 90% intervals: of all effects, of
@@ -37,25 +41,37 @@ from nextpert.core.screen.guides import PooledGuides, pool_guides
 
 N_LINES, N_PERTURBATIONS, N_GENES, N_CHANGED = 3, 9, 258, 20
 N_CELLS, N_CONTROLS, SHAPE = 40, 200, 3.0
-KINDS = ("one line", "counts", "alike", "part", "genes", "apart")
+# Perturbations, cells of each, changed genes, and squared effect of the design ``single``.
+SINGLE = (3, 30, 60, 4.0)
+KINDS = ("one line", "counts", "alike", "part", "genes", "apart", "single")
 ALONE, POOLED, OURS = METHODS = ("alone", "pooled", "by condition")
 CHAIN = Chain(100, 100, 2)
-CODE = np.repeat(np.arange(1 + N_PERTURBATIONS), [N_CONTROLS] + [N_CELLS] * N_PERTURBATIONS)
 COLUMNS = (
-    "lines", "effects", "error / alone", "error / pooled", "outside", "significant", "false",
-    "stated", "limit", "coverage", "coverage, significant", "coverage, large",
+    "lines", "effects", "error / alone", "error / pooled", "acting", "size", "outside",
+    "significant", "false", "stated", "limit", "coverage",
+    "coverage, significant", "coverage, large",
 )  # fmt: skip
 
 
-def effects(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Return the effects, shape ``(N_LINES, N_PERTURBATIONS, N_GENES)``."""
-    found = np.zeros((N_LINES, N_PERTURBATIONS, N_GENES))
+def codes(kind: str) -> np.ndarray:
+    """Return the number of the perturbation of every cell of a line, 0 for controls."""
+    n, n_cells = SINGLE[:2] if kind == "single" else (N_PERTURBATIONS, N_CELLS)
+    return np.repeat(np.arange(1 + n), [N_CONTROLS] + [n_cells] * n)
 
-    def one() -> np.ndarray:
-        effect, genes = np.zeros(N_GENES), rng.choice(N_GENES, N_CHANGED, replace=False)
-        effect[genes] = rng.choice([-1, 1], N_CHANGED) * rng.uniform(0.4, 1.0, N_CHANGED)
+
+def effects(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Return the effects, shape ``(N_LINES, n_perturbations, N_GENES)``."""
+    found = np.zeros((N_LINES, int(codes(kind).max()), N_GENES))
+
+    def one(n_changed: int = N_CHANGED) -> np.ndarray:
+        effect, genes = np.zeros(N_GENES), rng.choice(N_GENES, n_changed, replace=False)
+        effect[genes] = rng.choice([-1, 1], n_changed) * rng.uniform(0.4, 1.0, n_changed)
         return effect
 
+    if kind == "single":
+        effect = one(SINGLE[2])
+        found[0, 0] = effect * np.sqrt(SINGLE[3] / (effect**2).sum())
+        return found
     if kind in ("one line", "counts"):
         found[0, 0] = one()
         return found
@@ -72,12 +88,12 @@ def screen(
     kind: str, effect: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the cells of every line, and the true effects."""
-    shift = np.concatenate([np.zeros((N_LINES, 1, N_GENES)), effect], axis=1)
+    shift, code = np.concatenate([np.zeros((N_LINES, 1, N_GENES)), effect], axis=1), codes(kind)
     if kind != "counts":
         factors = 0.3 * rng.normal(size=(4, N_GENES))
         return [
-            rng.normal(size=N_GENES) + each[CODE] + rng.normal(size=(len(CODE), N_GENES))
-            + rng.normal(size=(len(CODE), 4)) @ factors
+            rng.normal(size=N_GENES) + each[code] + rng.normal(size=(len(code), N_GENES))
+            + rng.normal(size=(len(code), 4)) @ factors
             for each in shift
         ], effect  # fmt: skip
     level, own = rng.normal(1.0, 0.7, size=N_GENES), rng.integers(N_LINES, size=N_GENES)
@@ -85,8 +101,8 @@ def screen(
     off = 5.0 * (only & (own != np.arange(N_LINES)[:, None]))
     log_mean = level + 0.3 * rng.normal(size=off.shape) - off
     means = np.exp(log_mean[:, None] + shift)
-    gamma = [rng.gamma(SHAPE, 1 / SHAPE, size=(len(CODE), N_GENES)) for _ in means]
-    cells = [np.log1p(rng.poisson(g * mean[CODE])) for g, mean in zip(gamma, means, strict=True)]
+    gamma = [rng.gamma(SHAPE, 1 / SHAPE, size=(len(code), N_GENES)) for _ in means]
+    cells = [np.log1p(rng.poisson(g * mean[code])) for g, mean in zip(gamma, means, strict=True)]
     counts = np.arange(1000)
     expected = means.copy()
     for place in np.ndindex(N_LINES, 1 + N_PERTURBATIONS):
@@ -95,10 +111,10 @@ def screen(
     return cells, expected[:, 1:] - expected[:, :1]
 
 
-def pooled(cells: list[np.ndarray]) -> PooledGuides:
+def pooled(cells: list[np.ndarray], code_of_line: np.ndarray) -> PooledGuides:
     """Return controls and perturbations of all lines, means compared within them."""
-    n, lines = 1 + N_PERTURBATIONS, len(cells)
-    code = np.concatenate([CODE + n * k for k in range(lines)])
+    n, lines = int(code_of_line.max()) + 1, len(cells)
+    code = np.concatenate([code_of_line + n * k for k in range(lines)])
     moments = ScreenMoments.from_array(np.vstack(cells), code, n * lines)
     group = np.tile(np.arange(n), lines)
     clean, sd = moments.without_batches(np.repeat(np.eye(lines)[:, 1:], n, axis=0), group)
@@ -109,8 +125,9 @@ def judge(kind: str, seed: int) -> dict[str, dict[str, float]]:
     """Return the scores of the effects of one screen, by method."""
     rng = np.random.default_rng([100 + seed, KINDS.index(kind)])
     cells, truth = screen(kind, effects(kind, rng), rng)
-    parts = [pooled([each]) for each in cells]
-    whole = fit_hierarchical(pooled(cells), rng=0, chain=CHAIN).effects.summary()
+    code = codes(kind)
+    parts = [pooled([each], code) for each in cells]
+    whole = fit_hierarchical(pooled(cells, code), rng=0, chain=CHAIN).effects.summary()
     fits = {
         ALONE: [fit_hierarchical(x, rng=0, chain=CHAIN).effects.summary() for x in parts],
         POOLED: [whole] * N_LINES,
@@ -124,9 +141,12 @@ def _scores(found: list, truth: np.ndarray) -> dict[str, float]:
         np.array([getattr(each, x) for each in found]) for x in ("mean", "lower", "upper", "lfsr")
     )
     inside, called = (lower <= truth) & (truth <= upper), lfsr < 0.05
-    large = np.abs(truth) > 0.4
+    large, acts = np.abs(truth) > 0.4, (truth != 0).any(axis=2)
     return {
         "error": ((mean - truth) ** 2).sum(),
+        "error acting": ((mean - truth)[acts] ** 2).sum(),
+        "along": (mean * truth).sum(),
+        "square": (truth**2).sum(),
         "outside": ((mean < lower) | (mean > upper)).sum(),
         "significant": called.sum(),
         "false": (called & (mean * truth <= 0)).sum(),
@@ -158,6 +178,8 @@ def rows(kind: str, scores: list[dict[str, dict[str, float]]]) -> list[list[str]
     return [
         [
             kind, name, *(_ratio(each["error"], by_method[m]["error"]) for m in (ALONE, POOLED)),
+            _ratio(each["error acting"], by_method[ALONE]["error acting"]),
+            _ratio(each["along"], each["square"]),
             *(f"{each[key].sum():.0f}" for key in ("outside", "significant", "false")),
             f"{each['stated'].sum():.1f}", f"{poisson.ppf(0.975, 2 * each['stated'].sum()):.0f}",
             _ratio(each["inside"], np.ones(len(scores))),
