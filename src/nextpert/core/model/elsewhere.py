@@ -20,7 +20,7 @@ from nextpert.core._checks import as_rng
 from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.sampler import NO_PRIOR, Chain
-from nextpert.core.model.within_cells import filled
+from nextpert.core.model.within_cells import coexpression, filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from nextpert.core.model.hierarchical import Hierarchical
     from nextpert.core.model.sampler import Prior
+    from nextpert.core.screen.departures import Coexpression
     from nextpert.core.screen.guides import PooledGuides
 
     Array = NDArray[np.float64]
@@ -42,6 +43,9 @@ _PRIOR_COUNT, _OF_SCREEN = 2.0, 1.0
 # lines agree, the error is 1.06 times that of pooling (1.23 with 1, 1.14 with 4); with 16, effects
 # in a single line are lost more often (three screens each).
 _BELOW = 8.0
+# Effects that are shared have at least this share of the squared size in common with another
+# condition; prior frequency of perturbations whose effects a condition denies, and its weight.
+_IN_COMMON, _DENIED, _DENIED_COUNT = 0.75, 0.1, 5.0
 _ROUNDS = 30  # iterations of EM for the frequencies of departures
 _NO_CELLS = 1e-6  # effective cells of a perturbation without cells
 _SHORT = Chain(50, 100, 1)  # short chain that identifies the changed genes
@@ -113,6 +117,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     varies = own.covariance.diagonal()
     unit = filled(varies)
     precision, apart = [], [part.mean[1:] - part.mean[0] for part in parts]
+    cells = coexpression(own)
     for part, change in zip(parts, apart, strict=True):
         if part is own:
             precision.append(own.counted[1:])
@@ -134,7 +139,10 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
             small = _BELOW * least[:, :, None] >= DEPARTURES
             counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
-        precision.append(significance * weight)
+        noises = (1.0 / x.counted[1:] + 1.0 / x.counted[0] for x in (own, part))
+        used = np.sqrt(significance)
+        alike = shared_effects(used * apart[here], used * change, *noises, cells)
+        precision.append(significance * weight * alike[:, None])
     # Means weighted by precision: own cells, and those of conditions that agree.
     total = np.sum(precision, axis=0)
     fraction = [each / total for each in precision]
@@ -162,6 +170,54 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         fixed=np.vstack([0.0 * columns[:1], columns]),
         fixed_sd=np.append(1.0 / np.sqrt(controls), own.fixed_sd), errors=errors,
     )  # fmt: skip
+
+
+def shared_effects(
+    here: Array, there: Array, noise_here: Array, noise_there: Array, cells: Coexpression
+) -> Array:
+    """Return the weight of another condition for each perturbation: 0 if it denies the effect.
+
+    If an effect is in one condition only, the inner product of its estimates in both has the
+    expectation 0; if it is shared, at least three quarters of its squared size. The inner product
+    of independent estimates is unbiased, and uses all genes, so that it recognises effects that are
+    too small in each gene. It is taken off the factors of coexpression, where the noise of genes is
+    independent. The frequency of denied effects is learned over perturbations.
+
+    Parameters
+    ----------
+    here, there
+        Differences from the controls in both conditions, shape ``(n_perturbations, n_genes)``.
+    noise_here, noise_there
+        Their sampling variances, relative to that of a cell, same shape.
+    cells
+        Coexpression of genes between cells.
+    """
+    units = np.sqrt(cells.psi)
+    x, y = (
+        (z - cells.scores_of(z) @ cells.factors.T) / units
+        for z in (here / cells.unit, there / cells.unit)
+    )
+    p = x.shape[1] - cells.factors.shape[1]
+    of_here, of_there = noise_here.mean(axis=1), noise_there.mean(axis=1)
+    product = (x * y).sum(axis=1)
+    sizes = []
+    for each, noise in ((x, of_here), (y, of_there)):
+        square = (each**2).sum(axis=1)
+        # The squared size, less one standard error: 2 tr V^2 + 4 theta' V theta.
+        error = np.sqrt(2.0 * p * noise**2 + 4.0 * np.maximum(square - p * noise, 0.0) * noise)
+        sizes.append(square - p * noise - error)
+    size = np.maximum(np.max(sizes, axis=0), 0.0)
+    # Var(x'y) = tr(V_x V_y) + the variance of noise along the effects.
+    variance = p * of_here * of_there + size * (of_here + of_there)
+    # log N(x'y; 0, variance) / N(x'y; 3/4 size, variance); more in common is no evidence against.
+    common = np.minimum(product, _IN_COMMON * size)
+    logs = ((common - _IN_COMMON * size) ** 2 - common**2) / (2.0 * variance)
+    often = _DENIED
+    for _ in range(_ROUNDS):
+        denied = 1.0 / (1.0 + np.exp(-np.clip(logs, -700, 700)) * (1.0 - often) / often)
+        often = (_DENIED_COUNT * _DENIED + denied.sum()) / (_DENIED_COUNT + len(denied))
+    # Without evidence, as for perturbations without effect, conditions are joined.
+    return np.asarray(np.minimum((1.0 - denied) / (1.0 - often), 1.0))
 
 
 def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple[slice, Array]]:
