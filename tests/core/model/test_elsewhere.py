@@ -16,9 +16,11 @@ from nextpert.core.model.elsewhere import (
     fit_each,
     joined,
     of_table,
+    shared_effects,
 )
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.sampler import Chain
+from nextpert.core.screen.departures import Coexpression
 from nextpert.core.screen.guides import pool_guides
 
 LINES, GENES = 3, 20
@@ -84,8 +86,9 @@ def test_departures_are_those_of_bayes_rule_gene_by_gene():
 
 
 @pytest.mark.parametrize("cells", [(40, 10), (10, 40)])
-def test_departures_of_the_size_of_sampling_are_taken_for_it(cells):
+def test_departures_of_the_size_of_sampling_are_taken_for_it(cells, monkeypatch):
     """Weights of the other line's cells by loops (equation 24)."""
+    monkeypatch.setattr("nextpert.core.model.elsewhere.shared_effects", lambda *_: np.ones(12))
     effects = truth(1)
     here, other = (screen(effects, k, cells=n)[k] for k, n in enumerate(cells))
     unit, there = here.covariance.diagonal(), other.covariance.diagonal()
@@ -107,6 +110,8 @@ def test_departures_of_the_size_of_sampling_are_taken_for_it(cells):
 
 @pytest.mark.parametrize("agree", [0.0, 1.0])
 def test_joined_cells_have_the_mean_and_covariance_of_their_parts(monkeypatch, agree):
+    monkeypatch.setattr("nextpert.core.model.elsewhere.shared_effects", lambda *_: np.ones(5))
+    monkeypatch.setattr("nextpert.core.model.elsewhere.coexpression", lambda *_: None)
     parts = screen(np.zeros((3, 5, GENES)), 1, controls=100)
     rng = np.random.default_rng(3)
     parts[2] = replace(parts[2], n=parts[2].n * rng.uniform(0.3, 1.0, size=6))
@@ -131,6 +136,37 @@ def test_joined_cells_have_the_mean_and_covariance_of_their_parts(monkeypatch, a
     errors = both.fixed_errors[1:]
     np.testing.assert_allclose(errors @ errors.T + 1 / both.n[0], of_controls, atol=1e-12)
     np.testing.assert_allclose(both.counted[1:], parted.sum(axis=0))
+
+
+def test_all_genes_together_show_that_a_condition_denies_an_effect():
+    """Effects of squared size 4 on 60 of 250 genes, too small for any gene (equation 24)."""
+    rng, n, p, noise = np.random.default_rng(0), 60, 250, 1 / 30 + 1 / 200
+    gamma = 0.3 * rng.normal(size=(p, 4))
+    unit = np.sqrt(1.0 + (gamma**2).sum(axis=1))
+    cells = Coexpression(gamma / unit[:, None], 1.0 / unit**2, unit)
+    effect = np.zeros((n, p))
+    effect[:, :60] = rng.choice([-1, 1], (n, 60)) * np.sqrt(4 / 60)
+
+    def seen(true):
+        error = rng.normal(size=(n, p)) + rng.normal(size=(n, 4)) @ gamma.T
+        return true + np.sqrt(noise) * error
+
+    errors = np.full((n, p), noise)
+    kind = np.arange(n) % 3  # in both, in one only, in none
+    one = effect * (kind < 2)[:, None]
+    other = effect * (kind == 0)[:, None]
+    weight = shared_effects(seen(one), seen(other), errors, errors, cells)
+    assert weight[kind == 0].mean() > 0.9
+    assert weight[kind == 1].mean() < 0.35
+    assert weight[kind == 2].mean() > 0.8
+    # Which of the two is here does not matter, nor do the units of genes.
+    x, y = seen(one), seen(other)
+    by = rng.uniform(0.5, 2.0, p)
+    scaled = cells._replace(unit=cells.unit * by)
+    np.testing.assert_allclose(
+        shared_effects(x, y, errors, errors, cells),
+        shared_effects(y * by, x * by, errors, errors, scaled),
+    )
 
 
 @pytest.mark.slow
