@@ -139,9 +139,9 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
             small = _BELOW * least[:, :, None] >= DEPARTURES
             counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
-        noises = (1.0 / x.counted[1:] + 1.0 / x.counted[0] for x in (own, part))
+        of_here, of_there = (1.0 / x.counted[1:] + 1.0 / x.counted[0] for x in (own, part))
         used = np.sqrt(significance)
-        alike = shared_effects(used * apart[here], used * change, *noises, cells)
+        alike = shared_effects(used * apart[here], used * change, of_here, of_there, cells)
         precision.append(significance * weight * alike[:, None])
     # Means weighted by precision: own cells, and those of conditions that agree.
     total = np.sum(precision, axis=0)
