@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core._blas import in_blocks
-from nextpert.core._codec import array
+from nextpert.core._codec import array, table_type
 from nextpert.core.screen._departures_kernel import N_POINTS, combine
 
 if TYPE_CHECKING:
@@ -158,7 +158,9 @@ class Guides(NamedTuple):
     ) -> Guides:
         """Return the departures of guides, one per environment of ``screen``, that have cells."""
         index = np.flatnonzero(screen.n > 0)
-        mean, of = screen.mean[index], group[index]
+        # Without a copy, where all guides have cells.
+        mean = screen.mean if len(index) == len(screen.n) else screen.mean[index]
+        of = group[index]
         scores = np.empty((len(index), cells.factors.shape[1]))
         for rows in in_blocks(*mean.shape):
             scores[rows] = cells.scores_of((mean[rows] - centre[of[rows]]) / cells.unit)
@@ -299,7 +301,8 @@ def combine_guides(
     controls.
     """
     (n_groups, n_genes), cells = guides.ratio.shape, guides.cells
-    offset, own = np.zeros((2, n_groups, n_genes))
+    offset, own = np.zeros((2, n_groups, n_genes), table_type(n_groups * n_genes))
+    centre, variance = np.empty((2, n_genes))
     of, n = guides.group, guides.n
     noise = np.bincount(of, share**2 / n, n_groups)
     several = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
@@ -311,7 +314,8 @@ def combine_guides(
     for j in np.flatnonzero(count):
         members = order[starts[j] : starts[j + 1]]
         if count[j] > 1 and departs[j]:
-            combine(*guides.own(members), sizes, weights, room, offset[j], own[j])
+            combine(*guides.own(members), sizes, weights, room, centre, variance)
+            offset[j], own[j] = centre, variance
         else:
             own[j] = cells.psi * guides.ratio[j] * noise[j]
     single = np.flatnonzero((count == 1) & departs)
