@@ -45,7 +45,9 @@ def relabelled(adata, step=1):
 
 def without_cells(uns):
     """Return results without the fingerprint of labels as they are spelled."""
-    return {k: v for k, v in uns.items() if k != "cells"} if hasattr(uns, "items") else uns
+    if not hasattr(uns, "items"):
+        return uns
+    return {k: without_cells(v) for k, v in uns.items() if k != "cells"}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import coding, read_environments, read_screens
-from nextpert.core.model import sampler
+from nextpert.core.model import within_cells
 from nextpert.core.screen.guides import pool_guides
 
 GENES = [f"g{i}" for i in range(30)]
@@ -64,7 +64,7 @@ def without_coexpression(monkeypatch):
     def none(matrix, n):
         return np.zeros((len(matrix), 0)), np.ones(len(matrix))
 
-    monkeypatch.setattr(sampler, "factors", none)
+    monkeypatch.setattr(within_cells, "factors", none)
 
 
 def through(adata, target="g1"):

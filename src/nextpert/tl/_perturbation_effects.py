@@ -125,9 +125,9 @@ def perturbation_effects(
     >>> effects = npt.get.effects_df(adata).query("perturbation == 'GATA1' and lfsr < 0.05")
     >>> effects[["gene", "mean", "sd", "raw_mean"]].head(3).round(2)  # the strongest
            gene  mean    sd  raw_mean
-    4   LAPTM4B  0.37  0.04      0.39
-    21    GATA1 -0.28  0.03     -0.27
-    35     HBE1 -0.24  0.05     -0.25
+    6   LAPTM4B  0.35  0.06      0.39
+    21    GATA1 -0.29  0.04     -0.27
+    39     HBE1 -0.22  0.07     -0.25
     """
     fit = _adata.posterior_from(adata, posterior_key)
     fit = fit if condition is None else fit.in_condition(condition)

@@ -321,10 +321,13 @@ def pool_guides(
         counted = np.asarray(one.counted)[:, :p]
         n, known = one.n[:, None], one.squares[:, :p].any(axis=1)
         ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
+        # Rows of a table are differences from the controls of their batch: none is confounded.
+        estimated = np.isfinite(sd)
+        nodes = np.append(np.ones(p, bool), estimated)
         return PooledGuides(
             one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
-            np.minimum(ratio, UNKNOWN, out=ratio), one.mean[:, p:], one.scatter[p:], sd,
-            np.where(known, freedom, 0.0), 0.0,
+            np.minimum(ratio, UNKNOWN, out=ratio), one.mean[:, p:][:, estimated],
+            one.scatter[p:][estimated][:, nodes], sd[estimated], np.where(known, freedom, 0.0), 0.0,
         )  # fmt: skip
     cells = screen.n.astype(np.float64)
     guide_variance = np.asarray(guide_variance, np.float64)
