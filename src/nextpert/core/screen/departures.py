@@ -14,7 +14,7 @@ perturbation.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -114,20 +114,17 @@ class Coexpression(NamedTuple):
     psi: Array
     unit: Array
 
-    def scores_of(self, table: Array) -> Array:
-        """Return scores of rows along the factors by generalised least squares."""
-        weighted = self.factors / self.psi[:, None]
-        return np.asarray(np.linalg.solve(self.factors.T @ weighted, (table @ weighted).T).T)
+    def projection(self) -> Array:
+        """Return the matrix that gives the scores of a mean, ``(n_factors, n_genes)``.
 
-    def score_noise(self) -> tuple[Array, Array]:
-        """Return the variance of scores due to own noise, and the share of it that they explain.
-
-        Shapes ``(n_factors,)`` and ``(n_genes,)``.
+        The scores are those of generalised least squares.
         """
         weighted = self.factors / self.psi[:, None]
-        inverse: Any = np.linalg.inv(self.factors.T @ weighted)
-        leverage = np.einsum("ik,kl,il->i", self.factors, inverse, weighted)
-        return inverse.diagonal().copy(), leverage
+        return np.asarray(np.linalg.solve(self.factors.T @ weighted, weighted.T))
+
+    def scores_of(self, table: Array) -> Array:
+        """Return the scores of rows along the factors."""
+        return np.asarray(table @ self.projection().T)
 
 
 class Guides(NamedTuple):
@@ -223,7 +220,8 @@ def learn_spread(
         guides.own(some[pair], gene) for some in (one, two)
     )
     # Scores explain a part of the noise of every gene.
-    _, leverage = cells.score_noise()
+    projection = cells.projection()
+    leverage = (cells.factors * projection.T).sum(axis=1)
     noise = (first_noise + second_noise) * (1.0 - leverage[gene])
     usual, large = _own_departures(first_own - second_own, noise)
     spread = GuideSpread(np.zeros(n_factors), usual, large, float(freedom))
@@ -235,10 +233,8 @@ def learn_spread(
     mean /= np.maximum(total, 1.0)[:, None]
     square = (n[:, None] * (guides.scores[several] - mean[of]) ** 2).sum(axis=0) / freedom
     count = float(n.sum() - (np.bincount(of, n**2) / np.maximum(total, 1.0)).sum()) / freedom
-    weighted = cells.factors / cells.psi[:, None]
-    inverse = np.linalg.inv(cells.factors.T @ weighted)
-    as_scores = ((inverse @ weighted.T) ** 2).sum(axis=1)
-    along = (square - 1.0 - inverse.diagonal()) / count - spread.own_variance() * as_scores
+    of_noise, of_own = projection**2 @ cells.psi, (projection**2).sum(axis=1)
+    along = (square - 1.0 - of_noise) / count - spread.own_variance() * of_own
     middle = (freedom * max(float(along.mean()), 0.0) + _PRIOR_FREEDOM * USUAL_ALONG) / (
         freedom + _PRIOR_FREEDOM
     )
