@@ -5,11 +5,11 @@ alleles; effects are relative to the wild type of the batch. A table has one all
 knock-out, and ``--tables`` of them differ in the alleles; the panel are the genes with the largest
 variance in the table. The target is the mean effect of the other alleles of a knock-out (a vector),
 and the candidates are the ten knock-outs, with and without the target's own. The distance of the
-first is judged by the other alleles of both: squared, minus the variance between these alleles
-over their number, and minus the wild types' error (a quarter of a squared standard error: 3 samples
-and 9) for the control, and for pairs without a common batch; relative to the control's. It is 0 for
-the target's own knock-out. The unit of standard errors is the target. *Conservative* and *numbers*
-(3 cells, 9 controls) are told ``pp.effect_table``, with ``batch``. Coverage: 90% intervals of an
+first is judged by the other alleles of both: squared, minus the variance between these alleles over
+their number, and minus the wild types' error (a quarter of a squared standard error: 3 samples and
+9) for the control, and for pairs without a common batch; relative to the control's. It is 0 for the
+target's own knock-out. The unit of standard errors is the target. *Conservative* and *numbers* (3
+cells, 9 controls) are given to ``pp.effect_table``, with ``batch``. Coverage: 90% intervals of an
 allele's effects, with the standard error of another allele of its batch added in quadrature.
 
 Simulated: tables of 24 perturbations in 6 batches of 3 samples and 9 controls, 100 genes, all with

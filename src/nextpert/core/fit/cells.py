@@ -244,8 +244,8 @@ def _with_replicates(
     several[0] = 0.0  # the controls define the effects of batches
     own = errors.own + several * spread.own_variance()
     along = errors.along + several * spread.along
-    variance = spread.own + float((cells.factors**2 @ spread.along).mean())
-    return replace(pooled, errors=errors._replace(own=own, along=along)), variance
+    found = replace(pooled, errors=errors._replace(own=own, along=along))
+    return found, spread.variance_on(cells)
 
 
 def _with_departures(
@@ -273,7 +273,7 @@ def _with_departures(
     elif not isinstance(spread, GuideSpread):
         spread = GuideSpread.of_variance(spread)
     spread = spread.on(cells.factors.shape[1])
-    variance = spread.own + float((cells.factors**2 @ spread.along).mean())
+    variance = spread.variance_on(cells)
     of_each = np.where(departs[group], variance, 0.0)
     pooled = pool_guides(augmented, group, n_groups, guide_variance=of_each, fixed_sd=fixed_sd)
     has_cells = screen.n > 0

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 # Variances of large own departures, in units of the variance of a gene between cells: up to an SD
-# of four. Departures of less than four times the usual variance are not told from usual ones.
+# of four. Departures of less than four times the usual variance are not distinguished from usual
+# ones.
 LARGE = 4.0 ** np.arange(-3.0, 3.0)
 _APART = 4.0
 # Variance of usual own departures, frequencies of large ones, and variance along factors: learned
@@ -101,6 +102,10 @@ class GuideSpread:
         """Return the mean variance of own departures, in units of the variance of a gene."""
         sizes, weights = self.mixture()
         return float(weights @ sizes)
+
+    def variance_on(self, cells: Coexpression) -> float:
+        """Return the mean variance of genes without large departures, relative to that of cells."""
+        return self.own + float((cells.factors**2 @ self.along).mean())
 
 
 class Coexpression(NamedTuple):
