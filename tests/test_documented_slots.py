@@ -100,9 +100,9 @@ TYPES = {
 FIELDS = {
     "dataclasses": "364a75f4", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "c9238e53",
-    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "ed88348f", "tl.diagnose": "b7f8b756",
+    "tl.dag_fit": "f2af4c86", "tl.design_interventions": "4674daac", "tl.diagnose": "b7f8b756",
     "tl.fit_dag_blr": "19385775", "tl.learn_dag": "7cae7779", "tl.perturbation_effects": "c98c6141",
-    "tl.plan_cells": "d545c318", "tl.plan_loading": "99fadb66", "tl.plan_screen": "64fa57e3",
+    "tl.plan_cells": "7d6e7e5b", "tl.plan_loading": "99fadb66", "tl.plan_screen": "67ac4a57",
     "tl.replay_design": "3091e0af", "tl.target_distances": "ff754de9",
 }  # fmt: skip
 NEW_FORMAT = (

@@ -215,6 +215,34 @@ def as_csv(
     )
 
 
+def write_xlsx(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as xlsx, without its index, with all texts as texts.
+
+    In such a file a spreadsheet neither runs a text as a formula nor turns a gene name such as
+    ``SEPT2`` into a date.
+
+    Raises
+    ------
+    ImportError
+        If openpyxl is not installed.
+    """
+    from importlib.util import find_spec
+
+    import pandas as pd
+
+    if find_spec("openpyxl") is None:
+        message = (
+            "Files that end in .xlsx need openpyxl: pip install 'nextpert[excel]', or write csv."
+        )
+        raise ImportError(message)
+    with pd.ExcelWriter(path, engine="openpyxl") as writer:
+        table.to_excel(writer, index=False, sheet_name="nextpert")
+        for row in writer.sheets["nextpert"].iter_rows():
+            for cell in row:
+                if isinstance(cell.value, str):
+                    cell.data_type, cell.number_format = "s", "@"
+
+
 def _harmless(value: Any) -> Any:
     """Return a text with an apostrophe before it if it could be a formula."""
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value):

@@ -117,16 +117,20 @@ def test_fitted_perturbations_have_cells_guides_and_targets(small_screen, edges)
 
 
 def test_an_order_against_the_advice_is_warned_of(fitted, caplog):
-    npt.tl.plan_screen(fitted, "MYC", n_perturbations=3)
+    npt.tl.plan_screen(fitted, "MYC", n_perturbations=3, strategy="explore")
     advice = fitted.uns["plan"]["advice"]
     assert advice["kind"] != ORDER
     caplog.clear()
     npt.get.order_df(fitted)
     assert caplog.messages == [f"The advice is not to order this plan: {advice['words']}"]
-    # A plan of the perturbations that the advice names follows it.
-    names = list(advice["perturbations"])
-    npt.tl.plan_screen(fitted, "MYC", n_perturbations=len(names), candidates=names)
-    assert fitted.uns["plan"]["advice"]["kind"] != ORDER
+    order = npt.get.order_df(fitted)
+    advised = set(map(str, advice["perturbations"]))
+    assert 0 < len(advised) < 3
+    is_advised = order["perturbation"].isin(advised) | (order["kind"] == "control")
+    assert (order["is_advised"] == is_advised).all()
+    # By default, what is advised is planned.
+    npt.tl.plan_screen(fitted, "MYC", n_perturbations=3)
+    assert npt.get.order_df(fitted)["is_advised"].all()
     caplog.clear()
     npt.get.order_df(fitted)
     assert not caplog.messages

@@ -29,6 +29,7 @@ def test_of_a_plate(found):
     summary |= {"n_cells": 2400, "n_controls": 300, "n_not_admitted": 196}
     params |= {"n_candidates": 1234, "target": "memory"}
     plan["plate"]["perturbation"] = ["A", "B", "C", "NT"]
+    plan["plate"]["is_advised"] = True
     plan["advice"] |= {"kind": ORDER, "words": "Order a plan."}
     assert verdict_of(only(found, "plan")).next == (
         "Order a plan. The plan tests A, B, C with 2,400 cells, including 300 control cells. With "
@@ -46,6 +47,7 @@ def test_of_a_plate(found):
 def test_the_advice_is_that_of_the_plan_and_of_what_else_has_one(found):
     for name in ("plan", "plan_cells", "design"):
         found[name]["advice"] |= {"kind": CONFIRM, "words": f"By {name}."}
+    found["plan"]["plate"] = found["plan"]["plate"].head(0)
     for name in ("plan", "plan_cells", "design"):
         assert verdict_of(found).next == f"By {name}."
         assert steps(found) == [f"By {name}."]
@@ -161,7 +163,8 @@ def planned(found):
         ("A", "single guide", "design", 3), ("B", "single guide", "design", 3),
         ("C", "single guide", "existing", 2), ("NT", "control", "existing", 1),
     )  # fmt: skip
-    found["plan"]["summary"] |= {"n_cells": 400, "n_controls": 98}
+    found["plan"]["summary"] |= {"n_cells": 400, "n_controls": 98, "is_diagnosed": 1}
+    plate["is_advised"] = True
     found["plan"]["advice"] |= {"kind": ORDER, "words": "Order a plan."}
     return found
 
@@ -174,12 +177,25 @@ def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
     assert "Campaign.observe" in again
 
 
-def test_steps_are_those_of_the_plan_only_where_it_is_to_be_ordered(planned):
+def test_steps_are_those_of_the_plan_only_where_it_is_advised(planned):
+    plan = planned["plan"]
     for kind in KINDS:
-        planned["plan"]["advice"] |= {"kind": kind}
+        plan["advice"] |= {"kind": kind}
+        plan["plate"]["is_advised"] = kind == ORDER
         assert len(steps(planned)) == {ORDER: 4, MEASURE: 2}.get(kind, 1)
         is_advised = "not advised" not in plan_section(planned).words[0]
         assert is_advised == (kind == ORDER)
+    plan["params"]["strategy"], plan["plate"]["is_advised"] = "explore", False
+    assert "by strategy 'explore', but is not advised" in plan_section(planned).words[0]
+    # What is included on request does not make the others unadvised.
+    plan["plate"]["is_advised"] = [True, True, False, True]
+    plan["plate"]["strategy"] = ["measure", "measure", "include", "control"]
+    assert len(steps(planned)) == 4
+    plan["summary"]["is_diagnosed"] = 0
+    assert "run tl.diagnose" in steps(planned)[3]
+    plan["plate"] = plan["plate"].head(0)
+    assert "no cells" in plan_section(planned).words[0]
+    assert len(steps(planned)) == 2
 
 
 def test_distances_below_0_are_shown_as_0_and_kept_in_the_file(found):

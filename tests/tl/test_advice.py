@@ -10,7 +10,16 @@ from markupsafe import escape
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.core.design.stopping import AT_TARGET, CONFIRM, KINDS, MEASURE, NO_DIFFERENCE, ORDER
+from nextpert._report.planned import plan_section
+from nextpert.core.design.stopping import (
+    AT_TARGET,
+    CONFIRM,
+    KINDS,
+    MEASURE,
+    NO_DIFFERENCE,
+    ORDER,
+    STOP,
+)
 from nextpert.tl._advice import in_words
 from nextpert.tl._design_interventions.candidates import read_candidates
 from nextpert.tl._design_interventions.target import read_target
@@ -45,12 +54,14 @@ def state(effect):
 NOTHING = {f"g{k}": along(0.0) for k in range(6)}
 STRONG = {f"g{k}": along(-2.0, k) for k in range(4)}
 SEVERAL = {f"g{k}": along(-2.0) + along(1.0, k + 1) for k in range(5)} | {"g6": along(2.0)}
+ALIKE = {f"g{k}": along(-2.0) + along(0.5 * (k + 1), k + 1) for k in range(5)}
 # A screen, a target and candidates of each kind.
 CASES = {
     AT_TARGET: (STRONG, state(along(0.01)), None),
     NO_DIFFERENCE: (NOTHING, state(along(-2.0)), None),
     CONFIRM: (STRONG, state(along(-2.0)), None),
     MEASURE: (SEVERAL, state(along(-2.0) + along(1.5, 7)), None),
+    STOP: (ALIKE, state(along(-2.0)), None),
     ORDER: (STRONG, state(along(-2.5, 6)), "genes"),
 }
 
@@ -59,7 +70,7 @@ CASES = {
 def screens():
     found = {}
     for kind, (effects, _, _) in CASES.items():
-        found[kind] = screen(effects, n_cells=12 if kind == MEASURE else 60)
+        found[kind] = screen(effects, n_cells={MEASURE: 12, STOP: 20}.get(kind, 60))
     return found
 
 
@@ -100,10 +111,103 @@ def test_numbers_of_the_rule_are_those_that_decide(screens):
             assert said["good_enough"] >= 0.95
             assert said["perturbations"].tolist() == ["g0"]
             assert said["cells_needed"] in range(10, 100, 10)
-        if kind in (MEASURE, ORDER):
+        if kind in (STOP, MEASURE, ORDER):
             assert said["good_enough"] < 0.95
-            more = said["relative_gain_of_more"] >= said["relative_gain"]
-            assert more == (kind == MEASURE)
+            gains = said["relative_gain"], said["relative_gain_of_more"]
+            assert (max(gains) < 0.02) == (kind == STOP)
+            if kind != STOP:
+                assert (gains[1] >= gains[0]) == (kind == MEASURE)
+
+
+def test_the_plate_is_what_is_advised(screens):
+    for kind, (_, target, candidates) in CASES.items():
+        adata = screens[kind].copy()
+        npt.tl.plan_screen(adata, target, candidates=candidates, n_cells=600)
+        plan, order = adata.uns["plan"], npt.get.order_df(adata)
+        chosen = plan["plate"].query("strategy != 'control'")
+        said = plan["advice"]
+        assert plan["plate"]["n_cells"].sum() <= 600
+        if kind in (AT_TARGET, NO_DIFFERENCE, STOP):
+            assert not len(plan["plate"])
+            assert not len(order)
+            with pytest.raises(ValueError, match="plan is empty"):
+                npt.tl.plan_loading(adata)
+            with pytest.raises(ValueError, match="plan is empty"):
+                npt.pl.plan_screen(adata, show=False)
+            continue
+        assert chosen["perturbation"].tolist() == said["perturbations"].tolist()
+        assert len(chosen) == said["n_perturbations"]
+        assert plan["plate"]["is_advised"].all()
+        assert order["is_advised"].all()
+        assert order["n_cells"].sum() == plan["plate"]["n_cells"].sum()
+        assert chosen["n_cells"].median() == pytest.approx(said["n_cells"], abs=1)
+        if kind == CONFIRM:  # no more cells than it takes
+            assert chosen["n_cells"].tolist() == [said["cells_needed"]]
+        else:
+            assert plan["plate"]["n_cells"].sum() == 600
+
+
+def test_included_candidates_are_planned_and_marked_whatever_is_advised(screens):
+    _, target, _ = CASES[STOP]
+    adata = screens[STOP].copy()
+    npt.tl.plan_screen(adata, target, constraints={"include": ["g4"]})
+    plan = adata.uns["plan"]
+    assert plan["advice"]["kind"] == STOP
+    chosen = plan["plate"].query("strategy != 'control'")
+    assert chosen["perturbation"].tolist() == ["g4"]
+    assert not plan["plate"]["is_advised"].any()
+    assert not plan["constructs"]["is_advised"].any()
+    assert plan_section({"plan": plan}).words[0].startswith("This round contains what was included")
+
+
+def test_other_strategies_fill_the_plate_and_mark_every_row(screens, caplog):
+    _, target, _ = CASES[STOP]
+    adata = screens[STOP].copy()
+    npt.tl.plan_screen(adata, target, strategy="exploit")
+    plan = adata.uns["plan"]
+    assert plan["advice"]["kind"] == STOP
+    assert plan["plate"]["n_cells"].sum() == 2000
+    assert not plan["plate"]["is_advised"].any()
+    assert "Planned by strategy 'exploit', but not advised" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [CONFIRM, STOP, MEASURE])
+def test_an_advice_does_not_change_with_how_it_is_asked(kind, screens):
+    """Naming the advised candidates, or more of them, is the same question."""
+    _, target, _ = CASES[kind]
+    adata = screens[kind].copy()
+    npt.tl.plan_screen(adata, target)
+    first = adata.uns["plan"]["advice"]
+    named = [*first["perturbations"]] or [first["best_known"]]
+    for names in (named, [*named[::-1]], None):
+        npt.tl.plan_screen(adata, target, candidates=names)
+        npt.tl.design_interventions(adata, target, candidates=names)
+        npt.tl.plan_cells(adata, target, candidates=names)
+        for key in ("plan", "design", "plan_cells"):
+            again = adata.uns[key]["advice"]
+            assert again["kind"] == kind
+            assert set(again["candidates"]) == set(first["candidates"])
+            assert again["good_enough"] == pytest.approx(first["good_enough"], abs=0.03)
+    ranked = npt.get.ranking_df(adata)["perturbation"]
+    assert len(ranked) == len(adata.uns["dag_blr"]["environments"]) + 1
+    # What is excluded does not count.
+    npt.tl.plan_screen(adata, target, constraints={"exclude": [named[0]]})
+    assert named[0] not in adata.uns["plan"]["advice"]["candidates"]
+
+
+def test_the_rule_has_limits_that_a_lab_sets(screens):
+    _, target, _ = CASES[STOP]
+    adata = screens[STOP].copy()
+
+    def kind(**stopping):
+        npt.tl.plan_screen(adata, target, stopping=stopping)
+        return adata.uns["plan"]["advice"]["kind"]
+
+    assert kind(min_gain=0.0) == MEASURE
+    assert kind(stop_probability=0.5) == CONFIRM
+    assert kind(tolerance=1.0) == CONFIRM
+    with pytest.raises(ValueError, match=r"stopping\['min_gain'\] must be a finite number of at least 0"):
+        npt.tl.plan_screen(adata, target, stopping={"min_gain": -1})
 
 
 def test_words_by_numbers():
@@ -111,12 +215,23 @@ def test_words_by_numbers():
         "kind": MEASURE, "best_known": "A", "good_enough": 0.87, "relative_gain": 0.03,
         "relative_gain_of_more": 0.034, "relative_distance": 0.4, "perturbations": ["A", "B"],
         "cells_needed": 0.0, "n_new_guides": 0, "n_perturbations": 8, "n_cells": 185,
-        "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "candidates": ["A"] * 24,
+        "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "min_gain": 0.02,
+        "candidates": ["A"] * 24,
     }  # fmt: skip
     chance = (
         "ith probability 87%, none of the 24 candidates is closer to T than A by more than 10% of "
         "the control's distance"
     )
+    assert in_words(said | {"kind": STOP, "relative_gain_of_more": 0.004}, "T") == (
+        "Order nothing; use A: another round is expected to bring cells closer by 3% of the "
+        "control's distance, below the smallest gain that is worth a round (2%). "
+        f"W{chance}. A has 40% of the control's distance."
+    )
+    far = in_words(said | {"kind": STOP, "relative_distance": 0.95}, "T")
+    assert far.startswith("Order nothing; no candidate comes close: another round")
+    none = in_words(said | {"kind": STOP, "best_known": "no perturbation"}, "T")
+    assert none.startswith("Order nothing; no candidate is known to be closer: another round")
+    assert none.endswith("10% of the control's distance.")
     assert in_words(said, "T") == (
         "Measure more cells of A, B first (185 cells each): after that, the best known "
         f"perturbation is expected to be closer by 3% of the control's distance. W{chance}."
@@ -127,6 +242,8 @@ def test_words_by_numbers():
         f"Order nothing new; confirm A, B with at least 34 new cells each: w{chance}. A has 40% of "
         "the control's distance."
     )
+    guided = in_words(said | {"n_new_guides": 4}, "T")
+    assert "confirm A, B with at least 34 new cells in 4 new guides each: with" in guided
     said |= {"cells_needed": np.inf}
     assert "confirm A, B: with" in in_words(said, "T")
     said |= {"relative_distance": 0.95}

@@ -3,6 +3,7 @@
 from itertools import product
 from types import SimpleNamespace
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +11,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata.posterior import posterior_from
 from nextpert.core.fit.naming import Naming
+from nextpert.tl._plan_screen.constructs import combined, constructs_table, kinds_of_constructs
 from nextpert.tl._plan_screen.pool import guides_of
-from nextpert.tl._plan_screen.wells import combined, constructs_table
 
 
 @pytest.mark.parametrize("sizes", [(1,), (3,), (1, 1), (2, 3), (3, 2), (4, 4), (2, 3, 2), (1, 4)])
@@ -30,12 +31,12 @@ def test_combinations_come_once_and_use_all_evenly(sizes):
 GUIDES = {"A": ["a1", "a2", "a3"], "B": ["b1", "b2"], "A+B": ["a1b1"], "C+D": ["cd"], "e": ["e1"]}
 
 
-def made(label, n, guides=GUIDES, pending=(), n_cells=100, told=""):
+def made(label, n, guides=GUIDES, pending=(), n_cells=100, told="", **options):
     """Return the rows of one perturbation: guides, status, members with new guides."""
-    names = ["perturbation", "n_guides", "n_cells", "strategy", "target_genes"]
-    plate = pd.DataFrame([(label, n, n_cells, "exploit", told)], columns=names)
+    names = ["perturbation", "n_guides", "n_cells", "strategy", "target_genes", "is_advised"]
+    plate = pd.DataFrame([(label, n, n_cells, "exploit", told, True)], columns=names)
     fit = SimpleNamespace(names=list(GUIDES), naming=Naming({"A", "B", "C", "X"}))
-    table = constructs_table(plate, fit, guides, pending)
+    table = constructs_table(plate, fit, guides, pending, **options)
     assert table["construct"].tolist() == list(range(1, n + 1))
     assert table["n_cells"].sum() == n_cells
     assert table["n_cells"].max() - table["n_cells"].min() <= 1
@@ -71,12 +72,39 @@ def test_dual_guides():
     assert pairs == {f"a{i}, b{j}, e1" for i in (1, 2, 3) for j in (1, 2)}
 
 
+def test_new_guides_where_guides_vary():
+    assert rows("A", 2, are_new=True) == [("", "design", "A")] * 2
+    assert rows("B+A", 2, are_new=True) == [("", "design", "A, B")] * 2
+    assert rows("A+e", 1, are_new=True) == [("a1, e1", "clone", "")]  # the construct itself is new
+
+
+@pytest.mark.parametrize(
+    ("types", "has_guides", "first"),
+    [
+        (None, False, "construct"), (None, True, "single guide"), (["drug"], True, "compound"),
+        (["CRISPR-cas9"], True, "single guide"), (["CRISPR"], False, "construct"),
+        (["Drug (SM)", "control"], False, "compound"), (["control"], False, "construct"),
+    ],
+)  # fmt: skip
+def test_what_a_construct_is(types, has_guides, first):
+    obs = pd.DataFrame(index=["c1", "c2"])
+    if types is not None:
+        obs["perturbation_type"] = [types[0], types[-1]]
+    kinds = kinds_of_constructs(ad.AnnData(np.zeros((2, 1)), obs), has_guides=has_guides)
+    assert kinds[0] == first
+    assert kinds[1] == {"single guide": "dual-guide vector", "compound": "{n} compounds"}.get(
+        first, "construct"
+    )
+
+
 def test_kinds_and_target_genes():
+    kinds_in_words = ("single guide", "dual-guide vector", "vector of {n} guides")
     for label, kind, genes in (
-        ("A", "single guide", "A"), ("e", "single guide", "e"), ("X+e", "dual guide", "X, e"),
-        ("e+Y", "dual guide", "e, Y"), ("A+B+X", "3 guides", "A, B, X"),
+        ("A", "single guide", "A"), ("e", "single guide", "e"),
+        ("X+e", "dual-guide vector", "X, e"), ("e+Y", "dual-guide vector", "e, Y"),
+        ("A+B+X", "vector of 3 guides", "A, B, X"),
     ):  # fmt: skip
-        table = made(label, 2)
+        table = made(label, 2, kinds=kinds_in_words)
         assert set(table["kind"]) == {kind}
         assert set(table["target_genes"]) == {genes}
     assert set(made("A+e", 1, told="A")["target_genes"]) == {"A, e"}  # also off the panel
@@ -93,7 +121,7 @@ def test_a_plan_says_what_to_make(small_screen, edges):
     npt.tl.fit_dag_blr(small_screen)
     npt.tl.plan_screen(
         small_screen, "MYC+OXR1", candidates=["MYC", "OXR1", "HS2", "MYC+HS2", "CPQ", "STK3"],
-        n_perturbations=6, n_cells=700, constraints={"include": ["MYC+HS2"]},
+        n_perturbations=6, n_cells=700, constraints={"include": ["MYC+HS2"]}, strategy="exploit",
     )  # fmt: skip
     plate, order = npt.get.plan_df(small_screen), npt.get.order_df(small_screen)
     assert order["n_cells"].sum() == 700
@@ -102,13 +130,17 @@ def test_a_plan_says_what_to_make(small_screen, edges):
         mine = order[order["perturbation"] == row.perturbation]
         assert (len(mine), mine["n_cells"].sum()) == (row.n_guides, row.n_cells)
     counts = small_screen.obs["guide"].value_counts()
+    assert posterior_from(small_screen).guide_variance > 0  # so that new guides are advised
     for name in ("MYC", "OXR1", "HS2", "STK3"):
         mine = order[order["perturbation"] == name]
-        assert set(mine["status"]) == {"existing"}
-        held = [g for g in counts.index if g.rsplit("_", 1)[0] == name]
-        assert set(mine["guides"]) <= set(held)
-        assert counts[mine["guides"]].min() >= max(counts[held].drop(mine["guides"]), default=0)
+        assert set(mine["status"]) == {"design"}
+        assert set(mine["new_guides_of"]) == {name}
+        assert set(mine["guides"]) == {""}
     assert set(order.loc[order["perturbation"] == "CPQ", "status"]) == {"design"}
+    used = order.loc[order["kind"] == "control", "guides"]
+    held = [guide for guide in counts.index if guide.startswith("control_")]
+    assert 0 < len(used) <= len(held)
+    assert counts[used].min() >= max(counts[held].drop(used), default=0)
     pair = order[order["perturbation"] == "MYC+HS2"]
     assert set(pair["status"]) == {"clone"}
     assert set(pair["target_genes"]) == {"MYC, HS2"}
@@ -116,9 +148,9 @@ def test_a_plan_says_what_to_make(small_screen, edges):
 
 
 def with_controls(n_controls, guides):
-    names = ["perturbation", "n_guides", "n_cells", "strategy", "target_genes"]
-    plates = [("A", 3, 90, "exploit", ""), ("B", 2, 60, "exploit", "")]
-    plates += [("control", 0, n_controls, "control", "")]
+    names = ["perturbation", "n_guides", "n_cells", "strategy", "target_genes", "is_advised"]
+    plates = [("A", 3, 90, "exploit", "", True), ("B", 2, 60, "exploit", "", True)]
+    plates += [("control", 0, n_controls, "control", "", True)]
     fit = SimpleNamespace(names=list(GUIDES), naming=Naming({"A", "B", "C", "X"}))
     table = constructs_table(pd.DataFrame(plates, columns=names), fit, guides)
     assert table["n_cells"].sum() == 150 + n_controls

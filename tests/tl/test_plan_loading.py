@@ -65,7 +65,7 @@ def test_more_cells_are_loaded_where_guides_are_unequal(planned):
 
 def test_more_usable_cells_are_loaded_than_planned_where_few_would_not_reach(planned):
     adata = planned.copy()
-    npt.tl.plan_screen(adata, TARGET, n_cells=80, n_perturbations=2)
+    npt.tl.plan_screen(adata, TARGET, n_cells=80, n_perturbations=2, strategy="exploit")
     found, x = loaded(adata)
     assert x["usable_cells"] > 85 > x["planned_cells"] == 80
     assert x["share_reached"] == pytest.approx(0.9)
@@ -138,7 +138,7 @@ def test_the_report_says_what_to_load_for_this_plan_alone(planned, tmp_path):
     assert 'id="loading-table"' in path.read_text()
     # Another plan of as many cells.
     n_cells = adata.uns["plan"]["summary"]["n_cells"]
-    npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=1)
+    npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=1, strategy="explore")
     assert adata.uns["plan"]["summary"]["n_cells"] == n_cells
     npt.report(adata, path)
     assert 'id="loading-table"' not in path.read_text()

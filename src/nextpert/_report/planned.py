@@ -9,20 +9,22 @@ import pandas as pd
 from nextpert import core
 from nextpert._adata import list_names
 from nextpert._report.page import Section
-from nextpert._report.results import advice_of, chosen_of, contains_best, orders_plan
+from nextpert._report.results import advice_of, contains_best, orders_plan
 from nextpert._report.tables import Table, number, ratio
 from nextpert.core.design.goal import DISTANCES
 from nextpert.core.design.stopping import MEASURE, ORDER
-from nextpert.tl._advice import name_of
+from nextpert.tl._advice import chosen_of, name_of
 from nextpert.tl._design_interventions.candidates import not_admitted_in_words
 from nextpert.tl._design_interventions.design_interventions import candidates_of, nothing_of
-from nextpert.tl._plan_screen.wells import digest_of_plan
+from nextpert.tl._plan_screen.constructs import digest_of_plan
+from nextpert.tl._plan_screen.wells import ADVISED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nextpert._report.results import Results
 
+CELLS = (MEASURE, ORDER)  # kinds of advice after which a further round is planned
 # Columns on untested combinations.
 _OF_COMBINATIONS = "probability_nearer_than_members", "probability_nearer_than_measured"
 
@@ -80,12 +82,14 @@ def steps_section(results: Results) -> Section | None:
         ]
         if loading := loading_of(results):
             steps.append(str(loading["words"]))
-    elif "plan" not in results and "design" in results and advice.get("kind") == ORDER:
+        if not results["plan"]["summary"]["is_diagnosed"]:
+            steps.append("Guides were not checked: run tl.diagnose before ordering guides again.")
+    elif "plan" not in results and "design" in results and advice.get("kind") in CELLS:
         steps.append(
             "Plan the cells and controls of the next round: run tl.plan_screen, and write this "
             "report again."
         )
-    if is_ordered or advice.get("kind") == MEASURE:
+    if is_ordered or advice.get("kind") in CELLS:
         steps.append(
             "Add the new cells to this screen, fit again (Campaign.observe, or tl.fit_dag_blr on "
             "all cells), and write this report again: it states whether a further round is "
@@ -115,13 +119,17 @@ def plan_section(results: Results) -> Section | None:
     plan = results["plan"]
     table, summary, params = plan["plate"], plan["summary"], plan["params"]
     is_control = table["strategy"].astype(str).to_numpy() == "control"
+    if not len(table):
+        return Section(
+            "plan", "Next round", ["The advice is to profile no cells: the plan is empty."]
+        )
     words = [
         f"{number(summary['n_cells'])} cells, {number(summary['n_controls'])} of them controls. "
         f"{contains_best(plan)}. The cells are expected to resolve "
         f"{ratio(summary['variance_reduction'])} of the remaining uncertainty."
     ]
     if not orders_plan(results):
-        words.insert(0, "This round was planned, but is not advised: see the next steps.")
+        words.insert(0, f"{_why_planned(plan)}, but is not advised: see the next steps.")
     if summary["n_not_admitted"]:
         words.append(not_admitted_in_words(int(summary["n_not_admitted"])))
     if len(plan["pending"]):
@@ -129,7 +137,8 @@ def plan_section(results: Results) -> Section | None:
         words.append(f"In progress: {', '.join(f'{x} ({number(n)} cells)' for x, n in pairs)}.")
     used = dict.fromkeys(table["strategy"].astype(str))
     strategies = [strategy for strategy in used if strategy != "control"]
-    chosen_by = f" by strategy '{strategies[0]}'" if len(strategies) == 1 else ""
+    by_strategy = params["strategy"] != ADVISED and len(strategies) == 1
+    chosen_by = f" by strategy '{strategies[0]}'" if by_strategy else ""
     shown = Table(
         "plate",
         f"Perturbations of the next round, in the order chosen{chosen_by}, with distances to "
@@ -138,7 +147,9 @@ def plan_section(results: Results) -> Section | None:
         table,
         [
             "perturbation", *_target_genes(table), "n_guides", "n_cells", "n_cells_seen",
-            *(["strategy"] if len(strategies) > 1 else []), "probability_best", *_OF_COMBINATIONS,
+            *(["strategy"] if len(strategies) > 1 else []),
+            *([] if table["is_advised"].all() else ["is_advised"]),
+            "probability_best", *_OF_COMBINATIONS,
             "state_distance", "predicted_distance", "why",
         ],
         marks={"predicted_distance": table.loc[is_control, "predicted_distance"].mean()},
@@ -159,6 +170,14 @@ def plan_section(results: Results) -> Section | None:
             Table("loading", "From the plan to the instrument", steps, list(steps), in_print=20)
         )
     return Section("plan", "Next round", words, tables=tables)
+
+
+def _why_planned(plan: Mapping[str, Any]) -> str:
+    """Return why a plan that is not advised was made."""
+    strategy = str(plan["params"]["strategy"])
+    if strategy == ADVISED:
+        return "This round contains what was included on request"
+    return f"This round was planned by strategy '{strategy}'"
 
 
 def loading_of(results: Results) -> Mapping[str, Any] | None:

@@ -8,14 +8,13 @@ from nextpert._adata import closest, eager, list_names, read_stored
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
-from nextpert.core.design.stopping import ORDER
-from nextpert.tl._advice import AS_ASSUMED, is_advised, name_of
+from nextpert.core.design.stopping import MEASURE, ORDER
+from nextpert.tl._advice import AS_ASSUMED, chosen_of, name_of, orders_cells
 from nextpert.tl._diagnose.controls import weak_guides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
     from anndata import AnnData
 
     Stored = dict[str, Any]
@@ -175,7 +174,7 @@ def _next(results: Results) -> str:
         is_clear = (results["perturbation_effects"]["lfsr"] < CLEAR_SIGN).any(axis=1)
         n = f"{int(is_clear.sum())} of {len(is_clear)}"
         sentences.append(f"{n} perturbations have a significant effect.")
-    if "plan" not in results and advice.get("kind", ORDER) == ORDER:
+    if "plan" not in results and advice.get("kind", ORDER) in (MEASURE, ORDER):
         sentences.append("To plan the next round, run tl.plan_screen.")
     return " ".join(sentences)
 
@@ -187,14 +186,8 @@ def advice_of(results: Results) -> Mapping[str, Any]:
 
 
 def orders_plan(results: Results) -> bool:
-    """Whether there is a plan that follows the advice."""
-    return "plan" in results and is_advised(results["plan"])
-
-
-def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a plate without the controls."""
-    table: pd.DataFrame = plan["plate"]
-    return table[table["strategy"].astype(str) != "control"]
+    """Whether there is a plan that follows the advice, and this is to profile cells."""
+    return "plan" in results and orders_cells(results["plan"])
 
 
 def contains_best(plan: Mapping[str, Any]) -> str:

@@ -135,7 +135,7 @@ class Campaign:
         n_perturbations: int = 8,
         n_cells: int = 2000,
         *,
-        strategy: str = "exploit",
+        strategy: str = "advised",
         rng: int | np.random.Generator | None = 0,
     ) -> pd.DataFrame:
         """Propose the next plate, whose perturbations become pending.
@@ -150,7 +150,8 @@ class Campaign:
         Returns
         -------
         pandas.DataFrame
-            The plate, as in ``uns["plan"]["plate"]`` of :func:`nextpert.tl.plan_screen`.
+            The plate, as in ``uns["plan"]["plate"]`` of :func:`nextpert.tl.plan_screen`. It is
+            empty if the advice is to stop; ``adata.uns["plan"]["advice"]`` states the reason.
 
         Raises
         ------

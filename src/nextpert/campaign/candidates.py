@@ -162,7 +162,7 @@ def standing_options(
     if not names:
         message = "No candidate is left: all are in exclude or failed. Give other candidates."
         raise ValueError(message)
-    return {"candidates": names, "n_samples": N_SAMPLES}
+    return {"candidates": names, "n_samples": N_SAMPLES, "stopping": plan.get("stopping")}
 
 
 def known_names(

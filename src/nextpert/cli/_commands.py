@@ -28,6 +28,7 @@ from nextpert.cli._options import (
     Screen,
     Shift,
     Show,
+    Stopping,
     TargetState,
     Whole,
     WholeOrNone,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 _COLUMNS, _LABELS = Columns(), Labels()
 _POOL, _RANKING = Pool(), Ranking()
+_STOPPING = Stopping()
 _TARGET, _RESULTS, _USUAL = TargetState(), Results(), Run()
 COMMANDS = (*STEPS, "report", "demo")
 
@@ -266,6 +268,7 @@ def design(
     target: TargetState = _TARGET,
     ranking: Ranking = _RANKING,
     noise_aware: bool = True,
+    stopping: Stopping = _STOPPING,
     run: Run = _USUAL,
 ) -> None:
     """Rank candidate perturbations for the next experiment, given a target state.
@@ -291,34 +294,37 @@ def plan(
     target: TargetState = _TARGET,
     n_perturbations: Whole = 8,
     n_cells: Whole = 2000,
-    strategy: str = "exploit",
+    strategy: str = "advised",
     pool: Pool = _POOL,
     max_combination: Whole = 1,
     include: Names | None = None,
     exclude: Names | None = None,
     pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
     min_cells: Whole = 20,
+    stopping: Stopping = _STOPPING,
     order: Annotated[Path | None, Parameter(group=FILES)] = None,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
-    """Plan the next round within a budget of cells.
+    """Plan the next round within a budget of cells, or state that you can stop.
 
-    It reads the output of `nextpert fit` and writes the plate: which perturbations, how many cells
-    of each, the controls, and the reason for each choice. The table has a row per perturbation.
+    It reads the output of `nextpert diagnose` or `nextpert fit` and writes the plate that follows
+    the advice: which perturbations, how many cells of each, the controls, and the reason for each
+    choice. The table has a row per perturbation, and none if the advice is to stop. After
+    `diagnose`, guides whose cells do not agree with others are not ordered again.
 
-    Example: `nextpert plan screen.fit.h5ad --target MYC --n-perturbations 8 --table plate.csv`
+    Example: `nextpert plan screen.diagnose.h5ad --target MYC --order order.xlsx`
 
     Parameters
     ----------
     n_perturbations
         Maximum number of perturbations in the next round.
     n_cells
-        Total number of cells, controls included.
+        Maximum number of cells, controls included.
     strategy
-        'exploit' looks for the perturbation nearest to the target, 'explore' reduces uncertainty,
-        and 'both' first exploits and then explores. An acquisition of `nextpert design` is also
-        allowed.
+        'advised' plans what is advised. All others fill the plate, whatever is advised: 'exploit'
+        looks for the perturbation nearest to the target, 'explore' reduces uncertainty, and 'both'
+        first exploits and then explores. An acquisition of `nextpert design` is also allowed.
     max_combination
         2 adds pairs of the candidates that are predicted to be nearest to the target.
     include
@@ -331,7 +337,7 @@ def plan(
         Minimum number of cells per perturbation. If --n-cells is too small, the plate has fewer
         perturbations.
     order
-        A csv file to which the guides and constructs to order are written.
+        A csv or xlsx file to which the guides and constructs to order are written.
     """
 
 

@@ -253,6 +253,21 @@ class Ranking(Pool):
     rng: Rng = 0
 
 
+@Parameter(name="*", group=_OPTIONS)
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """When to stop."""
+
+    tolerance: float = 0.1
+    """Smallest difference between candidates that matters, relative to the distance of the control
+    to the target."""
+    min_gain: float = 0.02
+    """Smallest expected gain that is worth a further round, relative to the same distance."""
+    stop_probability: float = 0.95
+    """Probability that no candidate is closer than the best known by more than the tolerance, from
+    which it is only to be confirmed."""
+
+
 @Parameter(name="*", group=FILES)
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -262,7 +277,7 @@ class Results:
     """File to which the screen with its results is written, h5ad or zarr. By default
     SCREEN.COMMAND.h5ad."""
     table: Path | None = None
-    """A csv file to which the table of results is also written."""
+    """A csv or xlsx file to which the table of results is also written."""
     show: Show = 15
     """Number of rows of the table to print."""
 

@@ -27,6 +27,7 @@ from nextpert._files import (
     hidden_folder,
     whole_file,
     write_adata,
+    write_xlsx,
 )
 from nextpert._report.results import keys_of, read_all, verdict_of
 from nextpert._report.tables import above_0
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from nextpert.cli._options import Job
 
 Writers = dict[Path, Callable[[Path], Any]]
-SCREENS = (".h5ad", ".zarr")
+SCREENS, TABLES = (".h5ad", ".zarr"), (".csv", ".xlsx")
 HISTORY = "commands"  # key in uns of the commands that produced a screen
 # Columns of a table that are shown; distances are squared, in units of log-normalised expression.
 _SHOWN = {
@@ -69,10 +70,10 @@ def _run_step(job: Job) -> None:
     out = require_ending(options["out"] or usual_out, "--out", *SCREENS)
     writers: Writers = {out: lambda path: write_adata(adata, path, {}), **settings_file(job, out)}
     if options["table"] is not None:
-        table = require_ending(options["table"], "--table", ".csv")
+        table = require_ending(options["table"], "--table", *TABLES)
         writers[table] = lambda path: write_table(table_of(job.name, adata), path)
     if options.get("order") is not None:
-        order = require_ending(options["order"], "--order", ".csv")
+        order = require_ending(options["order"], "--order", *TABLES)
         writers[order] = lambda path: write_table(get.order_df(adata), path)
     require_free(writers, screen, overwrite=options["overwrite"])
     function = attrgetter(STEPS[job.name].function)(nextpert)
@@ -282,5 +283,8 @@ def write_all(writers: Writers) -> None:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as csv."""
-    path.write_text(as_csv(table), encoding="utf-8", newline="")
+    """Write a table as csv, or as xlsx if the name of the file ends so."""
+    if path.suffix == ".xlsx":
+        write_xlsx(table, path)
+    else:
+        path.write_text(as_csv(table), encoding="utf-8", newline="")

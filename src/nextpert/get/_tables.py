@@ -187,13 +187,15 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     -------
     ~pandas.DataFrame
         One row per construct, ordered by perturbation, the controls last: ``perturbation``,
-        ``construct`` (its number within the perturbation), ``kind`` (``"single guide"``, ``"dual
-        guide"``, ``"control"``), ``status`` (``"existing"``: in the screen, where guides of one
+        ``construct`` (its number within the perturbation), ``kind`` (``"single guide"``,
+        ``"dual-guide vector"``, ``"compound"``, ``"control"``, or ``"construct"`` if the screen
+        does not say), ``status`` (``"existing"``: in the screen, where guides of one
         cell count as a construct even if they are on two vectors; ``"clone"``: to be cloned from
         guides of the screen; ``"design"``: with a guide to design), ``guides`` (identifiers of
         the guides that exist, if a column of guides was declared), ``new_guides_of`` (members for
         which a guide is to be designed), ``target_genes`` (of all members, also outside the panel)
-        and ``n_cells`` (cells to profile, after filtering).
+        ``n_cells`` (cells to profile, after filtering) and ``is_advised`` (whether the advice names
+        the perturbation). The table is empty if the advice is to stop.
 
     Raises
     ------
@@ -217,8 +219,9 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     2      control          1       control  existing      828
     """
     plan = read_result(adata, key, "tl.plan_screen", what="plan", part="constructs")
-    if not is_advised(plan):
-        logger.warning("The advice is not to order this plan: %s", plan["advice"]["words"])
+    if not is_advised(plan) or not len(plan["constructs"]):
+        what = "The order is empty" if is_advised(plan) else "The advice is not to order this plan"
+        logger.warning("%s: %s", what, plan["advice"]["words"])
     table: pd.DataFrame = plan["constructs"]
     return table.copy()
 

@@ -42,9 +42,11 @@ if TYPE_CHECKING:
 # Colour, marker and label of every strategy.
 _STRATEGIES = {
     "exploit": (BLUE, "o", "chosen to find the best"),
+    "measure": (BLUE, "o", "to measure again"),
+    "confirm": (GREEN, "o", "to confirm"),
     "explore": (ORANGE, "s", "chosen to reduce uncertainty"),
     "acquisition": (PURPLE, "^", "chosen by the acquisition"),
-    "include": (GREEN, "D", "included on request"),
+    "include": (GREY, "D", "included on request"),
     "control": (GREY, "o", "controls"),
 }
 
@@ -84,7 +86,7 @@ def plan_screen(
     Raises
     ------
     ValueError
-        If there is no plan (run :func:`nextpert.tl.plan_screen` first).
+        If there is no plan (run :func:`nextpert.tl.plan_screen` first), or it is empty.
 
     Examples
     --------
@@ -99,6 +101,12 @@ def plan_screen(
     """
     stored = read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     table = stored["plate"].astype({"strategy": str})
+    if not len(table):
+        message = (
+            f"The plan is empty, so there is nothing to draw: {stored['advice']['words']} To fill "
+            f"a plate nevertheless, give strategy='exploit' to tl.plan_screen."
+        )
+        raise ValueError(message)
     panels = row_panels(len(table), [4.0, 1.8, 2.5], shared=3, least=3.4)
     handles = _draw_distances(panels[0], table, stored)
     _draw_cells(panels[1], table)

@@ -21,12 +21,13 @@ from nextpert.core.design.power import (
     screen_noise,
     screens_within,
 )
+from nextpert.core.design.stopping import TOLERANCE
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.core.screen.guides import distinct
-from nextpert.tl._advice import TOLERANCE, advise
 from nextpert.tl._cells import fit_environments, read_cells
-from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import read_target, without_own_genes
+from nextpert.tl._design_interventions.candidates import read_all
+from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_screen.next_round import StoppingRule, advise
 from nextpert.tl._plan_screen.pool import guides_of, usual
 
 if TYPE_CHECKING:
@@ -203,16 +204,16 @@ def plan_cells(
         "rng": _adata.seed_of(rng),
     }
     if fit and goal:
-        pool = read_candidates(candidates, fit, goal)
-        pool, bound = without_own_genes(pool, goal, fit)
+        _, pool, bound, is_asked = read_all(candidates, fit, goal)
         params |= {
             "target": goal.name,
             "distance": goal.distance,
             "genes_left_out": bound.genes_in_words,
         }
         stored["advice"] = advise(
-            adata, fit, pool, bound, n_guides=layout.n_guides, tolerance=tolerance, rng=rng
-        )
+            adata, fit, pool, bound, is_asked, n_guides=layout.n_guides,
+            rule=StoppingRule(tolerance=tolerance), rng=rng,
+        )  # fmt: skip
         sentences.append(stored["advice"]["words"])
     origin = {} if fit is None else fit.origin
     stored |= {"verdict": "\n".join(sentences), **origin, "params": params}

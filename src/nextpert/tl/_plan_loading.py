@@ -21,7 +21,7 @@ from nextpert.core.design.loading import (
     share_reached,
     share_single,
 )
-from nextpert.tl._plan_screen.wells import digest_of_plan
+from nextpert.tl._plan_screen.constructs import digest_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +133,7 @@ def plan_loading(
     Raises
     ------
     ValueError
-        If there is no plan, or an option is unknown or out of range.
+        If there is no plan, or it is empty, or an option is unknown or out of range.
 
     Examples
     --------
@@ -150,6 +150,12 @@ def plan_loading(
     # Read the plan, and what this screen shows about the library and the filters.
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
     plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
+    if not len(plate):
+        message = (
+            "The plan is empty, because the advice is to profile no cells: there is nothing to "
+            "load. To fill a plate nevertheless, give strategy='exploit' to tl.plan_screen."
+        )
+        raise ValueError(message)
     asked, prices = _Loading(**given), vars(_Prices(**costs or {})).copy()
     budget = prices.pop("budget")
     if budget is not None and not any(prices[name] for name in ("cell", "lane", "million_reads")):

@@ -8,6 +8,7 @@ from nextpert.core.design.stopping import (
     MEASURE,
     NO_DIFFERENCE,
     ORDER,
+    STOP,
     NextPlate,
     differing,
     record_chance,
@@ -34,18 +35,19 @@ def plate_of(found, candidates=None, told=False):
 
 
 def advised(found, measured, *, told=False, **options):
+    options = {"min_gain": 0.0, **options}
     return stopping(found, measured, plate_of(found, told=told), **options)
 
 
 def test_by_hand():
     # Two candidates and the control, all known.
     found = ranked([[2, 1, 10], [2, 4, 10], [2, 1.5, 10], [2, 2.5, 10]])
-    result = advised(found, [True, True], tolerance=0.1, confidence=0.7)
+    result = advised(found, [True, True], tolerance=0.1, stop_probability=0.7)
     assert result.chosen == 0
     assert result.gain == result.relative_gain == 0
     assert result.good_enough == 1  # closer by 1 or less
     assert result.advice == CONFIRM
-    tighter = advised(found, [True, True], tolerance=0.06, confidence=0.8)
+    tighter = advised(found, [True, True], tolerance=0.06, stop_probability=0.8)
     assert (tighter.good_enough, tighter.advice) == (0.75, ORDER)
     other = ranked([[2, 1, 10], [2, 1, 10]])
     assert advised(other, [True, False]).chosen == 0
@@ -67,12 +69,16 @@ def test_the_gain_is_that_of_expected_distances_after_the_plate():
     one = ranked(draws[:, 1:])
     assert advised(one, [True], told=True).gain == pytest.approx(0, abs=0.02)
     # More cells of those measured gain as much as any plate: these first.
-    options = {"told": True, "tolerance": 0.005, "confidence": 0.95}
+    options = {"told": True, "tolerance": 0.005, "stop_probability": 0.95}
     assert advised(found, [True, True], **options).advice == ORDER
     both = plate_of(found, told=True)
-    assert stopping(found, [True, True], both, both, tolerance=0.005).advice == MEASURE
+    options = {"tolerance": 0.005, "min_gain": 0.005}
+    assert stopping(found, [True, True], both, both, **options).advice == MEASURE
+    # The gain is 0.8% of the control's distance: below 2%, a round is not worth its cost.
+    assert stopping(found, [True, True], both, both, tolerance=0.005).advice == STOP
+    assert stopping(found, [True, True], None, None, tolerance=0.005).advice == STOP
     first = plate_of(found, [0], told=True)
-    said = stopping(found, [True, False], both, first, tolerance=0.005)
+    said = stopping(found, [True, False], both, first, **options)
     assert (said.advice, said.gain_of_more) == (ORDER, 0)
 
 

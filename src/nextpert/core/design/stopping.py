@@ -126,13 +126,18 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
     return max(float(np.mean(gains)), 0.0)
 
 
-# The five kinds of advice, in the order in which they are tried.
+# The six kinds of advice, in the order in which they are tried.
 AT_TARGET = "the target does not differ from the control"
 NO_DIFFERENCE = "no perturbation differs from the others"
 CONFIRM = "confirm what you have"
+STOP = "stop, as a further round gains too little"
 MEASURE = "measure more cells of these first"
 ORDER = "order this plan"
-KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, MEASURE, ORDER)
+KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, STOP, MEASURE, ORDER)
+# Defaults of the rule. TOLERANCE is the smallest difference between two candidates that matters, a
+# tenth of the control's distance; MIN_GAIN the smallest expected gain of a round that is worth its
+# cost, relative to the same distance; STOP_PROBABILITY that with which no candidate is closer.
+TOLERANCE, MIN_GAIN, STOP_PROBABILITY = 0.1, 0.02, 0.95
 _INTERVAL = 0.9  # coverage of the interval of the control's distance
 _NEAREST = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # quadrature nodes over this scale, and over the gain
@@ -163,20 +168,22 @@ class Stopping:
 def stopping(
     ranked: RankedDistance,
     measured: ArrayLike,
-    plate: NextPlate,
+    plate: NextPlate | None,
     more: NextPlate | None = None,
     *,
-    tolerance: float = 0.1,
-    confidence: float = 0.95,
+    tolerance: float = TOLERANCE,
+    min_gain: float = MIN_GAIN,
+    stop_probability: float = STOP_PROBABILITY,
     distinct: bool = True,
 ) -> Stopping:
-    """Return the expected gain of the next plate, and one of five kinds of advice.
+    """Return the expected gain of the next plate, and one of six kinds of advice.
 
     The first applicable advice is given: the target does not differ from the control; no candidate
     with cells differs from the others (``distinct``); confirm the best known candidate, because
-    with probability ``confidence`` or more no candidate is closer to the target by more than
-    ``tolerance`` of the control's distance; measure more cells of candidates with cells first
-    (the plate ``more``), because they gain at least as much as the plate; or order the plate.
+    with probability ``stop_probability`` or more no candidate is closer to the target by more than
+    ``tolerance`` of the control's distance; stop, because the better of the two plates gains less
+    than ``min_gain`` of that distance; measure more cells of candidates with cells first (the plate
+    ``more``), because they gain at least as much as the plate; or order the plate.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
     expected distance of the candidate that is best known now, minus that of the candidate best
@@ -227,14 +234,17 @@ def stopping(
             elsewhere[each.candidates] = False
             nearest = float(ranked.mean[elsewhere].min())
             gradients[i] = knowledge_gradient(each, seen[each.candidates], nearest)
-    of_records = record_gain(tried, int((~seen[plate.candidates]).sum()), farther, room)
-    gain, of_more = max(gradients[0], of_records), gradients[1]
+    n_records = 0 if plate is None else int((~seen[plate.candidates]).sum())
+    of_records = record_gain(tried, n_records, farther, room)
+    gain, of_more = float(np.nanmax([gradients[0], of_records])), gradients[1]
     if not is_apart:
         advice = AT_TARGET
     elif not distinct:
         advice = NO_DIFFERENCE
-    elif good >= confidence:
+    elif good >= stop_probability:
         advice = CONFIRM
+    elif not max(gain, 0.0 if np.isnan(of_more) else of_more) >= min_gain * nothing:
+        advice = STOP
     else:
         advice = MEASURE if of_more >= gain else ORDER
     fraction = gain / nothing if is_apart else np.nan

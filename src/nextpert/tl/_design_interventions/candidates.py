@@ -14,7 +14,7 @@ from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
 from nextpert.core.fit.candidates import CandidateSet, as_asked, as_fitted, fitted_candidates
-from nextpert.tl._design_interventions.target import bind
+from nextpert.tl._design_interventions.target import bind, without_own_genes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -107,6 +107,45 @@ def read_candidates(
     return fitted_candidates(as_fitted(names, targets, fit), fit)
 
 
+def with_measured(
+    pool: CandidateSet,
+    fit: FittedPosterior,
+    target: PanelTarget,
+    is_excluded: Callable[..., bool] | None = None,
+) -> CandidateSet:
+    """Return the candidates, and after them the measured perturbations that are not among them.
+
+    An advice is about all candidates that can still be the best, whichever of them are asked for.
+    Perturbations that are excluded, or that contain the one that defines the target, are left out.
+    Candidates with exact shifts stay as they are.
+    """
+    if pool.is_exact:
+        return pool
+    names = pool.interventions.names
+    known = {fit.naming.key(name) for name in names}
+    contains = excluder([] if target.label is None else [target.label], fit)
+    more = [
+        name for name, targets, is_seen in zip(fit.names, fit.targets, fit.seen, strict=True)
+        if is_seen and fit.naming.key(name) not in known and not contains(name)
+        and not (is_excluded and is_excluded(name, targets))
+    ]  # fmt: skip
+    return read_candidates([*names, *more], fit) if more else pool
+
+
+def read_all(
+    candidates: Any, fit: FittedPosterior, target: PanelTarget
+) -> tuple[CandidateSet, CandidateSet, PanelTarget, NDArray[np.bool_]]:
+    """Return the candidates that are asked for; these and all measured ones; and the target.
+
+    The target is that for all of the latter, and the last value says which of them are asked for.
+    """
+    pool = read_candidates(candidates, fit, target)
+    asked = {*pool.interventions.names}
+    whole, bound = without_own_genes(with_measured(pool, fit, target), target, fit, asked)
+    is_asked = np.array([name in asked for name in whole.interventions.names])
+    return whole.rows(np.flatnonzero(is_asked)), whole, bound, is_asked
+
+
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
     """Whether a label can be a candidate, by its cells, its genes or its members."""
     try:
@@ -164,6 +203,11 @@ class Admission(NamedTuple):
     admitted: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]]
     adds_up: bool
+
+    def rows(self, some: NDArray[np.int64]) -> Admission:
+        """Return the admission of some candidates, and of the control."""
+        columns = {name: column[[*some, -1]] for name, column in self.columns.items()}
+        return self._replace(admitted=self.admitted[some], columns=columns)
 
 
 def admit(

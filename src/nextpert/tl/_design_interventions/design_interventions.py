@@ -13,10 +13,10 @@ from nextpert import _adata, core
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import advise
 from nextpert.tl._advice import logger as of_advice
-from nextpert.tl._design_interventions.candidates import admit, read_candidates
-from nextpert.tl._design_interventions.target import read_target, without_own_genes
+from nextpert.tl._design_interventions.candidates import admit, read_all
+from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_screen.next_round import StoppingRule, advise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by d
 
 @checked(
     acquisition=one_of(lambda: ("auto", *core.acquisitions())), candidates=one_of("genes"),
-    n_samples=at_least(2),
+    n_samples=at_least(2), stopping=StoppingRule,
 )  # fmt: skip
 def design_interventions(
     adata: ad.AnnData,
@@ -48,6 +48,7 @@ def design_interventions(
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     n_cells: int = 100,
     noise_aware: bool = True,
+    stopping: Mapping[str, Any] | None = None,
     posterior_key: str = "dag_blr",
     n_samples: int = 400,
     rng: int | np.random.Generator | None = 0,
@@ -90,6 +91,8 @@ def design_interventions(
     noise_aware
         With exact shifts: whether the look-ahead uses the scatter of these cells, or treats them
         all as equal to their mean, as the paper does.
+    stopping
+        When to stop, for the advice, as in :func:`plan_screen`.
     posterior_key
         Posterior in ``adata.uns``.
     n_samples
@@ -136,7 +139,8 @@ def design_interventions(
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)
     requested = read_target(adata, target, fit)
-    pool, requested = without_own_genes(read_candidates(candidates, fit, requested), requested, fit)
+    pool, whole, bound, is_asked = read_all(candidates, fit, requested)
+    requested = bound.rows(np.flatnonzero(is_asked))
     this_round = 1
     # A call on the same cells repeats the last round.
     if trace is not None and len(trace):
@@ -183,7 +187,7 @@ def design_interventions(
         "trace": _extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.interventions.shifts[order]),
-        "advice": advise(adata, fit, pool, requested),
+        "advice": advise(adata, fit, whole, bound, is_asked, rule=StoppingRule(**stopping or {})),
         "floor": float(np.atleast_1d(requested.cells.floor)[-1]),
         "target_mean": requested.mean,
         "genes": _adata.strings(fit.genes),

@@ -33,7 +33,7 @@ from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -231,9 +231,14 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
 
 
 def without_own_genes(
-    pool: CandidateSet, target: PanelTarget, fit: FittedPosterior
+    pool: CandidateSet,
+    target: PanelTarget,
+    fit: FittedPosterior,
+    required: Collection[str] | None = None,
 ) -> tuple[CandidateSet, PanelTarget]:
     """Return the candidates that can be ranked, and the target with the genes that count for each.
+
+    Of those ``required`` (by default all), at least one has to be ranked.
 
     In distances to the state of a perturbation, the genes that it targets do not count, nor do
     those that the candidate targets (equation 28). A candidate is not ranked, with a warning, if
@@ -252,14 +257,15 @@ def without_own_genes(
     bound, left = bind(target, fit, pool.interventions.targets)
     kept = np.flatnonzero(left >= LEAST_LEFT)
     remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
-    if not len(kept):
+    names = pool.interventions.names
+    if not any(required is None or names[i] in required for i in kept):
         message = (
             f"No candidate can be ranked: the target genes of each make up more than half of the "
             f"control's distance to {target.name}. {remedy}"
         )
         raise ValueError(message)
     if len(kept) < len(left):
-        names, targets = pool.interventions.names, pool.interventions.targets
+        targets = pool.interventions.targets
         not_ranked = {
             names[i]: f"without {list_names(targets[i])}, {100 * left[i]:.0f}% of the control's "
             f"distance is left"

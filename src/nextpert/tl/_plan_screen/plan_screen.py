@@ -14,20 +14,18 @@ from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of, options
 from nextpert._adata.labels import parts_of
 from nextpert.core import acquisitions
-from nextpert.core._checks import as_rng
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
-from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import advice_on, advise, is_advised, name_of
+from nextpert.tl._advice import chosen_of, is_advised, name_of, orders_cells
 from nextpert.tl._advice import logger as of_advice
-from nextpert.tl._design_interventions.candidates import admit
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._diagnose.controls import stored_null
+from nextpert.tl._plan_screen.constructs import constructs_table, kinds_of_constructs
+from nextpert.tl._plan_screen.next_round import StoppingRule, ask, next_round
 from nextpert.tl._plan_screen.pool import guides_of, read_pool
 from nextpert.tl._plan_screen.wells import (
+    ADVISED,
     N_SAMPLES,
     STRATEGIES,
-    Choice,
-    constructs_table,
     plate_table,
     split_cells,
 )
@@ -54,8 +52,8 @@ class _Constraints:
 
 
 @checked(
-    strategy=one_of(lambda: (*STRATEGIES, *acquisitions())), candidates=one_of("genes"),
-    constraints=_Constraints,
+    strategy=one_of(lambda: (ADVISED, *STRATEGIES, *acquisitions())),
+    candidates=one_of("genes"), constraints=_Constraints, stopping=StoppingRule,
 )  # fmt: skip
 def plan_screen(
     adata: ad.AnnData,
@@ -63,23 +61,22 @@ def plan_screen(
     *,
     n_perturbations: int = 8,
     n_cells: int = 2000,
-    strategy: str = "exploit",
+    strategy: str = "advised",
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     constraints: Mapping[str, Any] | None = None,
     pending: Iterable[str] | Mapping[str, int] | None = None,
+    stopping: Mapping[str, Any] | None = None,
     posterior_key: str = "dag_blr",
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Plan the next plate: perturbations, cells of each and controls, within a budget.
+    """Plan the next experiment: what to order, what to measure again, or that you can stop.
 
-    ``strategy="exploit"`` (default) fills half of the plate with the candidates whose expected
-    state is nearest to the target, and half with the other candidates that are most probably the
-    nearest. ``"explore"`` reduces uncertainty about the distances of all candidates (causal
-    integrated variance, Zhang et al. 2023, doi:10.1038/s42256-023-00719-0). ``"both"`` chooses by
-    ``"exploit"`` until the plate contains the nearest candidate with probability 0.95, and then by
-    ``"explore"``. See :doc:`/guides/plan_a_plate`; run :func:`diagnose` before.
+    The plate follows the advice: candidates to order, to measure again or to confirm, with the
+    cells of each and controls, within a budget. It is empty if the advice is to stop. Other
+    strategies use the whole budget, whatever is advised; their rows are marked in ``is_advised``.
+    See :doc:`/guides/plan_a_plate`; run :func:`diagnose` before.
 
     Parameters
     ----------
@@ -90,21 +87,30 @@ def plan_screen(
     n_perturbations
         Maximum number of perturbations in the next round.
     n_cells
-        Total number of cells. Controls get the square root of the number of perturbations times
+        Maximum number of cells. Controls get the square root of the number of perturbations times
         the cells of one perturbation (Dunnett 1955, doi:10.2307/2281208).
     strategy
-        ``"exploit"``, ``"explore"``, ``"both"``, or an acquisition of :func:`design_interventions`.
+        ``"advised"`` (default). Others fill the plate: ``"exploit"`` to find the nearest candidate,
+        ``"explore"`` to reduce uncertainty (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0),
+        ``"both"`` in this order, or an acquisition of :func:`design_interventions`.
     candidates
-        As in :func:`design_interventions`.
+        Those that can be planned, as in :func:`design_interventions`. The advice compares them with
+        all measured perturbations that are not in ``"exclude"``.
     constraints
         Limits of the lab, a mapping with some of:
 
         - ``"include"``: candidates that the plan has to contain.
         - ``"exclude"``: labels, or genes that no candidate may target.
-        - ``"max_combination"`` (1): 2 adds the 200 pairs of candidates that are expected nearest.
+        - ``"max_combination"`` (1): 2 adds the 200 pairs that are expected nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
     pending
         Labels in progress, or labels -> cells: counted as if measured, and not chosen.
+    stopping
+        When to stop, a mapping with some of:
+
+        - ``"tolerance"`` (0.1): smallest difference that matters, over the control's distance.
+        - ``"min_gain"`` (0.02): smallest expected gain that is worth a round, relative to it, too.
+        - ``"stop_probability"`` (0.95): that no candidate is closer by more than the tolerance.
     posterior_key
         Posterior in ``adata.uns``.
     rng
@@ -117,11 +123,10 @@ def plan_screen(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
-        Writes ``uns["plan"]`` with:
+        The copy if ``copy=True``. Writes ``uns["plan"]`` (:doc:`/model/stored_results`) with:
 
         - ``plate`` (table): perturbations in the order chosen, then the controls, with
-          ``n_cells``, ``n_guides``, ``why`` and ``probability_best``.
+          ``n_cells``, ``n_guides``, ``why``, ``is_advised`` and ``probability_best``.
         - ``constructs`` (table): guides to use, to clone or to design.
         - ``summary`` (mapping): properties of the plate, such as ``probability_contains_best``.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
@@ -129,8 +134,7 @@ def plan_screen(
     Raises
     ------
     ValueError
-        If there is no posterior, a name is unknown, constraints contradict each other, or
-        ``n_cells`` is too small for one perturbation. Nothing is written on error.
+        If a name is unknown, constraints contradict each other, or ``n_cells`` is too small.
 
     Examples
     --------
@@ -139,18 +143,16 @@ def plan_screen(
     >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_screen(adata, "UBR5", n_perturbations=4, n_cells=2000)
-    >>> npt.get.plan_df(adata)[["perturbation", "n_cells", "n_cells_seen"]]
-      perturbation  n_cells  n_cells_seen
-    0        DSCC1      334           537
-    1          MYC      333           841
-    2         OXR1      333          1057
-    3        RIPK2      333           921
-    4      control      667          7760
+    >>> npt.tl.plan_screen(adata, "UBR5", n_perturbations=2, n_cells=2000)
     >>> adata.uns["plan"]["advice"]["kind"]
     'measure more cells of these first'
+    >>> npt.get.plan_df(adata)[["perturbation", "n_cells", "n_cells_seen"]]
+      perturbation  n_cells  n_cells_seen
+    0        DSCC1      586           537
+    1          MYC      586           841
+    2      control      828          7760
     """
-    asked = _Constraints(**constraints or {})
+    asked, rule = _Constraints(**constraints or {}), StoppingRule(**stopping or {})
     fit = _adata.posterior_from(adata, posterior_key)
     requested = read_target(adata, target, fit)
     wells = split_cells(n_cells, n_perturbations, asked.min_cells)
@@ -159,48 +161,53 @@ def plan_screen(
         pairs=asked.max_combination > 1, cells_each=wells.each,
     )  # fmt: skip
     existing, usual = guides_of(adata, fit)
-    if existing and (weak := stored_null(adata, fit).weak):  # these are not ordered
+    null = stored_null(adata, fit)
+    if existing and null.weak:  # these are not ordered
         existing = {
-            name: [guide for guide in some if weak.isdisjoint(parts_of(guide))]
-            for name, some in existing.items()
+            name: [guide for guide in guides if null.weak.isdisjoint(parts_of(guide))]
+            for name, guides in existing.items()
         }
-    ranked = as_asked(
-        fit, pool, requested.goal, requested.targets, n_guides=usual, n_cells=wells.each,
-        n_samples=N_SAMPLES, rng=as_rng(rng),
-    )  # fmt: skip
-    admission = admit(ranked, pool, fit, requested)
-    choice = Choice(ranked, limits, wells, admission.admitted)
-    chosen = choice.choose(strategy)
-    # Measured perturbations keep their guides, the others get the usual number.
-    names = pool.interventions.names
-    own = [len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
-    guides = np.minimum(np.minimum(own, usual), chosen.cells)
-    plate = plate_table(pool, choice, chosen, admission, guides, requested, fit)
-    under_way = [names[i] for i in limits.under_way]
-    some = np.flatnonzero(admission.admitted)
-    if 0 < len(some) < len(names):  # from draws of the admitted candidates alone
-        advice = advise(
-            adata, fit, pool.rows(some), requested.rows(some), wells=wells, are_admitted=True,
-            rng=rng,
-        )  # fmt: skip
+    options: dict[str, Any] = {"n_guides": usual, "rng": rng}
+    choice, admission = ask(fit, pool, requested, limits, wells, **options)
+    again = next_round(adata, fit, pool, requested, choice, admission, rule=rule, **options)
+    n_not_admitted, adds_up = int((~admission.admitted).sum()), admission.adds_up
+    n_candidates = int(admission.admitted.sum())
+    chosen = again.chosen
+    if strategy == ADVISED:
+        choice, admission, pool, requested = again.choice, again.admission, again.pool, again.target
     else:
-        advice = advice_on(adata, fit, pool, requested, choice, chosen, usual)
+        chosen = choice.choose(strategy)
+    names = pool.interventions.names
+    # Where guides vary, new cells come from new guides; otherwise from those of the screen.
+    n_new = int(again.advice["n_new_guides"]) if choice.asked.noise.shared > 0 else 0
+    if strategy != ADVISED or not n_new:
+        n_new = usual if choice.asked.noise.shared > 0 else 0
+    own = [n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
+    guides = np.minimum(np.array(own, np.int64), chosen.cells)
+    plate = plate_table(
+        pool, choice, chosen, admission, guides, requested, fit, again.advice["perturbations"]
+    )
+    under_way = [names[i] for i in choice.limits.under_way]
+    kinds = kinds_of_constructs(adata, has_guides=existing is not None)
     stored = {
         "plate": plate,
-        "constructs": constructs_table(plate, fit, existing, under_way),
+        "constructs": constructs_table(
+            plate, fit, existing, under_way, kinds=kinds, are_new=n_new > 0
+        ),
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
-            "n_controls": chosen.n_controls,
-            "probability_contains_best": float(plate["probability_contains_best"].iloc[-1]),
-            "variance_reduction": float(plate["variance_reduction"].iloc[-1]),
-            "n_not_admitted": int((~admission.admitted).sum()),
-            "if_effects_add_up": int(admission.adds_up),
+            "n_controls": chosen.n_controls if len(plate) else 0,
+            "probability_contains_best": _last(plate["probability_contains_best"]),
+            "variance_reduction": _last(plate["variance_reduction"]),
+            "n_not_admitted": n_not_admitted,
+            "if_effects_add_up": int(adds_up),
+            "is_diagnosed": int(null.tests is not None),
         },
-        "advice": advice,
+        "advice": again.advice,
         "pending": pd.DataFrame(
             {
                 "perturbation": _adata.strings(under_way),
-                "n_cells": np.array(limits.pending, np.float64),
+                "n_cells": np.array(choice.limits.pending, np.float64),
             }
         ),
         "target_mean": requested.mean,
@@ -214,35 +221,49 @@ def plan_screen(
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
             "max_combination": asked.max_combination,
-            "n_candidates": int(admission.admitted.sum()),
+            "n_candidates": n_candidates,
             "min_cells": asked.min_cells,
-            "n_guides": int(guides.max()),
+            "n_guides": int(guides.max(initial=0)),
             "n_samples": N_SAMPLES,
             "posterior_key": posterior_key,
             "rng": _adata.seed_of(rng),
         },
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
-    _say(stored, len(chosen.candidates))
+    _log_plan(stored, existing is not None)
     return written
 
 
-def _say(stored: dict[str, Any], n_chosen: int) -> None:
-    table, summary, params = stored["plate"], stored["summary"], stored["params"]
-    target, kind = name_of(params["target"]), stored["advice"]["kind"]
-    follows, can_advise = is_advised(stored), kind not in (AT_TARGET, NO_DIFFERENCE)
-    n_learn = int((table["strategy"] == "explore").sum())
-    if params["strategy"] == "exploit" and n_learn and can_advise:
+def _last(column: pd.Series) -> float:
+    """Return the last value of a column that sums up a plate; 0 for an empty plate."""
+    return float(column.iloc[-1]) if len(column) else 0.0
+
+
+def _log_plan(stored: dict[str, Any], has_guides: bool) -> None:
+    params, summary, chosen = stored["params"], stored["summary"], chosen_of(stored)
+    advice, target, n = stored["advice"], name_of(params["target"]), len(chosen)
+    follows = is_advised(stored)
+    is_severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE) or not follows
+    of_advice.log(logging.WARNING if is_severe else logging.INFO, "%s", advice["words"])
+    n_explored = int((chosen["strategy"].astype(str) == "explore").sum())
+    if params["strategy"] == "exploit" and n_explored:
         logger.warning(
             "%d of %d perturbations %s chosen to reduce uncertainty (strategy 'explore'), because "
             "no other candidate has an expected state nearer to %s than the control.",
-            n_learn, n_chosen, "is" if n_learn == 1 else "are", target,
+            n_explored, n, "is" if n_explored == 1 else "are", target,
         )  # fmt: skip
-    against = not can_advise or (params["strategy"] == "exploit" and not follows)
-    of_advice.log(logging.WARNING if against else logging.INFO, "%s", stored["advice"]["words"])
-    logger.info(
+    if not n:
+        logger.info("The plate is empty.")
+        return
+    log = logger.info if follows else logger.warning
+    is_included = (chosen["strategy"].astype(str) == "include").all()
+    head = "Plate" if orders_cells(stored) else "Not advised, but included on request: a plate"
+    if not (follows and (orders_cells(stored) or is_included)):
+        head = f"Planned by strategy {params['strategy']!r}, but not advised: a plate"
+    log(
         "%s of %d perturbation%s (%d cells, of which %d are controls) towards %s: %s.",
-        "Plate" if follows else "Planned, but not advised: a plate",
-        n_chosen, "s" * (n_chosen != 1), summary["n_cells"], summary["n_controls"], target,
-        _adata.list_names(table["perturbation"].head(n_chosen).astype(str), limit=8),
+        head, n, "s" * (n != 1), summary["n_cells"], summary["n_controls"], target,
+        _adata.list_names(chosen["perturbation"].astype(str), limit=8),
     )  # fmt: skip
+    if has_guides and not summary["is_diagnosed"]:
+        logger.info("Guides were not checked: tl.diagnose finds guides not to order again.")

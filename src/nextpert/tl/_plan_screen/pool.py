@@ -20,7 +20,11 @@ from nextpert._adata.arguments import Bound, check_value
 from nextpert._adata.labels import joins_guides
 from nextpert.core.design.plate import nearest_pairs
 from nextpert.core.fit.candidates import CandidateSet
-from nextpert.tl._design_interventions.candidates import excluder, read_candidates
+from nextpert.tl._design_interventions.candidates import (
+    excluder,
+    read_candidates,
+    with_measured,
+)
 from nextpert.tl._design_interventions.target import without_own_genes
 
 if TYPE_CHECKING:
@@ -49,6 +53,15 @@ class Constraints:
     include: Sequence[int] = ()
     under_way: Sequence[int] = ()
     pending: Sequence[float] = ()
+
+    def rows(self, some: NDArray[np.int64]) -> Constraints:
+        """Return the constraints by position among some candidates.
+
+        They have to contain all candidates that are included or in progress.
+        """
+        place = {int(i): k for k, i in enumerate(some)}
+        include, under_way = ([place[i] for i in part] for part in (self.include, self.under_way))
+        return Constraints(self.allowed[some], include, under_way, self.pending)
 
 
 def read_pool(
@@ -111,7 +124,9 @@ def read_pool(
     pool = pool.rows(kept) if len(kept) < len(given.names) else pool
     if pairs:
         pool = with_pairs(pool, fit, target, is_excluded)
-    pool, target = without_own_genes(pool, target, fit)
+    can_be_planned = {*pool.interventions.names}
+    pool = with_measured(pool, fit, target, is_excluded)
+    pool, target = without_own_genes(pool, target, fit, can_be_planned)
     place = {name: i for i, name in enumerate(pool.interventions.names)}
     included = _named(include, place, "include", fit.naming)
     in_progress = fit.naming.renamed(amounts, place, "pending")
@@ -139,11 +154,12 @@ def read_pool(
     if both := [name for name in included if name in counted]:
         message = f"include and pending both name {list_names(both)}: remove this from one of them."
         raise ValueError(message)
-    if len(counted) == len(place):
+    if can_be_planned <= {*counted}:
         message = "No candidate is left: all are in exclude or pending. Give other candidates."
         raise ValueError(message)
     cells = dict(sorted((place[name], in_progress[name]) for name in counted))
-    allowed = ~np.isin(np.arange(len(place)), list(cells))
+    allowed = np.array([name in can_be_planned for name in place])
+    allowed &= ~np.isin(np.arange(len(place)), list(cells))
     limits = Constraints(allowed, [place[name] for name in included], [*cells], [*cells.values()])
     return pool, target, limits
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert.core._codec import digest_of
 from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.design.distances import probability_nearest
@@ -18,7 +16,7 @@ from nextpert.core.design.plate import best_order, dunnett_controls
 from nextpert.core.design.remaining_variance import removed, split_by_variance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 STRATEGIES = ("exploit", "explore", "both")
+ADVISED = "advised"  # the strategy that plans what is advised; all others fill the plate
 # Probability of containing the nearest candidate at which "both" changes to "explore".
 SURE = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
@@ -167,6 +166,50 @@ class Choice:
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
+    def likely(self, is_measured: NDArray[np.bool_], probability: float) -> list[int]:
+        """Return the measured candidates of which more cells can show the nearest, in order.
+
+        They are those of the plate that ``"exploit"`` makes of measured candidates alone, without
+        those that are the nearest with less than some probability.
+        """
+        distances, limits = self.asked.distances, self.limits
+        some = np.flatnonzero(is_measured & limits.allowed)
+        some = some[~np.isin(some, limits.include)]
+        size = self.wells.size - len(limits.include)
+        if not len(some) or size < 1:
+            return []
+        order, _ = best_order(distances.centre[some], distances.draws[:, some], size)
+        some = some[order[:size]]
+        is_likely = distances.nearest[some] >= probability
+        found: list[int] = (some[is_likely] if is_likely.any() else some).tolist()
+        return found
+
+    def measure(self, some: Sequence[int]) -> Chosen:
+        """Return a plate of the candidates to include and of some others, with equal cells."""
+        chosen = [*self.limits.include, *some]
+        cells, n_controls = self.wells.share_out(len(chosen))
+        strategies = ["include"] * len(self.limits.include) + ["measure"] * len(some)
+        n = len(cells)
+        return Chosen(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
+
+    def confirm(self, some: Sequence[int], n_cells: float) -> Chosen:
+        """Return a plate of the candidates to include and of those to confirm.
+
+        Those to confirm get ``n_cells`` cells, or as many as the budget allows; none if this is 0
+        or not finite, or they cannot be planned.
+        """
+        is_finite = 0 < n_cells < np.inf
+        also = [i for i in some if self.limits.allowed[i] and i not in self.limits.include]
+        plate = self.measure(also if is_finite else [])
+        cells = np.minimum(plate.cells, max(int(n_cells) if is_finite else 0, self.wells.least))
+        if not also or not is_finite:
+            return plate
+        controls = round(len(cells) ** 0.5 * float(cells.mean())) if len(cells) else 0
+        strategies = ["confirm" if x == "measure" else x for x in plate.strategies]
+        return plate._replace(
+            strategies=strategies, cells=cells, n_controls=min(controls, plate.n_controls)
+        )
+
     def _best(self, strategy: str) -> tuple[Index, Vector, int]:
         """Return the order in which ``"exploit"`` takes candidates, probabilities, and a number.
 
@@ -206,20 +249,24 @@ def plate_table(
     n_guides: Index,
     target: PanelTarget,
     fit: FittedPosterior,
+    advised: Iterable[str],
 ) -> pd.DataFrame:
     """Return one row per perturbation, in the order chosen, with the controls last.
 
-    ``n_guides`` is the number of guides of each, shape ``(n_perturbations,)``.
+    ``n_guides`` is the number of guides of each, shape ``(n_perturbations,)``, and ``advised`` are
+    the perturbations that the advice names.
     """
     given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = plan.candidates
     # The control is last in distances.
     rows = [*chosen, -1]
-    covered = distance.nearest[limits.under_way].sum() + np.cumsum(distance.nearest[chosen])
+    under_way = distance.nearest[limits.under_way].sum()
+    covered = under_way + np.cumsum(np.append(distance.nearest[chosen], 0.0))
     covariance, gain, fixed = choice.among(chosen)
     noise = np.append(choice.asked.noise.rows(chosen).at(plan.cells), fixed)
     before = choice.asked.remaining.before
     reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
+    reduction = np.append(reduction, reduction[-1] if chosen else 0.0)
     names = [given.names[i] for i in chosen]
     seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = np.append(plan.cells, plan.n_controls)
@@ -227,7 +274,7 @@ def plate_table(
     state, why = np.maximum(distance.centre, 0.0), []
     ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
     place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
-    more = 100 * np.diff(reduction, prepend=0.0)
+    more = 100 * np.diff(reduction[:-1], prepend=0.0)
     for i, strategy, chance, percentage in zip(
         chosen, plan.strategies, plan.chance, more, strict=True
     ):
@@ -244,7 +291,11 @@ def plate_table(
             words = f"is expected to resolve {resolved}% more of the remaining uncertainty"
         elif strategy == "acquisition":
             words = "chosen by the acquisition"
+        elif strategy in ("measure", "confirm"):
+            aim = "may be the nearest" if strategy == "measure" else "is to be confirmed"
+            words = f"{aim}; nearest with probability {percent(distance.nearest[i])}"
         why.append(words)
+    is_advised = np.isin(names, [*map(str, advised)])
     # The main columns are at both ends, because print leaves out the middle.
     table = pd.DataFrame(
         {
@@ -255,8 +306,9 @@ def plate_table(
             "genes_left_out": target.left_out_of(rows),
             "n_cells_seen": np.append(seen, fit.n_control_cells),
             "why": strings([*why, "reference for all others"]),
-            "probability_contains_best": np.minimum(np.append(covered, covered[-1]), 1.0),
-            "variance_reduction": np.append(reduction, reduction[-1]),
+            "is_advised": np.append(is_advised, is_advised.any()),
+            "probability_contains_best": np.minimum(covered, 1.0),
+            "variance_reduction": reduction,
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
@@ -267,98 +319,4 @@ def plate_table(
         },
         index=pd.Index(np.arange(len(rows))),
     )
-    return table if plan.n_controls else table.head(len(chosen))
-
-
-KINDS = {1: "single guide", 2: "dual guide"}
-Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
-
-
-def constructs_table(
-    plate: pd.DataFrame,
-    fit: FittedPosterior,
-    guides: Mapping[str, Sequence[str]] | None,
-    pending: Iterable[str] = (),
-) -> pd.DataFrame:
-    """Return the constructs of a plan, grouped by perturbation, with the controls last.
-
-    ``plate`` is the plan, with ``n_guides`` constructs of each perturbation. ``guides`` are the
-    guides of every measured perturbation and of the controls, most cells first (``None``: not
-    known). ``pending`` are perturbations in progress, whose guides exist. The number of control
-    guides is chosen so that each has as many cells as another construct.
-    """
-    naming = fit.naming
-    guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
-    in_screen = {each for name in [*fit.names, *pending] for each in naming.members(name)}
-    is_control = plate["strategy"].astype(str) == "control"
-    cells, constructs = (plate.loc[~is_control, name].sum() for name in ("n_cells", "n_guides"))
-    rows = []
-
-    for row in plate.to_dict("records"):
-        label, n, n_cells = str(row["perturbation"]), int(row["n_guides"]), int(row["n_cells"])
-        if str(row["strategy"]) == "control":
-            enough = max(round(n_cells * constructs / max(cells, 1)), 1)
-            used = list((guides or {}).get(label, ()))[:enough] or [""]
-            for i, part in enumerate(_evenly(n_cells, len(used))):
-                rows.append((label, i + 1, "control", "existing", used[i], "", "", part))
-            continue
-        inside, outside = naming.targets(label)
-        by_table = [gene for gene in str(row["target_genes"]).split(", ") if gene]
-        # In the order of the label, or the genes of a table of shifts.
-        named = sorted([*inside, *outside], key=label.find)
-        genes = by_table if by_table and not inside else named
-        members = naming.key(label)
-        kind = KINDS.get(len(members), f"{len(members)} guides")
-        # Existing constructs, then combinations of existing guides, then constructs to design;
-        # unknown guides are empty texts.
-        made: list[Construct] = []
-        if members in guides_of:
-            made = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
-        if len(members) > 1 or not made:
-            new = ", ".join(each for each in members if each not in in_screen)
-            existing = [guides_of.get(naming.key(each), [])[:n] or [""] * n for each in members]
-            made += [
-                (", ".join(filter(None, parts)), "design" if new else "clone", new)
-                for parts in islice(combined(existing), n)
-            ]
-        made += [("", "design", ", ".join(members))] * n
-        each = _evenly(n_cells, n)
-        for i, (ids, status, new) in enumerate(made[:n]):
-            rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
-    names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
-             "target_genes", "n_cells"]  # fmt: skip
-    table = pd.DataFrame(rows, columns=names)
-    texts = {name: strings(table[name]) for name in names if name not in ("construct", "n_cells")}
-    return table.assign(**texts)
-
-
-def _evenly(n_cells: int, n: int) -> list[int]:
-    """Return the cells of each of ``n`` constructs, divided evenly."""
-    return np.diff(np.arange(n + 1) * n_cells // n).tolist()
-
-
-def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield each combination of one item per list once, such that all items are used evenly.
-
-    Examples
-    --------
-    >>> from nextpert.tl._plan_screen.wells import combined
-    >>> [*combined([["a", "b"], ["1", "2", "3"]])]
-    [('a', '1'), ('b', '2'), ('a', '3'), ('b', '1'), ('a', '2'), ('b', '3')]
-    """
-    longest = max(range(len(lists)), key=lambda i: len(lists[i]))
-    others = [range(1 if i == longest else len(each)) for i, each in enumerate(lists)]
-    for offsets in product(*others):
-        for start in range(len(lists[longest])):
-            yield tuple(
-                each[(start + offset) % len(each)]
-                for each, offset in zip(lists, offsets, strict=True)
-            )
-
-
-def digest_of_plan(plan: Mapping[str, Any]) -> str:
-    """Return the digest of the parts of a plan from which a loading is computed.
-
-    It is the same before and after saving to a file.
-    """
-    return digest_of({name: plan[name] for name in ("plate", "constructs")})
+    return table if chosen and plan.n_controls else table.head(len(chosen))

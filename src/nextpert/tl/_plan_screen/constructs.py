@@ -1,0 +1,138 @@
+"""The constructs of a plan: guides that exist, that are cloned, and that are to be designed."""
+
+from __future__ import annotations
+
+from itertools import islice, product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextpert._adata import strings
+from nextpert.core._codec import digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import anndata as ad
+
+    from nextpert.core.fit.fitted import FittedPosterior
+
+# What a construct of one, two and more members is, by what the screen says about it.
+GUIDES = ("single guide", "dual-guide vector", "vector of {n} guides")
+COMPOUNDS = ("compound", "{n} compounds", "{n} compounds")
+CONSTRUCTS = ("construct", "construct", "construct")
+_TYPE = "perturbation_type"  # column of scPerturb and pertpy: "CRISPR", "drug"
+_DRUGS = ("drug", "compound", "chemical", "small molecule", "small_molecule")
+Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
+
+
+def kinds_of_constructs(adata: ad.AnnData, *, has_guides: bool) -> tuple[str, str, str]:
+    """Return what constructs of one, two and more members are.
+
+    Constructs are compounds if most labelled cells have a drug in ``obs["perturbation_type"]``,
+    guides if guides are declared, and otherwise of a kind that is not known.
+    """
+    if _TYPE in adata.obs:
+        types = adata.obs[_TYPE].astype(str).str.lower()
+        types = types[~types.isin(["nan", "none", "", "control"])]
+        if types.map(lambda x: any(word in x for word in _DRUGS)).mean() > 0.5:
+            return COMPOUNDS
+    return GUIDES if has_guides else CONSTRUCTS
+
+
+def constructs_table(
+    plate: pd.DataFrame,
+    fit: FittedPosterior,
+    guides: Mapping[str, Sequence[str]] | None,
+    pending: Iterable[str] = (),
+    *,
+    kinds: tuple[str, str, str] = CONSTRUCTS,
+    are_new: bool = False,
+) -> pd.DataFrame:
+    """Return the constructs of a plan, grouped by perturbation, with the controls last.
+
+    ``plate`` is the plan, with ``n_guides`` constructs of each perturbation. ``guides`` are the
+    guides of every measured perturbation and of the controls, most cells first (``None``: not
+    known). ``pending`` are perturbations in progress, whose guides exist. The number of control
+    guides is chosen so that each has as many cells as another construct. With ``are_new``, new
+    guides are designed also for measured perturbations, because guides vary.
+    """
+    naming = fit.naming
+    guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
+    in_screen = {each for name in [*fit.names, *pending] for each in naming.members(name)}
+    is_control = plate["strategy"].astype(str) == "control"
+    cells, constructs = (plate.loc[~is_control, name].sum() for name in ("n_cells", "n_guides"))
+    rows = []
+
+    for row in plate.to_dict("records"):
+        label, n, n_cells = str(row["perturbation"]), int(row["n_guides"]), int(row["n_cells"])
+        if str(row["strategy"]) == "control":
+            enough = max(round(n_cells * constructs / max(cells, 1)), 1)
+            used = list((guides or {}).get(label, ()))[:enough] or [""]
+            for i, part in enumerate(_evenly(n_cells, len(used))):
+                rows.append((label, i + 1, "control", "existing", used[i], "", "", part))
+            continue
+        inside, outside = naming.targets(label)
+        by_table = [gene for gene in str(row["target_genes"]).split(", ") if gene]
+        # In the order of the label, or the genes of a table of shifts.
+        named = sorted([*inside, *outside], key=label.find)
+        genes = by_table if by_table and not inside else named
+        members = naming.key(label)
+        kind = kinds[min(len(members), 3) - 1].format(n=len(members))
+        # Existing constructs, then combinations of existing guides, then constructs to design;
+        # unknown guides are empty texts.
+        made: list[Construct] = []
+        if members in guides_of and not are_new:
+            made = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
+        is_designed = are_new and members in guides_of
+        if (len(members) > 1 or not made) and not is_designed:
+            new = ", ".join(each for each in members if each not in in_screen)
+            existing = [guides_of.get(naming.key(each), [])[:n] or [""] * n for each in members]
+            made += [
+                (", ".join(filter(None, parts)), "design" if new else "clone", new)
+                for parts in islice(combined(existing), n)
+            ]
+        made += [("", "design", ", ".join(members))] * n
+        each = _evenly(n_cells, n)
+        for i, (ids, status, new) in enumerate(made[:n]):
+            rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
+    names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
+             "target_genes", "n_cells"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=names).astype({"construct": int, "n_cells": int})
+    is_advised = plate.set_index("perturbation")["is_advised"]
+    table["is_advised"] = table["perturbation"].map(is_advised).to_numpy(bool)
+    texts = {name: strings(table[name]) for name in names if table[name].dtype == object}
+    return table.assign(**texts)
+
+
+def _evenly(n_cells: int, n: int) -> list[int]:
+    """Return the cells of each of ``n`` constructs, divided evenly."""
+    return np.diff(np.arange(n + 1) * n_cells // n).tolist()
+
+
+def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Yield each combination of one item per list once, such that all items are used evenly.
+
+    Examples
+    --------
+    >>> from nextpert.tl._plan_screen.wells import combined
+    >>> [*combined([["a", "b"], ["1", "2", "3"]])]
+    [('a', '1'), ('b', '2'), ('a', '3'), ('b', '1'), ('a', '2'), ('b', '3')]
+    """
+    longest = max(range(len(lists)), key=lambda i: len(lists[i]))
+    others = [range(1 if i == longest else len(each)) for i, each in enumerate(lists)]
+    for offsets in product(*others):
+        for start in range(len(lists[longest])):
+            yield tuple(
+                each[(start + offset) % len(each)]
+                for each, offset in zip(lists, offsets, strict=True)
+            )
+
+
+def digest_of_plan(plan: Mapping[str, Any]) -> str:
+    """Return the digest of the parts of a plan from which a loading is computed.
+
+    It is the same before and after saving to a file.
+    """
+    return digest_of({name: plan[name] for name in ("plate", "constructs")})

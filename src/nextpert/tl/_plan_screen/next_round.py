@@ -1,0 +1,308 @@
+"""What to do next: the advice, and the plate that follows it, by one rule for all functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nextpert import _adata
+from nextpert._adata.arguments import above, at_least, between, options
+from nextpert.core._checks import as_rng
+from nextpert.core.design.stopping import (
+    CONFIRM,
+    MEASURE,
+    MIN_GAIN,
+    ORDER,
+    STOP_PROBABILITY,
+    TOLERANCE,
+    differing,
+    draw_plate,
+    stopping,
+)
+from nextpert.core.fit.candidates import as_asked
+from nextpert.tl._advice import FAR, NO_PERTURBATION, in_words, name_of
+from nextpert.tl._design_interventions.candidates import admit
+from nextpert.tl._diagnose.controls import stored_null
+from nextpert.tl._plan_screen.pool import Constraints, guides_of
+from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
+
+if TYPE_CHECKING:
+    import anndata as ad
+    from numpy.typing import NDArray
+
+    from nextpert.core.design.stopping import NextPlate, Stopping
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.tl._design_interventions.candidates import Admission
+    from nextpert.tl._design_interventions.target import PanelTarget
+    from nextpert.tl._plan_screen.wells import Chosen, Wells
+
+    Vector = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+# The defaults of tl.plan_screen, used if there is no plan.
+PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
+_AS_NEAR, _NAMED = 0.5, 3  # probability of being as near as the best, and how many are named
+_LIKELY = 0.01  # probability of being the nearest from which more cells are advised
+_INTERVAL = 1.645  # half the width of a 90% interval, in standard deviations
+_GUIDES = (1, 2, 4, 8, 16)  # new guides per perturbation for which cells are computed
+_MORE_CELLS = 1.25  # ratio to the cells with most guides up to which fewer guides are preferred
+
+
+@options(tolerance=above(0), min_gain=at_least(0), stop_probability=between(0, 1))
+@dataclass(frozen=True)
+class StoppingRule:
+    """``stopping``, documented in ``tl.plan_screen``."""
+
+    tolerance: float = TOLERANCE
+    min_gain: float = MIN_GAIN
+    stop_probability: float = STOP_PROBABILITY
+
+
+class NextRound(NamedTuple):
+    """The advice, as it is stored, and the plate that follows it.
+
+    The plate is a choice among the candidates of ``choice``, ``pool`` and ``target``: those that
+    are admitted, included or in progress. It is empty if the advice is not to profile any cells.
+    """
+
+    advice: dict[str, Any]
+    chosen: Chosen
+    choice: Choice
+    admission: Admission
+    pool: CandidateSet
+    target: PanelTarget
+
+
+def advise(
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    target: PanelTarget,
+    allowed: NDArray[np.bool_],
+    *,
+    n_guides: int | None = None,
+    rule: StoppingRule | None = None,
+    rng: int | np.random.Generator | None = 0,
+) -> dict[str, Any]:
+    """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
+
+    The plan has the size of the plan in ``uns["plan"]``, or :data:`PLAN`. ``pool`` holds all
+    candidates that can still be the best, of which those that are ``allowed``, ``(n_candidates,)``,
+    can be planned; ``n_guides`` is by default that of the screen.
+    """
+    guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
+    options: dict[str, Any] = {"n_guides": guides, "rng": rng}
+    choice, admission = ask(fit, pool, target, Constraints(allowed), _usual(adata), **options)
+    return next_round(
+        adata, fit, pool, target, choice, admission, rule=rule or StoppingRule(), **options
+    ).advice
+
+
+def _usual(adata: ad.AnnData) -> Wells:
+    """Return the size of the plan in ``uns["plan"]``, or the default size."""
+    size = PLAN
+    try:
+        plan = _adata.read_stored(adata, "plan", "tl.plan_screen")
+        size = {name: int(plan["params"][name]) for name in PLAN}
+    except (ValueError, KeyError):  # no plan, or one in another format
+        pass
+    return split_cells(size["n_cells"], size["n_perturbations"], size["min_cells"])
+
+
+def ask(
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    target: PanelTarget,
+    limits: Constraints,
+    wells: Wells,
+    *,
+    n_guides: int,
+    rng: int | np.random.Generator | None,
+    admission: Admission | None = None,
+) -> tuple[Choice, Admission]:
+    """Return the choice among candidates, with their distances, and which are admitted.
+
+    ``admission`` is given if it is known already.
+    """
+    ranked = as_asked(
+        fit, pool, target.goal, target.targets, n_guides=n_guides, n_cells=wells.each,
+        n_samples=N_SAMPLES, rng=as_rng(rng),
+    )  # fmt: skip
+    if admission is None:
+        admission = admit(ranked, pool, fit, target)
+    elif not admission.admitted.all():
+        ranked.admit(admission.admitted)
+    return Choice(ranked, limits, wells, admission.admitted), admission
+
+
+def next_round(
+    adata: ad.AnnData,
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    target: PanelTarget,
+    choice: Choice,
+    admission: Admission,
+    *,
+    n_guides: int,
+    rule: StoppingRule,
+    rng: int | np.random.Generator | None,
+) -> NextRound:
+    """Return the advice and its plate, by the rule of :func:`~nextpert.core.design.stopping`.
+
+    ``pool`` holds all candidates that can still be the best, and ``choice.limits`` which of them
+    can be planned. Combinations that are not admitted count neither for distances nor for
+    probabilities. ``n_guides`` is the number of guides per perturbation.
+    """
+    is_part = admission.admitted.copy()
+    is_part[[*choice.limits.include, *choice.limits.under_way]] = True
+    if 0 < is_part.sum() < len(is_part):  # draws of these candidates alone
+        part = np.flatnonzero(is_part)
+        pool, target, admission = pool.rows(part), target.rows(part), admission.rows(part)
+        choice, _ = ask(
+            fit, pool, target, choice.limits.rows(part), choice.wells, n_guides=n_guides, rng=rng,
+            admission=admission,
+        )  # fmt: skip
+    names, is_measured = pool.interventions.names, pool.measured
+    rows = fit.rows_of(names)
+    if fit.is_exact:
+        is_measured = (rows >= 0) & (np.append(fit.n_cells, 0)[rows] > 0)
+    null = stored_null(adata, fit)
+    tests = fit.environments if null.tests is None else null.tests
+    tests = tests.set_index("perturbation").reindex(fit.names)
+    differs = differing(tests["q_value"], tests["q_value_from_others"])[rows[is_measured]]
+    order = choice.choose("exploit")
+    more = choice.measure(choice.likely(is_measured, _LIKELY))
+    if is_measured[order.candidates].all():  # nothing untested would be ordered
+        order = more
+    drawn = [
+        _draw(plate, fit, pool, target, choice) if plate.candidates else None
+        for plate in (order, more)
+    ]
+    found = stopping(
+        choice.asked.distances, is_measured, drawn[0], drawn[1],
+        tolerance=rule.tolerance, min_gain=rule.min_gain, stop_probability=rule.stop_probability,
+        distinct=bool(differs.any() or not is_measured.any()) and null.is_trusted,
+    )  # fmt: skip
+    chosen, needed = choice.measure([]), _cells_by_guides([], [])
+    named: list[int] = []
+    if found.advice == CONFIRM and found.chosen < len(names):
+        named = _as_near(choice, found, is_measured, rule.tolerance)
+        needed = _cells_needed(choice, named, fit, n_guides, rule.tolerance)
+        chosen = choice.confirm(named, _best(needed)["n_cells"] if _is_near(choice, found) else 0.0)
+    elif found.advice in (MEASURE, ORDER):
+        chosen = more if found.advice == MEASURE else order
+        named = [i for i in chosen.candidates if i not in choice.limits.include]
+    advice = _stored(found, choice, names, named, rule) | {
+        "perturbations": _adata.strings(names[i] for i in named),
+        "n_perturbations": len(named),
+        "n_cells": round(float(np.median(chosen.cells))) if named and len(chosen.cells) else 0,
+        "n_new_guides": _best(needed)["n_guides"] if len(needed) else n_guides,
+        "cells_needed": _best(needed)["n_cells"],
+        "cells_by_guides": needed,
+        "n_untested": int((~is_measured).sum()),
+        "controls_trusted": int(null.is_trusted),
+    }
+    if not choice.asked.noise.shared > 0:  # guides do not vary, or are not known
+        advice["n_new_guides"] = 0
+    advice["words"] = in_words(advice, name_of(target.name), target.genes_in_words)
+    return NextRound(advice, chosen, choice, admission, pool, target)
+
+
+def _draw(
+    plate: Chosen, fit: FittedPosterior, pool: CandidateSet, target: PanelTarget, choice: Choice
+) -> NextPlate:
+    """Draw what the cells of a plate will show."""
+    some = np.array(plate.candidates, np.int64)
+    # The variance of a perturbed cell, the mean over perturbations.
+    if fit.hierarchical is None or fit.means is None:
+        of_cell: Vector = np.asarray(fit.posterior.noise_var, np.float64)
+    else:
+        n = fit.means.n[:, None]
+        counted = (n / fit.means.ratio).sum(axis=0)
+        ratio = np.where(counted > 0, n.sum() / np.where(counted > 0, counted, 1.0), 1.0)
+        of_cell = np.asarray(fit.hierarchical.effects.unit**2 * ratio)
+    n_cells = round(float(np.median(plate.cells)))
+    return draw_plate(
+        pool.rows(some).states(fit, target.targets), target.goal.rows([*some, -1]), some,
+        variance=(1 / n_cells + choice.asked.noise.shared) * of_cell,
+        n_samples=len(choice.asked.distances.draws), rng=0,
+    )  # fmt: skip
+
+
+def _as_near(
+    choice: Choice, found: Stopping, is_measured: NDArray[np.bool_], tolerance: float
+) -> list[int]:
+    """Return the best known candidate, and measured candidates that are probably as near."""
+    distances, first = choice.asked.distances, found.chosen
+    apart = distances.draws - distances.draws.min(axis=1, keepdims=True)
+    near = (apart <= tolerance * float(distances.mean[-1])).mean(axis=0)[:-1]
+    also = np.flatnonzero(is_measured & (near >= _AS_NEAR))
+    also = also[np.argsort(distances.mean[also], kind="stable")]
+    named: list[int] = [first, *also[also != first].tolist()]
+    return named[:_NAMED]
+
+
+def _is_near(choice: Choice, found: Stopping) -> bool:
+    """Whether the best known candidate is nearer to the target than the control is."""
+    median = choice.asked.distances.median
+    return bool(median[found.chosen] <= FAR * median[-1])
+
+
+def _cells_needed(
+    choice: Choice, named: list[int], fit: FittedPosterior, n_guides: int, tolerance: float
+) -> pd.DataFrame:
+    """Return the cells that confirm each of some candidates, by number of new guides.
+
+    With these cells alone, the half width of a 90% interval of the distance is the tolerance, for
+    the candidate whose distance is the least precise. Cells are rounded up to tens.
+    """
+    noise, at_most = choice.asked.noise.rows(named), tolerance * choice.asked.distances.mean[-1]
+    guides = [n_guides]
+    if noise.shared > 0:
+        guides = sorted({n_guides, *(g for g in _GUIDES if g > n_guides)})
+    cells = [
+        noise._replace(shared=noise.shared * n_guides / g).cells_for((at_most / _INTERVAL) ** 2)
+        for g in guides
+    ]
+    return _cells_by_guides(guides, [10.0 * np.ceil(each.max() / 10) for each in cells])
+
+
+def _cells_by_guides(n_guides: list[int], n_cells: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"n_guides": np.array(n_guides, int), "n_cells": np.array(n_cells, float)})
+
+
+def _best(needed: pd.DataFrame) -> dict[str, Any]:
+    """Return the fewest guides whose cells are at most 1.25 times those with most guides."""
+    if not len(needed):
+        return {"n_guides": 0, "n_cells": 0.0}
+    cells = needed["n_cells"].to_numpy()
+    row = int((cells <= _MORE_CELLS * cells[-1]).argmax())
+    return {"n_guides": int(needed["n_guides"].iloc[row]), "n_cells": float(cells[row])}
+
+
+def _stored(
+    found: Stopping, choice: Choice, names: list[str], named: list[int], rule: StoppingRule
+) -> dict[str, Any]:
+    """Return the numbers of an advice that follow from distances."""
+    distances, first = choice.asked.distances, found.chosen
+    nothing = float(distances.mean[-1])
+    is_apart = np.isfinite(found.relative_gain)
+    of_more = 0.0 if np.isnan(found.gain_of_more) else found.gain_of_more
+    relative = distances.median[first] / distances.median[-1] if is_apart else np.nan
+    return {
+        "kind": found.advice,
+        "best_known": [*names, NO_PERTURBATION][first],
+        "probability_best_known": float(distances.nearest[first]),
+        "good_enough": found.good_enough,
+        "relative_gain": found.relative_gain,
+        "relative_gain_of_more": of_more / nothing if is_apart else np.nan,
+        "relative_distance": float(relative),
+        "tolerance": rule.tolerance,
+        "min_gain": rule.min_gain,
+        "stop_probability": rule.stop_probability,
+        "candidates": _adata.strings(names),
+    }
