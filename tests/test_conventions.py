@@ -55,7 +55,7 @@ def test_signature(sub, name):
     params = parameters(sub, name)
     positional = [p for p in params.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
-    # A mapping would hide which limits a lab sets: those of the plate, of its work, and of stopping.
+    # One mapping more would hide limits that a lab sets: those of the plate, and when to stop.
     assert len(params) <= (13 if (sub, name) == ("tl", "plan_screen") else 12)
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in params.values())
     assert all(p.annotation is not p.empty for p in params.values())

@@ -187,7 +187,7 @@ def places_without_a_name(value, key, returns, page):
         if not isinstance(found, Mapping):
             continue
         text = blocks(page).get(place, page)
-        text = every["Advice"] if place == "advice" else text
+        text = every["Advice"] if place.startswith("advice") else text
         last = place.rsplit("/", 1)[-1]
         items = re.findall(rf"^ *- [^\n]*``{last}``[^:]*(:.*?)(?=^ *- |\Z)", returns, re.M | re.S)
         text += "".join(items).replace("``", "`") if place else returns

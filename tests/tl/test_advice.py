@@ -206,7 +206,8 @@ def test_the_rule_has_limits_that_a_lab_sets(screens):
     assert kind(min_gain=0.0) == MEASURE
     assert kind(stop_probability=0.5) == CONFIRM
     assert kind(tolerance=1.0) == CONFIRM
-    with pytest.raises(ValueError, match=r"stopping\['min_gain'\] must be a finite number of at least 0"):
+    message = r"stopping\['min_gain'\] must be a finite number of at least 0"
+    with pytest.raises(ValueError, match=message):
         npt.tl.plan_screen(adata, target, stopping={"min_gain": -1})
 
 
