@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._files import as_csv
+from nextpert._files import as_csv, write_xlsx
 
 EVIL = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "a\r=1", "a;=1"]
 
@@ -29,3 +29,24 @@ def test_no_text_is_a_formula(text, ending, kind):
 def test_numbers_stay_numbers():
     table = pd.DataFrame({"x": [-1.0, 2.5], "shift": ["-1.20, -0.33", "+0.5"], "n": ["-1e-05", ""]})
     assert as_csv(table) == table.to_csv(index=False, lineterminator="\n")
+
+
+def test_a_spreadsheet_holds_texts_as_texts(tmp_path):
+    """Neither formulas nor dates: gene names such as SEPT2 stay as they are."""
+    openpyxl = pytest.importorskip("openpyxl")
+    names = ["=1+1", "SEPT2", "MARCH1", "1-2", "+A1", "007"]
+    table = pd.DataFrame({"perturbation": names, "n_cells": np.arange(6), "is_advised": True})
+    write_xlsx(table, tmp_path / "order.xlsx")
+    sheet = openpyxl.load_workbook(tmp_path / "order.xlsx").active
+    rows = [*sheet.iter_rows()]
+    assert [cell.value for cell in rows[0]] == [*table]
+    assert [row[0].value for row in rows[1:]] == names
+    assert {(row[0].data_type, row[0].number_format) for row in rows[1:]} == {("s", "@")}
+    assert [row[1].value for row in rows[1:]] == [*range(6)]
+
+
+def test_without_openpyxl_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'nextpert\[excel\]', or write csv"):
+        write_xlsx(pd.DataFrame({"a": [1]}), tmp_path / "order.xlsx")
+    assert not [*tmp_path.iterdir()]

@@ -306,7 +306,7 @@ def plan(
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
-    """Plan the next round within a budget of cells, or state that you can stop.
+    """Plan the next round within a budget, or advise to stop.
 
     It reads the output of `nextpert diagnose` or `nextpert fit` and writes the plate that follows
     the advice: which perturbations, how many cells of each, the controls, and the reason for each

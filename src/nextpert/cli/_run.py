@@ -220,9 +220,9 @@ def rows_in_text(
     Columns without a value are left out, and middle columns if the table is too wide; ``where``
     says where the whole table is.
     """
-    if not n:
-        return ""
     table = table_of(command, adata)
+    if not n or not len(table):
+        return ""
     shown, n_rest = table.head(n), len(table) - n
     if command == "design":
         candidates = candidates_of(table)
