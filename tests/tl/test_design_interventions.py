@@ -134,7 +134,13 @@ def test_ranking_reads_well(fitted):
 
 
 @pytest.mark.parametrize(
-    "target", [npt.Target(state="MYC", own_genes="include"), {"MYC": 1.2}], ids=["MYC", "numbers"]
+    "target",
+    [
+        npt.Target(state="MYC", own_genes="include"),
+        npt.Target(state={"MYC": 1.2}, others="control"),
+        {"MYC": 1.2},
+    ],
+    ids=["MYC", "numbers", "one gene"],
 )
 def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
     npt.tl.fit_dag_blr(fitted)
@@ -148,8 +154,10 @@ def test_doing_nothing_is_the_last_row_and_no_candidate(target, fitted):
     assert np.isnan(row[["acquisition", "probability_best"]].tolist()).all()
     cells = fitted.X[(fitted.obs["perturbation"] == "control").to_numpy()]
     wanted = read_target(fitted, target, posterior_from(fitted)).cells
-    apart = ((cells.mean(axis=0) - wanted.states[0]) ** 2).sum() - stored["floor"]
-    apart -= cells.var(axis=0).sum() / (len(cells) - 1)
+    counted = wanted.weights > 0
+    assert counted.sum() == (1 if isinstance(target, dict) else len(counted))
+    apart = ((cells.mean(axis=0) - wanted.states[0]) ** 2)[counted].sum() - stored["floor"]
+    apart -= cells.var(axis=0)[counted].sum() / (len(cells) - 1)
     assert row["measured_distance"] == pytest.approx(max(apart, 0), abs=1e-6)
     assert row["predicted_low"] <= row["predicted_distance"] <= row["predicted_high"]
     assert stored["shifts"].shape[0] == len(table) - 1

@@ -183,7 +183,7 @@ def test_a_target_that_differs_in_its_own_gene_alone_is_told(fitted, caplog):
 
 def test_a_plan_names_what_is_left_out_and_what_is_not_ranked(fitted):
     def plan(target="T", **options):
-        options = {"n_perturbations": 6, **options}
+        options = {"n_perturbations": 6, "strategy": "exploit", **options}
         npt.tl.plan_screen(fitted, target, **in_mappings(npt.tl.plan_screen, options))
         return fitted.uns["plan"]
 
@@ -230,7 +230,7 @@ def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
         seen.append((goal.own.left_out.toarray(), candidates))
         return draw_plate(states, goal, candidates, **options)
 
-    monkeypatch.setattr("nextpert.tl._advice.draw_plate", draw)
+    monkeypatch.setattr("nextpert.tl._plan_screen.next_round.draw_plate", draw)
     npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
     names = fitted.uns["plan"]["advice"]["candidates"].tolist()
     for left_out, candidates in seen:

@@ -112,13 +112,83 @@ def test_what_is_wanted_decides_what_is_best(fitted):
     assert set(table.index[table["probability_best"] > 0.01]) <= {"MYC", "MYC+OXR1"}
 
 
+def test_only_named_genes_count_unless_others_are_held(fitted):
+    genes = list(fitted.var_names)
+    c = cells(fitted, "control").mean(axis=0)
+    state = {genes[1]: 0.5, genes[4]: 3.0}
+    two = read(fitted, state=state)
+    wanted = ((POINTS[:, [1, 4]] - [0.5, 3.0]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(two.goal.distance(POINTS), wanted)
+    held = read(fitted, state=state, others="control")
+    mean = c.copy()
+    mean[[1, 4]] = 0.5, 3.0
+    np.testing.assert_allclose(held.goal.distance(POINTS), ((POINTS - mean) ** 2).sum(axis=1))
+    assert held.name.endswith("; other genes as in the controls")
+    # Bounds name genes too; a label beside the means counts all genes.
+    bound = read(fitted, state={genes[1]: 0.5}, at_most={genes[2]: 1.0})
+    assert np.flatnonzero(bound.goal.weights).tolist() == [1, 2]
+    assert (read(fitted, state=[state, "MYC"]).goal.weights > 0).all()
+    assert (read(fitted, state=np.arange(8.0)).goal.weights > 0).all()
+    # The ranking does not see changes of other genes.
+    table = ranking(
+        fitted, {"STK3": float(cells(fitted, "STK3").mean(axis=0)[genes.index("STK3")])}
+    )
+    assert table.index[0] == "STK3"
+
+
+def test_signatures_as_people_have_them(fitted, tmp_path):
+    genes = list(fitted.var_names)
+    a, b, other = genes[1], genes[4], genes[6]
+    same = read(fitted, signature={a: 1.0, b: 1.0, other: -1.0}).goal
+    gmt = tmp_path / "sets.gmt"
+    gmt.write_text(f"UP\tfrom a test\t{a}\t{b}\nOTHER\t\t{other}\n")
+    table = pd.DataFrame(
+        {"log2FoldChange": [1.0, 1.0, -1.0, 9.0, np.nan], "padj": [0.01, 0.04, 0.0, 0.5, np.nan]},
+        index=[a, b, other, genes[0], genes[2]],
+    )
+    for given, factor in (
+        ({"up": [a, b], "down": [other]}, 1.0),
+        ({"down": pd.Index([other]), "up": (a, b)}, 1.0),
+        (table, np.log(2)),
+        (table.rename_axis("gene").reset_index(), np.log(2)),
+        (table["log2FoldChange"].drop(genes[0]), np.log(2)),
+    ):
+        goal = read(fitted, signature=given).goal
+        np.testing.assert_allclose(goal.signature, factor * same.signature)
+    up = read(fitted, signature=[a, b]).goal
+    assert np.flatnonzero(up.signature).tolist() == [1, 4]
+    np.testing.assert_array_equal(read(fitted, signature=f"{gmt}:UP").goal.signature, up.signature)
+    for wrong, message in (
+        (str(gmt), "has 2 gene sets"), (f"{gmt}:UPP", "none of which is 'UPP'"),
+        (table.drop(columns="log2FoldChange"), "without a column of changes"),
+        (table.assign(padj=0.9), "without a significant gene"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            npt.Target(signature=wrong)
+
+
+def test_genes_of_a_signature_outside_the_panel_are_left_out(fitted):
+    genes = list(fitted.var_names)
+    with pytest.warns(UserWarning, match=r"2 of 5 genes of the signature.*NOPE, WHAT"):
+        goal = read(fitted, signature=[*genes[:3], "NOPE", "WHAT"]).goal
+    assert np.flatnonzero(goal.signature).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="so that fewer than 3 remain: to use them, add them"):
+        read(fitted, signature=[*genes[:2], "NOPE"])
+    read(fitted, signature=genes[:1])  # all are on the panel
+
+
 def test_bad_targets_are_refused_and_nothing_is_written(fitted):
     before = set(fitted.uns)
     fitted.obs["kind"] = ["lonely", *["other"] * (fitted.n_obs - 1)]
     wrong = {
         "needs a part": {},
         "at_most of target names genes outside the panel": {"at_most": {"MYCC": 1}},
-        "signature of target names genes outside the panel: NOPE": {"signature": {"NOPE": 1}},
+        "1 of 2 genes of the signature are outside the panel .NOPE.": {
+            "signature": {"NOPE": 1, "MYC": 1}
+        },
+        "has MYC both up and down": {"signature": {"up": ["MYC"], "down": ["MYC", "STK3"]}},
+        "no such gmt file exists": {"signature": "nothing.gmt"},
+        "others must be 'ignore' or 'control'": {"state": {"MYC": 1}, "others": "mean"},
         "weights of target names genes outside": {"state": "MYC", "weights": ["MYCC"]},
         "close": {"state": "MYCC"},
         "Genes are not perturbations .RIPK2.": {"state": "RIPK2"},
@@ -140,7 +210,7 @@ def test_bad_targets_are_refused_and_nothing_is_written(fitted):
         with pytest.raises(ValueError, match=f"(?i){message}"):
             npt.tl.design_interventions(fitted, npt.Target(**parts))
     kinds = {
-        "signature must be a mapping": {"signature": ["MYC"]},
+        "signature must be a mapping": {"signature": [3, "MYC"]},
         r"at_most\['MYC'\] must be a finite number": {"at_most": {"MYC": "high"}},
         "weights must be a list of names": {"state": "MYC", "weights": "MYC"},
         "state must be a string": {"state": 3},

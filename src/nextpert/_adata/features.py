@@ -75,7 +75,7 @@ def load_features(features: Any) -> Any:
     return given.set_index(given.columns[0]) if is_rows else given
 
 
-def _read_gmt(path: Path) -> dict[str, list[str]]:
+def read_gmt(path: Path) -> dict[str, list[str]]:
     """Return the gene sets of a file: one line per set, with name, description and genes."""
     lines = path.read_text(encoding="utf-8").splitlines()
     cells = [line.rstrip().split("\t") for line in lines if line.strip()]
@@ -84,7 +84,7 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {
-    ".gmt": _read_gmt,
+    ".gmt": read_gmt,
     ".csv": pd.read_csv,
     ".tsv": partial(pd.read_csv, sep="\t"),
     ".h5ad": ad.read_h5ad,

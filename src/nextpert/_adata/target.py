@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order
+from nextpert._adata.signature import as_signature
 from nextpert.core._checks import LARGEST, list_names
 from nextpert.core.design.goal import DISTANCES
 
@@ -32,6 +33,7 @@ _WEIGHT = Bound(
     "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
 )
 _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
+_OTHERS = one_of("ignore", "control")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,13 +49,16 @@ class Target:
     ----------
     state
         A perturbation label; a group, as a tuple ``(obs key, value)``; a mapping gene -> mean
-        log-normalised expression, in which all other genes keep their control mean; or a NumPy
+        log-normalised expression, of which only these genes count (see ``others``); or a NumPy
         vector of means, one per gene of the panel. The distance to a list of states equals the
         distance to their mean, plus a constant.
     signature
         Mapping gene -> desired change from the control mean, in log-normalised expression
         (standard deviations with ``distance="noise"``). Genes compensate for each other, as in a
-        score, and a larger change has no penalty.
+        score, and a larger change has no penalty. Or ``{"up": genes, "down": genes}`` or a list of
+        genes (changes by 1 and -1); ``"FILE.gmt:SET"``; a table of DESeq2, edgeR or limma, of which
+        genes with a false discovery rate below 0.05 count, or its column of changes (as natural
+        logarithms). Genes outside the panel are left out with a warning.
     at_least, at_most
         Mappings gene -> minimum and maximum mean; genes do not compensate for each other.
     weights
@@ -63,6 +68,9 @@ class Target:
         squared differences in units of each gene's variance in control cells. ``"cosine"``: one
         minus the cosine of the angle to the desired change, for ``state`` or ``signature``, with
         ``weights``; the direction of weak effects is random, so check the interval.
+    others
+        What a mapping of means says of the genes that it does not name: ``"ignore"`` (default)
+        does not count them, and ``"control"`` counts them with their mean in control cells.
     own_genes
         For a ``state`` that is a perturbation of the fit: ``"exclude"`` (default) leaves out the
         genes that it and each candidate target, because the loss of their messenger RNA does not
@@ -84,15 +92,18 @@ class Target:
     """
 
     state: State | list[Any] | None = None
-    signature: Numbers | None = None
+    signature: Any = None
     at_least: Numbers | None = None
     at_most: Numbers | None = None
     weights: Numbers | Iterable[str] | None = None
     distance: str = "squared"
+    others: str = "ignore"
     own_genes: str = "exclude"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", as_signature(self.signature))
         check_value(self.distance, "distance", "str", _DISTANCES)
+        check_value(self.others, "others", "str", _OTHERS)
         check_value(self.own_genes, "own_genes", "str", _OWN_GENES)
         # Numbers by gene, or genes without numbers: at least one gene, each once.
         for name in ("signature", "at_least", "at_most", "weights"):
@@ -176,6 +187,26 @@ def parts_of(target: Target) -> dict[str, Any]:
     return {name: value for name, value in held.items() if not _is_default(value, given[name])}
 
 
+def named_genes(target: Target) -> list[str] | None:
+    """Return the genes that count in a target of means of some genes; ``None`` if all count.
+
+    Examples
+    --------
+    >>> from nextpert._adata.target import Target, named_genes
+    >>> named_genes(Target(state={"STAT1": 2.0}, at_most={"MYC": 1.0}))
+    ['STAT1', 'MYC']
+    """
+    states = listed(target.state)
+    if target.others == "control" or not states:
+        return None
+    if not all(isinstance(state, (Mapping, pd.Series)) for state in states):
+        return None
+    parts = [*states, target.signature, target.at_least, target.at_most]
+    return list(
+        dict.fromkeys(str(x) for part in parts if part is not None for x, _ in part.items())
+    )
+
+
 def columns_of(target: Any) -> list[str]:
     """Return the columns of ``obs`` that define the groups of a target.
 
@@ -229,6 +260,8 @@ def target_in_words(target: Target, states: Sequence[str]) -> str:
         words.append(f"weights {numbers_in_words(target.weights, ' ')}")
     elif target.weights is not None:
         words.append(f"in {list_names(target.weights, limit=5)}")
+    if target.others != "ignore":
+        words.append("other genes as in the controls")
     if target.own_genes != "exclude":
         words.append("own genes included")
     words.append(DISTANCES[target.distance].words)

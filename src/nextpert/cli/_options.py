@@ -176,10 +176,10 @@ class TargetState:
     target_group: Annotated[tuple[str, str] | None, Parameter(metavar="KEY VALUE")] = None
     """The target state is the mean of the cells with VALUE in the column KEY of obs."""
     target_mean: Annotated[Names | None, Parameter(metavar="GENE=MEAN...")] = None
-    """Target means of some genes, log-normalised. Other genes keep their mean in control cells."""
+    """Target means of some genes, log-normalised. Only these genes count."""
     target_file: Path | None = None
     """A csv file with the columns gene and mean; or a TOML file with the fields of
-    nextpert.Target, such as state, signature, at_most, weights and distance."""
+    nextpert.Target, such as state, others, signature, at_most, weights and distance."""
 
 
 @Parameter(name="*", group=_OPTIONS)

@@ -69,9 +69,9 @@ def design_interventions(
         Cells x genes with a posterior from :func:`fit_dag_blr`.
     target
         The target state: a label (the estimated state of that perturbation); a pair
-        ``(obs key, value)``; a mapping gene -> mean, log-normalised (other genes keep their control
-        mean); a vector of means over the panel; or a :class:`nextpert.Target` for signatures,
-        bounds or weights.
+        ``(obs key, value)``; a mapping gene -> mean, log-normalised (only these genes count); a
+        vector of means over the panel; or a :class:`nextpert.Target` for signatures, bounds or
+        weights.
     acquisition
         ``"auto"`` (default): ``"civ"`` on an exact fit, otherwise ``"probability"``. Or:
 

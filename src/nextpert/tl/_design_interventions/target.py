@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import (
+    closest,
     fitted_roles,
     list_names,
     panel_index,
@@ -26,9 +27,11 @@ from nextpert._adata.target import (
     as_target,
     cell_variance,
     listed,
+    named_genes,
     numbers_in_words,
     target_in_words,
 )
+from nextpert._warn import warn
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_FEWEST_IN_SIGNATURE = 3  # genes of a signature of which some are outside the panel
 LEAST_LEFT = 0.5  # minimum share of the control's distance outside a candidate's target genes
 
 
@@ -149,7 +153,8 @@ def read_group(adata: ad.AnnData, state: Any, roles: Roles) -> Group:
 def weights_of(given: Target, genes: Sequence[str]) -> Vector:
     """Return the weight of every gene in a target, shape ``(n_genes,)``."""
     if given.weights is None:
-        return np.ones(len(genes))
+        named = named_genes(given)
+        return np.ones(len(genes)) if named is None else np.isin(genes, named).astype(np.float64)
     is_list = not isinstance(given.weights, (Mapping, pd.Series))
     each = dict.fromkeys(given.weights, 1.0) if is_list else given.weights
     return _by_gene(each, genes, "weights", 0.0)
@@ -167,7 +172,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     TypeError
         If ``target`` is none of its forms.
     """
-    given = as_target(target, fit.genes)
+    given = on_panel(as_target(target, fit.genes), fit.genes)
     states, control = _read_states(adata, given, fit)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
@@ -352,11 +357,11 @@ def _read_states(
     for state, group in zip(asked, groups, strict=False):
         if group is None:
             read.append(_as_given(state, fit))
-            if given.weights is None and len(state) < len(fit.genes):
+            if given.weights is None and named_genes(given) and len(state) < len(fit.genes):
                 logger.info(
-                    "The target names %d of %d genes; the others count too, and should stay as in "
-                    "the controls. To count only some genes, pass nextpert.Target(state=..., "
-                    "weights=[...]).", len(state), len(fit.genes),
+                    "The target names %d of %d genes, and only these count. To hold the others at "
+                    "their mean in control cells, pass nextpert.Target(state=..., "
+                    "others='control').", len(state), len(fit.genes),
                 )  # fmt: skip
             continue
         one, variance = next(cells), None
@@ -386,6 +391,32 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
     apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
     named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
     return _Read(numbers_in_words(named, "="), mean, None)
+
+
+def on_panel(given: Target, genes: Sequence[str]) -> Target:
+    """Return a target without genes of its signature that are outside the panel, with a warning.
+
+    Raises
+    ------
+    ValueError
+        If some are outside, and fewer than three are on the panel.
+    """
+    if given.signature is None:
+        return given
+    inside = {gene: x for gene, x in given.signature.items() if str(gene) in {*genes}}
+    outside = [str(gene) for gene, _ in given.signature.items() if gene not in inside]
+    if not outside:
+        return given
+    remedy = "to use them, add them to the panel of pp.perturbation_screen and fit again"
+    what = f"{len(outside)} of {len(outside) + len(inside)} genes of the signature"
+    if len(inside) < _FEWEST_IN_SIGNATURE:
+        message = (
+            f"{what} are outside the panel ({list_names(outside)}), so that fewer than "
+            f"{_FEWEST_IN_SIGNATURE} remain: {remedy}.{closest(outside, genes)}"
+        )
+        raise ValueError(message)
+    warn(f"{what} are outside the panel and are left out: {list_names(outside)}; {remedy}.")
+    return replace(given, signature=inside)
 
 
 def _by_gene(
