@@ -18,7 +18,7 @@ from nextpert.core._codec import strings
 from nextpert.core.fit.naming import Naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -36,18 +36,13 @@ NO_PERTURBATION = frozenset({
     *MISSING, "unassigned", "unknown", "ambiguous", "negative", "multi", "multiple", "multiplet",
     "doublet", "no_guide", "control_guide",
 })  # fmt: skip
-# Names of control guides in published screens, in lower case.
+# Labels of control cells in published screens, in lower case.
 CONTROL_TARGETS = (
     "control", "negative_control", "no_site", "non-targeting", "non_targeting", "nontargeting",
     "nt", "ntc", "one_non-gene_site", "safe-targeting", "scramble", "scrambled",
 )  # fmt: skip
 # Reason in tables why a label is left out.
 NAMES_NONE = "no perturbation"
-
-
-# The Perturb-CITE-seq study distinguishes these two kinds of control guides.
-_KINDS = ("no_site", "one_non-gene_site")
-TARGETING = "targeting"
 
 
 @dataclass(frozen=True)
@@ -275,75 +270,3 @@ def require_control(labels: LabelTable, control: str) -> None:
             f"column holds {list_names(labels.names)}: pass the label of the controls as control."
         )
         raise ValueError(message)
-
-
-def guide_table(
-    guides: Iterable[str],
-    target_of: Mapping[str, str] | Callable[[str], str] | None = None,
-    control_guides: Iterable[str] | None = None,
-) -> pd.DataFrame:
-    """Return one row per guide: ``target`` (empty for control guides) and ``kind``.
-
-    Raises an error if a guide that is not a control guide has no target, or if an entry of
-    ``control_guides`` matches neither a guide nor a target.
-    """
-    names = [str(guide) for guide in guides]
-    look_up = target_of.get if isinstance(target_of, Mapping) else target_of
-    # By default, the text before the last underscore: "HLA-A_2" targets "HLA-A". Missing values of
-    # any kind (None, NaN, pandas.NA) become the texts in MISSING.
-    targets = [str(look_up(name) if look_up else name.rsplit("_", 1)[0]).strip() for name in names]
-    controls = set() if control_guides is None else {str(name) for name in control_guides}
-    unknown = sorted(controls.difference(names, targets))
-    if unknown:
-        message = (
-            f"control_guides contains names that match no guide and no target: "
-            f"{list_names(unknown)}. Correct or remove these names."
-        )
-        raise ValueError(message + closest(unknown, [*targets, *names]))
-    kinds, without = [], []
-    for name, target in zip(names, targets, strict=True):
-        low, is_control = target.lower(), name in controls or target in controls
-        if low in MISSING and not is_control:
-            without.append(name)
-        is_control = is_control or (control_guides is None and low in CONTROL_TARGETS)
-        kinds.append(TARGETING if not is_control else low if low in _KINDS else "control")
-    if without:
-        names_shown = list_names(without)
-        message = f"Guides without a target: {names_shown}. Pass target_of or control_guides."
-        raise ValueError(message)
-    shown = ["" if k != TARGETING else t for t, k in zip(targets, kinds, strict=True)]
-    return pd.DataFrame(
-        {"target": strings(shown), "kind": strings(kinds)}, index=pd.Index(strings(names))
-    )
-
-
-def split_lists(lists: pd.Series, separator: str) -> tuple[NDArray[np.int64], list[list[str]]]:
-    """Return the position of every cell's list of guides, and the distinct lists."""
-    text = lists.astype(object).where(lists.notna(), "").astype(str)
-    codes, joined = pd.factorize(text.to_numpy(dtype=object), sort=True)
-    parts = [[part.strip() for part in str(each).split(separator)] for each in joined]
-    split = [[part for part in each if part.lower() not in MISSING] for each in parts]
-    return codes.astype(np.int64), split
-
-
-def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: str) -> pd.DataFrame:
-    """Return one row per list of guides, looked up in the table of guides.
-
-    ``name`` joins the guides, ``n_guides`` counts them, ``targets`` are the sorted targets of
-    targeting guides, and ``kind`` is ``"none"``, ``"targeting"``, or, if all are control guides,
-    their kind. Raises an error if the table lacks a guide or contains it twice.
-    """
-    if len(twice := table.index[table.index.duplicated()]):
-        message = f"The table of guides contains these guides more than once: {list_names(twice)}."
-        raise ValueError(message)
-    if unknown := sorted({guide for each in lists for guide in each}.difference(table.index)):
-        message = f"The table of guides lacks these guides: {list_names(unknown)}."
-        raise ValueError(message + closest(unknown[:3], table.index))
-    kind_of, target_of = table["kind"].astype(str).to_dict(), table["target"].astype(str).to_dict()
-    rows = []
-    for each in lists:
-        kinds = {kind_of[guide] for guide in each}
-        targets = {target_of[guide] for guide in each if kind_of[guide] == TARGETING}
-        kind = TARGETING if targets else "+".join(sorted(kinds)) or "none"
-        rows.append((separator.join(each), len(each), tuple(sorted(targets)), kind))
-    return pd.DataFrame(rows, columns=["name", "n_guides", "targets", "kind"])

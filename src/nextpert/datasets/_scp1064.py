@@ -14,7 +14,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
-from nextpert._adata.labels import guide_sets, guide_table, split_lists
+from nextpert._adata.guides import (
+    count_cells,
+    guide_sets,
+    guide_table,
+    split_lists,
+    targets_before_number,
+)
 
 if TYPE_CHECKING:
     import os
@@ -134,7 +140,7 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
             "Use the study's list of guides."
         )
         raise ValueError(message)
-    guides = guide_table(names)
+    guides = count_cells(guide_table(targets_before_number(names), "name: GENE_1"), called, codes)
     sets = guide_sets(called, guides, ",")
     without = np.where(sets["n_guides"] > 0, "control_guide", "no_guide")
     labels = pd.DataFrame({
@@ -143,7 +149,7 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
         "n_guides": sets["n_guides"],
         "n_targets": sets["targets"].map(len),
     })  # fmt: skip
-    return labels.iloc[codes].set_axis(lists.index), guides.rename_axis("guide")
+    return labels.iloc[codes].set_axis(lists.index), guides
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -12,23 +11,29 @@ import scipy.sparse as sp
 
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
-from nextpert._adata.labels import (
-    TARGETING,
-    column_of,
-    guide_sets,
-    guide_table,
-    joins_guides,
-    split_lists,
-)
+from nextpert._adata.guides import KEY, TARGETING, count_cells, guide_sets, split_lists
+from nextpert._adata.labels import column_of, joins_guides
 from nextpert.core.screen.moments import require_numbers, require_sound
+from nextpert.pp._guide_targets import Given, gene_names, log_guides, targets_of_guides
 from nextpert.pp._screen import tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    import os
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
+
+class CellGuides(NamedTuple):
+    """The guides of every cell.
+
+    ``codes`` is the row of each cell in ``sets`` (:func:`guide_sets`), shape ``(n_cells,)``, and
+    ``table`` the table of guides.
+    """
+
+    codes: NDArray[np.int64]
+    sets: pd.DataFrame
+    table: pd.DataFrame
 
 
 @checked(threshold=above(0), multiple=one_of("combine", "multi"))
@@ -37,7 +42,7 @@ def assign_guides(
     *,
     guides: str | ad.AnnData | pd.DataFrame,
     threshold: float = 5,
-    target_of: Mapping[str, str] | Callable[[str], str] | None = None,
+    targets: Mapping[str, str] | pd.DataFrame | str | os.PathLike[str] | None = None,
     control_guides: Iterable[str] | None = None,
     control: str = "control",
     multiple: str = "combine",
@@ -62,12 +67,14 @@ def assign_guides(
         guides of every cell, joined by ``guide_separator``; a missing value means no guide.
     threshold
         Minimum UMI count for a guide to be called in a cell.
-    target_of
-        Target of every guide: a mapping or a function. By default, the part of the guide's name
-        before the last underscore (``HLA-A_2`` targets ``HLA-A``).
+    targets
+        Target of every guide: a mapping; a DataFrame or a csv or tsv file, such as Cell Ranger's
+        feature reference or MAGeCK's library; or a column of ``adata.obs``, or of ``var``. Other
+        columns of a table are kept. Guides that a mapping lacks, and by default all, are read from
+        their names (:ref:`how <targets-of-guides>`).
     control_guides
-        Names of control guides, or of their targets; by default every guide whose target has a
-        common name for controls, such as ``non-targeting``, ``NTC``, ``scrambled`` or ``NO_SITE``.
+        Names of control guides, or of their targets; by default every guide or target with a common
+        name for controls, such as ``non-targeting``, ``NTC``, ``scrambled`` or ``NO_SITE``.
     control
         Label of cells whose guides are all control guides.
     multiple
@@ -93,13 +100,16 @@ def assign_guides(
           control guides are left out if there are others.
         - ``obs["n_guides"]``, ``obs["n_targets"]`` (numbers): guides and targets of each cell.
         - ``uns["guides"]`` (table): one row per guide, with ``target`` (empty for control guides),
-          ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``.
+          ``kind`` (``targeting``, ``control``, ``no_site``, ``one_non-gene_site``), ``n_cells``,
+          ``decided_by`` (``mapping``, ``table``, ``column``, ``name`` or ``doubtful``), and further
+          columns of ``targets``.
 
     Raises
     ------
     ValueError
         If the guides are not found, their table lacks cells, a count is negative or NaN, a guide
-        is named twice, or a guide has no target and is not named in ``control_guides``.
+        is named twice, or a guide has no target and is not named in ``control_guides``. Names that
+        no pattern explains raise an error that shows what was understood.
 
     Examples
     --------
@@ -115,46 +125,66 @@ def assign_guides(
     if key_added in ("guides", "n_guides", "n_targets"):
         message = f"key_added={key_added!r} is the name of another column: choose another name."
         raise ValueError(message)
+    cells = read_guides(
+        adata, Given(guides, targets, None, control_guides), threshold, guide_separator
+    )
+    columns = label_columns(cells, control, multiple, separator, guide_separator)
+    columns = {key_added: columns.pop("perturbation"), **columns}
+    written = _adata.write_results(adata, obs=columns, uns={KEY: cells.table}, copy=copy)
+    log_guides(cells.table, gene_names(adata), tally(columns[key_added]))
+    return written
+
+
+def read_guides(
+    adata: ad.AnnData, given: Given, threshold: float, guide_separator: str
+) -> CellGuides:
+    """Return the guides of every cell and their targets; ``adata`` does not change."""
+    guides = given.guides
     if isinstance(guides, str) and guides not in adata.obsm:
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
         codes, lists = split_lists(column_of(adata, guides, remedy), guide_separator)
-        every = sorted({guide for each in lists for guide in each})
-        known = set(every)
-        if joined := [guide for guide in every if joins_guides(guide, known)]:
+        names = sorted({guide for each in lists for guide in each})
+        known = set(names)
+        if joined := [guide for guide in names if joins_guides(guide, known)]:
             message = (
                 f"{_adata.list_names(joined, limit=3)} in adata.obs[{guides!r}] look like several "
                 f"guides: pass guide_separator, such as guide_separator=';'."
             )
             raise ValueError(message)
     else:
-        matrix, every = _umi(adata, guides)
-        codes, lists = _call(matrix, every, threshold)
-    table = guide_table(every, target_of, control_guides)
-    sets = guide_sets(lists, table, guide_separator)
+        counts = adata.obsm[guides] if isinstance(guides, str) else guides
+        matrix, names = _umi(adata, counts)
+        codes, lists = _call(matrix, names, threshold)
+        if isinstance(counts, ad.AnnData):
+            given = given._replace(described=counts.var)
+    alone = np.array([*(each[0] if len(each) == 1 else "" for each in lists), ""], dtype=object)
+    table = targets_of_guides(adata, names, pd.Series(alone[codes]), given)
+    return CellGuides(
+        codes, guide_sets(lists, table, guide_separator), count_cells(table, lists, codes)
+    )
+
+
+def label_columns(
+    cells: CellGuides, control: str, multiple: str, separator: str, guide_separator: str
+) -> dict[str, Any]:
+    """Return the columns of ``obs`` that follow from the guides of the cells."""
+    codes, sets = cells.codes, cells.sets
+    names = sets["name"]
     if multiple == "combine":
-        works = table["kind"].astype(str).eq(TARGETING).to_dict()
+        works = cells.table["kind"].astype(str).eq(TARGETING).to_dict()
+        lists = [name.split(guide_separator) if name else [] for name in names]
         named = ([guide for guide in each if works[guide]] or each for each in lists)
-        sets["name"] = [guide_separator.join(each) for each in named]
-    labels = _labels(sets, control, multiple, separator)[codes]
-    n_cells = dict.fromkeys(every, 0)
-    for each, n in zip(lists, np.bincount(codes, minlength=len(lists)), strict=True):
-        for guide in each:
-            n_cells[guide] += int(n)
-    table["n_cells"] = np.array(list(n_cells.values()), dtype=np.int64)
-    columns: dict[str, Any] = {
-        key_added: pd.Categorical(labels),
-        "guides": pd.Categorical(sets["name"].to_numpy(object)[codes]),
+        names = pd.Series([guide_separator.join(each) for each in named], dtype=object)
+    return {
+        "perturbation": pd.Categorical(_labels(sets, control, multiple, separator)[codes]),
+        "guides": pd.Categorical(names.to_numpy(object)[codes]),
         "n_guides": sets["n_guides"].to_numpy()[codes],
         "n_targets": sets["targets"].map(len).to_numpy()[codes],
     }
-    written = _adata.write_results(adata, obs=columns, uns={"guides": table}, copy=copy)
-    logger.info("Guides: %s.", tally(labels))
-    return written
 
 
-def _umi(adata: ad.AnnData, guides: Any) -> tuple[sp.csr_matrix, list[str]]:
+def _umi(adata: ad.AnnData, table: Any) -> tuple[sp.csr_matrix, list[str]]:
     """Return the counts, cells in the order of ``adata``, and the names of the guides."""
-    table = adata.obsm[guides] if isinstance(guides, str) else guides
     if isinstance(table, ad.AnnData):
         cells, names, values = table.obs_names, table.var_names, _adata.eager(table.X)
         require_sound(values, "The matrix of guides")

@@ -11,7 +11,17 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import at_least, checked, one_of
-from nextpert._adata.labels import TARGETING, column_of, guide_sets, guide_table, split_lists
+from nextpert._adata.guides import (
+    COLUMNS,
+    KEY,
+    TARGETING,
+    count_cells,
+    guide_sets,
+    guide_table,
+    split_lists,
+    targets_before_number,
+)
+from nextpert._adata.labels import column_of
 from nextpert.pp._screen import (
     BOOKS,
     COMBINATIONS,
@@ -108,6 +118,7 @@ def perturb_cite_seq(
           ``n_control_cells`` and ``params``; also ``guides``, a table of the cells of the condition
           by their guides: ``guides`` (``none``, ``one``, ``several``), ``kind``, ``n_cells`` and
           ``n_cells_kept``.
+        - ``uns["guides"]`` (table): the guides, in the layout of :func:`assign_guides`.
 
     Raises
     ------
@@ -141,7 +152,7 @@ def perturb_cite_seq(
         **chosen, layer=layer, keeps_outside=False, values="log_tpm",
         depth_key="UMI_count" if "UMI_count" in adata.obs else None,
     )  # fmt: skip
-    codes, sets = _cell_guides(adata)
+    codes, sets, guides = _cell_guides(adata)
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
         labels = _adata.read_labels(adata, "condition")
@@ -166,21 +177,28 @@ def perturb_cite_seq(
     params = {name: value for name, value in params.items() if value is not None}
     new.uns[BOOKS]["params"] |= params | {"controls": kind_of_control}
     new.uns[BOOKS]["guides"] = _count_guides(cells, read, book.kept)
+    new.uns[KEY] = guides
     return finish(adata, new, warnings, copy=copy)
 
 
-def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame]:
-    """Return every cell's row in the table of :func:`guide_sets`, and this table."""
+def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame, pd.DataFrame]:
+    """Return every cell's row in the table of :func:`guide_sets`, this table, and the guides."""
     codes, lists = split_lists(column_of(adata, "guides", "call pp.assign_guides first"), ",")
-    table = adata.uns.get("guides")
+    table = adata.uns.get(KEY)
     if not isinstance(table, pd.DataFrame):
-        table = guide_table(sorted({guide for each in lists for guide in each}))
+        names = sorted({guide for each in lists for guide in each})
+        table = guide_table(targets_before_number(names), "name: GENE_1")
     elif not {"target", "kind"} <= set(table.columns):
         message = (
             "adata.uns['guides'] must have the columns 'target' and 'kind': run pp.assign_guides."
         )
         raise ValueError(message)
-    return codes, guide_sets(lists, table, ",")
+    sets = guide_sets(lists, table, ",")
+    if "decided_by" not in table:
+        table = table.assign(decided_by="table")
+    table = count_cells(table, lists, codes).rename_axis("guide")
+    first = table[list(COLUMNS)]
+    return codes, sets, first.join(table.drop(columns=list(COLUMNS)))
 
 
 def _count_guides(

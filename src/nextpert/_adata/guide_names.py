@@ -1,0 +1,320 @@
+"""Targets of guides from their names: the schemes of public libraries, tried against all names.
+
+A scheme is a prefix, a pattern, and the text that joins the guides of a construct. Every scheme
+reads all names at once. The one that explains most names wins, and then the one with most targets
+among the measured genes, and then the one that gives several guides a target.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+# "Nearly all": of 100 guides, five may have other names, such as those of positive controls.
+MIN_EXPLAINED = 0.95
+# Share of the names from which a prefix or a joining text belongs to the scheme.
+_MIN_SHARE = 0.2
+PAIR = "+"
+
+_SEQUENCE = r"[ACGTN]{15,}"
+_MARK = r"(?:sg|g|sgRNA|gRNA|grna|guide|i|a)"
+_VECTOR = r"_p[A-Z]{1,3}\d+(?:-\d+)?"
+# What may follow the name of a control: a number, a sequence, a letter, a vector.
+_AFTER = (
+    rf"(?:\(mod\))?(?:[-_ .]?{_MARK}?[-_ .]?\d*|[-_]{_SEQUENCE}|[-_][A-H]|\(\d+\)|{_VECTOR}|"
+    rf"_[+-]_\d+(?:\.\d+)?)"
+)
+_CONTROLS = (
+    r"non[-_ .]?target(?:ing|ed)?(?:[-_ .]?(?:control|ctrl))?(?:[-_ .]?guide)?"
+    r"(?:[-_ .]?for)?(?:[-_ .]?(?:human|mouse))?",
+    r"no[-_ .]?target", r"ntc?", r"nt[-_ ]?(?:control|ctrl)",
+    r"(?:\d+x[-_])?neg(?:ative)?(?:[-_ .]?(?:ctrl|control)s?)?",
+    r"safe(?:[-_ .]?(?:harbou?r|targeting|cutting|site))?", r"aavs1", r"rosa26",
+    r"no[-_]site", r"one[-_]non[-_]gene[-_]site", r"(?:one[-_])?intergenic(?:[-_]site)?",
+    r"e?gfp", r"lacz", r"luc(?:iferase)?", r"m?cherry", r"[rb]fp", r"tdtomato", r"gal4(?:-\d)?",
+    r"scrambled?", r"c(?:on)?trl", r"control", r"random",
+)  # fmt: skip
+_CONTROL = re.compile(
+    rf"(?:\d+_)?(?P<stem>{'|'.join(_CONTROLS)})(?:_(?P=stem))*{_AFTER}", re.IGNORECASE
+)
+
+# Symbols with a hyphen or a dot, whose end is no number of a guide.
+_HYPHENATED = re.compile(
+    r"(?:HLA|MT|TRA|TRB|IGH|PCDH\w+|H\d)-\w+|(?:NKX|KRTAP)\d+-\d+|[A-Z0-9]+-(?:AS|IT|OT|DT)\d*|"
+    r"ERV\w+-\d+|MIR\d+[A-Z]?-\d|[A-Z0-9]+-[A-Z]{2,}|RP\d+-\w+\.\d+|A[CLP]\d{6}\.\d+|H2-\w+"
+)
+# Longer human symbols exist, but so do ids of guides.
+_HUMAN = re.compile(r"[A-Z][A-Z0-9]{1,11}|C\d+orf\d+|ENS[A-Z]*G\d{8,}")
+_MOUSE = re.compile(r"[A-Z][a-z][a-z0-9]{0,11}|\d{7}[A-Z]\d{2}Rik|mt-\w+")
+# Words and ids in names of guides that could be a symbol by their shape.
+_NO_GENE = re.compile(
+    r"(?:s?g|sgrna|grna|guide|oligo|lib|library|target|gene|enh|enhancer|peak|element|promoter|"
+    r"site|region|locus|pos|position|barcode|plasmid|pool|sample|cell|crispr|crop|perturb|"
+    r"construct|chr\d*[xym]?|brdn|drug|dmso)\d*",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"[-_. ]?[A-Za-z]?\d+$")
+
+
+@dataclass(frozen=True)
+class Genes:
+    """The names of the measured genes, and what looks like the name of a gene."""
+
+    measured: Collection[str] = frozenset()
+    is_mouse: bool = False
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Genes:
+        """Return the genes of these names; most mouse symbols begin with a capital alone."""
+        measured = frozenset(str(name) for name in names)
+        n_mouse = sum(_MOUSE.fullmatch(x) is not None or x.startswith("ENSMUSG") for x in measured)
+        return cls(measured, 2 * n_mouse > len(measured))
+
+    def has(self, name: str) -> bool:
+        """Return whether a name is that of a measured gene, or looks like a gene's."""
+        return name in self.measured or self._has_shape(name)
+
+    def _has_shape(self, name: str) -> bool:
+        if _NO_GENE.fullmatch(name) or _CONTROL.fullmatch(name):
+            return False
+        shapes = (_HYPHENATED, _HUMAN, _MOUSE) if self.is_mouse else (_HYPHENATED, _HUMAN)
+        return any(shape.fullmatch(name) for shape in shapes)
+
+    def is_whole(self, name: str) -> bool:
+        """Return whether a name is that of a gene as a whole, although a guide's could be so."""
+        return name in self.measured or _HYPHENATED.fullmatch(name) is not None
+
+    def is_numbered(self, name: str) -> bool:
+        """Return whether a name is that of a measured gene with a number: STAT11 for STAT1."""
+        bare = _NUMBERED.sub("", name)
+        return name not in self.measured and (bare in self.measured or name[:-1] in self.measured)
+
+
+class Pattern(NamedTuple):
+    """A pattern of names: how it is shown, and a regular expression with the group ``target``."""
+
+    shown: str
+    regex: re.Pattern[str]
+
+
+def _pattern(shown: str, regex: str) -> Pattern:
+    gene = r"(?P<target>[A-Za-z0-9][A-Za-z0-9.@-]*?)"
+    return Pattern(shown, re.compile(regex.replace("GENE", gene)))
+
+
+_POSITION = r"_[+-]_\d+(?:\.\d+)?(?:-(?P<promoter>P\d(?:P\d)*|all|ENST\d+))?"
+ALONE = _pattern("GENE", "GENE")
+PATTERNS = (
+    ALONE,
+    _pattern("GENE_1", rf"GENE[-_. ](?:{_MARK}[-_. ]?)?\d+"),
+    _pattern("GENEg1", r"GENE(?:g|sg|sgRNA|gRNA)\d+"),
+    _pattern("GENE-A", r"GENE[-_][A-H]"),
+    # CRISPRi v2 (Horlbeck 2016); TAP-seq mixes it with letters.
+    _pattern("GENE_+_123.23-P1P2 or GENE-A", rf"GENE(?:{_POSITION}|-[A-H])"),
+    _pattern("GENE_SEQUENCE", rf"GENE[-_]{_SEQUENCE}"),  # TKOv3
+    _pattern("chr1:1-20_GENE_+", r"chr\w+[:_-]\d+[-_]\d+_GENE(?:_[+-])?"),  # TKOv1
+    _pattern("GENE_CCDS1.1_ex1_...", r"GENE_(?:CCDS|ENST|NM_|XM_)\d[\w.]*_.+"),  # Yusa
+    _pattern("1_GENE", r"\d+_GENE(?:_(?P<promoter>P\d(?:P\d)*)_ENS[A-Z]*G\d+)?"),  # Replogle
+    _pattern("ENSG_GENE_1", r"ENS[A-Z]*G\d{8,}(?:\.\d+)?_GENE(?:[-_]\d+)?"),
+    _pattern("GENE(1)", r"GENE ?\(\d+\)"),
+    _pattern("GENE_pDS1", rf"GENE(?:\(mod\))?{_VECTOR}"),  # Adamson 2016
+)
+_JOINS = ("__", "|", ";", "+", "_")
+_SINGLE_GUIDE = re.compile(r"(?P<prefix>(?:p_)?(?:sg|gRNA|sgRNA)[-_ ]?)")
+_LIBRARY = re.compile(r"(?P<prefix>[A-Za-z_]*?[Ll]ib(?:rary)?_)")
+
+
+class Read(NamedTuple):
+    """What a scheme makes of a name: targets (none for a control), the control's name, promoter."""
+
+    targets: tuple[str, ...]
+    control: str = ""
+    promoter: str = ""
+
+
+@dataclass
+class Reading:
+    """What a scheme makes of all names: ``found``, by name; a name not explained is not there."""
+
+    scheme: str
+    names: list[str]
+    found: dict[str, Read] = field(default_factory=dict)
+
+    @property
+    def doubtful(self) -> list[str]:
+        """The names that the scheme does not explain."""
+        return [name for name in self.names if name not in self.found]
+
+    @property
+    def explained(self) -> float:
+        """The share of the names that the scheme explains."""
+        return len(self.found) / max(len(self.names), 1)
+
+    def shared_genes(self) -> dict[str, list[str]]:
+        """Return genes of several labels: promoters, spellings, and names not explained."""
+        labels: dict[str, set[str]] = {}
+        for name, read in self.found.items():
+            for target in read.targets:
+                label = f"{target}_{read.promoter}" if read.promoter else target
+                labels.setdefault(target.upper(), set()).add(label)
+        for name in self.doubtful:
+            for part in {part.upper() for part in re.split(r"[-_.:| ]", name)} & set(labels):
+                labels[part].add(name)
+        return {gene: sorted(shared) for gene, shared in labels.items() if len(shared) > 1}
+
+    def target_of(self, name: str) -> str:
+        """Return the target of a guide, the name of a control, or the whole name if in doubt."""
+        read = self.found.get(name, Read((name,)))
+        return PAIR.join(sorted(read.targets)) or read.control
+
+
+def control_name(name: str) -> str:
+    """Return the name of the control that a guide or target is, or an empty text.
+
+    Examples
+    --------
+    >>> from nextpert._adata.guide_names import control_name
+    >>> [control_name(x) for x in ("NTg1", "NT5E_1", "NegCtrl0", "NO_SITE_694", "LacZ_2", "MYC")]
+    ['NT', '', 'NegCtrl', 'NO_SITE', 'LacZ', '']
+    """
+    found = _CONTROL.fullmatch(name.strip())
+    return found["stem"] if found else ""
+
+
+def read_names(names: Sequence[str], genes: Genes) -> Reading:
+    """Return what the best scheme makes of the names of all guides.
+
+    Examples
+    --------
+    >>> from nextpert._adata.guide_names import Genes, read_names
+    >>> names = ["lib_sgMYC-1", "lib_sgMYC-2", "lib_sgHLA-A-1", "lib_sgNT-1"]
+    >>> found = read_names(names, Genes.of(["MYC", "JUN"]))
+    >>> found.scheme, [found.target_of(name) for name in names]
+    ('lib_sgGENE_1', ['MYC', 'MYC', 'HLA-A', 'NT'])
+    """
+    best, best_score = Reading("GENE", list(names)), (-1.0, 0, 0.0)
+    for prefix, shown in _prefixes(names):
+        for join in ("", *_joins(names)):
+            for pattern in PATTERNS:
+                reading = _read_all(
+                    names, (prefix, f"{shown}{pattern.shown}"), join, pattern, genes
+                )
+                _require_proof(reading, genes, is_whole=pattern is ALONE and join != "__")
+                score = _score(reading, genes)
+                if score > best_score:
+                    best, best_score = reading, score
+    return best
+
+
+def _prefixes(names: Sequence[str]) -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield prefixes that may be left out, and how they are shown: none, common, of a guide."""
+    plain = [name for name in names if not control_name(name)]
+    whole = os.path.commonprefix(plain) if len(plain) > 2 else ""
+    common = whole[: max(whole.rfind(mark) for mark in "_-.: ") + 1]
+    most = max(len(plain), 1)
+    for start in dict.fromkeys(("", common)):
+        cut = [name.removeprefix(start) for name in plain]
+        yield re.compile(f"(?:{re.escape(start)})?"), start
+        for regex, shown in ((_SINGLE_GUIDE, ""), (_LIBRARY, "library_")):
+            found = [match["prefix"] for name in cut if (match := regex.match(name))]
+            if len(found) >= _MIN_SHARE * most:
+                usual = shown or Counter(found).most_common(1)[0][0]
+                text = rf"(?:{re.escape(start)})?(?:{regex.pattern})?"
+                yield re.compile(text), f"{start}{usual}"
+
+
+def _joins(names: Sequence[str]) -> list[str]:
+    n = {join: sum(join in name for name in names) for join in _JOINS}
+    return [join for join in _JOINS if n[join] >= _MIN_SHARE * len(names)]
+
+
+def _read_all(
+    names: Sequence[str],
+    prefix: tuple[re.Pattern[str], str],
+    join: str,
+    pattern: Pattern,
+    genes: Genes,
+) -> Reading:
+    """Return what a scheme makes of all names."""
+    shown = prefix[1]
+    scheme = f"{shown}{join}{shown}" if join else shown
+    reading = Reading(scheme, list(names))
+    pairs = {}
+    for name in names:
+        parts = _parts(prefix[0].sub("", name, count=1) if not control_name(name) else name, join)
+        read = [_read_one(prefix[0].sub("", part, count=1), pattern, genes) for part in parts]
+        if not parts or any(found is None for found in read):
+            continue
+        known = [found for found in read if found is not None]
+        targets = tuple(dict.fromkeys(target for found in known for target in found.targets))
+        control = next((found.control for found in known if found.control), "")
+        promoters = {found.promoter for found in known if found.targets}
+        result = Read(targets, "" if targets else control, "/".join(sorted(promoters - {""})))
+        (reading.found if len(targets) < 2 else pairs)[name] = result
+    # A pair only if both sides are targets: measured, or the target of another guide, or if the
+    # name says so twice (A_B__A_B).
+    alone = {read.targets[0] for read in reading.found.values() if read.targets}
+    for name, read in pairs.items():
+        is_known = all(x in alone or x in genes.measured for x in read.targets)
+        if len(read.targets) == 2 and (is_known or join == "__"):
+            reading.found[name] = read
+    promoters_of: dict[str, set[str]] = {}
+    for read in reading.found.values():
+        for target in read.targets:
+            promoters_of.setdefault(target, set()).add(read.promoter)
+    for name, read in reading.found.items():  # one promoter of a gene needs no name
+        if read.promoter and all(len(promoters_of[target]) == 1 for target in read.targets):
+            reading.found[name] = read._replace(promoter="")
+    return reading
+
+
+def _parts(name: str, join: str) -> list[str]:
+    """Return the guides of a construct; ``A_B__A_B`` has the guides A and B."""
+    if not join or join not in name or control_name(name):
+        return [name]
+    parts = name.split(join)
+    if join == "__":
+        return parts[0].split("_") if len(set(parts)) == 1 else []
+    return parts
+
+
+def _read_one(name: str, pattern: Pattern, genes: Genes) -> Read | None:
+    """Return what a pattern makes of one guide, ``None`` if it does not explain it."""
+    if control := control_name(name):
+        return Read((), control)
+    if not (found := pattern.regex.fullmatch(name)):
+        return None
+    target = found["target"]
+    if control := control_name(target):
+        return Read((), control)
+    if not genes.has(target) or (pattern is not ALONE and genes.is_whole(name)):
+        return None
+    if pattern is ALONE and genes.is_numbered(name):
+        return None
+    return Read((target,), "", found.groupdict().get("promoter") or "")
+
+
+def _require_proof(reading: Reading, genes: Genes, *, is_whole: bool) -> None:
+    """Forget a reading that no evidence supports."""
+    targets = [read.targets for read in reading.found.values() if read.targets]
+    n_measured = sum(set(some) <= set(genes.measured) for some in targets)
+    # Where nothing is taken away, only measured genes show that the names are targets.
+    is_unproven = is_whole and 2 * n_measured < len(targets)
+    # One text before all numbers is the name of the library.
+    is_library = not n_measured and len(set(targets)) == 1 and len(targets) > 3
+    if is_unproven or is_library:
+        reading.found.clear()
+
+
+def _score(reading: Reading, genes: Genes) -> tuple[float, int, float]:
+    """Return the names explained, those with measured targets, and how often targets repeat."""
+    targets = Counter(read.targets for read in reading.found.values() if read.targets)
+    n_measured = sum(n for some, n in targets.items() if set(some) <= set(genes.measured))
+    repeats = min(targets.total() / max(len(targets), 1), 2.0)
+    return round(reading.explained, 6), n_measured, repeats
