@@ -85,7 +85,9 @@ CALLS = {
     "screen": lambda a: npt.pp.perturbation_screen(a, copy=True),
     "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES, copy=True),
     "shift": lambda a: npt.pl.expression_shift(a, show=False),
-    "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
+    "guides": lambda a: npt.pp.assign_guides(
+        a, guides=a, targets=dict.fromkeys(a.var_names, "A"), copy=True
+    ),
 }
 # All calls read cells by the same functions: every call once, and every damage in every form.
 FILES = [("fit", name, form) for name in DAMAGES for form in FORMS] + [("screen", "large", "csr")]

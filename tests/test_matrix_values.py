@@ -79,7 +79,9 @@ CALLS = {
     "panel": lambda a: npt.pp.perturbation_screen(a, panel=GENES),
     "depth": lambda a: npt.pp.perturbation_screen(a, panel=GENES, depth_key="depth"),
     "shift": lambda a: npt.pl.expression_shift(a, show=False),
-    "guides": lambda a: npt.pp.assign_guides(a, guides=a, target_of=str, copy=True),
+    "guides": lambda a: npt.pp.assign_guides(
+        a, guides=a, targets=dict.fromkeys(a.var_names, "A"), copy=True
+    ),
     "moments": lambda a: Moments.from_array(a.X),
 }
 BAD = {

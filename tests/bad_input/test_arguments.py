@@ -105,7 +105,7 @@ WRONG = {
     ),
     "noise_var": (0, -1, NAN, "known", {"MYC": 1.0}, [1.0]),
     "guides": (3, None, "nope"),
-    "target_of": (3, "MYC"),
+    "targets": (3, "MYC", {"NOPE": "MYC"}),
     "modules": (3, "nope"),
     "components": (3, (1,), (0, 1), (1, 99), ("a", "b"), (1, 1.5)),
     "source": (3, "absent", None),

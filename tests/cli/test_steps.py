@@ -41,9 +41,9 @@ LEARN = "--method boss --environments all --n-runs 2 --n-graphs 2"
 PLAN = "--target MYC --n-perturbations 2 --n-cells 200"
 CALLS = {
     "guides": (
-        "--guides perturbation --target-of targets.csv --guide-separator +",
+        "--guides perturbation --targets targets.csv --guide-separator +",
         {"guides": "perturbation", "guide_separator": "+",
-         "target_of": {"MYC": "MYC", "STK3": "A", "OXR1": "OXR1", "HS2": "A", "control": "NTC"}},
+         "targets": {"MYC": "MYC", "STK3": "A", "OXR1": "OXR1", "HS2": "A", "control": "NTC"}},
     ),
     "preprocess": (
         "--min-cells 5 --combinations keep --batch-key batch",

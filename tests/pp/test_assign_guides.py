@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
-from nextpert._adata.labels import guide_sets, guide_table
+from nextpert._adata.guides import guide_sets, guide_table
 
 NAMES = ["MYC_1", "MYC_2", "HLA-A_1", "NO_SITE_4", "ONE_NON-GENE_SITE_7"]
 UMI = np.array(
@@ -69,7 +69,7 @@ def test_labels(cells, kind):
 def test_other_choices(cells):
     new = npt.pp.assign_guides(
         cells, guides=given(cells, "table"), threshold=4, multiple="multi", control="NT",
-        target_of=dict(zip(NAMES, ["JUN", "FOS", "FOS", "x", ""], strict=True)),
+        targets=dict(zip(NAMES, ["JUN", "FOS", "FOS", "x", ""], strict=True)),
         control_guides=["x", "HLA-A_1", "ONE_NON-GENE_SITE_7"], guide_separator=";",
         key_added="mine", copy=True,
     )  # fmt: skip
@@ -102,8 +102,9 @@ TARGETS = {"MYC_1": "MYC", "MYC_2": "MYC", "HLA-A_1": "HLA-A", "NO_SITE_4": "con
 
 
 def test_a_table_of_guides_names_each_once():
+    table = guide_table({"MYC_1": "MYC"}, "table")
     with pytest.raises(ValueError, match="contains these guides more than once: MYC_1"):
-        guide_sets([["MYC_1"]], guide_table(["MYC_1", "MYC_1"]), ",")
+        guide_sets([["MYC_1"]], pd.concat([table, table]), ",")
 
 
 def test_guides_that_look_joined_are_named(cells):
@@ -115,15 +116,16 @@ def test_guides_that_look_joined_are_named(cells):
     assert cells.obs["perturbation"].tolist() == ["MYC", "JUN", "JUN+MYC", *["control"] * 4]
 
 
-@pytest.mark.parametrize("nothing", [None, " ", np.nan, pd.NA, "NA", "absent"])
-@pytest.mark.parametrize("kind", ["mapping", "function"])
+@pytest.mark.parametrize("nothing", [None, " ", np.nan, pd.NA, "NA"])
+@pytest.mark.parametrize("kind", [dict, pd.DataFrame])
 def test_guides_without_a_target_are_named(nothing, kind, cells):
     name = "ONE_NON-GENE_SITE_7"
-    known = TARGETS | ({} if str(nothing) == "absent" else {name: nothing})
-    target_of = known if kind == "mapping" else known.get
+    targets = TARGETS | {name: nothing}
+    if kind is pd.DataFrame:
+        targets = pd.DataFrame({"guide": targets.keys(), "target": targets.values()})
     table = pd.DataFrame(UMI, cells.obs_names, NAMES)
     with pytest.raises(ValueError, match=f"Guides without a target: {name}.*control_guides"):
-        npt.pp.assign_guides(cells, guides=table, target_of=target_of)
-    npt.pp.assign_guides(cells, guides=table, target_of=target_of, control_guides=[name, "control"])
+        npt.pp.assign_guides(cells, guides=table, targets=targets)
+    npt.pp.assign_guides(cells, guides=table, targets=targets, control_guides=[name, "control"])
     assert cells.uns["guides"]["kind"].tolist() == ["targeting"] * 3 + ["control"] * 2
     assert cells.obs["perturbation"].tolist() == LABELS

@@ -95,7 +95,13 @@ case("unknown guide", with_table(target="MYC", kind="targeting"), study(), "CDK4
 case("labels column", same, screen(), "'perturbation'", "guides")
 case("depth column", labelled, screen(depth_key="UMI"), "'UMI'", "depth_key")
 
-case("guide without a target", same, assign(target_of={"MYC_1": "MYC"}), "CDK4_1", "target_of")
+case(
+    "guide without a target",
+    same,
+    assign(targets={"MYC_1": None}),
+    "Guides without a target: MYC_1",
+    "targets",
+)
 case("unknown control guide", same, assign(control_guides=["NOSITE"]), "NOSITE", "NO_SITE")
 case("key of another column", same, assign(key_added="n_guides"), "n_guides")
 case("negative", same, guide_counts(lambda t: -t), "negative")

@@ -59,10 +59,7 @@ def test_guides_are_another_modality_of_a_mudata():
     mudata = pytest.importorskip("mudata")
     rna, gdo = papalexi()
     mdata = mudata.MuData({"rna": rna[:, ::-1].copy(), "gdo": gdo[::-1].copy()})
-    npt.pp.assign_guides(
-        mdata["rna"], guides=mdata["gdo"], target_of=lambda guide: guide[:-2],
-        control_guides=["NT"],
-    )  # fmt: skip
+    npt.pp.assign_guides(mdata["rna"], guides=mdata["gdo"])
     assert mdata["rna"].obs["guides"].tolist() == rna.obs["guide_ID"].tolist()
     npt.pp.perturbation_screen(mdata["rna"], guide_key="guides")
     assert effect_on_itself(mdata["rna"], "STAT1") < -1

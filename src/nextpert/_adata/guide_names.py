@@ -7,7 +7,6 @@ among the measured genes, and then the one that gives several guides a target.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,15 +45,15 @@ _CONTROL = re.compile(
 
 # Symbols with a hyphen or a dot, whose end is no number of a guide.
 _HYPHENATED = re.compile(
-    r"(?:HLA|MT|TRA|TRB|IGH|PCDH\w+|H\d)-\w+|(?:NKX|KRTAP)\d+-\d+|[A-Z0-9]+-(?:AS|IT|OT|DT)\d*|"
-    r"ERV\w+-\d+|MIR\d+[A-Z]?-\d|[A-Z0-9]+-[A-Z]{2,}|RP\d+-\w+\.\d+|A[CLP]\d{6}\.\d+|H2-\w+"
+    r"(?:HLA|MT|TRA|TRB|IGH|PCDH[A-Z0-9]+|H\d)-[A-Z0-9]+|(?:NKX|KRTAP)\d+-\d+|[A-Z0-9]+-(?:AS|IT|OT|DT)\d*|"
+    r"ERV[A-Z0-9]+-\d+|MIR\d+[A-Z]?-\d|[A-Z0-9]+-[A-Z]{2,}|RP\d+-[A-Z0-9]+\.\d+|A[CLP]\d{6}\.\d+|H2-[A-Za-z0-9]+"
 )
 # Longer human symbols exist, but so do ids of guides.
 _HUMAN = re.compile(r"[A-Z][A-Z0-9]{1,11}|C\d+orf\d+|ENS[A-Z]*G\d{8,}")
 _MOUSE = re.compile(r"[A-Z][a-z][a-z0-9]{0,11}|\d{7}[A-Z]\d{2}Rik|mt-\w+")
 # Words and ids in names of guides that could be a symbol by their shape.
 _NO_GENE = re.compile(
-    r"(?:s?g|sgrna|grna|guide|oligo|lib|library|target|gene|enh|enhancer|peak|element|promoter|"
+    r"(?:sg|sgrna|grna|guide|oligo|lib|library|target|gene|enh|enhancer|peak|element|promoter|"
     r"site|region|locus|pos|position|barcode|plasmid|pool|sample|cell|crispr|crop|perturb|"
     r"construct|chr\d*[xym]?|brdn|drug|dmso)\d*",
     re.IGNORECASE,
@@ -159,7 +158,7 @@ class Reading:
     def shared_genes(self) -> dict[str, list[str]]:
         """Return genes of several labels: promoters, spellings, and names not explained."""
         labels: dict[str, set[str]] = {}
-        for name, read in self.found.items():
+        for read in self.found.values():
             for target in read.targets:
                 label = f"{target}_{read.promoter}" if read.promoter else target
                 labels.setdefault(target.upper(), set()).add(label)
@@ -215,7 +214,9 @@ def read_names(names: Sequence[str], genes: Genes) -> Reading:
 def _prefixes(names: Sequence[str]) -> Iterator[tuple[re.Pattern[str], str]]:
     """Yield prefixes that may be left out, and how they are shown: none, common, of a guide."""
     plain = [name for name in names if not control_name(name)]
-    whole = os.path.commonprefix(plain) if len(plain) > 2 else ""
+    first, last = (min(plain), max(plain)) if len(plain) > 2 else ("", "")
+    n_same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    whole = first[:n_same]
     common = whole[: max(whole.rfind(mark) for mark in "_-.: ") + 1]
     most = max(len(plain), 1)
     for start in dict.fromkeys(("", common)):

@@ -190,7 +190,7 @@ def guide_hint(names: Iterable[str], measured: Set[str]) -> str:
     if of_guides:
         hint += (
             f" These labels name guides, or have a suffix: {list_names(of_guides, limit=5)}. Label "
-            f"cells by gene first (target_of of pp.assign_guides)."
+            f"cells by gene first (pp.assign_guides)."
         )
     return hint
 

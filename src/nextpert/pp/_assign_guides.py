@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 class CellGuides(NamedTuple):
     """The guides of every cell.
 
-    ``codes`` is the row of each cell in ``sets`` (:func:`guide_sets`), shape ``(n_cells,)``, and
-    ``table`` the table of guides.
+    ``codes`` is the position of each cell's list of guides in ``lists``, shape ``(n_cells,)``, and
+    ``sets`` has a row for each list (:func:`guide_sets`). ``table`` is the table of guides.
     """
 
     codes: NDArray[np.int64]
+    lists: list[list[str]]
     sets: pd.DataFrame
     table: pd.DataFrame
 
@@ -159,9 +160,8 @@ def read_guides(
             given = given._replace(described=counts.var)
     alone = np.array([*(each[0] if len(each) == 1 else "" for each in lists), ""], dtype=object)
     table = targets_of_guides(adata, names, pd.Series(alone[codes]), given)
-    return CellGuides(
-        codes, guide_sets(lists, table, guide_separator), count_cells(table, lists, codes)
-    )
+    sets = guide_sets(lists, table, guide_separator)
+    return CellGuides(codes, lists, sets, count_cells(table, lists, codes))
 
 
 def label_columns(
@@ -172,8 +172,7 @@ def label_columns(
     names = sets["name"]
     if multiple == "combine":
         works = cells.table["kind"].astype(str).eq(TARGETING).to_dict()
-        lists = [name.split(guide_separator) if name else [] for name in names]
-        named = ([guide for guide in each if works[guide]] or each for each in lists)
+        named = ([guide for guide in each if works[guide]] or each for each in cells.lists)
         names = pd.Series([guide_separator.join(each) for each in named], dtype=object)
     return {
         "perturbation": pd.Categorical(_labels(sets, control, multiple, separator)[codes]),
