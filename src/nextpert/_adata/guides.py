@@ -12,6 +12,7 @@ from nextpert._adata.labels import MISSING
 from nextpert._adata.panel import closest
 from nextpert.core._checks import list_names
 from nextpert.core._codec import strings
+from nextpert.core.fit.naming import Naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY = "guides"  # in uns
 TARGETING = "targeting"
+_PAIRS = Naming(separator=PAIR, control="")
 COLUMNS = ("target", "kind", "n_cells", "decided_by")
 # The Perturb-CITE-seq study distinguishes these two kinds of control guides.
 _KINDS = ("no_site", "one_non-gene_site")
@@ -122,8 +124,8 @@ def guide_sets(lists: Sequence[Sequence[str]], table: pd.DataFrame, separator: s
     rows = []
     for each in lists:
         kinds = {kind_of[guide] for guide in each}
-        found = (target_of[guide].split(PAIR) for guide in each if kind_of[guide] == TARGETING)
-        targets = {target for some in found for target in some}
+        named = (target_of[guide] for guide in each if kind_of[guide] == TARGETING)
+        targets = {target for name in named for target in _PAIRS.members(name)}
         kind = TARGETING if targets else "+".join(sorted(kinds)) or "none"
         rows.append((separator.join(each), len(each), tuple(sorted(targets)), kind))
     return pd.DataFrame(rows, columns=["name", "n_guides", "targets", "kind"])

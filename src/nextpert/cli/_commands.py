@@ -61,7 +61,7 @@ def guides(
     guides: str,
     results: Results = _RESULTS,
     threshold: float = 5.0,
-    target_of: Path | None = None,
+    targets: str | None = None,
     control_guides: Names | None = None,
     control: str = "control",
     multiple: str = "combine",
@@ -75,7 +75,7 @@ def guides(
     'perturbation' and 'guides' of obs; pass --guide-key guides to `nextpert preprocess`. The table
     lists the guides, their targets and their numbers of cells.
 
-    Example: `nextpert guides screen.h5ad --guides sgRNA --guide-separator ";"`
+    Example: `nextpert guides screen.h5ad --guides sgRNA --targets library.csv`
 
     Parameters
     ----------
@@ -84,9 +84,10 @@ def guides(
         obsm with the UMI counts, cells x guides.
     threshold
         Minimum UMI count for a guide to be called in a cell.
-    target_of
-        A csv file (guide, target). By default the target is the part of the guide's name before the
-        last underscore: HLA-A_2 targets HLA-A.
+    targets
+        A csv or tsv file with the target of every guide, such as Cell Ranger's feature reference or
+        MAGeCK's library; or a column of obs. By default targets are read from the names of the
+        guides.
     control_guides
         Names of control guides, or of their targets; @FILE with a name per line. By default every
         guide whose target has a common name for controls, such as NTC.

@@ -157,7 +157,6 @@ def _candidates(words: list[str]) -> Any:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("before", "required", "forbidden", "dag"), _pairs),
-    "target_of": lambda path: dict(_pairs(path)),
     "target_mean": _numbers,
     "candidates": _candidates,
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,

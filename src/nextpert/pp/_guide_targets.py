@@ -95,14 +95,13 @@ def is_parted(label: str, separator: str = "+") -> bool:
     Examples
     --------
     >>> from nextpert.pp._guide_targets import is_parted
-    >>> [is_parted(label) for label in ("MYC+JUN", "MYC_+_123.23-P1", "chr1:1-20:+", "MYC")]
-    [False, True, True, False]
+    >>> [is_parted(label) for label in ("MYC+JUN", "MYC_+_123.23-P1", "IFNG+", "MYC")]
+    [False, True, False, False]
     """
     parts = [part.strip() for part in label.split(separator)] if separator else [label]
     marks = "_-.:|;"
-    return len(parts) > 1 and any(
-        not part or part[0] in marks or part[-1] in marks for part in parts
-    )
+    is_joined = len(parts) > 1 and all(parts)
+    return is_joined and any(part[0] in marks or part[-1] in marks for part in parts)
 
 
 def gene_names(adata: ad.AnnData) -> list[str]:

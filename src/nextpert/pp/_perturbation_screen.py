@@ -11,16 +11,25 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import join, read_roles
 from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert._adata.guide_names import MIN_EXPLAINED, Genes, read_names
+from nextpert._adata.guides import KEY as GUIDES
+from nextpert._adata.guides import TARGETING
 from nextpert._adata.labels import names_no_perturbation
+from nextpert._adata.roles import KEY as SCREEN
 from nextpert.core.fit.naming import Naming
+from nextpert.pp._assign_guides import label_columns, read_guides
+from nextpert.pp._guide_targets import Given, gene_names, is_parted, log_guides
 from nextpert.pp._screen import (
     BOOKS,
     COMBINATIONS,
+    CONTROL,
+    LABELS,
     Bookkeeping,
     CellTargets,
     Choices,
     finish,
     prepare,
+    tally,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +37,9 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
+    from nextpert._adata.labels import LabelTable
     from nextpert._adata.roles import Roles
+    from nextpert.pp._assign_guides import CellGuides
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +77,8 @@ def perturbation_screen(
     perturbation_key, control
         Column of ``adata.obs`` with the label of every cell (its targets, joined), and the label
         or labels of control cells. Cells without a label, or with ``multi``, ``NA`` or the like,
-        are dropped.
+        are dropped. Without this column, targets follow from the names of the guides in
+        ``guide_key``, as in :func:`assign_guides`.
     panel
         Genes: a list; ``"zhang2023"``, the paper's 36; or ``None`` (default), every gene seen in a
         tenth of the control cells. Genes that are constant among control cells are left out.
@@ -96,14 +108,16 @@ def perturbation_screen(
           mean, standard deviation and share of non-zero values in control cells.
         - ``var["module"]`` (labels): with ``panel="zhang2023"``.
         - ``uns["screen"]`` (mapping): as of :func:`setup_screen`.
+        - ``obs["guides"]``, ``uns["guides"]``: if guides told the targets, as of
+          :func:`assign_guides`.
         - ``uns["preprocessing"]`` (mapping): the tables ``steps`` and ``perturbations``
           (:doc:`/model/stored_results`), ``n_control_cells`` (number) and ``params`` (mapping).
 
     Raises
     ------
     ValueError
-        If a column, gene, layer or option is unknown, no control cell or gene is left, or values
-        are neither counts nor log-normalised.
+        If a column, gene, layer or option is unknown, no control cell or gene is left, the names of
+        guides are not clear, or values are neither counts nor log-normalised.
 
     Examples
     --------
@@ -132,7 +146,10 @@ def perturbation_screen(
             )
             raise ValueError(message)
     choices = Choices(panel, min_cells, combinations, roles.layer, depth_key=depth_key)
-    cells = _read_targets(adata, control, roles)
+    guides = None
+    if roles.guide_key and roles.perturbation_key == LABELS and LABELS not in adata.obs:
+        guides = _read_guides(adata, control, roles)
+    cells = _read_targets(adata, control, roles) if guides is None else _targets_of(guides)
     book = Bookkeeping(adata.n_obs)
     names = cells.table["name"].replace("", "empty label").to_numpy(object)[cells.codes]
     book.keep("assigned", ~cells.have("unassigned"), "", names)
@@ -144,18 +161,32 @@ def perturbation_screen(
             "show how effects combine, which predictions of pairs need.", n,
         )  # fmt: skip
     new.uns[BOOKS]["params"]["perturbation_key"] = perturbation_key
+    if guides is not None:
+        columns = label_columns(guides, CONTROL, "combine", roles.separator, ",")
+        new.obs[GUIDES] = columns[GUIDES][book.kept]
+        new.uns[GUIDES], new.uns[SCREEN]["guide_key"] = guides.table, GUIDES
+        log_guides(guides.table, gene_names(adata), tally(columns[LABELS]))
     return finish(adata, new, warnings, copy=copy)
 
 
 def _read_targets(adata: ad.AnnData, control: str | Sequence[str], roles: Roles) -> CellTargets:
     labels = _adata.read_labels(adata, roles.perturbation_key)
-    listed = hasattr(control, "__iter__") and not isinstance(control, str)
-    controls: list[Any] = list(control) if listed else [control]
+    controls = _controls(control)
     if not controls:
         message = "control is empty: pass the label of the control cells."
         raise ValueError(message)
-    for name in controls:
-        _adata.require_control(labels, name)
+    try:
+        for name in controls:
+            _adata.require_control(labels, name)
+    except ValueError as error:
+        raise ValueError(f"{error}{_guide_advice(adata, labels)}") from None
+    if parted := [name for name in labels.names if is_parted(name, roles.separator)]:
+        message = (
+            f"Labels with {roles.separator!r} that joins no two targets, such as the strand of a "
+            f"guide: {_adata.list_names(parted, limit=3)}. Call pp.assign_guides(adata, "
+            f"guides={labels.key!r}) first, or pass another separator."
+        )
+        raise ValueError(message)
     naming = Naming(set(_adata.measured_genes(adata, roles.gene_symbols)), roles.separator)
     rows = []
     for name in labels.names:
@@ -167,3 +198,34 @@ def _read_targets(adata: ad.AnnData, control: str | Sequence[str], roles: Roles)
     rows.append(("no label", (), "unassigned"))
     codes = np.where(labels.codes < 0, len(labels.names), labels.codes)
     return CellTargets(codes, pd.DataFrame(rows, columns=["name", "targets", "role"]))
+
+
+def _controls(control: str | Sequence[str]) -> list[Any]:
+    listed = hasattr(control, "__iter__") and not isinstance(control, str)
+    return list(control) if listed else [control]
+
+
+def _guide_advice(adata: ad.AnnData, labels: LabelTable) -> str:
+    """Return what to call if the labels are names of guides, or nothing."""
+    found = read_names(labels.names, Genes.of(gene_names(adata)))
+    targets = {found.target_of(name) for name in found.found}
+    if found.explained < MIN_EXPLAINED or len(targets) == len(found.found):
+        return ""
+    return (
+        f" The labels look like guides named {found.scheme}: call pp.assign_guides(adata, "
+        f"guides={labels.key!r}), and then pp.perturbation_screen(adata, guide_key='guides')."
+    )
+
+
+def _read_guides(adata: ad.AnnData, control: str | Sequence[str], roles: Roles) -> CellGuides:
+    """Return the guides of every cell and their targets, in the absence of labels."""
+    named = None if _controls(control) == [CONTROL] else _controls(control)
+    return read_guides(adata, Given(roles.guide_key, control_guides=named), 1, ",")
+
+
+def _targets_of(guides: CellGuides) -> CellTargets:
+    """Return the targets and the role of every cell, from its guides."""
+    is_control = np.where(guides.sets["n_guides"] > 0, "control", "unassigned")
+    role = np.where(guides.sets["kind"] == TARGETING, "perturbed", is_control)
+    name = guides.sets["name"].replace("", "no guide")
+    return CellTargets(guides.codes, guides.sets.assign(name=name, role=role))
