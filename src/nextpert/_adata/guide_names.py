@@ -243,36 +243,44 @@ def _read_all(
     genes: Genes,
 ) -> Reading:
     """Return what a scheme makes of all names."""
-    shown = prefix[1]
-    scheme = f"{shown}{join}{shown}" if join else shown
-    reading = Reading(scheme, list(names))
-    pairs = {}
+    cut, shown = prefix
+    reading = Reading(f"{shown}{join}{shown}" if join else shown, list(names))
+    pairs: dict[str, Read] = {}
     for name in names:
-        parts = _parts(prefix[0].sub("", name, count=1) if not control_name(name) else name, join)
-        read = [_read_one(prefix[0].sub("", part, count=1), pattern, genes) for part in parts]
-        if not parts or any(found is None for found in read):
-            continue
-        known = [found for found in read if found is not None]
-        targets = tuple(dict.fromkeys(target for found in known for target in found.targets))
-        control = next((found.control for found in known if found.control), "")
-        promoters = {found.promoter for found in known if found.targets}
-        result = Read(targets, "" if targets else control, "/".join(sorted(promoters - {""})))
-        (reading.found if len(targets) < 2 else pairs)[name] = result
+        parts = _parts(name if control_name(name) else cut.sub("", name, count=1), join)
+        read = [_read_one(cut.sub("", part, count=1), pattern, genes) for part in parts]
+        if (found := _construct([part for part in read if part is not None])) and None not in read:
+            (reading.found if len(found.targets) < 2 else pairs)[name] = found
     # A pair only if both sides are targets: measured, or the target of another guide, or if the
     # name says so twice (A_B__A_B).
     alone = {read.targets[0] for read in reading.found.values() if read.targets}
-    for name, read in pairs.items():
-        is_known = all(x in alone or x in genes.measured for x in read.targets)
-        if len(read.targets) == 2 and (is_known or join == "__"):
-            reading.found[name] = read
+    for name, pair in pairs.items():
+        is_known = all(x in alone or x in genes.measured for x in pair.targets)
+        if len(pair.targets) == 2 and (is_known or join == "__"):
+            reading.found[name] = pair
+    _forget_promoters(reading)
+    return reading
+
+
+def _construct(guides: Sequence[Read]) -> Read | None:
+    """Return what the guides of a construct have in common, or ``None`` if there are none."""
+    if not guides:
+        return None
+    targets = tuple(dict.fromkeys(target for guide in guides for target in guide.targets))
+    control = next((guide.control for guide in guides if guide.control), "")
+    promoters = {guide.promoter for guide in guides if guide.targets} - {""}
+    return Read(targets, "" if targets else control, "/".join(sorted(promoters)))
+
+
+def _forget_promoters(reading: Reading) -> None:
+    """Forget the promoter of genes with one promoter, which needs no name."""
     promoters_of: dict[str, set[str]] = {}
     for read in reading.found.values():
         for target in read.targets:
             promoters_of.setdefault(target, set()).add(read.promoter)
-    for name, read in reading.found.items():  # one promoter of a gene needs no name
+    for name, read in reading.found.items():
         if read.promoter and all(len(promoters_of[target]) == 1 for target in read.targets):
             reading.found[name] = read._replace(promoter="")
-    return reading
 
 
 def _parts(name: str, join: str) -> list[str]:

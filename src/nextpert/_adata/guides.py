@@ -73,12 +73,12 @@ def guide_table(
     )
     table["n_cells"] = np.zeros(len(names), dtype=np.int64)
     table["decided_by"] = strings(how)
-    for column in [] if more is None else more.columns.difference(COLUMNS, sort=False):
-        values = more[column].reindex(names)
-        is_text = values.dtype.kind not in "buif"
-        table[str(column)] = (
-            strings(values.astype(object).fillna("")) if is_text else (values.to_numpy())
-        )
+    if more is not None:
+        for column in [name for name in more.columns if name not in ("guide", *COLUMNS)]:
+            values = more[column].reindex(names)
+            is_number = values.dtype.kind in "buif"
+            text = strings(values.astype(object).fillna(""))
+            table[str(column)] = values.to_numpy() if is_number else text
     return table
 
 

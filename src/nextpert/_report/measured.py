@@ -11,6 +11,8 @@ import scipy.sparse as sp
 from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
 from nextpert._adata.effects import CLEAR_SIGN
+from nextpert._adata.guides import COLUMNS
+from nextpert._adata.guides import KEY as GUIDES
 from nextpert._adata.table import is_table, not_told
 from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
@@ -302,6 +304,11 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
         if len(left := fit.get("left_out", [])):
             caption, names = "Labels left out of the fit", ["perturbation", "n_cells", "reason"]
             tables = [Table("left-out", caption, left, names, in_print=3)]
+    guides = adata.uns.get(GUIDES)
+    if isinstance(guides, pd.DataFrame) and {*COLUMNS} <= {*guides.columns}:
+        caption = "Guides, their targets and how these were decided"
+        frame = guides.rename_axis("guide").reset_index()
+        tables.append(Table("guides", caption, frame, list(frame.columns), in_print=0))
     if is_table(adata) and not_told(adata):
         words.append(not_told(adata))
     rows = []

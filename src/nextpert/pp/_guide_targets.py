@@ -53,7 +53,7 @@ def targets_of_guides(
     ``lists`` has the guides of every cell.
     """
     found, how = _from_table(adata, names, lists, given)
-    targets: dict[str, Any] = {} if found is None else found["target"].to_dict()
+    targets = {} if found is None else dict(zip(found.index, found["target"], strict=True))
     decided = dict.fromkeys(targets, how)
     reading = None
     if others := [name for name in names if name not in targets]:

@@ -1,0 +1,362 @@
+"""Guides to targets: the names of public libraries are read right, or raise a clear error."""
+
+from __future__ import annotations
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import nextpert as npt
+from nextpert._adata.guide_names import control_name
+
+GENES = """
+    MYC JUN FOS STAT1 STAT2 IFNGR1 GATA1 HLA-A HLA-B KLF1 MAP2K6 CBL A1BG AAAS RELA BACH2 ELK1
+    CREB1 IER3IP1 ATF6 NKX2-1 FOXQ1 IL2RA ARID1A CCNE2 RAB1A TFAM
+""".split()  # noqa: SIM905
+C = ""  # a control guide
+# By scheme: guides joined by spaces (or "; "), and their targets, or None for a clear error.
+SCHEMES = {
+    # Schemes of one gene and one number.
+    "GENE_1": ("MYC_1 MYC_2 STAT1_1 non-targeting_1", ["MYC", "MYC", "STAT1", C]),
+    "GENE-1, 10x Genomics": (
+        "RAB1A-1 RAB1A-2 STAT1-1 Non-Targeting-1", ["RAB1A", "RAB1A", "STAT1", C]
+    ),
+    "GENE.1": ("MYC.1 MYC.2 STAT1.1 NTC.1", ["MYC", "MYC", "STAT1", C]),
+    "GENEg1, Papalexi": ("IFNGR1g1 IFNGR1g2 STAT2g1 NTg1", ["IFNGR1", "IFNGR1", "STAT2", C]),
+    "GENE g1": ("MYC g1; MYC g2; STAT1 g1; NT g1", ["MYC", "MYC", "STAT1", C]),
+    "GENE_sg1, Hill": ("MYC_sg_1 MYC_sg_2 STAT1_sg_7 NTC_sg_9", ["MYC", "MYC", "STAT1", C]),
+    "GENE(1)": ("MYC(1) MYC(2) STAT1(1) NTC(1)", ["MYC", "MYC", "STAT1", C]),
+    "sgGENE_1, Sabatini": ("sgA1BG_1 sgA1BG_2 sgMYC_1 CTRL0001", ["A1BG", "A1BG", "MYC", C]),
+    "sgGENE-1": ("sgMYC-1 sgMYC-2 sgHLA-A-1 sgNT-1", ["MYC", "MYC", "HLA-A", C]),
+    "sgGENE": ("sgMYC sgSTAT1 sgNTC", ["MYC", "STAT1", C]),
+    "1_GENE": ("1_MYC 2_MYC 3_STAT1 4_NTC", ["MYC", "MYC", "STAT1", C]),
+    "p_sgGENE_1, Dixit": (
+        "p_sgELK1_1 p_sgELK1_2 p_sgCREB1_3 p_INTERGENIC393453", ["ELK1", "ELK1", "CREB1", C]
+    ),
+    "ENSG_GENE_1": (
+        "ENSG00000136997_MYC_1 ENSG00000136997_MYC_2 ENSG00000115415_STAT1_1 NTC_1",
+        ["MYC", "MYC", "STAT1", C],
+    ),
+    "ENSG_1": ("ENSG00000136997_1 ENSG00000136997_2 NTC_1", ["ENSG00000136997"] * 2 + [C]),
+    "dash in a symbol": (
+        "HLA-A-1 HLA-A-2 NKX2-1-1 MYC-1 NTC-1", ["HLA-A", "HLA-A", "NKX2-1", "MYC", C]
+    ),
+    "Frangieh": (
+        "HLA-A_1 HLA-B_2 MYC_1 NO_SITE_3 ONE_NON-GENE_SITE_1", ["HLA-A", "HLA-B", "MYC", C, C]
+    ),
+    "Schmidt": ("FOXQ1-1 FOXQ1-2 IL2RA-1 NO-TARGET-1", ["FOXQ1", "FOXQ1", "IL2RA", C]),
+    "GeCKO's controls": ("MYC_1 MYC_2 NonTargetingControlGuideForHuman_0001", ["MYC", "MYC", C]),
+    "Datlinger": (
+        "Tcrlibrary_RELA_1 Tcrlibrary_BACH2_3 DHODHlibrary_DHODH_1 CTRL00698",
+        ["RELA", "BACH2", "DHODH", C],
+    ),
+    # Positions, strands and sequences.
+    "CRISPRi v2, Weissman; Tian": (
+        "A1BG_-_58858617.23-P1 A1BG_+_58858964.23-P1 MYC_+_128748330.23-P1P2 non-targeting_00001",
+        ["A1BG", "A1BG", "MYC", C],
+    ),
+    "TAP-seq": (
+        "CROPseq_dCas9_DS_CCNE2_+_95907328.23-P1P2 CROPseq_dCas9_DS_GATA1-A "
+        "CROPseq_dCas9_DS_GATA1-B CROPseq_dCas9_DS_HS2-A CROPseq_dCas9_DS_non-targeting_00000",
+        ["CCNE2", "GATA1", "GATA1", "HS2", C],
+    ),
+    "TKOv3, Toronto": (
+        "A1BG_CACCTTCGAGCTGCTGCGCG A1BG_AAGAGCGCCTCGGTCCCAGC MYC_AAGAGCGCCTCGGTCCCAGA "
+        "LacZ_CCCGAATCTCTATCGTGCGG",
+        ["A1BG", "A1BG", "MYC", C],
+    ),
+    "TKOv1, positions": (
+        "chr19:58864777-58864796_A1BG_+ chr19:58864787-58864806_A1BG_- chr8:1-20_MYC_+",
+        ["A1BG", "A1BG", "MYC"],
+    ),
+    "Yusa": (
+        "A1BG_CCDS12976.1_ex3_19:58862927-58862950:-_5-1 A1BG_CCDS12976.1_ex4_19:1-20:+_5-1 "
+        "MYC_CCDS6359.2_ex2_8:1-20:+_5-2",
+        ["A1BG", "A1BG", "MYC"],
+    ),
+    "Adamson, without its old controls": (
+        "ATF6_pBA576 CREB1_pDS269 IER3IP1_pDS003 Gal4-4(mod)_pBA582 3x_neg_ctrl_pMJ144-1",
+        ["ATF6", "CREB1", "IER3IP1", C, C],
+    ),
+    # Several guides on one construct.
+    "Replogle": (
+        "AAAS_+_53715438.23-P1P2|AAAS_+_53715355.23-P1P2 "
+        "MYC_+_128748330.23-P1|MYC_-_128748340.23-P1 non-targeting_01039|non-targeting_03850",
+        ["AAAS", "MYC", C],
+    ),
+    "Replogle's gene_transcript": (
+        "8832_TFAM_P1P2_ENSG00000108064 10_MYC_P1_ENSG00000136997 "
+        "10755_non-targeting_non-targeting_non-targeting",
+        ["TFAM", "MYC", C],
+    ),
+    "Norman": (
+        "KLF1_NegCtrl0__KLF1_NegCtrl0 KLF1_MAP2K6__KLF1_MAP2K6 NegCtrl0_CBL__NegCtrl0_CBL "
+        "NegCtrl10_NegCtrl0__NegCtrl10_NegCtrl0",
+        ["KLF1", "KLF1+MAP2K6", "CBL", C],
+    ),
+    "Norman as GEARS has it": (
+        "KLF1+ctrl KLF1+MAP2K6 ctrl+MAP2K6 ctrl", ["KLF1", "KLF1+MAP2K6", "MAP2K6", C]
+    ),
+    "scPerturb": ("KLF1 KLF1_MAP2K6 MAP2K6 control", ["KLF1", "KLF1+MAP2K6", "MAP2K6", C]),
+    # No target in the name, or more than one reading.
+    "GeCKO": ("HGLibA_00001 HGLibA_00002 HGLibA_00003 HGLibB_00004", None),
+    "GeCKO in capitals": ("HGLIBA_00001 HGLIBA_00002 HGLIBA_00003 HGLIBA_00004", None),
+    "Brunello and Dolcetto by sequence": (
+        "CATCTTCTTTCACCTGAACG CTCCGGGGAGAACTCCGGCG TCTCCATGGTGCATCAGCAG", None
+    ),
+    "Broad's ids": ("BRDN0003481017 BRDN0003481018 BRDN0003481019", None),
+    "numbers": ("guide_1 guide_2 guide_3", None),
+    "Gasperini": ("chr1.1234_top_two chr1.1234_second_two chr2.99_top_two scrambled_1", None),
+    "Xie": ("chr10:100027943-100028343 chr10:100028943-100029343 chr1:1-200", None),
+    "strands of positions": ("chr1:100:+ chr1:200:- NTC_1", None),
+    "Adamson": ("ATF6_pBA576 CREB1_pDS269 63(mod)_pBA580", None),
+    "two promoters": ("MYC_+_1.23-P1 MYC_-_2.23-P2 STAT1_+_3.23-P1P2 NTC_1", None),
+    "enhancer of a gene": ("GATA1_enh_1 GATA1_enh_2 GATA1_1 GATA1_2 NTC_1", None),
+    "barcodes": ("MYC_ACGTACGT MYC_ACGTACGA STAT1_TTTTACGA", None),
+    "number without a mark": ("MYC1 MYC2 STAT11 STAT12 NT1", None),
+    "doses": ("Trametinib_10 Trametinib_100 Dabrafenib_10 DMSO_0", None),
+    "variants": ("MYC_T58A MYC_S62A MYC_WT", None),
+    "allelic series, Jost": ("MYC_+_1.23-P1P2_00 MYC_+_1.23-P1P2_08 STAT1_+_3.23-P1P2_01", None),
+    "pairs of unknown sides": ("AAA1+BBB1 CCC1+DDD1 control", None),
+}  # fmt: skip
+
+
+def cells_of(names, copies=2, genes=GENES):
+    obs = pd.DataFrame({"guide": pd.Categorical(list(names) * copies)})
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    counts = np.ones((len(obs), len(genes)), dtype=np.float32)
+    return ad.AnnData(counts, obs, pd.DataFrame(index=list(genes)))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_names_are_read_right_or_raise_a_clear_error(scheme):
+    text, targets = SCHEMES[scheme]
+    names = text.split("; " if "; " in text else " ")
+    adata = cells_of(names)
+    if targets is None:
+        with pytest.raises(ValueError, match="read from their names") as caught:
+            npt.pp.assign_guides(adata, guides="guide")
+        calls = ("guides='guide', targets=\"library.csv\")", "guides='guide', targets={")
+        assert all(call in str(caught.value) for call in calls)
+        assert list(adata.obs) == ["guide"]
+        assert not adata.uns
+        return
+    npt.pp.assign_guides(adata, guides="guide")
+    table = adata.uns["guides"].loc[names]
+    assert table["target"].tolist() == targets
+    assert table["decided_by"].str.startswith("name: ").all()
+    assert (table["kind"].ne("targeting") == table["target"].eq("")).all()
+    assert table["n_cells"].eq(2).all()
+    assert adata.obs["perturbation"].tolist() == [x or "control" for x in targets] * 2
+
+
+def test_names_are_read_alike_whatever_the_measured_names():
+    names = SCHEMES["GENEg1, Papalexi"][0].split()
+    for genes in ([f"ENSG{i:011d}" for i in range(5)], ["CD3E", "CD4"]):
+        adata = cells_of(names, genes=genes)
+        npt.pp.assign_guides(adata, guides="guide")
+        assert adata.uns["guides"]["target"].tolist() == ["IFNGR1", "IFNGR1", "", "STAT2"]
+    adata = cells_of(["Rela-1", "Rela-2", "Trp53-1", "NTC-1"], genes=["ENSMUSG00000000001"])
+    adata.var["gene_symbols"] = "Rela"
+    npt.pp.assign_guides(adata, guides="guide")
+    assert set(adata.uns["guides"]["target"]) == {"Rela", "Trp53", ""}
+
+
+def test_genes_that_look_like_controls_are_genes():
+    assert not any(map(control_name, ["NT5E_1", "NTN1-2", "LUC7L2_1", "NEGR1g1", "SAFB_1", "CTRC"]))
+    assert all(map(control_name, ["NT", "eGFP_2", "AAVS1-1", "scrambled", "NTC2", "safe_harbor_1"]))
+
+
+def test_few_names_in_doubt_are_listed_and_settled_by_a_mapping():
+    names = (
+        [f"MYC_{i}" for i in range(20)]
+        + [f"STAT1_{i}" for i in range(19)]
+        + ["NTC_1", "odd.name_x"]
+    )
+    adata = cells_of(names)
+    with pytest.warns(UserWarning, match=r"1 guides are in doubt.*odd\.name_x"):
+        npt.pp.assign_guides(adata, guides="guide")
+    row = adata.uns["guides"].loc["odd.name_x"]
+    assert (row["target"], row["decided_by"]) == ("odd.name_x", "doubtful")
+    npt.pp.assign_guides(adata, guides="guide", targets={"odd.name_x": "control"})
+    table = adata.uns["guides"]
+    assert table.loc["odd.name_x", ["kind", "decided_by"]].tolist() == ["control", "mapping"]
+    assert table["decided_by"].value_counts().to_dict() == {"name: GENE_1": 40, "mapping": 1}
+    npt.pp.assign_guides(adata, guides="guide", control_guides=["NTC", "odd.name_x"])
+    assert adata.uns["guides"]["kind"].eq("control").sum() == 2
+
+
+LIBRARY = {"a": "MYC", "b": "MYC_enhancer", "c": "HS2 P1", "d": "Non-Targeting"}
+SEQUENCES = ["ACGTACGTACGTACGTACGT", "ACGTACGTACGTACGTACGA", "T" * 20, "G" * 20]
+
+
+def write(folder, kind):
+    """Write the library in a form; return its path and a column of sequences, if it has one."""
+    names = list(LIBRARY)
+    ids = [f"id{x}" for x in names]
+    forms = {
+        "cell ranger": {"id": ids, "name": names, "read": "R2", "pattern": "5PNNN(BC)",
+                        "sequence": SEQUENCES, "feature_type": "CRISPR Guide Capture",
+                        "target_gene_id": ids, "target_gene_name": LIBRARY.values()},
+        "mageck": {"id": names, "gRNA.sequence": SEQUENCES, "gene": LIBRARY.values()},
+        "mageck, no headings": {"id": names, "seq": SEQUENCES, "gene": LIBRARY.values()},
+        "addgene": {"Target Gene ID": 1, "Target Gene Symbol": LIBRARY.values(), "sgRNA": names},
+        "two columns": {"x": names, "y": LIBRARY.values()},
+    }  # fmt: skip
+    table = pd.DataFrame(forms[kind])
+    extra = pd.DataFrame([["else"] * table.shape[1]], columns=table.columns)
+    tab = kind == "addgene"
+    path = folder / ("library.tsv" if tab else "library.csv")
+    table = pd.concat([table, extra])
+    table.to_csv(path, index=False, header="no" not in kind, sep="\t" if tab else ",")
+    column = {"cell ranger": "sequence", "mageck": "gRNA.sequence"}.get(kind)
+    return path, "sequence" if "no" in kind else column
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["cell ranger", "mageck", "mageck, no headings", "addgene", "two columns"]
+)
+def test_a_table_decides_and_its_labels_are_their_own(kind, as_frame, tmp_path):
+    path, sequence = write(tmp_path, kind)
+    if as_frame and "no" in kind:
+        pytest.skip("a DataFrame has names of columns")
+    adata = cells_of(LIBRARY)
+    targets = pd.read_csv(path, sep=None, engine="python") if as_frame else path
+    npt.pp.assign_guides(adata, guides="guide", targets=targets)
+    table = adata.uns["guides"]
+    assert table["target"].tolist() == ["MYC", "MYC_enhancer", "HS2 P1", ""]
+    assert set(table["decided_by"]) == {"table" if as_frame else f"table: {path.name}"}
+    assert table.columns[:4].tolist() == ["target", "kind", "n_cells", "decided_by"]
+    if sequence:
+        assert table[sequence].tolist() == SEQUENCES
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(ad.read_h5ad(tmp_path / "a.h5ad").uns["guides"], table)
+
+
+def test_a_column_decides():
+    adata = cells_of(LIBRARY)
+    adata.obs["gene"] = adata.obs["guide"].astype(str).map(LIBRARY)
+    npt.pp.assign_guides(adata, guides="guide", targets="gene")
+    assert set(adata.uns["guides"]["decided_by"]) == {"column: obs['gene']"}
+    expected = ["MYC", "MYC_enhancer", "HS2 P1", "control"]
+    assert adata.obs["perturbation"].tolist() == expected * 2
+    adata.obs.loc["c0", "gene"] = "JUN"
+    with pytest.raises(
+        ValueError, match=r"several targets in adata.obs\['gene'\]: a \(a: JUN, MYC"
+    ):
+        npt.pp.assign_guides(adata, guides="guide", targets="gene")
+
+
+def test_counts_of_guides_bring_the_targets_of_cell_ranger():
+    adata = cells_of(LIBRARY, copies=1)
+    var = pd.DataFrame({"target_gene_name": LIBRARY, "pattern": "5P(BC)"})
+    umi = ad.AnnData(9 * np.eye(4), pd.DataFrame(index=adata.obs_names), var)
+    npt.pp.assign_guides(adata, guides=umi)
+    table = adata.uns["guides"]
+    assert table["target"].tolist() == ["MYC", "MYC_enhancer", "HS2 P1", ""]
+    assert set(table["decided_by"]) == {"column: var['target_gene_name']"}
+    assert table["pattern"].tolist() == ["5P(BC)"] * 4
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        ({"z": "MYC"}, ValueError, "None of 4 guides is in the mapping"),
+        (pd.DataFrame({"guide": ["a"], "target": ["MYC"]}), ValueError, "3 of 4 guides are not in"),
+        (pd.DataFrame({"guide": list("abcd"), "x": 1, "y": 2}), ValueError, "names the targets"),
+        (
+            pd.DataFrame({"guide": list("aabcd"), "target": list("MNOPQ")}),
+            ValueError, "several targets in the table: a",
+        ),
+        (pd.DataFrame({"guide": list("abcd"), "target": "A_+_1.23"}), ValueError, r"A_\+_1.23"),
+        ("absent.csv", ValueError, "neither a file nor a column"),
+        (str, TypeError, "mapping of guides to targets"),
+    ],
+)  # fmt: skip
+def test_a_table_that_does_not_fit_raises(targets, error, message):
+    with pytest.raises(error, match=message):
+        npt.pp.assign_guides(cells_of(LIBRARY), guides="guide", targets=targets)
+
+
+def test_a_screen_starts_from_a_column_of_guides(caplog):
+    names = ["MYC_1", "MYC_2", "MYC_1,NTC_2", "JUN_1", "NTC_1", "NTC_2", "MYC_1,JUN_1"]
+    adata = cells_of(names, copies=30)
+    adata.X = np.random.default_rng(0).poisson(5, adata.shape).astype(np.float32)
+    labelled = npt.pp.assign_guides(adata, guides="guide", copy=True)
+    options = {"guide_key": "guides", "combinations": "keep", "copy": True}
+    expected = npt.pp.perturbation_screen(labelled, **options)
+    with caplog.at_level(logging.INFO, "nextpert"):
+        found = npt.pp.perturbation_screen(adata, **(options | {"guide_key": "guide"}))
+    for column in ("perturbation", "guides", "n_targets"):
+        assert found.obs[column].tolist() == expected.obs[column].tolist(), column
+    pd.testing.assert_frame_equal(found.uns["guides"], expected.uns["guides"])
+    assert found.uns["screen"]["guide_key"] == "guides"
+    lines = [x.message for x in caplog.records if x.name.endswith("_guide_targets")]
+    assert len(lines) == 5
+    assert "5 guides of 2 targets; decided by name: GENE_1 (5)" in lines[0]
+
+
+def test_labels_that_are_guides_name_the_call():
+    adata = cells_of(SCHEMES["GENEg1, Papalexi"][0].split(), copies=30)
+    with pytest.raises(
+        ValueError, match=r"No control cells.*pp.assign_guides\(adata, guides='guide'"
+    ):
+        npt.pp.perturbation_screen(adata, "guide")
+    adata = cells_of([*SCHEMES["CRISPRi v2, Weissman; Tian"][0].split()[:2], "control"])
+    with pytest.raises(ValueError, match="joins no two targets"):
+        npt.pp.perturbation_screen(adata, "guide")
+
+
+def test_the_report_shows_how_targets_were_decided(full_screen, tmp_path):
+    labels = full_screen.obs["perturbation"].astype(object).fillna("control")
+    full_screen.obs["guide"] = labels.str.replace("+", "_1,") + "_1"
+    npt.pp.assign_guides(full_screen, guides="guide", key_added="label")
+    page = npt.report(full_screen, tmp_path / "a.html").read_text()
+    assert "how these were decided" in page
+    assert "name: GENE_1" in page
+
+
+# -- real names ---------------------------------------------------------------------------------
+
+
+@pytest.mark.screen
+def test_names_of_tap_seq_give_the_curated_labels(screen_path):
+    folder = screen_path / "schraivogel_tapseq"
+    adata = ad.read_h5ad(folder / "schraivogel_tapseq_umi5.h5ad")
+    umi = ad.read_h5ad(folder / "gRNA_counts.h5ad")
+    npt.pp.assign_guides(adata, guides=umi, multiple="multi", key_added="found")
+    curated = adata.obs["perturbation"].astype(str).replace("non-targeting", "control")
+    assert (adata.obs["found"].astype(str) == curated).all()
+
+
+@pytest.mark.screen
+def test_names_of_papalexi_give_the_curated_labels(screen_path):
+    adata = ad.read_h5ad(screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad")
+    npt.pp.assign_guides(adata, guides="grna", key_added="found")
+    assert (adata.obs["found"].astype(str) == adata.obs["perturbation"].astype(str)).all()
+
+
+@pytest.mark.screen
+def test_names_of_hill_give_the_curated_labels(screen_path):
+    adata = ad.read_h5ad(screen_path / "hill2018_cropseq" / "hill2018_cropseq.h5ad")
+    npt.pp.assign_guides(adata, guides="target.gene", key_added="found")
+    curated = adata.obs["perturbation"].astype(str)
+    assert (adata.obs["found"].astype(str) == curated).mean() > 0.99
+
+
+@pytest.mark.screen
+def test_names_of_norman_give_the_curated_labels(screen_path):
+    """The file has the curated labels alone; names of guides are made as in GSE133344."""
+    adata = ad.read_h5ad(screen_path / "norman2019" / "norman_subset.h5ad")
+    curated = adata.obs["perturbation"].astype(str)
+    pairs = (
+        curated.replace("control", "NegCtrl10").str.split("+").map(lambda x: [*x, "NegCtrl0"][:2])
+    )
+    adata.obs["guide_identity"] = pairs.map("_".join) + "__" + pairs.map("_".join)
+    npt.pp.assign_guides(adata, guides="guide_identity", key_added="found")
+    expected = curated.map(lambda label: "+".join(sorted(label.split("+"))))
+    assert (adata.obs["found"].astype(str) == expected).all()
