@@ -274,7 +274,7 @@ def test_counts_of_guides_bring_the_targets_of_cell_ranger():
         ),
         (pd.DataFrame({"guide": list("abcd"), "target": "A_+_1.23"}), ValueError, r"A_\+_1.23"),
         ("absent.csv", ValueError, "neither a file nor a column"),
-        (str, TypeError, "mapping of guides to targets"),
+        (3, TypeError, "must be a mapping"),
     ],
 )  # fmt: skip
 def test_a_table_that_does_not_fit_raises(targets, error, message):

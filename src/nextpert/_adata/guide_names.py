@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MIN_EXPLAINED = 0.95
 # Share of the names from which a prefix or a joining text belongs to the scheme.
 _MIN_SHARE = 0.2
+_SAMPLE = 1000
 PAIR = "+"
 
 _SEQUENCE = r"[ACGTN]{15,}"
@@ -46,7 +48,8 @@ _CONTROL = re.compile(
 # Symbols with a hyphen or a dot, whose end is no number of a guide.
 _HYPHENATED = re.compile(
     r"(?:HLA|MT|TRA|TRB|IGH|PCDH[A-Z0-9]+|H\d)-[A-Z0-9]+|(?:NKX|KRTAP)\d+-\d+|[A-Z0-9]+-(?:AS|IT|OT|DT)\d*|"
-    r"ERV[A-Z0-9]+-\d+|MIR\d+[A-Z]?-\d|[A-Z0-9]+-[A-Z]{2,}|RP\d+-[A-Z0-9]+\.\d+|A[CLP]\d{6}\.\d+|H2-[A-Za-z0-9]+"
+    r"ERV[A-Z0-9]+-\d+|MIR\d+[A-Z]?-\d|[A-Z0-9]+-[A-Z]{2,}|RP\d+-[A-Z0-9]+\.\d+|A[CLP]\d{6}\.\d+|"
+    r"CT[A-D]-[A-Z0-9]+\.\d+|H2-[A-Za-z0-9]+"
 )
 # Longer human symbols exist, but so do ids of guides.
 _HUMAN = re.compile(r"[A-Z][A-Z0-9]{1,11}|C\d+orf\d+|ENS[A-Z]*G\d{8,}")
@@ -55,7 +58,7 @@ _MOUSE = re.compile(r"[A-Z][a-z][a-z0-9]{0,11}|\d{7}[A-Z]\d{2}Rik|mt-\w+")
 _NO_GENE = re.compile(
     r"(?:sg|sgrna|grna|guide|oligo|lib|library|target|gene|enh|enhancer|peak|element|promoter|"
     r"site|region|locus|pos|position|barcode|plasmid|pool|sample|cell|crispr|crop|perturb|"
-    r"construct|chr\d*[xym]?|brdn|drug|dmso)\d*",
+    r"construct|chr[xy]?|brdn|drug|dmso)\d*",
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"[-_. ]?[A-Za-z]?\d+$")
@@ -129,6 +132,10 @@ _SINGLE_GUIDE = re.compile(r"(?P<prefix>(?:p_)?(?:sg|gRNA|sgRNA)[-_ ]?)")
 _LIBRARY = re.compile(r"(?P<prefix>[A-Za-z_]*?[Ll]ib(?:rary)?_)")
 
 
+# A prefix and how it is shown, the text that joins guides, the pattern of one guide.
+Scheme = tuple[re.Pattern[str], str, str, Pattern]
+
+
 class Read(NamedTuple):
     """What a scheme makes of a name: targets (none for a control), the control's name, promoter."""
 
@@ -173,6 +180,7 @@ class Reading:
         return PAIR.join(sorted(read.targets)) or read.control
 
 
+@lru_cache(maxsize=2**18)
 def control_name(name: str) -> str:
     """Return the name of the control that a guide or target is, or an empty text.
 
@@ -197,17 +205,24 @@ def read_names(names: Sequence[str], genes: Genes) -> Reading:
     >>> found.scheme, [found.target_of(name) for name in names]
     ('lib_sgGENE_1', ['MYC', 'MYC', 'HLA-A', 'NT'])
     """
+    schemes = [
+        (prefix, shown, join, pattern)
+        for prefix, shown in _prefixes(names)
+        for join in ("", *_joins(names))
+        for pattern in PATTERNS
+    ]
+    # A sample tells which schemes are far off, so that many names take seconds.
+    sample = names[:: max(len(names) // _SAMPLE, 1)]
+    shares = [_read_all(sample, scheme, genes).explained for scheme in schemes]
     best, best_score = Reading("GENE", list(names)), (-1.0, 0, 0.0)
-    for prefix, shown in _prefixes(names):
-        for join in ("", *_joins(names)):
-            for pattern in PATTERNS:
-                reading = _read_all(
-                    names, (prefix, f"{shown}{pattern.shown}"), join, pattern, genes
-                )
-                _require_proof(reading, genes, is_whole=pattern is ALONE and join != "__")
-                score = _score(reading, genes)
-                if score > best_score:
-                    best, best_score = reading, score
+    for scheme, share in zip(schemes, shares, strict=True):
+        if 2 * share < max(shares):
+            continue
+        reading = _read_all(names, scheme, genes)
+        _require_proof(reading, genes, is_whole=scheme[3] is ALONE and scheme[2] != "__")
+        score = _score(reading, genes)
+        if score > best_score:
+            best, best_score = reading, score
     return best
 
 
@@ -235,15 +250,10 @@ def _joins(names: Sequence[str]) -> list[str]:
     return [join for join in _JOINS if n[join] >= _MIN_SHARE * len(names)]
 
 
-def _read_all(
-    names: Sequence[str],
-    prefix: tuple[re.Pattern[str], str],
-    join: str,
-    pattern: Pattern,
-    genes: Genes,
-) -> Reading:
+def _read_all(names: Sequence[str], scheme: Scheme, genes: Genes) -> Reading:
     """Return what a scheme makes of all names."""
-    cut, shown = prefix
+    cut, before, join, pattern = scheme
+    shown = f"{before}{pattern.shown}"
     reading = Reading(f"{shown}{join}{shown}" if join else shown, list(names))
     pairs: dict[str, Read] = {}
     for name in names:

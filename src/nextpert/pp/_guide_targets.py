@@ -135,12 +135,6 @@ def _from_table(
         return series.to_frame("target"), "mapping"
     if isinstance(targets, pd.DataFrame):
         return _look_up(targets, names, "the table"), "table"
-    if not isinstance(targets, str | Path):
-        message = (
-            "targets must be a mapping of guides to targets, a DataFrame, the path of a csv or tsv "
-            f"file, or a column of obs or var, but is of type {type(targets).__name__}."
-        )
-        raise TypeError(message)
     column = str(targets)
     if column in adata.obs.columns:
         return _by_cells(adata.obs[column], names, lists), f"column: obs[{column!r}]"
