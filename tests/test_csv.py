@@ -50,3 +50,10 @@ def test_without_openpyxl_the_error_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'nextpert\[excel\]', or write csv"):
         write_xlsx(pd.DataFrame({"a": [1]}), tmp_path / "order.xlsx")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("gene", ["SEPT2", "MARCH1", "DEC1", "Sep-15", "MARC1", "oct4"])
+def test_no_gene_becomes_a_date(gene):
+    table = pd.DataFrame({"perturbation": [gene, "MYC", "SEPTIN2", "DECR1", "JUN", "MARCKSL1"]})
+    lines = as_csv(table).splitlines()
+    assert lines == ["perturbation", f"'{gene}", "MYC", "SEPTIN2", "DECR1", "JUN", "MARCKSL1"]

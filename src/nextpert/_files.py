@@ -28,6 +28,11 @@ _STARTS = r"\s*[=+\-@＝＋－＠]"
 _FORMULA = re.compile(rf"[\t\r\n]|{_STARTS}")
 _NUMBER = r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(, {_NUMBER})*")
+# Names of genes that spreadsheets turn into dates (Ziemann 2016, doi:10.1186/s13059-016-1044-7).
+_DATE = re.compile(
+    r"(jan|feb|mar|march|marc|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[-_ /.]?\d{1,4}",
+    re.IGNORECASE,
+)
 # Some spreadsheets also split cells at these, unless they are in quotes.
 _PARTED = re.compile(rf"\r|[;\t]{_STARTS}")
 
@@ -186,8 +191,8 @@ def as_csv(
     """Return a table as csv, without its index and with the formulas of spreadsheets disabled.
 
     Spreadsheets execute text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break, so
-    such text is prefixed with an apostrophe, as OWASP recommends. Numbers do not change, even if
-    they are stored as text.
+    such text is prefixed with an apostrophe, as OWASP recommends. So are the names of genes that
+    they turn into dates, such as ``SEPT2``. Numbers do not change, even if they are stored as text.
 
     Parameters
     ----------
@@ -244,7 +249,7 @@ def write_xlsx(table: pd.DataFrame, path: Path) -> None:
 
 
 def _harmless(value: Any) -> Any:
-    """Return a text with an apostrophe before it if it could be a formula."""
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBERS.fullmatch(value):
-        return f"'{value}"
-    return value
+    """Return a text with an apostrophe before it if it could be a formula or become a date."""
+    if not isinstance(value, str) or _NUMBERS.fullmatch(value):
+        return value
+    return f"'{value}" if _FORMULA.match(value) or _DATE.fullmatch(value) else value

@@ -80,8 +80,7 @@ def perturb_cite_seq(
         - ``obs``: ``perturbation`` (the sorted target genes joined by ``+``, ``no_guide``, or
           ``control_guide``), ``condition``, ``MOI``, ``sgRNA``, ``guides`` (joined by ``,``),
           ``UMI_count``, ``library_preparation_protocol``, ``n_guides`` and ``n_targets``,
-        - ``uns["guides"]``: table of guides, ``target`` (``""`` for controls) and ``kind``
-          (``targeting``, ``no_site``, ``one_non-gene_site``),
+        - ``uns["guides"]``: table of guides, in the layout of :func:`nextpert.pp.assign_guides`,
         - ``uns["perturb_cite_seq"]``: the source, its checksums and the options.
 
     Raises
