@@ -129,9 +129,15 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     pool = read_candidates(["A"], fit)
     bound = without_own_genes(pool, read_target(fitted, "T", fit), fit)[1]
     kept = [i for i, gene in enumerate(GENES) if gene not in "TA"]
-    apart = (cells["A"].mean(axis=0) - cells["T"].mean(axis=0))[kept] ** 2
-    error = sum(x.var(axis=0, ddof=1)[kept] / len(x) for x in (cells["A"], cells["T"]))
-    wanted = (apart - error).sum() * bound.goal.own.factor[0]
+
+    def unbiased(name):
+        some = cells[name], cells["T"]
+        error = sum(x.var(axis=0, ddof=1) / len(x) for x in some)
+        return (some[0].mean(axis=0) - some[1].mean(axis=0)) ** 2 - error
+
+    control, without = unbiased("control"), [i for i, gene in enumerate(GENES) if gene != "T"]
+    wanted = unbiased("A")[kept].sum() * control[without].sum() / control[kept].sum()
+    assert bound.left_out[0] == ["T", "A"]
     assert table.loc["A", "measured_distance"] == pytest.approx(wanted, rel=1e-6)
     npt.tl.plan_screen(fitted, "T", n_perturbations=2)  # whose wells the next plate has
     npt.tl.plan_cells(fitted, "T")

@@ -8,6 +8,7 @@ from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import mean_distance
 
 GENES = ["GATA1", "MYC", "RIPK2"]
+ALL_GENES = npt.Target(state="MYC", own_genes="include")
 
 
 def _cells(adata, mask, genes):
@@ -25,7 +26,7 @@ def _unbiased(x, y):
 
 
 def test_distances_to_a_label(small_screen):
-    npt.tl.target_distances(small_screen, "MYC", genes=GENES)
+    npt.tl.target_distances(small_screen, ALL_GENES, genes=GENES)
     stored = small_screen.uns["target_distances"]
     labels = _labels(small_screen)
     table = stored["table"].set_index("perturbation")
@@ -54,9 +55,106 @@ def test_distances_to_a_label(small_screen):
     assert stored["genes"].tolist() == GENES
 
 
+def _measured(adata, target, **options):
+    npt.tl.target_distances(adata, target, **options)
+    return adata.uns["target_distances"]["table"].set_index("perturbation")
+
+
+def test_target_genes_are_left_out_and_the_control_is_compared_on_the_same_genes(small_screen):
+    table = _measured(small_screen, "MYC")
+    stored = small_screen.uns["target_distances"]
+    labels, genes = _labels(small_screen), list(small_screen.var_names)
+    goal = _cells(small_screen, labels == "MYC", genes)
+
+    def unbiased(name, counted):
+        index = [genes.index(gene) for gene in counted]
+        cells = _cells(small_screen, labels == name, genes)
+        return np.array(_unbiased(cells[:, index], goal[:, index]))
+
+    left_out = {"HS2": [], "MYC+OXR1": ["OXR1"], "OXR1": ["OXR1"], "STK3": ["STK3"], "control": []}
+    assert set(left_out) == set(table.index)
+    without = [gene for gene in genes if gene != "MYC"]
+    control = unbiased("control", without)[0]
+    for name, more in left_out.items():
+        row, counted = table.loc[name], [gene for gene in without if gene not in more]
+        same = unbiased("control", counted)[0]
+        distance, plug_in = unbiased(name, counted) * control / same
+        assert row["genes_left_out"] == ", ".join(["MYC", *more])
+        assert row["distance"] == pytest.approx(distance, rel=1e-8)
+        assert row["plug_in_distance"] == pytest.approx(plug_in, rel=1e-8)
+        assert row["relative_distance"] == pytest.approx(unbiased(name, counted)[0] / same)
+        if name != "control":
+            assert row["difference"] == pytest.approx(distance - control)
+    assert stored["params"]["genes_left_out"].startswith("without MYC and the target genes of each")
+    assert not len(stored["not_measured"])
+
+
+def test_a_perturbation_whose_gene_makes_most_of_the_distance_is_not_measured(small_screen, caplog):
+    small_screen.X[_labels(small_screen) != "MYC", list(small_screen.var_names).index("STK3")] += 9
+    table = _measured(small_screen, "MYC")
+    assert "STK3" not in table.index
+    reasons = small_screen.uns["target_distances"]["not_measured"].set_index("perturbation")
+    assert "without STK3, " in reasons.loc["STK3", "why"]
+    assert "Not measured: STK3" in caplog.text
+    assert "own_genes='include'" in caplog.text
+    assert "STK3" in _measured(small_screen, ALL_GENES).index
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "MYC",
+        ALL_GENES,
+        npt.Target(state="MYC", weights={"CPQ": 2.0, "RIPK2": 0.5, "STK3": 1.0}),
+        npt.Target(state=["MYC", "OXR1"]),
+        npt.Target(state=("perturbation", "STK3"), distance="noise"),
+    ],
+    ids=repr,
+)
+def test_distances_are_the_measured_distances_of_a_ranking(small_screen, target):
+    npt.pp.setup_screen(small_screen, guide_key=None, batch_key=None)
+    npt.tl.learn_dag(small_screen, method="boss", environments="all")
+    npt.tl.fit_dag_blr(small_screen)
+    npt.tl.design_interventions(small_screen, target, n_samples=10)
+    ranking = small_screen.uns["design"]["ranking"].set_index("perturbation")
+    table = _measured(small_screen, target)
+    shared = ranking.index.intersection(table.index)
+    assert len(shared) >= 3
+    np.testing.assert_allclose(
+        np.maximum(table.loc[shared, "distance"], 0.0),
+        ranking.loc[shared, "measured_distance"],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    assert (table.loc[shared, "genes_left_out"] == ranking.loc[shared, "genes_left_out"]).all()
+    assert (
+        small_screen.uns["target_distances"]["target"]
+        == small_screen.uns["design"]["params"]["target"]
+    )
+
+
+def test_the_distance_to_a_list_of_states_is_the_mean_of_their_distances(small_screen):
+    states = ["MYC", "OXR1", {"CPQ": 1.0, "RIPK2": 2.0, "GATA1": 0.5}]
+    weights = {"CPQ": 2.0, "RIPK2": 0.5, "GATA1": 0.0}
+    table = _measured(small_screen, npt.Target(state=states, weights=weights))
+    assert not {"MYC", "OXR1"} & set(table.index)
+    stored = small_screen.uns["target_distances"]
+    assert stored["genes"].tolist() == ["RIPK2", "CPQ"]
+    assert stored["n_target_cells"] == 120
+    assert stored["target"].startswith("MYC, OXR1, CPQ=1")
+    alone = [
+        _measured(small_screen, npt.Target(state=state, weights=weights, own_genes="include"))
+        for state in states
+    ]
+    for name in table.index:
+        wanted = np.mean([one.loc[name, "distance"] for one in alone])
+        assert table.loc[name, "distance"] == pytest.approx(wanted)
+        assert table.loc[name, "low"] < wanted < table.loc[name, "high"]
+
+
 def test_the_double_knockout_is_where_the_single_one_is_but_for_the_second_gene(small_screen):
     # OXR1 has no edge to these three, so that MYC+OXR1 and MYC have the same means there.
-    npt.tl.target_distances(small_screen, "MYC", genes=["MYC", "STK3", "GATA1"])
+    npt.tl.target_distances(small_screen, ALL_GENES, genes=["MYC", "STK3", "GATA1"])
     table = small_screen.uns["target_distances"]["table"].set_index("perturbation")
     assert table.index[0] == "MYC+OXR1"
     assert table.loc["MYC+OXR1", "low"] == 0
@@ -130,7 +228,14 @@ def test_confidence_copy_layer_and_files(small_screen, tmp_path, assert_same):
         ({"MYC": np.nan}, {}, ValueError, "MYC.*finite"),
         ({"MYC": 1.0}, {"genes": ["MYC"]}, ValueError, "do not pass genes"),
         (3, {}, TypeError, "but is 3"),
-        (npt.Target(state="MYC"), {}, TypeError, "target must be"),
+        (npt.Target(signature={"MYC": 1.0}), {}, ValueError, "signature.*measured_distance"),
+        (npt.Target(state="MYC", at_most={"MYC": 1.0}), {}, ValueError, "at_most.*tl.design_"),
+        (npt.Target(state="MYC", distance="cosine"), {}, ValueError, "distance='cosine'"),
+        (npt.Target(state={"MYC": 1.0}, weights=["CPQ"]), {}, ValueError, "CPQ.*to state"),
+        (npt.Target(state=["MYC", {"MYC": 1.0}]), {}, ValueError, "no mean of .*weights"),
+        (npt.Target(state="MYC", weights=["NOPE"]), {}, ValueError, "NOPE"),
+        ("MYC", {"genes": ["MYC"]}, ValueError, "All genes with a weight.*include"),
+        ("MYC", {"genes": ["MYC", "STK3"], "perturbations": ["STK3"]}, ValueError, "measured"),
         ("MYC", {"genes": ["NOPE"]}, ValueError, "NOPE"),
         ("MYC", {"control": "ctrl"}, ValueError, "No control cells"),
         ("MYC", {"perturbations": ["NOPE"]}, ValueError, "NOPE"),

@@ -37,11 +37,13 @@ def distances_section(results: Results) -> Section | None:
         return None
     stored = results["target_distances"]
     table, params = stored["table"], stored["params"]
+    left_out = str(params["genes_left_out"])
     words = (
         f"Unbiased estimates of the distance of each perturbation to {name_of(stored['target'])} "
-        f"({DISTANCES['squared'].axis}), computed from its cells without a model, over all "
-        f"{number(len(stored['genes']))} genes, target genes included."
+        f"({DISTANCES[str(params['distance'])].axis}), computed from its cells without a model, "
+        f"over {number(len(stored['genes']))} genes"
     )
+    words += f", {left_out}, and scaled to the control's distance." if left_out else "."
     caption = (
         f"Measured distances, nearest first, with {100 * float(params['confidence']):g}% "
         f"intervals; dashed lines mark the distance of the control, and a difference of 0 from it"

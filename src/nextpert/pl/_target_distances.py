@@ -86,7 +86,7 @@ def target_distances(
     >>> npt.tl.target_distances(adata, "MYC")
     >>> figure = npt.pl.target_distances(adata, return_fig=True)
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    ['control (500 cells)', 'FOS (100 cells)']
+    ['FOS (100 cells)', 'control (500 cells)']
     """
     stored = read_result(adata, key, "tl.target_distances", what="distances", part="n_target_cells")
     table = stored["table"].sort_values("distance", kind="stable")

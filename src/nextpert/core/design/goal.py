@@ -277,7 +277,9 @@ class Goal:
                 goal.own, goal.floor = OwnNodes(out, factor), np.zeros(len(factor))
                 left = goal.distance(np.broadcast_to(self.origin, shape))
             # The last state is the control, for which no node is left out.
-            goal.own = OwnNodes(out, np.divide(left[-1], left, out=factor.copy(), where=left > 0))
+            # Distances are not scaled if an unbiased estimate of one of the two is not above 0.
+            known = (left > 0) & (left[-1] > 0)
+            goal.own = OwnNodes(out, np.divide(left[-1], left, out=factor.copy(), where=known))
         goal.floor = goal.shares @ [goal.excess(each) for each in goal.variances]
         return goal
 
@@ -352,6 +354,14 @@ class Goal:
         if self.own is None:
             return float((np.asarray(variance) * self.weights).sum())
         return self.dot(np.ones(self.n_nodes), np.asarray(variance))
+
+    def by_node(self, mean: ArrayLike, variance: ArrayLike) -> Array:
+        """Return every node's contribution to the unbiased distance of a sample mean to the states.
+
+        ``mean`` and its sampling variance have the shape ``(n_nodes,)``. No own nodes are left out.
+        """
+        square = (np.asarray(mean) - self.states) ** 2 - self.variances
+        return self.weights * (self.shares @ square - np.asarray(variance))
 
     def draw_errors(self, rng: np.random.Generator) -> Array | None:
         """Draw errors of the target states, ``(n_states, n_nodes)``; ``None`` if they are known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Matrix = NDArray[np.float64]
+    Vector = NDArray[np.float64]
+    # Cells of the target state, its mean, or several of these.
+    MeanTarget: TypeAlias = Moments | ArrayLike | tuple[Moments | Vector, ...]
 
 _LARGEST = LARGEST**2  # maximum squared distance
 
 
 @dataclass(frozen=True)
 class MeanDistance:
-    """A squared distance between means, in squared units of the data.
+    """A squared distance between means, in squared units of the data times the weights.
 
     Parameters
     ----------
@@ -38,6 +41,8 @@ class MeanDistance:
         Squared distance between the sample means, which is too large by ``noise`` on average.
     noise
         Sum of the variances of both means over all nodes.
+    by_node
+        Contribution of every node to ``estimate``, ``(n_nodes,)``.
     """
 
     estimate: float
@@ -46,14 +51,29 @@ class MeanDistance:
     high: float
     plug_in: float
     noise: float
+    by_node: Vector
+
+
+class _Sides(NamedTuple):
+    """Cells and target states, times the root of the weights.
+
+    ``apart`` is the mean of the cells less that of each state, ``(n_states, n_nodes)``; ``sampled``
+    holds the states that are means of cells, and ``rows`` their rows in ``apart``.
+    """
+
+    cells: list[Moments]
+    apart: list[Matrix]
+    sampled: list[Moments]
+    rows: list[int]
 
 
 def mean_distance(
     cells: Moments,
-    target: Moments | ArrayLike,
+    target: MeanTarget,
     *,
     confidence: float = 0.95,
     errors: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> MeanDistance:
     r"""Estimate the squared distance between the mean of some cells and a target mean.
 
@@ -73,14 +93,17 @@ def mean_distance(
     cells
         Moments of at least 2 cells.
     target
-        Moments of at least 2 other cells, or a mean known without error, shape ``(n_nodes,)``.
+        Moments of at least 2 other cells, or a mean known without error, shape ``(n_nodes,)``; or a
+        tuple of several such states, to which the mean squared distance is estimated.
     confidence
         Coverage of the interval, above 0 and below 1.
     errors
-        Errors of the means of cells and target due to estimated batch effects, over a cell's
-        standard deviation, shape ``(2, n_columns)`` (``fixed_errors`` of ``PooledGuides``). Their
-        squared distance times the covariance of a cell is added to ``V``. By default there are
-        none.
+        Errors of the means of cells and target states due to estimated batch effects, over a cell's
+        standard deviation, shape ``(1 + n_states, n_columns)`` (``fixed_errors`` of
+        ``PooledGuides``). Their squared distance times the covariance of a cell is added to ``V``.
+        By default there are none.
+    weights
+        Weights of the squared differences of nodes, shape ``(n_nodes,)``; 1 by default.
 
     Raises
     ------
@@ -88,38 +111,79 @@ def mean_distance(
         If cells or target have fewer than 2 cells, their numbers of nodes differ, or values are too
         large to be squared twice.
     """
-    sides = [cells, target] if isinstance(target, Moments) else [cells]
-    target_mean = (
-        target.mean if isinstance(target, Moments) else as_vector(target, cells.n_nodes, "target")
-    )
-    if len(target_mean) != cells.n_nodes:
-        message = (
-            f"The cells have {cells.n_nodes} nodes, but the target has {len(target_mean)}: give "
-            f"the same nodes."
-        )
-        raise ValueError(message)
-    # V = S / n of both sides; batches add their squared distance times S.
-    covariances, n = [covariance_of_mean(side) for side in sides], [side.n for side in sides]
-    if errors is not None and (apart := float((np.diff(errors, axis=0) ** 2).sum())):
-        covariances.append(apart * covariance_within(sides))
-        n.append(sum(n))
+    (cells,), (apart,), sampled, rows = _sides([cells], target, weights)
+    share = 1.0 / len(apart)
+    # V = S / n of the cells and of the mean of the states.
+    covariances = [covariance_of_mean(cells)]
+    covariances += [share**2 * covariance_of_mean(state) for state in sampled]
+    n = [cells.n, *(state.n for state in sampled)]
     # Equation 36: |d|^2 minus the variance of both means.
-    d = cells.mean - target_mean
-    variance = sum(covariances[1:], start=covariances[0])
     with np.errstate(over="ignore"):
-        plug_in, noise = float(d @ d), float(np.trace(variance))
-    if not max(plug_in, noise) < _LARGEST:
+        square = (apart**2).mean(axis=0)
+        plug_in = float(square.sum())
+        noise = np.diag(covariances[0]) + sum(np.diag(v) for v in covariances[1:]) / share
+    if not max(plug_in, float(noise.sum())) < _LARGEST:
         message = "The values of the cells are too large for squared distances: rescale the values."
         raise ValueError(message)
+    d = apart.mean(axis=0)
+    along = float(d @ covariances[0] @ d)
+    along += sum(float(apart[k] @ v @ apart[k]) for k, v in zip(rows, covariances[1:], strict=True))
+    if errors is not None and (off := _errors_apart(errors)).any():
+        # Batches add the squared distance of their errors times the covariance of a cell.
+        within = covariance_within([cells, *sampled])
+        covariances.append(float((off.mean(axis=0) ** 2).sum()) * within)
+        n.append(sum(n))
+        noise = noise + share * float((off**2).sum()) * np.diag(within)
+        slopes = share * off.T @ apart
+        along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
+    total = float(noise.sum())
     # tr V^2 of a sum: the square of each side, plus twice the products of sides.
     traces = [squared_trace(v, count) for v, count in zip(covariances, n, strict=True)]
     traces += [2 * float(np.sum(one * two)) for one, two in combinations(covariances, 2)]
     spread = 2 * sum(traces)
-    along = float(d @ variance @ d) / plug_in if plug_in > 0 else 0.0
-    estimate = plug_in - noise
+    along = along / plug_in if plug_in > 0 else 0.0
+    estimate = plug_in - total
     sd = float(np.sqrt(4 * along * max(estimate, 0.0) + spread))
     low, high = _score_interval(estimate, along, spread, confidence)
-    return MeanDistance(estimate, sd, low, high, plug_in, noise)
+    return MeanDistance(estimate, sd, low, high, plug_in, total, square - noise)
+
+
+def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | None) -> _Sides:
+    """Return cells and target, without nodes of weight 0."""
+    n_nodes, states = cells[0].n_nodes, target if isinstance(target, tuple) else (target,)
+    every = [*cells, *(state for state in states if isinstance(state, Moments))]
+    if any(side.n_nodes != n_nodes for side in every):
+        message = (
+            f"The cells and states have {', '.join(str(side.n_nodes) for side in every)} nodes: "
+            f"give the same nodes."
+        )
+        raise ValueError(message)
+    means = [
+        state.mean if isinstance(state, Moments) else as_vector(state, n_nodes, "target")
+        for state in states
+    ]
+    rows = [k for k, state in enumerate(states) if isinstance(state, Moments)]
+    if weights is not None:
+        w = as_vector(weights, n_nodes, "weights")
+        counted = np.flatnonzero(w > 0)
+        root = np.sqrt(w[counted])
+        means = [mean[counted] * root for mean in means]
+        every = [
+            Moments(
+                side.n,
+                side.mean[counted] * root,
+                side.scatter[np.ix_(counted, counted)] * np.outer(root, root),
+            )
+            for side in every
+        ]
+    first, sampled = every[: len(cells)], every[len(cells) :]
+    return _Sides(first, [side.mean - np.array(means) for side in first], sampled, rows)
+
+
+def _errors_apart(errors: ArrayLike) -> Matrix:
+    """Return the errors of the cells less those of the states, ``(n_states, n_columns)``."""
+    of_cells, *of_states = np.asarray(errors, np.float64)
+    return np.asarray(of_cells - np.array(of_states))
 
 
 def covariance_of_mean(cells: Moments) -> Matrix:
@@ -168,10 +232,11 @@ def _score_interval(
 def distance_difference(
     cells: Moments,
     others: Moments,
-    target: Moments | ArrayLike,
+    target: MeanTarget,
     *,
     confidence: float = 0.95,
     errors: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> tuple[float, float, float]:
     r"""Estimate the difference of two squared distances to the same target mean.
 
@@ -193,22 +258,16 @@ def distance_difference(
     cells, the coverage of 95% intervals was 0.89 or higher.
 
     Arguments are as for :func:`mean_distance`; no cell may be in two of them. ``errors``, shape
-    ``(3, n_columns)``, are those of cells, others and target. The difference and its bounds are in
-    squared units of the data, and below 0 if ``cells`` are nearer.
+    ``(2 + n_states, n_columns)``, are those of cells, others and target states. The difference and
+    its bounds are in squared units of the data, and below 0 if ``cells`` are nearer.
     """
-    of_target = np.zeros((cells.n_nodes, cells.n_nodes))
-    if isinstance(target, Moments):
-        target_mean, of_target = target.mean, covariance_of_mean(target)
-    else:
-        target_mean = as_vector(target, cells.n_nodes, "target")
-    if not cells.n_nodes == others.n_nodes == len(target_mean):
-        message = (
-            f"The cells have {cells.n_nodes} and {others.n_nodes} nodes, and the target has "
-            f"{len(target_mean)}: give the same nodes."
-        )
-        raise ValueError(message)
+    (cells, others), (to_a, to_b), sampled, _ = _sides([cells, others], target, weights)
+    a, b, share = to_a.mean(axis=0), to_b.mean(axis=0), 1.0 / len(to_a)
     of_cells, of_others = covariance_of_mean(cells), covariance_of_mean(others)
-    a, b = cells.mean - target_mean, others.mean - target_mean
+    of_target = sum(
+        (share**2 * covariance_of_mean(state) for state in sampled),
+        start=np.zeros_like(of_cells),
+    )
     difference = float(a @ a - np.trace(of_cells) - b @ b + np.trace(of_others))
     # 4 (a'V_a a + b'V_b b + (a - b)'V_*(a - b)) - q.
     along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
@@ -216,12 +275,13 @@ def distance_difference(
     least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
     least += 4 * float(np.sum(of_target * (of_cells + of_others)))
     if errors is not None and np.size(errors):
-        # The error of a column affects all three means; these slopes times it enter the difference.
-        of_a, of_b, of_target_mean = np.asarray(errors, np.float64)
+        # The error of a column affects all means; these slopes times it enter the difference.
+        of_a, of_b, *of_states = np.asarray(errors, np.float64)
+        of_a, of_b = _errors_apart([of_a, *of_states]), _errors_apart([of_b, *of_states])
         within = covariance_within([cells, others])
-        slopes = np.outer(of_a - of_target_mean, a) - np.outer(of_b - of_target_mean, b)
+        slopes = share * (of_a.T @ to_a - of_b.T @ to_b)
         along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
-        added = ((of_a - of_target_mean) ** 2).sum() - ((of_b - of_target_mean) ** 2).sum()
+        added = share * ((of_a**2).sum() - (of_b**2).sum())
         difference -= float(added * np.trace(within))
     sd = float(np.sqrt(max(4 * float(along) - least, least)))
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * sd

@@ -259,29 +259,56 @@ def without_own_genes(
         return pool, replace(target, goal=target.cells, targets=NOT_JOINED, target_genes=None)
     if target.target_genes is None:
         return pool, target
-    bound, left = bind(target, fit, pool.interventions.targets)
+    given = pool.interventions
+    bound, left = bind(target, fit, given.targets)
+    kept, not_ranked = enough_left(given.names, given.targets, left, target, "ranked", required)
+    if not_ranked:
+        pool, bound = pool.rows(kept), replace(bound.rows(kept), not_ranked=not_ranked)
+    log_left_out(bound)
+    return pool, bound
+
+
+def enough_left(
+    names: Sequence[str],
+    targets: Sequence[Sequence[str]],
+    left: Vector,
+    target: PanelTarget,
+    what: str,
+    required: Collection[str] | None = None,
+) -> tuple[NDArray[np.int64], dict[str, str]]:
+    """Return the candidates with enough of the control's distance left, and why not the others.
+
+    ``left`` is its share without the target genes of each, and ``what`` what is done with
+    candidates, as in "ranked". Others are logged.
+
+    Raises
+    ------
+    ValueError
+        If there are candidates, but none of those ``required`` (by default all) has enough left.
+    """
     kept = np.flatnonzero(left >= LEAST_LEFT)
     remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
-    names = pool.interventions.names
-    if not any(required is None or names[i] in required for i in kept):
+    if len(names) and not any(required is None or names[i] in required for i in kept):
         message = (
-            f"No candidate can be ranked: the target genes of each make up more than half of the "
+            f"No candidate can be {what}: the target genes of each make up more than half of the "
             f"control's distance to {target.name}. {remedy}"
         )
         raise ValueError(message)
-    if len(kept) < len(left):
-        targets = pool.interventions.targets
-        not_ranked = {
-            names[i]: f"without {list_names(targets[i])}, {100 * left[i]:.0f}% of the control's "
-            f"distance is left"
-            for i in np.flatnonzero(left < LEAST_LEFT)
-        }
-        pool, bound = pool.rows(kept), replace(bound.rows(kept), not_ranked=not_ranked)
-        words = (f"{name} ({why})" for name, why in not_ranked.items())
-        logger.warning("Not ranked: %s. %s", list_names(words), remedy)
-    if any(bound.left_out):
-        logger.info("Distances to %s are measured %s.", target.name, bound.genes_in_words)
-    return pool, bound
+    reasons = {
+        names[i]: f"without {list_names(targets[i])}, {100 * max(left[i], 0.0):.0f}% of the "
+        f"control's distance is left"
+        for i in map(int, np.flatnonzero(left < LEAST_LEFT))
+    }
+    if reasons:
+        words = (f"{name} ({why})" for name, why in reasons.items())
+        logger.warning("Not %s: %s. %s", what, list_names(words), remedy)
+    return kept, reasons
+
+
+def log_left_out(target: PanelTarget) -> None:
+    """Log which genes do not count in distances to the target, if any."""
+    if any(target.left_out):
+        logger.info("Distances to %s are measured %s.", target.name, target.genes_in_words)
 
 
 def bind(
@@ -289,34 +316,57 @@ def bind(
 ) -> tuple[PanelTarget, Vector]:
     """Return the target without the target genes of candidates, and what is left of the distance.
 
+    See :func:`leave_out`. Measured distances are compared with the measured control.
+    """
+    states = fit.states(np.empty(0, np.int64), None, target.targets)
+    variance: Any = 0.0
+    if fit.expectation is not None:  # the controls are its first environment
+        variance = fit.expectation.seen.moments.mean_variance(0)
+    measured = target.cells.by_node(fit.control_mean, variance)
+    return leave_out(target, fit.genes, targets, control_by_node(states, target.goal), measured)
+
+
+def leave_out(
+    target: PanelTarget,
+    genes: Sequence[str],
+    targets: Sequence[Sequence[str]],
+    control: Vector,
+    measured: Vector,
+) -> tuple[PanelTarget, Vector]:
+    """Return the target without the target genes of candidates, and what is left of the distance.
+
     The latter is the share of the control's distance without these genes, ``(n_candidates,)``.
+    ``control`` is the contribution of every gene to the control's expected distance, and
+    ``measured`` that to the distance of its cells, which may be below 0; both ``(n_genes,)``.
 
     Raises
     ------
     ValueError
         If the perturbations that define the target target all genes that count.
     """
-    place = {gene: i for i, gene in enumerate(fit.genes)}
-    common = [place[gene] for gene in target.target_genes or ()]
-    states = fit.states(np.empty(0, np.int64), None, target.targets)
-    control = control_by_node(states, target.goal)
-    control[common] = 0.0
-    if not control.sum() > 0:
+    place = {gene: i for i, gene in enumerate(genes)}
+    common = [place[gene] for gene in target.target_genes or () if gene in place]
+    counted = (target.goal.weights > 0) & ~np.isin(np.arange(len(place)), common)
+    total = control[counted].sum()
+    if not counted.any():
         message = (
             f"All genes with a weight are targets of {target.name}: give "
             f"nextpert.Target(own_genes='include'), or other weights."
         )
         raise ValueError(message)
-    weighed = (target.goal.weights > 0) & ~np.isin(np.arange(len(place)), common)
-    each = [[place[gene] for gene in some if weighed[place[gene]]] for some in targets]
-    left = 1.0 - np.array([control[some].sum() for some in each]) / control.sum()
-    first = [gene for gene in target.target_genes or () if target.goal.weights[place[gene]] > 0]
+    each = [
+        [place[gene] for gene in some if gene in place and counted[place[gene]]] for some in targets
+    ]
+    left = np.ones(len(each))
+    if total > 0:
+        left -= np.array([control[some].sum() for some in each]) / total
+    first = [genes[i] for i in common if target.goal.weights[i] > 0]
     bound = replace(
         target,
         goal=target.goal.leave_out(common, each, control),
-        cells=target.cells.leave_out(common, each, control),
+        cells=target.cells.leave_out(common, each, measured),
         every=target.goal,
-        left_out=[[*first, *(fit.genes[i] for i in some)] for some in [*each, []]],
+        left_out=[[*first, *(genes[i] for i in some)] for some in [*each, []]],
     )
     return bound, left
 
