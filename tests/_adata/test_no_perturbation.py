@@ -65,7 +65,7 @@ def test_a_fit_is_that_of_the_other_cells(clean, mixed, shift_sd, caplog):
 
 def test_all_that_follows_knows_the_others_alone(clean, mixed):
     known = perturbations(clean)
-    npt.tl.target_distances(mixed, known[0])
+    npt.tl.target_distances(mixed, npt.Target(state=known[0], own_genes="include"))
     assert set(mixed.uns["target_distances"]["table"]["perturbation"]) == {"control", *known[1:]}
     npt.tl.cpca(mixed, alpha=1.0)
     assert list(mixed.uns["cpca"]["groups"]) == known

@@ -100,6 +100,18 @@ def test_a_perturbation_whose_gene_makes_most_of_the_distance_is_not_measured(sm
     assert "STK3" in _measured(small_screen, ALL_GENES).index
 
 
+def test_nothing_is_scaled_or_dropped_where_the_target_is_not_told_from_the_control(small_screen):
+    rng, labels = np.random.default_rng(0), _labels(small_screen)
+    small_screen.X = rng.normal(2.0, 1.0, small_screen.shape)
+    small_screen.X[labels == "STK3", list(small_screen.var_names).index("STK3")] -= 2
+    table = _measured(small_screen, "MYC")
+    assert table.loc["control", "low"] == 0
+    assert {"OXR1", "STK3"} <= set(table.index)
+    without = [gene for gene in small_screen.var_names if gene not in ("MYC", "STK3")]
+    cells = (_cells(small_screen, labels == name, without) for name in ("STK3", "MYC"))
+    assert table.loc["STK3", "distance"] == pytest.approx(_unbiased(*cells)[0])
+
+
 @pytest.mark.parametrize(
     "target",
     [

@@ -72,7 +72,7 @@ class Target:
         What a mapping of means says of the genes that it does not name: ``"ignore"`` (default)
         does not count them, and ``"control"`` counts them with their mean in control cells.
     own_genes
-        For a ``state`` that is a perturbation of the fit: ``"exclude"`` (default) leaves out the
+        For a ``state`` that is a perturbation of the screen: ``"exclude"`` (default) leaves out the
         genes that it and each candidate target, because the loss of their messenger RNA does not
         show whether a candidate has the same effect (:doc:`/model/mathematics`, equation 28).
         ``"include"`` counts all genes, as is always done for other targets and in exact fits.

@@ -399,8 +399,9 @@ def distances(
     """Measure how far the cells of each perturbation are from a target state.
 
     It reads the output of `nextpert preprocess`, or any log-normalised screen, and writes the
-    distance of the cells of each perturbation to the target, with intervals. It uses no model. The
-    table has a row per perturbation, the nearest first.
+    distance of the cells of each perturbation to the target, with intervals. It uses no model. As
+    in `nextpert design`, genes that the target or the perturbation targets do not count. The table
+    has a row per perturbation, the nearest first.
 
     Example: `nextpert distances screen.preprocess.h5ad --target MYC --table distances.csv`
 

@@ -28,9 +28,7 @@ from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import (
     Group,
     PanelTarget,
-    enough_left,
-    leave_out,
-    log_left_out,
+    bind,
     read_group,
     weights_of,
 )
@@ -395,14 +393,18 @@ def _without_target_genes(
     if asked.given.own_genes != "exclude" or not asked.are_perturbations(naming.control):
         return target, every
     of_labels = (gene for name in labels for gene in naming.targets(name)[0])
-    target = replace(target, target_genes=tuple(dict.fromkeys(of_labels)))
-    errors = np.vstack([cells.errors[:1], cells.state_errors])
-    control = mean_distance(cells.rows[0], cells.states, errors=errors, weights=cells.weights)
+    common = tuple(dict.fromkeys(of_labels))
+    target = replace(target, target_genes=common)
     names = [rows[i] for i in every]
     targets = [naming.targets(name)[0] for name in names]
-    bound, left = leave_out(target, asked.genes, targets, control.by_node, control.by_node)
-    kept, not_measured = enough_left(names, targets, left, target, "measured")
-    if not_measured:
-        bound = replace(bound.rows(kept), not_ranked=not_measured)
-    log_left_out(bound)
+    control = np.zeros(len(asked.genes))
+    weights = np.where(np.isin(asked.genes, common), 0.0, cells.weights)
+    if weights.any():
+        errors = np.vstack([cells.errors[:1], cells.state_errors])
+        found = mean_distance(
+            cells.rows[0], cells.states, confidence=0.9, errors=errors, weights=weights
+        )
+        # Shares of a distance that is not significantly above 0 (one-sided, 5%) are noise.
+        control = found.by_node if found.low > 0 else control
+    kept, bound = bind(target, asked.genes, names, targets, control, "measured")
     return bound, every[kept]

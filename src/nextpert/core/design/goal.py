@@ -355,14 +355,6 @@ class Goal:
             return float((np.asarray(variance) * self.weights).sum())
         return self.dot(np.ones(self.n_nodes), np.asarray(variance))
 
-    def by_node(self, mean: ArrayLike, variance: ArrayLike) -> Array:
-        """Return every node's contribution to the unbiased distance of a sample mean to the states.
-
-        ``mean`` and its sampling variance have the shape ``(n_nodes,)``. No own nodes are left out.
-        """
-        square = (np.asarray(mean) - self.states) ** 2 - self.variances
-        return self.weights * (self.shares @ square - np.asarray(variance))
-
     def draw_errors(self, rng: np.random.Generator) -> Array | None:
         """Draw errors of the target states, ``(n_states, n_nodes)``; ``None`` if they are known."""
         if not np.any(self.floor):

@@ -55,16 +55,18 @@ class MeanDistance:
 
 
 class _Sides(NamedTuple):
-    """Cells and target states, times the root of the weights.
+    """Cells and target states, times the root of the weights, on nodes with a weight.
 
     ``apart`` is the mean of the cells less that of each state, ``(n_states, n_nodes)``; ``sampled``
-    holds the states that are means of cells, and ``rows`` their rows in ``apart``.
+    holds the states that are means of cells, and ``rows`` their rows in ``apart``; ``counted`` are
+    the nodes with a weight.
     """
 
     cells: list[Moments]
     apart: list[Matrix]
     sampled: list[Moments]
     rows: list[int]
+    counted: NDArray[np.int64]
 
 
 def mean_distance(
@@ -111,7 +113,8 @@ def mean_distance(
         If cells or target have fewer than 2 cells, their numbers of nodes differ, or values are too
         large to be squared twice.
     """
-    (cells,), (apart,), sampled, rows = _sides([cells], target, weights)
+    by_node = np.zeros(cells.n_nodes)
+    (cells,), (apart,), sampled, rows, counted = _sides([cells], target, weights)
     share = 1.0 / len(apart)
     # V = S / n of the cells and of the mean of the states.
     covariances = [covariance_of_mean(cells)]
@@ -145,7 +148,8 @@ def mean_distance(
     estimate = plug_in - total
     sd = float(np.sqrt(4 * along * max(estimate, 0.0) + spread))
     low, high = _score_interval(estimate, along, spread, confidence)
-    return MeanDistance(estimate, sd, low, high, plug_in, total, square - noise)
+    by_node[counted] = square - noise
+    return MeanDistance(estimate, sd, low, high, plug_in, total, by_node)
 
 
 def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | None) -> _Sides:
@@ -154,8 +158,8 @@ def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | No
     every = [*cells, *(state for state in states if isinstance(state, Moments))]
     if any(side.n_nodes != n_nodes for side in every):
         message = (
-            f"The cells and states have {', '.join(str(side.n_nodes) for side in every)} nodes: "
-            f"give the same nodes."
+            f"The cells and the target have {', '.join(str(side.n_nodes) for side in every)} "
+            f"nodes: give the same nodes."
         )
         raise ValueError(message)
     means = [
@@ -163,6 +167,7 @@ def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | No
         for state in states
     ]
     rows = [k for k, state in enumerate(states) if isinstance(state, Moments)]
+    counted = np.arange(n_nodes)
     if weights is not None:
         w = as_vector(weights, n_nodes, "weights")
         counted = np.flatnonzero(w > 0)
@@ -177,7 +182,7 @@ def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | No
             for side in every
         ]
     first, sampled = every[: len(cells)], every[len(cells) :]
-    return _Sides(first, [side.mean - np.array(means) for side in first], sampled, rows)
+    return _Sides(first, [side.mean - np.array(means) for side in first], sampled, rows, counted)
 
 
 def _errors_apart(errors: ArrayLike) -> Matrix:
@@ -261,7 +266,7 @@ def distance_difference(
     ``(2 + n_states, n_columns)``, are those of cells, others and target states. The difference and
     its bounds are in squared units of the data, and below 0 if ``cells`` are nearer.
     """
-    (cells, others), (to_a, to_b), sampled, _ = _sides([cells, others], target, weights)
+    (cells, others), (to_a, to_b), sampled, *_ = _sides([cells, others], target, weights)
     a, b, share = to_a.mean(axis=0), to_b.mean(axis=0), 1.0 / len(to_a)
     of_cells, of_others = covariance_of_mean(cells), covariance_of_mean(others)
     of_target = sum(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ from nextpert._adata.effects import read_table
 from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
 from nextpert.core.fit.candidates import CandidateSet, as_asked, as_fitted, fitted_candidates
-from nextpert.tl._design_interventions.target import bind, without_own_genes
+from nextpert.core.fit.naming import places
+from nextpert.tl._design_interventions.target import without_own_genes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -239,9 +239,9 @@ def admit(
     draws, measured, every = asked.distances.draws, pool.measured, [*names, *more]
     if more:
         both, goal = read_candidates(every, fit), target.goal
-        if target.every is not None:
-            again = replace(target, goal=target.every)
-            goal = bind(again, fit, both.interventions.targets)[0].goal
+        if target.every is not None and target.control is not None:
+            *each, common = places([*both.interventions.targets, target.left_out[-1]], fit.genes)
+            goal = target.every.leave_out(common, each, target.control)
         options: dict[str, Any] = {"n_samples": asked.n_samples, "rng": 0}
         draws = as_asked(fit, both, goal, target.targets, **options).distances.draws
         measured = both.measured

@@ -15,7 +15,7 @@ from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.candidates import admit, read_all
-from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._design_interventions.target import measured_goal, read_target
 from nextpert.tl._plan_screen.next_round import StoppingRule, advise
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def design_interventions(
     removed = np.full(len(values), np.nan) if reduction is None else reduction
     distance = asked.distances
     ranking, order = ranking_table(pool, values, removed, distance, admission, requested, fit)
+    floor = measured_goal(requested, fit).floor
     best = ranking.iloc[0]
     row = {
         "round": this_round,
@@ -188,7 +189,7 @@ def design_interventions(
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.interventions.shifts[order]),
         "advice": advise(adata, fit, whole, bound, is_asked, rule=StoppingRule(**stopping or {})),
-        "floor": float(np.atleast_1d(requested.cells.floor)[-1]),
+        "floor": float(np.atleast_1d(floor)[-1]),
         "target_mean": requested.mean,
         "genes": _adata.strings(fit.genes),
         **fit.origin,
@@ -308,7 +309,7 @@ def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> 
 
     The shape is ``(n_candidates + 1,)``, with the control cells last.
     """
-    goal, has_cells = target.cells, np.append(pool.measured, True)
+    goal, has_cells = measured_goal(target, fit), np.append(pool.measured, True)
     mean = np.tile(fit.control_mean, (len(has_cells), 1))
     if fit.means is not None:
         mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]

@@ -34,6 +34,7 @@ from nextpert._adata.target import (
 from nextpert._warn import warn
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
+from nextpert.core.fit.naming import places
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -72,9 +73,12 @@ class PanelTarget:
         model, and the numbers of a single state that was given as a mapping.
     target_genes
         Genes that these perturbations target, which count for no candidate; ``None`` if all count.
-    left_out, not_ranked, every
-        Genes left out for each candidate and, last, the control; candidates that are therefore not
-        ranked, and why; and the goal on all genes, if some are left out.
+    left_out, not_ranked
+        Genes left out of ``goal`` for each candidate and, last, the control; and candidates that
+        are therefore not ranked, and why.
+    every, control
+        The goal on all genes, if some are left out, and the contribution of each gene to the
+        control's distance, ``(n_genes,)``.
     """
 
     name: str
@@ -87,6 +91,7 @@ class PanelTarget:
     left_out: Sequence[Sequence[str]] = ()
     not_ranked: Mapping[str, str] = field(default_factory=dict)
     every: Goal | None = None
+    control: Vector | None = None
 
     @property
     def mean(self) -> Vector:
@@ -104,8 +109,7 @@ class PanelTarget:
             return self
         index = [*some.tolist(), -1]
         return replace(
-            self, goal=self.goal.rows(index), cells=self.cells.rows(index),
-            left_out=[self.left_out[i] for i in index],
+            self, goal=self.goal.rows(index), left_out=[self.left_out[i] for i in index],
         )  # fmt: skip
 
     @property
@@ -260,115 +264,84 @@ def without_own_genes(
     if target.target_genes is None:
         return pool, target
     given = pool.interventions
-    bound, left = bind(target, fit, given.targets)
-    kept, not_ranked = enough_left(given.names, given.targets, left, target, "ranked", required)
-    if not_ranked:
-        pool, bound = pool.rows(kept), replace(bound.rows(kept), not_ranked=not_ranked)
-    log_left_out(bound)
-    return pool, bound
-
-
-def enough_left(
-    names: Sequence[str],
-    targets: Sequence[Sequence[str]],
-    left: Vector,
-    target: PanelTarget,
-    what: str,
-    required: Collection[str] | None = None,
-) -> tuple[NDArray[np.int64], dict[str, str]]:
-    """Return the candidates with enough of the control's distance left, and why not the others.
-
-    ``left`` is its share without the target genes of each, and ``what`` what is done with
-    candidates, as in "ranked". Others are logged.
-
-    Raises
-    ------
-    ValueError
-        If there are candidates, but none of those ``required`` (by default all) has enough left.
-    """
-    kept = np.flatnonzero(left >= LEAST_LEFT)
-    remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
-    if len(names) and not any(required is None or names[i] in required for i in kept):
-        message = (
-            f"No candidate can be {what}: the target genes of each make up more than half of the "
-            f"control's distance to {target.name}. {remedy}"
-        )
-        raise ValueError(message)
-    reasons = {
-        names[i]: f"without {list_names(targets[i])}, {100 * max(left[i], 0.0):.0f}% of the "
-        f"control's distance is left"
-        for i in map(int, np.flatnonzero(left < LEAST_LEFT))
-    }
-    if reasons:
-        words = (f"{name} ({why})" for name, why in reasons.items())
-        logger.warning("Not %s: %s. %s", what, list_names(words), remedy)
-    return kept, reasons
-
-
-def log_left_out(target: PanelTarget) -> None:
-    """Log which genes do not count in distances to the target, if any."""
-    if any(target.left_out):
-        logger.info("Distances to %s are measured %s.", target.name, target.genes_in_words)
+    states = fit.states(np.empty(0, np.int64), None, target.targets)
+    control = control_by_node(states, target.goal)
+    kept, bound = bind(target, fit.genes, given.names, given.targets, control, "ranked", required)
+    return pool.rows(kept) if bound.not_ranked else pool, bound
 
 
 def bind(
-    target: PanelTarget, fit: FittedPosterior, targets: Sequence[Sequence[str]]
-) -> tuple[PanelTarget, Vector]:
-    """Return the target without the target genes of candidates, and what is left of the distance.
-
-    See :func:`leave_out`. Measured distances are compared with the measured control.
-    """
-    states = fit.states(np.empty(0, np.int64), None, target.targets)
-    variance: Any = 0.0
-    if fit.expectation is not None:  # the controls are its first environment
-        variance = fit.expectation.seen.moments.mean_variance(0)
-    measured = target.cells.by_node(fit.control_mean, variance)
-    return leave_out(target, fit.genes, targets, control_by_node(states, target.goal), measured)
-
-
-def leave_out(
     target: PanelTarget,
     genes: Sequence[str],
+    names: Sequence[str],
     targets: Sequence[Sequence[str]],
     control: Vector,
-    measured: Vector,
-) -> tuple[PanelTarget, Vector]:
-    """Return the target without the target genes of candidates, and what is left of the distance.
+    what: str,
+    required: Collection[str] | None = None,
+) -> tuple[NDArray[np.int64], PanelTarget]:
+    """Return the candidates with enough genes left, and the target without their target genes.
 
-    The latter is the share of the control's distance without these genes, ``(n_candidates,)``.
-    ``control`` is the contribution of every gene to the control's expected distance, and
-    ``measured`` that to the distance of its cells, which may be below 0; both ``(n_genes,)``.
+    ``control`` is the contribution of every gene to the control's distance, ``(n_genes,)``, and
+    ``what`` what is done with candidates, such as "ranked". What is left out is logged.
 
     Raises
     ------
     ValueError
-        If the perturbations that define the target target all genes that count.
+        If no gene is left, or less than half of the control's distance for all candidates, or for
+        all that are ``required``.
     """
     place = {gene: i for i, gene in enumerate(genes)}
     common = [place[gene] for gene in target.target_genes or () if gene in place]
     counted = (target.goal.weights > 0) & ~np.isin(np.arange(len(place)), common)
-    total = control[counted].sum()
-    if not counted.any():
-        message = (
-            f"All genes with a weight are targets of {target.name}: give "
-            f"nextpert.Target(own_genes='include'), or other weights."
-        )
-        raise ValueError(message)
-    each = [
-        [place[gene] for gene in some if gene in place and counted[place[gene]]] for some in targets
-    ]
-    left = np.ones(len(each))
+    remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
+    each = [[place[g] for g in some if g in place and counted[place[g]]] for some in targets]
+    left, total = np.ones(len(each)), control[counted].sum()
     if total > 0:
         left -= np.array([control[some].sum() for some in each]) / total
+    kept = np.flatnonzero(left >= LEAST_LEFT)
+    message = ""
+    if not counted.any():
+        message = f"All genes with a weight are targets of {target.name}: give other weights, or "
+        message += "nextpert.Target(own_genes='include')."
+    elif len(names) and not any(required is None or names[int(i)] in required for i in kept):
+        message = f"No candidate can be {what}: the target genes of each make up more than half of "
+        message += f"the control's distance to {target.name}. {remedy}"
+    if message:
+        raise ValueError(message)
     first = [genes[i] for i in common if target.goal.weights[i] > 0]
     bound = replace(
         target,
         goal=target.goal.leave_out(common, each, control),
-        cells=target.cells.leave_out(common, each, measured),
         every=target.goal,
+        control=control,
         left_out=[[*first, *(genes[i] for i in some)] for some in [*each, []]],
     )
-    return bound, left
+    if len(kept) < len(left):
+        reasons = {
+            names[i]: f"without {list_names(targets[i])}, {100 * max(left[i], 0.0):.0f}% of the "
+            f"control's distance is left"
+            for i in map(int, np.flatnonzero(left < LEAST_LEFT))
+        }
+        bound = replace(bound.rows(kept), not_ranked=reasons)
+        words = (f"{name} ({why})" for name, why in reasons.items())
+        logger.warning("Not %s: %s. %s", what, list_names(words), remedy)
+    if any(bound.left_out):
+        logger.info("Distances to %s are measured %s.", bound.name, bound.genes_in_words)
+    return kept, bound
+
+
+def measured_goal(target: PanelTarget, fit: FittedPosterior) -> Goal:
+    """Return the goal for measured cells: without the same genes, by the measured control."""
+    cells = target.cells
+    if not target.left_out:
+        return cells
+    variance: Any = 0.0
+    if fit.expectation is not None:  # the controls are its first environment
+        variance = fit.expectation.seen.moments.mean_variance(0)
+    # Equation 36: the unbiased contribution of every gene to the control's distance.
+    square = cells.shares @ ((fit.control_mean - cells.states) ** 2 - cells.variances)
+    *each, common = places(target.left_out, fit.genes)
+    return cells.leave_out(common, each, cells.weights * (square - variance))
 
 
 def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
