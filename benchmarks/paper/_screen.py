@@ -194,7 +194,8 @@ def _fig6(adata: Any, folder: Path, source: str) -> None:
     npt.tl.cpca(adata)
     groups = ["CDH19", "SOX4", "HLA-C"]
     _save(npt.pl.cpca_density(adata, groups=groups, return_fig=True), folder, "fig6a", source)
-    npt.tl.target_distances(adata, "CDH19", confidence=0.95)
+    target = npt.Target(state="CDH19", own_genes="include")  # as in the paper
+    npt.tl.target_distances(adata, target, confidence=0.95)
     _save(npt.pl.target_distances(adata, return_fig=True), folder, "fig6b", source)
     found = adata.uns["target_distances"]["table"]
     columns = ["perturbation", "n_cells", "distance", "low", "high", "plug_in_distance"]
