@@ -55,8 +55,9 @@ def test_signature(sub, name):
     params = parameters(sub, name)
     positional = [p for p in params.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
-    # One mapping more would hide limits that a lab sets: those of the plate, and when to stop.
-    assert len(params) <= (13 if (sub, name) == ("tl", "plan_screen") else 12)
+    # One mapping more would hide what a lab sets: when to stop, and which cells are targets.
+    has_more = (sub, name) in {("tl", "plan_screen"), ("pp", "perturbation_screen")}
+    assert len(params) <= (13 if has_more else 12)
     assert all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in params.values())
     assert all(p.annotation is not p.empty for p in params.values())
     assert inspect.signature(function(sub, name)).return_annotation is not inspect.Signature.empty

@@ -31,6 +31,7 @@ WRONG = {
     ),
     **dict.fromkeys(("combinations", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),
+    "target_groups": (3, "nope", ("nope", "x"), ["perturbation"], ("perturbation", "MYC")),
     "condition": (3, "", "Contrl"),
     "program": (0, -1, 1.5, "first", [1], True),
     "gene_symbols": (*TEXT, "nope"),

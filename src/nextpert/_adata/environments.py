@@ -60,7 +60,7 @@ def plan_environments(
     n_unlabelled = int((labels.codes < 0).sum()) - sum(labels.left_out.values())
     if n_unlabelled:
         logger.warning(
-            "%d of %d cells have no label (missing in adata.obs[%r]): they are not used.",
+            "%d of %d cells have no label (missing in adata.obs[%r]): only targets use them.",
             n_unlabelled, len(labels.codes), labels.key,
         )  # fmt: skip
     if labels.pooled:

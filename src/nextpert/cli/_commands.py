@@ -109,6 +109,7 @@ def preprocess(
     results: Results = _RESULTS,
     labels: Labels = _LABELS,
     min_cells: Whole = 20,
+    target_groups: Annotated[Names | None, Parameter(metavar="KEY [VALUE]")] = None,
     run: Run = _USUAL,
 ) -> None:
     """Select cells and genes, normalise counts and read the labels.
@@ -124,6 +125,9 @@ def preprocess(
     ----------
     min_cells
         Minimum number of cells per perturbation.
+    target_groups
+        Unlabelled cells to keep, as target states such as a cell type: those with VALUE in the
+        column KEY of obs, or all groups of the column.
     """
 
 

@@ -161,5 +161,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "candidates": _candidates,
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "shift": _shifts,
+    "target_groups": lambda words: words[0] if len(words) == 1 else tuple(words),
     "target_file": lambda path: read_target(path) if path.suffix == ".toml" else _numbers(path),
 }

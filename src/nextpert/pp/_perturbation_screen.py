@@ -24,6 +24,7 @@ from nextpert.pp._screen import (
     COMBINATIONS,
     CONTROL,
     LABELS,
+    TARGET,
     Bookkeeping,
     CellTargets,
     Choices,
@@ -60,6 +61,7 @@ def perturbation_screen(
     guide_key: str | None = None,
     batch_key: str | Iterable[str] | None = None,
     gene_symbols: str | None = None,
+    target_groups: str | tuple[str, str] | None = None,
     copy: bool = False,
 ) -> ad.AnnData | None:
     r"""Select the cells and genes of a screen, normalise, label, and record each step.
@@ -92,6 +94,10 @@ def perturbation_screen(
         Column of total counts ``n_c``, needed if ``adata`` has few of the sequenced genes.
     guide_key, batch_key, gene_symbols
         As for :func:`setup_screen`, which declares further roles.
+    target_groups
+        Unlabelled cells to keep, as target states such as a cell type: ``(obs key, value)``, or a
+        column of ``obs`` for all its groups. They are neither candidates nor controls, and the
+        panel also has genes seen in a tenth of these cells.
     copy
         Whether to return a copy instead of writing to ``adata``.
 
@@ -150,6 +156,8 @@ def perturbation_screen(
     if roles.guide_key and roles.perturbation_key == LABELS and LABELS not in adata.obs:
         guides = _read_guides(adata, control, roles)
     cells = _read_targets(adata, control, roles) if guides is None else _targets_of(guides)
+    if target_groups is not None:
+        cells = _with_groups(adata, cells, target_groups)
     book = Bookkeeping(adata.n_obs)
     names = cells.table["name"].replace("", "empty label").to_numpy(object)[cells.codes]
     book.keep("assigned", ~cells.have("unassigned"), "", names)
@@ -198,6 +206,26 @@ def _read_targets(adata: ad.AnnData, control: str | Sequence[str], roles: Roles)
     rows.append(("no label", (), "unassigned"))
     codes = np.where(labels.codes < 0, len(labels.names), labels.codes)
     return CellTargets(codes, pd.DataFrame(rows, columns=["name", "targets", "role"]))
+
+
+def _with_groups(
+    adata: ad.AnnData, cells: CellTargets, groups: str | tuple[str, str]
+) -> CellTargets:
+    """Return the role of every cell, with unlabelled cells of some groups as target states."""
+    key, *value = (groups,) if isinstance(groups, str) else map(str, groups)
+    labels = _adata.read_labels(adata, key, argument="target_groups")
+    labels.require(value, "target_groups")
+    is_free = cells.have("unassigned") & ~cells.have_several()
+    is_member = is_free & (labels.groups(value) >= 0 if value else labels.codes >= 0)
+    if not is_member.any():
+        message = (
+            f"target_groups is {groups!r}, but all cells of it have a label. Groups of labelled "
+            f"cells need no target_groups: name them in the target."
+        )
+        raise ValueError(message)
+    codes = np.where(is_member, len(cells.table), cells.codes)
+    row = pd.DataFrame([("target group", (), TARGET)], columns=["name", "targets", "role"])
+    return CellTargets(codes, pd.concat([cells.table[[*row]], row], ignore_index=True))
 
 
 def _controls(control: str | Sequence[str]) -> list[Any]:

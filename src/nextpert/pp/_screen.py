@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LABELS, CONTROL = "perturbation", "control"
+TARGET = "target"  # role of unlabelled cells whose mean is a target state
 BOOKS = "preprocessing"  # in uns
 COMBINATIONS = ("drop", "keep")
 _LARGE = 1000  # genes, above which a graph and a diagnosis take minutes
@@ -74,7 +75,7 @@ class CellTargets(NamedTuple):
 
     ``codes`` is the row of each cell in the table, shape ``(n_cells,)``. The table has a row for
     each distinct label or list of guides, with ``name``, ``targets`` and ``role`` (``"control"``,
-    ``"perturbed"`` or ``"unassigned"``).
+    ``"perturbed"``, ``"unassigned"`` or ``"target"``).
     """
 
     codes: NDArray[np.int64]
@@ -83,6 +84,11 @@ class CellTargets(NamedTuple):
     def have(self, role: str) -> NDArray[np.bool_]:
         """Return which cells have a role."""
         return (self.table["role"] == role).to_numpy()[self.codes]
+
+    def have_several(self) -> NDArray[np.bool_]:
+        """Return which cells have several perturbations that are not known, such as doublets."""
+        names = self.table["name"].astype(str).str.lower()
+        return names.str.startswith(("multi", "doublet", "ambiguous")).to_numpy()[self.codes]
 
 
 class Panel(NamedTuple):
@@ -149,7 +155,8 @@ def prepare(
     _require_controls(carried, book)
     controls = np.flatnonzero(book.kept & carried.have("control"))
     measured = _adata.measured_genes(adata, roles.gene_symbols)
-    panel = _choose_panel(adata, controls, choices, roles)
+    groups = np.flatnonzero(book.kept & carried.have(TARGET))
+    panel = _choose_panel(adata, controls, groups, choices, roles)
     named = _name_targets(carried, panel.genes, choices, roles.separator)
     n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
     _drop_by_targets(carried, named, book, choices)
@@ -159,7 +166,8 @@ def prepare(
     new = join.take(adata, cells, panel.columns)
     target_sum = normalise(new, panel.genes, matrix, cells, choices.layer, choices.target_sum)
     codes = carried.codes[cells]
-    new.obs[LABELS] = pd.Categorical(named["label"].to_numpy(object)[codes])
+    labels = named["label"].where(carried.table["role"] != TARGET)
+    new.obs[LABELS] = pd.Categorical(labels.to_numpy(object)[codes])
     new.obs["n_targets"] = named["n_targets"].to_numpy()[codes]
     _describe_genes(new, panel.genes, choices.panel)
     books: dict[str, Any] = {
@@ -228,13 +236,20 @@ def _names_of(panel: str | Iterable[str] | None) -> list[str] | None:
 def _choose_panel(
     adata: ad.AnnData,
     controls: NDArray[np.int64],
+    groups: NDArray[np.int64],
     choices: Choices,
     roles: Roles,
 ) -> Panel:
-    """Return those genes of the panel that are seen in, and vary among, the control cells."""
+    """Return those genes of the panel that are seen in, and vary among, the control cells.
+
+    Genes that are seen in cells of target ``groups`` are among them.
+    """
     names = _names_of(choices.panel)
     genes, columns = _adata.resolve_panel(adata, names, gene_symbols=roles.gene_symbols)
     seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer)
+    if len(groups):
+        seen_there, _ = _adata.seen_and_constant(adata, columns, groups, choices.layer)
+        seen = np.maximum(seen, seen_there)
     measured = _adata.measured_genes(adata, roles.gene_symbols)
     reasons = dict.fromkeys(measured, "outside the panel")
     keep = np.ones(len(genes), dtype=bool)
@@ -271,7 +286,7 @@ def _name_targets(
     for targets, role in zip(carried.table["targets"], carried.table["role"], strict=True):
         is_perturbed = role == "perturbed"
         every = sorted(targets) if is_perturbed else []
-        label = separator.join(every) if is_perturbed else CONTROL
+        label = separator.join(every) if is_perturbed else "" if role == TARGET else CONTROL
         rows.append((label, every, len(every), choices.keeps_outside or genes.issuperset(every)))
     return pd.DataFrame(rows, columns=["label", "targets", "n_targets", "usable"])
 
@@ -289,7 +304,7 @@ def _drop_by_targets(
     book.keep("panel", usable, "targets outside the panel or not measured: ", labels)
     number, names = pd.factorize(labels)
     n_cells = np.bincount(number[book.kept], minlength=len(names))
-    enough = ((n_cells >= choices.min_cells) | (names == CONTROL))[number]
+    enough = ((n_cells >= choices.min_cells) | np.isin(names, (CONTROL, "")))[number]
     book.keep("min_cells", enough, f"fewer than {choices.min_cells} cells: ", labels)
 
 

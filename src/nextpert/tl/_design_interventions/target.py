@@ -387,6 +387,7 @@ def _read_states(
                     "others='control').", len(state), len(fit.genes),
                 )  # fmt: skip
             continue
+        _log_labelled(adata, group, roles)
         one, variance = next(cells), None
         if one.n > 1:
             error = 0.0 if batches is None else float((batches.errors(group.codes, 1) ** 2).sum())
@@ -400,6 +401,21 @@ def _read_states(
             raise ValueError(message)
         read.append(_Read(group.name, one.mean, variance, group.label, int(one.n)))
     return read, next(cells, None)
+
+
+def _log_labelled(adata: ad.AnnData, group: Group, roles: Roles) -> None:
+    """Log how many cells of a group belong to perturbations, which are candidates too."""
+    if group.label is not None:
+        return
+    labels = read_every_label(adata, roles)
+    counts = np.bincount(labels.codes[(group.codes == 0) & (labels.codes >= 0)])
+    names = [f"{labels.names[i]} ({counts[i]})" for i in np.argsort(-counts) if counts[i]]
+    if names:
+        logger.warning(
+            "%d of %d cells of the target %s are labelled: %s. They define the target, and are "
+            "also cells of candidates or controls.",
+            counts.sum(), (group.codes == 0).sum(), group.name, list_names(names, limit=5),
+        )  # fmt: skip
 
 
 def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
