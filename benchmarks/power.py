@@ -1,241 +1,260 @@
-"""Plans of cells compared with simulations: power, and advice on noise.
+"""Plans of cells compared with simulations: power by the rule that is stated, and advice on noise.
 
-*Power*: the share of simulated tests that find an effect is compared with the power planned from
-the same noise, with one and several guides; without guides, also with the textbook formula
-(two-sample t test, noncentral t). *Real*: n control cells of a screen, with an effect added or
-subtracted, are tested by Welch's test against the other controls, gene by gene; power is planned
-from the variance of the other half of the controls. *First*: ``tl.plan_cells`` uses only the
-controls of a screen; its power is compared with the share of known effects that are found when few
-cells of each perturbation are drawn. *Noise*: ``tl.plan_cells`` on simulated screens of nine
-perturbations with labels shuffled or cells drawn like controls.
+*Rules*: the power that ``tl.plan_cells`` states, with effects learned from a screen of 20 cells per
+perturbation or given, and the share of true effects of this size that are detected when screens are
+simulated and fitted, by local false sign rate and by false discovery rate. *Real*: the same for
+effects that are known from half of the cells of real screens, when few of the other cells are
+fitted. *Learned*: how many effects fits to real screens learn, which is the default of a first
+screen. *Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels shuffled
+or cells drawn like controls.
 
-    python -m benchmarks.power                            # five minutes; data: NEXTPERT_DATA
-    python -m benchmarks.power --tables power             # half a minute
+    python -m benchmarks.power                            # 20 minutes; data: NEXTPERT_DATA
+    python -m benchmarks.power --tables rules             # eight minutes
 """
 
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
-from scipy.stats import nct, ttest_ind_from_stats
-from scipy.stats import t as student
+from scipy.stats import false_discovery_control, ttest_ind
 
 import nextpert as npt
 from benchmarks._page import options, quiet, save, show, table
 from benchmarks._screens import SOURCES, read_screen
-from nextpert.core.design.power import EffectPrecision, Layout
+from nextpert import _adata
+from nextpert.core.design.detection import LFSR, RULES
+from nextpert.core.design.effect_sizes import EffectSizes
+from nextpert.core.design.power import Layout
 from nextpert.core.design.stopping import KINDS
+from nextpert.tl import _plan_cells as planning
 
 if TYPE_CHECKING:
-    import anndata as ad
+    from pathlib import Path
 
-DRAWS = 40000
-CELLS, EFFECTS = (10, 25, 50, 100), ((0.1, 0.2), (0.2, 0.4), (0.4, 9))
-ONE = np.ones(1)
-
-
-def simulated_share(
-    rng: np.random.Generator, n: int, n_control: int, guides: int, tau2: float, effect: float
-) -> float:
-    """Return how often Welch's test finds an effect; guides' spread known, cells' estimated."""
-    means, squares = [], []
-    for size, g, shift in ((n, guides, effect), (n_control, 4 * guides, 0.0)):
-        own = shift + np.sqrt(tau2 + g / size) * rng.normal(size=(DRAWS, g))
-        within = rng.chisquare(size - g, DRAWS) if size > g else np.zeros(DRAWS)
-        total = within + size / g * ((own - own.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-        of_cell = total / (size - 1 + tau2 * (size - size / g))
-        means.append(own.mean(axis=1))
-        squares.append(of_cell * (1 / size + tau2 / g))
-    a, b = squares
-    freedom = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (n_control - 1))
-    statistic = np.abs(means[0] - means[1]) / np.sqrt(a + b)
-    return float((statistic > student.ppf(0.975, freedom)).mean())
+SIZES, CELLS, SHARES = (0.4, 0.7, 1.0, 1.5), (5, 10, 20, 50), (0.02, 0.05, 0.2)
+N, P, CONTROLS, SD = 20, 60, 300, 0.8  # perturbations, genes, control cells; SD of effects
+HOW = ("learned", "given")
+REAL_CELLS, BINS = (10, 20, 50), ((0.1, 0.2), (0.2, 0.4), (0.4, 9.0))
 
 
-def textbook(n: int, n_control: int, effect: float) -> float:
-    """Return the power of the two-sample t test, variances alike and pooled."""
-    freedom, noncentral = n + n_control - 2, effect / np.sqrt(1 / n + 1 / n_control)
-    reach = student.ppf(0.975, freedom)
-    return float(nct.sf(reach, freedom, noncentral) + nct.cdf(-reach, freedom, noncentral))
+def world(seed: int, n: int, share: float) -> tuple[ad.AnnData, np.ndarray]:
+    """Return a fitted screen of ``n`` cells per perturbation, and its true effects.
+
+    Two factors of coexpression have 0.4 of the variance of genes. A ``share`` of the effects is not
+    zero: half of these are normal, half have one of four sizes, of which detections are counted.
+    """
+    rng = np.random.default_rng([seed, n])
+    factors = rng.normal(size=(P, 2)) * np.sqrt(0.2)
+    own = np.maximum(1 - (factors**2).sum(axis=1), 0.2)
+    sd = np.sqrt(own + (factors**2).sum(axis=1))
+    signs = rng.choice([-1.0, 1.0], (N, P)) * rng.choice(SIZES, (N, P))
+    effects = np.where(rng.random((N, P)) < 0.5, rng.normal(0, SD, (N, P)), signs)
+    effects = np.where(rng.random((N, P)) < share, effects, 0.0)
+    labels = np.repeat(["control", *(f"P{j:02d}" for j in range(N))], [CONTROLS] + [n] * N)
+    noise = rng.normal(size=(len(labels), 2)) @ factors.T
+    noise += rng.normal(size=(len(labels), P)) * np.sqrt(own)
+    mean = np.vstack([np.zeros((CONTROLS, P)), np.repeat(effects, n, axis=0)])
+    adata = ad.AnnData((3 + noise / sd + mean).astype(np.float32))
+    adata.obs["perturbation"] = labels
+    npt.pp.setup_screen(adata, check_scale=False)
+    fitted(adata)
+    return adata, effects
 
 
-def power_table() -> str:
-    """Return planned and simulated power, by cells, guides and their spread."""
-    rng, rows, worst, off_book = np.random.default_rng(0), {}, 0.0, 0.0
-    for n, (guides, tau2), effect in product(
-        (8, 16, 48, 96, 200), ((1, 0.0), (1, 0.02), (4, 0.02), (4, 0.1)), (0.2, 0.5, 1.0)
-    ):
-        layout, of_control = (Layout(g, guide_variance=tau2) for g in (guides, 4 * guides))
-        plan = EffectPrecision(ONE, ONE * of_control.spread(500), 500, layout)
-        planned = float(plan.power([n], effect)[0, 0])
-        simulated = simulated_share(rng, n, 500, guides, tau2, effect)
-        worst = max(worst, abs(planned - simulated))
-        name = f"{n} cells, {guides} guide{'s' * (guides > 1)}, tau2 {tau2:g}"
-        rows.setdefault(name, []).append(f"{100 * planned:.1f} / {100 * simulated:.1f}")
-    for n, effect in product((5, 20, 64, 394), (0.2, 0.5, 0.8)):
-        same = float(EffectPrecision(ONE, ONE / n, n).power([n], effect)[0, 0])
-        off_book = max(off_book, abs(same - textbook(n, n, effect)))
-    return "\n\n".join([
-        f"## Power, planned / simulated in %, 500 controls, {DRAWS:,} draws",
-        table(["", "effect 0.2 sd", "0.5", "1"], rows),
-        f"The largest difference is {100 * worst:.2f} points. With as many controls as cells and "
-        f"no guides, planned power differs by at most {100 * off_book:.4f} points from the "
-        "textbook two-sample formula.",
-    ])  # fmt: skip
+def fitted(adata: ad.AnnData) -> None:
+    """Fit a screen without a graph, and summarise its effects."""
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.perturbation_effects(adata)
 
 
-def real_table(folder: Path, n_draws: int) -> str:
-    """Return planned power and that on control cells of real screens moved by an effect."""
-    rng, rows = np.random.default_rng(1), {}
-    for name in ("papalexi", "tapseq"):
-        screen = read_screen(folder, SOURCES[name], name=name)
-        label = screen.cells.obs[screen.environments.roles.perturbation_key].astype(str)
-        x = rng.permutation(np.asarray(screen.cells.X)[(label == screen.control).to_numpy()])
-        variance, x = x[::2].var(axis=0, ddof=1), x[1::2]
-        for n, effect in product((10, 30, 100), (0.2, 0.4)):
-            hits = np.zeros((2, x.shape[1]))
-            for k in range(n_draws):
-                order, up = rng.permutation(len(x)), k % 2
-                own, other = x[order[:n]] + (effect if up else -effect), x[order[n:]]
-                a, b = ((part.mean(axis=0), part.std(axis=0, ddof=1)) for part in (own, other))
-                p = ttest_ind_from_stats(*a, n, *b, len(other), equal_var=False).pvalue
-                hits[up] += p < 0.05
-            falls, rises = hits / (n_draws // 2)
-            found = hits.sum(axis=0) / n_draws
-            planned = EffectPrecision(variance, variance / (len(x) - n), len(x) - n).power(
-                [n], effect
-            )[0]
-            gap = np.abs(planned - found)
-            shares = [share.mean() for share in (planned, found, rises, falls)]
-            rows[f"{name}, {n} cells, effect {effect:g}"] = [
-                f"{100 * share:.1f}" for share in (*shares, np.median(gap), gap.max())
-            ]
-    heads = ["planned", "found", "increases", "decreases", "median difference per gene", "largest"]
-    return "\n\n".join([
-        f"## Power on real control cells in %, {n_draws:,} tests with alternating increases and "
-        "decreases: means over genes; differences between planned and found power",
-        table(["", *heads], rows),
-    ])  # fmt: skip
+def detected(adata: ad.AnnData, rule: str) -> np.ndarray:
+    """Return which effects of a screen are detected, ``(n_perturbations, n_genes)``."""
+    stored = adata.uns["perturbation_effects"]
+    if rule == LFSR:
+        return np.asarray(stored["lfsr"]) < 0.05
+    labels, x = adata.obs["perturbation"].astype(str).to_numpy(), np.asarray(adata.X, float)
+    control, p = x[labels == "control"], []
+    for name in stored["perturbations"]:
+        p.append(ttest_ind(x[labels == name], control, equal_var=False).pvalue)
+    return (false_discovery_control(np.ravel(p)) < 0.05).reshape(np.shape(p))
+
+
+def stated(adata: ad.AnnData, rule: str, **assumed: Any) -> np.ndarray:
+    """Return the power that ``tl.plan_cells`` states, ``(n_cells, n_sizes)``."""
+    columns = []
+    for size in SIZES:
+        npt.tl.plan_cells(
+            adata, effect={"size": size, **assumed}, rule=rule, budget={"n_perturbations": N}
+        )
+        table = adata.uns["plan_cells"]["screens"]
+        planned = adata.uns["plan_cells"]["params"]["n_guides"]
+        one = table[table["n_guides"] == planned].set_index("n_cells")
+        columns.append(one.loc[list(CELLS), "power"].to_numpy())
+    return np.transpose(columns)
+
+
+def controls_of(adata: ad.AnnData) -> ad.AnnData:
+    """Return the control cells of a screen, without results."""
+    controls = adata[adata.obs["perturbation"] == "control"].copy()
+    controls.uns.clear()
+    npt.pp.setup_screen(controls, check_scale=False)
+    return controls
 
 
 @quiet()
-def first_table(folder: Path, n_draws: int) -> str:
-    """Return the power planned from controls alone, and the share of known effects found.
-
-    An effect is known if its difference of means is five standard errors or more in half of the
-    cells. Its size is that in the other half, from which cells are drawn with replacement, in
-    guides that are drawn with replacement as well.
-    """
-    rng, rows, gaps = np.random.default_rng(3), {}, {}
-    for name in ("papalexi", "tapseq"):
-        screen = read_screen(folder, SOURCES[name], name=name)
-        labels, x = screen.labels(), np.asarray(screen.cells.X)
-        guides = screen.cells.obs[screen.guide_key].astype(str).to_numpy()
-        control = x[labels == screen.control]
-        plan = plan_of_controls(screen.cells[labels == screen.control].copy())
-        found: dict[str, list[list[tuple[float, ...]]]] = {}
-        for perturbation in sorted(set(labels) - {screen.control}):
-            own = rng.permutation(np.flatnonzero(labels == perturbation))
-            first, second = x[own[::2]], own[1::2]
-            error = np.sqrt(first.var(axis=0) / len(first) + control.var(axis=0) / len(control))
-            is_known = np.abs(first.mean(axis=0) - control.mean(axis=0)) > 5 * error
-            pools = [x[second[guides[second] == guide]] for guide in sorted(set(guides[second]))]
-            pools = [pool for pool in pools if len(pool) > 1]
-            effect = np.mean([pool.mean(axis=0) for pool in pools], axis=0) - control.mean(axis=0)
-            for n, (low, high) in product(CELLS, EFFECTS):
-                large = is_known & (np.abs(effect) >= low) & (np.abs(effect) < high)
-                if large.any():
-                    planned = plan.power([n], np.abs(effect))[0]
-                    shown = share_found(control, pools, n, plan.layout, n_draws, rng)
-                    sums = [
-                        (one.sum(), planned[one].sum(), shown[one].sum())
-                        for one in (large, large & (effect > 0), large & (effect < 0))
-                    ]
-                    row = f"{name}, {low:g} to {high:g}, {n} cells".replace("to 9", "and more")
-                    found.setdefault(row, []).append(sums)
-        for row in sorted(found, key=by_number):
-            rows[row] = compared(drawn := np.array(found[row]), rng)
-            n_effects, planned, shown = drawn.sum(axis=0).T
-            gaps[row] = 100 * (planned - shown) / np.maximum(n_effects, 1)
-    heads = ["effects", "perturbations", "planned", "found", "planned minus found"]
-    heads += ["increases, planned / found", "decreases"]
+def rules_table(n_screens: int) -> str:
+    """Return stated and simulated power, by rule, share of effects, cells and size."""
+    texts, gaps = [], []
+    for share in SHARES:
+        # As many screens as give some hundred effects of every size.
+        count = max(round(n_screens * (0.02 / share) ** 0.7), 4)
+        pilots = [world(1000 + seed, 20, share)[0] for seed in range(4)]
+        found = {n: found_share(n, share, count) for n in CELLS}
+        sd = float(np.sqrt((SD**2 + np.mean(np.square(SIZES))) / 2))
+        for rule in RULES:
+            learned = np.mean([stated(pilot, rule) for pilot in pilots], axis=0)
+            given = stated(controls_of(pilots[0]), rule, share=share, sd=sd)
+            rows: dict[str, list[str]] = {}
+            for n, *of_n in zip(CELLS, learned, given, strict=True):
+                power, error = 100 * found[n][rule]
+                gaps += [
+                    (100 * x - f, e, f"{rule}, {share:.0%}, {n} cells, {size:g} SD", how)
+                    for how, row in zip(HOW, of_n, strict=True)
+                    for x, f, e, size in zip(row, power, error, SIZES, strict=True)
+                ]
+                rows[f"{n} cells"] = [
+                    f"{100 * x:.0f} / {100 * y:.0f} / {f:.0f} ± {e:.1f}"
+                    for x, y, f, e in zip(*of_n, power, error, strict=True)
+                ]
+            texts += [
+                f"### {rule}, {share:.0%} of the effects are not zero, {count} screens",
+                table(["", *(f"{size:g} SD" for size in SIZES)], rows),
+            ]
     return "\n\n".join([
-        f"## Power planned from controls alone, in %, {n_draws} draws of each perturbation: means "
-        "over known effects, 95% intervals over perturbations",
-        table(["", *heads], rows),
-        misses(gaps),
+        "## Power in %: stated with effects learned from a screen of 20 cells each (mean of four), "
+        "stated from controls with share and SD given, found by the same rule with standard error",
+        f"{N} perturbations, {P} genes, {CONTROLS} controls, two factors of coexpression; effects "
+        "of four sizes in SD of a gene between cells, among effects that are normal.",
+        *texts, *(largest(gaps, how) for how in HOW),
     ])  # fmt: skip
 
 
-def plan_of_controls(controls: ad.AnnData) -> EffectPrecision:
-    """Return the precision that ``tl.plan_cells`` plans a first screen with."""
-    controls.obs["perturbation"] = "control"
-    npt.pp.setup_screen(controls, check_scale=False)
-    npt.tl.plan_cells(controls)
-    stored = controls.uns["plan_cells"]
-    variance, n = stored["genes"]["cell_sd"].to_numpy() ** 2, controls.n_obs
-    guide_variance = stored["noise"]["guide_variance"]
-    layout = Layout(stored["params"]["n_guides"], guide_variance=guide_variance)
-    return EffectPrecision(variance, variance / n, n, layout)
+def found_share(n: int, share: float, count: int) -> dict[str, np.ndarray]:
+    """Return, by rule, shares of effects that are found and standard errors, ``(2, n_sizes)``."""
+    sums = {rule: np.zeros((count, len(SIZES))) for rule in RULES}
+    total = np.zeros((count, len(SIZES)))
+    for seed in range(count):
+        adata, effects = world(seed, n, share)
+        has = [np.isclose(np.abs(effects), size) for size in SIZES]
+        total[seed] = [some.sum() for some in has]
+        for rule in RULES:
+            is_found = detected(adata, rule)
+            sums[rule][seed] = [is_found[some].sum() for some in has]
+    out = {}
+    for rule, hits in sums.items():
+        power = hits.sum(axis=0) / total.sum(axis=0)
+        error = np.sqrt(((hits - total * power) ** 2).sum(axis=0)) / total.sum(axis=0)
+        out[rule] = np.array([power, error])
+    return out
 
 
-def share_found(
-    control: np.ndarray, pools: list[np.ndarray], n: int, layout: Layout, n_draws: int,
-    rng: np.random.Generator,
-) -> np.ndarray:  # fmt: skip
-    """Return how often Welch's test finds each gene changed in ``n`` cells of resampled guides."""
-    other, m = control.var(axis=0, ddof=1) / len(control), len(control)
-    hits = np.zeros(control.shape[1])
-    for _ in range(n_draws):
-        guides = rng.integers(len(pools), size=layout.n_guides)[np.arange(n) % layout.n_guides]
-        cells = np.array([pools[g][rng.integers(len(pools[g]))] for g in guides])
-        own = cells.var(axis=0, ddof=1) * layout.spread(n)
-        freedom = (own + other) ** 2 / (own**2 / (n - 1) + other**2 / (m - 1))
-        difference = np.abs(cells.mean(axis=0) - control.mean(axis=0))
-        hits += difference > student.ppf(0.975, freedom) * np.sqrt(own + other)
-    return hits / n_draws
+def largest(gaps: list[tuple[float, float, str, str]], how: str) -> str:
+    """Return the largest difference of stated and found power, and how many exceed 5 points."""
+    some = [gap for gap in gaps if gap[3] == how]
+    worst = max(some, key=lambda gap: abs(gap[0]))
+    above = sum(abs(gap[0]) > 5 for gap in some)
+    beyond = sum(abs(gap[0]) > 5 + 2 * gap[1] for gap in some)
+    return (
+        f"Effects {how}: stated minus found is at most {worst[0]:.1f} points ({worst[2]}; standard "
+        f"error {worst[1]:.1f}); more than 5 points in {above} of {len(some)} cells of these "
+        f"tables, and more than 5 points beyond two standard errors in {beyond}."
+    )
 
 
-def compared(sums: np.ndarray, rng: np.random.Generator) -> list[str]:
-    """Return planned and found power, with intervals over perturbations.
+@quiet()
+def real_table(folder: Path, n_draws: int) -> str:
+    """Return stated power, and the share of known effects found with few cells of real screens.
 
-    ``sums`` are, of every perturbation, the number of effects and the sums of their planned and
-    found power, over all effects, increases and decreases: ``(n_perturbations, 3, 3)``.
+    An effect is known if its difference of means is five standard errors or more in half of the
+    cells; its size is that in the other half, from which cells are drawn without replacement, and
+    fitted with all controls. Power is stated by that fit, and from the controls alone.
     """
-    drawn = sums[rng.integers(len(sums), size=(2000, len(sums))), 0].sum(axis=1)
-    of_draws = 100 * drawn[:, 1:] / drawn[:, :1]
-    (n, planned, found), *by_sign = sums.sum(axis=0)
-    limits = [
-        np.quantile(values, (0.025, 0.975))
-        for values in (of_draws[:, 1], of_draws[:, 0] - of_draws[:, 1])
-    ]
-    return [
-        f"{n:.0f}", str(len(sums)), f"{100 * planned / n:.0f}",
-        *(f"{value:.0f} ({low:.0f} to {high:.0f})" for value, (low, high) in zip(
-            (100 * found / n, 100 * (planned - found) / n), limits, strict=True
-        )),
-        *(f"{100 * one[1] / one[0]:.0f} / {100 * one[2] / one[0]:.0f}" if one[0] else "-"
-          for one in by_sign),
-    ]  # fmt: skip
+    rng, rows = np.random.default_rng(3), {}
+    for name in ("papalexi", "tapseq"):
+        screen = read_screen(folder, SOURCES[name], name=name)
+        labels, x = screen.labels(), np.asarray(screen.cells.X, float)
+        names, control = sorted(set(labels) - {screen.control}), labels == screen.control
+        mean, of_control = x[control].mean(axis=0), x[control].var(axis=0) / control.sum()
+        pools, sizes, known = [], [], []
+        for one in names:
+            cells = rng.permutation(np.flatnonzero(labels == one))
+            first, second = x[cells[::2]], x[cells[1::2]]
+            error = np.sqrt(first.var(axis=0) / len(first) + of_control)
+            known.append(np.abs(first.mean(axis=0) - mean) > 5 * error)
+            sizes.append(second.mean(axis=0) - mean)
+            pools.append(cells[1::2])
+        effects, is_known = np.array(sizes), np.array(known)
+        for rule, n in product(RULES, REAL_CELLS):
+            hits, by_fit, by_controls = np.zeros((3, *effects.shape))
+            for _ in range(n_draws):
+                some = [rng.choice(pool, min(n, len(pool)), replace=False) for pool in pools]
+                cells = np.concatenate([np.flatnonzero(control), *some])
+                drawn = ad.AnnData(x[cells].astype(np.float32))
+                drawn.var_names = screen.cells.var_names
+                drawn.obs["perturbation"] = np.where(
+                    labels[cells] == screen.control, "control", labels[cells]
+                )
+                npt.pp.setup_screen(drawn, check_scale=False)
+                fitted(drawn)
+                order = [list(drawn.uns["perturbation_effects"]["perturbations"]).index(one)
+                         for one in names]  # fmt: skip
+                hits += detected(drawn, rule)[order] / n_draws
+                by_fit += power_at(drawn, effects, n, rule) / n_draws
+            by_controls = power_at(controls_of(drawn), effects, n, rule)
+            for low, high in BINS:
+                large = is_known & (np.abs(effects) >= low) & (np.abs(effects) < high)
+                label = f"{low:g} to {high:g}" if high < 9 else f"{low:g} and more"
+                rows[f"{rule}, {name}, {n} cells, {label}"] = [
+                    str(large.sum()), str(large.any(axis=1).sum()),
+                    *(f"{100 * v[large].mean():.0f}" for v in (by_fit, by_controls, hits)),
+                ]  # fmt: skip
+    heads = ["effects", "perturbations", "stated by the fit", "stated from controls", "found"]
+    return "\n\n".join([
+        f"## Power on real screens in %, means over known effects, {n_draws} draws of cells",
+        table(["", *heads], rows),
+    ])  # fmt: skip
 
 
-def misses(gaps: dict[str, np.ndarray]) -> str:
-    """Return where planned power has the largest errors, with 10 cells and with more."""
-    parts = []
-    for (k, kind), few in product(enumerate(("all", "increases", "decreases")), (True, False)):
-        rows = [row for row in gaps if row.endswith(", 10 cells") == few]
-        most = max(rows, key=lambda row: abs(gaps[row][k]))
-        parts.append(f"{kind}, {gaps[most][k]:.0f} ({most})")
-    return f"Largest errors, planned minus found, in percentage points: {'; '.join(parts)}."
+def power_at(adata: ad.AnnData, effects: np.ndarray, n: int, rule: str) -> np.ndarray:
+    """Return the power that is stated for effects on every gene, in cells of one guide."""
+    fit = _adata.posterior_from(adata) if "dag_blr" in adata.uns else None
+    noise = planning._read_noise(adata, fit) if fit else planning._read_controls(adata)[2]
+    sizes, _ = planning._sizes_of(fit, planning._Effect())
+    every = {1.0: np.ones(effects.shape[1])}
+    plans = planning._plans_of(noise, sizes, rule, 1.0, len(effects), every)
+    planned = plans.noise_of(n, Layout())
+    return np.array([plans.rule.power(planned, plans.effect * np.abs(row)) for row in effects])
 
 
-def by_number(row: str) -> tuple[str, int]:
-    """Return what rows are sorted by: their size of effects, and the number of cells."""
-    effect, cells = row.rsplit(", ", 1)
-    return effect, int(cells.split()[0])
+def learned_table(folder: Path) -> str:
+    """Return the effects that fits to four real screens learn: the default of a first screen."""
+    texts = []
+    for name in SOURCES:
+        screen = read_screen(folder, SOURCES[name], name=name)
+        adata = screen.cells
+        npt.pp.setup_screen(adata, control=screen.control, guide_key=screen.guide_key)
+        npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+        npt.tl.fit_dag_blr(adata)
+        model = _adata.posterior_from(adata).hierarchical
+        sizes = EffectSizes.of_draws(model.effects.place, model.along)
+        shares = ", ".join(f"{100 * sizes.share(size):.1f}% > {size:g}" for size in (0.1, 0.2, 0.5))
+        texts.append(f"- {name}: {model.effects.place.shape[0]} perturbations; of the effects, in "
+                     f"SD of a gene between cells, {shares}.")  # fmt: skip
+    return "\n\n".join(["## Effects learned on real screens", "\n".join(texts)])
 
 
 def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
@@ -283,13 +302,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the tables asked for."""
     parser = options("power", __doc__, data=True)
     made = {
-        "power": power_table, "real": lambda: real_table(args.data, args.draws),
-        "first": lambda: first_table(args.data, args.draws // 5),
+        "rules": lambda: rules_table(args.repeats),
+        "real": lambda: real_table(args.data, args.draws),
+        "learned": lambda: learned_table(args.data),
         "noise": lambda: noise_table(args.screens),
     }  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(made), choices=list(made))
     parser.add_argument("--screens", type=int, default=40, help="of every kind of noise")
-    parser.add_argument("--draws", type=int, default=1000, help="of real cells")
+    parser.add_argument("--repeats", type=int, default=150, help="screens with 2%% of effects")
+    parser.add_argument("--draws", type=int, default=10, help="of real cells")
     args = parser.parse_args(arguments)
     save("power", [show(made[name]()) for name in args.tables], args.save)
 

@@ -1,3 +1,4 @@
+import anndata as ad
 import numpy as np
 import pytest
 
@@ -7,15 +8,15 @@ from nextpert.pl import plan_cells
 
 def test_curves_and_what_is_wanted(designed):
     stored = designed.uns["plan_cells"]
-    axes = plan_cells(designed, show=False)
-    for ax, column, level in zip(axes, ("power", "half_width"), (0.8, 0.1), strict=True):
-        curve, line = ax.lines  # guides are not told apart: one curve
-        np.testing.assert_allclose(curve.get_ydata(), stored["curves"][column])
-        np.testing.assert_allclose(curve.get_xdata(), stored["curves"]["n_cells"])
-        assert line.get_ydata()[0] == pytest.approx(level)
-        assert ax.get_xscale() == "log"
-        assert ax.get_xlabel() == "cells per perturbation"
-    assert "change of 0.2" in axes[0].get_ylabel()
+    (ax,) = plan_cells(designed, show=False)
+    curve, line = ax.lines  # guides are not told apart: one curve
+    np.testing.assert_allclose(curve.get_ydata(), stored["screens"]["power"])
+    np.testing.assert_allclose(curve.get_xdata(), stored["screens"]["n_cells"])
+    assert line.get_ydata()[0] == pytest.approx(0.8)
+    assert ax.get_xscale() == "log"
+    assert ax.get_xlabel() == "cells per perturbation"
+    assert "change of 0.2" in ax.get_ylabel()
+    assert "lfsr < 0.05" in ax.figure._suptitle.get_text()
 
 
 def test_a_line_for_every_number_of_guides(designed):
@@ -38,15 +39,29 @@ def test_a_line_for_every_number_of_guides(designed):
 
 
 def test_a_budget_is_one_more_panel(designed):
-    npt.tl.plan_cells(designed, effect=0.5, n_cells=4000)
-    *others, last = plan_cells(designed, show=False)
-    assert len(others) == 2
-    budget = designed.uns["plan_cells"]["budget"]
-    curve, _, largest = last.lines
-    np.testing.assert_allclose(curve.get_xdata(), budget["n_perturbations"])
-    np.testing.assert_allclose(curve.get_ydata(), budget["power"])
-    (most,) = largest.get_xdata()
-    assert most == budget.loc[budget["power"] >= 0.8, "n_perturbations"].max()
-    assert last.get_xlabel() == "perturbations that share 4,000 cells"
-    npt.tl.plan_cells(designed, n_cells=2)
-    assert len(plan_cells(designed, show=False)) == 2  # cells that suffice for no perturbation
+    npt.tl.plan_cells(designed, effect=0.5, budget=4000, rule="fdr")
+    _, last = plan_cells(designed, show=False)
+    screens = designed.uns["plan_cells"]["screens"]
+    curve, most = last.lines
+    assert curve.get_ydata().max() == pytest.approx(screens["detected"].max())
+    (number,) = most.get_xdata()
+    assert number == screens.loc[screens["is_best"], "n_perturbations"].iloc[0]
+    assert last.get_xlabel() == "perturbations in a budget of 4,000"
+    assert "FDR 5%" in last.figure._suptitle.get_text()
+    npt.tl.plan_cells(designed, budget=2)
+    assert len(plan_cells(designed, show=False)) == 1  # cells that suffice for no perturbation
+
+
+def test_a_line_for_every_share_of_the_reads():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(2.0, 2.0, 12), (200, 12))
+    adata = ad.AnnData(np.log1p(counts / counts.sum(axis=1, keepdims=True) * 50))
+    adata.obs["perturbation"] = "control"
+    npt.pp.setup_screen(adata)
+    npt.tl.plan_cells(adata, budget=5000)
+    _, of_reads, _ = plan_cells(adata, show=False)
+    texts = [text.get_text() for text in of_reads.get_legend().get_texts()]
+    assert texts == ["all reads", "50% of the reads", "25% of the reads", "10% of the reads",
+                     "needed"]  # fmt: skip
+    for line in of_reads.lines[:-1]:
+        assert (np.diff(line.get_xdata()) > 0).all()

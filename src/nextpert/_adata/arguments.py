@@ -136,6 +136,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, type]:
 def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments, with each option moved into the mapping that it belongs to.
 
+    A number in place of a mapping is its first option.
+
     Examples
     --------
     >>> from nextpert import tl
@@ -146,7 +148,10 @@ def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[s
     out = dict(flat)
     for argument, cls in options_of(function).items():
         if held := {name: out.pop(name) for name in cls.__annotations__ if name in out}:
-            out[argument] = {**out.get(argument, {}), **held}
+            value = out.get(argument, {})
+            if isinstance(value, Real):
+                value = {next(iter(cls.__annotations__)): value}
+            out[argument] = {**value, **held}
     return out
 
 
@@ -170,7 +175,7 @@ def _in_tuples(bounds: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def checked(
-    **bounds: Bound | type | tuple[Bound, ...],
+    **bounds: Bound | type | tuple[Bound | type, ...],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Check the arguments of a public function against its annotations and declared bounds.
 

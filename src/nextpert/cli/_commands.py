@@ -353,22 +353,30 @@ def cells(
     results: Results = _RESULTS,
     target: TargetState = _TARGET,
     effect: float = 0.2,
-    tolerance: float = 0.1,
     power: float = 0.8,
+    share: float | None = None,
+    sd: float | None = None,
+    rule: str = "lfsr",
     n_guides: WholeOrNone = None,
-    n_cells: WholeOrNone = None,
+    budget: float | None = None,
+    construct: float | None = None,
+    cell: float | None = None,
+    million_reads: float | None = None,
+    reads: float = 25000.0,
+    n_perturbations: WholeOrNone = None,
+    tolerance: float = 0.1,
     pool: Pool = _POOL,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
-    """Compute how many cells, guides and replicates are needed, and whether to stop.
+    """Compute how many cells, guides and reads are needed, and whether to stop.
 
     It reads the output of `nextpert fit` and writes the number of cells per perturbation that is
     needed to detect an effect on each gene. With a target, it also writes the number of cells
     needed to distinguish the nearest perturbation from the others, and whether further experiments
     are worthwhile. The table has a row per gene: the power with the current number of cells, and
     the number of cells needed. Without a fit, it reads the control cells in the output of
-    `nextpert preprocess` and plans a first screen of `--n-cells` cells.
+    `nextpert preprocess` and plans a first screen within `--budget`.
 
     Example: `nextpert cells screen.fit.h5ad --target MYC --effect 0.2 --table cells.csv`
 
@@ -376,15 +384,34 @@ def cells(
     ----------
     effect
         Size of the effect to detect, in units of log-normalised expression.
+    power
+        Required probability of detecting the effect.
+    share
+        Share of effects that are not zero. By default it is learned from the fit, or that of four
+        published screens.
+    sd
+        SD of the effects that are not zero, relative to that of a gene between cells; with --share.
+    rule
+        Rule of detection: lfsr (local false sign rate below 0.05) or fdr (false discovery rate of
+        5%).
+    n_guides
+        Number of guides per perturbation. By default the median of the screen.
+    budget
+        What a screen may cost: usable cells, controls included, or the sum of prices if they are
+        given.
+    construct
+        Price of a construct.
+    cell
+        Price of a usable cell.
+    million_reads
+        Price of a million reads.
+    reads
+        Present number of reads per cell.
+    n_perturbations
+        Maximum number of perturbations of a screen.
     tolerance
         Smallest gain that is worth another experiment, relative to the distance of the control
         cells.
-    power
-        Required probability of detecting the effect.
-    n_guides
-        Number of guides per perturbation. By default the median of the screen.
-    n_cells
-        Number of cells that can be sequenced, which determines the number of perturbations.
     """
 
 

@@ -1,10 +1,8 @@
-"""Curves of a plan of cells."""
+"""Power of a plan by cells, guides and reads, and what a budget detects."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
@@ -43,7 +41,9 @@ _STYLES: tuple[tuple[str, Any], ...] = (
     (BLUE, "-"),
     (PURPLE, (0, (6, 1.5))),
 )
-_FEW_CELLS = 10  # values for fewer cells do not determine the range of the axis
+# Colours of shares of the reads other than all.
+_OF_READS: tuple[str, ...] = (BLUE, GREEN, ORANGE)
+_RULES = {"lfsr": "lfsr < 0.05", "fdr": "FDR 5%"}
 
 
 @checked()
@@ -56,12 +56,13 @@ def plan_cells(
     return_fig: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure | list[Axes] | None:
-    """Draw power and precision by number of cells and guides.
+    """Draw power by cells, guides and reads, and what a budget detects.
 
-    The panels show the fraction of genes in which the effect is detected, and half the width of the
-    interval of an effect on the median gene. Each number of guides has a line; the line of the plan
-    is black. Dashed lines are the values needed. If the plan has ``n_cells``, a third panel shows
-    the fraction of genes by the number of perturbations that share these cells.
+    The first panel shows the power to detect the effect, averaged over genes, with a line per
+    number of guides; the line of the plan is black, and the dashed line is the power needed. If
+    fewer reads are planned, the second panel has a line per share of the reads. If the plan has a
+    budget, the last panel shows the expected number of detected effects of the screens that the
+    budget pays for, by their number of perturbations, and marks the screen with most.
 
     Parameters
     ----------
@@ -86,61 +87,84 @@ def plan_cells(
     >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
     >>> npt.tl.learn_dag(adata)
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_cells(adata, n_cells=5000)
+    >>> npt.tl.plan_cells(adata, budget=5000)
     >>> figure = npt.pl.plan_cells(adata, return_fig=True)
     >>> len(figure.axes)
-    3
+    2
     """
-    stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="curves")
-    effect, power = float(stored["params"]["effect"]), float(stored["params"]["power"])
-    budget = stored.get("budget")
-    if budget is not None and budget.empty:
-        budget = None
-    panels, _ = panels_of(2 + (budget is not None), 2, (3.8, 2.6), (0.0, 0.7))
-    title = f"{stored['noise']['n_control_cells']} control cells"
+    stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="screens")
+    params, screens = stored["params"], stored["screens"]
+    planned = screens[screens["n_guides"] == params["n_guides"]]
+    has_reads, has_budget = len(set(screens["reads"])) > 1, bool(screens["is_best"].any())
+    panels, _ = panels_of(1 + has_reads + has_budget, 2, (3.8, 2.6), (0.0, 0.7))
+    rule = _RULES[str(params["rule"])]
+    title = f"{stored['noise']['n_control_cells']} control cells; detected: {rule}"
     root_figure(panels[0]).suptitle(title, fontsize=TEXT)
-    if budget is not None:
-        _draw_budget(panels[-1], budget, stored["params"])
-    _draw(panels[0], stored, "power", power)
-    panels[0].set_ylim(-0.03, 1.03)
-    panels[0].set_ylabel(f"fraction of genes in which\na change of {effect:g} is detected")
-    _draw(panels[1], stored, "half_width", effect / 2)
-    panels[1].set_ylabel("half of the 90% interval of the\nmedian gene (units of the data)")
-    legend(panels[0], panels[0].get_legend_handles_labels()[0], loc="lower right")
+    _draw_guides(panels[0], screens[screens["reads"] == 1], params)
+    if has_reads:
+        _draw_reads(panels[1], planned, params)
+    if has_budget:
+        _draw_budget(panels[-1], screens, params)
     return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
 
 
-def _draw(panel: Axes, stored: dict[str, Any], column: str, needed: float) -> None:
-    """Draw one column of the curves, a line per number of guides, and the value needed."""
-    curves, styles = stored["curves"], iter(_STYLES)
-    for n_guides, curve in curves.groupby("n_guides"):
-        is_planned = n_guides == stored["params"]["n_guides"]
+def _draw_guides(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) -> None:
+    """Draw the power by number of cells, a line per number of guides."""
+    styles = iter(_STYLES)
+    for n_guides, curve in screens.groupby("n_guides"):
+        is_planned = n_guides == params["n_guides"]
         colour, dashes = (BLACK, "-") if is_planned else next(styles)
         panel.plot(
-            curve["n_cells"], curve[column], color=colour, linestyle=dashes,
+            curve["n_cells"], curve["power"], color=colour, linestyle=dashes,
             linewidth=2.0 if is_planned else 1.4, zorder=3 if is_planned else 2,
             label=counted(int(str(n_guides)), "guide"),
         )  # fmt: skip
-    panel.axhline(needed, color=GREY, linestyle="--", linewidth=1, zorder=1, label="needed")
-    logarithmic(panel, "x", curves["n_cells"].max() / curves["n_cells"].min())
-    values = curves.loc[curves["n_cells"] >= _FEW_CELLS, column].to_numpy(float)
-    panel.set_ylim(0, 1.08 * np.nanmax(values, initial=needed))
-    panel.set_xlabel("cells per perturbation")
+    _finish_power(panel, screens, params)
 
 
-def _draw_budget(panel: Axes, budget: pd.DataFrame, params: Mapping[str, Any]) -> None:
-    """Draw the power by number of perturbations, and mark the largest number with enough power."""
-    number, needed = budget["n_perturbations"], float(params["power"])
-    panel.plot(number, budget["power"], color=BLACK, linewidth=2.0, zorder=3)
-    panel.axhline(needed, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    if (enough := budget["power"] >= needed).any():
-        largest = budget[enough].iloc[-1]
-        panel.plot(largest["n_perturbations"], largest["power"], "o", color=BLACK, zorder=4)
-        panel.text(
-            0.04, 0.06, f"{largest['n_perturbations']:,.0f} perturbations,\n"
-            f"{largest['n_cells']:,.0f} cells each", transform=panel.transAxes, fontsize=TEXT,
+def _draw_reads(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) -> None:
+    """Draw the power by number of cells, a line per share of the reads."""
+    by_reads = screens.sort_values("reads", ascending=False, kind="stable")
+    curves = by_reads.groupby("reads", sort=False)
+    for colour, (share, curve) in zip((BLACK, *_OF_READS), curves, strict=False):
+        name = "all reads" if share == 1 else f"{100 * float(str(share)):g}% of the reads"
+        panel.plot(
+            curve["n_cells"], curve["power"], color=colour, label=name,
+            linewidth=2.0 if share == 1 else 1.4, zorder=3 if share == 1 else 2,
         )  # fmt: skip
-    logarithmic(panel, "x", number.max() / number.min())
+    _finish_power(panel, screens, params)
+
+
+def _finish_power(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) -> None:
+    panel.axhline(
+        float(params["power"]), color=GREY, linestyle="--", linewidth=1, zorder=1, label="needed"
+    )
+    if len(screens):
+        logarithmic(panel, "x", screens["n_cells"].max() / screens["n_cells"].min())
     panel.set_ylim(-0.03, 1.03)
-    panel.set_xlabel(f"perturbations that share {int(params['n_cells']):,} cells")
-    panel.set_ylabel(f"fraction of genes in which\na change of {params['effect']:g} is detected")
+    panel.set_xlabel("cells per perturbation")
+    panel.set_ylabel(f"power to detect a change of {params['effect']:g},\naveraged over genes")
+    legend(panel, panel.get_legend_handles_labels()[0], loc="lower right")
+
+
+def _draw_budget(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) -> None:
+    """Draw the detected effects by number of perturbations, and mark the screen with most."""
+    best = screens[screens["is_best"]].iloc[0]
+    drawn = screens[screens["n_guides"] == best["n_guides"]]
+    colours = dict(zip(sorted(screens["reads"].unique())[::-1], (BLACK, *_OF_READS), strict=False))
+    for share, curve in drawn.groupby("reads"):
+        # Of the screens with as many perturbations, that which detects most.
+        number = curve.groupby("n_perturbations")["detected"].max()
+        panel.plot(number.index, number, color=colours[float(str(share))], linewidth=1.6, zorder=2)
+    panel.plot(best["n_perturbations"], best["detected"], "o", color=BLACK, zorder=4)
+    panel.set_title(
+        f"best: {best['n_perturbations']:,.0f} perturbations, {best['n_cells']:,.0f} cells each\n"
+        f"in {counted(int(best['n_guides']), 'guide')}, {100 * best['reads']:g}% of the reads",
+        fontsize=TEXT,
+    )
+    if len(set(drawn["n_perturbations"])) > 1:
+        numbers = drawn["n_perturbations"]
+        logarithmic(panel, "x", numbers.max() / numbers.min())
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel(f"perturbations in a budget of {float(params['budget']):,.0f}")
+    panel.set_ylabel("expected number of\ndetected effects")

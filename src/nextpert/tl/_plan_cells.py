@@ -1,37 +1,38 @@
-"""``tl.plan_cells``: how many cells, guides and replicates a perturbation needs."""
+"""``tl.plan_cells``: how many cells, guides, replicates and reads a perturbation needs."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import above, between, checked, one_of
+from nextpert._adata.arguments import above, at_least, between, checked, one_of, options
+from nextpert._adata.counts import read_counts
 from nextpert._adata.environments import require_varying
 from nextpert._adata.table import require_cells
-from nextpert.core.design.power import (
-    Budget,
-    EffectPrecision,
-    Layout,
-    ScreenNoise,
-    screen_noise,
-    screens_within,
-)
+from nextpert.core.design.detection import LFSR, RULES, ByDiscoveryRate, ByFalseSigns
+from nextpert.core.design.effect_sizes import USUAL_SD, EffectSizes
+from nextpert.core.design.power import Layout, ScreenNoise, screen_noise
+from nextpert.core.design.reads import noise_of_reads
+from nextpert.core.design.screen_plans import Prices, ScreenPlans
 from nextpert.core.design.stopping import TOLERANCE
+from nextpert.core.model.within_cells import coexpression
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.core.screen.guides import distinct
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_all
 from nextpert.tl._design_interventions.target import read_target
+from nextpert.tl._plan_cells_in_words import GIVEN, SCREEN, USUAL, Found, in_words
 from nextpert.tl._plan_screen.next_round import StoppingRule, advise
 from nextpert.tl._plan_screen.pool import guides_of, usual
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import anndata as ad
     from numpy.typing import NDArray
@@ -42,37 +43,83 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INTERVAL = 0.9  # coverage of intervals, the same level in the whole package
-CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+INTERVAL = 1.6449  # quantile for intervals of 90%, the same level in the whole package
+CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
 GUIDES = (1, 2, 4, 8)
-_MANY = 1e6  # more cells than anybody measures
+READS = (1.0, 0.5, 0.25, 0.1)  # shares of the reads
 FIRST_GUIDES = 4  # guides per perturbation of a screen that has not been done
+FIRST_PERTURBATIONS = 20  # its perturbations, if no budget determines them
+SIZE = 0.2  # SD of a gene between cells, from which effects are counted in words
 
 
-@checked(effect=above(0), tolerance=above(0), power=between(0.5, 1), candidates=one_of("genes"))
+@options(size=above(0), power=between(0.5, 1), share=between(0, 1), sd=above(0))
+@dataclass(frozen=True)
+class _Effect:
+    """Fields of ``effect``, documented in :func:`plan_cells`."""
+
+    size: float = 0.2
+    power: float = 0.8
+    share: float | None = None
+    sd: float | None = None
+
+
+@options(
+    total=above(0), construct=at_least(0), cell=at_least(0), million_reads=at_least(0),
+    reads=at_least(1), n_perturbations=at_least(1),
+)  # fmt: skip
+@dataclass(frozen=True)
+class _Budget:
+    """Fields of ``budget``, documented in :func:`plan_cells`."""
+
+    total: float | None = None
+    construct: float | None = None
+    cell: float | None = None
+    million_reads: float | None = None
+    reads: float = 25_000  # the maker's minimum, as in tl.plan_loading
+    n_perturbations: int | None = None
+
+    def prices(self) -> Prices:
+        """Return all prices; without any, a cell costs 1."""
+        given = (self.construct, self.cell, self.million_reads)
+        if all(price is None for price in given):
+            return Prices(reads=self.reads)
+        construct, cell, million_reads = (price or 0.0 for price in given)
+        prices = Prices(construct, cell, million_reads, self.reads)
+        if self.total is not None and not prices.of_cell(1.0):
+            message = (
+                "budget has a total, but no price that depends on the number of cells: add the "
+                "price of a cell ('cell') or of a million reads ('million_reads')."
+            )
+            raise ValueError(message)
+        return prices
+
+
+@checked(
+    effect=(above(0), _Effect), budget=(above(0), _Budget), tolerance=above(0),
+    rule=one_of(*RULES), candidates=one_of("genes"),
+)  # fmt: skip
 def plan_cells(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target | None = None,
     *,
     posterior_key: str = "dag_blr",
-    effect: float = 0.2,
-    tolerance: float = TOLERANCE,
-    power: float = 0.8,
+    effect: float | Mapping[str, Any] = 0.2,
+    rule: str = "lfsr",
     n_guides: int | None = None,
-    n_cells: int | None = None,
+    budget: float | Mapping[str, Any] | None = None,
+    tolerance: float = TOLERANCE,
     candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan_cells",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    r"""Compute how many cells, guides and replicates are needed, and advise what to do next.
+    r"""Compute how many cells, guides and reads are needed, and advise what to do next.
 
-    The mean of ``n`` cells in ``g`` guides and ``r`` replicates (batches) has the variance
-    :math:`\sigma^2 (1/n + \tau_g^2/g + \tau_r^2/r)`, estimated from this screen. The power to
-    detect an effect on a gene is that of Welch's test at level 0.05, which is conservative:
-    shrunken effects (:func:`perturbation_effects`) need fewer cells for the same error. With a
-    target, advice follows by the rule in :doc:`/guides/plan_a_plate`, with the tests of
-    :func:`diagnose` if it was run on this fit. :func:`nextpert.pl.plan_cells` draws the curves.
+    Power is the probability that an effect of a given size is detected by the stated ``rule``. It
+    depends on how many effects are not zero, which is learned from the fit; without a fit, it is
+    assumed as on four published screens (equations 35, 41 and 42 of :doc:`/model/mathematics`).
+    With a target, advice follows by the rule in :doc:`/guides/plan_a_plate`.
+    :func:`nextpert.pl.plan_cells` draws the table.
 
     Parameters
     ----------
@@ -84,19 +131,24 @@ def plan_cells(
     posterior_key
         The ``key_added`` of the fit.
     effect
-        Effect on a gene to detect, in units of the data: 0.2 is a change by about a fifth.
-    tolerance
-        Smallest gain that is worth another experiment, relative to the control's distance.
-    power
-        Probability of detecting the effect, above 0.5.
+        Effect to detect, in units of the data (0.2 is a change by about a fifth), or a mapping of
+        ``"size"`` (0.2), ``"power"`` (0.8), and ``"share"`` and ``"sd"``: the share of effects that
+        are not zero and their SD, relative to that of a gene between cells, if not learned.
+    rule
+        ``"lfsr"``: local false sign rate below 0.05, as in :func:`perturbation_effects`. ``"fdr"``:
+        Welch's tests of all effects at a false discovery rate of 5% (Benjamini-Hochberg).
     n_guides
         Guides per perturbation; ``None`` (default): the median of the screen, or 4 without a fit.
-    n_cells
-        Usable cells of a screen, controls included, for which ``budget`` is computed.
+    budget
+        Number of usable cells of a screen, controls included; or a mapping of ``"total"``, prices
+        (``"construct"``, ``"cell"``, ``"million_reads"``), present ``"reads"`` per cell (25,000),
+        and the maximum ``"n_perturbations"``.
+    tolerance
+        Smallest gain that is worth another experiment, relative to the control's distance.
     candidates
         Candidates for the advice, as in :func:`design_interventions`.
     rng
-        Seed or generator for the advice.
+        Seed or generator.
     key_added
         Name of the results.
     copy
@@ -105,15 +157,10 @@ def plan_cells(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all columns.
-        Writes ``uns["plan_cells"]`` with:
-
-        - ``verdict`` (text): all results in sentences.
-        - ``genes`` (table): by gene, ``power`` with the present cells, and ``cells_needed``.
-        - ``curves`` (table): ``power`` and ``half_width`` by ``n_guides`` and ``n_cells``.
-        - ``budget`` (table): if ``n_cells`` is given, the power by number of perturbations.
-        - ``advice`` (mapping): with a target, ``kind``, ``words`` (a sentence) and the numbers.
-        - ``noise`` (mapping): variances of guides and replicates, relative to that of a cell.
+        ``None``, or the copy. :doc:`/model/stored_results` lists all columns. Writes
+        ``uns["plan_cells"]`` with ``verdict`` (text), ``genes`` and ``screens`` (tables: by gene;
+        by guides, cells and reads), ``effects``, ``noise`` and, with a target, ``advice``
+        (mappings).
 
     Raises
     ------
@@ -123,83 +170,69 @@ def plan_cells(
     Examples
     --------
     >>> import nextpert as npt
-    >>> adata = npt.datasets.simulated_screen(perturbed=["MYC", "FOS"], n_control=500)
-    >>> npt.tl.learn_dag(adata)
-    >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_cells(adata, {"MYC": 1.0})
-    >>> adata.uns["plan_cells"]["advice"]["best_known"]
-    'MYC'
-
-    Before the first screen:
-
     >>> controls = npt.datasets.simulated_screen(perturbed=0, n_control=500)
-    >>> npt.tl.plan_cells(controls, effect=0.5, n_cells=20_000)
-    >>> budget = controls.uns["plan_cells"]["budget"].query("power > 0.8")
-    >>> int(budget["n_perturbations"].max())
-    1499
+    >>> npt.tl.plan_cells(controls, effect={"size": 0.5, "share": 0.05}, budget=20_000)
+    >>> screens = controls.uns["plan_cells"]["screens"]
+    >>> int(screens.loc[screens["is_best"], "n_cells"].iloc[0])
+    50
     """
     require_cells(adata, "plan_cells")
-    if n_guides is not None and n_guides > CELLS[-1]:
-        message = (
-            f"n_guides is {n_guides}, but the plan has at most {CELLS[-1]} cells per perturbation, "
-            f"and each guide needs a cell: give a smaller n_guides."
-        )
-        raise ValueError(message)
-    effect, tolerance = float(effect), float(tolerance)
+    asked = _Effect(**effect) if isinstance(effect, Mapping) else _Effect(size=float(effect))
+    limits = _limits_of(budget)
+    prices = limits.prices()
+    _check(asked, n_guides)
     fit = goal = None
     if target is None and posterior_key == "dag_blr" and posterior_key not in adata.uns:
-        panel, noise = _read_controls(adata)
-        usual_guides = FIRST_GUIDES
+        panel, columns, noise, roles = _read_controls(adata)
+        usual_guides, n_perturbations = FIRST_GUIDES, limits.n_perturbations or FIRST_PERTURBATIONS
     else:
         fit = _adata.posterior_from(adata, posterior_key)
         goal = None if target is None else read_target(adata, target, fit)
-        panel, noise = fit.genes, _read_noise(adata, fit)
-        usual_guides = guides_of(adata, fit)[1]
+        panel, columns, noise = fit.genes, fit.columns, _read_noise(adata, fit)
+        roles = _adata.fitted_roles(adata, fit.params)
+        usual_guides, n_perturbations = guides_of(adata, fit)[1], len(fit.names)
     layout = Layout(
         usual_guides if n_guides is None else n_guides, usual(noise.n_replicates[1:]),
         noise.guide_variance, noise.replicate_variance,
     )  # fmt: skip
-    n_control = int(noise.pooled.n_cells[0])
-    effects = noise.precision(layout, n_control)
-    now = [_median(noise.pooled.n_cells[1:])]
-    genes = pd.DataFrame(
-        {
-            "gene": _adata.strings(panel),
-            "cell_sd": np.sqrt(noise.perturbed_variance),
-            "half_width": effects.half_width(now, INTERVAL)[0],
-            "power": effects.power(now, effect)[0],
-            "cells_needed": effects.cells_for_power(effect, power),
-        }
-    )
+    sizes, source = _sizes_of(fit, asked)
+    reads, missing = _read_depths(adata, columns, roles, noise)
+    plans = _plans_of(noise, sizes, rule, asked.size, n_perturbations, reads)
+    now = _median(noise.pooled.n_cells[1:])
+    genes = _genes_table(panel, plans, layout, now, asked.power)
+    screens = _screens_table(plans, layout, prices, limits)
+    found = Found(
+        genes, screens, layout, rule, asked.size, asked.power, sizes.share(SIZE),
+        None if asked.share is None else (asked.share, asked.sd or USUAL_SD), source, missing,
+        limits.total, prices, None if fit else plans.n_control,
+    )  # fmt: skip
     stored: dict[str, Any] = {
         "genes": genes,
-        "curves": _curves_table(effects, effect),
+        "screens": screens,
+        "effects": {"source": source, "size": SIZE, "share": sizes.share(SIZE)},
         "noise": {
             "guide_variance": noise.guide_variance,
             "control_guide_variance": noise.control_guide_variance,
             "replicate_variance": noise.replicate_variance,
-            "n_control_cells": n_control,
+            "n_control_cells": plans.n_control,
             "n_guides": _median(noise.n_guides[1:]),
             "n_replicates": _median(noise.n_replicates[1:]),
-            "n_cells": now[0],
+            "n_cells": now,
         },
     }
-    sentences = [_effects_in_words(genes, layout, effect=effect, power=power)]
-    if fit is None:
-        sentences.insert(0, (
-            f"There is no fit: the noise is that of {n_control:,} control cells (and as many "
-            f"controls are assumed), and guides are assumed to vary as in two published screens."
-        ))  # fmt: skip
-    if n_cells is not None:
-        budget = screens_within(n_cells, noise, layout, effect=effect, power=power)
-        stored["budget"] = pd.DataFrame(budget._asdict()).drop(columns="most")
-        sentences.append(_budget_in_words(budget, n_cells, effect=effect, power=power))
+    sentences = in_words(found)
     params: dict[str, Any] = {
-        "effect": effect,
-        "power": power,
-        "tolerance": tolerance,
+        "effect": asked.size,
+        "power": asked.power,
+        "share": asked.share,
+        "sd": asked.sd,
+        "rule": rule,
+        "tolerance": float(tolerance),
         "n_guides": layout.n_guides,
-        "n_cells": n_cells,
+        "budget": limits.total,
+        **{f"cost_{name}": price for name, price in prices._asdict().items() if name != "reads"},
+        "reads": prices.reads,
+        "n_perturbations": limits.n_perturbations,
         "posterior_key": posterior_key,
         "rng": _adata.seed_of(rng),
     }
@@ -212,7 +245,7 @@ def plan_cells(
         }
         stored["advice"] = advise(
             adata, fit, pool, bound, is_asked, n_guides=layout.n_guides,
-            rule=StoppingRule(tolerance=tolerance), rng=rng,
+            rule=StoppingRule(tolerance=float(tolerance)), rng=rng,
         )  # fmt: skip
         sentences.append(stored["advice"]["words"])
     origin = {} if fit is None else fit.origin
@@ -220,6 +253,101 @@ def plan_cells(
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])
     return written
+
+
+def _limits_of(budget: float | Mapping[str, Any] | None) -> _Budget:
+    if budget is None:
+        return _Budget()
+    return _Budget(**budget) if isinstance(budget, Mapping) else _Budget(total=float(budget))
+
+
+def _check(asked: _Effect, n_guides: int | None) -> None:
+    """Raise if an SD of effects has no share, or there are more guides than planned cells."""
+    if asked.sd is not None and asked.share is None:
+        message = (
+            f"effect has the SD of effects that are not zero ({asked.sd:g}), but not their share: "
+            f"add 'share', such as 0.05, or leave 'sd' out."
+        )
+        raise ValueError(message)
+    if n_guides is not None and n_guides > CELLS[-1]:
+        message = (
+            f"n_guides is {n_guides}, but the plan has at most {CELLS[-1]} cells per perturbation, "
+            f"and each guide needs a cell: give a smaller n_guides."
+        )
+        raise ValueError(message)
+
+
+def _sizes_of(fit: FittedPosterior | None, asked: _Effect) -> tuple[EffectSizes, str]:
+    """Return the distribution of effects, and where it is from."""
+    if asked.share is not None:
+        return EffectSizes.of_share(asked.share, asked.sd or USUAL_SD), GIVEN
+    if fit is None or fit.hierarchical is None:
+        return EffectSizes.usual(), USUAL
+    return EffectSizes.of_draws(fit.hierarchical.effects.place, fit.hierarchical.along), SCREEN
+
+
+def _read_depths(
+    adata: ad.AnnData, columns: NDArray[np.int64], roles: _adata.Roles, noise: ScreenNoise
+) -> tuple[dict[float, NDArray[np.float64]], str]:
+    """Return the noise of a cell by share of the reads, and why there is only one share."""
+    every = {1.0: np.ones(len(columns))}
+    labels = _adata.read_every_label(adata, roles)
+    controls = np.flatnonzero(labels.groups([roles.control]) == 0)
+    counts, value, missing = read_counts(adata, columns, controls, roles.layer)
+    if missing:
+        return every, missing
+    return every | {f: noise_of_reads(counts, value, f) for f in READS[1:]}, ""
+
+
+def _plans_of(
+    noise: ScreenNoise, sizes: EffectSizes, rule: str, size: float, n_perturbations: int,
+    reads: Mapping[float, NDArray[np.float64]],
+) -> ScreenPlans:  # fmt: skip
+    """Return what determines the power of screens."""
+    n_control, cells = int(noise.pooled.n_cells[0]), coexpression(noise.pooled)
+    pattern = noise.planned(
+        100, Layout(), n_control=n_control, n_perturbations=n_perturbations, cells=cells,
+        sizes=sizes,
+    )  # fmt: skip
+    by_rule = ByFalseSigns(sizes, pattern.of_model) if rule == LFSR else ByDiscoveryRate(sizes)
+    sd = np.sqrt(np.maximum(noise.perturbed_variance, np.finfo(float).tiny))
+    return ScreenPlans(noise, cells, sizes, by_rule, size / sd, n_control, n_perturbations, reads)
+
+
+def _genes_table(
+    panel: Sequence[str], plans: ScreenPlans, layout: Layout, now: float, power: float
+) -> pd.DataFrame:
+    """Return the power with the present cells of every gene, and the cells that it needs."""
+    sd = np.sqrt(plans.noise.perturbed_variance)
+    width, found = np.full((2, len(sd)), np.nan)
+    if np.isfinite(now):
+        width = INTERVAL * sd * np.sqrt(plans.noise_of(now, layout).of_means)
+        found = plans.power(now, layout)
+    return pd.DataFrame(
+        {
+            "gene": _adata.strings(panel),
+            "cell_sd": sd,
+            "half_width": width,
+            "power": found,
+            "cells_needed": plans.cells_needed(layout, power),
+        }
+    )
+
+
+def _screens_table(
+    plans: ScreenPlans, layout: Layout, prices: Prices, limits: _Budget
+) -> pd.DataFrame:
+    """Return power, cost and expected detected effects by guides, cells and reads."""
+    guides = sorted({layout.n_guides, *(GUIDES if layout.guide_variance > 0 else ())})
+    columns = plans.table(layout, guides, CELLS, prices, limits.total, limits.n_perturbations)
+    table = pd.DataFrame({name: np.array(values, float) for name, values in columns.items()})
+    whole = ["n_guides", "n_cells", "n_perturbations", "n_controls"]
+    table = table.astype(dict.fromkeys(whole, np.int64))
+    best = np.zeros(len(table), bool)
+    if limits.total is not None and len(table):
+        # Of the equally good, the cheapest.
+        best[np.lexsort((table["cost"], -table["detected"]))[0]] = True
+    return table.assign(is_best=best)
 
 
 def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:
@@ -241,8 +369,10 @@ def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:
     return _noise_of(read_cells(adata, fit.columns, environments, fit.names), fit.names)
 
 
-def _read_controls(adata: ad.AnnData) -> tuple[list[str], ScreenNoise]:
-    """Return all genes, and the noise of the controls with guides that vary as usual.
+def _read_controls(
+    adata: ad.AnnData,
+) -> tuple[list[str], NDArray[np.int64], ScreenNoise, _adata.Roles]:
+    """Return genes, their columns, the noise of the controls with the usual guides, and roles.
 
     Raises
     ------
@@ -265,7 +395,7 @@ def _read_controls(adata: ad.AnnData) -> tuple[list[str], ScreenNoise]:
     _adata.check_scale(adata, columns, used, roles)
     cells = read_cells(adata, columns, environments, ())
     require_varying(cells.fit_cells((), guided=False).control, genes)
-    return genes, replace(_noise_of(cells, ()), guide_variance=USUAL_VARIANCE)
+    return genes, columns, replace(_noise_of(cells, ()), guide_variance=USUAL_VARIANCE), roles
 
 
 def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
@@ -281,60 +411,3 @@ def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
 
 def _median(counts: NDArray[np.int64]) -> float:
     return float(np.median(counts)) if len(counts) else np.nan
-
-
-def _curves_table(effects: EffectPrecision, effect: float) -> pd.DataFrame:
-    """Return one row per number of guides and cells: precision and power."""
-    planned = effects.layout
-    parts = []
-    for g in sorted({planned.n_guides, *(GUIDES if planned.guide_variance > 0 else ())}):
-        plan = replace(effects, layout=replace(planned, n_guides=g))
-        cells = np.array([n for n in CELLS if n >= g])
-        part = {
-            "n_guides": np.full(len(cells), g, np.int64),
-            "n_cells": cells.astype(np.int64),
-            "half_width": np.median(plan.half_width(cells, INTERVAL), axis=1),
-            "power": plan.power(cells, effect).mean(axis=1),
-        }
-        parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _effects_in_words(table: pd.DataFrame, layout: Layout, *, effect: float, power: float) -> str:
-    """Return how many cells detect a change in one gene."""
-    cells = table["cells_needed"].to_numpy(float)
-    median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
-    parts = [
-        f"{n} {what}{'s' * (n > 1)}"
-        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
-    ]
-    text = (
-        f"Detecting a change of {effect:g} with {100 * power:g}% power takes {_cells(median)} per "
-        f"perturbation ({' and '.join(parts)}) for the median gene and {_cells(most)} for 90% of "
-        f"the genes."
-    )
-    if lacking := int((cells > _MANY).sum()):
-        text += (
-            f" {lacking} of {len(table)} genes need more guides, controls or replicates: more "
-            f"cells do not suffice."
-        )
-    return text
-
-
-def _budget_in_words(budget: Budget, total: int, *, effect: float, power: float) -> str:
-    """Return for how many perturbations the cells suffice."""
-    wanted = f"a change of {effect:g} with {100 * power:g}% power, averaged over genes"
-    if not budget.most:
-        return f"A screen of {_cells(total)} cannot detect {wanted}, in any perturbation."
-    row = int(np.flatnonzero(budget.n_perturbations == budget.most)[0])
-    return (
-        f"A screen of {_cells(total)} detects {wanted}, in up to {budget.most:,} "
-        f"perturbation{'s' * (budget.most > 1)}, with {_cells(budget.n_cells[row])} each and "
-        f"{budget.n_controls[row]:,} controls."
-    )
-
-
-def _cells(number: float) -> str:
-    if number > _MANY:
-        return "more than 1,000,000 cells"
-    return f"{number:,.0f} cell{'s' * (round(number) != 1)}"

@@ -1,111 +1,20 @@
+"""Variance of planned differences, and power by local false sign rate and false discovery rate."""
+
 import numpy as np
 import pytest
-from scipy.integrate import quad
-from scipy.stats import chi2, nct, norm, ttest_ind
+from scipy.stats import false_discovery_control, nct, norm
 from scipy.stats import t as student
 
-from nextpert.core.design.power import EffectPrecision, Layout
-
-ONE = np.ones(1)
-
-
-def two_samples(n, effect):
-    """The textbook's power of the two-sample t test, unit variances, by the noncentral t."""
-    freedom, away = 2 * n - 2, effect * np.sqrt(n / 2)
-    reach = student.ppf(0.975, freedom)
-    return nct.sf(reach, freedom, away) + nct.cdf(-reach, freedom, away)
+from nextpert.core import ScreenMoments
+from nextpert.core.design.detection import ByDiscoveryRate, ByFalseSigns, Noise, first_below
+from nextpert.core.design.effect_sizes import SIZES, EffectSizes
+from nextpert.core.design.power import Layout, screen_noise
+from nextpert.core.model.effect_draws import SCALES, TAILS
+from nextpert.core.screen.departures import Coexpression
 
 
-@pytest.mark.parametrize("n", [5, 20, 64, 300])
-@pytest.mark.parametrize("effect", [0.0, 0.2, 0.5, -1.5])
-def test_textbook_two_samples(n, effect):
-    plan = EffectPrecision(ONE, ONE / n, n)
-    np.testing.assert_allclose(plan.power([n], effect)[0, 0], two_samples(n, effect), atol=2e-5)
-
-
-@pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 40), (3, 7), (60, 2), (5, 5)])
-def test_intervals_are_those_of_welchs_test(n, m):
-    rng = np.random.default_rng(n)
-    x, y = rng.normal(0, 2, n), rng.normal(1, 1, m)
-    plan = EffectPrecision(x.var(ddof=1) * ONE, y.var(ddof=1) / m * ONE, n_control=m)
-    for confidence in (0.5, 0.95):
-        low, high = ttest_ind(x, y, equal_var=False).confidence_interval(confidence)
-        width = plan.half_width([n], confidence).item()
-        np.testing.assert_allclose(width, (high - low) / 2, rtol=1e-9)
-    # Of one cell no variance is known: it is taken to be known as of two.
-    one = plan.half_width([1], 0.95).item()
-    assert one == pytest.approx(
-        student.ppf(0.975, welch(x.var(ddof=1), y.var(ddof=1) / m, 1, m - 1))
-        * np.sqrt(x.var(ddof=1) + y.var(ddof=1) / m)
-    )
-
-
-def welch(own, other, of_own, of_other):
-    """Satterthwaite's degrees of freedom."""
-    return (own + other) ** 2 / (own**2 / of_own + other**2 / of_other)
-
-
-def test_one_sample_by_quadrature():
-    n, effect, sd = 9, 0.4, 0.5
-    plan = EffectPrecision(sd**2 * ONE, 0 * ONE, np.inf)
-    reach = student.ppf(0.975, n - 1)
-
-    def found(s2):  # given the sample variance over the true one
-        z = reach * np.sqrt(s2)
-        away = effect / sd * np.sqrt(n)
-        return (norm.sf(z - away) + norm.cdf(-z - away)) * chi2.pdf(s2 * (n - 1), n - 1) * (n - 1)
-
-    wanted = quad(found, 0, 20)[0]
-    np.testing.assert_allclose(plan.power([n], effect)[0, 0], wanted, atol=1e-6)
-
-
-def test_power_against_simulation_with_guides():
-    rng, n_draws = np.random.default_rng(0), 20000
-    layout, of_control = (Layout(4, guide_variance=0.05) for _ in range(2))
-    plan = EffectPrecision(1.5 * ONE, 0.7 * ONE * of_control.spread(200), 200, layout)
-    for n in (8, 40):
-        means, squares = [], []
-        for sd2, where, size, effect in (
-            (1.5, layout, n, 1.2),
-            (0.7, of_control, 200, 0.0),
-        ):
-            g = where.n_guides
-            guides = rng.normal(effect, np.sqrt(0.05 * sd2), (n_draws, g, 1))
-            x = guides + rng.normal(0, np.sqrt(sd2), (n_draws, g, size // g))
-            means.append(x.mean(axis=(1, 2)))
-            # That of a cell, out of guides and cells.
-            part = 1 + 0.05 * (size - size / g) / (size - 1)
-            of_cell = x.reshape(n_draws, -1).var(axis=1, ddof=1) / part
-            squares.append((of_cell * where.spread(size), size - 1))
-        (a, f_a), (b, f_b) = squares
-        freedom = (a + b) ** 2 / (a**2 / f_a + b**2 / f_b)
-        statistic = np.abs(means[0] - means[1]) / np.sqrt(a + b)
-        share = (statistic > student.ppf(0.975, freedom)).mean()
-        error = np.sqrt(share * (1 - share) / n_draws)
-        assert abs(share - plan.power([n], 1.2)[0, 0]) < 4 * error + 0.005  # Satterthwaite's
-
-
-def test_cells_are_the_least_that_do():
-    layout = Layout(3, 2, guide_variance=0.02, replicate_variance=0.01)
-    variance = np.array([0.1, 1.0, 4.0])
-    plan = EffectPrecision(variance, variance / 500, 500, layout)
-    effect = 0.5
-    cells = plan.cells_for_power(effect, 0.8)
-    assert np.isfinite(cells).tolist() == [True, True, False]
-    for gene in range(3):
-        if np.isfinite(cells[gene]):
-            assert plan.power([cells[gene]], effect)[0, gene] >= 0.8
-            assert plan.power([cells[gene] - 1], effect)[0, gene] < 0.8
-        else:
-            assert plan.power([1e12], effect)[0, gene] < 0.8
-
-
-def test_extremes_are_no_nan():
-    variance = np.array([1e-12, 1.0, 0.0])
-    power = EffectPrecision(variance, variance / 1e4, 1e4).power([2, 3, 1e9], 50.0)
-    assert np.isfinite(power).all()
-    assert power[-1, 0] == power[-1, 1] == 1
-    assert ((power >= 0) & (power <= 1)).all()
+def noise_of(variance, p=60, n_perturbations=20, freedom=1e6):
+    return Noise(np.full(p, variance), np.full(p, variance), np.full(p, freedom), n_perturbations)
 
 
 def test_spread_of_means_of_cells_in_guides_and_replicates():
@@ -117,3 +26,117 @@ def test_spread_of_means_of_cells_in_guides_and_replicates():
     means = (guides + replicates + cells).mean(axis=(1, 2))
     error = layout.spread(12) * np.sqrt(2 / n_draws)
     assert abs(means.var() - layout.spread(12)) < 4 * error
+
+
+@pytest.mark.parametrize(("share", "sd"), [(0.05, 0.5), (0.2, 0.37), (0.02, 1.0)])
+def test_given_effects_have_their_share_and_sd(share, sd):
+    sizes = EffectSizes.of_share(share, sd)
+    mixture = sizes.mixtures[0]
+    assert mixture.sum() == pytest.approx(1)
+    assert mixture[0] == pytest.approx(1 - share)
+    assert mixture[1:] @ SIZES[1:] == pytest.approx(share * sd**2, rel=1e-6)
+    drawn = sizes.draw(200, 500, np.random.default_rng(0))
+    assert (np.abs(drawn) > 0.2).mean() == pytest.approx(sizes.share(0.2), abs=0.004)
+
+
+def test_weights_of_a_fit_are_recovered_from_its_draws():
+    rng = np.random.default_rng(0)
+    scales, tails = np.zeros(len(SCALES)), np.zeros(len(TAILS))
+    scales[[2, 8]] = 0.7, 0.3
+    tails[[0, 5, 9]] = 0.6, 0.3, 0.1
+    scale = rng.choice(len(SCALES), (80, 1, 6), p=scales)
+    place = scale + rng.choice(len(TAILS), (80, 100, 6), p=tails)
+    found = EffectSizes.of_draws(place.astype(np.int8), rng.normal(size=(6, 80, 2)))
+    known = EffectSizes.of_weights(scales, tails)
+    wanted, mixture = (x.classes @ x.mixtures for x in (known, found))
+    np.testing.assert_allclose(mixture, wanted, atol=0.03)
+    assert found.share(0.3) == pytest.approx(known.share(0.3), abs=0.01)
+    assert np.median(found.along) == pytest.approx(0.455, abs=0.08)  # of chi squared
+
+
+@pytest.mark.parametrize(("share", "sd", "noise"), [(0.05, 0.8, 0.05), (0.2, 0.5, 0.1)])
+def test_thresholds_are_where_the_rate_of_one_normal_and_zero_is_the_level(share, sd, noise):
+    """With one size of effects the rate has a closed form."""
+    sizes = EffectSizes.of_share(share, np.sqrt(SIZES[SIZES <= sd**2][-1]))
+    (z,) = first_below(sizes.mixtures, noise)
+    total = SIZES + noise
+    weight = sizes.mixtures[0] * norm.pdf(z * np.sqrt(noise), scale=np.sqrt(total))
+    shrink = SIZES / total
+    wrong = np.where(z * shrink < 1, 1, 2 * norm.sf(z * np.sqrt(shrink)))
+    assert (weight @ wrong) / weight.sum() < 0.05
+    assert z < 8
+    assert (first_below(sizes.mixtures, noise * 4) > z).all()  # fewer cells, stricter
+
+
+def test_detected_share_is_the_power_averaged_over_effects():
+    sizes = EffectSizes.of_share(0.1, 0.7)
+    for rule in (ByFalseSigns(sizes, np.ones(60)), ByDiscoveryRate(sizes)):
+        noise = noise_of(0.05)
+        drawn = sizes.draw(300, 60, np.random.default_rng(1))
+        power = np.mean([rule.power(noise, row) for row in drawn[:60]])
+        assert rule.detected(noise) == pytest.approx(power, abs=0.008)
+
+
+def test_power_by_discovery_rate_is_that_of_simulated_screens():
+    rng, sizes = np.random.default_rng(0), EffectSizes.of_share(0.1, 0.8)
+    variance, freedom, effect = 0.06, 20.0, 1.0
+    hits = []
+    for _ in range(200):
+        effects = sizes.draw(20, 60, rng)
+        effects[:, 0] = effect  # one in 60 more
+        squares = variance * rng.chisquare(freedom, effects.shape) / freedom
+        t = (effects + np.sqrt(variance) * rng.normal(size=effects.shape)) / np.sqrt(squares)
+        p = 2 * student.sf(np.abs(t), freedom)
+        hits.append((false_discovery_control(p.ravel()).reshape(p.shape) < 0.05)[:, 0].mean())
+    planned = ByDiscoveryRate(sizes).power(noise_of(variance, freedom=freedom), effect)[0]
+    assert planned == pytest.approx(np.mean(hits), abs=0.05)
+
+
+def test_a_single_test_is_a_t_test():
+    """Without other effects, one effect is compared with 0.05 over the number of tests."""
+    sizes = EffectSizes.of_share(1e-9, 0.5)
+    noise = noise_of(0.1, p=50, n_perturbations=1, freedom=12.0)
+    levels = ByDiscoveryRate(sizes).levels(noise)
+    assert levels.min() == pytest.approx(0.05 / 50)
+    reach = -student.ppf(0.05 / 100, 12.0)
+    wanted = nct.sf(reach, 12.0, 1.5 / np.sqrt(0.1))
+    assert ByDiscoveryRate(sizes).power(noise, 1.5)[0] == pytest.approx(wanted, abs=0.03)
+
+
+def test_power_rises_with_share_size_and_cells():
+    rule = ByFalseSigns(EffectSizes.of_share(0.05, 0.7), np.ones(60))
+    few, many = (rule.power(noise_of(v), 0.7)[0] for v in (0.1, 0.02))
+    assert few < many
+    assert rule.power(noise_of(0.05), 0.5)[0] < rule.power(noise_of(0.05), 1.0)[0]
+    often = ByFalseSigns(EffectSizes.of_share(0.3, 0.7), np.ones(60))
+    assert rule.power(noise_of(0.1), 0.7)[0] < often.power(noise_of(0.1), 0.7)[0]
+    np.testing.assert_allclose(rule.power(noise_of(0.05), -0.7), rule.power(noise_of(0.05), 0.7))
+
+
+def planned(n, *, factors=None, n_perturbations=20, sizes=None):
+    x = np.random.default_rng(0).normal(size=(800, 30))
+    screen = ScreenMoments.from_array(x, (np.arange(800) >= 400).astype(int), 2)
+    noise = screen_noise(screen, [0, 1], [0, 0], [0, 0], 2)
+    gamma = np.zeros((30, 0)) if factors is None else factors
+    cells = Coexpression(gamma, 1 - (gamma**2).sum(axis=1), np.ones(30))
+    return noise.planned(
+        n, Layout(), n_control=400, n_perturbations=n_perturbations, cells=cells,
+        sizes=sizes or EffectSizes.of_share(0.05, 0.5),
+    )  # fmt: skip
+
+
+def test_perturbed_cells_inform_the_controls_and_coexpressed_noise_is_known():
+    found = planned(20)
+    np.testing.assert_allclose(found.of_means, 1 / 20 + 1 / 400, rtol=0.1)
+    assert (found.of_model < found.of_means).all()
+    alone = planned(20, n_perturbations=0)
+    np.testing.assert_allclose(alone.of_model, alone.of_means, rtol=1e-6)
+    factors = np.full((30, 1), np.sqrt(0.5))
+    less = planned(20, factors=factors).of_model / found.of_model
+    # Half of the noise is common, and 29 other genes determine it.
+    np.testing.assert_allclose(less, 0.5 * (1 + 1 / 30), rtol=0.02)
+    along = EffectSizes(*vars(EffectSizes.of_share(0.05, 0.5)).values())
+    along = EffectSizes(along.classes, along.mixtures, np.array([100.0]))
+    np.testing.assert_allclose(
+        planned(20, factors=factors, sizes=along).of_model / found.of_model, 1.0, rtol=0.03
+    )  # effects along the factor cannot be distinguished from this noise

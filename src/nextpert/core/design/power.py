@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import nct, norm
-from scipy.stats import t as student
 
-from nextpert.core.design.plate import dunnett_controls
+from nextpert.core.design.detection import Noise
+from nextpert.core.design.effect_sizes import SIZES, EffectSizes
 from nextpert.core.screen.guides import PooledGuides, pool_guides, spread_within
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.screen.departures import Coexpression
     from nextpert.core.screen.screen import ScreenMoments
 
     Array = NDArray[np.float64]
 
-_MOST = 2.0**50  # cells; a power that these do not reach counts as unreachable
-_FEW = 100.0  # degrees of freedom below which the noncentral t distribution is exact
-_CONFIDENCE = 0.95  # one minus the level of a two-sided test
-_CERTAIN = 30.0  # effect in standard errors from which the power is 1
 _TINY = float(np.finfo(float).tiny)
-# Numbers of perturbations of the screens that are compared.
-_NUMBERS = tuple(x * 10**k for k in range(5) for x in (1, 2, 3, 5, 7))
+_LEAST_OTHERS = 0.1  # least share of the information on a factor that other genes have
 
 
 @dataclass(frozen=True)
@@ -126,12 +120,68 @@ class ScreenNoise:
         errors = self.pooled.fixed_error()[1:]
         return float(np.median(errors)) if len(errors) else 0.0
 
-    def precision(self, layout: Layout, n_control: float) -> EffectPrecision:
-        """Return the precision of effects with ``n_control`` controls in the screen's guides."""
-        spread = self.layout(0).spread(n_control) + self.batch_error
-        return EffectPrecision(
-            self.perturbed_variance, self.variance(0) * spread, n_control, layout
+    def planned(
+        self,
+        n_cells: float,
+        layout: Layout,
+        *,
+        n_control: float,
+        n_perturbations: int,
+        cells: Coexpression,
+        sizes: EffectSizes,
+        per_cell: ArrayLike = 1.0,
+    ) -> Noise:
+        r"""Return the variance of the difference of a perturbation from the controls, by gene.
+
+        That of a difference of means is :math:`k + k_0` (equation 35), with ``k`` of the cells of
+        the perturbation and ``k_0`` of the controls. The model learns the means of the controls
+        from perturbed cells too, so that ``k_0`` becomes smaller; and it estimates the part of the
+        cells' noise that lies along factors of coexpression, which then counts only as far as the
+        other genes do not determine it, or effects may lie along the factor (equation 41).
+
+        Parameters
+        ----------
+        n_cells
+            Cells per perturbation.
+        layout
+            Guides and replicates.
+        n_control, n_perturbations
+            Control cells and perturbations of the screen.
+        cells
+            Coexpression of the genes.
+        sizes
+            Effects of the perturbations.
+        per_cell
+            Noise of one cell relative to this screen, for other reads, ``(n_genes,)``.
+        """
+        ratio = self.variance(0) / np.maximum(self.perturbed_variance, _TINY)
+        own = np.asarray(per_cell) / n_cells + layout.floor
+        of_controls = ratio * (np.asarray(per_cell) / n_control + self.layout(0).floor)
+        error = ratio * self.batch_error
+        means = own + of_controls + error
+        freedom = 1 / np.maximum(
+            (own / means) ** 2 / max(n_cells - 1, 1.0)
+            + ((of_controls + error) / means) ** 2 / max(n_control - 1, 1.0),
+            _TINY,
         )
+        # 1 / (k + T) of the perturbations, averaged over their effects, informs the control.
+        total = float(np.median(own)) + SIZES
+        informed = n_perturbations * float(sizes.classes @ sizes.mixtures @ (1 / total))
+        kappa = own + 1 / (1 / of_controls + informed) + error
+        # gamma' C gamma without the gene itself, C = (Gamma' Psi^-1 Gamma / kappa + I / kappa)^-1.
+        gamma, psi, middle = cells.factors, cells.psi, float(np.median(kappa))
+        precision = gamma.T @ (gamma / psi[:, None]) + np.eye(gamma.shape[1])
+        leverage = ((gamma @ np.linalg.inv(precision)) * gamma).sum(axis=1)
+        unknown = leverage / np.maximum(1 - leverage / psi, _LEAST_OTHERS)
+        # The part of noise along a factor that may be an effect: s kappa / (s + kappa).
+        along = sizes.along
+        mixed = (along / (along + middle)).mean() if along.size else 0.0
+        model = kappa * (psi + unknown + mixed * (gamma**2).sum(axis=1))
+        shape = psi.shape
+        return Noise(
+            np.broadcast_to(model, shape), np.broadcast_to(means, shape),
+            np.broadcast_to(freedom, shape), n_perturbations,
+        )  # fmt: skip
 
 
 def screen_noise(
@@ -196,150 +246,3 @@ def screen_noise(
         pairs,
         np.bincount(batches, minlength=n_groups),
     )
-
-
-@dataclass(frozen=True)
-class EffectPrecision:
-    r"""Precision and power of differences of means (equation 35), perturbed cells minus controls.
-
-    The variance of a difference is :math:`s^2 k(n) + v_0`, where ``s^2`` is the variance of a
-    perturbed cell (``variance``), ``k(n)`` is :meth:`Layout.spread` for ``n`` cells, and ``v_0`` is
-    the variance of the mean of the controls (``control_error``). Tests are two-sided Welch t-tests
-    at level 0.05 with Satterthwaite's degrees of freedom, in which the variance between cells is
-    estimated separately for perturbed and control cells. The variances between guides and between
-    replicates are fixed at their estimates from the screen.
-
-    Parameters
-    ----------
-    variance
-        Variance of a perturbed cell, for every node, ``(n_nodes,)``; squared units of the data.
-    control_error
-        Variance of the mean of the controls, same shape.
-    n_control
-        Number of control cells, at least 2; may be infinite.
-    layout
-        Guides and replicates of the perturbation.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core.design.power import EffectPrecision
-    >>> plan = EffectPrecision(np.ones(1), np.ones(1) / 64, n_control=64)
-    >>> plan.power([64], 0.5).round(3).tolist()  # two samples of 64, effect of half a sd
-    [[0.801]]
-    >>> plan.cells_for_power(0.5, 0.8).tolist()
-    [64.0]
-    """
-
-    variance: Array
-    control_error: Array
-    n_control: float
-    layout: Layout = field(default_factory=Layout)
-
-    def half_width(self, n_cells: ArrayLike, confidence: float) -> Array:
-        """Return half the width of confidence intervals, ``(len(n_cells), n_nodes)``."""
-        sd, _, reach = self._error(np.asarray(n_cells, np.float64)[..., None], confidence)
-        return reach * sd
-
-    def power(self, n_cells: ArrayLike, effect: float) -> Array:
-        """Return the probability that a test detects an effect, ``(len(n_cells), n_nodes)``."""
-        return self._power(np.asarray(n_cells, np.float64)[..., None], effect)
-
-    def cells_for_power(self, effect: float, power: float) -> Array:
-        """Return the minimum cells for an effect to be detected with a power, ``(n_nodes,)``.
-
-        The number is found by bisection; it is infinite if guides, replicates or controls do not
-        allow the power.
-        """
-        # At least one cell per guide, and two cells for a variance.
-        few = np.full(np.shape(self.variance), max(float(self.layout.n_guides) - 1, 1.0))
-        many = np.full(few.shape, _MOST)
-        never = self._power(many, effect) < power
-        while np.any(many - few > 1):
-            middle = np.floor((few + many) / 2)
-            enough = self._power(np.maximum(middle, few + 1), effect) >= power
-            many, few = np.where(enough, middle, many), np.where(enough, few, middle)
-        return np.where(never, np.inf, many)
-
-    def _error(self, n: Array, confidence: float) -> tuple[Array, Array, Array]:
-        """Return SD of the differences, degrees of freedom, and the quantile of Welch's test."""
-        own = self.variance * self.layout.spread(n)
-        other = np.broadcast_to(self.control_error, own.shape)
-        total = np.maximum(own + other, _TINY)
-        of_own = (own / total) ** 2 / np.maximum(n - 1, 1.0)
-        of_other = (other / total) ** 2 / max(self.n_control - 1, 1.0)
-        freedom = 1 / np.maximum(of_own + of_other, 1 / (2 * _MOST))
-        reach = np.asarray(student.ppf((1 + confidence) / 2, freedom))
-        return np.sqrt(own + other), freedom, reach
-
-    def _power(self, n: Array, effect: float) -> Array:
-        sd, freedom, reach = self._error(n, _CONFIDENCE)
-        size = np.minimum(abs(effect) / np.maximum(sd, np.sqrt(_TINY)), _CERTAIN)
-        return _beyond(reach, freedom, size) + _beyond(reach, freedom, -size)
-
-
-class Budget(NamedTuple):
-    """Screens with the same total number of cells, by number of perturbations (equation 41).
-
-    ``n_cells`` (per perturbation), ``n_controls`` and the ``power`` of a test (mean over genes)
-    have the shape ``(n_screens,)``; ``most`` is the largest number of perturbations with enough
-    power, 0 if there is none.
-    """
-
-    n_perturbations: NDArray[np.int64]
-    n_cells: NDArray[np.int64]
-    n_controls: NDArray[np.int64]
-    power: Array
-    most: int
-
-
-def screens_within(
-    total: int, noise: ScreenNoise, layout: Layout, *, effect: float, power: float
-) -> Budget:
-    """Return the power of ``total`` cells, controls included, by the number of perturbations.
-
-    With more perturbations, each has fewer cells. The power therefore decreases, and the largest
-    number of perturbations with enough power is found by bisection. Dunnett's rule determines the
-    number of controls.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.core import ScreenMoments
-    >>> from nextpert.core.design.power import Layout, screen_noise, screens_within
-    >>> x = np.random.default_rng(0).normal(size=(4000, 3))
-    >>> controls = ScreenMoments.from_array(x, np.zeros(4000, int), 1)
-    >>> noise = screen_noise(controls, [0], [0], [0], 1)
-    >>> screens_within(10_000, noise, Layout(), effect=0.5, power=0.8).most
-    268
-    """
-    # At least one cell per guide, and two cells for a variance.
-    least = max(layout.n_guides, 2)
-
-    def split(k: int) -> tuple[int, int]:
-        n_controls = round(dunnett_controls(total, k))
-        return (total - n_controls) // k, n_controls
-
-    def mean_power(k: int) -> float:
-        each, n_controls = split(k)
-        if each < least:
-            return 0.0
-        return float(noise.precision(layout, n_controls).power([each], effect).mean())
-
-    most = bisect_left(range(1, total // least + 1), True, key=lambda k: mean_power(k) < power)
-    numbers = sorted({*(k for k in _NUMBERS if split(k)[0] >= least), *([most] if most else [])})
-    cells = np.array([split(k) for k in numbers], np.int64).reshape(-1, 2)
-    powers = np.array([mean_power(k) for k in numbers], np.float64)
-    return Budget(np.array(numbers, np.int64), cells[:, 0], cells[:, 1], powers, most)
-
-
-def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
-    """Return the probability that a noncentral t variable lies above ``reach``."""
-    # The usual normal approximation; its error is below 1e-4 for the values that use it.
-    lower = reach * (1 - 1 / (4 * freedom)) - size
-    probability = np.asarray(norm.sf(lower / np.sqrt(1 + reach**2 / (2 * freedom))))
-    few = (freedom < _FEW) & (np.abs(size) < _CERTAIN)
-    if few.any():
-        exact = nct.sf(reach[few], freedom[few], size[few])
-        probability[few] = np.where(np.isfinite(exact), exact, probability[few])
-    return probability
