@@ -67,6 +67,8 @@ WRONG = {
     "stop_probability": (0, 1, 95, *NUMBER),
     "stopping": (3, "stop", {"gain": 1}, {"min_gain": NAN}),
     "power": (0, 0.5, 1, 80, *NUMBER),
+    **dict.fromkeys(("size", "sd", "total"), (0, -1, *NUMBER)),
+    "share": (0, 1, -1, *NUMBER),
     "n_jobs": (0, 1.5, "all", True),
     "rng": (-1, 1.5, "seed", True, np.random.RandomState(0)),
     **dict.fromkeys(("perturbations", "strategies"), (*NAMES, "MYC", ["NOPE"])),
