@@ -76,9 +76,10 @@ CALLS = {
          "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both"},
     ),
     "cells": (
-        "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2 --n-cells 900",
+        "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2 --budget 900 --power 0.7 "
+        "--rule fdr",
         {"target": "MYC", "candidates": ["MYC", "OXR1"], "effect": 0.3, "n_guides": 2,
-         "n_cells": 900},
+         "budget": 900, "power": 0.7, "rule": "fdr"},
     ),
     "distances": (
         "--target-group batch a --genes STK3 OXR1 --confidence 0.9",
