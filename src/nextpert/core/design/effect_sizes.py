@@ -64,7 +64,7 @@ class EffectSizes:
     Examples
     --------
     >>> from nextpert.core.design.effect_sizes import EffectSizes
-    >>> EffectSizes.of_share(0.05, 0.5).share(0.2).round(3)
+    >>> round(EffectSizes.of_share(0.05, 0.5).share(0.2), 3)
     0.034
     """
 

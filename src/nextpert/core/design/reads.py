@@ -45,7 +45,7 @@ def noise_of_reads(
     >>> from nextpert.core.design.reads import noise_of_reads
     >>> counts = np.random.default_rng(0).poisson(2.0, (2000, 1))
     >>> noise_of_reads(counts, np.ones(2000), 0.5).round(1).tolist()
-    [2.1]
+    [2.4]
     """
     generator, whole = as_rng(rng), np.asarray(counts, np.int64)
     of_count = np.asarray(value, np.float64)[:, None]
