@@ -27,7 +27,8 @@ WRONG = {
     **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key"), TEXT),
     **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
     **dict.fromkeys(
-        ("method", "environments", "acquisition", "strategy", "starts"), ("exploit", 3, "", ["bic"])
+        ("method", "environments", "acquisition", "strategy", "starts", "rule"),
+        ("exploit", 3, "", ["bic"]),
     ),
     **dict.fromkeys(("combinations", "multiple"), ("best", 3, "", ["a"])),
     **dict.fromkeys(("preset", "controls", "prior_units"), ("best", 3, "", ["a"])),

@@ -22,7 +22,8 @@ from nextpert.cli._read import _PRIOR
 CALLING = [*STEPS, "report"]
 ALL = [*CALLING, "demo"]
 # What Python takes as one argument and the command line in several forms.
-FORMS = {"target": list(vars(TargetState())), "prior": _PRIOR}
+FORMS = {"target": list(vars(TargetState())), "prior": _PRIOR, "size": ["effect"]}
+FORMS |= {"total": ["budget"]}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
     "adata", "copy", "key_added", "dag_key", "posterior_key", "as_anndata",

@@ -132,7 +132,7 @@ def test_batches_cancel_but_for_what_perturbations_do_otherwise_in_them():
 def test_stopping_is_that_of_the_core(fitted):
     wanted = cells_of(fitted, "CDK4").mean(axis=0)
     goal = {gene: float(v) for gene, v in zip(fitted.var_names, wanted, strict=True)}
-    npt.tl.plan_cells(fitted, goal, tolerance=0.05, rng=3)
+    npt.tl.plan_cells(fitted, goal, stopping={"tolerance": 0.05, "stop_probability": 0.9}, rng=3)
     found = fitted.uns["plan_cells"]["advice"]
     fit = posterior_from(fitted)
     states = read_candidates(None, fit).states(fit)
@@ -141,7 +141,7 @@ def test_stopping_is_that_of_the_core(fitted):
         [cells_of(fitted, name).var(axis=0) for name in ("B2M", "CD58", "CDK4")], axis=0
     )
     plate = draw_plate(states, wanted, [0, 1, 2], variance=noise / 422, rng=3)
-    said = stopping(draws, [True] * 3, plate, tolerance=0.05, confidence=0.9)
+    said = stopping(draws, [True] * 3, plate, tolerance=0.05, stop_probability=0.9)
     names = ["B2M", "CD58", "CDK4"]
     assert found["candidates"].tolist() == names
     assert found["best_known"] == [*names, "no perturbation"][said.chosen] == "CDK4"

@@ -38,7 +38,7 @@ KINDS = {
     "target_distances": Kind("Measured distances", "tl.target_distances", "n_target_cells"),
     "perturbation_effects": Kind("Effects", "tl.perturbation_effects", "lfsr"),
     "dag": Kind("Graph", "tl.learn_dag", "n_edges"),
-    "plan_cells": Kind("Number of cells", "tl.plan_cells", "curves"),
+    "plan_cells": Kind("Number of cells", "tl.plan_cells", "screens"),
     "replay": Kind("Replay", "tl.replay_design", "overall"),
     "diagnosis": Kind("Diagnostics", "tl.diagnose", "parts"),
 }

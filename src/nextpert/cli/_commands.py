@@ -364,7 +364,7 @@ def cells(
     million_reads: float | None = None,
     reads: float = 25000.0,
     n_perturbations: WholeOrNone = None,
-    tolerance: float = 0.1,
+    stopping: Stopping = _STOPPING,
     pool: Pool = _POOL,
     rng: Rng = 0,
     run: Run = _USUAL,
@@ -409,9 +409,6 @@ def cells(
         Present number of reads per cell.
     n_perturbations
         Maximum number of perturbations of a screen.
-    tolerance
-        Smallest gain that is worth another experiment, relative to the distance of the control
-        cells.
     """
 
 

@@ -20,7 +20,6 @@ from nextpert.core.design.effect_sizes import USUAL_SD, EffectSizes
 from nextpert.core.design.power import Layout, ScreenNoise, screen_noise
 from nextpert.core.design.reads import noise_of_reads
 from nextpert.core.design.screen_plans import Prices, ScreenPlans
-from nextpert.core.design.stopping import TOLERANCE
 from nextpert.core.model.within_cells import coexpression
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.core.screen.guides import distinct
@@ -95,7 +94,7 @@ class _Budget:
 
 
 @checked(
-    effect=(above(0), _Effect), budget=(above(0), _Budget), tolerance=above(0),
+    effect=(above(0), _Effect), budget=(above(0), _Budget), stopping=StoppingRule,
     rule=one_of(*RULES), candidates=one_of("genes"),
 )  # fmt: skip
 def plan_cells(
@@ -107,7 +106,7 @@ def plan_cells(
     rule: str = "lfsr",
     n_guides: int | None = None,
     budget: float | Mapping[str, Any] | None = None,
-    tolerance: float = TOLERANCE,
+    stopping: Mapping[str, Any] | None = None,
     candidates: str | Sequence[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     rng: int | np.random.Generator | None = 0,
     key_added: str = "plan_cells",
@@ -143,8 +142,8 @@ def plan_cells(
         Number of usable cells of a screen, controls included; or a mapping of ``"total"``, prices
         (``"construct"``, ``"cell"``, ``"million_reads"``), present ``"reads"`` per cell (25,000),
         and the maximum ``"n_perturbations"``.
-    tolerance
-        Smallest gain that is worth another experiment, relative to the control's distance.
+    stopping
+        When to stop, for the advice, as in :func:`plan_screen`.
     candidates
         Candidates for the advice, as in :func:`design_interventions`.
     rng
@@ -227,7 +226,6 @@ def plan_cells(
         "share": asked.share,
         "sd": asked.sd,
         "rule": rule,
-        "tolerance": float(tolerance),
         "n_guides": layout.n_guides,
         "budget": limits.total,
         **{f"cost_{name}": price for name, price in prices._asdict().items() if name != "reads"},
@@ -245,7 +243,7 @@ def plan_cells(
         }
         stored["advice"] = advise(
             adata, fit, pool, bound, is_asked, n_guides=layout.n_guides,
-            rule=StoppingRule(tolerance=float(tolerance)), rng=rng,
+            rule=StoppingRule(**stopping or {}), rng=rng,
         )  # fmt: skip
         sentences.append(stored["advice"]["words"])
     origin = {} if fit is None else fit.origin
