@@ -20,7 +20,8 @@ def test_what_is_expected_is_as_uncertain_as_told():
     known, means, doubt = known.means, sampler.means, doubt / sampler.unit**2
     sampler.state.place[:, 5:] -= np.arange(7, dtype=np.int8)
     errors = known.error
-    np.testing.assert_allclose(means.error, errors + doubt)
+    np.testing.assert_allclose(means.error, errors)
+    np.testing.assert_allclose(means.doubt, doubt)
     np.testing.assert_allclose(means.along[:, 0], 1 / errors.mean(axis=1))
     np.testing.assert_allclose(means.spread, doubt.mean(axis=1))
     drawn = np.array([VARIANCE[sampler.own_places()] for _ in range(4000)])

@@ -52,12 +52,14 @@ def visited(sampler, normal, uniform):
 TOLD = ([0, 2], [3, 7])  # perturbations and genes whose own variance is known
 
 
-@pytest.fixture(params=[0, 2, -1], ids=["one batch", "three batches", "guides"])
+@pytest.fixture(params=[0, 2, -1, -2], ids=["one batch", "three batches", "guides", "few cells"])
 def sampler(request):
     rng = np.random.default_rng(3)
     cells, n_columns = screen()[1], max(request.param, 0)
     cells = replace(cells, fixed=rng.normal(size=(7, n_columns)), fixed_sd=np.full(n_columns, 0.2))
-    if request.param < 0:  # errors that differ between two factors, and between genes
+    if request.param == -2:  # variances with few degrees of freedom
+        cells = replace(cells, freedom=np.array([400.0, *np.arange(2.0, 8.0)]))
+    if request.param == -1:  # errors that differ between two factors, and between genes
         within = Coexpression(
             0.4 * rng.normal(size=(12, 2)), rng.uniform(0.3, 0.9, 12), rng.uniform(0.5, 2.0, 12)
         )
@@ -71,6 +73,9 @@ def sampler(request):
     assert (made.means.spread > 0).tolist() == [False, True, False, False, True, False]
     made.batches = rng.normal(size=made.batches.shape)
     assert made.batches.shape == (n_columns, 12)
+    assert (made.means.doubled > 0).all() == (request.param == -2)
+    made.state.doubled[:, ::3] = made.means.doubled[:, None] > 0
+    made.state.doubled[TOLD] = 0
     free = made.state.place < N_VARIANCES
     made.state.place[free] = rng.integers(N_VARIANCES, size=free.sum())
     made.scale_weights = rng.dirichlet(np.ones(len(SCALES)))
@@ -96,17 +101,23 @@ def score_variance(sampler, j, size):
     return 2.0 ** SCORES[size] + np.append(0.0, np.full(len(size) - 1, sampler.means.spread[j]))
 
 
+def noise_of(sampler, doubled):
+    """Variances of noise, that of cells doubled where told, with those of what is expected."""
+    means = sampler.means
+    return means.psi * (means.error * (1.0 + doubled) + means.doubt)
+
+
 def before_of(sampler):
     """Prior variances of own parts as they are."""
     told = sampler.state.place == N_VARIANCES
     return np.where(told, sampler.means.own_variance, VARIANCE[sampler.state.place])
 
 
-def regression(sampler, j, before, size):
+def regression(sampler, j, before, doubled, size):
     """Mean and covariance of the scores of perturbation j by dense algebra (equation 14)."""
     program, gamma = sampler.means.design[0], sampler.means.design[1:].T
     design = np.hstack([program[:, None], gamma, gamma])
-    noise = sampler.means.psi * sampler.means.error[j] + before[j]
+    noise = noise_of(sampler, doubled)[j] + before[j]
     prior = 1 / score_variance(sampler, j, size)
     prior = np.append(prior, sampler.means.along[j])
     cov = np.linalg.inv(design.T @ (design / noise[:, None]) + np.diag(prior))
@@ -128,16 +139,16 @@ def test_what_is_known_of_own_parts_is_kept(sampler):
 def test_scores_have_the_mean_and_covariance_of_dense_algebra(sampler):
     n = len(sampler.means.x)
     before, size = before_of(sampler), sampler.state.scores.shape[1]
-    start = sampler.state.size.copy()
+    start, doubled = sampler.state.size.copy(), sampler.state.doubled.copy()
     drawn = []
     for normal in (np.zeros((n, size)), *(np.tile(row, (n, 1)) for row in np.eye(size))):
         place = sampler.state.place.copy()
-        sampler.state.size[:] = start
+        sampler.state.size[:], sampler.state.doubled[:] = start, doubled
         visited(sampler, normal, uniforms(sampler, 0.5))
         drawn.append(sampler.state.scores.copy())
         sampler.state.place[:] = place
     for j in range(n):
-        mean, cov = regression(sampler, j, before, sampler.state.size[j])
+        mean, cov = regression(sampler, j, before, doubled, sampler.state.size[j])
         np.testing.assert_allclose(drawn[0][j], mean, rtol=1e-8, atol=1e-12)
         root = np.array([each[j] - drawn[0][j] for each in drawn[1:]])
         np.testing.assert_allclose(root.T @ root, cov, rtol=1e-8, atol=1e-12)
@@ -147,12 +158,12 @@ def test_scores_have_the_mean_and_covariance_of_dense_algebra(sampler):
 def test_sizes_of_scores_are_those_of_enumeration(sampler, uniform):
     """With the density of the means, all scores integrated out (equation 18)."""
     before, start = before_of(sampler), sampler.state.size.copy()
-    n = len(start)
+    n, doubled = len(start), sampler.state.doubled.copy()
     visited(sampler, np.zeros(sampler.state.scores.shape), uniforms(sampler, uniform))
     factor = sampler.means.design[1:]
     for j in range(n):
         size = start[j].copy()
-        noise = sampler.means.psi * sampler.means.error[j] + before[j]
+        noise = noise_of(sampler, doubled)[j] + before[j]
         noise = np.diag(noise) + (factor.T / sampler.means.along[j]) @ factor
         for s in range(len(size)):
             log = []
@@ -232,16 +243,20 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     f, both = state.scores[:, 0], state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]
     away = sampler.means.x - level(sampler) - both @ np.array(gamma)
     rest = away - np.outer(f, program)
-    noise = sampler.means.psi * sampler.means.error
+    noise, chance = noise_of(sampler, 0), sampler.means.doubled[:, None]
+    wide = noise_of(sampler, np.ones_like(noise) * (chance > 0))
     both = (np.clip(SCALES[:, None] + TAILS, LOWEST, HIGHEST) - LOWEST).astype(int)
     variance = 2.0 ** np.arange(LOWEST, HIGHEST + 1)
-    density = norm.pdf(
-        rest[:, :, None, None], scale=np.sqrt(noise[:, :, None, None] + variance[both])
+    usual, other = (
+        norm.pdf(rest[:, :, None, None], scale=np.sqrt(each[:, :, None, None] + variance[both]))
+        for each in (noise, wide)
     )  # perturbation, gene, scale, tail
+    doubled = chance[:, :, None, None]
+    density = (1.0 - doubled) * usual + doubled * other
     density[TOLD] = 1.0  # says nothing of the scale
     summed = (density * sampler.tail_weights).sum(axis=3)
-    chance = np.log(sampler.scale_weights) + np.log(summed).sum(axis=1)
-    below = np.exp(chance - chance.max(axis=1, keepdims=True)).cumsum(axis=1)
+    log = np.log(sampler.scale_weights) + np.log(summed).sum(axis=1)
+    below = np.exp(log - log.max(axis=1, keepdims=True)).cumsum(axis=1)
     scale = (below < uniform * below[:, -1:]).sum(axis=1)
     np.testing.assert_array_equal(state.scale, scale)
     rows = np.arange(n)
@@ -252,7 +267,17 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     prior = np.where(free, variance[both[scale[:, None], tail]], sampler.means.own_variance)
     np.testing.assert_array_equal(VARIANCE[state.place[free]], prior[free])
     np.testing.assert_array_equal(count, np.bincount(tail[free], minlength=len(TAILS)))
-    w = 1 / (prior + noise)
+    # The rest of the uniform number, within its tail, says whether the noise is doubled.
+    place = np.concatenate([np.zeros((*tail.shape, 1)), tails], axis=2)
+    low, high = (np.take_along_axis(place, tail[:, :, None] + k, 2)[:, :, 0] for k in (0, 1))
+    within = (uniform * tails[:, :, -1] - low) / (high - low)
+    usual, other = (
+        weight * norm.pdf(rest, scale=np.sqrt(prior + each))
+        for weight, each in ((1.0 - chance, noise), (chance, wide))
+    )
+    is_doubled = free & (within < other / (usual + other))
+    np.testing.assert_array_equal(state.doubled[free], is_doubled[free])
+    w = 1 / (prior + np.where(is_doubled, wide, noise))
     y, f, z = away + level(sampler), f[:, None], sampler.means.columns.T[:, :, None]
     wanted = [w, w * f, w * f**2, w * y, w * f * y]
     wanted += [w * each * other for other in (1, f, y) for each in z]
@@ -268,7 +293,7 @@ def test_the_program_is_the_regression_of_every_gene(sampler):
     none = np.zeros((q, q))  # no chance along the factors
     sampler.control_cov = sampler.control_root = sampler.batch_cov = sampler.batch_root = none
     state, means, variance = sampler.state, sampler.means, sampler.program_variance
-    w = 1 / (before_of(sampler) + means.psi * means.error)
+    w = 1 / (before_of(sampler) + noise_of(sampler, state.doubled))
     y = means.x - (state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]) @ means.design[1:]
     z = np.column_stack([np.ones(n), means.columns, state.scores[:, 0]])
     drawn = []

@@ -32,6 +32,10 @@ class Means(NamedTuple):
 
     x: Array  # (J, p), means minus prior means
     error: Array  # (J, p), sampling variance of each mean divided by that of a cell
+    doubled: Array  # (J,), probability that this variance is doubled
+    doubt: (
+        Array  # (J, p), variance of prior means divided by that of a cell; (0, 0) if there is none
+    )
     psi: Array  # (p,), own variance of each gene between cells
     design: Array  # (1 + q, p), the program, and the factors of the rest of the variance
     own_variance: Array  # (J, p), known variances of own parts, else nan; (0, 0) if all are unknown
@@ -54,6 +58,7 @@ class State(NamedTuple):
     """The drawn parameters of every perturbation."""
 
     place: NDArray[np.int8]  # (J, p), entry of Grid.variance; N_VARIANCES if it is known
+    doubled: NDArray[np.int8]  # (J, p), 1 if the sampling variance of the mean is doubled
     size: NDArray[np.int8]  # (J, 1 + q), entry of Grid.score for the scores of the effect
     scores: Array  # (J, 1 + 2 q), on the program, along factors, and of the noise along factors
     scale: NDArray[np.int64]  # (J,)
@@ -81,7 +86,7 @@ class Rows(NamedTuple):
     columns: Array  # (J, b), errors of batch effects in the means
     precision: NDArray[np.float32]  # (J, p), of the cells
     own_share: Array  # (J, p), shares of own parts with known variance
-    place: NDArray[np.int8]  # (J, p, K), entry of the prior variance of every own part
+    place: NDArray[np.int8]  # (J, p, K), entry of every own part's variance, and of its noise's
 
 
 class Mixtures(NamedTuple):
@@ -91,7 +96,7 @@ class Mixtures(NamedTuple):
     """
 
     centre: NDArray[np.float32]  # (n_mixtures, K), means of the components
-    place: NDArray[np.int8]  # (n_mixtures, K), entry of their prior variance
+    place: NDArray[np.int8]  # (n_mixtures, K), entry of their prior variance, and of the noise's
     precision: NDArray[np.float32]  # (n_mixtures,), of the cells
     origin: Array  # (n_mixtures,), added to all means
 
@@ -106,7 +111,7 @@ class Block(NamedTuple):
     drawn: Array  # (n_tails,), number of draws of every tail
     system: Array
     covariance: Array
-    vectors: Array  # five numbers per gene
+    vectors: Array  # six numbers per gene
     density: Array
     chance: Array
 
@@ -260,14 +265,32 @@ def _draw_normal(mean, cov, normal):
 
 
 @fast
-def _fill_densities(left, noise, variance, density):
-    """Fill the density of a gene's residual at each variance, relative to the largest variance."""
-    least = 1.0 / (noise + variance[N_VARIANCES - 1])
+def _fill_noise(means, j, doubled, noise):
+    """Fill the variances of a perturbation's means, the cells' part multiplied by 1 + doubled."""
+    for i in range(len(noise)):
+        noise[i] = means.psi[i] * means.error[j, i] * (1.0 + doubled[i])
+    if len(means.doubt) > 0:
+        for i in range(len(noise)):
+            noise[i] += means.psi[i] * means.doubt[j, i]
+
+
+@fast
+def _fill_densities(left, noise, wide, doubled, variance, density):
+    """Fill the density of a gene's residual at each variance, relative to the largest variance.
+
+    The variance of noise is ``wide`` with probability ``doubled``, and otherwise ``noise``.
+    """
+    least = 1.0 / (wide + variance[N_VARIANCES - 1])
     half = 0.5 * left * left
     # N(left; 0, V + T) up to a factor: exp(-left^2 / 2 (V + T)) / sqrt(V + T).
     for e in range(N_VARIANCES):
         inverse = 1.0 / (noise + variance[e])
         density[e] = exp(half * (least - inverse)) * sqrt(inverse)
+    if doubled > 0.0:
+        for e in range(N_VARIANCES):
+            inverse = 1.0 / (wide + variance[e])
+            other = exp(half * (least - inverse)) * sqrt(inverse)
+            density[e] += doubled * (other - density[e])
 
 
 @fast
@@ -291,7 +314,10 @@ def _add_logs(density, tail, chance, product):
 
 @fast
 def _draw_tail(density, tail, uniform):
-    """Draw a tail with probability proportional to its weight times its density."""
+    """Draw a tail with probability proportional to its weight times its density.
+
+    The second result is uniform between 0 and 1, independent of the tail.
+    """
     # P(t) ~ pi_t N(r; 0, V + 2^(m + t)), by inverse transform.
     whole = 0.0
     for t in range(N_TAILS):
@@ -302,7 +328,18 @@ def _draw_tail(density, tail, uniform):
         if left <= 0:
             break
         t += 1
-    return t
+    # The place of the random number between the limits of its tail.
+    if left > 0:
+        return t, left / (tail[t] * density[t])
+    return t, 1.0 + left / (tail[t] * density[t])
+
+
+@fast
+def _is_doubled(left, noise, wide, doubled, uniform):
+    """Draw whether the variance of noise is ``wide``, given both total variances."""
+    odds = doubled / (1.0 - doubled) * sqrt(noise / wide)
+    odds *= exp(min(0.5 * left * left * (1.0 / noise - 1.0 / wide), 80.0))
+    return uniform * (1.0 + odds) < odds
 
 
 @fast
@@ -339,21 +376,21 @@ def visit(means, first, last, grid, control, batches, state, block):
     n_rows, n_genes = means.design.shape
     q = n_rows - 1
     departure, noise, work = block.vectors[0], block.vectors[1], block.vectors[2]
-    prior, level = block.vectors[3], block.vectors[4]
+    prior, level, wide = block.vectors[3], block.vectors[4], block.vectors[5]
     density, chance = block.density, block.chance[0, :N_SCALES]
     sizes, variance = block.chance[1, : len(grid.score)], block.chance[2, :n_rows]
     for j in range(first, last):
         b = j - first
-        place, score = state.place[j], state.scores[j]
+        place, score, doubled = state.place[j], state.scores[j], state.doubled[j]
         # x_j - mu_0 - sum_b Z_jb o_b, its noise V_j, and 1 / (V_j + T_j).
         for i in range(n_genes):
             level[i] = control[i]
         for c in range(len(batches)):
             for i in range(n_genes):
                 level[i] += means.columns[j, c] * batches[c, i]
+        _fill_noise(means, j, doubled, noise)
         for i in range(n_genes):
             departure[i] = means.x[j, i] - level[i]
-            noise[i] = means.psi[i] * means.error[j, i]
             is_known = place[i] == N_VARIANCES
             prior[i] = 1.0 / (
                 noise[i] + (means.own_variance[j, i] if is_known else grid.variance[place[i]])
@@ -377,13 +414,25 @@ def visit(means, first, last, grid, control, batches, state, block):
             along = score[s] + score[q + s]
             for i in range(n_genes):
                 departure[i] -= means.design[s, i] * along
+        # The noise has the tails of t: its variance is integrated out here, and drawn after the
+        # tail.
+        chance_wide = means.doubled[j]
+        if chance_wide > 0.0:
+            for i in range(n_genes):
+                doubled[i] = 1
+            _fill_noise(means, j, doubled, wide)
+            for i in range(n_genes):
+                doubled[i] = 0
+            _fill_noise(means, j, doubled, noise)
         for i in range(n_genes):
             work[i] = departure[i] - means.design[0, i] * score[0]
+            if chance_wide == 0.0:
+                wide[i] = noise[i]
             # A known variance does not depend on the scale.
             if place[i] == N_VARIANCES:
                 density[i] = 1.0
             else:
-                _fill_densities(work[i], noise[i], grid.variance, density[i])
+                _fill_densities(work[i], noise[i], wide[i], chance_wide, grid.variance, density[i])
         # log P(m) + sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)).
         for s in range(N_SCALES):
             chance[s] = grid.log_scale[s]
@@ -395,10 +444,14 @@ def visit(means, first, last, grid, control, batches, state, block):
             if place[i] == N_VARIANCES:
                 prior[i] = means.own_variance[j, i]
                 continue
-            t = _draw_tail(density[i, m : m + N_TAILS], grid.tail, block.uniform[b, i])
+            t, rest = _draw_tail(density[i, m : m + N_TAILS], grid.tail, block.uniform[b, i])
             block.drawn[t] += 1.0
             place[i] = m + t
             prior[i] = grid.variance[m + t]
+            if chance_wide > 0.0 and _is_doubled(
+                work[i], noise[i] + prior[i], wide[i] + prior[i], chance_wide, rest
+            ):
+                doubled[i], noise[i] = 1, wide[i]
         _add_sums(
             noise, prior, departure, level, score[0], block.sums, block.held[0, b],
             block.held[1, b],
@@ -455,7 +508,9 @@ def fill_centres(drawn, rows, inverse, out, room):
                     noise[i] += drawn.factors[s, i] * of_cells
             # u is the share T / (T + V) of the rest; the effect is multiplied by 1 + response.
             for i in range(n_genes):
-                entry, cells = rows.place[j, i, k], np.float64(rows.precision[j, i])
+                entry, cells = np.int64(rows.place[j, i, k]), np.float64(rows.precision[j, i])
+                if entry > N_VARIANCES:
+                    entry, cells = entry - (N_VARIANCES + 1), 0.5 * cells
                 share = cells / (cells + inverse[entry])
                 if entry == N_VARIANCES:
                     share = rows.own_share[j, i]
@@ -491,12 +546,15 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
         for k in range(n_components):
             value = origin[row] + centre[row, k]
             # Given draw k: N(origin + centre, 1 / (cells + prior)).
-            own = 1.0 / (precision[row] + 1.0 / variance[place[row, k]])
+            entry, cells = np.int64(place[row, k]), np.float64(precision[row])
+            if entry > N_VARIANCES:
+                entry, cells = entry - (N_VARIANCES + 1), 0.5 * cells
+            own = 1.0 / (cells + 1.0 / variance[entry])
             middle[k], inverse[k] = value, 1.0 / sqrt(own)
             first += value
             second += own
             # A mean below the cells' standard error counts half for either sign.
-            if value * value * precision[row] < 1.0 and precision[row] > 0.0:
+            if value * value * cells < 1.0 and cells > 0.0:
                 above += 0.5
             else:
                 above += 0.5 * erfc(-value * inverse[k] * 0.7071067811865476)

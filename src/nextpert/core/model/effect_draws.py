@@ -40,6 +40,10 @@ VARIANCE = np.append(
     2.0 ** np.clip(np.arange(SCALES[0] + TAILS[0], SCALES[-1] + TAILS[-1] + 1), LOWEST, HIGHEST),
     np.inf,
 )
+# Entries of EffectDraws.place: a prior variance, and from the second half on one with doubled
+# variance of noise. Prior precisions, and what multiplies the precision of the cells.
+PRIOR_PRECISION = np.tile(1.0 / VARIANCE, 2)
+NOISE_PRECISION = np.repeat([1.0, 0.5], len(VARIANCE))
 _ROWS = 4096  # effects summarised by one task
 _HELD = 2_000_000  # maximum effects times draws whose means are kept in memory: 8 MB
 
@@ -132,7 +136,8 @@ class EffectDraws:
         variance, in units of ``unit``, same shape; 0 without either.
     place
         Index in :data:`VARIANCE` of the prior variance of the own part in every draw, shape
-        ``(n_perturbations, n_genes, n_draws)``; the last index if the variance is known.
+        ``(n_perturbations, n_genes, n_draws)``; the last index if the variance is known. The number
+        of variances is added where the noise of the cells has twice its usual variance.
     centre
         Conditional mean of every effect in a draw, minus its prior mean, in units of ``unit``, same
         shape; ``None`` if it is computed from ``cells``.
@@ -259,7 +264,9 @@ class EffectDraws:
             # Var = E[1 / (cells + prior)] + Var[centre], over draws.
             within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):
-                within += 1.0 / (self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]])
+                place = self.place[some, :, k]
+                noise = self.precision[some] * NOISE_PRECISION[place]
+                within += 1.0 / (noise + PRIOR_PRECISION[place])
             variance = within / self.n_draws + self.centres(some).var(axis=2, dtype=np.float64)
             sd[rows] = self.unit * np.sqrt(variance)
         return sd
@@ -307,7 +314,8 @@ class EffectDraws:
         mean, spread = np.empty(shape, kind), np.empty(shape, kind)
         for rows in in_blocks(*shape):
             some = which[rows]
-            own = self.precision[some] + 1.0 / VARIANCE[self.place[some, :, k]]
+            place = self.place[some, :, k]
+            own = self.precision[some] * NOISE_PRECISION[place] + PRIOR_PRECISION[place]
             # Given the draw: N(E + centre, 1 / (cells + prior)).
             mean[rows] = self.expected[some] + self.unit * self.centres(some, [k])[:, :, 0]
             spread[rows] = self.unit * np.sqrt(1.0 / own)

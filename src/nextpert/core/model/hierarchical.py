@@ -161,7 +161,7 @@ class Hierarchical:
             scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
             # Exponents of own parts, with genes in random order.
-            size = generator.permuted(known.place[like, :, k], axis=1)
+            size = generator.permuted(known.place[like, :, k] % (1 + N_VARIANCES), axis=1)
             # A known variance does not apply to another gene.
             is_known = size == N_VARIANCES
             size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
@@ -275,6 +275,8 @@ def fit_hierarchical(
         if k is not None:
             kept.append(sampler.draw())
             place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
+            # The second half of entries has doubled variances of noise.
+            place[:, :, k] += np.int8(1 + N_VARIANCES) * sampler.state.doubled
     columns = (np.array(x) for x in zip(*kept, strict=True))
     control, program, scores, along, noise, batches, squares = columns
     # Given a draw, an effect is normal. Its mean follows from the cells (x minus shared parts), and
@@ -282,11 +284,8 @@ def fit_hierarchical(
     means, unit = sampler.means, sampler.unit
     precision, shares = np.empty((n, p), np.float32), []
     for rows in in_blocks(n, p):
-        error = means.error[rows]
         # The uncertainty of the prior mean is part of the effect, not of its noise.
-        if sampler.doubt is not None:
-            error = error - sampler.doubt[rows] / unit**2
-        variance = means.psi * error
+        variance = means.psi * means.error[rows]
         own = (
             means.own_variance[rows] if means.own_variance.size else np.full(variance.shape, np.nan)
         )

@@ -21,7 +21,7 @@ from nextpert.core.model._hierarchical_kernel import (
     visit,
 )
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
-from nextpert.core.model.within_cells import WITHOUT_CORRELATION, coexpression
+from nextpert.core.model.within_cells import WITHOUT_CORRELATION, coexpression, noise_tails
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -167,6 +167,10 @@ class Sampler:
         # x_j - E_j and its sampling variance 1 / n_j, in units of genes; for factors, the mean.
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty((n, q)), np.zeros(n)
+        doubts = np.zeros((0, 0) if doubt is None else (n, p))
+        doubled, tailed = np.zeros(n), np.ones(n)
+        if errors is None and cells.are_cells:
+            doubled, tailed = noise_tails(cells.freedom[1:] + cells.prior_freedom)
         shared, left = np.zeros((n, 0)), np.zeros(n)
         if cells.fixed_errors.shape[1]:
             shared, left = batch_columns(cells)
@@ -175,20 +179,22 @@ class Sampler:
             if errors is None:
                 own_error = cells.variance_ratio[1:][rows] / cells.n[1:][rows, None]
                 noise = own_error.mean(axis=1)[:, None]
+                own_error *= tailed[rows, None]
             else:
                 own_error, noise = errors.own[1:][rows] / psi, errors.along[1:][rows]
             error[rows] = own_error + left[rows, None]
             along[rows] = 1.0 / (noise + left[rows, None])
             # The error of E has the covariance of means: along factors, and in each gene.
             if doubt is not None:
-                more = doubt[rows] / self.unit**2
-                error[rows] += more
+                doubts[rows] = more = doubt[rows] / self.unit**2
                 spread[rows] = more.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
         # At least the smallest variance of the grid, so that precisions are finite.
         known = not np.isnan(own).all()
         own = np.maximum(own / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
-        self.means = Means(x, error, psi, design, own, along, shared, spread)
+        self.means = Means(
+            x, error, doubled, doubts, psi, design, own, along, shared, spread,
+        )  # fmt: skip
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
@@ -219,7 +225,7 @@ class Sampler:
         if own.size:
             place[~np.isnan(own)] = N_VARIANCES
         self.state = State(
-            place,
+            place, np.zeros((n, p), np.int8),
             np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
             np.zeros(n, np.int64),
         )  # fmt: skip
@@ -227,7 +233,8 @@ class Sampler:
         # The program starts as the first principal direction of standardised differences.
         square = np.zeros((p, p))
         for rows in in_blocks(n, p):
-            departure = (x[rows] - self.control) / np.sqrt(psi * error[rows] + 1.0)
+            variance = error[rows] if doubt is None else error[rows] + doubts[rows]
+            departure = (x[rows] - self.control) / np.sqrt(psi * variance + 1.0)
             square += departure.T @ departure
         design[0] = eigh(square, subset_by_index=[p - 1, p - 1])[1][:, 0]
         # With many perturbations, unknown correlated errors would be mistaken for a program.
@@ -322,7 +329,7 @@ class Sampler:
         )  # fmt: skip
         block = Block(
             *random, np.zeros((5, p)), np.empty((2, last - first, p)), np.zeros(len(TAILS)),
-            np.empty((size, size)), np.empty((size, size)), np.empty((5, p)),
+            np.empty((size, size)), np.empty((size, size)), np.empty((6, p)),
             np.empty((p, N_VARIANCES)), np.empty((3, len(SCORES))),
         )  # fmt: skip
         visit(self.means, first, last, grid, self.control, self.batches, self.state, block)
@@ -456,7 +463,10 @@ class Sampler:
         )
         left -= (self.means.columns[row] * self.batches[:, gene].T).sum(axis=1)
         variance = VARIANCE[self.state.scale[row, None] + np.arange(len(TAILS))]
-        variance = variance + (self.means.psi[gene] * self.means.error[row, gene])[:, None]
+        error = self.means.error[row, gene] * (1.0 + self.means.doubled[row])
+        if self.doubt is not None:
+            error += self.means.doubt[row, gene]
+        variance = variance + (self.means.psi[gene] * error)[:, None]
         logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))

@@ -146,3 +146,27 @@ def coexpression(cells: PooledGuides, within: PooledGuides | None = None) -> Coe
     alike = without_responses(within or cells, unit)
     sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
     return Coexpression(*factors(alike / np.outer(sd, sd), q), unit)
+
+
+# Degrees of freedom above which the tails of t make no difference: with the smallest prior degrees,
+# those of some 20 cells. With 3 to 12 cells of unequal variances, 17 of 240 significant effects
+# were false (1.8 stated) with normal noise.
+_NORMAL = 40.0
+
+
+def noise_tails(freedom: Array) -> tuple[Array, Array]:
+    """Return a mixture of two normals in place of t distributions, whose scale is 1.
+
+    The variance of a mean is estimated, with some degrees of ``freedom``: its noise has a t
+    distribution (Smyth 2004, doi:10.2202/1544-6115.1027). The mixture has the same second and
+    fourth moments. The results are the probability ``w`` that its variance is twice the usual one,
+    0 above 40 degrees of freedom, and the usual one, both of the shape of ``freedom``.
+    """
+    # c (1 + w) = d / (d - 2) and 3 c^2 (1 + 3 w) = 3 d^2 / ((d - 2) (d - 4)), of which the ratio is
+    # (1 + 3 w) / (1 + w)^2 = (d - 2) / (d - 4) = k. It is at most 9 / 8, for 20 degrees.
+    d = np.maximum(freedom, 20.0)
+    k = (d - 2.0) / (d - 4.0)
+    doubled = (3.0 - 2.0 * k - np.sqrt(np.maximum(9.0 - 8.0 * k, 0.0))) / (2.0 * k)
+    usual = d / (d - 2.0) / (1.0 + doubled)
+    has_tails = freedom <= _NORMAL
+    return np.where(has_tails, doubled, 0.0), np.where(has_tails, usual, 1.0)
