@@ -11,7 +11,12 @@ import pytest
 import nextpert as npt
 from nextpert._adata.posterior import posterior_from
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._plan_screen.constructs import combined, constructs_table, kinds_of_constructs
+from nextpert.tl._plan_screen.constructs import (
+    combined,
+    constructs_table,
+    kinds_of_constructs,
+    with_guide_columns,
+)
 from nextpert.tl._plan_screen.pool import guides_of
 
 
@@ -166,6 +171,26 @@ def test_controls_have_guides_of_as_many_cells_as_others():
     assert with_controls(10, guides)["guides"].tolist() == ["nt0"]
     assert len(with_controls(3000, guides)) == 9  # there are no more
     assert with_controls(121, None)[["guides", "n_cells"]].to_numpy().tolist() == [["", 121]]
+
+
+def test_further_columns_of_guides_are_in_the_order():
+    """A vendor's identifiers and sequences, from the table of guides that the user gave."""
+    table = pd.DataFrame(
+        {"target": ["A", "A", "e"], "kind": "targeting", "n_cells": 3, "decided_by": "a table",
+         "sequence": ["ACGT", "GGGG", "TTTT"], "status": ["x", "y", "z"]},
+        index=["a1", "a2", "e1"],
+    )  # fmt: skip
+    adata = ad.AnnData(np.zeros((1, 1)), uns={"guides": table})
+    made_of = made("A+e", 2)
+    found = with_guide_columns(made_of, adata)
+    assert found["sequence"].tolist() == ["ACGT, TTTT", "GGGG, TTTT"]
+    assert found["guide_status"].tolist() == ["x, z", "y, z"]
+    assert found["status"].tolist() == ["clone", "clone"]
+    assert [*found] == [*made_of, "sequence", "guide_status"]
+    assert with_guide_columns(made("X", 1), adata)["sequence"].tolist() == [""]
+    pd.testing.assert_frame_equal(
+        with_guide_columns(made_of, ad.AnnData(np.zeros((1, 1)))), made_of
+    )
 
 
 def test_joined_guides_are_no_guides_of_a_single_perturbation():

@@ -195,7 +195,8 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
         the guides that exist, if a column of guides was declared), ``new_guides_of`` (members for
         which a guide is to be designed), ``target_genes`` (of all members, also outside the panel)
         ``n_cells`` (cells to profile, after filtering) and ``is_advised`` (whether the advice names
-        the perturbation). The table is empty if the advice is to stop.
+        the perturbation), and further columns of ``uns["guides"]``, such as sequences. The table is
+        empty if the advice is to stop.
 
     Raises
     ------

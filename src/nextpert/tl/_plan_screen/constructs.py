@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
+from nextpert._adata.guides import COLUMNS, KEY
 from nextpert.core._codec import digest_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,27 @@ def kinds_of_constructs(adata: ad.AnnData, *, has_guides: bool) -> tuple[str, st
         if types.map(lambda x: any(word in x for word in _DRUGS)).mean() > 0.5:
             return COMPOUNDS
     return GUIDES if has_guides else CONSTRUCTS
+
+
+def with_guide_columns(constructs: pd.DataFrame, adata: ad.AnnData) -> pd.DataFrame:
+    """Return constructs with the further columns of ``uns["guides"]``, such as sequences.
+
+    Values of several guides are joined like the guides; constructs without known guides have empty
+    texts. A column of the same name as one of the constructs begins with ``guide_``.
+    """
+    table = adata.uns.get(KEY)
+    if not isinstance(table, pd.DataFrame):
+        return constructs
+    table = table.set_axis(table.index.astype(str))
+    guides = constructs["guides"].astype(str).str.split(", ")
+    out = constructs.copy()
+    for name in map(str, table.columns):
+        if name in COLUMNS:
+            continue
+        of_guide = table[name].astype(str).to_dict()
+        joined = [", ".join(filter(None, (of_guide.get(x, "") for x in some))) for some in guides]
+        out[f"guide_{name}" if name in constructs else name] = strings(joined)
+    return out
 
 
 def constructs_table(

@@ -19,7 +19,11 @@ from nextpert.tl._advice import chosen_of, is_advised, name_of, orders_cells
 from nextpert.tl._advice import logger as of_advice
 from nextpert.tl._design_interventions.target import read_target
 from nextpert.tl._diagnose.controls import stored_null
-from nextpert.tl._plan_screen.constructs import constructs_table, kinds_of_constructs
+from nextpert.tl._plan_screen.constructs import (
+    constructs_table,
+    kinds_of_constructs,
+    with_guide_columns,
+)
 from nextpert.tl._plan_screen.next_round import StoppingRule, ask, next_round
 from nextpert.tl._plan_screen.pool import guides_of, read_pool
 from nextpert.tl._plan_screen.wells import (
@@ -191,8 +195,9 @@ def plan_screen(
     kinds = kinds_of_constructs(adata, has_guides=existing is not None)
     stored = {
         "plate": plate,
-        "constructs": constructs_table(
-            plate, fit, existing, under_way, kinds=kinds, are_new=n_new > 0
+        "constructs": with_guide_columns(
+            constructs_table(plate, fit, existing, under_way, kinds=kinds, are_new=n_new > 0),
+            adata,
         ),
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
