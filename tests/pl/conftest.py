@@ -35,7 +35,7 @@ def _designed():
     state = str(adata.uns["cpca"]["groups"][0])
     npt.tl.target_distances(adata, state)
     npt.tl.plan_cells(adata, npt.Target(state=state, own_genes="include"))
-    npt.tl.plan_screen(adata, {"MYC": 1.0}, candidates="genes")
+    npt.tl.plan_screen(adata, {"MYC": 1.0}, candidates="genes", strategy="exploit")
     npt.tl.replay_design(adata, strategies=["exact_greedy"], n_rounds=2, n_repeats=2)
     return adata
 

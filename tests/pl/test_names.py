@@ -27,7 +27,7 @@ def test_no_name_is_a_formula_or_a_format(caplog):
         npt.tl.fit_dag_blr(adata)
         for _ in range(2):
             npt.tl.design_interventions(adata, names[one], n_samples=50)
-        npt.tl.plan_screen(adata, names[one])
+        npt.tl.plan_screen(adata, names[one], strategy="exploit")
         npt.tl.target_distances(adata, names[one])
         npt.tl.perturbation_effects(adata)
     assert sum(ODD in record.getMessage() for record in caplog.records) >= 3

@@ -16,7 +16,8 @@ def _planned():
     )
     npt.tl.learn_dag(adata, search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata)
-    npt.tl.plan_screen(adata, str(adata.obs["perturbation"].iloc[-1]), candidates="genes")
+    target = str(adata.obs["perturbation"].iloc[-1])
+    npt.tl.plan_screen(adata, target, candidates="genes", strategy="exploit")
     return adata
 
 

@@ -26,7 +26,7 @@ def large():
     npt.tl.plan_cells(adata, first)
     for _ in range(2):
         npt.tl.design_interventions(adata, first, n_samples=50)
-    npt.tl.plan_screen(adata, first, n_perturbations=45)
+    npt.tl.plan_screen(adata, first, n_perturbations=45, strategy="exploit")
     npt.tl.replay_design(
         adata, [first], strategies=["random"], n_rounds=2, n_repeats=2, n_perturbations=1
     )

@@ -15,7 +15,7 @@ def planned():
     adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC", "FOS"])
     npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
     npt.tl.fit_dag_blr(adata)
-    npt.tl.plan_screen(adata, TARGET, n_cells=3000, n_perturbations=2)
+    npt.tl.plan_screen(adata, TARGET, n_cells=3000, n_perturbations=2, strategy="exploit")
     return adata
 
 
@@ -92,7 +92,7 @@ def test_a_budget_pays_for_the_largest_plan_whose_cost_it_holds(planned, budget)
 
     def cost(n_cells):
         adata = planned.copy()
-        npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=2)
+        npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=2, strategy="exploit")
         return loaded(adata, costs=costs)[0]["cost"]["total"].iloc[-1]
 
     # The shares of another plan differ by the rounding of its cells alone.

@@ -64,7 +64,7 @@ class Campaign:
     >>> import tempfile
     >>> import nextpert as npt
     >>> adata = npt.datasets.simulated_screen(
-    ...     n_genes=6, n_control=300, n_perturbed=40, perturbed=4, expected_degree=2
+    ...     n_genes=6, n_control=300, n_perturbed=40, perturbed=4, expected_degree=2, rng=1
     ... )
     >>> labels = adata.obs["perturbation"]
     >>> first, later = labels.unique()[1:3]

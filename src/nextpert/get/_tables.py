@@ -214,10 +214,10 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     ... )
     >>> order = npt.get.order_df(adata)
     >>> order[["perturbation", "construct", "kind", "status", "n_cells"]]
-      perturbation  construct          kind    status  n_cells
-    0        STAT1          1  single guide    design      586
-    1          MYC          1  single guide  existing      586
-    2      control          1       control  existing      828
+      perturbation  construct       kind    status  n_cells
+    0        STAT1          1  construct    design      586
+    1          MYC          1  construct  existing      586
+    2      control          1    control  existing      828
     """
     plan = read_result(adata, key, "tl.plan_screen", what="plan", part="constructs")
     if not is_advised(plan) or not len(plan["constructs"]):
@@ -299,7 +299,7 @@ def ranking_df(adata: ad.AnnData, key: str = "design") -> pd.DataFrame:
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.design_interventions(adata, {"STAT1": 0.5}, candidates="genes")
     >>> npt.get.ranking_df(adata)["perturbation"].tolist()
-    ['STAT1', 'B2M', 'MYC', 'control']
+    ['STAT1', 'MYC', 'B2M', 'control']
     """
     return _table(adata, key, "tl.design_interventions", "design", "ranking")
 

@@ -141,7 +141,7 @@ def plan_loading(
     >>> adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC"])
     >>> npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_screen(adata, {"STAT1": 0.5}, n_cells=3000, n_perturbations=1)
+    >>> npt.tl.plan_screen(adata, {"STAT1": 0.5}, n_cells=3000, strategy="exploit")
     >>> npt.tl.plan_loading(adata, loading={"moi": 0.3}, costs={"lane": 1500})
     >>> steps = adata.uns["loading"]["steps"].set_index("quantity")["value"]
     >>> int(round(steps["cells_to_load"], -2)), int(steps["lanes"])

@@ -138,7 +138,7 @@ def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
 
     Examples
     --------
-    >>> from nextpert.tl._plan_screen.wells import combined
+    >>> from nextpert.tl._plan_screen.constructs import combined
     >>> [*combined([["a", "b"], ["1", "2", "3"]])]
     [('a', '1'), ('b', '2'), ('a', '3'), ('b', '1'), ('a', '2'), ('b', '3')]
     """
