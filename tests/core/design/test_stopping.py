@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import RankedDistance, ScreenMoments
+from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
@@ -11,6 +12,7 @@ from nextpert.core.design.stopping import (
     STOP,
     NextPlate,
     differing,
+    is_apart,
     record_chance,
     record_gain,
     stopping,
@@ -122,18 +124,50 @@ def test_no_plate_is_advised_where_nothing_differs():
 def test_shares_are_nan_where_the_control_is_at_the_target():
     """The distance of the control was clipped to 0, and shares of it were as large as 1e298."""
     rng = np.random.default_rng(0)
-    for nothing in (0.0, -1.0):
+    for nothing, apart in ((0.0, False), (1.0, False), (-1.0, True)):
         found = ranked(rng.normal([3.0, 4.0, nothing], 0.3, (400, 3)))
-        result = advised(found, [True, True], told=True)
+        result = advised(found, [True, True], told=True, apart=apart)
         assert result.advice == AT_TARGET
         assert np.isnan([result.relative_gain, result.good_enough]).all()
         assert result.gain >= 0
-    # A target known without error: draws of the control lie away from it by its own error alone.
-    near = ranked(rng.gamma(8, 0.1, (400, 3)), 0.5)
-    assert near.draws[:, -1].min() > 0
-    assert advised(near, [True, True]).advice == AT_TARGET
-    apart = ranked(rng.gamma(8, 0.1, (400, 3)), 0.1)
-    assert advised(apart, [True, True]).advice != AT_TARGET
+
+
+def cells_and_target(rng, effect, n_target=20, n_control=200, p=30):
+    """Return the goal of a target with few cells of coexpressed genes, and their covariance."""
+    loadings = 0.6 * np.random.default_rng(1).normal(size=(3, p))
+    covariance = np.eye(p) + loadings.T @ loadings
+    root = np.linalg.cholesky(covariance)
+    mean = effect + root @ rng.normal(size=p) / np.sqrt(n_target)
+    control = root @ rng.normal(size=p) / np.sqrt(n_control)
+    variances = [covariance.diagonal() / n_target]
+    return Goal(control, states=[mean], variances=variances), np.full(p, n_control), covariance
+
+
+def test_a_target_that_is_noise_is_denied_and_one_that_differs_is_not():
+    """It was a quantile minus twice an error, and denied targets with q-values of 1e-15."""
+    rng = np.random.default_rng(0)
+    nothing, some = np.zeros(30), 2.0 * (np.arange(30) < 3)
+    noise = np.mean([is_apart(*cells_and_target(rng, nothing)) for _ in range(1000)])
+    assert 0.03 < noise < 0.07
+    assert np.mean([is_apart(*cells_and_target(rng, some)) for _ in range(100)]) > 0.9
+    # Only the genes that count.
+    goal, counted, covariance = cells_and_target(rng, 10 * some)
+    assert not is_apart(goal.leave_out([0, 1, 2], [], nothing), counted, covariance)
+
+
+def test_vectors_signatures_and_bounds_differ_too():
+    rng = np.random.default_rng(1)
+    zero, unit = np.zeros(20), np.eye(20)
+    counted, noise = np.full(20, 100.0), rng.normal(size=(1000, 20)) / 10
+    vectors = [is_apart(Goal(x, states=zero[None]), counted, unit) for x in noise]
+    assert 0.03 < np.mean(vectors) < 0.07
+    # Genes at the controls' mean were not given, and do not hide a change of the others.
+    changed = Goal(noise[0], states=[np.where(np.arange(20) == 4, 0.5, noise[0])])
+    assert is_apart(changed, counted, unit)
+    assert is_apart(Goal(zero, signature=0.01 * unit[0]), counted, unit)
+    assert is_apart(Goal(zero, low=np.where(np.arange(20) == 2, 1.0, -np.inf)), counted, unit)
+    near = np.where(np.arange(20) == 2, 0.05, -np.inf)
+    assert not is_apart(Goal(zero, low=near), counted, unit)
 
 
 def test_which_perturbations_differ():

@@ -11,7 +11,7 @@ from scipy.stats import gamma
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng, require_count
 from nextpert.core.design.goal import as_goal
-from nextpert.core.model.scores import SIGNIFICANCE
+from nextpert.core.model.scores import SIGNIFICANCE, squared_size
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -138,7 +138,6 @@ KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, STOP, MEASURE, ORDER)
 # tenth of the control's distance; MIN_GAIN the smallest expected gain of a round that is worth its
 # cost, relative to the same distance; STOP_PROBABILITY that with which no candidate is closer.
 TOLERANCE, MIN_GAIN, STOP_PROBABILITY = 0.1, 0.02, 0.95
-_INTERVAL = 0.9  # coverage of the interval of the control's distance
 _NEAREST = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # quadrature nodes over this scale, and over the gain
 _TINY = 1e-150  # avoids 0 / 0; its square is still above 0
@@ -174,13 +173,15 @@ def stopping(
     tolerance: float = TOLERANCE,
     min_gain: float = MIN_GAIN,
     stop_probability: float = STOP_PROBABILITY,
+    apart: bool = True,
     distinct: bool = True,
 ) -> Stopping:
     """Return the expected gain of the next plate, and one of six kinds of advice.
 
-    The first applicable advice is given: the target does not differ from the control; no candidate
-    with cells differs from the others (``distinct``); confirm the best known candidate, because
-    with probability ``stop_probability`` or more no candidate is closer to the target by more than
+    The first applicable advice is given: the target does not differ from the control (``apart``,
+    from :func:`is_apart`, or an expected distance of the control of 0); no candidate with cells
+    differs from the others (``distinct``); confirm the best known candidate, because with
+    probability ``stop_probability`` or more no candidate is closer to the target by more than
     ``tolerance`` of the control's distance; stop, because the better of the two plates gains less
     than ``min_gain`` of that distance; measure more cells of candidates with cells first (the plate
     ``more``), because they gain at least as much as the plate; or order the plate.
@@ -212,12 +213,7 @@ def stopping(
     seen, nothing = np.asarray(measured, np.bool_), float(ranked.mean[-1])
     known = np.append(seen, True)  # the control is known
     chosen = int(np.where(known, ranked.mean, np.inf).argmin())
-    # The control differs from the target if the interval of its draws is above 0 after subtraction
-    # of the contribution of the error of its state: twice, because draws scatter about an estimate
-    # that itself has this error.
-    low = float(np.quantile(ranked.draws[:, -1], (1 - _INTERVAL) / 2))
-    error = max(float(nothing - ranked.centre[-1]), 0.0)
-    is_apart = low - 2 * error > 0 and nothing > 0
+    has_distance = apart and nothing > 0
     enough = tolerance * max(nothing, 0.0)
     within = ranked.draws[:, chosen] - ranked.draws.min(axis=1) <= enough
     tried = ranked.mean[:-1][seen]
@@ -237,7 +233,7 @@ def stopping(
     n_records = 0 if plate is None else int((~seen[plate.candidates]).sum())
     of_records = record_gain(tried, n_records, farther, room)
     gain, of_more = float(np.nanmax([gradients[0], of_records])), gradients[1]
-    if not is_apart:
+    if not has_distance:
         advice = AT_TARGET
     elif not distinct:
         advice = NO_DIFFERENCE
@@ -247,8 +243,58 @@ def stopping(
         advice = STOP
     else:
         advice = MEASURE if of_more >= gain else ORDER
-    fraction = gain / nothing if is_apart else np.nan
-    return Stopping(chosen, gain, fraction, good if is_apart else np.nan, of_more, advice)
+    fraction = gain / nothing if has_distance else np.nan
+    return Stopping(chosen, gain, fraction, good if has_distance else np.nan, of_more, advice)
+
+
+def is_apart(goal: Goal, counted: ArrayLike, covariance: ArrayLike) -> bool:
+    """Return whether a target differs from the controls, by a test at :data:`SIGNIFICANCE`.
+
+    It is the test of the size of a perturbation
+    (:func:`~nextpert.core.model.scores.squared_size`), on the genes that count, in the weights of
+    the goal. The difference is that between the controls' mean and the mean of the target states,
+    or the nearest values within bounds. A signature is a change from the controls, which always
+    differs. Genes of a known state that have the controls' mean were not given and do not count.
+
+    Parameters
+    ----------
+    goal
+        The goal with the means of the target's cells and their sampling variances; its origin is
+        the mean of the controls.
+    counted
+        Number of cells whose mean has the error of the controls' mean, ``(n_nodes,)``.
+    covariance
+        Covariance between cells, ``(n_nodes, n_nodes)``, units of the data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.core.design.goal import Goal
+    >>> from nextpert.core.design.stopping import is_apart
+    >>> states = [[0.1, -0.1]], [[1.0, 0.0]]
+    >>> [is_apart(Goal([0.0, 0.0], states=x), [50, 50], np.eye(2)) for x in states]
+    [False, True]
+    """
+    if goal.signature is not None:
+        return True
+    origin, sigma = goal.origin, np.asarray(covariance, np.float64)
+    bounded = np.clip(origin, goal.low, goal.high) - origin
+    within = np.maximum(sigma.diagonal(), _LEAST_VARIANCE)
+    variance = within / np.maximum(np.asarray(counted, np.float64), _LEAST_VARIANCE)
+    tests = [(bounded, variance, bounded != 0)]
+    if len(goal.states):
+        mean, error = goal.shares @ goal.states, goal.shares**2 @ goal.variances
+        is_given = (error > 0) | ~np.isclose(mean, origin, rtol=1e-6, atol=1e-9)
+        tests.append((mean - origin, variance + error, is_given))
+    p_values = [np.inf]
+    for d, total, which in tests:
+        kept = np.flatnonzero(which & (goal.weights > 0))
+        root = np.sqrt(goal.weights[kept])
+        if len(kept):
+            of_kept = sigma[np.ix_(kept, kept)] * np.outer(root, root)
+            size = squared_size(d[kept] * root, (within / total)[kept][None], of_kept)
+            p_values.append(float(size.p_value[0]))
+    return min(p_values) < SIGNIFICANCE / (len(p_values) - 1 or 1)
 
 
 def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
 from nextpert.core.design.remaining_variance import CellNoise
+from nextpert.core.design.stopping import is_apart
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.interactions import learn_interactions, size_of_effects
@@ -96,6 +98,32 @@ def as_asked(
         states=pool.states(fit, targets), measured=pool.measured, main=fit.posterior,
         noise=None if model is None else CellNoise(*model.within_cells(), shared), **options,
     )  # fmt: skip
+
+
+def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NOT_JOINED) -> bool:
+    """Return whether a target differs from the controls of a fit (``is_apart``).
+
+    ``cells`` is the goal with the means of the target's cells, and ``targets`` its parts that are
+    perturbations of the fit; both are those of ``PanelTarget`` (tl).
+    """
+    model, goal = fit.hierarchical, copy(cells)
+    if model is None:
+        loadings = fit.posterior.solve(np.eye(len(fit.genes))) * np.sqrt(fit.posterior.noise_var)
+        covariance = loadings @ loadings.T
+        error = covariance.diagonal() / fit.n_control_cells
+    else:
+        own, factors = model.within_cells()
+        covariance = np.diag(own) + factors @ factors.T
+        # At least the variance of the draws, which includes guides and batches of the controls.
+        error = covariance.diagonal() / fit.n_control_cells
+        error = np.maximum(error, model.control.var(axis=0))
+    goal.variances = cells.variances.copy()
+    for k, row in enumerate(targets.rows):
+        if row >= 0 and fit.means is not None:  # includes the variance between guides
+            of_mean = covariance.diagonal() * fit.means.ratio[row] / fit.means.n[row]
+            goal.variances[k] = np.maximum(goal.variances[k], of_mean)
+    counted = covariance.diagonal() / np.maximum(error, np.finfo(np.float64).tiny)
+    return is_apart(goal, counted, covariance)
 
 
 def as_expected(interventions: Interventions, fit: FittedPosterior) -> CandidateSet:

@@ -22,9 +22,10 @@ from nextpert.core.design.stopping import (
     draw_plate,
     stopping,
 )
-from nextpert.core.fit.candidates import as_asked
+from nextpert.core.fit.candidates import as_asked, differs_from_control
 from nextpert.tl._advice import FAR, NO_PERTURBATION, in_words, name_of
 from nextpert.tl._design_interventions.candidates import admit
+from nextpert.tl._design_interventions.target import measured_goal
 from nextpert.tl._diagnose.controls import stored_null
 from nextpert.tl._plan_screen.pool import Constraints, guides_of
 from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
@@ -185,6 +186,7 @@ def next_round(
     found = stopping(
         choice.asked.distances, is_measured, drawn[0], drawn[1],
         tolerance=rule.tolerance, min_gain=rule.min_gain, stop_probability=rule.stop_probability,
+        apart=differs_from_control(fit, measured_goal(target, fit), target.targets),
         distinct=bool(differs.any() or not is_measured.any()) and null.is_trusted,
     )  # fmt: skip
     chosen, needed = choice.measure([]), _cells_by_guides([], [])
