@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from nextpert.core.design.given_target import given_target
 from nextpert.core.design.goal import Goal
-from nextpert.core.design.joint_draws import Draw, distance_draws, given_numbers, slope_draws
+from nextpert.core.design.joint_draws import Draw, distance_draws, slope_draws
 
 N = 8_000
 
@@ -149,7 +150,7 @@ def test_numbers_of_a_target_correct_the_error_of_the_controls():
     control = seen + error * unit * rng.normal(size=(n, p))  # a flat prior
     numbers = truth + unit * rng.normal(size=p) * (rng.random(p) < 0.1)
     numbers[:5] = np.nan
-    moved = control + given_numbers(numbers, control, unit)
+    moved = control + given_target(numbers, None, control, unit).control
     np.testing.assert_array_equal(moved[:, :5], control[:, :5])
     power, told = np.arange(-15.0, 5.0), slice(5, None)
     variance, away = control.var(axis=0, ddof=1)[told], (numbers - control.mean(axis=0))[told]

@@ -10,11 +10,12 @@ import numpy as np
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
-from nextpert.core.model.sampler import best_weights
+from nextpert.core.design.given_target import slopes_on_control
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from nextpert.core.design.given_target import GivenTarget
     from nextpert.core.design.goal import Goal
     from nextpert.core.model.effect_draws import EffectDraws
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _ROWS = 256  # perturbations at a time, so that intermediate results stay in the cache
 _DRAWN = 4  # nodes whose own parts are drawn one by one; the sum of the others is approximated
-_APART = np.arange(-15.0, 5.0)  # exponents of 2 for the variances of a target's effects on genes
-_FEWEST_TOLD = 10  # genes of a target; fewer do not show the share of genes that it changes
 _TINY = 1e-300  # avoids 0 / 0; below every variance
 _NORMAL = 1e12  # shape of a gamma distribution that is numerically a normal distribution
 
@@ -123,12 +122,13 @@ def states_by_effects(
     targets: Sequence[int] = (),
     points: Array | None = None,
     n_more: int = 0,
-    numbers: Array | None = None,
+    given: GivenTarget | None = None,
 ) -> States:
     """Return the joint posterior of states: the controls' means plus effects.
 
-    A target state given by its ``numbers`` (:class:`Joined`) is informative about the means of the
-    controls, which most of its genes share: draws are conditional on these numbers.
+    A target state given by its numbers (:class:`Joined`) is informative about the means of the
+    controls, which most of its genes share, and about perturbations that make it: draws are
+    conditional on these numbers.
 
     Parameters
     ----------
@@ -144,19 +144,17 @@ def states_by_effects(
         state in the goal, ``(n_states, n_nodes)``.
     n_more
         Number of perturbations that are only targets.
-    numbers
-        A target state given by its means, as in :class:`Joined`.
+    given
+        The changes of the draws, given a target's numbers; its rows are those of ``effects``.
     """
     which = np.arange(len(effects.expected)) if place is None else np.asarray(place, np.int64)
     n, index = len(which) - n_more, np.array(targets, np.int64)
     joined = index[:, None] >= 0
     rows = tuple(np.where(index < n, index, -1).tolist())
 
-    moved, slopes = None, np.zeros(0)
-    are_enough = numbers is not None and np.isfinite(numbers).sum() >= _FEWEST_TOLD
-    if numbers is not None and are_enough and len(control) > 1:
-        moved = given_numbers(numbers, control, effects.unit)
-        slopes = _slopes_on_control(effects, control, np.append(which, which[:1]))
+    slopes = np.zeros(0)
+    if given is not None:
+        slopes = slopes_on_control(effects, control, np.append(which, which[:1]))
         slopes[n] = 1.0
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
@@ -173,8 +171,11 @@ def states_by_effects(
                     "target_error": np.where(joined, states[index] - points, 0.0),
                 }  # fmt: skip
             states[n], spread[n] = control[k], 0.0
-            if moved is not None:
-                states += slopes * moved[k]
+            if given is not None:
+                states += slopes * given.control[k]
+                for j, state in given.states[k].items():
+                    made = np.flatnonzero(which[:n] == j)
+                    states[made], spread[made] = state, 0.0
             yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
             del states, spread  # frees memory before the next draw
 
@@ -182,8 +183,10 @@ def states_by_effects(
     mean = effects.posterior_mean(np.append(which[:n], which[:1]))
     mean += start
     mean[n] = start
-    if moved is not None:
-        mean += slopes[: n + 1] * moved.mean(axis=0)
+    if given is not None:
+        mean += slopes[: n + 1] * given.control.mean(axis=0)
+        for j, change in given.change.items():
+            mean[:n][which[:n] == j] += change
     return States(mean.astype(table_type(mean.size), copy=False), draws)
 
 
@@ -200,54 +203,6 @@ def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
             square += one.target_spread**2
         total += one.count / n_samples * (goal.shares @ square)
     return goal.weights * total
-
-
-def given_numbers(numbers: Array, control: Array, unit: Array) -> Array:
-    """Return the changes of the draws of the controls' means, given a target's means.
-
-    Target ``g`` and controls ``c`` differ by ``delta_i ~ sum_m pi_m N(0, 2^m s_i^2)`` with weights
-    learned from all genes, because most genes of a target equal those of the controls (equation
-    31). With ``S_i`` the variance of the draws of ``c_i``, and ``delta_i`` drawn with its variance
-    ``v``, a draw of ``c_i`` changes by ``S_i (g_i - c_i - delta_i) / (S_i + v)`` (Matheron's rule).
-
-    ``numbers`` is NaN for genes that are not given, ``(n_genes,)``; ``control`` holds draws,
-    ``(n_draws, n_genes)``, and ``unit`` standard deviations between cells, ``(n_genes,)``.
-    """
-    moved, known = np.zeros_like(control), np.flatnonzero(np.isfinite(numbers))
-    variance, square = control[:, known].var(axis=0, ddof=1), unit[known] ** 2
-    known, variance, square = (x[variance > 0] for x in (known, variance, square))
-    if not len(known):
-        return moved
-    each = square[:, None] * 2.0**_APART
-    total = variance[:, None] + each
-    departure = numbers[known] - control[:, known].mean(axis=0)
-    logs = -0.5 * (np.log(total) + departure[:, None] ** 2 / total)
-    chance = np.exp(logs - logs.max(axis=1, keepdims=True))
-    size = len(_APART)
-    chance *= best_weights(chance, np.full(size, 1.0 / size), np.full(size, 1.0 / size))
-    below = np.cumsum(chance, axis=1) / chance.sum(axis=1, keepdims=True)
-    rng = np.random.default_rng(0)
-    for k in range(len(control)):
-        which = (rng.random((len(known), 1)) > below[:, :-1]).sum(axis=1)
-        apart = each[np.arange(len(known)), which]
-        rest = numbers[known] - control[k, known] - np.sqrt(apart) * rng.standard_normal(len(known))
-        moved[k, known] = variance * rest / (variance + apart)
-    return moved
-
-
-def _slopes_on_control(effects: EffectDraws, control: Array, which: Any) -> Array:
-    """Return the slopes of states on the controls' means, ``(len(which), n_genes)``.
-
-    A slope is the covariance over draws of a state and the controls' mean, divided by the variance
-    of this mean.
-    """
-    departure = control - control.mean(axis=0)
-    square = np.maximum((departure**2).sum(axis=0), _TINY)
-    slopes = np.empty((len(which), control.shape[1]), table_type(len(which) * control.shape[1]))
-    for rows, some in effects.blocks(which):
-        centre = effects.centres(some)
-        slopes[rows] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, departure) / square
-    return slopes
 
 
 def distance_draws(

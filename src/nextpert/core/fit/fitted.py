@@ -23,6 +23,7 @@ from nextpert.core._codec import (
 )
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.weights import downstream
+from nextpert.core.design.given_target import GivenTarget, given_target
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
@@ -395,7 +396,23 @@ class FittedPosterior:
         none = np.zeros(len(self.genes))
         points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
         model, draws, rows = self._drawn(len(place), every, new)
-        return states_by_effects(draws, model.control, rows, at, points, len(more), joined.numbers)
+        given = self._given(joined.numbers, model)
+        return states_by_effects(draws, model.control, rows, at, points, len(more), given)
+
+    def _given(self, numbers: Array | None, model: Hierarchical) -> GivenTarget | None:
+        """Return the changes of draws given a target's numbers, from all perturbations with cells.
+
+        They do not depend on the candidates, and those of the last target are kept in memory.
+        """
+        if numbers is None:
+            return None
+        key = numbers.tobytes(), model.effects.n_draws
+        if vars(self).get("_last_given", (None, None))[0] != key:
+            effects = model.effects
+            found = given_target(numbers, effects, model.control, effects.unit)
+            vars(self)["_last_given"] = key, found
+        last: GivenTarget | None = vars(self)["_last_given"][1]
+        return last
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.

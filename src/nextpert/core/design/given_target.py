@@ -1,0 +1,266 @@
+"""What a target given by its numbers says about the controls and the perturbations that make it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nextpert.core._codec import table_type
+from nextpert.core.model.sampler import best_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nextpert.core.model.effect_draws import EffectDraws
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+
+_SIZES = 2.0 ** np.arange(-15.0, 5.0)  # variances of remainders, relative to those between cells
+_FEWEST_GIVEN = 10  # genes of a target; fewer do not show the share of genes that it changes
+_LOWEST, _HIGHEST, _STEP = -1.0, 1.5, 0.25  # coefficients: their range, and the lattice's spacing
+_LIKELY = 100  # perturbations whose moments are computed; on larger screens, those most alike
+_MOST = 16  # perturbations that may have a coefficient; a sweep takes time for each
+_BURN = 30  # sweeps before the first draw of coefficients
+_TINY = 1e-300  # avoids 0 / 0; below every variance
+
+
+class StateMoments(NamedTuple):
+    """Moments over draws of states, and of the controls' means; the genes are the last dimension.
+
+    Parameters
+    ----------
+    change
+        Expected states minus the controls' expected means, ``(n_perturbations, n_genes)``.
+    slope, own_variance
+        Slopes of states on the controls' means, and variances beyond that slope, same shape.
+    control, control_variance
+        Means and variances of the controls' means, ``(n_genes,)``.
+    """
+
+    change: Array
+    slope: Array
+    own_variance: Array
+    control: Array
+    control_variance: Array
+
+    def some(self, genes: NDArray[np.bool_]) -> StateMoments:
+        """Return some genes."""
+        return StateMoments(*(x[..., genes] for x in self))
+
+
+class GivenTarget(NamedTuple):
+    """How draws change, given the means of a target.
+
+    Parameters
+    ----------
+    control
+        Changes of the draws of the controls' means, ``(n_draws, n_genes)``.
+    states
+        In every draw, the complete states of the perturbations that make the target, by row.
+    change
+        Changes of the expected states of these perturbations that the controls do not explain.
+    coefficients
+        Coefficients of all perturbations in every draw, ``(n_draws, n_perturbations)``.
+    """
+
+    control: Array
+    states: list[dict[int, Array]]
+    change: dict[int, Array]
+    coefficients: Array
+
+
+def given_target(
+    numbers: Array, effects: EffectDraws | None, control: Array, unit: Array
+) -> GivenTarget | None:
+    r"""Return the changes of draws of states, given a target's means (equation 31).
+
+    The target is the controls' mean, plus effects of perturbations times coefficients, plus
+    remainders: ``c_i + sum_j a_j (x_ji - c_i) + delta_i``, with ``delta_i ~ sum_m pi_m N(0, 2^m
+    s_i^2)``. Most coefficients are 0: their number has the prior of Beta(1, n), so that all are 0
+    with probability one half. Without this term, the posterior of the states would not know that
+    the target was chosen because perturbations produce it: of a target equal to the state of a
+    perturbation, it would state a squared distance of twice the posterior variance, and not 0.
+
+    Coefficients, sizes of remainders and ``pi`` are drawn by Gibbs sampling, for normal states with
+    the moments of the draws. Given these, draws of controls and states move by Matheron's rule.
+    Perturbations that alone do not make the target more likely have no coefficient.
+
+    Parameters
+    ----------
+    numbers
+        Means of the target, NaN for genes that are not given, ``(n_genes,)``.
+    effects
+        Draws of the effects of perturbations with cells; ``None`` for controls alone.
+    control
+        Draws of the controls' means, ``(n_draws, n_genes)``.
+    unit
+        Standard deviations between cells, ``(n_genes,)``.
+
+    Returns
+    -------
+    The changes; ``None`` if fewer than 10 genes are given, or there is one draw.
+    """
+    (n_draws, p), given = control.shape, np.isfinite(numbers)
+    if given.sum() < _FEWEST_GIVEN or n_draws < 2:
+        return None
+    n = 0 if effects is None else len(effects.expected)
+    rows = _most_alike(numbers, effects, control, unit)
+    known = state_moments(effects, control, rows)
+    used = given & (known.control_variance > 0)
+    out = GivenTarget(np.zeros((n_draws, p)), [{} for _ in control], {}, np.zeros((n_draws, n)))
+    if not used.any():
+        return out
+    rng = np.random.default_rng(0)
+    chain = _Chain(known.some(used), numbers[used], unit[used], rng)
+    for _ in range(_BURN if len(chain.rows) else 0):
+        chain.sweep()
+    for k in range(n_draws):
+        if len(chain.rows):
+            chain.sweep()
+        a, size = chain.a, chain.sizes()
+        out.coefficients[k, rows] = a
+        makers, variance = np.flatnonzero(a), chain.sizes_of_genes(size)
+        states = np.zeros((0, p))
+        if effects is not None and len(makers):
+            mean, spread = effects.given(k, rows[makers])
+            states = control[k] + mean + spread * rng.standard_normal(mean.shape)
+        # The difference from the target of this draw, with its own remainder.
+        rest = numbers[used] - (1.0 - a.sum()) * control[k, used] - a[makers] @ states[:, used]
+        rest -= np.sqrt(variance) * rng.standard_normal(len(variance))
+        slope, total = chain.slope_and_variance(a)
+        rest /= total + variance
+        out.control[k, used] = slope * known.control_variance[used] * rest
+        states += known.slope[makers] * out.control[k]
+        for j, state in zip(makers.tolist(), states, strict=True):
+            change = a[j] * known.own_variance[j, used] * rest
+            state[used] += change
+            row = int(rows[j])
+            out.states[k][row] = state
+            out.change.setdefault(row, np.zeros(p))[used] += change / n_draws
+    return out
+
+
+class _Chain:
+    """A chain over coefficients and over the sizes of remainders (equation 31)."""
+
+    def __init__(
+        self, known: StateMoments, numbers: Array, unit: Array, rng: np.random.Generator
+    ) -> None:
+        self.known, self.rng, self.variances = known, rng, unit[:, None] ** 2 * _SIZES
+        self.departure, self.a = numbers - known.control, np.zeros(len(known.change))
+        # The most likely weights of sizes without coefficients.
+        even = np.full(len(_SIZES), 1.0 / len(_SIZES))
+        chance = self.densities(known.control_variance[None], self.departure[None])[0]
+        self.weights = best_weights(chance + _TINY, even, even)
+        gain = np.array([self.likelihood(j, self.lattice(0.0)) for j in range(len(self.a))])
+        gain = (gain[:, 1:] - gain[:, :1]).max(axis=1) if len(gain) else np.zeros(0)
+        rows = np.argsort(-gain, kind="stable")[:_MOST]
+        self.rows = rows[gain[rows] > 0]
+
+    def lattice(self, offset: float) -> Array:
+        """Return 0, and coefficients at equal spacings."""
+        return np.append(0.0, np.arange(_LOWEST + offset, _HIGHEST, _STEP))
+
+    def densities(self, variance: Array, rest: Array) -> Array:
+        """Return densities of departures ``rest``, ``(n, n_genes)``, by size of the remainder.
+
+        ``variance`` is that without remainders, same shape; the result is ``(n, n_genes, n_sizes)``
+        without the factor of ``sqrt(2 pi)``.
+        """
+        total = variance[:, :, None] + self.variances
+        return np.exp(-0.5 * rest[:, :, None] ** 2 / total) / np.sqrt(total)
+
+    def slope_and_variance(self, a: Array) -> tuple[Array, Array]:
+        """Return the target's slope on the controls' means, and its variance without remainder."""
+        known = self.known
+        slope = 1.0 - a @ (1.0 - known.slope)
+        return slope, slope**2 * known.control_variance + a**2 @ known.own_variance
+
+    def likelihood(self, j: int, values: Array) -> Array:
+        """Return the log likelihood of some values of the coefficient of ``j``."""
+        known, a, value = self.known, self.a.copy(), values[:, None]
+        a[j] = 0.0
+        rest = self.departure - a @ known.change - value * known.change[j]
+        slope = 1.0 - a @ (1.0 - known.slope) - value * (1.0 - known.slope[j])
+        variance = slope**2 * known.control_variance
+        variance += a**2 @ known.own_variance + value**2 * known.own_variance[j]
+        return np.asarray(np.log(self.densities(variance, rest) @ self.weights + _TINY).sum(axis=1))
+
+    def sweep(self) -> None:
+        """Draw the coefficients one by one, and then the weights of sizes."""
+        n, rng = len(self.a), self.rng
+        for j in rng.permutation(self.rows):
+            others = np.count_nonzero(self.a) - int(self.a[j] != 0)
+            # A lattice with a random offset, which contains the present value.
+            offset = (self.a[j] - _LOWEST) % _STEP if self.a[j] else _STEP * rng.random()
+            values = self.lattice(offset)
+            # The prior odds under Beta(1, n), given how many others have a coefficient.
+            odds = (1.0 + others) / (2.0 * n - 1.0 - others)
+            logs = self.likelihood(int(j), values)
+            logs[1:] += np.log(odds * _STEP / (_HIGHEST - _LOWEST))
+            below = np.cumsum(np.exp(logs - logs.max()))
+            self.a[j] = values[np.searchsorted(below, below[-1] * rng.random())]
+        counts = np.bincount(self.sizes(), minlength=len(_SIZES))
+        self.weights = rng.dirichlet(counts + 1.0 / len(_SIZES))
+
+    def sizes(self) -> Index:
+        """Draw the size of the remainder of every gene, an index in ``_SIZES``."""
+        _, variance = self.slope_and_variance(self.a)
+        rest = self.departure - self.a @ self.known.change
+        chance = self.densities(variance[None], rest[None])[0] * self.weights + _TINY
+        below = np.cumsum(chance, axis=1)
+        draw = below[:, -1:] * self.rng.random((len(below), 1))
+        return np.asarray((draw > below[:, :-1]).sum(axis=1))
+
+    def sizes_of_genes(self, size: Index) -> Array:
+        """Return the variance of every gene's remainder, squared units of the data."""
+        return self.variances[np.arange(len(size)), size]
+
+
+def _most_alike(numbers: Array, effects: EffectDraws | None, control: Array, unit: Array) -> Index:
+    """Return the perturbations whose expected effects are most like the target's change."""
+    n = 0 if effects is None else len(effects.expected)
+    if effects is None or n <= _LIKELY:
+        return np.arange(n)
+    change = np.where(np.isfinite(numbers), (numbers - control.mean(axis=0)) / unit, 0.0)
+    along, size = np.zeros((2, n))
+    for some, index in effects.blocks():
+        mean = effects.posterior_mean(index) / unit
+        along[some], size[some] = mean @ change, (mean**2).sum(axis=1)
+    explained = along**2 / np.maximum(size, _TINY)
+    return np.sort(np.argsort(-explained, kind="stable")[:_LIKELY])
+
+
+def state_moments(effects: EffectDraws | None, control: Array, rows: Index) -> StateMoments:
+    """Return the moments of some states over the stored draws, and of the controls' means."""
+    start, square = control.mean(axis=0), control.var(axis=0, ddof=1)
+    if effects is None:
+        none = np.zeros((0, control.shape[1]))
+        return StateMoments(none, none, none, start, square)
+    slope, own = np.zeros((2, len(rows), control.shape[1]))
+    slope[:] = slopes_on_control(effects, control, rows)
+    for some, index in effects.blocks(rows):
+        # Variance over draws of conditional means, plus that of the own parts.
+        states = effects.unit[:, None] * effects.centres(index).astype(np.float64) + control.T
+        own[some] = states.var(axis=2, ddof=1) - slope[some] ** 2 * square
+    own = np.maximum(own, 0.0)
+    for k in range(effects.n_draws):
+        own += effects.given(k, rows)[1] ** 2 / effects.n_draws
+    return StateMoments(effects.posterior_mean(rows), slope, own, start, square)
+
+
+def slopes_on_control(effects: EffectDraws, control: Array, which: Index) -> Array:
+    """Return the slopes of states on the controls' means, ``(len(which), n_genes)``.
+
+    A slope is the covariance over draws of a state and the controls' mean, divided by the variance
+    of this mean.
+    """
+    departure = control - control.mean(axis=0)
+    square = np.maximum((departure**2).sum(axis=0), _TINY)
+    slopes = np.empty((len(which), control.shape[1]), table_type(len(which) * control.shape[1]))
+    for rows, some in effects.blocks(which):
+        centre = effects.centres(some)
+        slopes[rows] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, departure) / square
+    return slopes

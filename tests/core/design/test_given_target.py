@@ -1,0 +1,89 @@
+"""Draws given a target's numbers, if perturbations make the target (equation 31)."""
+
+import numpy as np
+import pytest
+
+from nextpert.core.design.given_target import given_target
+from nextpert.core.design.joint_draws import states_by_effects
+from nextpert.core.model.effect_draws import VARIANCE, EffectDraws
+
+N, P, DRAWS = 6, 40, 200
+SD, OF_CONTROL, OF_TARGET = 0.3, 0.08, 0.05  # of states, of the controls' mean, of remainders
+
+
+class World:
+    """A posterior that is right: the truth is one more draw of it."""
+
+    def __init__(self, seed, coefficients=None):
+        rng = np.random.default_rng([seed, 31])
+        self.expected = (rng.random((N, P)) < 0.2) * rng.normal(size=(N, P))
+        centre = self.expected[:, :, None] + 0.6 * SD * rng.normal(size=(N, P, DRAWS))
+        place = np.full((N, P, DRAWS), len(VARIANCE) - 1, np.int8)  # adds nothing
+        precision = np.full((N, P), (0.8 * SD) ** -2, np.float32)
+        self.effects = EffectDraws(
+            np.ones(P), np.zeros((N, P)), precision, place, centre.astype(np.float32)
+        )
+        self.control = OF_CONTROL * rng.normal(size=(DRAWS, P))
+        self.true_control = OF_CONTROL * rng.normal(size=P)
+        effect = self.expected + SD * rng.normal(size=(N, P))
+        self.states = self.true_control + effect
+        change = (rng.random(P) < 0.2) * rng.normal(size=P)  # unrelated
+        if coefficients is not None:
+            change = coefficients @ effect
+        self.target = self.true_control + change + OF_TARGET * rng.normal(size=P)
+
+    def given(self):
+        return given_target(self.target, self.effects, self.control, np.ones(P))
+
+    def distances(self, given):
+        """Return the mean over draws of squared distances, and those of expected states."""
+        states = states_by_effects(self.effects, self.control, given=given)
+        rng, total = np.random.default_rng(0), []
+        for some in states.draws(DRAWS, rng):
+            total += [((one.states - self.target) ** 2).sum(axis=1) for one in some.sampled(rng)]
+        centre = ((states.mean - self.target) ** 2).sum(axis=1)
+        return np.mean(total, axis=0)[:-1], centre[:-1]
+
+
+@pytest.mark.parametrize("a", [[0, 0.8, 0, 0, 0, 0], [0.9, 0, 0, 0.6, 0, 0], [0, -0.5, 0, 0, 0, 0]])
+def test_distances_to_a_target_that_perturbations_make_are_right(a):
+    """Without the numbers, those of a target equal to a state were twice its variance."""
+    a, off, before, found = np.array(a, float), [], [], []
+    for seed in range(12):
+        world = World(seed, a)
+        given, true = world.given(), ((world.states - world.target) ** 2).sum(axis=1)
+        off.append(world.distances(given)[0] - true)
+        before.append(world.distances(None)[0] - true)
+        found.append(given.coefficients.mean(axis=0))
+    made, off, before = a != 0, np.array(off), np.array(before)
+    np.testing.assert_allclose(np.mean(found, axis=0), a, atol=0.12)
+    error = off.std(axis=0, ddof=1) / np.sqrt(len(off))
+    assert (np.abs(off.mean(axis=0)) < 3.5 * error + 0.1).all()
+    if (a >= 0).all():
+        assert (before.mean(axis=0)[made] > 4 * np.abs(off.mean(axis=0)[made])).all()
+
+
+def test_no_perturbation_makes_an_unrelated_target():
+    some = [World(seed).given().coefficients != 0 for seed in range(12)]
+    assert np.mean(some) < 0.1
+
+
+def test_expected_states_and_own_parts_follow_the_draws():
+    world = World(0, np.array([0, 0.8, 0, 0, 0, 0]))
+    given = world.given()
+    states = states_by_effects(world.effects, world.control, [1, 0], given=given)
+    drawn = list(states.draws(DRAWS, np.random.default_rng(0)))
+    assert len(drawn) == DRAWS
+    mean = np.mean([one.states[0] for one in drawn], axis=0)
+    np.testing.assert_allclose(states.mean[0], mean, atol=5 * SD / np.sqrt(DRAWS))
+    # Complete in draws in which it makes the target, so that nothing of it remains to be drawn.
+    makes = np.array([1 in one for one in given.states])
+    assert makes.mean() > 0.9
+    np.testing.assert_array_equal([not one.spread[0].any() for one in drawn], makes)
+    assert all(one.spread[1].all() for k, one in enumerate(drawn) if 0 not in given.states[k])
+
+
+def test_few_genes_say_nothing():
+    world = World(0)
+    numbers = np.where(np.arange(P) < 9, world.target, np.nan)
+    assert given_target(numbers, world.effects, world.control, np.ones(P)) is None
