@@ -63,14 +63,14 @@ class Target:
         Mappings gene -> minimum and maximum mean; genes do not compensate for each other.
     weights
         A list of the genes to include (a program), or a mapping gene -> weight; equal by default.
+    others
+        What a mapping of means says of the genes that it does not name: ``"ignore"`` (default)
+        does not count them, and ``"control"`` counts them with their mean in control cells.
     distance
         ``"squared"`` (default): squared differences of log-normalised expression. ``"noise"``:
         squared differences in units of each gene's variance in control cells. ``"cosine"``: one
         minus the cosine of the angle to the desired change, for ``state`` or ``signature``, with
         ``weights``; the direction of weak effects is random, so check the interval.
-    others
-        What a mapping of means says of the genes that it does not name: ``"ignore"`` (default)
-        does not count them, and ``"control"`` counts them with their mean in control cells.
     own_genes
         For a ``state`` that is a perturbation of the screen: ``"exclude"`` (default) leaves out the
         genes that it and each candidate target, because the loss of their messenger RNA does not
@@ -96,8 +96,8 @@ class Target:
     at_least: Numbers | None = None
     at_most: Numbers | None = None
     weights: Numbers | Iterable[str] | None = None
-    distance: str = "squared"
     others: str = "ignore"
+    distance: str = "squared"
     own_genes: str = "exclude"
 
     def __post_init__(self) -> None:
