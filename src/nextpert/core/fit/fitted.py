@@ -377,7 +377,7 @@ class FittedPosterior:
         """
         model = self.hierarchical
         assert model is not None
-        number = np.count_nonzero(self.seen[:row])
+        number = int(np.count_nonzero(self.seen[:row]))
         effects = model.effects.rows([number])
         state = np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
         given = self._given(joined, model)
