@@ -16,7 +16,14 @@ def james_stein(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def ash(effect: np.ndarray, se: np.ndarray, *, null_weight: float = 10.0) -> np.ndarray:
-    """Return posterior means of adaptive shrinkage of one perturbation, shape ``(n_genes,)``.
+    """Return posterior means of adaptive shrinkage of one perturbation, shape ``(n_genes,)``."""
+    return ash_posterior(effect, se, null_weight=null_weight)[0]
+
+
+def ash_posterior(
+    effect: np.ndarray, se: np.ndarray, *, null_weight: float = 10.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return posterior means and variances of adaptive shrinkage of one perturbation.
 
     As Stephens 2017 (doi:10.1093/biostatistics/kxw041) and the R package ashr by default with
     ``mixcompdist = "normal"``: normals about 0 with standard deviations apart by the root of 2, a
@@ -42,7 +49,12 @@ def ash(effect: np.ndarray, se: np.ndarray, *, null_weight: float = 10.0) -> np.
             break
     chance = weights * like
     chance /= chance.sum(axis=1, keepdims=True)
-    return effect * (chance * sd**2 / spread).sum(axis=1)
+    fraction = sd**2 / spread  # by which a component shrinks an effect
+    mean = effect * (chance * fraction).sum(axis=1)
+    square = (chance * ((effect[:, None] * fraction) ** 2 + fraction * (se**2)[:, None])).sum(
+        axis=1
+    )
+    return mean, np.maximum(square - mean**2, 0.0)
 
 
 def significant(effect: np.ndarray, se: np.ndarray, *, level: float = 0.05) -> np.ndarray:
