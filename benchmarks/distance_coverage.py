@@ -9,12 +9,13 @@ targets have the weight 0, because a ranking towards a named perturbation leaves
 genes and those of the candidate (equation 28; the panel of Hill has no other genes). Coverage is
 that of the 90% intervals ``predicted_low`` to ``predicted_high``. The truth is the unbiased
 distance of held-out means, at least 0; because it has an error of its own, the half widths of the
-interval and 1.64 of its standard errors are added in quadrature. The target as a vector is taken as
-exact. With ``--nothing``, cells of 12 perturbations without any effect are simulated (100 genes
-with three common factors, 100 control cells); the truth is then known exactly. Half width and truth
-are medians, relative to the sum of the variances of the weighted genes within cells over n: the
-squared error of the mean of n cells. Values after ± are standard errors over splits, which are of
-the same cells.
+interval and 1.64 of its standard errors are added in quadrature. An interval that begins at 0
+always covers a truth of 0, so truths above 0 (*above 0*, their number) are also counted alone. The
+target as a vector is taken as exact. With ``--nothing``, cells of 12 perturbations without any
+effect are simulated (100 genes with three common factors, 100 control cells); the truth is then
+known exactly. Half width and truth are medians, relative to the sum of the variances of the
+weighted genes within cells over n: the squared error of the mean of n cells. Values after ± are
+standard errors over splits, which are of the same cells.
 
     python -m benchmarks.distance_coverage                           # data: NEXTPERT_DATA
     python -m benchmarks.distance_coverage --screens papalexi --without-strong 8 --targets 0
@@ -36,7 +37,8 @@ from nextpert.core.screen.mean_distance import mean_distance
 SIZES = (10, 25, 50)
 Z = 1.6449  # of a 90% interval
 KINDS = ("vector", "label")
-HEAD = ("screen", "cells each", "target", "distances", "coverage", "half width", "truth")
+COVERED = ("distances", "coverage", "above 0", "coverage of these")
+HEAD = ("screen", "cells each", "target", *COVERED, "half width", "truth")
 
 
 class Halves:
@@ -154,7 +156,11 @@ def rows_of(name: str, n: int, splits: list[dict[str, np.ndarray]]) -> list[list
         every = np.concatenate([split[kind] for split in splits])
         width, truth = np.median(every[:, 1:], axis=0)
         covered = with_error([split[kind][:, 0].mean() for split in splits])
-        rows.append([name, n, kind, len(every), covered, f"{width:.2f}", f"{truth:.2f}"])
+        above = [split[kind][split[kind][:, 2] > 0, 0] for split in splits]
+        n_above = sum(map(len, above))
+        of_these = with_error([each.mean() for each in above if len(each)])
+        counts = [len(every), covered, n_above, of_these]
+        rows.append([name, n, kind, *counts, f"{width:.2f}", f"{truth:.2f}"])
     return rows
 
 

@@ -32,6 +32,7 @@ import pandas as pd
 
 import nextpert as npt
 from benchmarks._page import options, quiet, save, show, table, with_error
+from benchmarks._shrinkage import ash
 
 Array = np.ndarray
 Estimate = tuple[Array, Callable[[pd.Series, list[str]], str]]  # of effects, and a choice
@@ -54,12 +55,14 @@ def nearest(effects: Array, names: list[str]) -> Callable[[pd.Series, list[str]]
 
 
 def peers(effects: pd.DataFrame, se: pd.DataFrame) -> dict[str, Any]:
-    """Return the choices by differences of means, and shrunk by one factor per row."""
-    y, names = effects.to_numpy(), effects.index.tolist()
-    kept = np.maximum(1.0 - (se.to_numpy() ** 2).sum(axis=1) / (y**2).sum(axis=1), 0.0)
+    """Return the choices by differences of means, and shrunk by one factor per row or by ash."""
+    y, error, names = effects.to_numpy(), se.to_numpy(), effects.index.tolist()
+    kept = np.maximum(1.0 - (error**2).sum(axis=1) / (y**2).sum(axis=1), 0.0)
+    shrunk = np.array([ash(*row) for row in zip(y, error, strict=True)])
     return {
         "differences of means": nearest(y, names),
         "James-Stein": nearest(y * kept[:, None], names),
+        "ash": nearest(shrunk, names),
         "mean perturbation": nearest(np.tile(y.mean(axis=0), (len(y), 1)), names),
     }
 

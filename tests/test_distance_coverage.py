@@ -21,3 +21,18 @@ def test_intervals_cover_distances_where_nothing_happens(found, kind):
     covered, width, _ = found[kind].T
     assert covered.mean() >= 0.82  # 0.00 and 0.05 before
     assert np.median(width) < 0.5  # of the squared error of the cells' means
+
+
+def test_truths_above_0_are_also_counted_alone():
+    covered, truth = [1, 1, 0, 1], [0, 0, 1, 2]
+    one = np.column_stack([covered, np.ones(4), truth]).astype(float)
+    nothing = np.column_stack([np.ones(4), np.ones(4), np.zeros(4)])
+    for splits, counts, coverage in (
+        ([one], 2, "0.50"),
+        ([one, nothing], 2, "0.50"),
+        ([nothing], 0, "-"),
+    ):
+        by_kind = [dict.fromkeys(distance_coverage.KINDS, split) for split in splits]
+        for row in distance_coverage.rows_of("screen", 10, by_kind):
+            told = dict(zip(distance_coverage.HEAD, row, strict=True))
+            assert (told["above 0"], told["coverage of these"]) == (counts, coverage)
