@@ -43,7 +43,7 @@ WRONG = {
     **dict.fromkeys(("return_fig", "verify", "counts", "as_anndata"), FLAG),
     "show": ("yes", 2),
     "held_out": ("maybe", 2),
-    **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top"), COUNT),
+    **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top", "lanes"), COUNT),
     **dict.fromkeys(("n_perturbations", "n_guides", "min_cells", "max_combination"), COUNT),
     "include": (*NAMES[:3], "MYC", ["NOPE"]),
     "exclude": (*NAMES[:3], "MYC", ["NOPE"]),

@@ -27,7 +27,7 @@ FORMS |= {"total": ["budget"]}
 # Said by the file, by the command, or of no use in one.
 NO_OPTION = {
     "adata", "copy", "key_added", "dag_key", "posterior_key", "as_anndata",
-    "path", "command", "keys",
+    "path", "command", "keys", "key",
 }  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_the_list_of_commands_the_version_and_completion(capsys):
     for argv in (["--help"], []):
         assert main(argv) == 0
         text = capsys.readouterr().out
-        assert "preprocess -> learn -> fit -> effects" in text
+        assert "preprocess -> learn -> fit -> diagnose -> effects" in text
         assert "--install-completion" in text
         for command in ALL:
             assert f" {command} " in text

@@ -34,6 +34,7 @@ COLUMNS = {
     "plan": {"perturbation", "n_cells", "why"},
     "cells": {"gene", "power", "cells_needed"},
     "distances": {"perturbation", "distance", "low", "high"},
+    "loading": {"quantity", "value", "source"},
     "replay": {"strategy", "plates"},
     "diagnose": {"part", "quantity", "value"},
 }
@@ -85,6 +86,10 @@ CALLS = {
         "--target-group batch a --genes STK3 OXR1 --confidence 0.9",
         {"target": ("batch", "a"), "genes": ["STK3", "OXR1"], "confidence": 0.9},
     ),
+    "loading": (
+        "--lanes 4 --moi 0.2 --lane 1500 --budget 9000",
+        {"lanes": 4, "loading": {"moi": 0.2}, "costs": {"lane": 1500, "budget": 9000}},
+    ),
     "replay": (
         "--targets MYC --n-rounds 1 --n-repeats 2 --strategies random round_robin_means "
         "--held-out",
@@ -132,6 +137,9 @@ def test_a_run_gives_what_the_function_gives_and_repeats_itself(
     """The file of settings alone gives the same bits: the screen, the table, what is printed."""
     assert set(COLUMNS) == set(CALLS) == set(STEPS)
     expected = ad.read_h5ad(fitted)
+    if step == "loading":
+        npt.tl.plan_screen(expected, "MYC", strategy="exploit")
+        expected.write_h5ad(fitted)
     room, name = STEPS[step].function.split(".")
     function = getattr(getattr(npt, room), name)
     function(expected, **in_mappings(function, arguments))

@@ -104,6 +104,21 @@ def test_a_budget_pays_for_the_largest_plan_whose_cost_it_holds(planned, budget)
     assert is_exceeded == (total > budget)
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_lanes_hold_the_largest_plan_that_needs_no_more(planned, lanes):
+    found, x = loaded(planned, lanes=lanes)
+    held = int(x["planned_cells_in_lanes"])
+    assert f"{lanes} lane" in found["words"]
+    assert f"npt.tl.plan_screen(..., n_cells={held})." in found["words"]
+
+    def needed(n_cells):
+        adata = planned.copy()
+        npt.tl.plan_screen(adata, TARGET, n_cells=n_cells, n_perturbations=2, strategy="exploit")
+        return loaded(adata)[1]["lanes"]
+
+    assert needed(held) <= lanes < needed(held + 3)
+
+
 def test_a_budget_below_the_least_cells_pays_for_none(planned):
     found, x = loaded(planned, costs={"lane": 1500, "budget": 1000})
     assert x["planned_cells_paid"] == 0

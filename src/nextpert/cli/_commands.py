@@ -347,6 +347,61 @@ def plan(
 
 
 @command
+def loading(
+    screen: Screen,
+    *,
+    results: Results = _RESULTS,
+    lanes: WholeOrNone = None,
+    moi: float = 0.3,
+    kept: float = 0.8,
+    recovery: float = 0.606,
+    droplets: float = 57000.0,
+    lane_cells: float = 10000.0,
+    reads: float = 25000.0,
+    construct: float = 0.0,
+    cell: float = 0.0,
+    lane: float = 0.0,
+    million_reads: float = 0.0,
+    budget: float | None = None,
+    run: Run = _USUAL,
+) -> None:
+    """Compute the cells to load, lanes, reads and cost of a plan.
+
+    It reads the output of `nextpert plan`. The table has a row for each step from the planned cells
+    to the reads.
+
+    Example: `nextpert loading screen.plan.h5ad --lanes 4 --lane 1500 --million-reads 3`
+
+    Parameters
+    ----------
+    lanes
+        Number of lanes that are available, for which the number of planned cells is computed.
+    moi
+        Multiplicity of infection, the mean constructs per cell before selection.
+    kept
+        Share of single cells whose construct is detected and that pass filters.
+    recovery
+        Share of the loaded cells that is captured.
+    droplets
+        Droplets per lane.
+    lane_cells
+        Maximum number of captured cells per lane.
+    reads
+        Reads per droplet with cells.
+    construct
+        Price of a construct.
+    cell
+        Price of a droplet with cells.
+    lane
+        Price of a lane.
+    million_reads
+        Price of a million reads.
+    budget
+        What the experiment may cost, for which the number of planned cells is computed.
+    """
+
+
+@command
 def cells(
     screen: Screen,
     *,

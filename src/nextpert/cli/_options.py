@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 PIPELINE = """\
 Recommends which perturbation to test next, given a single-cell perturbation screen.
 
-preprocess -> learn -> fit -> effects, design, cells, plan, diagnose, replay -> report
+preprocess -> learn -> fit -> diagnose -> effects, design, cells, plan, replay -> report
 
 `guides` comes first if cells have guides but no label. `distances` needs only the output of
-`preprocess`; the report shows its results as well.
+`preprocess`, and `loading` that of `plan`; the report shows their results as well.
 
 Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, and a file of
 its settings: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.
@@ -71,6 +71,7 @@ STEPS = {
     "plan": Step("tl.plan_screen", "plan", "plate"),
     "cells": Step("tl.plan_cells", "plan_cells", "genes"),
     "distances": Step("tl.target_distances", "target_distances", "table"),
+    "loading": Step("tl.plan_loading", "loading", "steps"),
     "replay": Step("tl.replay_design", "replay", "overall"),
     "diagnose": Step("tl.diagnose", "diagnosis", "summary"),
 }

@@ -68,11 +68,12 @@ class _Prices:
     budget: float | None = None
 
 
-@checked(loading=_Loading, costs=_Prices)
+@checked(loading=_Loading, costs=_Prices, lanes=at_least(1))
 def plan_loading(
     adata: ad.AnnData,
     *,
     key: str = "plan",
+    lanes: int | None = None,
     loading: Mapping[str, Any] | None = None,
     costs: Mapping[str, Any] | None = None,
     key_added: str = "loading",
@@ -99,6 +100,8 @@ def plan_loading(
         constructs.
     key
         The plan in ``adata.uns``.
+    lanes
+        Number of lanes that are available, for which the number of planned cells is computed.
     loading
         Properties of the library and the instrument, a mapping with some of the following. Defaults
         are in brackets; the last four are those of 10x Genomics Chromium Next GEM 3' v3.1.
@@ -198,13 +201,14 @@ def plan_loading(
     def cost_of(amounts: dict[str, float]) -> float:
         return sum(prices[name] * n for name, n in amounts.items())
 
-    n_usable, lanes, amounts = load(n_planned)
+    n_usable, used, amounts = load(n_planned)
     barcodes, million_reads, captured = (
-        amounts["cell"], amounts["million_reads"], lanes.n * lanes.captured,
+        amounts["cell"], amounts["million_reads"], used.n * used.captured,
     )  # fmt: skip
-    usable, doublets = n_usable / barcodes, 1 - lanes.singles / lanes.barcodes
+    usable, doublets = n_usable / barcodes, 1 - used.singles / used.barcodes
     n_load, total = captured / asked.recovery, cost_of(amounts)
     paid = None if budget is None else most_within(budget, lambda n: cost_of(load(n)[-1]))
+    held = None if lanes is None else most_within(lanes, lambda n: load(n)[1].n)
 
     def of(name: str) -> str:
         return GIVEN if name in given else TYPICAL
@@ -228,12 +232,16 @@ def plan_loading(
          "share of droplets with cells that contain several"),
         ("droplets_with_cells", barcodes, "", "droplets that software counts as cells"),
         ("captured_cells", captured, "", "cells in droplets"),
-        ("lanes", lanes.n, "", f"lanes of at most {asked.lane_cells:,.0f} captured cells"),
+        ("lanes", used.n, "", f"lanes of at most {asked.lane_cells:,.0f} captured cells"),
         ("recovery", asked.recovery, of("recovery"), "captured cells over cells loaded"),
         ("cells_to_load", n_load, "", "cells to load in all lanes"),
-        ("cells_to_load_per_lane", n_load / lanes.n, "", "cells to load in each lane"),
+        ("cells_to_load_per_lane", n_load / used.n, "", "cells to load in each lane"),
         ("million_reads", million_reads, of("reads"), f"million reads, at {asked.reads:,.0f} reads "
          "per droplet with cells"),
+        *([] if held is None else [
+            ("planned_cells_in_lanes", held, GIVEN, f"planned cells that {lanes} lanes hold, with "
+             "the shares of this plan"),
+        ]),
         *([] if paid is None else [
             ("planned_cells_paid", paid, GIVEN, f"planned cells that the budget of {budget:,.0f} "
              "pays for, with the shares of this plan"),
@@ -256,13 +264,18 @@ def plan_loading(
     more = f" (more than the {n_planned:,} planned, so that {percent(REACH)} of the perturbations "
     more += f"reach {least})"
     words = (
-        f"Load {n_load:,.0f} cells in {lanes.n} lane{'s' * (lanes.n > 1)} to obtain "
+        f"Load {n_load:,.0f} cells in {used.n} lane{'s' * (used.n > 1)} to obtain "
         f"{n_usable:,.0f} usable cells{more * (round(n_usable) > n_planned)}: about "
         f"{barcodes:,.0f} droplets with cells ({percent(usable)} usable, {percent(doublets)} "
         f"doublets) and {million_reads:,.0f} million reads. {n_new} "
         f"construct{'s' * (n_new != 1)} must be made"
     )
     words += f"; the total cost is {total:,.0f}." if total else "."
+    if lanes is not None and held is not None:
+        words += (
+            f" {lanes} lane{'s' * (lanes > 1)} hold{'s' * (lanes == 1)} {held:,} planned cells: "
+            f"npt.tl.plan_screen(..., n_cells={held})."
+        )
     if budget is not None and paid is not None:
         words += f" {_budget_in_words(budget, budget - total, paid, least)}"
     # Write.
@@ -273,6 +286,7 @@ def plan_loading(
         "words": words,
         "params": {
             "key": key,
+            "n_lanes": lanes,
             **vars(asked),
             **{f"cost_{name}": price for name, price in prices.items()},
             "cost_budget": budget,
