@@ -12,9 +12,11 @@ import nextpert as npt
 from nextpert._adata.posterior import posterior_from
 from nextpert.core.fit.naming import Naming
 from nextpert.tl._plan_screen.constructs import (
+    COMPOUNDS,
     combined,
     constructs_table,
     kinds_of_constructs,
+    with_doses,
     with_guide_columns,
 )
 from nextpert.tl._plan_screen.pool import guides_of
@@ -171,6 +173,19 @@ def test_controls_have_guides_of_as_many_cells_as_others():
     assert with_controls(10, guides)["guides"].tolist() == ["nt0"]
     assert len(with_controls(3000, guides)) == 9  # there are no more
     assert with_controls(121, None)[["guides", "n_cells"]].to_numpy().tolist() == [["", 121]]
+
+
+def test_an_order_of_compounds_has_their_doses():
+    found = made("A", 1, kinds=COMPOUNDS)
+    assert found[["compound", "dose"]].to_numpy().tolist() == [["A", ""]]
+    assert "dose" not in made("A", 1)
+    for label, compound, dose in (
+        ("trametinib_0.1uM", "trametinib", "0.1uM"), ("JQ1@500 nM", "JQ1", "500 nM"),
+        ("BI-2536_10", "BI-2536", "10"), ("5-FU", "5-FU", ""), ("IL_2", "IL", "2"),
+        ("ethanol_0.5%", "ethanol", "0.5%"),
+    ):  # fmt: skip
+        table = pd.DataFrame({"perturbation": [label], "kind": ["compound"]})
+        assert with_doses(table)[["compound", "dose"]].to_numpy().tolist() == [[compound, dose]]
 
 
 def test_further_columns_of_guides_are_in_the_order():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ COMPOUNDS = ("compound", "{n} compounds", "{n} compounds")
 CONSTRUCTS = ("construct", "construct", "construct")
 _TYPE = "perturbation_type"  # column of scPerturb and pertpy: "CRISPR", "drug"
 _DRUGS = ("drug", "compound", "chemical", "small molecule", "small_molecule")
+# A label of a compound and its dose, such as "trametinib_0.1uM", "JQ1@500 nM" or "BI-2536_10".
+_DOSE = re.compile(
+    r"(?P<compound>.+?)[_@ :]+(?P<dose>\d+(?:[.,]\d+)?(?:e-?\d+)?\s*(?:[fpnuµmk]?[MgL]\S*|%)?)",
+    re.I,
+)
 Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
 
 
@@ -61,6 +67,29 @@ def with_guide_columns(constructs: pd.DataFrame, adata: ad.AnnData) -> pd.DataFr
         joined = [", ".join(filter(None, (of_guide.get(x, "") for x in some))) for some in guides]
         out[f"guide_{name}" if name in constructs else name] = strings(joined)
     return out
+
+
+def with_doses(constructs: pd.DataFrame) -> pd.DataFrame:
+    """Return constructs that are compounds with ``compound`` and ``dose``, read from their labels.
+
+    Labels without a dose are the compound, with an empty dose; controls have neither.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nextpert.tl._plan_screen.constructs import with_doses
+    >>> labels = ["trametinib_0.1uM", "BI-2536_10", "JQ1", "DMSO"]
+    >>> table = pd.DataFrame({"perturbation": labels, "kind": ["compound"] * 3 + ["control"]})
+    >>> with_doses(table)[["compound", "dose"]].to_numpy().tolist()
+    [['trametinib', '0.1uM'], ['BI-2536', '10'], ['JQ1', ''], ['', '']]
+    """
+    found = []
+    for label, kind in zip(constructs["perturbation"], constructs["kind"], strict=True):
+        match = _DOSE.fullmatch(str(label))
+        parts = (match["compound"], match["dose"]) if match else (str(label), "")
+        found.append(("", "") if kind == "control" else parts)
+    compounds, doses = zip(*found, strict=True) if found else ((), ())
+    return constructs.assign(compound=strings(compounds), dose=strings(doses))
 
 
 def constructs_table(
@@ -124,6 +153,7 @@ def constructs_table(
     table = pd.DataFrame(rows, columns=names).astype({"construct": int, "n_cells": int})
     is_advised = plate.set_index("perturbation")["is_advised"]
     table["is_advised"] = table["perturbation"].map(is_advised).to_numpy(bool)
+    table = with_doses(table) if kinds is COMPOUNDS else table
     texts = {name: strings(table[name]) for name in names if table[name].dtype == object}
     return table.assign(**texts)
 
