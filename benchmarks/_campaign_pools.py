@@ -8,7 +8,7 @@ import anndata as ad
 import numpy as np
 
 import nextpert as npt
-from benchmarks._replicated import N, N_GENES, SHARE, SIZE, cells, draw_world
+from benchmarks._replicated import N_GENES, SHARE, SIZE, N, cells, draw_world
 from nextpert.core import Moments
 from nextpert.core.screen.mean_distance import distance_difference, mean_distance
 

@@ -84,7 +84,9 @@ class End(NamedTuple):
 def advice_of(pool: Pool, seen: Seen, seed: int) -> tuple[dict[str, Any], Seen]:
     """Return the advice and the plate of ``tl.plan_screen`` after a fit to all cells seen."""
     adata = pool.cells[np.concatenate([pool.rows(seen), pool.given])].copy()
-    varies = np.asarray(adata.X).std(axis=0) > 0
+    # Genes that do not vary among the controls seen so far cannot be in a fit.
+    is_control = (adata.obs["perturbation"] == pool.control).to_numpy()
+    varies = np.asarray(adata.X)[is_control].std(axis=0) > 0
     adata = adata[:, varies].copy()
     npt.pp.setup_screen(
         adata, control=pool.control, guide_key=pool.guide_key, check_scale=False
@@ -354,6 +356,33 @@ def section(title: str, rows: pd.DataFrame) -> str:
     return "\n\n".join([head, compared(rows), "How campaigns end:", stops(rows)])
 
 
+def draw(rows: pd.DataFrame, path: str) -> None:
+    """Draw the distance of recommendations by the cells used, a panel for each world."""
+    from matplotlib.figure import Figure
+
+    worlds = list(dict.fromkeys(rows["world"]))
+    figure = Figure(figsize=(2.6 * len(worlds) + 1.6, 2.9), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(worlds), sharey=True))
+    markers = dict(zip((OURS, *OTHERS), ("o", "s", "D", "^", "v", "P"), strict=True))
+    for panel, world in zip(panels, worlds, strict=True):
+        some = rows[rows["world"] == world]
+        for name, marker in markers.items():
+            ends = [OURS] if name == OURS else [SAME, WHOLE]
+            for end in ends:
+                part = some[(some["strategy"] == name) & (some["end"] == end)]
+                cells, distance = (by_target(part, x) for x in ("cells", "distance"))
+                error = distance.std(ddof=1) / np.sqrt(len(distance)) if len(distance) > 1 else 0.0
+                panel.errorbar(
+                    max(cells.mean(), 1.0), distance.mean(), error, fmt=marker, capsize=2,
+                    color="C3" if name == OURS else "0.45", ms=7 if name == OURS else 5,
+                    label=name if end in (OURS, WHOLE) else None,
+                )  # fmt: skip
+        panel.set(title=world, xscale="log", xlabel="new cells")
+    panels[0].set_ylabel("distance of the recommended,\nrelative to the control's")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    figure.savefig(path, dpi=120)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the campaigns asked for and print their tables."""
     parser = options("campaigns", __doc__, data=True)
@@ -363,6 +392,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--targets", type=int, default=12, help="of a screen; 0 for all")
     parser.add_argument("--repeats", type=int, default=1, help="divisions of a screen's cells")
     parser.add_argument("--rows", help="also write one row per campaign to this csv file")
+    parser.add_argument("--picture", help="also draw distances by cells to this png file")
     args = parser.parse_args(arguments)
     found, sections = [], []
     for world in args.worlds:
@@ -374,6 +404,8 @@ def main(arguments: list[str] | None = None) -> None:
         some = [rows for rows in found if rows["world"].iloc[0] in names]
         if len(some) > 1:
             sections.append(show(section(f"all {title}", pd.concat(some))))
+    if args.picture:
+        draw(pd.concat(found), args.picture)
     save("campaigns", sections, args.save)
 
 

@@ -44,3 +44,11 @@ def test_others_see_the_same_first_cells_and_no_more_than_they_ask_for(pool):
 def test_targets_are_the_unit():
     assert campaigns.interval(np.array([0.1, 0.1, 0.1])) == "+0.100 (+0.100 to +0.100)"
     assert campaigns.interval(np.array([0.2])) == "+0.200"
+
+
+def test_a_picture_has_a_panel_for_each_world(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(campaigns, "PLATES", 1)
+    found = campaigns.run("among", [("0", 0, pool)])
+    campaigns.draw(found, str(tmp_path / "x.png"))
+    assert (tmp_path / "x.png").stat().st_size > 5000
+    assert campaigns.section("among", found).startswith("## among: 1 targets, 1 campaigns")
