@@ -336,7 +336,8 @@ def stops(rows: pd.DataFrame) -> str:
         if len(some):
             missed = by_target(some.assign(gap=some["distance"] - some["distance_whole"]), "gap")
             lines.append([
-                kind, f"{len(some)} ({(some['plates'] == 0).sum()})", f"{some['plates'].mean():.1f}",
+                kind, f"{len(some)} ({(some['plates'] == 0).sum()})",
+                f"{some['plates'].mean():.1f}",
                 with_error(by_target(some, "distance")), with_error(by_target(some, "right")),
                 with_error(by_target(some, "wrong")), with_error(by_target(some, "good_enough")),
                 with_error(by_target(some, "gain"), 3), with_error(missed, 3),

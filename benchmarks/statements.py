@@ -10,9 +10,9 @@ is 1) in 15% of the genes. The target state is the control plus
 - **D**: that of A, as a perturbation of the screen, named by its label, with cells of its own.
 
 The target has a further SD of 0.05 per gene, and a squared distance of 2 or more to the control; in
-A to C it is given as numbers. The statements are
-those of ``tl.plan_screen`` (8 perturbations, 600 cells, a plate that is filled) and ``tl.design_interventions`` after
-``tl.learn_dag`` (no graph) and ``tl.fit_dag_blr``; ``tl.target_distances`` gives the unbiased
+A to C it is given as numbers. The statements are those of ``tl.plan_screen`` (8 perturbations, 600
+cells, a plate that is filled) and ``tl.design_interventions`` after ``tl.learn_dag`` (no graph) and
+``tl.fit_dag_blr``; ``tl.target_distances`` gives the unbiased
 distances of the cells' means. The truth is that of the simulated states, and is used for nothing
 else. "None closer": with the stated probability no candidate is closer than the best known by more
 than 10% of the control's distance. The gain of a plan is realised by cells that are simulated for
