@@ -3,8 +3,9 @@
 A campaign starts with 10 cells of each perturbation and up to 100 controls. In every round, all
 cells seen are fitted (``tl.fit_dag_blr`` with an empty graph), ``tl.plan_screen`` plans at most 4
 perturbations and 200 cells with controls, and the cells of its plate are drawn without replacement.
-The campaign ends when the advice is to confirm, to stop, that the target does not differ from the
-control, or that no perturbation differs from the others; or after 8 plates (the whole budget). The
+The campaign ends when the advice is to confirm or to stop, or its plate is empty because the target
+does not differ from the control or no perturbation from the others; or after 8 plates (the whole
+budget). The
 recommendation is the best known candidate of the advice, which can be the control.
 
 The other strategies start from the same cells, draw the cells of a perturbation in the same order
@@ -121,7 +122,7 @@ def advised(pool: Pool, seed: int) -> End:
         advice, plate = advice_of(pool, seen, seed)
         kind = str(advice["kind"])
         after = pool.more(seen, plate)
-        if kind not in STOPS:
+        if kind not in STOPS or (kind == NO_DIFFERENCE and plate):
             kind = EXHAUSTED if after == seen else LIMIT
         if kind != LIMIT or plates == PLATES:
             break

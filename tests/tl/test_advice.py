@@ -127,7 +127,7 @@ def test_the_plate_is_what_is_advised(screens):
         chosen = plan["plate"].query("strategy != 'control'")
         said = plan["advice"]
         assert plan["plate"]["n_cells"].sum() <= 600
-        if kind in (AT_TARGET, NO_DIFFERENCE, STOP):
+        if kind in (AT_TARGET, STOP):
             assert not len(plan["plate"])
             assert not len(order)
             with pytest.raises(ValueError, match="plan is empty"):
@@ -145,6 +145,23 @@ def test_the_plate_is_what_is_advised(screens):
             assert chosen["n_cells"].tolist() == [said["cells_needed"]]
         else:
             assert plan["plate"]["n_cells"].sum() == 600
+
+
+def test_where_none_differs_more_cells_are_planned_only_if_they_may_gain(screens):
+    _, target, _ = CASES[NO_DIFFERENCE]
+    adata = screens[NO_DIFFERENCE].copy()
+    npt.tl.plan_screen(adata, target, n_cells=600)
+    plan = adata.uns["plan"]
+    assert plan["advice"]["relative_gain_of_more"] > 0.02
+    assert plan["plate"]["is_advised"].all()
+    assert (plan["plate"]["n_cells_seen"] > 0).all()
+    named = ", ".join(plan["advice"]["perturbations"])
+    assert f"measure more cells of {named} (" in plan["advice"]["words"]
+    npt.tl.plan_screen(adata, target, n_cells=600, stopping={"min_gain": 0.5})
+    plan = adata.uns["plan"]
+    assert plan["advice"]["kind"] == NO_DIFFERENCE
+    assert not len(plan["plate"])
+    assert plan["advice"]["words"].startswith("Order nothing by this ranking: no candidate")
 
 
 def test_included_candidates_are_planned_and_marked_whatever_is_advised(screens):

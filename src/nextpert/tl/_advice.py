@@ -83,10 +83,16 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         )
     if kind == NO_DIFFERENCE:
         others = f"the {untested} untested candidates" if untested > 1 else "other perturbations"
+        why = "no candidate with cells differs both from the controls and from the others"
+        if not len(advice["perturbations"]):
+            return (
+                f"Order nothing by this ranking: {why}, and more cells of them are expected to "
+                f"gain too little. Test {others}."
+            )
+        named = _adata.list_names(advice["perturbations"], limit=8)
         return (
-            f"Order no perturbation by this ranking: no candidate with cells differs both from the "
-            f"controls and from the other perturbations. Measure more "
-            f"cells per perturbation, or test {others}."
+            f"Do not rely on this ranking yet, because {why}: measure more cells of {named} "
+            f"({_each_in_words(advice)}), or test {others}."
         )
     best = str(advice["best_known"])
     best = "the control" if best == NO_PERTURBATION else best
@@ -122,9 +128,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
             f"smallest gain that is worth a round ({100 * advice['min_gain']:g}%). "
             f"{as_sentence(chance)}.{distance_of_best * (best != 'the control')}"
         )
-    n, n_new = int(advice["n_perturbations"]), int(advice["n_new_guides"])
-    each = f"{advice['n_cells']:,} cells{' each' * (n > 1)}"
-    each += f", with {n_new} new guide{'s' * (n_new > 1)}{' each' * (n > 1)}" * (n_new > 0)
+    n, each = int(advice["n_perturbations"]), _each_in_words(advice)
     what, instead = f"Order {n} perturbation{'s' * (n > 1)} ({each})", ""
     if kind == MEASURE:
         what, gain, of_more = f"Measure more cells of {named} first ({each})", of_more, gain
@@ -147,3 +151,10 @@ def _cells_needed_in_words(advice: Mapping[str, Any]) -> str:
     each = " each" * (len(advice["perturbations"]) > 1)
     guides = f" in {n_guides} new guide{'s' * (n_guides > 1)}" * (n_guides > 0)
     return f" with at least {needed:,.0f} new cells{guides}{each}"
+
+
+def _each_in_words(advice: Mapping[str, Any]) -> str:
+    """Return the cells, and new guides if guides vary, of each perturbation that is named."""
+    n, n_new = int(advice["n_perturbations"]), int(advice["n_new_guides"])
+    each = f"{advice['n_cells']:,} cells{' each' * (n > 1)}"
+    return each + f", with {n_new} new guide{'s' * (n_new > 1)}{' each' * (n > 1)}" * (n_new > 0)

@@ -15,6 +15,7 @@ from nextpert.core.design.stopping import (
     CONFIRM,
     MEASURE,
     MIN_GAIN,
+    NO_DIFFERENCE,
     ORDER,
     STOP_PROBABILITY,
     TOLERANCE,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.tl._design_interventions.candidates import Admission
     from nextpert.tl._design_interventions.target import PanelTarget
+    from nextpert.tl._diagnose.controls import StoredNull
     from nextpert.tl._plan_screen.wells import Chosen, Wells
 
     Vector = NDArray[np.float64]
@@ -195,8 +197,8 @@ def next_round(
         named = _as_near(choice, found, is_measured, rule.tolerance)
         needed = _cells_needed(choice, named, fit, n_guides, rule.tolerance)
         chosen = choice.confirm(named, _best(needed)["n_cells"] if _is_near(choice, found) else 0.0)
-    elif found.advice in (MEASURE, ORDER):
-        chosen = more if found.advice == MEASURE else order
+    elif found.advice in (MEASURE, ORDER) or _is_short_of_cells(found, choice, null, rule):
+        chosen = order if found.advice == ORDER else more
         named = [i for i in chosen.candidates if i not in choice.limits.include]
     advice = _stored(found, choice, names, named, rule) | {
         "perturbations": _adata.strings(names[i] for i in named),
@@ -212,6 +214,19 @@ def next_round(
         advice["n_new_guides"] = 0
     advice["words"] = in_words(advice, name_of(target.name), target.genes_in_words)
     return NextRound(advice, chosen, choice, admission, pool, target)
+
+
+def _is_short_of_cells(
+    found: Stopping, choice: Choice, null: StoredNull, rule: StoppingRule
+) -> bool:
+    """Whether no perturbation may differ yet because of few cells.
+
+    More cells of measured candidates are then expected to gain as much as a round has to.
+    """
+    if found.advice != NO_DIFFERENCE or not null.is_trusted:
+        return False
+    enough = rule.min_gain * float(choice.asked.distances.mean[-1])
+    return bool(found.gain_of_more >= enough)
 
 
 def _draw(
