@@ -43,6 +43,7 @@ targets.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,13 +90,16 @@ def advice_of(pool: Pool, seen: Seen, seed: int) -> tuple[dict[str, Any], Seen]:
     is_control = (adata.obs["perturbation"] == pool.control).to_numpy()
     varies = np.asarray(adata.X)[is_control].std(axis=0) > 0
     adata = adata[:, varies].copy()
+    target = pool.target
+    if isinstance(target, npt.Target) and target.weights is not None:
+        target = replace(target, weights=[x for x in target.weights if x in adata.var_names])
     npt.pp.setup_screen(
         adata, control=pool.control, guide_key=pool.guide_key, check_scale=False
     )  # fmt: skip
     npt.tl.learn_dag(adata, method="given", dag=[])
     npt.tl.fit_dag_blr(adata)
     npt.tl.plan_screen(
-        adata, pool.target, n_perturbations=SIZE, n_cells=CELLS, rng=seed,
+        adata, target, n_perturbations=SIZE, n_cells=CELLS, rng=seed,
         candidates=pool.not_exhausted(seen) or pool.candidates,
         constraints={"min_cells": MIN_CELLS},
     )  # fmt: skip
