@@ -368,7 +368,7 @@ def draw(rows: pd.DataFrame, path: str) -> None:
 
     worlds = list(dict.fromkeys(rows["world"]))
     figure = Figure(figsize=(2.6 * len(worlds) + 1.6, 2.9), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(worlds), sharey=True))
+    panels = np.atleast_1d(figure.subplots(1, len(worlds)))
     markers = dict(zip((OURS, *OTHERS), ("o", "s", "D", "^", "v", "P"), strict=True))
     for panel, world in zip(panels, worlds, strict=True):
         some = rows[rows["world"] == world]
@@ -383,7 +383,8 @@ def draw(rows: pd.DataFrame, path: str) -> None:
                     color="C3" if name == OURS else "0.45", ms=7 if name == OURS else 5,
                     label=name if end in (OURS, WHOLE) else None,
                 )  # fmt: skip
-        panel.set(title=world, xscale="log", xlabel="new cells")
+        panel.set(title=world, xscale="log", xlabel="new cells", xlim=(20, 3000))
+        panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
     panels[0].set_ylabel("distance of the recommended,\nrelative to the control's")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path, dpi=120)
