@@ -169,7 +169,7 @@ def test_the_filters_of_the_first_screen_stay(parts, target, given):
     first.uns["preprocessing"]["steps"].loc[0, "n_cells_kept"] *= 4
     campaign = npt.Campaign(first, target, learn=given)
     for cells in (parts[1], None):
-        campaign.propose(2, 200)
+        campaign.propose(2, 200, strategy="exploit")
         npt.tl.plan_loading(campaign.adata)
         rows = campaign.adata.uns["loading"]["steps"].set_index("quantity")
         assert rows.loc["share_usable", "source"] == "this screen"

@@ -35,14 +35,14 @@ def campaign(parts, target, given):
 
 def test_what_is_observed_is_pending_no_more(campaign, cells):
     campaign.mark_pending(["CD58", "B2M"])
-    assert campaign.propose(1, 100)["perturbation"].iloc[0] == ONE
+    assert campaign.propose(1, 100, strategy="exploit")["perturbation"].iloc[0] == ONE
     campaign.observe(cells(TURNED), batch="same")
     assert list(campaign.pending) == ["CD58", "B2M"]
     observed = campaign.history.query("action == 'observed'")
     assert observed["perturbation"].tolist() == [TURNED]  # as the data has it
     campaign.mark_failed(["CD58", "B2M"])
     campaign.retry(["B2M"])
-    names = campaign.propose(2, 200)["perturbation"].tolist()
+    names = campaign.propose(2, 200, strategy="exploit")["perturbation"].tolist()
     assert sorted(names) == ["B2M", TURNED, "control"]
 
 

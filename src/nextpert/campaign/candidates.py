@@ -145,8 +145,8 @@ def plate_options(
 
 def standing_options(
     cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str]
-) -> dict[str, Any]:
-    """Return the options of ranking and stopping, with the same candidates as a plate.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of ranking and of the plan, with the same candidates as a plate.
 
     Failed perturbations that have cells stay, because they were measured.
     """
@@ -154,15 +154,19 @@ def standing_options(
     measured = {fit.naming.key(name) for name in fit.names}
     is_excluded = excluder((plan.get("constraints") or {}).get("exclude") or [], fit)
     has_failed = excluder(failed, fit)
-    names = [
+    possible = [
         name
         for name in _names(fit, plan, target)
-        if not is_excluded(name) and (fit.naming.key(name) in measured or not has_failed(name))
+        if fit.naming.key(name) in measured or not has_failed(name)
     ]
+    names = [name for name in possible if not is_excluded(name)]
     if not names:
         message = "No candidate is left: all are in exclude or failed. Give other candidates."
         raise ValueError(message)
-    return {"candidates": names, "n_samples": N_SAMPLES, "stopping": plan.get("stopping")}
+    excluded = (plan.get("constraints") or {}).get("exclude") or None
+    stopping = {"stopping": plan.get("stopping")}
+    limits = {"candidates": possible, "constraints": {"exclude": excluded}}
+    return {"candidates": names, "n_samples": N_SAMPLES, **stopping}, {**limits, **stopping}
 
 
 def known_names(

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NEXT = "_next_plan"  # in uns, while the standing of a round is computed
+
 
 def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, Any]]) -> None:
     """Learn the graph and fit the posterior."""
@@ -55,14 +57,26 @@ def set_up(cells: ad.AnnData, roles: Roles, options: Mapping[str, Mapping[str, A
 
 
 def standing(
-    cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str] = ()
+    cells: ad.AnnData,
+    target: Any,
+    plan: Mapping[str, Any],
+    failed: Iterable[str] = (),
+    last_plan: Any = None,
 ) -> dict[str, Any]:
     """Return how near the best known perturbation is to the target, and the expected gain.
 
-    These are the columns of :meth:`Campaign.summarize`, and ``n_cells``, the cells of the fit.
+    These are the columns of :meth:`Campaign.summarize`, and ``n_cells``, the cells of the fit. The
+    gain is that of a plate of the size of the last plan, which is not one of these cells.
     """
-    options = standing_options(cells, target, plan, failed)
+    options, limits = standing_options(cells, target, plan, failed)
+    size = {} if last_plan is None else last_plan["params"]
+    limits |= {name: size[name] for name in ("n_perturbations", "n_cells") if name in size}
+    tl.plan_screen(cells, target, key_added=_NEXT, **limits)
+    stored = cells.uns.pop(_NEXT)["advice"]
+    # The advice compares all measured perturbations, so that they are ranked as well.
+    options["candidates"] = list(dict.fromkeys([*options["candidates"], *stored["candidates"]]))
     tl.design_interventions(cells, target, acquisition="probability", **options)
+    cells.uns["design"]["advice"] = stored
     fit, ranking, advice = (
         cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
     )  # fmt: skip
@@ -243,7 +257,7 @@ def observed(
     names = naming.spelled(n_cells, labels_and_cells(joined, roles))
     failed, pending = (without(x, names, naming.key) for x in (state.failed, state.pending))
     target = lined_up(state.target, joined, state.n_start)
-    best = standing(joined, target, state.options["plan"], failed)
+    best = standing(joined, target, state.options["plan"], failed, before.uns.get("plan"))
     planned = {naming.key(name) for name in state.history["perturbation"]}
     unplanned = [name for name in names if naming.key(name) not in planned]
     if unplanned:
