@@ -167,7 +167,7 @@ def test_two_orders_are_one_candidate(one):
     assert len(one.uns["design"]["ranking"]) == 3 + 1
     npt.tl.plan_screen(
         one, "STK3", candidates=both, n_perturbations=6, n_cells=600, pending=[NEW_TURNED, NEW],
-        constraints={"include": [ONE, TURNED]},
+        constraints={"include": [ONE, TURNED]}, strategy="exploit",
     )  # fmt: skip
     assert sorted(one.uns["plan"]["plate"]["perturbation"]) == ["MYC", ONE, "control"]
     assert one.uns["plan"]["pending"]["perturbation"].tolist() == [NEW]

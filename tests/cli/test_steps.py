@@ -88,7 +88,7 @@ CALLS = {
     ),
     "loading": (
         "--lanes 4 --moi 0.2 --lane 1500 --budget 9000",
-        {"lanes": 4, "loading": {"moi": 0.2}, "costs": {"lane": 1500, "budget": 9000}},
+        {"lanes": 4, "loading": {"moi": 0.2}, "costs": {"lane": 1500.0, "budget": 9000.0}},
     ),
     "replay": (
         "--targets MYC --n-rounds 1 --n-repeats 2 --strategies random round_robin_means "

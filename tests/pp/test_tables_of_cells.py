@@ -114,7 +114,7 @@ def test_pseudo_bulk_counts_become_a_table():
     z = z_scores(table, true)
     assert 0.85 < np.median(np.abs(z)) / 0.6745 < 1.25
     npt.tl.fit_dag_blr(table)
-    npt.tl.plan_screen(table, "g1", n_perturbations=3, n_cells=300)
+    npt.tl.plan_screen(table, "g1", n_perturbations=3, n_cells=300, strategy="exploit")
     assert table.uns["plan"]["plate"]["n_cells"].sum() == 300
     npt.tl.diagnose(table)
     assert table.uns["diagnosis"]["level"] == "care"

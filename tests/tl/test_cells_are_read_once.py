@@ -65,7 +65,10 @@ def test_every_cell_is_read_once(screen):
     for call in (npt.tl.fit_dag_blr, npt.tl.diagnose, npt.tl.plan_cells):
         call(adata)
         reads = counted.reads()  # the second time in the block of cells that are known again by
-        assert (reads.min(), reads.max()) in ((1, 1), (1, 2), (2, 2)), call.__name__
+        # The plan of cells reads them again, with thinned counts for fewer reads.
+        more = ((3, 3),) if call is npt.tl.plan_cells else ()
+        allowed = ((1, 1), (1, 2), (2, 2), *more)
+        assert (reads.min(), reads.max()) in allowed, call.__name__
     target = adata.obs["perturbation"].iloc[-1]
     wanted = npt.Target(state=[target, ("guide", f"{target}x")], distance="noise")
     wanted = wanted if "guide" in adata.obs else target

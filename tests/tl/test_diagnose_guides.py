@@ -212,7 +212,9 @@ def test_the_verdict_names_guides_that_do_not_work():
     assert "hardly change their target gene: 3_1, 7_4." in str(npt.summary(adata))
     # They are guides of the screen, but plans do not order them.
     assert npt.get.fitted_perturbations(adata)["n_guides"].eq(5).all()
-    npt.tl.plan_screen(adata, "g0", n_perturbations=11)
-    ordered = npt.get.order_df(adata).groupby("perturbation")["guides"].agg(set)
-    assert ordered["g2"] == {f"3_{k}" for k in (0, 2, 3, 4)}
-    assert ordered["g4"] == {f"5_{k}" for k in range(5)}
+    npt.tl.plan_screen(adata, "g0", n_perturbations=11, strategy="exploit")
+    order = npt.get.order_df(adata)
+    assert adata.uns["plan"]["summary"]["is_diagnosed"] == 1
+    assert not {"3_1", "7_4"} & set(order["guides"])
+    if adata.uns["plan"]["advice"]["n_new_guides"]:  # guides vary, so that new ones are designed
+        assert set(order.loc[order["kind"] != "control", "status"]) == {"design"}

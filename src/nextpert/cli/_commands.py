@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from nextpert.cli import _analysing  # registers its commands, which are listed first
+from nextpert.cli._analysing import LABELS  # and registers its commands, which come first
 from nextpert.cli._options import (
     FILES,
     STEPS,
@@ -38,7 +38,7 @@ from nextpert.cli._options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS, _LABELS = Columns(), _analysing.LABELS
+_COLUMNS, _LABELS = Columns(), LABELS
 _POOL, _RANKING = Pool(), Ranking()
 _STOPPING = Stopping()
 _TARGET, _RESULTS, _USUAL = TargetState(), Results(), Run()

@@ -172,19 +172,30 @@ def plan_screen(
             for name, guides in existing.items()
         }
     options: dict[str, Any] = {"n_guides": usual, "rng": rng}
+    is_advised_plan = strategy == ADVISED
+    if not is_advised_plan:  # these choose among the candidates that are asked for
+        is_asked = limits.allowed.copy()
+        is_asked[[*limits.include, *limits.under_way]] = True
+        part = np.flatnonzero(is_asked)
+        asked_for = pool.rows(part), requested.rows(part)
+        filled, of_filled = ask(fit, *asked_for, limits.rows(part), wells, **options)
+        by_strategy = filled.choose(strategy)
     choice, admission = ask(fit, pool, requested, limits, wells, **options)
     again = next_round(adata, fit, pool, requested, choice, admission, rule=rule, **options)
+    chosen = again.chosen
+    if is_advised_plan:
+        choice, pool, requested = again.choice, again.pool, again.target
+    else:
+        choice, admission, (pool, requested) = filled, of_filled, asked_for
+        chosen = by_strategy
     n_not_admitted, adds_up = int((~admission.admitted).sum()), admission.adds_up
     n_candidates = int(admission.admitted.sum())
-    chosen = again.chosen
-    if strategy == ADVISED:
-        choice, admission, pool, requested = again.choice, again.admission, again.pool, again.target
-    else:
-        chosen = choice.choose(strategy)
+    if is_advised_plan:
+        admission = again.admission
     names = pool.interventions.names
     # Where guides vary, new cells come from new guides; otherwise from those of the screen.
     n_new = int(again.advice["n_new_guides"]) if choice.asked.noise.shared > 0 else 0
-    if strategy != ADVISED or not n_new:
+    if not is_advised_plan or not n_new:
         n_new = usual if choice.asked.noise.shared > 0 else 0
     own = [n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
     guides = np.minimum(np.array(own, np.int64), chosen.cells)
