@@ -44,7 +44,7 @@ CALLS = {
     "guides": (
         "--guides perturbation --targets targets.csv --guide-separator +",
         {"guides": "perturbation", "guide_separator": "+",
-         "targets": {"MYC": "MYC", "STK3": "A", "OXR1": "OXR1", "HS2": "A", "control": "NTC"}},
+         "targets": "targets.csv"},
     ),
     "preprocess": (
         "--min-cells 5 --combinations keep --batch-key batch",

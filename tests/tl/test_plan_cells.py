@@ -171,7 +171,7 @@ def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
         "Order 8 perturbations (185 cells each): after that, the best known perturbation "
         "is expected to be closer by "
     ) in found["verdict"]
-    npt.tl.plan_cells(fitted, {gene: 0.1})
+    npt.tl.plan_cells(fitted, npt.Target(state={gene: 0.1}, others="control"))
     assert fitted.uns["plan_cells"]["advice"]["best_known"] == "no perturbation"
 
 
