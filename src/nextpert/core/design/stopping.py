@@ -179,7 +179,7 @@ def stopping(
     """Return the expected gain of the next plate, and one of six kinds of advice.
 
     The first applicable advice is given: the target does not differ from the control (``apart``,
-    from :func:`is_apart`, or an expected distance of the control of 0); no candidate with cells
+    from ``is_apart``, or an expected distance of the control of 0); no candidate with cells
     differs from the others (``distinct``); confirm the best known candidate, because with
     probability ``stop_probability`` or more no candidate is closer to the target by more than
     ``tolerance`` of the control's distance; stop, because the better of the two plates gains less
