@@ -64,7 +64,7 @@ def sampler(request):
             0.4 * rng.normal(size=(12, 2)), rng.uniform(0.3, 0.9, 12), rng.uniform(0.5, 2.0, 12)
         )
         own, along = rng.uniform(0.01, 0.1, (7, 12)), rng.uniform(0.01, 0.1, (7, 2))
-        cells = replace(cells, errors=MeanErrors(own, along, within))
+        cells = replace(cells, errors=MeanErrors(own, along, within, 0.0 * own))
     own = np.full((6, 12), np.nan)
     own[TOLD] = 0.3, 2.0
     doubt = np.zeros((6, 12))  # of what is expected of two perturbations

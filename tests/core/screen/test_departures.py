@@ -9,6 +9,7 @@ from nextpert.core.fit.cells import pool_cells
 from nextpert.core.screen._departures_kernel import N_POINTS, combine
 from nextpert.core.screen.departures import (
     LARGE,
+    SIZES,
     USUAL_ALONG,
     USUAL_OWN,
     USUAL_VARIANCE,
@@ -45,14 +46,16 @@ def test_what_guides_share_has_the_moments_of_the_product_of_mixtures(seed):
     offset = 0.2 * rng.normal(size=(n_guides, 5))
     offset[0, :3] += [0.5, 1.0, 3.0]
     noise = rng.uniform(0.01, 0.05, size=offset.shape)
-    centre, spread = np.empty((2, 5))
-    combine(offset, noise, sizes, weights, np.empty((3, N_POINTS)), centre, spread)
+    centre, spread, evidence = np.empty((3, 5))
+    combine(offset, noise, sizes, weights, np.empty((3, N_POINTS)), centre, spread, evidence)
     grid = np.linspace(-8, 10, 60_001)
     for i in range(5):
         density = np.ones_like(grid)
         for e in range(n_guides):
             sd = np.sqrt(noise[e, i] + sizes)
             density *= norm.pdf(offset[e, i], grid[:, None], sd) @ weights
+        whole = density.sum() * (grid[1] - grid[0]) * (2 * np.pi) ** (n_guides / 2)
+        assert evidence[i] == pytest.approx(np.log(whole), abs=0.02)
         density /= density.sum()
         mean = density @ grid
         variance = density @ (grid - mean) ** 2
@@ -64,8 +67,9 @@ def test_guides_that_agree_are_averaged():
     """With a single variance, by the usual formulas of weighted means."""
     rng = np.random.default_rng(0)
     offset, noise = 0.1 * rng.normal(size=(4, 6)), rng.uniform(0.01, 0.05, size=(4, 6))
-    centre, spread = np.empty((2, 6))
-    combine(offset, noise, np.array([0.02]), np.ones(1), np.empty((3, N_POINTS)), centre, spread)
+    centre, spread, evidence = np.empty((3, 6))
+    room = np.empty((3, N_POINTS))
+    combine(offset, noise, np.array([0.02]), np.ones(1), room, centre, spread, evidence)
     weight = 1 / (noise + 0.02)
     np.testing.assert_allclose(spread, 1 / weight.sum(axis=0), rtol=0.01)
     mean = (weight * offset).sum(axis=0) / weight.sum(axis=0)
@@ -150,3 +154,49 @@ def test_one_number_stands_for_a_spread_in_all_directions():
     found = pool_cells(screen, group, 4, guide=guide, spread=0.05)
     # Own departures have this variance in every gene, and factors explain half of the variance.
     assert found.guide_variance == pytest.approx(0.05 * 1.5, rel=0.15)
+
+
+def test_sizes_of_departures_are_those_of_off_targets():
+    rng = np.random.default_rng(0)
+    own = rng.choice([-1.0, 1.0], (240, P)) * (rng.random((240, P)) < 0.05)
+    spread = learned(own, 3).spread
+    near = (SIZES > 0.7) & (SIZES < 1.3)
+    assert spread.sizes[near].sum() == pytest.approx(0.05, rel=0.15)
+    assert spread.sizes[SIZES > 1.3].sum() < 0.005
+    # Without guides that differ, those of normal departures: P(|x| > 0.22) = 2 Phi(-0.22 / sd).
+    normal = GuideSpread(np.zeros(1), 0.0, np.eye(len(LARGE))[3], 0.0).sizes
+    edge = SIZES[0] / np.sqrt(SIZES[1] / SIZES[0])
+    assert normal.sum() == pytest.approx(2 * norm.cdf(-edge / np.sqrt(LARGE[3])))
+
+
+@pytest.mark.parametrize("n_guides", [2, 3])
+def test_coinciding_off_targets_of_all_guides_are_about_as_frequent_as_stated(n_guides):
+    """By simulation: effects of 1 in 4% of genes, and off-targets of 1 in 10%."""
+    rng = np.random.default_rng(n_guides)
+    n_groups, truth = 100, np.zeros((101, P))
+    truth[1:] = rng.choice([-1.0, 1.0], (n_groups, P)) * (rng.random((n_groups, P)) < 0.04)
+    shape = (len(truth) * n_guides, P)
+    own = rng.choice([-1.0, 1.0], shape) * (rng.random(shape) < 0.1)
+    own[:n_guides] = 0.0  # the controls
+    found = learned(np.repeat(truth, n_guides, axis=0) + own, n_guides, share=0.3).pooled
+    chance, effect = found.errors.coincidence, found.mean[1:] - found.mean[0]
+    # Without coincidence, the normal density of what guides share is certain of these signs.
+    seen = abs(effect) > 4 * np.sqrt(found.errors.total()[1:])
+    false = (seen & (truth[1:] == 0)).sum()
+    assert false > 40
+    assert 0.5 < chance[1:][seen].sum() / false < 1.2
+    assert (chance[0] == 0).all()
+
+
+def test_a_sign_that_coexpression_confirms_is_no_coincidence():
+    """Three of four guides have an effect, of which the factor gives a part, or not."""
+    rng = np.random.default_rng(0)
+    offsets = rng.choice([-1.0, 1.0], (84, P)) * (rng.random((84, P)) < 0.1)
+    offsets[:12] = 0.0
+    _, loading = moments(np.zeros((84, P)))
+    gene = int(abs(loading[0]).argmax())
+    offsets[4:12, gene] += np.tile([1.0, 1.0, 1.0, 0.0], 2)
+    offsets[4:8] += 2.0 * np.sign(loading[0, gene]) * loading[0]
+    chance = learned(offsets, 4).pooled.errors.coincidence
+    assert chance[1, gene] == 0
+    assert chance[2, gene] > 0.01

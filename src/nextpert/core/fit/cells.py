@@ -281,6 +281,6 @@ def _with_departures(
     share = (weight / np.maximum(pooled.n[group], 1e-300))[has_cells]
     guides = Guides.of(screen, group, pooled.mean, pooled.variance_ratio, cells)
     shared = combine_guides(guides, share, spread, departs)
-    errors = MeanErrors(shared.own, shared.along, cells)
+    errors = MeanErrors(shared.own, shared.along, cells, shared.coincidence)
     mean = pooled.mean + shared.offset * cells.unit
     return replace(pooled, mean=mean, errors=errors), spread, variance

@@ -63,7 +63,8 @@ class Summary(NamedTuple):
         is 1 in this case. For the same reason, a draw whose expected effect is smaller than the
         standard error of the cells counts half for either sign: small effects cannot be
         distinguished from 0. With 19 of 20 effects exactly 0, 9 of 1,780 signs were false (4.7
-        expected); if such draws count by their sign, 18 of 1,883 (5.2 expected).
+        expected); if such draws count by their sign, 18 of 1,883 (5.2 expected). The probability
+        that large departures of all guides coincide is added (:attr:`FromCells.coincidence`).
     """
 
     mean: Array
@@ -91,6 +92,9 @@ class FromCells:
         ``(n_perturbations, n_genes)``; this and all following fields are in units of ``unit``.
     own_share
         For own parts with known variance, their share of a departure, same shape; else 0.
+    coincidence
+        Probability that an effect is 0 and large departures of all guides of the perturbation
+        coincide, same shape; it adds to local false sign rates.
     measured
         1 for perturbations with cells, 0 for predicted ones, shape ``(n_perturbations,)``.
     noise
@@ -109,6 +113,7 @@ class FromCells:
 
     change: NDArray[np.float32] = array("n_measured", "n_nodes", dtype=np.float32)
     own_share: sp.csr_array = sparse("n_measured", "n_nodes", dense=False)
+    coincidence: sp.csr_array = sparse("n_measured", "n_nodes", dense=False)
     measured: Array = array("n_measured")
     noise: Array = array("n_draws", "n_measured", "n_factors")
     response: Array = array("n_draws", "n_measured")
@@ -171,10 +176,9 @@ class EffectDraws:
         cells = self.cells
         if cells is not None:
             by_draw = {x: getattr(cells, x)[:, which] for x in _BY_DRAW}
-            cells = replace(
-                cells, change=cells.change[which], own_share=cells.own_share[which],
-                measured=cells.measured[which], columns=cells.columns[which], **by_draw,
-            )  # fmt: skip
+            names = ("change", "own_share", "coincidence", "measured", "columns")
+            some = {x: getattr(cells, x)[which] for x in names}
+            cells = replace(cells, **some, **by_draw)
         return replace(
             self, expected=self.expected[which], precision=self.precision[which],
             place=self.place[which], cells=cells,
@@ -204,12 +208,13 @@ class EffectDraws:
         }
         cells, more = self.cells, other.cells
         if cells is not None and more is not None:
-            every = {
+            every: dict[str, Any] = {
                 x: np.concatenate([getattr(cells, x), getattr(more, x)], axis=int(x in _BY_DRAW))
                 for x in ("change", "measured", "columns", *_BY_DRAW)
             }
-            share = sp.csr_array(sp.vstack([cells.own_share, more.own_share]))
-            return replace(self, cells=replace(cells, own_share=share, **every), **both)
+            for x in ("own_share", "coincidence"):
+                every[x] = sp.csr_array(sp.vstack([getattr(cells, x), getattr(more, x)]))
+            return replace(self, cells=replace(cells, **every), **both)
         centres = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
         return replace(self, centre=np.concatenate(centres), cells=None, **both)
 
@@ -361,6 +366,8 @@ class EffectDraws:
             mean, sd, above, low, high = (x.reshape(-1, p) for x in (*some, *ends))
             # Twice the smaller of P(> 0) and P(< 0).
             lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
+            if self.cells is not None:
+                lfsr += self.cells.coincidence[rows].toarray() * (1.0 - lfsr)
             filled = (*(x * self.unit for x in (mean, sd, low, high)), lfsr)
             for table, numbers in zip(tables, filled, strict=True):
                 table[rows] = numbers

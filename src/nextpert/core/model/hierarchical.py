@@ -180,7 +180,8 @@ class Hierarchical:
         batches = np.zeros((n_draws, 0, p)) if known.cells is None else known.cells.batches
         n_columns = batches.shape[1]
         cells = FromCells(
-            np.zeros((n, p), np.float32), sp.csr_array(fixed, dtype=np.float64), np.zeros(n),
+            np.zeros((n, p), np.float32), sp.csr_array(fixed, dtype=np.float64),
+            sp.csr_array((n, p)), np.zeros(n),
             0.0 * scores[:, :, 1:], np.zeros((n_draws, n)), np.zeros((n, n_columns)), batches,
             self.control / known.unit, self.program, self.factors, scores[:, :, 0],
             scores[:, :, 1:],
@@ -215,13 +216,18 @@ def controls_alone(
     program, none = np.zeros((n_draws, p)), np.zeros((n_draws, 1))
     along = np.zeros((n_draws, 1, 0))
     from_cells = FromCells(
-        np.zeros((1, p), np.float32), sp.csr_array((1, p)), np.zeros(1), along, none,
+        np.zeros((1, p), np.float32), sp.csr_array((1, p)), sp.csr_array((1, p)), np.zeros(1),
+        along, none,
     )  # fmt: skip
     effects = EffectDraws(
         unit, np.zeros((1, p)), np.zeros((1, p), np.float32), drawn.astype(np.int8), None,
         from_cells,
     )  # fmt: skip
     return Hierarchical(effects, control, program, none, along, np.zeros((p, 0)), np.ones(n_draws))
+
+
+# Probabilities below this are not stored: they change no local false sign rate that is reported.
+_LEAST_COINCIDENCE = 1e-5
 
 
 @one_thread()
@@ -282,7 +288,7 @@ def fit_hierarchical(
     # Given a draw, an effect is normal. Its mean follows from the cells (x minus shared parts), and
     # its precision sums those of a mean's own noise, 1 / V, and of own parts of known variance.
     means, unit = sampler.means, sampler.unit
-    precision, shares = np.empty((n, p), np.float32), []
+    precision, shares, coincide = np.empty((n, p), np.float32), [], []
     for rows in in_blocks(n, p):
         # The uncertainty of the prior mean is part of the effect, not of its noise.
         variance = means.psi * means.error[rows]
@@ -291,9 +297,15 @@ def fit_hierarchical(
         )
         precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
         shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
+        # Of a target gene, an effect is expected: it is not that large departures coincide.
+        chance = np.zeros(own.shape)
+        if cells.errors is not None:
+            chance += np.where(np.isnan(own), cells.errors.coincidence[1:][rows], 0.0)
+        coincide.append(sp.csr_array(np.where(chance < _LEAST_COINCIDENCE, 0.0, chance)))
     factors = means.design[1:].T.copy()
     from_cells = FromCells(
-        means.x.astype(np.float32, copy=False), sp.csr_array(sp.vstack(shares)), np.ones(n), noise,
+        means.x.astype(np.float32, copy=False), sp.csr_array(sp.vstack(shares)),
+        sp.csr_array(sp.vstack(coincide)), np.ones(n), noise,
         np.zeros((length.keep, n)), means.columns, batches, control, program, factors, scores,
         along,
     )  # fmt: skip

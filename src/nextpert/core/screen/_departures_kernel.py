@@ -29,13 +29,13 @@ def _add_density(x, noise, sizes, weights, low, step, density):
 
 
 @lean
-def combine(offset, noise, sizes, weights, room, centre, spread):
-    """Fill the mean and the variance of the effect that guides share, gene by gene.
+def combine(offset, noise, sizes, weights, room, centre, spread, evidence):
+    """Fill the moments of the effect that guides share, and their evidence, gene by gene.
 
     Guide e has the mean ``offset[e]`` and the sampling variance ``noise[e]``, and departs from the
     shared effect by a normal mixture with variances ``sizes`` and frequencies ``weights``. Under a
     flat prior, the density of the shared effect is the product of the guides' densities. Its
-    moments are sums over an even grid.
+    moments, and its integral, are sums over an even grid.
 
     Parameters
     ----------
@@ -45,8 +45,9 @@ def combine(offset, noise, sizes, weights, room, centre, spread):
         Shape ``(n_sizes,)``, the smallest size first.
     room
         Work array, shape ``(3, N_POINTS)``.
-    centre, spread
-        Filled, shape ``(n_genes,)``.
+    centre, spread, evidence
+        Filled with the mean, the variance, and the logarithm of the integral of the product, in
+        which every normal lacks its factor ``1 / sqrt(2 pi)``, shape ``(n_genes,)``.
     """
     n_guides, n_genes = offset.shape
     for i in range(n_genes):
@@ -80,5 +81,6 @@ def combine(offset, noise, sizes, weights, room, centre, spread):
             second += chance * point * point
         first /= whole
         centre[i] = first
+        evidence[i] = highest + log(whole * step)
         # Not below the variance if no guide deviates: a grid is too coarse for a narrow density.
         spread[i] = max(second / whole - first * first, 1.0 / precision)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import array, table_type
@@ -34,6 +35,16 @@ if TYPE_CHECKING:
 # ones.
 LARGE = 4.0 ** np.arange(-3.0, 3.0)
 _APART = 4.0
+# Variances of effects, in the same units, among which those that guides share are counted.
+_EFFECTS = 4.0 ** np.arange(-5.0, 3.0)
+# Sizes of large departures, up to the same four, whose coincidence is considered; and the standard
+# deviation of departures of one size, relative to it, which is half of the distance between sizes.
+SIZES = 0.25 * 1.25 ** np.arange(14.0)
+_OF_SIZE = 0.1
+# Standard errors below which no effect is seen.
+_SEEN = 1.5
+# Standard errors of the part along the factors beyond which other genes confirm the sign.
+_CONFIRMED = 2.0
 # Variance of usual own departures, frequencies of large ones, and variance along factors: learned
 # on TAP-seq (86 guides) and Papalexi (100 guides) and averaged. They are the prior, and the default
 # if no guides can be compared.
@@ -68,12 +79,20 @@ class GuideSpread:
         Frequencies of the variances :data:`LARGE` of own departures, shape ``(n_large,)``.
     freedom
         Number of compared guides minus the number of their groups; 0 for the default.
+    sizes
+        Frequencies of the sizes :data:`SIZES` of large own departures, up or down, shape
+        ``(n_sizes,)``; by default those of normal departures with the frequencies ``large``.
     """
 
     along: Array = array("n_along")
     own: float = array()
     large: Array = array("n_large")
     freedom: float = array()
+    sizes: Array = array("n_sizes", optional=True)
+
+    def __post_init__(self) -> None:
+        if self.sizes is None:
+            object.__setattr__(self, "sizes", _normal_sizes(self.large))
 
     @classmethod
     def usual(cls, n_factors: int) -> GuideSpread:
@@ -126,6 +145,10 @@ class Coexpression(NamedTuple):
         """
         weighted = self.factors / self.psi[:, None]
         return np.asarray(np.linalg.solve(self.factors.T @ weighted, weighted.T))
+
+    def leverage(self) -> Array:
+        """Return the share of each gene's own value in its part along the factors."""
+        return np.asarray((self.factors * self.projection().T).sum(axis=1))
 
     def scores_of(self, table: Array) -> Array:
         """Return the scores of rows along the factors."""
@@ -225,11 +248,12 @@ def learn_spread(
         guides.own(some[pair], gene) for some in (one, two)
     )
     # Scores explain a part of the noise of every gene.
-    projection = cells.projection()
-    leverage = (cells.factors * projection.T).sum(axis=1)
+    leverage = cells.leverage()
     noise = (first_noise + second_noise) * (1.0 - leverage[gene])
-    usual, large = _own_departures(first_own - second_own, noise)
-    spread = GuideSpread(np.zeros(n_factors), usual, large, float(freedom))
+    difference = first_own - second_own
+    usual, large = _own_departures(difference, noise)
+    sizes = _learn_sizes(difference, noise + 2.0 * usual, large)
+    spread = GuideSpread(np.zeros(n_factors), usual, large, float(freedom), sizes)
     # Scores, with weights n: E = 1 + noise of scores + c (t + own departures seen as scores).
     of, n = guides.group[several], guides.n[several]
     total = np.bincount(of, n)
@@ -238,6 +262,7 @@ def learn_spread(
     mean /= np.maximum(total, 1.0)[:, None]
     square = (n[:, None] * (guides.scores[several] - mean[of]) ** 2).sum(axis=0) / freedom
     count = float(n.sum() - (np.bincount(of, n**2) / np.maximum(total, 1.0)).sum()) / freedom
+    projection = cells.projection()
     of_noise, of_own = projection**2 @ cells.psi, (projection**2).sum(axis=1)
     along = (square - 1.0 - of_noise) / count - spread.own_variance() * of_own
     middle = (freedom * max(float(along.mean()), 0.0) + _PRIOR_FREEDOM * USUAL_ALONG) / (
@@ -279,17 +304,52 @@ def _own_departures(difference: Array, noise: Array) -> tuple[float, Array]:
     return float(usual), weights[1:]
 
 
+def _normal_sizes(large: Array) -> Array:
+    """Return the frequencies of :data:`SIZES` among normal departures of variances ``large``."""
+    edges = np.append(SIZES / np.sqrt(SIZES[1] / SIZES[0]), np.inf)
+    below = 2.0 * ndtr(edges[:, None] / np.sqrt(LARGE)) - 1.0
+    return np.asarray(np.diff(below, axis=0) @ large)
+
+
+def _at_sizes(values: Array, variance: Array) -> Array:
+    """Return the densities of values about departures of :data:`SIZES`, up or down.
+
+    They have a further dimension for the sizes, and lack the factor ``1 / sqrt(2 pi)``.
+    """
+    total = variance[..., None] + (_OF_SIZE * SIZES) ** 2
+    off = np.exp(-0.5 * (np.abs(values)[..., None] - SIZES) ** 2 / total)
+    off += np.exp(-0.5 * (np.abs(values)[..., None] + SIZES) ** 2 / total)
+    return np.asarray(0.5 * off / np.sqrt(total))
+
+
+def _learn_sizes(difference: Array, variance: Array, large: Array) -> Array:
+    """Return the frequencies of :data:`SIZES` from differences between two guides, by EM.
+
+    ``variance`` is that of a difference without large departures. A difference is large with
+    probability p = 2 q (1 - q), if each guide departs with probability q, as sizes of differences
+    between two large departures are neglected.
+    """
+    usual = np.exp(-0.5 * difference**2 / variance) / np.sqrt(variance)
+    density = np.maximum(np.column_stack([usual, _at_sizes(difference, variance)]), 1e-300)
+    of_normal = 2.0 * _normal_sizes(large)
+    prior = np.append(1.0 - of_normal.sum(), of_normal)
+    found = _frequencies(density[None], prior)[0, 1:]
+    return np.asarray(found / (1.0 + np.sqrt(max(1.0 - 2.0 * found.sum(), 0.0))))
+
+
 class Combined(NamedTuple):
     """What the guides of groups share, in units of genes.
 
     ``offset`` is added to the mean of a group, and ``own`` is the variance of its own noise, shape
     ``(n_groups, n_genes)``; ``along`` is the variance of noise along the factors, ``(n_groups,
-    n_factors)``.
+    n_factors)``. ``coincidence`` is the probability that the effect is 0 and large departures of
+    all guides coincide, ``(n_groups, n_genes)``.
     """
 
     offset: Array
     own: Array
     along: Array
+    coincidence: Array
 
 
 def combine_guides(
@@ -302,8 +362,9 @@ def combine_guides(
     controls.
     """
     (n_groups, n_genes), cells = guides.ratio.shape, guides.cells
-    offset, own = np.zeros((2, n_groups, n_genes), table_type(n_groups * n_genes))
-    centre, variance = np.empty((2, n_genes))
+    kind = table_type(n_groups * n_genes)
+    offset, own, coincidence = np.zeros((3, n_groups, n_genes), kind)
+    centre, variance, evidence = np.empty((3, n_genes))
     of, n = guides.group, guides.n
     noise = np.bincount(of, share**2 / n, n_groups)
     several = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
@@ -312,20 +373,100 @@ def combine_guides(
     room, order = np.empty((3, N_POINTS)), np.argsort(of, kind="stable")
     starts = np.searchsorted(of[order], np.arange(n_groups + 1))
     count = np.diff(starts)
+    alike = {}
     for j in np.flatnonzero(count):
         members = order[starts[j] : starts[j + 1]]
         if count[j] > 1 and departs[j]:
-            combine(*guides.own(members), sizes, weights, room, centre, variance)
+            departures = guides.own(members)
+            combine(*departures, sizes, weights, room, centre, variance, evidence)
             offset[j], own[j] = centre, variance
+            if j > 0:
+                shared = centre, variance, evidence
+                alike[j] = _Agreement.of(guides, int(j), departures, shared, along[j], spread)
         else:
             own[j] = cells.psi * guides.ratio[j] * noise[j]
+    if alike:
+        coincidence[list(alike)] = _coincidence(list(alike.values()))
     single = np.flatnonzero((count == 1) & departs)
     if len(single):
-        # Their effect off the factors; the control's own error is neglected.
-        effect = (guides.centre[single] - guides.centre[0]) / cells.unit
-        effect -= cells.scores_of(effect) @ cells.factors.T
+        effect = _effects(guides, single)[0]
         own[single] += unseen_departure(effect, own[single], spread)
-    return Combined(offset, own, along)
+    return Combined(offset, own, along, coincidence)
+
+
+def _effects(guides: Guides, groups: NDArray[np.int64] | int) -> tuple[Array, Array]:
+    """Return effects of groups off and along the factors; errors of the controls are neglected."""
+    cells = guides.cells
+    effect = (guides.centre[groups] - guides.centre[0]) / cells.unit
+    along = cells.scores_of(effect) @ cells.factors.T
+    return effect - along, along
+
+
+class _Agreement(NamedTuple):
+    """Densities of the means of the guides of a group at every gene, ``(n_genes,)`` each.
+
+    ``sizes``, ``(n_genes, 1 + n_effects)``, are their densities if the own part of the effect is 0,
+    or has one of the variances :data:`_EFFECTS`, with the normal density of what guides share.
+    ``large`` is the density if the own part is 0 and guides have large departures; it is 0 where no
+    effect is seen, or where coexpression confirms its sign. All are divided by the largest of a
+    gene.
+    """
+
+    sizes: Array
+    large: Array
+
+    @classmethod
+    def of(
+        cls,
+        guides: Guides,
+        group: int,
+        departures: tuple[Array, Array],
+        shared: tuple[Array, Array, Array],
+        noise_along: Array,
+        spread: GuideSpread,
+    ) -> _Agreement:
+        """Return the densities, from departures of guides and what :func:`combine` fills.
+
+        ``noise_along`` is the variance of the group's noise along the factors.
+        """
+        (offset, noise), (centre, variance, evidence) = departures, shared
+        own, along = _effects(guides, group)
+        effect, error = own + centre, np.sqrt(variance)
+        width = variance[:, None] + np.append(0.0, _EFFECTS)
+        sizes = evidence[:, None] - 0.5 * effect[:, None] ** 2 / width
+        sizes -= 0.5 * np.log(2.0 * np.pi * width)
+        # Without an own part the effect is that along the factors: the sign is not in doubt where
+        # other genes confirm it. The gene's own part in the scores is left out.
+        leverage = guides.cells.leverage()
+        along = along - leverage / (1.0 - leverage) * own
+        of_others = np.sqrt(guides.cells.factors**2 @ noise_along)
+        doubted = along * np.sign(along + effect) < _CONFIRMED * of_others
+        seen = doubted & (np.abs(effect) > _SEEN * error)
+        values, total = (offset + own)[:, seen], noise[:, seen] + spread.own
+        usual = np.exp(-0.5 * values**2 / total) / np.sqrt(total) * (1.0 - spread.sizes.sum())
+        with_large = np.maximum(usual + _at_sizes(values, total) @ spread.sizes, 1e-300)
+        large = np.full(len(effect), -np.inf)
+        large[seen] = np.log(with_large).sum(axis=0)
+        # Minus the density without large departures.
+        without = np.log(np.maximum(usual, 1e-300)).sum(axis=0) - large[seen]
+        large[seen] += np.log1p(-np.minimum(np.exp(without), 1.0 - 1e-12))
+        highest = np.maximum(sizes.max(axis=1), large)
+        return cls(np.exp(sizes - highest[:, None]), np.exp(large - highest))
+
+
+def _coincidence(alike: list[_Agreement]) -> Array:
+    """Return the probability of no own effect and coinciding large departures (equation 7).
+
+    The frequencies of effects of every size, and of none, are learned from all groups, and then
+    from each of them.
+    """
+    density = np.array([one.sizes for one in alike])
+    large = np.array([one.large for one in alike])
+    prior = np.append(1.0, np.full(len(_EFFECTS), 0.01))
+    shared = _frequencies(density.reshape(1, -1, density.shape[-1]), prior)
+    frequency = _frequencies(density, shared[0])
+    coincide = frequency[:, :1] * large
+    return np.asarray(coincide / (coincide + np.einsum("jim,jm->ji", density, frequency)))
 
 
 def unseen_departure(effect: Array, noise: Array, spread: GuideSpread) -> Array:
@@ -339,13 +480,24 @@ def unseen_departure(effect: Array, noise: Array, spread: GuideSpread) -> Array:
     total = (noise + spread.own)[..., None] + np.append(0.0, LARGE)
     density = np.exp(-0.5 * effect[..., None] ** 2 / total) / np.sqrt(total)
     density = np.maximum(density, 1e-300)
-    flat = density.reshape(-1, 1 + len(LARGE))
-    prior = np.append(1.0, spread.large + 0.01) * _PRIOR_GENES
-    both = prior / prior.sum()
-    for _ in range(_ROUNDS):
-        counts = both * (flat / (flat @ both)[:, None]).sum(axis=0) + prior
-        both = counts / counts.sum()
+    prior = np.append(1.0, spread.large + 0.01)
+    both = _frequencies(density.reshape(1, -1, 1 + len(LARGE)), prior)[0]
     share = np.cumsum(spread.large[::-1])[::-1] / np.cumsum(both[:0:-1])[::-1]
     chance = density * both
     chance /= chance.sum(axis=-1, keepdims=True)
     return np.asarray(spread.own + chance[..., 1:] @ (np.minimum(share, 1.0) * LARGE))
+
+
+def _frequencies(density: Array, prior: Array) -> Array:
+    """Return the frequencies of no effect and of effects of several variances by EM.
+
+    ``density`` has the shape ``(n_groups, n_genes, n_variances)``, and ``prior``, which counts as
+    some genes, ``(n_variances,)``; the frequencies of each group, ``(n_groups, n_variances)``.
+    """
+    counted = _PRIOR_GENES * prior
+    frequency = np.tile(counted / counted.sum(), (len(density), 1))
+    for _ in range(_ROUNDS):
+        chance = 1.0 / np.einsum("jim,jm->ji", density, frequency)
+        counts = frequency * np.einsum("jim,ji->jm", density, chance) + counted
+        frequency = counts / counts.sum(axis=1, keepdims=True)
+    return frequency

@@ -121,16 +121,25 @@ class MeanErrors(NamedTuple):
     """Errors of means in units of genes, along and off the factors of ``cells``.
 
     ``own`` is the variance of the own noise of every gene, ``(n_groups, n_nodes)``, and ``along``
-    that of the noise along every factor, ``(n_groups, n_factors)``.
+    that of the noise along every factor, ``(n_groups, n_factors)``. ``coincidence`` is the
+    probability that an effect is 0 and large departures of all guides coincide, shape of ``own``.
     """
 
     own: NDArray[np.float64]
     along: NDArray[np.float64]
     cells: Coexpression
+    coincidence: NDArray[np.float64]
 
     def total(self) -> NDArray[np.float64]:
         """Return the variance of every mean, ``(n_groups, n_nodes)``."""
         return self.own + self.along @ (self.cells.factors**2).T
+
+    def genes(self, index: NDArray[np.int64]) -> MeanErrors:
+        """Return the errors of some genes, in the given order."""
+        factors, psi, unit = self.cells
+        cells = Coexpression(factors[index], psi[index], unit[index])
+        coincidence = self.coincidence[:, index]
+        return self._replace(own=self.own[:, index], cells=cells, coincidence=coincidence)
 
 
 @dataclass(frozen=True)
@@ -211,8 +220,9 @@ class PooledGuides:
         names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom", "confounded")
         some: dict[str, Any] = {name: getattr(self, name)[which] for name in names}
         if self.errors is not None:
-            own, along = self.errors.own[which], self.errors.along[which]
-            some["errors"] = self.errors._replace(own=own, along=along)
+            of_each = ("own", "along", "coincidence")
+            chosen = {name: getattr(self.errors, name)[which] for name in of_each}
+            some["errors"] = self.errors._replace(**chosen)
         return replace(self, **some)
 
     def subset(self, nodes: ArrayLike) -> PooledGuides:
@@ -222,11 +232,7 @@ class PooledGuides:
         both = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
         errors = self.errors
         if errors is not None:
-            cells = errors.cells
-            cells = cells._replace(
-                factors=cells.factors[index], psi=cells.psi[index], unit=cells.unit[index]
-            )
-            errors = errors._replace(own=errors.own[:, index], cells=cells)
+            errors = errors.genes(index)
         return replace(
             self,
             mean=self.mean[:, index],
