@@ -77,7 +77,8 @@ def test_the_ranking_is_of_the_effects(screen):
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     apart = ((effects.X - effects["FOS"].X) ** 2).sum(axis=1)
     assert apart.max() > 1
-    np.testing.assert_allclose(found[effects.obs_names], apart, rtol=1e-6, atol=1e-6)
+    # Draws of states also know that others may make the target, which changes little here.
+    np.testing.assert_allclose(found[effects.obs_names], apart, rtol=0.03, atol=1e-6)
 
 
 def test_perturbations_without_cells_are_expected_as_predictors_say(screen):

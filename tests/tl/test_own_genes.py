@@ -66,7 +66,8 @@ def by_loops(adata, names, *, n=4000):
     fit = posterior_from(adata)
     pool = read_candidates([*names, "T"], fit)
     rng, draws = np.random.default_rng(1), []
-    for some in pool.states(fit).draws(n, rng):
+    target = read_target(adata, "T", fit).targets
+    for some in pool.states(fit, target).draws(n, rng):
         draws += [one.states for one in some.sampled(rng)]
     draws = np.array(draws)
     own = [{"T", *name.split("+")} for name in names]
@@ -152,8 +153,9 @@ def test_include_counts_all_genes(state, fitted, caplog):
     fit = posterior_from(fitted)
     pool = read_candidates(None, fit, read_target(fitted, target, fit))
     rows = fit.rows_of(state)
-    states = pool.states(fit, read_target(fitted, target, fit).targets)
-    goal = Goal(fit.control_mean, states=[fit.expected_state(row) for row in rows])
+    targets = read_target(fitted, target, fit).targets
+    states = pool.states(fit, targets)
+    goal = Goal(fit.control_mean, states=[fit.expected_state(row, targets) for row in rows])
     rng = np.random.default_rng([0, 1])
     found = ranked_distance(states, goal, n_samples=400, rng=rng)
     some = table.loc[[*pool.interventions.names, "control"]]

@@ -87,3 +87,38 @@ def test_few_genes_say_nothing():
     world = World(0)
     numbers = np.where(np.arange(P) < 9, world.target, np.nan)
     assert given_target(numbers, world.effects, world.control, np.ones(P)) is None
+
+
+def test_a_perturbation_that_others_make_is_estimated_from_them_too():
+    """Its distance to the perturbation that makes it contained the errors of both."""
+    off, before, errors = [], [], []
+    for seed in range(16):
+        world = World(seed)
+        rng, row = np.random.default_rng([seed, 7]), N - 1
+        true = world.true_control + 0.9 * (world.states[1] - world.true_control)
+        cells = true + SD * rng.normal(size=P)  # the row's posterior has this mean and variance
+        centre = np.array(world.effects.centre)
+        centre[row] += (cells - centre[row].mean(axis=1))[:, None]
+        effects = EffectDraws(
+            np.ones(P), np.zeros((N, P)), world.effects.precision, world.effects.place, centre
+        )
+        given = given_target(
+            cells, effects, world.control, np.ones(P), noise=np.full(P, SD**2), row=row
+        )
+        distance = ((world.states[1] - true) ** 2).sum()
+        for found, out in ((given, off), (None, before)):
+            states = states_by_effects(effects, world.control, given=found)
+            drawn = [
+                one.states
+                for some in states.draws(DRAWS, rng)
+                for one in some.sampled(np.random.default_rng(0))
+            ]
+            out.append(np.mean([((x[1] - x[row]) ** 2).sum() for x in drawn]) - distance)
+            if found is not None:
+                mean = np.mean(drawn, axis=0)[row]
+                np.testing.assert_allclose(states.mean[row], mean, atol=6 * SD / np.sqrt(DRAWS))
+                errors.append(((states.mean[row] - true) ** 2).mean())
+        assert not given.coefficients[:, row].any()
+    assert np.mean(before) > 2
+    assert abs(np.mean(off)) < 0.25 * np.mean(before)
+    assert np.mean(errors) < 0.8 * SD**2  # both kinds of cells

@@ -72,7 +72,13 @@ class GivenTarget(NamedTuple):
 
 
 def given_target(
-    numbers: Array, effects: EffectDraws | None, control: Array, unit: Array
+    numbers: Array,
+    effects: EffectDraws | None,
+    control: Array,
+    unit: Array,
+    *,
+    noise: Array | None = None,
+    row: int = -1,
 ) -> GivenTarget | None:
     r"""Return the changes of draws of states, given a target's means (equation 31).
 
@@ -97,6 +103,10 @@ def given_target(
         Draws of the controls' means, ``(n_draws, n_genes)``.
     unit
         Standard deviations between cells, ``(n_genes,)``.
+    noise, row
+        If the target is a perturbation of the screen: the sampling variance of its means, and its
+        row in ``effects``. Its cells are part of the draws already, which therefore change only
+        where other perturbations make it; it then is what they and a remainder make.
 
     Returns
     -------
@@ -107,13 +117,17 @@ def given_target(
         return None
     n = 0 if effects is None else len(effects.expected)
     rows = _most_alike(numbers, effects, control, unit)
+    rows, error = rows[rows != row], np.zeros(p) if noise is None else noise
     known = state_moments(effects, control, rows)
     used = given & (known.control_variance > 0)
     out = GivenTarget(np.zeros((n_draws, p)), [{} for _ in control], {}, np.zeros((n_draws, n)))
     if not used.any():
         return out
+    slope_of_row = np.ones(p)
+    if row >= 0 and effects is not None:
+        slope_of_row = slopes_on_control(effects, control, np.array([row]))[0]
     rng = np.random.default_rng(0)
-    chain = _Chain(known.some(used), numbers[used], unit[used], rng)
+    chain = _Chain(known.some(used), numbers[used], unit[used], error[used], rng)
     for _ in range(_BURN if len(chain.rows) else 0):
         chain.sweep()
     for k in range(n_draws):
@@ -122,23 +136,34 @@ def given_target(
         a, size = chain.a, chain.sizes()
         out.coefficients[k, rows] = a
         makers, variance = np.flatnonzero(a), chain.sizes_of_genes(size)
+        if row >= 0 and not len(makers):
+            continue
         states = np.zeros((0, p))
         if effects is not None and len(makers):
             mean, spread = effects.given(k, rows[makers])
             states = control[k] + mean + spread * rng.standard_normal(mean.shape)
         # The difference from the target of this draw, with its own remainder.
         rest = numbers[used] - (1.0 - a.sum()) * control[k, used] - a[makers] @ states[:, used]
-        rest -= np.sqrt(variance) * rng.standard_normal(len(variance))
+        remainder = np.sqrt(variance) * rng.standard_normal(len(variance))
+        rest -= remainder + np.sqrt(error[used]) * rng.standard_normal(len(variance))
         slope, total = chain.slope_and_variance(a)
         rest /= total + variance
         out.control[k, used] = slope * known.control_variance[used] * rest
         states += known.slope[makers] * out.control[k]
+        made = (1.0 - a.sum()) * (control[k] + out.control[k])[used] + remainder + variance * rest
         for j, state in zip(makers.tolist(), states, strict=True):
             change = a[j] * known.own_variance[j, used] * rest
             state[used] += change
-            row = int(rows[j])
+            made += a[j] * state[used]
+            out.states[k][int(rows[j])] = state
+            out.change.setdefault(int(rows[j]), np.zeros(p))[used] += change / n_draws
+        if row >= 0 and effects is not None:
+            mean, spread = effects.given(k, [row])
+            expected = control[k] + mean[0] + slope_of_row * out.control[k]
+            state = expected + spread[0] * rng.standard_normal(p)
+            state[used] = made
             out.states[k][row] = state
-            out.change.setdefault(row, np.zeros(p))[used] += change / n_draws
+            out.change.setdefault(row, np.zeros(p))[used] += (made - expected[used]) / n_draws
     return out
 
 
@@ -146,13 +171,19 @@ class _Chain:
     """A chain over coefficients and over the sizes of remainders (equation 31)."""
 
     def __init__(
-        self, known: StateMoments, numbers: Array, unit: Array, rng: np.random.Generator
+        self,
+        known: StateMoments,
+        numbers: Array,
+        unit: Array,
+        noise: Array,
+        rng: np.random.Generator,
     ) -> None:
+        self.noise = noise
         self.known, self.rng, self.variances = known, rng, unit[:, None] ** 2 * _SIZES
         self.departure, self.a = numbers - known.control, np.zeros(len(known.change))
         # The most likely weights of sizes without coefficients.
         even = np.full(len(_SIZES), 1.0 / len(_SIZES))
-        chance = self.densities(known.control_variance[None], self.departure[None])[0]
+        chance = self.densities(known.control_variance[None] + noise, self.departure[None])[0]
         self.weights = best_weights(chance + _TINY, even, even)
         gain = np.array([self.likelihood(j, self.lattice(0.0)) for j in range(len(self.a))])
         gain = (gain[:, 1:] - gain[:, :1]).max(axis=1) if len(gain) else np.zeros(0)
@@ -173,10 +204,11 @@ class _Chain:
         return np.exp(-0.5 * rest[:, :, None] ** 2 / total) / np.sqrt(total)
 
     def slope_and_variance(self, a: Array) -> tuple[Array, Array]:
-        """Return the target's slope on the controls' means, and its variance without remainder."""
+        """Return the target's slope on the controls' means, and its variance without remainders."""
         known = self.known
         slope = 1.0 - a @ (1.0 - known.slope)
-        return slope, slope**2 * known.control_variance + a**2 @ known.own_variance
+        variance = slope**2 * known.control_variance + a**2 @ known.own_variance
+        return slope, variance + self.noise
 
     def likelihood(self, j: int, values: Array) -> Array:
         """Return the log likelihood of some values of the coefficient of ``j``."""
@@ -184,7 +216,7 @@ class _Chain:
         a[j] = 0.0
         rest = self.departure - a @ known.change - value * known.change[j]
         slope = 1.0 - a @ (1.0 - known.slope) - value * (1.0 - known.slope[j])
-        variance = slope**2 * known.control_variance
+        variance = slope**2 * known.control_variance + self.noise
         variance += a**2 @ known.own_variance + value**2 * known.own_variance[j]
         return np.asarray(np.log(self.densities(variance, rest) @ self.weights + _TINY).sum(axis=1))
 

@@ -155,7 +155,6 @@ def states_by_effects(
     slopes = np.zeros(0)
     if given is not None:
         slopes = slopes_on_control(effects, control, np.append(which, which[:1]))
-        slopes[n] = 1.0
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
         # Only own parts remain to be drawn, by the caller.
@@ -164,18 +163,20 @@ def states_by_effects(
             # One additional row for the controls, because a copy might not fit into memory.
             states, spread = effects.given(k, np.append(which, which[:1]))
             states += control[k]
+            start_of_draw = control[k]
+            if given is not None:
+                start_of_draw = control[k] + given.control[k]
+                states += slopes * given.control[k]
+                for j, state in given.states[k].items():
+                    made = np.flatnonzero(which == j)
+                    states[made], spread[made] = state, 0.0
             of_targets: dict[str, Any] = {}
             if points is not None and joined.any():
                 of_targets = {
                     "target_rows": rows, "target_spread": np.where(joined, spread[index], 0.0),
                     "target_error": np.where(joined, states[index] - points, 0.0),
                 }  # fmt: skip
-            states[n], spread[n] = control[k], 0.0
-            if given is not None:
-                states += slopes * given.control[k]
-                for j, state in given.states[k].items():
-                    made = np.flatnonzero(which[:n] == j)
-                    states[made], spread[made] = state, 0.0
+            states[n], spread[n] = start_of_draw, 0.0
             yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
             del states, spread  # frees memory before the next draw
 
@@ -184,7 +185,9 @@ def states_by_effects(
     mean += start
     mean[n] = start
     if given is not None:
-        mean += slopes[: n + 1] * given.control.mean(axis=0)
+        moved = given.control.mean(axis=0)
+        mean += slopes[: n + 1] * moved
+        mean[n] = start + moved
         for j, change in given.change.items():
             mean[:n][which[:n] == j] += change
     return States(mean.astype(table_type(mean.size), copy=False), draws)

@@ -23,7 +23,7 @@ from nextpert.core._codec import (
 )
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.weights import downstream
-from nextpert.core.design.given_target import GivenTarget, given_target
+from nextpert.core.design.given_target import GivenTarget, given_target, slopes_on_control
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
@@ -370,12 +370,22 @@ class FittedPosterior:
             weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
         return weight
 
-    def expected_state(self, row: int) -> Array:
-        """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""
+    def expected_state(self, row: int, joined: Joined = NOT_JOINED) -> Array:
+        """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``.
+
+        If it is the target (``joined``), other perturbations may make it.
+        """
         model = self.hierarchical
         assert model is not None
-        effects = model.effects.rows([np.count_nonzero(self.seen[:row])])
-        return np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
+        number = int(np.count_nonzero(self.seen[:row]))
+        effects = model.effects.rows([number])
+        state = np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
+        given = self._given(joined, model)
+        if given is not None and number in given.change:
+            moved = given.control.mean(axis=0)
+            slope = slopes_on_control(effects, model.control, np.zeros(1, np.int64))[0]
+            state += slope * moved + given.change[number]
+        return state
 
     def states(
         self,
@@ -394,22 +404,31 @@ class FittedPosterior:
         every = np.append(place, np.array(more, np.int64))
         at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
-        points = np.array([self.expected_state(row) if row >= 0 else none for row in targets])
+        points = np.array(
+            [self.expected_state(row, joined) if row >= 0 else none for row in targets]
+        )
         model, draws, rows = self._drawn(len(place), every, new)
-        given = self._given(joined.numbers, model)
+        given = self._given(joined, model)
         return states_by_effects(draws, model.control, rows, at, points, len(more), given)
 
-    def _given(self, numbers: Array | None, model: Hierarchical) -> GivenTarget | None:
-        """Return the changes of draws given a target's numbers, from all perturbations with cells.
+    def _given(self, joined: Joined, model: Hierarchical) -> GivenTarget | None:
+        """Return the changes of draws given a target, from all perturbations with cells.
 
-        They do not depend on the candidates, and those of the last target are kept in memory.
+        The target is given by numbers, or is one perturbation. The changes do not depend on the
+        candidates, and those of the last target are kept in memory.
         """
+        numbers, effects, noise, row = joined.numbers, model.effects, None, -1
+        if len(joined.rows) == 1 and joined.rows[0] >= 0 and self.means is not None:
+            j = joined.rows[0]
+            row, numbers = int(np.count_nonzero(self.seen[:j])), self.means.mean[j]
+            noise = effects.unit**2 * self.means.ratio[j] / self.means.n[j]
         if numbers is None:
             return None
-        key = numbers.tobytes(), model.effects.n_draws
+        key = row, numbers.tobytes(), effects.n_draws
         if vars(self).get("_last_given", (None, None))[0] != key:
-            effects = model.effects
-            found = given_target(numbers, effects, model.control, effects.unit)
+            found = given_target(
+                numbers, effects, model.control, effects.unit, noise=noise, row=row
+            )
             vars(self)["_last_given"] = key, found
         last: GivenTarget | None = vars(self)["_last_given"][1]
         return last

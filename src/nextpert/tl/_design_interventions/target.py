@@ -227,7 +227,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     for k, row in enumerate(targets.rows):
         # The draws contain its error.
         if row >= 0:
-            means[k], variances[k] = fit.expected_state(row), None
+            means[k], variances[k] = fit.expected_state(row, targets), None
     goal = of_cells
     if max(targets.rows, default=-1) >= 0:
         goal = make(states=means, variances=variances)
