@@ -16,6 +16,7 @@ GENES = """
     MYC JUN FOS STAT1 STAT2 IFNGR1 GATA1 HLA-A HLA-B KLF1 MAP2K6 CBL A1BG AAAS RELA BACH2 ELK1
     CREB1 IER3IP1 ATF6 NKX2-1 FOXQ1 IL2RA ARID1A CCNE2 RAB1A TFAM
 """.split()  # noqa: SIM905
+MOUSE = "Trp53 Rela Rab14 H2-K1 mt-Co1 Stat1 Cd4".split()  # noqa: SIM905
 C = ""  # a control guide
 # By scheme: guides joined by spaces (or "; "), and their targets, or None for a clear error.
 SCHEMES = {
@@ -101,7 +102,83 @@ SCHEMES = {
         "KLF1+ctrl KLF1+MAP2K6 ctrl+MAP2K6 ctrl", ["KLF1", "KLF1+MAP2K6", "MAP2K6", C]
     ),
     "scPerturb": ("KLF1 KLF1_MAP2K6 MAP2K6 control", ["KLF1", "KLF1+MAP2K6", "MAP2K6", C]),
+    # Other public libraries.
+    "10x Genomics, 3' v3": ("RAB1A-1 RAB1A-2 NON_TARGET-1 NON_TARGET-2", ["RAB1A", "RAB1A", C, C]),
+    "Morgens, mouse": (
+        "ENSMUSG00000026878_Rab14_SPA_50369.1 ENSMUSG00000026878_Rab14_SPA_50370.1 "
+        "0Safe_safe_SPA_12.1",
+        ["Rab14", "Rab14", C],
+    ),
+    "CRISPRi v2, mouse": (
+        "0610007P14Rik_+_85822132.23-P1 0610007P14Rik_-_85822139.23-P1 Trp53_-_69587.23-P1P2 "
+        "non-targeting_00001",
+        ["0610007P14Rik", "0610007P14Rik", "Trp53", C],
+    ),
+    "Mimitou": (
+        "sgCD4_1|sgCD3E_2 sgCD4_1|sgCD4_2 sgCD3E_1|sgCD3E_2 sgNTC_1|sgNTC_2",
+        ["CD3E+CD4", "CD4", "CD3E", C],
+    ),
+    "pairs joined by a plus": (
+        "MYC_1+JUN_2 MYC_1+NTC_1 NTC_1+JUN_2 NTC_1+NTC_2", ["JUN+MYC", "MYC", "JUN", C]
+    ),
+    "GENE-sgRNA1": ("MYC-sgRNA1 MYC-sgRNA2 JUN-sgRNA1 NTC-sgRNA1", ["MYC", "MYC", "JUN", C]),
+    "GENE_gRNA_1": ("MYC_gRNA_1 MYC_gRNA_2 JUN_gRNA_1 NTC_gRNA_1", ["MYC", "MYC", "JUN", C]),
+    "sgGene_1, mouse": ("sgTrp53_1 sgTrp53_2 sgRela_1 sgNT_1", ["Trp53", "Trp53", "Rela", C]),
+    "mouse symbols with a dash": (
+        "H2-K1-1 H2-K1-2 mt-Co1-1 Rela-1 Non-Targeting-1", ["H2-K1", "H2-K1", "mt-Co1", "Rela", C]
+    ),
+    "human symbols with a dash": (
+        "NKX2-5_2 MT-CO1-g3 KRTAP5-1_1 RP11-34P13.7_2 H3-3A_1 MYC_1 NTC_1",
+        ["NKX2-5", "MT-CO1", "KRTAP5-1", "RP11-34P13.7", "H3-3A", "MYC", C],
+    ),
+    "symbols without an approved name": (
+        "C1orf43_1 LOC100505841_1 LINC00263_1 TRA2B.1 MYC_1 NTC_1",
+        ["C1orf43", "LOC100505841", "LINC00263", "TRA2B", "MYC", C],
+    ),
+    "symbols that spreadsheets turn into dates": (
+        "MARCH1_1 SEPT9_2 DEC1_1 MYC_1 NTC_1", ["MARCH1", "SEPT9", "DEC1", "MYC", C]
+    ),
+    "dates before": (
+        "2023-01-05_MYC_1 2023-01-05_JUN_1 2023-01-05_NTC_1", ["MYC", "JUN", C]
+    ),
+    "controls of other languages": (
+        "Kontrolle_1 KONTROLLE_2 témoin_1 CONTROLNEG_1 contrôle_1 对照_1 対照-1 контроль_1 MYC_1 "
+        "JUN_1",
+        [C] * 8 + ["MYC", "JUN"],
+    ),
+    "controls with a number or a case of their own": (
+        "non-targeting_00012 CTRL-1 safe_targeting NEG1 NC_1 SCR-2 EMPTY_1 NTControl1 "
+        "NONTARG_1 MYC_1 JUN_1",
+        [C] * 9 + ["MYC", "JUN"],
+    ),
     # No target in the name, or more than one reading.
+    "Calabrese and Gattinara by sequence": (
+        "GTGTCGGGCGTGAGTCCCCG AAAGCGGACGTCTTGGTGAG GGGACTCACGCCCGACACGT", None
+    ),
+    "mGeCKO": ("MGLibA_00001 MGLibA_00002 MGLibB_00003", None),
+    "sci-Plex": ("SAHA_10 SAHA_100 TSA_10 TSA_100 Vehicle_0", None),
+    "doses of many drugs": (
+        " ".join(f"JQ{i}_{dose}" for i in range(10) for dose in (10, 100, 1000)) + " DMSO_0", None
+    ),
+    "Jost, as published": (
+        "HSPA5_HSPA5_+_128003624.23-P1P2_00 HSPA5_HSPA5_+_128003624.23-P1P2_08", None
+    ),
+    "atlas of transcription factors": ("TFORF0001-MYC TFORF0002-MYC TFORF3549-GFP", None),
+    "TRC": ("TRCN0000039640 TRCN0000039641 TRCN0000039642", None),
+    "interference and activation": ("MYC_i1 MYC_a1 JUN_i1 JUN_a1 NTC_1", None),
+    "variants with a dash": ("STAT1-R274Q_1 STAT1-T385M_1 STAT1-WT_1", None),
+    "what was done to a gene": ("MYC-KO_1 MYC-KO_2 JUN-KO_1 NTC_1", None),
+    "enhancer, with a dash": ("MYC-ENH-1 MYC-ENH-2 MYC-1 NTC-1", None),
+    "pairs with a dash": ("MYC-JUN_1 MYC-JUN_2 MYC-NTC_1 NTC-NTC_1", None),
+    "spreadsheet dates": ("1-Mar_1 9-Sep_1 MYC_1 NTC_1", None),
+    "dates behind": ("MYC_1_20230105 MYC_2_20230105 NTC_1_20230105", None),
+    "days": ("D7_MYC_1 D14_MYC_1 D7_NTC_1", None),
+    "wells": ("A01_1 B02_1 C03_1 NTC_1", None),
+    "short barcodes": ("ACGTACGTAC_1 CCGTACGTAC_1 NTC_1", None),
+    "antibodies": ("HTO_1 HTO_2 MYC_1 MYC_2 NTC_1", None),
+    "cells without a guide": ("WT_1 PARENTAL_1 UNTREATED MYC_1 NTC_1", None),
+    "lower case": ("myc_1 myc_2 jun_1 ntc_1", None),
+    "spellings of a gene": ("Myc_1 MYC_2 JUN_1 NTC_1", None),
     "GeCKO": ("HGLibA_00001 HGLibA_00002 HGLibA_00003 HGLibB_00004", None),
     "GeCKO in capitals": ("HGLIBA_00001 HGLIBA_00002 HGLIBA_00003 HGLIBA_00004", None),
     "Brunello and Dolcetto by sequence": (
@@ -135,7 +212,8 @@ def cells_of(names, copies=2, genes=GENES):
 def test_names_are_read_right_or_raise_a_clear_error(scheme):
     text, targets = SCHEMES[scheme]
     names = text.split("; " if "; " in text else " ")
-    adata = cells_of(names)
+    genes = MOUSE if "mouse" in scheme else GENES
+    adata = cells_of(names, genes=genes)
     if targets is None:
         with pytest.raises(ValueError, match="read from their names") as caught:
             npt.pp.assign_guides(adata, guides="guide")
@@ -168,6 +246,21 @@ def test_names_are_read_alike_whatever_the_measured_names():
 def test_genes_that_look_like_controls_are_genes():
     assert not any(map(control_name, ["NT5E_1", "NTN1-2", "LUC7L2_1", "NEGR1g1", "SAFB_1", "CTRC"]))
     assert all(map(control_name, ["NT", "eGFP_2", "AAVS1-1", "scrambled", "NTC2", "safe_harbor_1"]))
+
+
+def test_genes_of_a_mouse_that_end_like_a_guide_are_not_cut():
+    with pytest.raises(ValueError, match="read from their names"):
+        npt.pp.assign_guides(cells_of(["Rag1", "Rag2", "NTC"], genes=MOUSE), guides="guide")
+
+
+def test_few_targets_that_are_not_measured_are_named(caplog):
+    names = [f"{gene}_1" for gene in (*GENES[:6], "LEER", "NTC")]
+    npt.pp.assign_guides(cells_of(names), guides="guide")
+    (note,) = [x.message for x in caplog.records if x.levelno == logging.WARNING]
+    assert "no measured genes: LEER. If they are controls, pass control_guides" in note
+    caplog.clear()
+    npt.pp.assign_guides(cells_of(names, genes=["CD3E"]), guides="guide")
+    assert not [x for x in caplog.records if x.levelno == logging.WARNING]
 
 
 def test_few_names_in_doubt_are_listed_and_settled_by_a_mapping():

@@ -24,31 +24,36 @@ _SAMPLE = 1000
 PAIR = "+"
 
 _SEQUENCE = r"[ACGTN]{15,}"
-_MARK = r"(?:sg|g|sgRNA|gRNA|grna|guide|i|a)"
+_MARK = r"(?:sg|g|sgRNA|gRNA|grna|guide)"
+# Interference and activation of one gene are two perturbations: MYC_i1, MYC_a1.
+_MODE = r"(?P<promoter>[ia])"
+_OLIGO = r"_[A-Z]{3,4}_\d+(?:\.\d+)?"
 _VECTOR = r"_p[A-Z]{1,3}\d+(?:-\d+)?"
 # What may follow the name of a control: a number, a sequence, a letter, a vector.
 _AFTER = (
-    rf"(?:\(mod\))?(?:[-_ .]?{_MARK}?[-_ .]?\d*|[-_]{_SEQUENCE}|[-_][A-H]|\(\d+\)|{_VECTOR}|"
-    rf"_[+-]_\d+(?:\.\d+)?)"
+    rf"(?:\(mod\))?(?:[-_ .]?(?:{_MARK}|[ia])?[-_ .]?\d*|[-_]{_SEQUENCE}|[-_][A-H]|\(\d+\)|"
+    rf"{_VECTOR}|_[+-]_\d+(?:\.\d+)?|{_OLIGO})"
 )
 _CONTROLS = (
-    r"non[-_ .]?target(?:ing|ed)?(?:[-_ .]?(?:control|ctrl))?(?:[-_ .]?guide)?"
+    r"non[-_ .]?targ(?:et(?:ing|ed)?)?(?:[-_ .]?(?:control|ctrl))?(?:[-_ .]?guide)?"
     r"(?:[-_ .]?for)?(?:[-_ .]?(?:human|mouse))?",
-    r"no[-_ .]?target", r"ntc?", r"nt[-_ ]?(?:control|ctrl)",
+    r"no[-_ .]?target", r"ntc?", r"nt[-_ ]?(?:control|ctrl)", r"nc",
     r"(?:\d+x[-_])?neg(?:ative)?(?:[-_ .]?(?:ctrl|control)s?)?",
     r"safe(?:[-_ .]?(?:harbou?r|targeting|cutting|site))?", r"aavs1", r"rosa26",
     r"no[-_]site", r"one[-_]non[-_]gene[-_]site", r"(?:one[-_])?intergenic(?:[-_]site)?",
     r"e?gfp", r"lacz", r"luc(?:iferase)?", r"m?cherry", r"[rb]fp", r"tdtomato", r"gal4(?:-\d)?",
-    r"scrambled?", r"c(?:on)?trl", r"control", r"random",
+    r"scr(?:ambled?)?", r"c(?:on)?trl", r"control(?:[-_ .]?neg(?:ativ[eo])?)?", r"random",
+    r"(?:empty|mock)(?:[-_ .]?vector)?", r"(?:neg(?:ativ)?[-_ .]?)?kontroll[ea]?",
+    r"contr[oô]l(?:e|lo)", r"t[eé]moin", r"контроль", r"(?:阴性)?对照", r"対照", r"コントロール",
 )  # fmt: skip
 _CONTROL = re.compile(
-    rf"(?:\d+_)?(?P<stem>{'|'.join(_CONTROLS)})(?:_(?P=stem))*{_AFTER}", re.IGNORECASE
+    rf"(?:\d+_|0(?=safe))?(?P<stem>{'|'.join(_CONTROLS)})(?:_(?P=stem))*{_AFTER}", re.IGNORECASE
 )
 
 # Symbols with a hyphen or a dot, whose end is no number of a guide.
 _HYPHENATED = re.compile(
     r"(?:HLA|MT|TRA|TRB|IGH|PCDH[A-Z0-9]+|H\d)-[A-Z0-9]+|(?:NKX|KRTAP)\d+-\d+|[A-Z0-9]+-(?:AS|IT|OT|DT)\d*|"
-    r"ERV[A-Z0-9]+-\d+|MIR\d+[A-Z]?-\d|[A-Z0-9]+-[A-Z]{2,}|RP\d+-[A-Z0-9]+\.\d+|A[CLP]\d{6}\.\d+|"
+    r"ERV[A-Z0-9]+-\d+|MIR\d+[A-Z]?-\d|RP\d+-[A-Z0-9]+\.\d+|A[CLP]\d{6}\.\d+|"
     r"CT[A-D]-[A-Z0-9]+\.\d+|H2-[A-Za-z0-9]+"
 )
 # Longer human symbols exist, but so do ids of guides.
@@ -58,9 +63,14 @@ _MOUSE = re.compile(r"[A-Z][a-z][a-z0-9]{0,11}|\d{7}[A-Z]\d{2}Rik|mt-\w+")
 _NO_GENE = re.compile(
     r"(?:sg|sgrna|grna|guide|oligo|lib|library|target|gene|enh|enhancer|peak|element|promoter|"
     r"site|region|locus|pos|position|barcode|plasmid|pool|sample|cell|crispr|crop|perturb|"
-    r"construct|chr[xy]?|brdn|drug|dmso)\d*",
+    r"construct|chr[xy]?|brdn|drug|dmso|screen|tile|hto|adt|hashtag|plate|well|batch|donor|day|"
+    r"dose|wt|wildtype|parental|untreated|blank|vector|none|unknown|ko|kd|mut|mutant)[a-h]?\d*",
     re.IGNORECASE,
 )
+# Barcodes, wells (B2) and variants (R175H) have the shape of a symbol; few genes look like them.
+_ID = re.compile(r"[ACGT]{8,}|[A-P]\d{1,2}|[A-Y]\d{2,4}[A-Y]")
+# Controls of drugs: a number after the name of a drug is a dose.
+_VEHICLE = re.compile(r"(?:dmso|vehicle|pbs|ethanol|etoh|untreated)(?:[-_ .].*)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"[-_. ]?[A-Za-z]?\d+$")
 
 
@@ -83,7 +93,7 @@ class Genes:
         return name in self.measured or self._has_shape(name)
 
     def _has_shape(self, name: str) -> bool:
-        if _NO_GENE.fullmatch(name) or _CONTROL.fullmatch(name):
+        if any(shape.fullmatch(name) for shape in (_NO_GENE, _CONTROL, _ID)):
             return False
         shapes = (_HYPHENATED, _HUMAN, _MOUSE) if self.is_mouse else (_HYPHENATED, _HUMAN)
         return any(shape.fullmatch(name) for shape in shapes)
@@ -112,10 +122,12 @@ def _pattern(shown: str, regex: str) -> Pattern:
 
 _POSITION = r"_[+-]_\d+(?:\.\d+)?(?:-(?P<promoter>P\d(?:P\d)*|all|ENST\d+))?"
 ALONE = _pattern("GENE", "GENE")
+GLUED = _pattern("GENEg1", r"GENE(?:g|sg|sgRNA|gRNA)\d+")
+_MIN_GLUED = 3  # letters of a symbol before a g: Rag1 is a gene, and not the guide of another
 PATTERNS = (
     ALONE,
-    _pattern("GENE_1", rf"GENE[-_. ](?:{_MARK}[-_. ]?)?\d+"),
-    _pattern("GENEg1", r"GENE(?:g|sg|sgRNA|gRNA)\d+"),
+    _pattern("GENE_1", rf"GENE[-_. ](?:(?:{_MARK}|{_MODE})[-_. ]?)?\d+"),
+    GLUED,
     _pattern("GENE-A", r"GENE[-_][A-H]"),
     # CRISPRi v2 (Horlbeck 2016); TAP-seq mixes it with letters.
     _pattern("GENE_+_123.23-P1P2 or GENE-A", rf"GENE(?:{_POSITION}|-[A-H])"),
@@ -123,7 +135,8 @@ PATTERNS = (
     _pattern("chr1:1-20_GENE_+", r"chr\w+[:_-]\d+[-_]\d+_GENE(?:_[+-])?"),  # TKOv1
     _pattern("GENE_CCDS1.1_ex1_...", r"GENE_(?:CCDS|ENST|NM_|XM_)\d[\w.]*_.+"),  # Yusa
     _pattern("1_GENE", r"\d+_GENE(?:_(?P<promoter>P\d(?:P\d)*)_ENS[A-Z]*G\d+)?"),  # Replogle
-    _pattern("ENSG_GENE_1", r"ENS[A-Z]*G\d{8,}(?:\.\d+)?_GENE(?:[-_]\d+)?"),
+    # Morgens 2017 adds the sublibrary: ENSMUSG00000026878_Rab14_SPA_50369.1.
+    _pattern("ENSG_GENE_1", rf"ENS[A-Z]*G\d{{8,}}(?:\.\d+)?_GENE(?:[-_]\d+|{_OLIGO})?"),
     _pattern("GENE(1)", r"GENE ?\(\d+\)"),
     _pattern("GENE_pDS1", rf"GENE(?:\(mod\))?{_VECTOR}"),  # Adamson 2016
 )
@@ -207,7 +220,7 @@ def read_names(names: Sequence[str], genes: Genes) -> Reading:
     """
     schemes = [
         (prefix, shown, join, pattern)
-        for prefix, shown in _prefixes(names)
+        for prefix, shown in _prefixes(names, genes)
         for join in ("", *_joins(names))
         for pattern in PATTERNS
     ]
@@ -226,13 +239,15 @@ def read_names(names: Sequence[str], genes: Genes) -> Reading:
     return best
 
 
-def _prefixes(names: Sequence[str]) -> Iterator[tuple[re.Pattern[str], str]]:
+def _prefixes(names: Sequence[str], genes: Genes) -> Iterator[tuple[re.Pattern[str], str]]:
     """Yield prefixes that may be left out, and how they are shown: none, common, of a guide."""
     plain = [name for name in names if not control_name(name)]
     first, last = (min(plain), max(plain)) if len(plain) > 2 else ("", "")
     n_same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     whole = first[:n_same]
     common = whole[: max(whole.rfind(mark) for mark in "_-.: ") + 1]
+    if {common[:-1], *re.split("[-_.: ]", common)} & set(genes.measured):
+        common = ""  # all names are of one gene, such as its variants
     most = max(len(plain), 1)
     for start in dict.fromkeys(("", common)):
         cut = [name.removeprefix(start) for name in plain]
@@ -316,6 +331,8 @@ def _read_one(name: str, pattern: Pattern, genes: Genes) -> Read | None:
         return None
     if pattern is ALONE and genes.is_numbered(name):
         return None
+    if pattern is GLUED and target not in genes.measured and len(target) < _MIN_GLUED:
+        return None
     return Read((target,), "", found.groupdict().get("promoter") or "")
 
 
@@ -327,7 +344,8 @@ def _require_proof(reading: Reading, genes: Genes, *, is_whole: bool) -> None:
     is_unproven = is_whole and 2 * n_measured < len(targets)
     # One text before all numbers is the name of the library.
     is_library = not n_measured and len(set(targets)) == 1 and len(targets) > 3
-    if is_unproven or is_library:
+    is_drugs = any(_VEHICLE.fullmatch(name) for name in reading.names)
+    if is_unproven or is_library or is_drugs:
         reading.found.clear()
 
 

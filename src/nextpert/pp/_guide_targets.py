@@ -32,6 +32,7 @@ _TARGETS = (
 _CELL_RANGER = "target_gene_name"  # in the feature reference, and in what readers make of it
 _SYMBOLS = ("gene_symbols", "gene_symbol", "symbol", "gene_name", "gene_names", "feature_name")
 _SEQUENCE = re.compile(r"[ACGTNacgtn]{15,}")
+_FEW_ABSENT = 0.2  # share of targets that are not measured, up to which these are worth a look
 _SHOWN = 5  # names and rows in messages
 
 
@@ -303,3 +304,9 @@ def log_guides(table: pd.DataFrame, genes: Iterable[str], cells: str) -> None:
         _adata.list_names(absent, limit=_SHOWN) or "none",
     )
     logger.info("Cells: %s.", cells)
+    is_by_name = table["decided_by"].str.startswith("name").any()
+    if is_by_name and 0 < len(absent) <= _FEW_ABSENT * len(by_target):
+        logger.warning(
+            "Targets that are no measured genes: %s. If they are controls, pass control_guides.",
+            _adata.list_names(absent, limit=10),
+        )
