@@ -240,6 +240,17 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert pd.read_csv(order)["perturbation"].tolist() == constructs["perturbation"].tolist()
 
 
+def test_a_target_in_a_file_adds_its_genes_to_the_panel(small_screen, tmp_path):
+    rare = small_screen[:, ["MYC", "STK3", "OXR1"]].copy()
+    rare.X[20:, 2] = 0  # seen in few cells
+    rare.write_h5ad(tmp_path / "x.h5ad")
+    (tmp_path / "target.toml").write_text("[signature]\nMYC = 1\nOXR1 = -1\n")
+    out = tmp_path / "x.preprocess.h5ad"
+    for panel, n_genes in (([], 2), (["--panel", tmp_path / "target.toml"], 3)):
+        assert run("preprocess", tmp_path / "x.h5ad", *panel, "--overwrite", "--quiet") == 0
+        assert ad.read_h5ad(out).n_vars == n_genes
+
+
 def test_names_of_results_and_repeats_without_one(screen, capsys):
     folder = screen.parent
     assert run("preprocess", screen, "--min-cells", "5") == 0

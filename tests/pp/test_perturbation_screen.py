@@ -137,6 +137,42 @@ def test_a_large_panel_that_nobody_chose_is_named():
         npt.pp.perturbation_screen(adata.copy())
 
 
+@pytest.fixture
+def rare():
+    """Counts of ten genes, of which R1 and R2 are seen in few control cells, and R3 in none."""
+    counts = np.random.default_rng(0).poisson(3.0, (100, 10))
+    counts[5:, 7:] = 0
+    counts[:, 9] = 0
+    obs = pd.DataFrame({"perturbation": ["control"] * 60 + ["G1"] * 40})
+    genes = [f"G{i}" for i in range(7)] + ["R1", "R2", "R3"]
+    adata = ad.AnnData(counts.astype(np.float32), obs.set_index(obs.index.astype(str)))
+    adata.var_names = [f"ENSG{i:011d}" for i in range(10)]
+    adata.var["symbol"] = genes
+    return adata
+
+
+def test_the_panel_holds_the_genes_of_a_target(rare):
+    usual = npt.pp.perturbation_screen(rare, gene_symbols="symbol", copy=True)
+    assert usual.var["symbol"].tolist() == [f"G{i}" for i in range(7)]
+    target = npt.Target(signature={"up": ["G2", "R1"], "down": ["R2", "R3", "ABSENT"]})
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030
+        npt.pp.perturbation_screen(rare, gene_symbols="symbol", panel=target)
+    said = [str(warning.message) for warning in caught]
+    assert any("1 genes of the target are not measured" in x and "ABSENT" in x for x in said)
+    assert any("constant among the 60 control cells are left out: R3." in x for x in said)
+    assert rare.var["symbol"].tolist() == [*[f"G{i}" for i in range(7)], "R1", "R2"]
+    assert rare.uns["preprocessing"]["params"]["panel"] == "genes seen, and those of a target"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"state": {"R1": 1.0}}, {"at_least": {"R1": 1.0}}, {"state": "G1", "weights": ["R1", "G2"]}],
+)
+def test_every_part_of_a_target_names_genes_of_the_panel(rare, parts):
+    npt.pp.perturbation_screen(rare, gene_symbols="symbol", panel=npt.Target(**parts))
+    assert rare.var["symbol"].tolist() == [*[f"G{i}" for i in range(7)], "R1"]
+
+
 def test_features_that_are_not_genes_are_refused(small_screen):
     screen = small_screen.copy()
     screen.var["feature_types"] = "Gene Expression"

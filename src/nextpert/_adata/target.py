@@ -207,6 +207,21 @@ def named_genes(target: Target) -> list[str] | None:
     )
 
 
+def genes_of(target: Target) -> list[str]:
+    """Return all genes that a target names, each once.
+
+    Examples
+    --------
+    >>> from nextpert._adata.target import Target, genes_of
+    >>> genes_of(Target(state="MYC", signature=["STAT1", "IRF1"], weights=["IRF1", "JUN"]))
+    ['STAT1', 'IRF1', 'JUN']
+    """
+    states = [x for x in listed(target.state) if isinstance(x, (Mapping, pd.Series))]
+    parts = [*states, target.signature, target.at_least, target.at_most, target.weights]
+    named = (x if isinstance(x, list) else x.keys() for x in parts if x is not None)
+    return list(dict.fromkeys(str(gene) for genes in named for gene in genes))
+
+
 def columns_of(target: Any) -> list[str]:
     """Return the columns of ``obs`` that define the groups of a target.
 

@@ -194,7 +194,8 @@ class Labels:
     """Label, or labels, of the control cells."""
     panel: Names | None = None
     """Genes of the analysis: their names; @FILE with a name per line; or 'zhang2023', the 36 genes
-    of that paper. By default every gene detected in a tenth of the control cells."""
+    of that paper. By default every gene detected in a tenth of the control cells; with the TOML
+    file of a target (as for --target-file of `plan`), these and the genes that it names."""
     gene_symbols: str | None = None
     """Column of var with the gene names that labels and options use, if the names of var are
     others, such as Ensembl IDs."""

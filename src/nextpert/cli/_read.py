@@ -161,6 +161,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "candidates": _candidates,
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "shift": _shifts,
+    "panel": lambda words: read_target(words[0]) if words[0].endswith(".toml") else words,
     "target_groups": lambda words: words[0] if len(words) == 1 else tuple(words),
     "target_file": lambda path: read_target(path) if path.suffix == ".toml" else _numbers(path),
 }

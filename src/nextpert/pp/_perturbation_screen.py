@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata.labels import LabelTable
     from nextpert._adata.roles import Roles
+    from nextpert._adata.target import Target
     from nextpert.pp._assign_guides import CellGuides
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def perturbation_screen(
     perturbation_key: str = "perturbation",
     control: str | Sequence[str] = "control",
     *,
-    panel: str | Iterable[str] | None = None,
+    panel: str | Iterable[str] | Target | None = None,
     min_cells: int = 20,
     combinations: str = "drop",
     separator: str | None = None,
@@ -82,8 +83,9 @@ def perturbation_screen(
         are dropped. Without this column, targets follow from the names of the guides in
         ``guide_key``, as in :func:`assign_guides`.
     panel
-        Genes: a list; ``"zhang2023"``, the paper's 36; or ``None`` (default), every gene seen in a
-        tenth of the control cells. Genes that are constant among control cells are left out.
+        Genes: a list; ``"zhang2023"``, the paper's 36; ``None`` (default), every gene seen in a
+        tenth of the control cells; or a :class:`nextpert.Target`, these and the genes that it
+        names, such as a signature. Genes that are constant among control cells are left out.
     min_cells
         Minimum number of cells per perturbation.
     combinations

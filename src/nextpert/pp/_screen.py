@@ -17,6 +17,7 @@ from nextpert._adata.roles import KEY, screen_record
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import with_format
+from nextpert._adata.target import Target, genes_of
 from nextpert._warn import warn
 from nextpert.pp._expression import normalise, read_matrix
 
@@ -47,7 +48,7 @@ class Choices:
     change. ``target_sum`` is the total counts to which cells are scaled, by default the median.
     """
 
-    panel: str | Iterable[str] | None
+    panel: str | Iterable[str] | Target | None
     min_cells: int
     combinations: str
     layer: str | None
@@ -56,11 +57,17 @@ class Choices:
     target_sum: float | None = None
     depth_key: str | None = None
 
+    @property
+    def takes_seen(self) -> bool:
+        """Whether the panel consists of the genes that are seen, and those of a target."""
+        return self.panel is None or isinstance(self.panel, Target)
+
     def params(self, roles: Roles) -> dict[str, Any]:
         """Return the choices as they are stored."""
         panel = self.panel if isinstance(self.panel, str) else "list"
+        seen = "genes seen" if self.panel is None else "genes seen, and those of a target"
         chosen: dict[str, Any] = {
-            "panel": "genes seen" if self.panel is None else panel,
+            "panel": seen if self.takes_seen else panel,
             "min_cells": int(self.min_cells),
             "combinations": self.combinations,
             "separator": roles.separator,
@@ -95,13 +102,15 @@ class Panel(NamedTuple):
     """The genes of the analysis.
 
     ``reasons`` says why a target is not among them, and ``constant`` lists the genes left out
-    because they do not vary among the control cells.
+    because they do not vary among the control cells. ``absent`` lists the genes of a target that
+    are not measured.
     """
 
     genes: list[str]
     columns: NDArray[np.int64]
     reasons: dict[str, str]
     constant: list[str]
+    absent: list[str]
 
 
 class Bookkeeping:
@@ -180,11 +189,17 @@ def prepare(
         books["params"]["target_sum"] = target_sum
     targets = dict(zip(named["label"], named["targets"], strict=True))
     messages = _messages(table, targets, frozenset(measured), choices)
-    if choices.panel is None and len(panel.genes) > _LARGE:
+    if choices.takes_seen and len(panel.genes) > _LARGE:
         messages.append(
             f"The panel has {len(panel.genes):,} genes, those seen in {100 * _SEEN:g}% of the "
             f"control cells, so that later steps take minutes: pass fewer genes as panel to be "
             f"faster."
+        )
+    if panel.absent:
+        messages.append(
+            f"{len(panel.absent)} genes of the target are not measured, and are left out of the "
+            f"panel: {_adata.list_names(panel.absent, limit=30)}."
+            f"{_adata.closest(panel.absent, measured)}{_adata.id_hint(panel.absent, measured)}"
         )
     if panel.constant and choices.panel is not None:  # genes that were asked for
         messages.append(
@@ -223,10 +238,12 @@ def _require_controls(carried: CellTargets, book: Bookkeeping) -> None:
         raise ValueError(message)
 
 
-def _names_of(panel: str | Iterable[str] | None) -> list[str] | None:
+def _names_of(panel: str | Iterable[str] | Target | None) -> list[str] | None:
     """Return the names of the genes of a panel, or ``None`` for every gene that is seen."""
+    if panel is None or isinstance(panel, Target):
+        return None
     if not isinstance(panel, str):
-        return None if panel is None else [str(name) for name in _adata.in_order(panel)]
+        return [str(name) for name in _adata.in_order(panel)]
     if panel not in PANELS:
         message = f"panel must be a list of genes, or {' or '.join(PANELS)}, but is {panel!r}."
         raise ValueError(message)
@@ -242,8 +259,9 @@ def _choose_panel(
 ) -> Panel:
     """Return those genes of the panel that are seen in, and vary among, the control cells.
 
-    Genes that are seen in cells of target ``groups`` are among them.
+    Genes that are seen in cells of target ``groups``, or named by a target, are among them.
     """
+    named = genes_of(choices.panel) if isinstance(choices.panel, Target) else []
     names = _names_of(choices.panel)
     genes, columns = _adata.resolve_panel(adata, names, gene_symbols=roles.gene_symbols)
     seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer)
@@ -254,7 +272,7 @@ def _choose_panel(
     reasons = dict.fromkeys(measured, "outside the panel")
     keep = np.ones(len(genes), dtype=bool)
     if names is None:
-        keep = seen >= _SEEN
+        keep = (seen >= _SEEN) | np.isin(genes, named)
         for gene, fraction in zip(genes, seen.tolist(), strict=True):
             reasons[gene] = f"outside the panel: seen in {fraction:.1%} of control cells"
     # A gene that does not vary has no noise to compare an effect with, and no place in a graph.
@@ -269,7 +287,10 @@ def _choose_panel(
         )
         raise ValueError(message)
     logger.info("%d genes kept, %d not", keep.sum(), adata.n_vars - keep.sum())
-    return Panel(every[keep].tolist(), columns[keep], reasons, same)
+    known = set(measured)
+    absent = [gene for gene in named if gene not in known]
+    same = [gene for gene in same if gene in named] if named else same
+    return Panel(every[keep].tolist(), columns[keep], reasons, same, absent)
 
 
 def _name_targets(
@@ -339,7 +360,7 @@ def _perturbation_table(
     return table.astype(dict.fromkeys(numbers, np.int64)).set_axis(np.arange(len(table)))
 
 
-def _describe_genes(new: ad.AnnData, genes: list[str], panel: str | Iterable[str] | None) -> None:
+def _describe_genes(new: ad.AnnData, genes: list[str], panel: Any) -> None:
     """Describe the genes in ``var``."""
     controls = new.X[(new.obs[LABELS] == CONTROL).to_numpy()]
     n = controls.shape[0]
@@ -371,7 +392,7 @@ def _messages(
             f"{_adata.guide_hint(absent, measured)}{_adata.id_hint(absent, measured)}"
         )
         # With a panel, genes may have been left out on purpose when the file was read.
-        if choices.panel is None:
+        if choices.takes_seen:
             out.append(message)
         else:
             logger.warning(message)

@@ -446,7 +446,7 @@ def on_panel(given: Target, genes: Sequence[str]) -> Target:
     outside = [str(gene) for gene, _ in given.signature.items() if gene not in inside]
     if not outside:
         return given
-    remedy = "to use them, add them to the panel of pp.perturbation_screen and fit again"
+    remedy = "to use them, pass the target as panel to pp.perturbation_screen, and fit again"
     what = f"{len(outside)} of {len(outside) + len(inside)} genes of the signature"
     if len(inside) < _FEWEST_IN_SIGNATURE:
         message = (
