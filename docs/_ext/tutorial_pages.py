@@ -18,6 +18,7 @@ PICTURES = {
     "quickstart": 6,
     "batches_and_guides": 2,
     "plan_a_plate": 2,
+    "a_cell_type_as_target": 3,
     "a_campaign_in_three_rounds": 3,
     "replay_a_screen": 2,
     "a_genome_scale_screen": 2,
@@ -29,7 +30,7 @@ HEAD = """# Tutorials
 
 Each notebook answers one question and ends with a decision. Start with the
 [quickstart](quickstart.ipynb), then choose by question. To run a notebook, install from the clone:
-`pip install . jupyterlab`. Eight of the twelve notebooks run without files of your own; those on
+`pip install . jupyterlab`. Nine of the thirteen notebooks run without files of your own; those on
 TAP-seq download 6 MB. The four on Papalexi and Norman read `papalexi_thp1/papalexi_lowmoi.h5ad` or
 `norman2019/norman_subset.h5ad` in the folder that the environment variable `NEXTPERT_DATA` names,
 and state which columns the file needs. The folder `tutorials/workflows` of the clone has Snakemake
