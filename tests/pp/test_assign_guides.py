@@ -87,7 +87,8 @@ def test_random_counts_against_a_loop():
     rng = np.random.default_rng(1)
     names = [f"G{i}_{k}" for i in range(5) for k in (1, 2)] + ["NTC_1", "NTC_2"]
     umi = rng.integers(0, 8, (300, len(names))) * (rng.random((300, len(names))) < 0.3)
-    adata = ad.AnnData(obs=pd.DataFrame(index=[f"c{i}" for i in range(300)]))
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(300)])
+    adata = ad.AnnData(obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(5)]))
     expected = []
     for row in umi:
         called = [name for name, n in zip(names, row, strict=True) if n >= 5]
@@ -110,7 +111,7 @@ def test_a_table_of_guides_names_each_once():
 def test_guides_that_look_joined_are_named(cells):
     cells.obs["guide"] = pd.Categorical(["MYC_1", "JUN_1", "MYC_1;JUN_1", *["NTC_1"] * 4])
     with pytest.raises(ValueError, match=r"MYC_1;JUN_1 in adata.obs\['guide'\] .* guide_separator"):
-        npt.pp.assign_guides(cells, guides="guide")
+        npt.pp.assign_guides(cells, guides="guide", guide_separator=",")
     assert "perturbation" not in cells.obs
     npt.pp.assign_guides(cells, guides="guide", guide_separator=";")
     assert cells.obs["perturbation"].tolist() == ["MYC", "JUN", "JUN+MYC", *["control"] * 4]

@@ -170,10 +170,12 @@ SCHEMES = {
     "what was done to a gene": ("MYC-KO_1 MYC-KO_2 JUN-KO_1 NTC_1", None),
     "enhancer, with a dash": ("MYC-ENH-1 MYC-ENH-2 MYC-1 NTC-1", None),
     "pairs with a dash": ("MYC-JUN_1 MYC-JUN_2 MYC-NTC_1 NTC-NTC_1", None),
+    "short symbols": ("C3_1 F9_1 F11R_1 MYC_1 NTC_1", ["C3", "F9", "F11R", "MYC", C]),
     "spreadsheet dates": ("1-Mar_1 9-Sep_1 MYC_1 NTC_1", None),
     "dates behind": ("MYC_1_20230105 MYC_2_20230105 NTC_1_20230105", None),
     "days": ("D7_MYC_1 D14_MYC_1 D7_NTC_1", None),
     "wells": ("A01_1 B02_1 C03_1 NTC_1", None),
+    "wells without a zero": ("A1_1 A12_1 B2_1 C3_1 NTC_1", None),
     "short barcodes": ("ACGTACGTAC_1 CCGTACGTAC_1 NTC_1", None),
     "antibodies": ("HTO_1 HTO_2 MYC_1 MYC_2 NTC_1", None),
     "cells without a guide": ("WT_1 PARENTAL_1 UNTREATED MYC_1 NTC_1", None),
@@ -393,11 +395,33 @@ def test_a_screen_starts_from_a_column_of_guides(caplog):
     assert "5 guides of 2 targets; decided by name: GENE_1 (5)" in lines[0]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "|"])
+def test_the_usual_separator_of_a_column_of_guides_is_found(mark, caplog):
+    names = ["MYC_1", "MYC_2", "NTC_1", mark.join(["MYC_1", "JUN_1"]), f"JUN_1{mark} NTC_1"]
+    adata = cells_of(names)
+    with caplog.at_level(logging.INFO, "nextpert"):
+        npt.pp.assign_guides(adata, guides="guide")
+    assert adata.obs["perturbation"].tolist()[:5] == ["MYC", "MYC", "control", "JUN+MYC", "JUN"]
+    assert adata.obs["guides"].tolist()[3:5] == ["MYC_1,JUN_1", "JUN_1"]
+    assert any(f"joined by {mark!r}" in x.message for x in caplog.records)
+
+
+def test_constructs_of_two_guides_are_not_split():
+    names = ["MYC_1|MYC_2", "JUN_1|JUN_2", "NTC_1|NTC_2", "MYC_1|MYC_2;JUN_1|JUN_2"]
+    adata = cells_of(names)
+    npt.pp.assign_guides(adata, guides="guide")
+    assert list(adata.uns["guides"].index) == sorted(names[:3])
+    assert adata.obs["perturbation"].tolist()[:4] == ["MYC", "JUN", "control", "JUN+MYC"]
+
+
 def test_labels_that_are_guides_name_the_call():
     adata = cells_of(SCHEMES["GENEg1, Papalexi"][0].split(), copies=30)
     with pytest.raises(
         ValueError, match=r"No control cells.*pp.assign_guides\(adata, guides='guide'"
     ):
+        npt.pp.perturbation_screen(adata, "guide")
+    adata = cells_of(["MYC_1", "MYC_2", "NTC_1", "MYC_1;NTC_1", "JUN_1;MYC_2", "JUN_1"], copies=30)
+    with pytest.raises(ValueError, match=r"No control cells.*guides named GENE_1: call pp.assign"):
         npt.pp.perturbation_screen(adata, "guide")
     adata = cells_of([*SCHEMES["CRISPRi v2, Weissman; Tian"][0].split()[:2], "control"])
     with pytest.raises(ValueError, match="joins no two targets"):

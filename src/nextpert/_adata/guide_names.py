@@ -67,8 +67,10 @@ _NO_GENE = re.compile(
     r"dose|wt|wildtype|parental|untreated|blank|vector|none|unknown|ko|kd|mut|mutant)[a-h]?\d*",
     re.IGNORECASE,
 )
-# Barcodes, wells (B2) and variants (R175H) have the shape of a symbol; few genes look like them.
-_ID = re.compile(r"[ACGT]{8,}|[A-P]\d{1,2}|[A-Y]\d{2,4}[A-Y]")
+# Barcodes, wells (B02) and variants (R175H) have the shape of a symbol; F11R is one.
+_AMINO = "[ACDEFGHIKLMNPQRSTVWY]"
+_ID = re.compile(rf"[ACGT]{{8,}}|[A-P]0\d|(?!F11R){_AMINO}\d{{2,4}}{_AMINO}")
+_WELL = re.compile(r"[A-P]\d{1,2}")  # also C3, F9
 # Controls of drugs: a number after the name of a drug is a dose.
 _VEHICLE = re.compile(r"(?:dmso|vehicle|pbs|ethanol|etoh|untreated)(?:[-_ .].*)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"[-_. ]?[A-Za-z]?\d+$")
@@ -344,8 +346,9 @@ def _require_proof(reading: Reading, genes: Genes, *, is_whole: bool) -> None:
     is_unproven = is_whole and 2 * n_measured < len(targets)
     # One text before all numbers is the name of the library.
     is_library = not n_measured and len(set(targets)) == 1 and len(targets) > 3
+    is_wells = not n_measured and all(_WELL.fullmatch(x) for some in targets for x in some)
     is_drugs = any(_VEHICLE.fullmatch(name) for name in reading.names)
-    if is_unproven or is_library or is_drugs:
+    if is_unproven or is_library or is_drugs or (targets and is_wells):
         reading.found.clear()
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SEPARATORS = ",;|"  # usual ones between the guides of a cell
+
 # Texts for a missing value in tables and files, in lower case.
 MISSING = ("", "na", "n/a", "nan", "<na>", "none", "null")
 # Labels that name no perturbation: a cell has no guide, several guides, or an unknown guide.
@@ -244,7 +246,27 @@ def joins_guides(level: str, levels: Container[str]) -> bool:
 
 def parts_of(level: str) -> list[str]:
     """Return the guides that a label may join by a usual separator."""
-    return [part.strip() for part in re.split(r"[,;|]", level)]
+    return [part.strip() for part in re.split(f"[{_SEPARATORS}]", level)]
+
+
+def usual_separator(levels: Iterable[str]) -> str:
+    """Return the usual separator that joins most labels that are also there alone, or an empty one.
+
+    Examples
+    --------
+    >>> from nextpert._adata.labels import usual_separator
+    >>> usual_separator({"STAT1_1", "NTC_2", "STAT1_1;NTC_2", "a|b"})
+    ';'
+    """
+    alone = set(levels)
+    n_joined = {
+        mark: sum(
+            mark in level and not alone.isdisjoint(map(str.strip, level.split(mark)))
+            for level in alone
+        )
+        for mark in _SEPARATORS
+    }
+    return max(n_joined, key=lambda mark: n_joined[mark]) if any(n_joined.values()) else ""
 
 
 def usual_controls(names: Iterable[str]) -> list[str]:

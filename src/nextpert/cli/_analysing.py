@@ -41,7 +41,7 @@ def guides(
     control: str = "control",
     multiple: str = "combine",
     separator: str = "+",
-    guide_separator: str = ",",
+    guide_separator: str | None = None,
     run: Run = _USUAL,
 ) -> None:
     """Label each cell with the targets of its guides.
@@ -73,7 +73,8 @@ def guides(
     separator
         Text between the targets of a label.
     guide_separator
-        Text between the guides of a cell.
+        Text between the guides of a cell. By default ',', or ';' or '|' where these join guides
+        that other cells have alone.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata.arguments import above, checked, one_of
 from nextpert._adata.guides import KEY, TARGETING, count_cells, guide_sets, split_lists
-from nextpert._adata.labels import column_of, joins_guides
+from nextpert._adata.labels import column_of, joins_guides, usual_separator
 from nextpert.core.screen.moments import require_numbers, require_sound
 from nextpert.pp._guide_targets import Given, gene_names, log_guides, targets_of_guides
 from nextpert.pp._screen import tally
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+
+
+logger = logging.getLogger(__name__)
+
+_SEPARATOR = ","
 
 
 class CellGuides(NamedTuple):
@@ -48,7 +54,7 @@ def assign_guides(
     control: str = "control",
     multiple: str = "combine",
     separator: str = "+",
-    guide_separator: str = ",",
+    guide_separator: str | None = None,
     key_added: str = "perturbation",
     copy: bool = False,
 ) -> ad.AnnData | None:
@@ -84,7 +90,8 @@ def assign_guides(
     separator
         Text between the targets of a label.
     guide_separator
-        Text between guides in ``obs["guides"]``, and in the column named by ``guides``.
+        Text between guides in ``obs["guides"]``, and in the column named by ``guides``. By default
+        ``","``, or ``";"`` or ``"|"`` where these join guides that other cells have alone.
     key_added
         Name of the column of labels.
     copy
@@ -129,7 +136,7 @@ def assign_guides(
     cells = read_guides(
         adata, Given(guides, targets, None, control_guides), threshold, guide_separator
     )
-    columns = label_columns(cells, control, multiple, separator, guide_separator)
+    columns = label_columns(cells, control, multiple, separator, guide_separator or _SEPARATOR)
     columns = {key_added: columns.pop("perturbation"), **columns}
     written = _adata.write_results(adata, obs=columns, uns={KEY: cells.table}, copy=copy)
     log_guides(cells.table, gene_names(adata), tally(columns[key_added]))
@@ -137,19 +144,26 @@ def assign_guides(
 
 
 def read_guides(
-    adata: ad.AnnData, given: Given, threshold: float, guide_separator: str
+    adata: ad.AnnData, given: Given, threshold: float, guide_separator: str | None
 ) -> CellGuides:
-    """Return the guides of every cell and their targets; ``adata`` does not change."""
+    """Return the guides of every cell and their targets; ``adata`` does not change.
+
+    Without ``guide_separator``, the usual one of the column is used, and logged.
+    """
     guides = given.guides
     if isinstance(guides, str) and guides not in adata.obsm:
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
-        codes, lists = split_lists(column_of(adata, guides, remedy), guide_separator)
+        column = column_of(adata, guides, remedy)
+        if guide_separator is None and (usual := usual_separator(_texts(column))):
+            guide_separator = usual
+            logger.info("The guides of a cell are joined by %r in obs[%r].", usual, guides)
+        codes, lists = split_lists(column, guide_separator or _SEPARATOR)
         names = sorted({guide for each in lists for guide in each})
         known = set(names)
         if joined := [guide for guide in names if joins_guides(guide, known)]:
             message = (
                 f"{_adata.list_names(joined, limit=3)} in adata.obs[{guides!r}] look like several "
-                f"guides: pass guide_separator, such as guide_separator=';'."
+                f"guides: call pp.assign_guides(adata, guides={guides!r}, guide_separator='...')."
             )
             raise ValueError(message)
     else:
@@ -160,7 +174,7 @@ def read_guides(
             given = given._replace(described=counts.var)
     alone = np.array([*(each[0] if len(each) == 1 else "" for each in lists), ""], dtype=object)
     table = targets_of_guides(adata, names, pd.Series(alone[codes]), given)
-    sets = guide_sets(lists, table, guide_separator)
+    sets = guide_sets(lists, table, guide_separator or _SEPARATOR)
     return CellGuides(codes, lists, sets, count_cells(table, lists, codes))
 
 
@@ -180,6 +194,11 @@ def label_columns(
         "n_guides": sets["n_guides"].to_numpy()[codes],
         "n_targets": sets["targets"].map(len).to_numpy()[codes],
     }
+
+
+def _texts(column: pd.Series) -> set[str]:
+    """Return the distinct values of a column as texts."""
+    return {str(value) for value in column.dropna().unique()}
 
 
 def _umi(adata: ad.AnnData, table: Any) -> tuple[sp.csr_matrix, list[str]]:

@@ -14,7 +14,7 @@ from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.guide_names import MIN_EXPLAINED, Genes, read_names
 from nextpert._adata.guides import KEY as GUIDES
 from nextpert._adata.guides import TARGETING
-from nextpert._adata.labels import names_no_perturbation
+from nextpert._adata.labels import names_no_perturbation, usual_separator
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert.core.fit.naming import Naming
 from nextpert.pp._assign_guides import label_columns, read_guides
@@ -237,7 +237,10 @@ def _controls(control: str | Sequence[str]) -> list[Any]:
 
 def _guide_advice(adata: ad.AnnData, labels: LabelTable) -> str:
     """Return what to call if the labels are names of guides, or nothing."""
-    found = read_names(labels.names, Genes.of(gene_names(adata)))
+    mark = usual_separator(labels.names)
+    lists = [name.split(mark) if mark else [name] for name in labels.names]
+    names = sorted({part.strip() for some in lists for part in some} - {""})
+    found = read_names(names, Genes.of(gene_names(adata)))
     targets = {found.target_of(name) for name in found.found}
     if found.explained < MIN_EXPLAINED or len(targets) == len(found.found):
         return ""
@@ -250,7 +253,7 @@ def _guide_advice(adata: ad.AnnData, labels: LabelTable) -> str:
 def _read_guides(adata: ad.AnnData, control: str | Sequence[str], roles: Roles) -> CellGuides:
     """Return the guides of every cell and their targets, in the absence of labels."""
     named = None if _controls(control) == [CONTROL] else _controls(control)
-    return read_guides(adata, Given(roles.guide_key, control_guides=named), 1, ",")
+    return read_guides(adata, Given(roles.guide_key, control_guides=named), 1, None)
 
 
 def _targets_of(guides: CellGuides) -> CellTargets:
