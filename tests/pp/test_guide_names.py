@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata.guide_names import control_name
+from nextpert._adata.guide_names import MIN_EXPLAINED, Genes, control_name, read_names
 
 GENES = """
     MYC JUN FOS STAT1 STAT2 IFNGR1 GATA1 HLA-A HLA-B KLF1 MAP2K6 CBL A1BG AAAS RELA BACH2 ELK1
@@ -170,6 +170,7 @@ SCHEMES = {
     "what was done to a gene": ("MYC-KO_1 MYC-KO_2 JUN-KO_1 NTC_1", None),
     "enhancer, with a dash": ("MYC-ENH-1 MYC-ENH-2 MYC-1 NTC-1", None),
     "pairs with a dash": ("MYC-JUN_1 MYC-JUN_2 MYC-NTC_1 NTC-NTC_1", None),
+    "short symbols before a g": ("ARg1 ARg2 F9g1 KLg1 NTg1", ["AR", "AR", "F9", "KL", C]),
     "short symbols": ("C3_1 F9_1 F11R_1 MYC_1 NTC_1", ["C3", "F9", "F11R", "MYC", C]),
     "spreadsheet dates": ("1-Mar_1 9-Sep_1 MYC_1 NTC_1", None),
     "dates behind": ("MYC_1_20230105 MYC_2_20230105 NTC_1_20230105", None),
@@ -231,6 +232,41 @@ def test_names_are_read_right_or_raise_a_clear_error(scheme):
     assert (table["kind"].ne("targeting") == table["target"].eq("")).all()
     assert table["n_cells"].eq(2).all()
     assert adata.obs["perturbation"].tolist() == [x or "control" for x in targets] * 2
+
+
+SYMBOLS = """
+    HLA-A HLA-DRA NKX2-5 NKX2-1 MT-CO1 TRA2B H3-3A KRTAP5-1 C1orf43 CDK4 CDK6 CDK9 TP53 TP63 F9 C3
+    IL2 IL21 IL1B STAT1 STAT2 MYC MYCN AR KL NOP53 RAG1 RAG2 SEPT9 MARCH1 DEC1 A2M NTN1 NT5E SCRIB
+    SCRT1 CTRC SAFB LUC7L RANBP1 NEGR1 MOCOS EMP1 GFPT1 RFPL1 CHERP H2AX F11R BORCS8-MEF2B
+""".split()  # noqa: SIM905
+FORMS = {
+    "{s}_{i}": "NTC_{i}", "{s}-{i}": "Non-Targeting-{i}", "{s}.{i}": "NTC.{i}", "{s}g{i}": "NTg{i}",
+    "sg{s}_{i}": "sgNTC_{i}", "{s}_sg{i}": "NTC_sg{i}", "{s}({i})": "NTC({i})",
+    "{s}_+_12{i}.23-P1P2": "non-targeting_0000{i}", "lib_{s}_{i}": "lib_NTC_{i}",
+    "{s}": "NTC", "{i}_{s}": "{i}_NTC",
+    "{s}_+_{i}.23-P1|{s}_-_9{i}.23-P1": "non-targeting_000{i}|non-targeting_009{i}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("measured", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("form", FORMS)
+def test_no_name_of_a_scheme_has_another_target(form, measured):
+    rng = np.random.default_rng(0)
+    n_right = 0
+    for n in (2, 4, 8, 16, 32) * 3:
+        symbols = rng.choice(SYMBOLS, n, replace=False)
+        targets = {form.format(s=symbol, i=i): symbol for symbol in symbols for i in (1, 2, 3)}
+        names = {*targets, *(FORMS[form].format(i=i) for i in (1, 2))}
+        genes = Genes.of(["ACTB", *symbols[rng.random(n) < measured]])
+        found = read_names(sorted(names), genes)
+        is_read = found.explained >= MIN_EXPLAINED and not found.shared_genes()
+        n_right += is_read
+        if is_read:
+            for name in targets.keys() & found.found.keys():
+                assert found.target_of(name) == targets[name]
+            assert all(found.target_of(name) not in symbols for name in names - {*targets})
+    # Bare symbols are read if they are measured; otherwise nothing shows that they are targets.
+    assert n_right >= (9 if form != "{s}" else 15 if measured == 1 else 0)
 
 
 def test_names_are_read_alike_whatever_the_measured_names():

@@ -125,7 +125,7 @@ def _pattern(shown: str, regex: str) -> Pattern:
 _POSITION = r"_[+-]_\d+(?:\.\d+)?(?:-(?P<promoter>P\d(?:P\d)*|all|ENST\d+))?"
 ALONE = _pattern("GENE", "GENE")
 GLUED = _pattern("GENEg1", r"GENE(?:g|sg|sgRNA|gRNA)\d+")
-_MIN_GLUED = 3  # letters of a symbol before a g: Rag1 is a gene, and not the guide of another
+_MIN_GLUED = 3  # letters of a mouse symbol before a g: Rag1 is a gene, and no guide of another
 PATTERNS = (
     ALONE,
     _pattern("GENE_1", rf"GENE[-_. ](?:(?:{_MARK}|{_MODE})[-_. ]?)?\d+"),
@@ -333,7 +333,8 @@ def _read_one(name: str, pattern: Pattern, genes: Genes) -> Read | None:
         return None
     if pattern is ALONE and genes.is_numbered(name):
         return None
-    if pattern is GLUED and target not in genes.measured and len(target) < _MIN_GLUED:
+    is_short = len(target) < _MIN_GLUED and _HUMAN.fullmatch(target) is None
+    if pattern is GLUED and is_short and target not in genes.measured:
         return None
     return Read((target,), "", found.groupdict().get("promoter") or "")
 
