@@ -247,7 +247,7 @@ def test_a_target_in_a_file_adds_its_genes_to_the_panel(small_screen, tmp_path):
     (tmp_path / "target.toml").write_text("[signature]\nMYC = 1\nOXR1 = -1\n")
     out = tmp_path / "x.preprocess.h5ad"
     for panel, n_genes in (([], 2), (["--panel", tmp_path / "target.toml"], 3)):
-        assert run("preprocess", tmp_path / "x.h5ad", *panel, "--overwrite", "--quiet") == 0
+        assert run("preprocess", tmp_path / "x.h5ad", *panel, "--overwrite") == 0
         assert ad.read_h5ad(out).n_vars == n_genes
 
 

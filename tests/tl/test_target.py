@@ -172,7 +172,7 @@ def test_genes_of_a_signature_outside_the_panel_are_left_out(fitted):
     with pytest.warns(UserWarning, match=r"2 of 5 genes of the signature.*NOPE, WHAT"):
         goal = read(fitted, signature=[*genes[:3], "NOPE", "WHAT"]).goal
     assert np.flatnonzero(goal.signature).tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="so that fewer than 3 remain: to use them, add them"):
+    with pytest.raises(ValueError, match="fewer than 3 remain: to use them, pass the target"):
         read(fitted, signature=[*genes[:2], "NOPE"])
     read(fitted, signature=genes[:1])  # all are on the panel
 
