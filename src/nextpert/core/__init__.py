@@ -13,17 +13,18 @@ from nextpert.core.causal.acquisitions.upper_confidence import UpperConfidenceIn
 from nextpert.core.causal.base import Acquisition, LookaheadAcquisition, Ranked
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.design_loop import DesignLoopResult, design_loop, design_loops
-from nextpert.core.causal.domains import Domain, Optimum, Pool, Sphere
+from nextpert.core.causal.domains import Box, Domain, Optimum, Pool, Sparse, Sphere
 from nextpert.core.causal.registry import (
     acquisitions,
     build_acquisition,
     find_acquisition,
 )
-from nextpert.core.causal.scm import LinearScm, random_dag, random_scm, random_target
+from nextpert.core.causal.scm import LinearScm, random_scm, random_target
 from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import RankedDistance, ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.graph.dag import CycleError, Dag, perturb_dag, shd
+from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.guides import (
     PooledGuides,
     context_moments,
@@ -40,6 +41,7 @@ from nextpert.core.search.prior_knowledge import PriorKnowledge
 __all__ = [
     "Acquisition",
     "BossResult",
+    "Box",
     "Candidates",
     "CausalVariance",
     "Civ",
@@ -67,6 +69,7 @@ __all__ = [
     "Ranked",
     "RankedDistance",
     "ScreenMoments",
+    "Sparse",
     "Sphere",
     "TargetMeanVariance",
     "Thompson",

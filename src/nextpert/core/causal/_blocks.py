@@ -20,7 +20,7 @@ from nextpert.core.causal import _kernels as kernels
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -129,13 +129,15 @@ class Regressions:
         for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
             yield flat[first:last].reshape(d, d)
 
-    def add_scatter(self, scatter: Vector) -> None:
-        """Add the scatter within environments to the sums of equation 2.
+    def add_scatter(self, scatter: Vector, held: Container[int] = ()) -> None:
+        """Add the scatter within environments to the sums of equation 2, except at ``held`` nodes.
 
         ``scatter`` is that of the nodes, followed by fixed columns if the cells have any.
         """
         fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
         for i in range(self.n_nodes):
+            if i in held:
+                continue
             # Sums of (x - mean)(x - mean)': the intercept's column is constant.
             columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
             width, n = self.vptr[i + 1] - self.vptr[i], len(columns)

@@ -209,9 +209,9 @@ class LookaheadAcquisition(Acquisition):
         """
         posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
         p, order = self.n_nodes, dag.order
-        # Not for incomplete graphs, or those with fewer than three edges.
+        # Not for incomplete graphs, those with fewer than three edges, or after hard interventions.
         none = np.zeros((0, 0)), np.zeros(0)
-        if dag.n_edges < max(p * (p - 1) // 2, 3):
+        if dag.n_edges < max(p * (p - 1) // 2, 3) or np.ptp(posterior.cells):
             return none
         last = int(order[-1])
         # The diagonals, prior plus sums of squares, show whether it holds: a mean may count as
@@ -263,10 +263,15 @@ class LookaheadAcquisition(Acquisition):
     def _excess(self, shifts: NDArray[np.float64]) -> Vector:
         return np.asarray(self._combine(self.left(shifts)))
 
-    def left(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ``w_i`` after the cells of each shift (equation 6), ``(n_nodes, n_shifts)``."""
+    def left(
+        self, shifts: NDArray[np.float64], do: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Return ``w_i`` after the cells of each shift (equation 6), ``(n_nodes, n_shifts)``.
+
+        Where ``do`` is true, the node is held at its entry of ``shifts``, and learns nothing.
+        """
         problem, order, k = self.problem, self.posterior.dag.order, self.problem.intercept
-        reached = np.ascontiguousarray(self.posterior.predict_mean(shifts).T)
+        reached = np.ascontiguousarray(self.posterior.predict_mean(shifts, do).T)
         w = np.repeat(problem.w0[:, None], len(shifts), axis=1)
         if len(problem.root):  # as in the compiled sum, for many shifts at once
             z = problem.root @ np.vstack([np.ones((k, len(shifts))), reached[order[:-1]]])
@@ -274,7 +279,7 @@ class LookaheadAcquisition(Acquisition):
             w[order[1 - k :]] -= d1**2 / (problem.inv_n + np.cumsum(z**2, axis=0))
         else:
             lookahead.take_off(problem, reached, w)
-        return w
+        return w if do is None else np.where(do.T, problem.w0[:, None], w)
 
     def _combine(self, w: NDArray[np.float64]) -> Any:
         """Return the acquisition minus its floor, from ``w`` of every node, ``(n_nodes, ...)``."""

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._checks import (
+    as_nodes,
     as_numbers,
     as_rng,
     as_vector,
@@ -19,11 +20,12 @@ from nextpert.core._checks import (
 from nextpert.core._codec import damaged, pack, unpack
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.causal._blocks import BLOCKS, INTERCEPT_PRECISION, SUMS, Regressions
+from nextpert.core.causal._lookahead import reach_by_draws
 from nextpert.core.causal.stored import StoredPosterior
 from nextpert.core.screen.moments import Moments, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -111,6 +113,7 @@ class DagBlr(Regressions):
         moments: Moments,
         shift: ArrayLike | None = None,
         *,
+        do: Iterable[int] = (),
         inplace: bool = False,
     ) -> DagBlr:
         """Return the posterior given the cells of one more environment.
@@ -122,6 +125,9 @@ class DagBlr(Regressions):
         shift
             Shift of every node in those cells, shape ``(n_nodes,)``, in the units of the data;
             ``None`` for control cells.
+        do
+            Nodes held at a value in those cells (hard interventions). Their parents have no effect
+            there, so that the cells do not inform these nodes' regressions, only their children's.
         inplace
             Whether to modify this posterior instead of a copy, which is faster in long loops.
             Acquisitions built on it before become invalid.
@@ -129,7 +135,8 @@ class DagBlr(Regressions):
         Raises
         ------
         ValueError
-            If the number of nodes differs, or a value is not finite; the posterior is unchanged.
+            If the number of nodes differs, a value is not finite, or a node of ``do`` is not in
+            the graph; the posterior is unchanged.
         """
         require_kind(moments, Moments, "moments")
         p = self.n_nodes
@@ -141,17 +148,19 @@ class DagBlr(Regressions):
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments.n, moments.mean, moments.scatter, offset)
-        # All nodes have the same number of cells; scatter and mean are added separately.
+        held = as_nodes(do, p, "do")
+        # Scatter and mean are added separately; a held node gets neither.
         count = np.full(p, float(moments.n))
+        count[held] = 0.0
         # The intercept's prior variance is large: a rank-one update by a first cell loses digits.
         complete = not self.intercept or (self.cells > 0).all()
         given = self.prior_units == "data" or self.known_noise_var is not None
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
-        rank_one = bool(moments.n == 1 and fixed and complete)
+        rank_one = bool(moments.n == 1 and fixed and complete and not held)
         new = self if inplace else self._copied(with_blocks=rank_one)
         # A single cell has no scatter.
         if moments.n > 1:
-            new.add_scatter(moments.scatter)
+            new.add_scatter(moments.scatter, held)
         new.add_means(moments.mean[None], offset[None], count[None])
         new.cells += count
         if rank_one:
@@ -311,10 +320,13 @@ class DagBlr(Regressions):
 
     # -- use ------------------------------------------------------------------------------------
 
-    def predict_mean(self, shifts: ArrayLike) -> NDArray[np.float64]:
+    def predict_mean(
+        self, shifts: ArrayLike, do: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
         """Return the mean ``(I - B)^-1 (c + a)`` of each shift, with the posterior mean of B and c.
 
-        ``shifts`` and the result have the shape ``(n_nodes,)`` or ``(n_shifts, n_nodes)``.
+        ``shifts``, ``do`` and the result have the shape ``(n_nodes,)`` or ``(n_shifts, n_nodes)``.
+        Where ``do`` is true, the node is held at its entry of ``shifts`` (a hard intervention).
         """
         matrix = np.atleast_2d(as_numbers(shifts, "shifts", copy=False))
         if matrix.ndim != 2 or matrix.shape[1] != self.n_nodes:
@@ -323,7 +335,15 @@ class DagBlr(Regressions):
                 f"have {np.shape(shifts)}."
             )
             raise ValueError(message)
-        reached = self.solve(np.ascontiguousarray((matrix + self.intercept_mean).T)).T
+        if do is None:
+            reached = self.solve(np.ascontiguousarray((matrix + self.intercept_mean).T)).T
+        else:
+            # B and c with the rows of the held nodes set to 0, shift by shift.
+            held = np.broadcast_to(np.atleast_2d(do), matrix.shape).T
+            x = np.ascontiguousarray(matrix.T + ~held * self.intercept_mean[:, None])
+            cut = np.repeat(~held, np.diff(self.vptr), axis=0) * self.blocks["weights"][:, None]
+            reach_by_draws(self.place, self.dag.order, cut, x)
+            reached = x.T
         return reached[0] if np.ndim(shifts) == 1 else reached
 
     def solve(self, rhs: ArrayLike) -> NDArray[np.float64]:

@@ -82,9 +82,9 @@ class Source(Protocol):
     """The source of cells: a :class:`LinearScm`, or another object with the same two methods."""
 
     def sample(
-        self, n_cells: int, shift: ArrayLike, *, rng: np.random.Generator
+        self, n_cells: int, shift: ArrayLike, *, rng: np.random.Generator, **do: Any
     ) -> NDArray[np.float64]:
-        """Return cells under a shift, ``(n_cells, n_nodes)``."""
+        """Return cells under a shift, ``(n_cells, n_nodes)``; ``do`` only if a pool has any."""
 
     def mean(self, shift: ArrayLike) -> Vector:
         """Return the true mean under a shift, ``(n_nodes,)``; for scoring only."""
@@ -209,9 +209,11 @@ def design_loop(
         shifts[t], values[t] = best.shift, best.value
         seconds[t] = time.perf_counter() - start
         # Observe, and update by Lemma 1.
-        seen = Moments.from_array(source.sample(cells, shifts[t], rng=noise))
+        held = [] if best.do is None else np.flatnonzero(best.do).tolist()
+        do = {"do": {i: float(best.shift[i]) for i in held}} if held else {}
+        seen = Moments.from_array(source.sample(cells, shifts[t], rng=noise, **do))
         nearest = min(nearest, float(((seen.mean - target) ** 2).sum()))
-        posterior = posterior.update(seen, shifts[t], inplace=t > 0)
+        posterior = posterior.update(seen, shifts[t], do=held, inplace=t > 0)
         score(t + 1)
     return DesignLoopResult(shifts, values, distance, posterior, recommended, seconds)
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from nextpert.core._blas import one_thread
-from nextpert.core._checks import as_numbers, as_rng, as_vector, require_count, require_finite
+from nextpert.core._checks import (
+    as_nodes,
+    as_numbers,
+    as_rng,
+    as_vector,
+    require_count,
+    require_finite,
+)
 from nextpert.core.graph.dag import Dag
+from nextpert.core.graph.random_dag import random_dag
 from nextpert.core.screen.moments import require_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
 
     Vector = NDArray[np.float64]
@@ -70,12 +79,19 @@ class LinearScm:
         self.intercept = as_vector(given, self.n_nodes, "intercept")
 
     @one_thread()
-    def _propagate(self, source: NDArray[np.float64]) -> Vector:
+    def _propagate(
+        self, source: NDArray[np.float64], do: Mapping[int, float] | None = None
+    ) -> Vector:
         # Substitution along the topological order (equation 1); columns are cells.
+        held = {} if do is None else dict(do)
+        nodes = as_nodes(held, self.n_nodes, "do")
+        value = dict(zip(nodes, as_vector(list(held.values()), len(held), "do"), strict=True))
         x = source.copy()
-        for i in self.dag.order:
+        for i in self.dag.order.tolist():
             parents = self.dag.parents(i)
-            if len(parents):
+            if i in value:
+                x[i] = value[i]
+            elif len(parents):
                 x[i] += self.weights[i, parents] @ x[parents]
         return x
 
@@ -88,17 +104,23 @@ class LinearScm:
         n_cells: int,
         shift: ArrayLike | None = None,
         *,
+        do: Mapping[int, float] | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> NDArray[np.float64]:
-        """Draw cells under a shift, shape ``(n_cells, n_nodes)``."""
+        """Draw cells under a shift and a hard intervention, shape ``(n_cells, n_nodes)``.
+
+        ``do`` maps nodes to the values at which they are held, whatever their parents.
+        """
         count = require_count(n_cells, "n_cells", least=0)
         # x = (I - B)^-1 (c + a + noise), by substitution.
         noise = as_rng(rng).standard_normal((count, self.n_nodes)) * np.sqrt(self.noise_var)
-        return self._propagate((noise + self._source(shift)).T).T
+        return self._propagate((noise + self._source(shift)).T, do).T
 
-    def mean(self, shift: ArrayLike | None = None) -> Vector:
-        """Return the mean under a shift, shape ``(n_nodes,)``."""
-        return self._propagate(self._source(shift))
+    def mean(
+        self, shift: ArrayLike | None = None, *, do: Mapping[int, float] | None = None
+    ) -> Vector:
+        """Return the mean under a shift and a hard intervention ``do``, shape ``(n_nodes,)``."""
+        return self._propagate(self._source(shift), do)
 
     @one_thread()
     def covariance(self) -> NDArray[np.float64]:
@@ -144,7 +166,7 @@ def random_scm(
     graph
         A :class:`Dag`, or the name of a family (see :func:`random_dag`).
     expected_degree
-        Expected number of neighbours of a node in Erdos-Renyi graphs; otherwise ignored.
+        Expected number of neighbours of a node, for the families that :func:`random_dag` names.
     low, high
         Smallest and largest absolute weight before standardisation.
     noise_var
@@ -250,56 +272,6 @@ def random_target(
     shift = np.zeros(scm.n_nodes)
     shift[nodes] = entries / np.linalg.norm(entries)
     return shift, scm.mean(shift)
-
-
-FAMILIES = ("complete", "erdos_renyi", "path")
-
-
-def random_dag(
-    n_nodes: int,
-    family: str = "erdos_renyi",
-    *,
-    expected_degree: float = 4.0,
-    rng: int | np.random.Generator | None = None,
-) -> Dag:
-    """Draw a graph whose nodes are numbered in topological order.
-
-    The families are those of the simulations of Zhang et al. 2023
-    (doi:10.1038/s42256-023-00719-0).
-
-    Parameters
-    ----------
-    n_nodes
-        Number of nodes.
-    family
-        ``"complete"``: all pairs of nodes have an edge; ``"erdos_renyi"``: every pair has an edge
-        with the same probability; ``"path"``: the graph is a directed path.
-    expected_degree
-        Expected number of neighbours of a node in an Erdos-Renyi graph.
-    rng
-        Seed or generator.
-
-    Examples
-    --------
-    >>> from nextpert.core import random_dag
-    >>> random_dag(4, "path").edges()
-    [(0, 1), (1, 2), (2, 3)]
-    """
-    p, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
-    if family not in FAMILIES:
-        message = f"Unknown graph family {family!r}: choose one of {sorted(FAMILIES)}."
-        raise ValueError(message)
-    if not expected_degree >= 0:
-        message = f"expected_degree must be 0 or above, but is {expected_degree!r}."
-        raise ValueError(message)
-    if family == "path":
-        return Dag.from_edges(p, pairwise(range(p)))
-    # Parents have smaller numbers than children.
-    rows, columns = np.tril_indices(p, -1)
-    if family == "erdos_renyi":
-        kept = generator.random(len(rows)) < expected_degree / max(p - 1, 1)
-        rows, columns = rows[kept], columns[kept]
-    return Dag.from_edges(p, zip(columns.tolist(), rows.tolist(), strict=True))
 
 
 def matched_random_dag(

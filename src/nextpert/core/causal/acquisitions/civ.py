@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert.core._checks import as_vector, require_positive
+from nextpert.core._checks import as_nodes, as_vector, require_positive
 from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project, reduction
 from nextpert.core.causal.domains import Pool, Sphere
 from nextpert.core.causal.registry import acquisition
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -87,13 +87,34 @@ class Civ(LookaheadAcquisition):
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` over the domain, shape ``(n_nodes,)``."""
         # (a_i - a*_i)^2 of equation 4, averaged over the domain.
-        mean, variance = self.domain.moments(self.n_nodes)
-        return variance + (mean - self.ideal_shift) ** 2
+        return self.domain.mean_square(self.ideal_shift)
 
     def coefficients(self) -> tuple[Vector, Vector]:
-        """Return ``kappa`` and ``4 e E(a - b)^2``."""
-        e, kappa = self.spread_ahead()
-        return kappa, 4 * e * self.mean_square()
+        """Return ``kappa`` and ``4 e E(a - b)^2``, both 0 where a shift holds the node."""
+        return self._factors(*self.spread_ahead())
+
+    def _factors(self, e: Vector, kappa: Vector) -> tuple[Vector, Vector]:
+        return kappa * self.domain.free(self.n_nodes), 4 * e * self.mean_square()
+
+    def values(self, shifts: ArrayLike, do: NDArray[np.bool_] | None = None) -> Vector:
+        """Return the acquisition at every shift of a pool, ``(n_shifts, n_nodes)``.
+
+        Where ``do`` is true, the cells' node is held at its entry of ``shifts``: its regression
+        learns nothing from them, neither weights nor noise variance.
+        """
+        if do is None:
+            return super().values(shifts)
+        if self.noise_aware:
+            message = "Hard interventions have no noise-aware look-ahead: use noise_aware=False."
+            raise ValueError(message)
+        s = 1 / self.n_cells + self.left(self._pool(shifts), do)
+        ahead = self.problem.quad, self.problem.lin
+        now = self._factors(*self.posterior.spread()) if do.any() else ahead
+        quad, lin = (
+            np.where(do.T, held[:, None], free[:, None])
+            for held, free in zip(now, ahead, strict=True)
+        )
+        return np.asarray((quad * s**2 + lin * s).sum(axis=0))
 
     @classmethod
     def of_candidates(cls, asked: Asked) -> Ranked:
@@ -212,11 +233,19 @@ class CivOw(Civ):
 
     def mean_square(self) -> Vector:
         """Return ``E(a_i - b_i)^2`` under the output weights, shape ``(n_nodes,)``."""
+        if (self.domain.free(self.n_nodes) < 1).any():
+            message = "CIV-OW has no output weights for hard interventions: use 'civ'."
+            raise ValueError(message)
         return self.domain.output_weighted_square(self.ideal_shift)
 
 
 def gap_variance(
-    posterior: DagBlr, shift: ArrayLike, target_mean: ArrayLike, *, n_cells: float = 1
+    posterior: DagBlr,
+    shift: ArrayLike,
+    target_mean: ArrayLike,
+    *,
+    n_cells: float = 1,
+    do: Iterable[int] = (),
 ) -> float:
     """Return the variance of the optimality gap of a shift (equation 4).
 
@@ -234,6 +263,9 @@ def gap_variance(
         The target state, shape ``(n_nodes,)``, units of the data.
     n_cells
         Number of cells whose mean is compared with the target.
+    do
+        Nodes that the intervention holds at their entries of ``shift``. The gap of a held node is
+        ``(a_i - mu*_i)^2``, which has no variance.
 
     Returns
     -------
@@ -260,4 +292,6 @@ def gap_variance(
     # Equations 4 and 5.
     s = 1 / require_positive(n_cells, "n_cells") + project(posterior, target)[1]
     e, kappa = posterior.spread()
-    return float((kappa * s**2 + 4 * e * offset**2 * s).sum())
+    terms = kappa * s**2 + 4 * e * offset**2 * s
+    terms[as_nodes(do, posterior.n_nodes, "do")] = 0.0
+    return float(terms.sum())

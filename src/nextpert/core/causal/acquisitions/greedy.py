@@ -54,9 +54,13 @@ class Greedy(Acquisition):
         gap = as_vector(shift, self.n_nodes, "shift") - self.ideal_shift
         return float(gap @ gap), 2 * gap
 
-    def values(self, shifts: ArrayLike) -> Vector:
-        """Return ``|a - b|^2`` for every shift of a pool, ``(n_shifts, n_nodes)``."""
-        return ((self._pool(shifts) - self.ideal_shift) ** 2).sum(axis=1)
+    def values(self, shifts: ArrayLike, do: NDArray[np.bool_] | None = None) -> Vector:
+        """Return ``|a - b|^2`` for every shift of a pool, ``(n_shifts, n_nodes)``.
+
+        A node that is held (``do``) is compared with its target mean instead of ``b``.
+        """
+        ideal = self.ideal_shift if do is None else np.where(do, self.target_mean, self.ideal_shift)
+        return ((self._pool(shifts) - ideal) ** 2).sum(axis=1)
 
     def closed_form(self, domain: Domain) -> Vector | None:
         """Return the point of ``domain`` nearest to ``b``."""

@@ -62,7 +62,7 @@ class Random(Acquisition):
         as_vector(shift, self.n_nodes, "shift")
         return float(self._rng.random()), np.zeros(self.n_nodes)
 
-    def values(self, shifts: ArrayLike) -> Vector:
+    def values(self, shifts: ArrayLike, do: NDArray[np.bool_] | None = None) -> Vector:
         """Return a random number for every shift of a pool, ``(n_shifts, n_nodes)``."""
         return self._rng.random(len(self._pool(shifts)))
 
