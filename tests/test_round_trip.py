@@ -66,7 +66,7 @@ def design_goal(adata):
     fit(adata)
     wanted = npt.Target(
         state=["MYC", ("batch", "a")], signature={"MYC": -1, "STK3": 0.5},
-        at_least={"GATA1": 0.0}, at_most={"GATA1": 1.0},
+        at_least={"GATA1": 0.0}, at_most={"GATA1": 1.0}, away_from="STK3",
         weights=["MYC", "STK3", "GATA1"], distance="noise",
     )  # fmt: skip
     npt.tl.design_interventions(adata, wanted, acquisition="ei")

@@ -85,7 +85,11 @@ def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, giv
     assert campaign.target == target
     genes = list(campaign.adata.uns["dag_blr"]["genes"])
     vector = np.array([target[gene] for gene in genes])
-    for given_as, of in ((vector, lambda x: x), (npt.Target(state=vector), lambda x: x.state)):
+    for given_as, of in (
+        (vector, lambda x: x),
+        (npt.Target(state=vector), lambda x: x.state),
+        (npt.Target(state="CDK4", away_from=vector), lambda x: x.away_from),
+    ):
         found = of(lined_up(given_as, campaign.adata, first.n_obs))
         expected = lined_up(target, campaign.adata, first.n_obs)
         np.testing.assert_allclose(found, [expected[gene] for gene in genes])

@@ -205,6 +205,8 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         ('state = ["A", "B", "C"]',
          {"state": list("ABC")}),
         ('state = [["A"], ["B"]]', {"state": ["A", "B"]}),
+        ('state = "B"\naway_from = [["A"], ["day", "7"]]\naway_weight = 2.0',
+         {"state": "B", "away_from": ["A", ("day", "7")], "away_weight": 2.0}),
         ('state = [["day", "7"], {A = 1.5}]', {"state": [("day", "7"), {"A": 1.5}]}),
         ("[state]\nA = 1.5\nB = 0", {"state": {"A": 1.5, "B": 0}}),
         ('state = [["A"], ["day", "7"]]\n[at_least]\nA = 1',

@@ -71,6 +71,37 @@ def test_parts_are_read_from_the_cells(fitted):
     )
 
 
+def test_states_to_avoid_are_read_from_the_cells_and_change_the_order(fitted):
+    genes = list(fitted.var_names)
+    myc, stk3, control = (cells(fitted, label) for label in ("MYC", "STK3", "control"))
+    c = control.mean(axis=0)
+    given = np.where(np.arange(8) == 1, 0, c)
+    apart = read(fitted, state="MYC", away_from=["STK3", {genes[1]: 0.0}], away_weight=3)
+    points = stk3.mean(axis=0) + 0.05 * (POINTS - 2)
+    wanted = ((points - myc.mean(axis=0)) ** 2).sum(axis=1)
+    for state in (stk3.mean(axis=0), given):
+        near = np.linalg.norm(c - state) - np.linalg.norm(points - state, axis=1)
+        wanted += 3 * np.maximum(near, 0) ** 2
+    assert (near > 0).any()
+    np.testing.assert_allclose(apart.cells.distance(points), wanted)
+    assert apart.name == f"MYC; away from STK3, {genes[1]}=0, weight 3"
+    # Of what halves MYC, the knockout of MYC itself is to be avoided: the double is left.
+    halfway = {"MYC": float((c[genes.index("MYC")] + myc.mean(axis=0)[genes.index("MYC")]) / 2)}
+    options = {"acquisition": "ei", "candidates": ["MYC", "MYC+OXR1", "OXR1", "STK3"]}
+    plain = ranking(fitted, npt.Target(at_most=halfway), **options)
+    table = ranking(fitted, npt.Target(at_most=halfway, away_from="MYC", away_weight=10), **options)
+    assert table.loc["MYC", "mean_distance"] > 2 * plain.loc["MYC", "mean_distance"] + 0.1
+    drawn = table["mean_distance"] - plain["mean_distance"]
+    assert drawn["MYC"] == drawn.max()
+    assert table.index[0] != "MYC"
+    # The plan and its advice read the same ranking.
+    npt.tl.plan_screen(
+        fitted, npt.Target(at_most=halfway, away_from="MYC", away_weight=10), n_perturbations=2,
+        n_cells=60, candidates=options["candidates"], rng=0,
+    )  # fmt: skip
+    assert "away from MYC, weight 10" in str(fitted.uns["plan"]["params"]["target"])
+
+
 def test_the_ranking_measures_as_the_target_says(fitted):
     genes = list(fitted.var_names)
     target = npt.Target(

@@ -18,7 +18,7 @@ from nextpert.core._checks import LARGEST, list_names
 from nextpert.core.design.goal import DISTANCES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from nextpert.core.screen.moments import Moments
 
@@ -32,13 +32,15 @@ _SQUARED = Bound("that is not too large to be squared", lambda value: abs(value)
 _WEIGHT = Bound(
     "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
 )
+_POSITIVE = Bound("above 0", lambda value: 0 < value <= LARGEST)
 _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 _OTHERS = one_of("ignore", "control")
+STATES = ("state", "away_from")  # the parts that consist of states
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """The state that cells should reach: states, a signature, or bounds.
+    """The state that cells should reach: states, a signature, bounds, and states to avoid.
 
     Use it if one state is not enough; a label, pair, mapping or vector is short for
     ``Target(state=...)``. The distance to a target is the sum of the distances to its parts, and is
@@ -61,6 +63,12 @@ class Target:
         logarithms). Genes outside the panel are left out with a warning.
     at_least, at_most
         Mappings gene -> minimum and maximum mean; genes do not compensate for each other.
+    away_from
+        A state to avoid, such as toxicity, or a list of them, in the forms of ``state``. A
+        candidate that is nearer to it than the control cells are has a penalty: the square of the
+        difference of the two distances (not squared), times ``away_weight``.
+    away_weight
+        Weight of ``away_from`` relative to the other parts.
     weights
         A list of the genes to include (a program), or a mapping gene -> weight; equal by default.
     others
@@ -95,6 +103,8 @@ class Target:
     signature: Any = None
     at_least: Numbers | None = None
     at_most: Numbers | None = None
+    away_from: State | list[Any] | None = None
+    away_weight: float = 1.0
     weights: Numbers | Iterable[str] | None = None
     others: str = "ignore"
     distance: str = "squared"
@@ -123,12 +133,16 @@ class Target:
             if not genes or len(set(genes)) < len(genes):
                 message = f"{name} must name at least one gene, and every gene once."
                 raise ValueError(message)
-        states = self.state if isinstance(self.state, list) else [self.state]
-        for state in states:
-            check_value(state, "state", _STATES, _SQUARED)
-        if isinstance(self.state, list) and (not states or any(each is None for each in states)):
-            message = "state is an empty list or contains None: list at least one state, not None."
-            raise ValueError(message)
+        check_value(self.away_weight, "away_weight", "float", _POSITIVE)
+        for name in ("state", "away_from"):
+            value = getattr(self, name)
+            states = value if isinstance(value, list) else [value]
+            for state in states:
+                check_value(state, name, _STATES, _SQUARED)
+            if isinstance(value, list) and (not states or any(each is None for each in states)):
+                message = f"{name} is an empty list or contains None: list at least one state, not "
+                message += "None."
+                raise ValueError(message)
         # Parts that belong together.
         pulls = self.state is not None or self.signature is not None
         bounds = self.at_least is not None or self.at_most is not None
@@ -137,7 +151,7 @@ class Target:
             message = "A Target needs a part: give state, signature, at_least or at_most."
         elif DISTANCES[self.distance].of_changes is not None:
             both = self.state is not None and self.signature is not None
-            if not pulls or both or bounds:
+            if not pulls or both or bounds or self.away_from is not None:
                 message = f"distance={self.distance!r} takes only state or signature, and weights: "
                 message += "leave out all other parts."
         if message:
@@ -174,10 +188,12 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
-    states = given.state
-    return replace(
-        given, state=[*map(by_gene, states)] if isinstance(states, list) else by_gene(states)
-    )
+    return replace(given, **{name: each_state(getattr(given, name), by_gene) for name in STATES})
+
+
+def each_state(states: Any, change: Callable[[Any], Any]) -> Any:
+    """Return ``change`` of a state, or of every state of a list."""
+    return [*map(change, states)] if isinstance(states, list) else change(states)
 
 
 def parts_of(target: Target) -> dict[str, Any]:
@@ -201,7 +217,8 @@ def named_genes(target: Target) -> list[str] | None:
         return None
     if not all(isinstance(state, (Mapping, pd.Series)) for state in states):
         return None
-    parts = [*states, target.signature, target.at_least, target.at_most]
+    avoided = [s for s in listed(target.away_from) if isinstance(s, (Mapping, pd.Series))]
+    parts = [*states, *avoided, target.signature, target.at_least, target.at_most]
     return list(
         dict.fromkeys(str(x) for part in parts if part is not None for x, _ in part.items())
     )
@@ -231,7 +248,8 @@ def columns_of(target: Any) -> list[str]:
     >>> columns_of(Target(state=["STAT1", ("cell_type", "memory"), ("day", 7)]))
     ['cell_type', 'day']
     """
-    states = listed(as_target(target).state)
+    given = as_target(target)
+    states = [*listed(given.state), *listed(given.away_from)]
     return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
 
 
@@ -253,8 +271,8 @@ def cell_variance(
     return np.where(variance > 0, variance, 1.0)
 
 
-def target_in_words(target: Target, states: Sequence[str]) -> str:
-    """Return a target in words, with the names of its states.
+def target_in_words(target: Target, states: Sequence[str], avoided: Sequence[str] = ()) -> str:
+    """Return a target in words, with the names of its states and of those to avoid.
 
     Examples
     --------
@@ -271,6 +289,9 @@ def target_in_words(target: Target, states: Sequence[str]) -> str:
     for bound, sign in ((target.at_least, " >= "), (target.at_most, " <= ")):
         if bound is not None:
             words.append(numbers_in_words(bound, sign))
+    if avoided:
+        by = "" if target.away_weight == 1 else f", weight {target.away_weight:g}"
+        words.append(f"away from {list_names(avoided, limit=5)}{by}")
     if isinstance(target.weights, (Mapping, pd.Series)):
         words.append(f"weights {numbers_in_words(target.weights, ' ')}")
     elif target.weights is not None:

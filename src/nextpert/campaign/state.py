@@ -19,7 +19,7 @@ import pandas as pd
 from nextpert import _adata, tl
 from nextpert._adata import list_names, strings
 from nextpert._adata.arguments import check_arguments, where_now
-from nextpert._adata.target import Target, parts_of
+from nextpert._adata.target import STATES, Target, parts_of
 from nextpert.core._codec import coded, unpack
 from nextpert.core._shown import lines, percent
 
@@ -49,7 +49,7 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
     added = dict(zip(genes, batches.of_cells(start).mean(axis=0), strict=True))
     if not isinstance(target, Target):
         return _moved(target, added)
-    names = ("state", "at_least", "at_most")  # a signature consists of changes
+    names = (*STATES, "at_least", "at_most")  # a signature consists of changes
     return replace(target, **{name: _moved(getattr(target, name), added) for name in names})
 
 

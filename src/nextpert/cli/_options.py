@@ -180,7 +180,8 @@ class TargetState:
     """Target means of some genes, log-normalised. Only these genes count."""
     target_file: Path | None = None
     """A csv file with the columns gene and mean; or a TOML file with the fields of
-    nextpert.Target, such as state, others, signature, at_most, weights and distance."""
+    nextpert.Target, such as state, others, signature, at_most, away_from, weights and
+    distance."""
 
 
 @Parameter(name="*", group=_OPTIONS)

@@ -240,8 +240,8 @@ def _read_target(
 
 def _require_states(given: Target) -> None:
     """Raise unless a target is only of states, at squared distances."""
-    parts = {"signature": given.signature, "at_least": given.at_least, "at_most": given.at_most}
-    unusable = [name for name, part in parts.items() if part is not None]
+    parts = ("signature", "at_least", "at_most", "away_from")
+    unusable = [name for name in parts if getattr(given, name) is not None]
     if DISTANCES[given.distance].of_changes is not None:
         unusable.append(f"distance={given.distance!r}")
     if unusable:

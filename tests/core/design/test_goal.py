@@ -20,6 +20,8 @@ def rich(seed=0, **options):
         "signature": rng.normal(size=P),
         "low": np.array([-0.5, -np.inf, 0.2, -np.inf]),
         "high": np.array([0.5, np.inf, np.inf, -0.3]),
+        "away_from": rng.normal(size=(2, P)),
+        "away_weight": 1.7,
         "weights": np.array([0.5, 2.0, 1.0, 0.0]),
         "scale": np.array([1.0, 0.3, 4.0, 2.0]),
     } | options
@@ -38,6 +40,9 @@ def by_loops(x, g):
     total += max(size - along, 0) ** 2
     for i in range(P):
         total += w[i] * max(g["low"][i] - x[i], x[i] - g["high"][i], 0) ** 2
+    for state in g["away_from"]:
+        nearer = square(g["origin"] - state) ** 0.5 - square(x - state) ** 0.5
+        total += g["away_weight"] * max(nearer, 0) ** 2
     return total
 
 
@@ -49,6 +54,33 @@ def test_distance_by_loops(seed):
     np.testing.assert_allclose(goal.distance(points), wanted, rtol=1e-12)
     moved = rich(seed, origin=np.ones(P))[0].distance(points)
     np.testing.assert_allclose(goal.distance(points, np.ones(P)), moved, rtol=1e-12)
+
+
+def test_a_state_to_avoid_is_the_distance_to_the_sphere_through_the_control():
+    rng = np.random.default_rng(4)
+    weights, origin, avoided = np.array([0.5, 2.0, 1.0, 3.0]), *rng.normal(size=(2, P))
+    length = lambda x: np.sqrt((weights * x**2).sum(axis=-1))  # noqa: E731
+    goal = Goal(origin, states=[avoided], away_from=[avoided], away_weight=2.0, weights=weights)
+    limit = length(origin - avoided)
+    points = avoided + rng.normal(size=(40, P))
+    near = length(points - avoided)
+    assert (near < limit).any()
+    assert (near > limit).any()
+    directions = rng.normal(size=(300_000, P))
+    sphere = avoided + limit * directions / length(directions)[:, None]
+    for x, found in zip(points, goal.distance(points), strict=True):
+        to_sphere = length(sphere - x).min() if length(x - avoided) < limit else 0.0
+        wanted = length(x - avoided) ** 2 + 2 * to_sphere**2
+        assert found == pytest.approx(wanted, rel=0.05, abs=0.05)
+        exact = length(x - avoided) ** 2 + 2 * max(limit - length(x - avoided), 0) ** 2
+        assert found == pytest.approx(exact, rel=1e-12)
+    assert goal.distance([origin])[0] == pytest.approx(limit**2)
+    assert not goal.is_states
+    inside = Goal([0.0] * P, signature=np.ones(P), away_from=[[3.0, 0, 0, 0]])
+    point, weight = inside.quadratic([1.0, 0, 0, 0])
+    pushed, along = np.zeros(P), np.array([1.0, 0, 0, 0]) + (2 - 0.5) * np.ones(P) / 2
+    np.testing.assert_allclose(weight, 1 + 1 / 4)
+    np.testing.assert_allclose(point, (pushed + along / 4) / 1.25)
 
 
 def test_signature_and_bounds_are_distances_to_the_nearest_point_that_keeps_them():
@@ -122,7 +154,7 @@ def test_forms_that_are_the_same_agree():
 
 
 def test_the_quadratic_weighs_single_nodes_as_the_distance_does():
-    goal, _ = rich(signature=[0, 1.0, 0, 0])
+    goal, _ = rich(away_from=None, signature=[0, 1.0, 0, 0])
     at = np.array([3.0, -2.0, -4.0, 1.0])  # outside every bound, short of the signature
     point, weights = goal.quadratic(at)
     constant = goal.distance([at])[0] - weights @ (at - point) ** 2
@@ -183,6 +215,9 @@ def test_bad_goals_are_refused():
         "low is above high at nodes": {"low": one, "high": zero},
         "a bound that no state can meet": {"low": np.inf * one},
         "weights must be": {"states": [one], "weights": zero},
+        "away_weight": {"states": [one], "away_from": [one], "away_weight": 0.0},
+        "away_from has the origin": {"states": [one], "away_from": [one, zero]},
+        "leave out other parts": {"states": [one], "away_from": [one], "distance": "cosine"},
         "scale must be": {"states": [one], "scale": -one},
         "variances must have one entry": {"states": [one], "variances": [one, one]},
         "variances must not be negative": {"states": [one], "variances": [-one]},

@@ -1,4 +1,4 @@
-"""The target state as a quadratic form: points, a signature, and bounds."""
+"""The target state as a quadratic form: points, a signature, bounds, and states to avoid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from nextpert.core._blas import in_blocks
-from nextpert.core._checks import as_numbers, as_vector, require_finite
+from nextpert.core._checks import as_numbers, as_vector, require_finite, require_positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,8 +126,9 @@ class Goal:
 
     .. math:: \sum_s c_s |\theta - m_s|^2 + (|v| - v'W(\theta - o) / |v|)_+^2
         + \sum_i w_i \big((l_i - \theta_i)_+^2 + (\theta_i - h_i)_+^2\big)
+        + \lambda \sum_t (|o - t| - |\theta - t|)_+^2
 
-    the sum of three parts:
+    the sum of four parts:
 
     - target states ``m_s`` with equal shares ``c_s`` that sum to 1: the distance to their mean,
       plus a constant, the variance of the states about their mean;
@@ -135,7 +136,9 @@ class Goal:
       along its direction. Genes compensate for each other, and neither a larger change nor a change
       in other directions has a penalty: it is the distance to a half-space, whose nearest point to
       the origin is ``o + v``;
-    - bounds ``l``, ``h``, gene by gene.
+    - bounds ``l``, ``h``, gene by gene;
+    - states ``t`` to avoid: the distance by which a state is nearer to ``t`` than the origin is,
+      squared, with weight ``lambda``. A state at least as far from ``t`` has no penalty.
 
     With ``distance="cosine"`` it is one minus the cosine of the angle between ``theta - o`` and
     ``m_s - o``, or ``v``, with weights ``w``: 0 for the same direction, 1 for no change or a change
@@ -154,6 +157,10 @@ class Goal:
         Desired change from the origin, shape ``(n_nodes,)``.
     low, high
         Lower and upper bounds, shape ``(n_nodes,)``; infinite for no bound.
+    away_from
+        States to avoid, shape ``(n_away, n_nodes)``.
+    away_weight
+        Weight of the states to avoid, ``lambda``.
     weights, scale
         Weight of each node, and a factor on its squared differences, such as one over its variance;
         shape ``(n_nodes,)``, 1 by default.
@@ -185,6 +192,8 @@ class Goal:
         signature: ArrayLike | None = None,
         low: ArrayLike | None = None,
         high: ArrayLike | None = None,
+        away_from: ArrayLike | None = None,
+        away_weight: float = 1.0,
         weights: ArrayLike | None = None,
         scale: ArrayLike | None = None,
         distance: str = "squared",
@@ -200,6 +209,9 @@ class Goal:
         self.low = numbers(low, p, "low", -np.inf)
         self.high = numbers(high, p, "high", np.inf)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
+        self.away_from = numbers(away_from, p, "away_from", 0.0, many=True)
+        self.away_weight = require_positive(away_weight, "away_weight")
+        avoids = len(self.away_from) > 0
         given = [None] * len(self.states) if variances is None else list(variances)
         each = [numbers(np.zeros(p) if v is None else v, p, "variances", 0.0) for v in given]
         self.variances = np.array(each).reshape(-1, p)
@@ -223,7 +235,10 @@ class Goal:
                 self.signature is not None and not self.length(self.signature) > 0
             ),
             f"distance={distance!r} takes either states or a signature: leave out other parts.": (
-                self.of_changes is not None and (bool(n) == signed or bounded)
+                self.of_changes is not None and (bool(n) == signed or bounded or avoids)
+            ),
+            "away_from has the origin itself, which no state can be nearer to: leave it out.": (
+                avoids and not self.length(self.origin - self.away_from).all()
             ),
         }
         for message, is_wrong in wrong.items():
@@ -231,7 +246,7 @@ class Goal:
                 raise ValueError(message)
         self.shares = np.full(n, 1 / max(n, 1))
         # Whether it consists only of the squared distance to target states, weighted or not.
-        self.is_states = n > 0 and self.of_changes is None and not (signed or bounded)
+        self.is_states = n > 0 and self.of_changes is None and not (signed or bounded or avoids)
         # Contribution of the target states' errors to the distance; with own nodes ``(n,)``.
         self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
 
@@ -341,6 +356,9 @@ class Goal:
             total += self._lacking(given - start) ** 2
         if self._bounded.any():
             total += self.square(np.clip(given, self.low, self.high) - given)
+        for state in self.away_from:
+            nearer = self.length(start - state) - self.length(given - state)
+            total += self.away_weight * np.maximum(nearer, 0.0) ** 2
         return total
 
     def excess(self, variance: ArrayLike) -> Any:
@@ -377,10 +395,10 @@ class Goal:
     def quadratic(self, at: ArrayLike) -> Quadratic:
         """Return a quadratic approximation of the distance near a state, ``(n_nodes,)``.
 
-        Bounds and signature are replaced by the point nearest to ``at`` that meets them, and a
-        direction by its nearest point. Coupling between nodes is left out: a signature weights a
-        node by its share of the direction. Nodes without a target have weight 0 and keep the value
-        of ``at``.
+        Bounds, signature and a state to avoid that is too near are replaced by the point nearest to
+        ``at`` that meets them, and a direction by its nearest point. Coupling between nodes is left
+        out: a signature weights a node by its share of the direction. Nodes without a target have
+        weight 0 and keep the value of ``at``.
         """
         here = as_vector(at, self.n_nodes, "at")
         w, parts = self.weights, []
@@ -398,6 +416,11 @@ class Goal:
                 parts.append((here + lacking * v, w * v**2 * w))
             kept = np.clip(here, self.low, self.high)
             parts.append((kept, w * self._bounded))
+            for state in self.away_from:
+                off, limit = self.length(here - state), self.length(self.origin - state)
+                if 0 < off < limit:
+                    kept = state + (here - state) * (limit / off)
+                    parts.append((kept, self.away_weight * w))
         weights = np.sum([weight for _, weight in parts], axis=0)
         pulled = np.sum([weight * point for point, weight in parts], axis=0)
         point = np.divide(pulled, weights, out=here.copy(), where=weights > 0)

@@ -177,7 +177,7 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         If ``target`` is none of its forms.
     """
     given = on_panel(as_target(target, fit.genes), fit.genes)
-    states, control = _read_states(adata, given, fit)
+    states, avoided, control = _read_states(adata, given, fit)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
@@ -200,13 +200,15 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
         signature=signature,
         low=low,
         high=high,
+        away_from=[state.mean for state in avoided] or None,
+        away_weight=given.away_weight,
         weights=weights,
         scale=scale,
         distance=given.distance,
     )
     means, variances = [each.mean for each in states], [each.variance for each in states]
     of_cells = make(states=means or None, variances=variances)
-    name = target_in_words(given, [each.name for each in states])
+    name = target_in_words(given, [each.name for each in states], [each.name for each in avoided])
     # Raise if control cells have reached the target already.
     message, origin = "", of_cells.origin
     same = [np.array_equal(state, origin) for state in of_cells.states]
@@ -355,12 +357,12 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
 
 def _read_states(
     adata: ad.AnnData, given: Target, fit: FittedPosterior
-) -> tuple[list[_Read], Moments | None]:
-    """Return target states and, for distances by noise, moments of the controls.
+) -> tuple[list[_Read], list[_Read], Moments | None]:
+    """Return target states, states to avoid and, for distances by noise, moments of the controls.
 
     Cells are read in one pass, as in :func:`read_target`.
     """
-    asked = listed(given.state)
+    asked = [*listed(given.state), *listed(given.away_from)]
     roles = fitted_roles(adata, fit.params)
     groups = [
         None  # given as numbers
@@ -400,7 +402,8 @@ def _read_states(
             )
             raise ValueError(message)
         read.append(_Read(group.name, one.mean, variance, group.label, int(one.n)))
-    return read, next(cells, None)
+    n_states = len(listed(given.state))
+    return read[:n_states], read[n_states:], next(cells, None)
 
 
 def _log_labelled(adata: ad.AnnData, group: Group, roles: Roles) -> None:
