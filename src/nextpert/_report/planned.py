@@ -130,6 +130,10 @@ def plan_section(results: Results) -> Section | None:
     ]
     if not orders_plan(results):
         words.insert(0, f"{_why_planned(plan)}, but is not advised: see the next steps.")
+    if "cost" in summary:
+        words.append(
+            f"The plan costs {number(summary['cost'])} of a budget of {number(params['budget'])}."
+        )
     if summary["n_not_admitted"]:
         words.append(not_admitted_in_words(int(summary["n_not_admitted"])))
     if len(plan["pending"]):
@@ -147,6 +151,7 @@ def plan_section(results: Results) -> Section | None:
         table,
         [
             "perturbation", *_target_genes(table), "n_guides", "n_cells", "n_cells_seen",
+            *(["cost"] if "cost" in table else []),
             *(["strategy"] if len(strategies) > 1 else []),
             *([] if table["is_advised"].all() else ["is_advised"]),
             "probability_best", *_OF_COMBINATIONS,

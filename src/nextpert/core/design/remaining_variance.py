@@ -12,7 +12,7 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -189,22 +189,28 @@ class RemainingVariance:
         allowed: NDArray[np.bool_],
         chosen: Sequence[int] = (),
         seen: Iterable[tuple[int, float]] = (),
+        price: Array | None = None,
+        fits: Callable[[list[int]], bool] | None = None,
     ) -> list[int]:
         """Return a plate: candidates in ``chosen``, then one by one the most informative others.
 
         A candidate is most informative if its cells remove most variance. The plate has at most
         ``size`` candidates; further ones must be ``allowed``. Cells of each candidate measure with
         variances ``noise``; ``seen`` holds candidates in progress, with the variances of their
-        cells.
+        cells. With a ``price`` of each candidate, the most informative one removes most variance
+        per price; ``fits`` says whether a plate can be paid.
         """
         left, plate, may = deepcopy(self), list(chosen), allowed.copy()
         may[plate] = False
         for k, variance in (*seen, *((k, float(noise[k])) for k in plate)):
             left.observe(k, variance)
         while len(plate) < size and may.any():
-            best = int(np.where(may, left.gains(noise), -np.inf).argmax())
-            plate.append(best)
+            gains = left.gains(noise) if price is None else left.gains(noise) / price
+            best = int(np.where(may, gains, -np.inf).argmax())
             may[best] = False
+            if fits is not None and not fits([*plate, best]):
+                continue
+            plate.append(best)
             left.observe(best, float(noise[best]))
         return plate
 

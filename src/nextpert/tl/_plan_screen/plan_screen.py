@@ -25,7 +25,7 @@ from nextpert.tl._plan_screen.constructs import (
     with_guide_columns,
 )
 from nextpert.tl._plan_screen.next_round import StoppingRule, ask, next_round
-from nextpert.tl._plan_screen.pool import guides_of, read_pool
+from nextpert.tl._plan_screen.pool import guides_of, priced, read_pool
 from nextpert.tl._plan_screen.wells import (
     ADVISED,
     N_SAMPLES,
@@ -53,6 +53,7 @@ class _Constraints:
     exclude: Iterable[str] | None = None
     max_combination: int = 1
     min_cells: int = 20
+    costs: Mapping[str, Any] | None = None
 
 
 @checked(
@@ -107,6 +108,8 @@ def plan_screen(
         - ``"exclude"``: labels, or genes that no candidate may target.
         - ``"max_combination"`` (1): 2 adds the 200 pairs that are expected nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
+        - ``"costs"``: ``{"budget": ..., "perturbation": ..., "cell": ...}``, in any currency; the
+          cost of a perturbation may be a mapping. Gain per cost then chooses.
     pending
         Labels in progress, or labels -> cells: counted as if measured, and not chosen.
     stopping
@@ -164,6 +167,9 @@ def plan_screen(
         candidates, fit, requested, include=asked.include, exclude=asked.exclude, pending=pending,
         pairs=asked.max_combination > 1, cells_each=wells.each,
     )  # fmt: skip
+    if asked.costs is not None:
+        names, naming = pool.interventions.names, fit.naming
+        limits = priced(limits, asked.costs, names, naming, asked.min_cells)
     existing, usual = guides_of(adata, fit)
     null = stored_null(adata, fit)
     if existing and null.weak:  # these are not ordered
@@ -204,7 +210,7 @@ def plan_screen(
     )
     under_way = [names[i] for i in choice.limits.under_way]
     kinds = kinds_of_constructs(adata, has_guides=existing is not None)
-    stored = {
+    stored: dict[str, Any] = {
         "plate": plate,
         "constructs": with_guide_columns(
             constructs_table(plate, fit, existing, under_way, kinds=kinds, are_new=n_new > 0),
@@ -245,6 +251,9 @@ def plan_screen(
             "rng": _adata.seed_of(rng),
         },
     }
+    if limits.price is not None:
+        stored["summary"]["cost"] = float(plate["cost"].sum())
+        stored["params"]["budget"] = limits.budget
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     _log_plan(stored, existing is not None)
     return written

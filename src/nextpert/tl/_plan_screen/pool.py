@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from nextpert._adata import (
     read_every_label,
     read_labels,
 )
-from nextpert._adata.arguments import Bound, check_value
+from nextpert._adata.arguments import Bound, above, at_least, check_value
 from nextpert._adata.labels import joins_guides
 from nextpert.core.design.plate import nearest_pairs
 from nextpert.core.fit.candidates import CandidateSet
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from nextpert.core.fit.naming import Naming
     from nextpert.tl._design_interventions.target import PanelTarget
 
+COSTS = ("budget", "perturbation", "cell")  # keys of constraints["costs"]
 LISTED = 200  # pairs that join the candidates
 _CELLS = Bound("that is a number of cells", lambda n: 0 < n <= 1e12)
 
@@ -47,12 +48,16 @@ class Constraints:
 
     ``allowed``, ``(n_candidates,)``, are candidates that can be chosen, ``include`` those that have
     to be chosen, and ``under_way`` those in progress, with ``pending`` cells each, which cannot.
+    With costs, ``price`` is that of every candidate without its cells, ``(n_candidates,)``.
     """
 
     allowed: NDArray[np.bool_]
     include: Sequence[int] = ()
     under_way: Sequence[int] = ()
     pending: Sequence[float] = ()
+    price: NDArray[np.float64] | None = None
+    cell_price: float = 0.0
+    budget: float = np.inf
 
     def rows(self, some: NDArray[np.int64]) -> Constraints:
         """Return the constraints by position among some candidates.
@@ -61,7 +66,52 @@ class Constraints:
         """
         place = {int(i): k for k, i in enumerate(some)}
         include, under_way = ([place[i] for i in part] for part in (self.include, self.under_way))
-        return Constraints(self.allowed[some], include, under_way, self.pending)
+        price = None if self.price is None else self.price[some]
+        return replace(
+            self, allowed=self.allowed[some], include=include, under_way=under_way, price=price
+        )
+
+
+def priced(
+    limits: Constraints, costs: Mapping[str, Any], names: Sequence[str], naming: Naming, least: int
+) -> Constraints:
+    """Return the constraints with the prices and the budget of ``constraints["costs"]``.
+
+    Candidates that the budget does not pay alone, with ``least`` cells and as many controls, are
+    not allowed.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, the budget or the price of a candidate is missing, a number is below 0,
+        or the budget pays for no candidate.
+    """
+    if unknown := sorted(set(costs) - set(COSTS)):
+        message = f"costs has unknown keys: {list_names(unknown)}. Use {', '.join(COSTS)}."
+        raise ValueError(message)
+    if "budget" not in costs:
+        message = "costs needs a budget: give costs={'budget': ..., 'perturbation': ..., ...}."
+        raise ValueError(message)
+    budget = float(check_value(costs["budget"], "costs['budget']", "float", above(0)))
+    cell = float(check_value(costs.get("cell", 0.0), "costs['cell']", "float", at_least(0)))
+    each = costs.get("perturbation", 0.0)
+    if isinstance(each, Mapping):
+        each = naming.renamed(each, names, "costs['perturbation']")
+        can_be_planned = [names[i] for i in (*np.flatnonzero(limits.allowed), *limits.include)]
+        if missing := [name for name in can_be_planned if name not in each]:
+            message = f"costs['perturbation'] has no cost of {list_names(missing)}: give one for "
+            message += "each candidate."
+            raise ValueError(message)
+    by_name = each if isinstance(each, Mapping) else dict.fromkeys(names, each)
+    given = [by_name.get(name, 0.0) for name in names]  # 0: measured, and not to be planned
+    where = "costs['perturbation']"
+    price = np.array([float(check_value(one, where, "float", at_least(0))) for one in given])
+    allowed = limits.allowed & (price + 2 * least * cell <= budget)
+    if not allowed.any() and not limits.include:
+        message = f"The budget of {budget:g} pays for no perturbation with {least} cells and as "
+        message += "many controls: raise costs['budget'], or lower min_cells."
+        raise ValueError(message)
+    return replace(limits, allowed=allowed, price=price, cell_price=cell, budget=budget)
 
 
 def read_pool(

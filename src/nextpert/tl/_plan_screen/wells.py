@@ -116,6 +116,35 @@ class Choice:
     wells: Wells
     admitted: NDArray[np.bool_]
 
+    def share_out(self, chosen: Sequence[int]) -> tuple[Index, int]:
+        """Return the cells of chosen candidates and of controls that cells and budget allow."""
+        limits, wells = self.limits, self.wells
+        if limits.price is not None:
+            spare = limits.budget - float(limits.price[list(chosen)].sum())
+            total = wells.total if spare >= 0 else 0
+            if limits.cell_price > 0:
+                total = min(total, int(spare / limits.cell_price))
+            wells = wells._replace(total=total)
+        return wells.share_out(len(chosen))
+
+    def fits(self, chosen: Sequence[int]) -> bool:
+        """Return whether the budget, if there is one, pays for these candidates."""
+        return self.limits.price is None or len(self.share_out(chosen)[0]) == len(chosen)
+
+    @property
+    def price(self) -> Vector | None:
+        """The price of every candidate with the usual number of cells; ``None`` without costs."""
+        if self.limits.price is None:
+            return None
+        return np.maximum(self.limits.price + self.wells.each * self.limits.cell_price, 1e-300)
+
+    def _per_price(self, order: Index) -> Index:
+        """Return candidates by their probability of being the nearest per price; ties as given."""
+        if self.price is None:
+            return order
+        worth = self.asked.distances.nearest[order] / self.price[order]
+        return order[np.argsort(-worth, kind="stable")]
+
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of chosen and pending candidates, and noise of the latter."""
         covariance, gains = self.asked.remaining.among([*chosen, *self.limits.under_way])
@@ -137,10 +166,13 @@ class Choice:
                 f"raise n_perturbations or n_cells, or include fewer."
             )
             raise ValueError(message)
+        if not self.fits(chosen):
+            message = "The candidates in include cost more than costs['budget']: include fewer."
+            raise ValueError(message)
         strategies = ["include"] * len(chosen)
         if strategy in ("exploit", "both"):
             order, chance, n_best = self._best(strategy)
-            chosen += [i for i in order.tolist() if i not in limits.include][:n_best]
+            self._add(chosen, order, len(limits.include) + n_best)
             strategies += ["exploit"] * (len(chosen) - len(strategies))
         if strategy in STRATEGIES:  # also fills the rest of "exploit", if too few are nearer
             allowed = limits.allowed
@@ -148,16 +180,17 @@ class Choice:
                 allowed = allowed & self.admitted
             seen = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
             chosen = asked.remaining.most_informative(
-                wells.size, asked.noise.at(wells.each), allowed=allowed, chosen=chosen, seen=seen
-            )
+                wells.size, asked.noise.at(wells.each), allowed=allowed, chosen=chosen, seen=seen,
+                price=self.price, fits=self.fits,
+            )  # fmt: skip
             strategies += ["explore"] * (len(chosen) - len(strategies))
         else:
             some = np.flatnonzero(limits.allowed)
-            order = find_acquisition(strategy).plate(asked, some, wells.size)
-            more = [i for i in order.tolist() if i not in limits.include]
-            chosen += more[: wells.size - len(chosen)]
+            n_ranked = wells.size if limits.price is None else len(some)
+            order = find_acquisition(strategy).plate(asked, some, n_ranked)
+            self._add(chosen, order, wells.size)
             strategies += ["acquisition"] * (len(chosen) - len(strategies))
-        cells, n_controls = wells.share_out(len(chosen))
+        cells, n_controls = self.share_out(chosen)
         # For "explore", cells are divided to reduce uncertainty most, otherwise equally.
         if strategy == "explore":
             covariance, gains, fixed = self.among(chosen)
@@ -165,6 +198,12 @@ class Choice:
             cells = split_by_variance(covariance, gains, own, total, wells.least, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
+
+    def _add(self, chosen: list[int], order: Iterable[int], size: int) -> None:
+        """Add candidates to those chosen, in an order, up to a size and as the budget pays."""
+        for i in map(int, order):
+            if len(chosen) < size and i not in chosen and self.fits([*chosen, i]):
+                chosen.append(i)
 
     def likely(self, is_measured: NDArray[np.bool_], probability: float) -> list[int]:
         """Return the measured candidates of which more cells can show the nearest, in order.
@@ -179,15 +218,16 @@ class Choice:
         if not len(some) or size < 1:
             return []
         order, _ = best_order(distances.centre[some], distances.draws[:, some], size)
-        some = some[order[:size]]
+        some = self._per_price(some[order])[:size]
         is_likely = distances.nearest[some] >= probability
         found: list[int] = (some[is_likely] if is_likely.any() else some).tolist()
         return found
 
     def measure(self, some: Sequence[int]) -> Chosen:
         """Return a plate of the candidates to include and of some others, with equal cells."""
-        chosen = [*self.limits.include, *some]
-        cells, n_controls = self.wells.share_out(len(chosen))
+        chosen = list(self.limits.include)
+        self._add(chosen, some, len(chosen) + len(some))
+        cells, n_controls = self.share_out(chosen)
         strategies = ["include"] * len(self.limits.include) + ["measure"] * len(some)
         n = len(cells)
         return Chosen(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
@@ -226,7 +266,8 @@ class Choice:
         def ordered(size: int) -> tuple[Index, Vector]:
             chance = np.full(asked.size, np.nan)
             order, chance[some] = best_order(expected[some], draws[:, some], size)
-            return some[order][is_nearer[some[order]]], chance
+            order = some[order][is_nearer[some[order]]]
+            return self._per_price(order), chance
 
         n_best = max(self.wells.size - len(limits.include), 0)
         if strategy == "exploit":
@@ -239,6 +280,12 @@ class Choice:
             if elsewhere + nearest[order].sum() >= SURE:
                 return *ordered(max(n, 1)), n
         return *ordered(max(n_best, 1)), n_best
+
+
+def _cost(limits: Constraints, chosen: Sequence[int], n_cells: Index) -> Vector:
+    """Return the cost of each row of a plate, cells included; the controls are last."""
+    assert limits.price is not None
+    return np.append(limits.price[list(chosen)], 0.0) + limits.cell_price * n_cells
 
 
 def plate_table(
@@ -315,6 +362,7 @@ def plate_table(
             **{name: column[rows] for name, column in admission.columns.items()},
             "state_distance": state[rows],
             "probability_best": distance.nearest[rows],
+            **({} if limits.price is None else {"cost": _cost(limits, chosen, n_cells)}),
             "n_cells": n_cells,
         },
         index=pd.Index(np.arange(len(rows))),
