@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # What the loader reads; of the expression either the full file or its six parts.
 FULL = "RNA_expression.csv"
 SUBSETS = "RNA_expression_subset*.csv"
-OTHERS = ("RNA_metadata.csv", "all_sgRNA_assignments.txt")
+OTHERS = ("RNA_metadata.csv", "all_sgRNA_assignments.txt", "raw_CITE_expression.csv")
 _MANIFEST = "file_supplemental_info.tsv"
 _LINE = re.compile(r'(url|output)\s*=\s*"([^"]+)"')
 # Folders are always made, bodies decoded, and redirects followed.

@@ -124,6 +124,7 @@ STUDY = {
     "SCP1064/expression/RNA_expression_subset2.csv.gz": b"2",
     "SCP1064/metadata/RNA_metadata.csv": b"metadata",
     "SCP1064/documentation/all_sgRNA_assignments.txt": b"guides",
+    "SCP1064/other/raw_CITE_expression.csv.gz": b"cite",
     "SCP1064/other/something_else.csv": b"else",
 }
 

@@ -80,7 +80,7 @@ def test_which_files_are_taken(scripts, configuration, study, needed):
     without = [link for link in links if not link.name.endswith("expression.csv.gz")]
     chosen, missing = choose([link for link in without if "metadata" not in link.name])
     assert "SCP1064/expression/RNA_expression_subset2.csv.gz" in [link.name for link in chosen]
-    assert missing == ["RNA_metadata.csv"]
+    assert missing == ["RNA_metadata.csv", "raw_CITE_expression.csv"]
     assert [link.name for link in choose(links, patterns=["*else*"])[0]] == [list(study)[-1]]
     assert len(choose(links, patterns=["*"])[0]) == len(study)
     with pytest.raises(scripts.error, match="No file matches '\\*zip'"):

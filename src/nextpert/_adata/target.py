@@ -66,7 +66,8 @@ class Target:
     away_from
         A state to avoid, such as toxicity, or a list of them, in the forms of ``state``. A
         candidate that is nearer to it than the control cells are has a penalty: the square of the
-        difference of the two distances (not squared), times ``away_weight``.
+        difference of the two distances (not squared, on the genes that count), times
+        ``away_weight``.
     away_weight
         Weight of ``away_from`` relative to the other parts.
     weights

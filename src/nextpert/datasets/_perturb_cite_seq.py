@@ -34,6 +34,7 @@ def perturb_cite_seq(
     condition: str | Sequence[str] | None = None,
     genes: Sequence[str] | str | None = None,
     counts: bool = False,
+    protein: str | os.PathLike[str] | AnnData | None = None,
     cache: str | os.PathLike[str] | None = None,
     verify: bool = True,
 ) -> AnnData:
@@ -55,7 +56,7 @@ def perturb_cite_seq(
         AnnData or the path of an h5ad: scPerturb's ``FrangiehIzar2021_RNA``, pertpy's
         ``frangieh_2021_rna``, or one that this function made. Or the folder of the portal's files,
         gzipped or not: ``RNA_expression.csv.gz`` or the six subset files, ``RNA_metadata.csv``
-        and ``all_sgRNA_assignments.txt``.
+        and ``all_sgRNA_assignments.txt``; optionally ``raw_CITE_expression.csv.gz``.
     subset
         Subset files to read (``"1a"``, ``"1b_alpha"``, ``"1b_beta"``, ``"2"``, ``"3"``, ``"4"``),
         six consecutive blocks of cells. By default the full file, or all six if that is absent.
@@ -66,6 +67,9 @@ def perturb_cite_seq(
         stands for the 36 genes of Zhang et al. 2023.
     counts
         Whether to restore the integer counts to ``layers["counts"]``.
+    protein
+        Raw counts, cells x antibodies, as an AnnData or the path of an h5ad: scPerturb's
+        ``FrangiehIzar2021_protein``, or the protein part of a MuData. The portal's folder has them.
     cache
         Folder that keeps the download; by default the user's cache folder.
     verify
@@ -80,6 +84,8 @@ def perturb_cite_seq(
         - ``obs``: ``perturbation`` (the sorted target genes joined by ``+``, ``no_guide``, or
           ``control_guide``), ``condition``, ``MOI``, ``sgRNA``, ``guides`` (joined by ``,``),
           ``UMI_count``, ``library_preparation_protocol``, ``n_guides`` and ``n_targets``,
+        - ``obsm["protein"]``: centred log ratios (``ln(1 + count)`` less its mean over antibodies),
+          cells x antibodies; NaN for cells without; only if the source has proteins,
         - ``uns["guides"]``: table of guides, in the layout of :func:`nextpert.pp.assign_guides`,
         - ``uns["perturb_cite_seq"]``: the source, its checksums and the options.
 
@@ -101,7 +107,7 @@ def perturb_cite_seq(
     from nextpert._adata import in_order, list_names
     from nextpert._adata.panel import PANELS
     from nextpert.datasets._portal import read_portal
-    from nextpert.datasets._scp1064 import Options, opened, read_object
+    from nextpert.datasets._scp1064 import Options, opened, proteins_of, read_object
 
     if isinstance(genes, str):
         if genes not in PANELS:
@@ -115,9 +121,14 @@ def perturb_cite_seq(
             raise ValueError(message)
     options = Options(condition, genes, counts, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        return read_portal(source, subset, options).to_anndata(options)
-    if subset is not None:
+        found = read_portal(source, subset, options).to_anndata(options)
+    elif subset is not None:
         message = "subset names files of the portal's folder: leave it out for an h5ad."
         raise ValueError(message)
-    with opened(fetch(SCPERTURB, cache, _BY_HAND) if source is None else source) as (adata, name):
-        return read_object(adata, name, options).to_anndata(options)
+    else:
+        given = fetch(SCPERTURB, cache, _BY_HAND) if source is None else source
+        with opened(given) as (adata, name):
+            found = read_object(adata, name, options).to_anndata(options)
+    if protein is not None:
+        found.obsm["protein"] = proteins_of(protein, found.obs_names)
+    return found

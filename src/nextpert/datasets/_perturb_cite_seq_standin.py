@@ -89,6 +89,8 @@ _N_GUIDES_SHARE = (0.105, 0.582, 0.207, 0.073, 0.033)
 _CONTROL_GUIDES = ("NO_SITE", "ONE_NON-GENE_SITE")
 _CONTROL_SHARE = (0.072, 0.052)  # of all guides called
 _MEAN_UMI = 8000.0
+_N_ANTIBODIES = 20
+_ISOTYPES = ("Mouse_IgG1", "Mouse_IgG2a", "Mouse_IgG2b", "Rat_IgG2a")
 _LEFT_BY_KNOCKOUT = 0.1  # of the control mean
 
 
@@ -96,7 +98,8 @@ class PortalStandin(NamedTuple):
     """Content of a stand-in, with cells and genes in the order of the expression file.
 
     ``counts`` are UMI of cells x genes, with the row sums ``umi_count``. ``weights`` (row = child)
-    belong to the causal model of the targets that are genes of the file (``measured``).
+    belong to the causal model of the targets that are genes of the file (``measured``). ``protein``
+    are the counts of the first 20 of these (or all) and of four isotype controls.
     """
 
     cells: list[str]
@@ -107,6 +110,7 @@ class PortalStandin(NamedTuple):
     guides: list[list[str]]
     weights: NDArray[np.float64]
     measured: list[str]
+    protein: NDArray[np.int64]
 
 
 def write_portal_standin(
@@ -131,8 +135,11 @@ def write_portal_standin(
     cells = [f"CELL_{i + 1}" for i in range(len(conditions))]
     guides = _draw_guides(len(cells), targets, rng)
     measured = [name for name in targets if name in set(genes)]
-    counts, weights = _draw_counts(genes, measured, conditions, guides, rng)
-    umi = counts.sum(axis=1)
+    counts, weights, expression = _draw_counts(genes, measured, conditions, guides, rng)
+    umi, antibodies = counts.sum(axis=1), [*measured[:_N_ANTIBODIES], *_ISOTYPES]
+    # An antibody binds in proportion to the square root of its gene's expression.
+    bound = 20 * np.exp((expression - expression.mean(axis=0)) / 2)[:, : len(antibodies) - 4]
+    protein = rng.poisson(np.hstack([bound, np.full((len(cells), 4), 3.0)]))
 
     def write(name: str, rows: Iterable[Sequence[object]]) -> None:
         text = io.StringIO()
@@ -153,7 +160,16 @@ def write_portal_standin(
     ])  # fmt: skip
     listed = zip(cells, [",".join(some) for some in guides], strict=True)
     write("documentation/all_sgRNA_assignments.txt", [["Cell", "sgRNAs"], *listed])
-    return PortalStandin(cells, genes, counts, umi, list(conditions), guides, weights, measured)
+    # The study's proteins have another order of cells, and lack some of them.
+    order = list(range(len(cells) - 1, 0, -1))
+    rows = zip(antibodies, protein[order].T.tolist(), strict=True)
+    write(
+        "other/raw_CITE_expression.csv.gz",
+        [["", *(cells[i] for i in order)], *([a, *r] for a, r in rows)],
+    )
+    return PortalStandin(
+        cells, genes, counts, umi, list(conditions), guides, weights, measured, protein
+    )
 
 
 def _draw_guides(n_cells: int, targets: Sequence[str], rng: np.random.Generator) -> list[list[str]]:
@@ -175,8 +191,8 @@ def _draw_counts(
     conditions: Sequence[str],
     guides: list[list[str]],
     rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return UMI counts (n_cells, n_genes) and the weights of the model behind them."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return UMI counts (n_cells, n_genes), the model's weights, and its log expression."""
     n_cells = len(conditions)
     scm, mean = expression_model(max(len(measured), 2), 4.0, rng)
     position = {name: j for j, name in enumerate(measured)}
@@ -197,4 +213,4 @@ def _draw_counts(
     depth *= min(1.0, len(names) / 2000)
     counts = rng.poisson(depth * rate / rate.sum(axis=1, keepdims=True))
     counts[counts.sum(axis=1) == 0, 0] = 1
-    return counts, scm.weights
+    return counts, scm.weights, solved[:, : len(measured)]

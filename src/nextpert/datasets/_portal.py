@@ -14,7 +14,13 @@ import scipy.sparse as sp
 
 from nextpert._adata import closest, list_names
 from nextpert._adata.progress import progress
-from nextpert.datasets._scp1064 import Options, Study, label_cells, require_whole
+from nextpert.datasets._scp1064 import (
+    Options,
+    Study,
+    centred_log_ratios,
+    label_cells,
+    require_whole,
+)
 
 if TYPE_CHECKING:
     import os
@@ -55,8 +61,14 @@ def read_portal(
             f"subset or condition."
         )
         raise ValueError(message)
+    obsm: dict[str, pd.DataFrame] = {}
+    path = _find(root, "raw_CITE_expression.csv")
+    if path is not None:
+        protein = _read_protein(path)
+        _require_same(protein.index, obs.index, path.name, part=True)
+        obsm["protein"] = protein.reindex(obs.index[kept])
     names = np.array([each.name for each in paths], dtype=object)
-    study = Study(obs, guides, kept, {"source": "portal", "files": names})
+    study = Study(obs, guides, kept, {"source": "portal", "files": names}, obsm=obsm)
     _read_expression(tables, study, options)
     return study
 
@@ -184,7 +196,7 @@ class WideTable:
             raise self.error("is not a line of names") from error
         twice = pd.Index(self.cells)
         twice = twice[twice.duplicated()]
-        if corner.upper() not in ("GENE", "") or not self.cells or "" in self.cells:
+        if corner.upper() not in ("GENE", "PROTEIN", "") or not self.cells or "" in self.cells:
             raise self.error("does not begin with GENE and names of cells")
         if len(twice):
             raise self.error(f"names cell {twice[0]!r} twice")
@@ -193,10 +205,10 @@ class WideTable:
         """Return an error about the line read last."""
         return ValueError(f"{self.path.name!r}, line {self.line} {what}: download the file again.")
 
-    def rows(self, bar: Any) -> Iterator[Line]:
+    def rows(self, bar: Any = None, most: float = _LARGEST) -> Iterator[Line]:
         """Yield every line's name, its fields that are not zero, and their values.
 
-        The progress bar advances by the bytes read.
+        Values above ``most`` are errors. The progress bar advances by the bytes read.
         """
         lines = self._lines(bar)
         next(lines)
@@ -215,10 +227,10 @@ class WideTable:
                 values = np.array([float(texts[i]) for i in fields])
             except ValueError as error:
                 raise self.error(f"holds a value that is not a number ({error})") from error
-            wrong = np.flatnonzero(~((values >= 0) & (values <= _LARGEST)))
+            wrong = np.flatnonzero(~((values >= 0) & (values <= most)))
             if len(wrong):
                 what = f"holds {values[wrong[0]]:g} for cell {self.cells[fields[wrong[0]]]!r}"
-                raise self.error(f"{what}, which is not between 0 and {_LARGEST:.4g}")
+                raise self.error(f"{what}, which is not between 0 and {most:.4g}")
             yield name, fields[values != 0], values[values != 0]
         if self.line == 1:
             raise self.error("is the only line")
@@ -233,6 +245,17 @@ class WideTable:
                         bar.update(raw.tell() - bar.n)
             except (EOFError, OSError, zlib.error) as error:
                 raise self.error(f"is followed by a damaged part ({error})") from error
+
+
+def _read_protein(path: Path) -> pd.DataFrame:
+    """Return cells x antibodies, as :func:`centred_log_ratios` of the raw counts."""
+    wide, counts = WideTable(path), {}
+    for name, fields, values in wide.rows(most=1e9):
+        if (values != np.round(values)).any():
+            raise wide.error("holds a value that is not a count")
+        counts[name.removesuffix(" protein")] = column = np.zeros(len(wide.cells))
+        column[fields] = values
+    return centred_log_ratios(pd.DataFrame(counts, index=wide.cells))
 
 
 def _read_expression(tables: Sequence[WideTable], study: Study, options: Options) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,7 +68,8 @@ class Options(NamedTuple):
 class Study:
     """The study as read: ``kept`` says which cells are requested, ``facts`` describes the source.
 
-    ``obs`` and ``guides`` include all cells; the values of X, ln(1 + TPM), only those kept.
+    ``obs`` and ``guides`` include all cells; the values of X, ln(1 + TPM), and ``obsm`` only those
+    kept.
     """
 
     obs: pd.DataFrame
@@ -77,6 +78,7 @@ class Study:
     facts: dict[str, Any]
     x: sp.csr_matrix | None = None
     genes: Sequence[str] = ()
+    obsm: dict[str, Any] = field(default_factory=dict)
 
     def to_anndata(self, options: Options) -> ad.AnnData:
         """Return the study as an AnnData."""
@@ -96,7 +98,7 @@ class Study:
         for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
             obs[name] = pd.Categorical(obs[name])
         out = ad.AnnData(
-            self.x, obs, pd.DataFrame(index=pd.Index([*self.genes])),
+            self.x, obs, pd.DataFrame(index=pd.Index([*self.genes])), obsm=self.obsm,
             uns={"guides": self.guides, "perturb_cite_seq": facts},
         )  # fmt: skip
         if options.counts:
@@ -202,7 +204,38 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
         blocks.append(block.astype(np.float32)[:, columns])
     x = sp.vstack(blocks, "csr")
     x.sort_indices()
-    return Study(obs, guides, kept, facts, x, genes)
+    obsm = {"protein": adata.obsm["protein"][kept]} if "protein" in adata.obsm else {}
+    return Study(obs, guides, kept, facts, x, genes, obsm)
+
+
+def centred_log_ratios(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return ``ln(1 + count)`` of cells x antibodies, less its mean over the cell's antibodies."""
+    logged = counts.transform(np.log1p)
+    return logged.sub(logged.mean(axis=1), axis=0).astype(np.float32)
+
+
+def proteins_of(source: ad.AnnData | str | os.PathLike[str], cells: pd.Index) -> pd.DataFrame:
+    """Return the proteins of cells from an object of raw counts; NaN for cells that it lacks.
+
+    Raises
+    ------
+    ValueError
+        If it has none of the cells, or values that are not counts.
+    """
+    with opened(source) as (adata, name):
+        matrix: Any = adata.X[:]
+        counts = np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix, np.float64)
+        given = pd.DataFrame(counts, adata.obs_names, adata.var_names.astype(str))
+    if not given.index.isin(cells).any() or given.index.has_duplicates:
+        message = f"{name!r} has none of the cells of the study, or one of them twice: pass the "
+        message += "proteins of the same cells, with their names as obs_names."
+        raise ValueError(message)
+    if not (np.isfinite(counts) & (counts >= 0) & (counts == np.round(counts))).all():
+        message = (
+            f"{name!r} holds values that are not counts: pass the raw counts of the antibodies."
+        )
+        raise ValueError(message)
+    return centred_log_ratios(given).reindex(cells)
 
 
 def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

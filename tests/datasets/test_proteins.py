@@ -1,0 +1,100 @@
+"""Proteins of Perturb-CITE-seq: the portal's file, an object of counts, and what is no count."""
+
+import gzip
+import shutil
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import nextpert as npt
+from nextpert.datasets import perturb_cite_seq
+
+FILE = "other/raw_CITE_expression.csv.gz"
+
+
+def log_ratios(counts):
+    logged = np.log1p(counts)
+    return logged - logged.mean(axis=1, keepdims=True)
+
+
+def test_proteins_of_the_portal_are_aligned_by_name(portal):
+    folder, study = portal
+    protein = perturb_cite_seq(folder).obsm["protein"]
+    assert protein.index.tolist() == study.cells
+    assert protein.columns.tolist()[:2] == study.measured[:2]
+    assert protein.columns.tolist()[-1] == "Rat_IgG2a"
+    # the first cell is not in the file
+    assert protein.iloc[0].isna().all()
+    np.testing.assert_allclose(protein.iloc[1:], log_ratios(study.protein)[1:], atol=1e-6)
+    part = perturb_cite_seq(folder, condition="IFNγ")
+    pd.testing.assert_frame_equal(part.obsm["protein"], protein.loc[part.obs_names])
+    again = perturb_cite_seq(part)
+    pd.testing.assert_frame_equal(again.obsm["protein"], part.obsm["protein"])
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse", "file"])
+def test_proteins_of_an_object(portal, form, tmp_path):
+    folder, study = portal
+    order = np.random.default_rng(0).permutation(len(study.cells))[4:]
+    counts = study.protein[order].astype(np.float32)
+    given = ad.AnnData(sp.csr_matrix(counts) if form == "sparse" else counts)
+    given.obs_names = [study.cells[i] for i in order]
+    given.var_names = [f"ab{j}" for j in range(counts.shape[1])]
+    if form == "file":
+        given.write_h5ad(tmp_path / "protein.h5ad")
+        given = tmp_path / "protein.h5ad"
+    found = perturb_cite_seq(folder, protein=given).obsm["protein"]
+    wanted = pd.DataFrame(log_ratios(study.protein), study.cells).iloc[order]
+    np.testing.assert_allclose(found.loc[wanted.index], wanted, atol=1e-6)
+    assert found.isna().any(axis=1).sum() == 4
+    assert found.columns[0] == "ab0"
+
+
+def test_a_study_without_proteins_has_none(portal, tmp_path):
+    folder = shutil.copytree(portal[0], tmp_path / "study")
+    (folder / FILE).unlink()
+    assert "protein" not in perturb_cite_seq(folder).obsm
+
+
+def test_what_is_no_protein_is_refused(portal, tmp_path):
+    folder = shutil.copytree(portal[0], tmp_path / "study")
+    text = gzip.decompress((folder / FILE).read_bytes()).decode()
+    lines = text.splitlines()
+    for changed, message in (
+        (lines[1].rsplit(",", 1)[0] + ",1.5", "line 2 holds a value that is not a count"),
+        (lines[1].rsplit(",", 1)[0], "line 2 holds"),
+    ):
+        (folder / FILE).write_bytes(gzip.compress("\n".join([lines[0], changed]).encode()))
+        with pytest.raises(ValueError, match=message):
+            perturb_cite_seq(folder)
+    (folder / FILE).write_bytes(gzip.compress(text.replace("CELL_5,", "CELL_999,", 1).encode()))
+    with pytest.raises(ValueError, match="differ in 1 cells"):
+        perturb_cite_seq(folder)
+    cells = ad.AnnData(np.full((2, 3), 0.5), pd.DataFrame(index=["CELL_1", "CELL_2"]))
+    with pytest.raises(ValueError, match="raw counts"):
+        perturb_cite_seq(portal[0], protein=cells)
+    cells.obs_names = ["a", "b"]
+    with pytest.raises(ValueError, match="none of the cells"):
+        perturb_cite_seq(portal[0], protein=cells)
+
+
+def test_proteins_are_a_panel_and_a_target(tmp_path):
+    npt.datasets.perturb_cite_seq_standin(tmp_path, n_cells=900, n_genes=60, rng=0)
+    adata = perturb_cite_seq(tmp_path, condition="Control")
+    measured = adata[adata.obsm["protein"].notna().all(axis=1) & (adata.obs["n_targets"] < 2)]
+    # Ratios sum to 0 over all antibodies: the isotype controls are left out.
+    proteins = measured.obsm["protein"].filter(regex="^(?!.*_IgG)")
+    panel = ad.AnnData(proteins, measured.obs[["perturbation"]].copy())
+    label = panel.obs["perturbation"].astype(str)
+    panel.obs["perturbation"] = label.where(~label.isin(["no_guide", "control_guide"]), "control")
+    npt.pp.setup_screen(
+        panel, perturbation_key="perturbation", control="control", check_scale=False
+    )
+    npt.tl.learn_dag(panel, method="boss", environments="all")
+    npt.tl.fit_dag_blr(panel)
+    target = {name: float(panel.X[:, j].mean() - 1) for j, name in enumerate(panel.var_names[:2])}
+    npt.tl.design_interventions(panel, target)
+    assert len(panel.uns["design"]["ranking"]) > 5
