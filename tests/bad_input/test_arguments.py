@@ -113,6 +113,7 @@ WRONG = {
     "modules": (3, "nope"),
     "components": (3, (1,), (0, 1), (1, 99), ("a", "b"), (1, 1.5)),
     "source": (3, "absent", None),
+    "protein": (3, [1.0]),
     "subset": (3, "NOPE"),
     "perturbed": (-1, 1.5, 99, "NOPE", ["NOPE"], [None], ["MYC", "MYC"]),
 }

@@ -80,8 +80,7 @@ def plan_screen(
 
     The plate follows the advice: candidates to order, to measure again or to confirm, with the
     cells of each and controls, within a budget. It is empty if the advice is to stop. Other
-    strategies use the whole budget, whatever is advised; their rows are marked in ``is_advised``.
-    See :doc:`/guides/plan_a_plate`; run :func:`diagnose` before.
+    strategies use the whole budget (:doc:`/guides/plan_a_plate`). Run :func:`diagnose` before.
 
     Parameters
     ----------
@@ -108,8 +107,7 @@ def plan_screen(
         - ``"exclude"``: labels, or genes that no candidate may target.
         - ``"max_combination"`` (1): 2 adds the 200 pairs that are expected nearest.
         - ``"min_cells"`` (20): minimum per perturbation; fewer are planned if cells do not suffice.
-        - ``"costs"``: ``{"budget": ..., "perturbation": ..., "cell": ...}``, in any currency; the
-          cost of a perturbation may be a mapping. Gain per cost then chooses.
+        - ``"costs"``: ``{"budget": ..., "perturbation": ..., "cell": ...}``; gain per cost chooses.
     pending
         Labels in progress, or labels -> cells: counted as if measured, and not chosen.
     stopping
