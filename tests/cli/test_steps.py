@@ -72,9 +72,10 @@ CALLS = {
     ),
     "plan": (
         "--target-group batch a --candidates genes --n-perturbations 2 --n-cells 200 --exclude CPQ "
-        "--pending OXR1=20 --strategy both",
+        "--pending OXR1=20 --strategy both --costs budget=900 cell=1 perturbation=50",
         {"target": ("batch", "a"), "candidates": "genes", "n_perturbations": 2, "n_cells": 200,
-         "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both"},
+         "pending": {"OXR1": 20}, "exclude": ["CPQ"], "strategy": "both",
+         "costs": {"budget": 900.0, "cell": 1.0, "perturbation": 50.0}},
     ),
     "cells": (
         "--target MYC --candidates MYC OXR1 --effect 0.3 --n-guides 2 --budget 900 --power 0.7 "
@@ -240,6 +241,20 @@ def test_shifts_and_effects_in_files(fitted, tmp_path):
     assert pd.read_csv(table)["n_cells"].sum() == pd.read_csv(order)["n_cells"].sum() == 100
     constructs = npt.get.order_df(ad.read_h5ad(tmp_path / "again.plan.h5ad"))
     assert pd.read_csv(order)["perturbation"].tolist() == constructs["perturbation"].tolist()
+
+
+def test_prices_in_a_file(fitted, tmp_path):
+    prices = tmp_path / "prices.csv"
+    prices.write_text("perturbation,price\n" + "".join(f"{x},40\n" for x in ("MYC", "OXR1", "HS2")))
+    words = ["plan", str(fitted), "--target", "STK3", "--candidates", "MYC", "OXR1", "HS2"]
+    words += ["--costs", "budget=300", "cell=1", f"perturbation={prices}", "--strategy", "exploit"]
+    out = tmp_path / "plan.h5ad"
+    assert main([*words, "--min-cells", "5", "--out", str(out), "--quiet"]) == 0
+    plate = ad.read_h5ad(out).uns["plan"]["plate"]
+    assert plate["cost"].sum() <= 300
+    is_control = plate["perturbation"] == "control"
+    expected = plate["n_cells"] + 40.0 * ~is_control
+    assert plate["cost"].tolist() == expected.tolist()
 
 
 def test_a_target_in_a_file_adds_its_genes_to_the_panel(small_screen, tmp_path):

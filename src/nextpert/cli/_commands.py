@@ -94,6 +94,7 @@ def plan(
     include: Names | None = None,
     exclude: Names | None = None,
     pending: Annotated[Names | None, Parameter(metavar="NAME[=CELLS]...")] = None,
+    costs: Annotated[Names | None, Parameter(metavar="NAME=PRICE...")] = None,
     min_cells: Whole = 20,
     stopping: Stopping = _STOPPING,
     order: Annotated[Path | None, Parameter(group=FILES)] = None,
@@ -127,6 +128,9 @@ def plan(
         Perturbations or target genes to exclude, alone and in combinations.
     pending
         Perturbations in progress, which are treated as if they were measured.
+    costs
+        Budget and prices, as budget=5000 cell=0.5 perturbation=300. In place of a price,
+        perturbation=FILE.csv gives that of each one, in two columns.
     min_cells
         Minimum number of cells per perturbation. If --n-cells is too small, the plate has fewer
         perturbations.

@@ -148,6 +148,13 @@ def _numbers(
     return numbers
 
 
+def _costs(words: list[str]) -> dict[str, Any]:
+    """Return the numbers in words like ``budget=5000``; a csv file gives one per perturbation."""
+    files = [word for word in words if word.endswith(".csv") and "=" in word]
+    by_name = {name: _numbers(Path(path)) for name, path in _pairs(files)}
+    return _numbers(word for word in words if word not in files) | by_name
+
+
 def _candidates(words: list[str]) -> Any:
     if words == ["fitted"]:
         return None
@@ -160,6 +167,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("before", "required", "forbidden", "dag"), _pairs),
     "target_mean": _numbers,
     "candidates": _candidates,
+    "costs": _costs,
     "pending": lambda words: _numbers(words, int) if "=" in "".join(words) else words,
     "shift": _shifts,
     "panel": lambda words: read_target(words[0]) if words[0].endswith(".toml") else words,
