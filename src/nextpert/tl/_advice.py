@@ -120,12 +120,15 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     )
     if kind == STOP:
         more = max((advice["relative_gain"], advice["relative_gain_of_more"]))
+        least = f"{100 * advice['min_gain']:g}%"
+        closer = percent(more).replace("<", "less than")
+        closer = f"less than {least}" if closer == least else closer
         use = "no candidate comes close" if x > FAR else f"use {best}"
         use = "no candidate is known to be closer" if best == "the control" else use
         return (
             f"Order nothing; {use}: another round is expected to bring cells closer by "
-            f"{percent(more).replace('<', 'less than')} of the control's distance, below the "
-            f"smallest gain that is worth a round ({100 * advice['min_gain']:g}%). "
+            f"{closer} of the control's distance, below the smallest gain that is worth a round "
+            f"({least}). "
             f"{as_sentence(chance)}.{distance_of_best * (best != 'the control')}"
         )
     n, each = int(advice["n_perturbations"]), _each_in_words(advice)

@@ -31,7 +31,7 @@ from nextpert.core.fit.learn import Graphs, Model
 from nextpert.tl._design_interventions.candidates import excluder
 from nextpert.tl._design_interventions.target import given_by_numbers
 from nextpert.tl._fit_dag_blr import record_of, spec_of
-from nextpert.tl._plan_screen.pool import Constraints
+from nextpert.tl._plan_screen.pool import Constraints, usual
 from nextpert.tl._plan_screen.wells import STRATEGIES, Choice, Wells
 
 if TYPE_CHECKING:
@@ -412,7 +412,12 @@ def by_model(
     best = int(asked(rng=task.rng.spawn(1)[0]).distances.mean[:-1].argmin())
     if not size:
         return best, ready[:0]
-    n_cells, candidates = task.n_cells, asked(n_cells=task.n_cells, rng=task.rng.spawn(1)[0])
+    n_guides = 1
+    if setting.guided:  # as many as the cells so far have, the median over perturbations
+        pairs = np.unique(np.column_stack([place[its.group[used]], its.guide[used]]), axis=0)
+        n_guides = usual(np.bincount(pairs[:, 0], minlength=len(taken) + 1)[1:])
+    n_cells = task.n_cells
+    candidates = asked(n_cells=n_cells, n_guides=n_guides, rng=task.rng.spawn(1)[0])
     limits = Constraints(np.isin(np.arange(candidates.size), ready))
     wells = Wells(size, n_cells, size * n_cells, n_cells, n_controls=0)
     choice = Choice(candidates, limits, wells, np.ones(candidates.size, bool))

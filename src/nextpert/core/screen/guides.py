@@ -136,8 +136,8 @@ class MeanErrors(NamedTuple):
 
     def genes(self, index: NDArray[np.int64]) -> MeanErrors:
         """Return the errors of some genes, in the given order."""
-        factors, psi, unit = self.cells
-        cells = Coexpression(factors[index], psi[index], unit[index])
+        factors, psi, unit = (part[index] for part in self.cells)
+        cells = self.cells._replace(factors=factors, psi=psi, unit=unit)
         coincidence = self.coincidence[:, index]
         return self._replace(own=self.own[:, index], cells=cells, coincidence=coincidence)
 
