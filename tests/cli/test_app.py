@@ -59,7 +59,7 @@ def test_every_parameter_has_an_option_and_its_default(command):
             assert options[name] == wanted, name
     own = {"screen", "out", "config", "overwrite", "json", "quiet", "debug"}
     own |= {"also"} if command == "report" else {"table", "show"}
-    own |= {"order"} if command == "plan" else set()
+    own |= {"order", "allow_stale"} if command == "plan" else set()
     assert set(options) - expected == own
 
 

@@ -16,6 +16,16 @@ from nextpert._adata.labels import (
     require_control,
     say_pooled,
 )
+from nextpert._adata.origin import (
+    changes_of_fit,
+    changes_since,
+    fingerprint,
+    one_look,
+    origin_of_cells,
+    read_result,
+    same_cells,
+    say_changes,
+)
 from nextpert._adata.panel import (
     closest,
     guide_hint,
@@ -25,12 +35,7 @@ from nextpert._adata.panel import (
     panel_index,
     resolve_panel,
 )
-from nextpert._adata.posterior import (
-    fingerprint,
-    posterior_from,
-    require_other_cells,
-    same_cells,
-)
+from nextpert._adata.posterior import posterior_from, require_other_cells
 from nextpert._adata.read import (
     read_blocks,
     require_layer,
@@ -43,7 +48,6 @@ from nextpert._adata.sources import real_values
 from nextpert._adata.stored import (
     as_stored_csr,
     eager,
-    read_result,
     read_stored,
     seed_of,
     write_results,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import scipy.sparse as sp
 
-from nextpert._warn import warn
 from nextpert.core._codec import FORMAT, describe, require_as_described
 
 if TYPE_CHECKING:
@@ -117,36 +116,6 @@ def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
     stored = eager(adata.uns.get(key))
     require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
     return dict(stored)
-
-
-def read_result(
-    adata: ad.AnnData, key: str, function: str, *, what: str, part: str
-) -> dict[str, Any]:
-    """Return the result in ``adata.uns[key]``, and warn if it was computed from an earlier fit.
-
-    Parameters
-    ----------
-    adata, key
-        AnnData and key of the result.
-    function
-        The function that writes the result, such as ``"tl.plan_screen"``.
-    what
-        The name of the result in errors, such as ``"plan"``.
-    part
-        A part that every such result has.
-    """
-    stored = adata.uns.get(key)
-    if not hasattr(stored, "keys") or part not in stored:
-        message = f"adata.uns has no {what} {key!r}: run {function} first."
-        raise ValueError(message)
-    result = read_stored(adata, key, function)
-    of_fit = str(result["params"].get("posterior_key")) if "params" in result else ""
-    present = adata.uns.get(of_fit)
-    now = str(present.get("digest", "")) if hasattr(present, "keys") else ""
-    if now and str(result.get("fit") or now) != now:
-        message = f"adata.uns[{key!r}] was computed from another fit: run {function} again."
-        warn(message)
-    return result
 
 
 def eager(value: Any) -> Any:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextpert._adata import one_look
 from nextpert._adata.arguments import checked
 from nextpert._files import whole_file
 from nextpert._report import measured, planned
 from nextpert._report.page import render, template
-from nextpert._report.results import SOURCES, absent, keys_of, read_all, verdict_of
+from nextpert._report.results import SOURCES, absent, changes_of, keys_of, read_all, verdict_of
 from nextpert._report.tables import number
 from nextpert.core._shown import card, lines
 from nextpert.tl._advice import name_of
@@ -93,6 +94,19 @@ def report(
     file = "nextpert_report.html" if path is None else path
     used = keys_of(keys)
     results = read_all(adata, used, keys or {})
+    with one_look():
+        return _write(adata, Path(file), results, used, title, command)
+
+
+def _write(
+    adata: AnnData,
+    file: Path,
+    results: Results,
+    used: Mapping[str, str],
+    title: str | None,
+    command: str | None,
+) -> Path:
+    """Write the page of :func:`report`."""
     sections = [
         planned.steps_section(results),
         planned.target_section(results),
@@ -110,11 +124,12 @@ def report(
     if title is None:
         targets = [results[x]["params"]["target"] for x in ("plan", "design") if x in results]
         title = f"Towards {name_of(targets[0])}" if targets else "Perturbation screen"
-    page = render(title, verdict_of(results), list(filter(None, sections)), absent(results))
+    verdict = verdict_of(results, changes_of(adata, results))
+    page = render(title, verdict, list(filter(None, sections)), absent(results))
     with whole_file(file) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     logger.info("Report written to %s (%.1f MB).", file, len(page.encode()) / 1e6)
-    return Path(file)
+    return file
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,7 +168,8 @@ def summary(
     Returns
     -------
     Summary
-        ``print`` and notebooks show it. Its ``facts`` are a dictionary: ``Next``, ``Reliability``,
+        ``print`` and notebooks show it. Its ``facts`` are a dictionary: ``Warning`` (if cells,
+        roles or fit have changed since the results were computed), ``Next``, ``Reliability``,
         ``Notes``, ``Results`` (where they are stored and which function wrote them),
         ``Not computed``, and ``Methods`` if asked for.
 
@@ -180,9 +196,11 @@ def summary(
     """
     used = keys_of(keys)
     results = read_all(adata, used, keys or {})
-    verdict = verdict_of(results)
+    with one_look():
+        verdict = verdict_of(results, changes_of(adata, results))
     stored = [f'uns["{used[x]}"] ({SOURCES[x].function})' for x in SOURCES if x in results]
     facts = {
+        **({"Warning": verdict.changes} if verdict.changes else {}),
         "Next": verdict.next,
         "Reliability": verdict.trust,
         "Notes": " ".join(verdict.notes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nextpert._adata import closest, eager, list_names, read_stored
+from nextpert._adata import changes_of_fit, changes_since, closest, eager, list_names, read_stored
 from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
@@ -133,18 +133,19 @@ def absent(results: Results) -> list[tuple[str, str]]:
 
 
 class Verdict(NamedTuple):
-    """What to do next, how reliable it is, and notes."""
+    """What to do next, how reliable it is, notes, and a warning if the screen has changed."""
 
     level: str
     next: str
     trust: str
     notes: list[str]
+    changes: str = ""
 
 
-def verdict_of(results: Results) -> Verdict:
-    """Return the verdict on all results together."""
+def verdict_of(results: Results, changes: str = "") -> Verdict:
+    """Return the verdict on all results together; ``changes`` are those of the screen."""
     if "diagnosis" not in results:
-        return Verdict(UNKNOWN, _next(results), _START[UNKNOWN], _notes(results))
+        return Verdict(UNKNOWN, _next(results), _START[UNKNOWN], _notes(results), changes)
     level, parts = str(results["diagnosis"]["level"]), results["diagnosis"]["parts"]
     by_level = parts["part"].astype(str).groupby(parts["level"].astype(str), sort=False)
     trusted = [
@@ -156,7 +157,7 @@ def verdict_of(results: Results) -> Verdict:
     start = _START.get(level) or str(results["diagnosis"]["verdict"]).splitlines()[0]
     parts_in_words = "; ".join(trusted)
     trust = f"{start} {parts_in_words[:1].upper()}{parts_in_words[1:]}."
-    return Verdict(level, _next(results), trust, _notes(results))
+    return Verdict(level, _next(results), trust, _notes(results), changes)
 
 
 def _next(results: Results) -> str:
@@ -211,11 +212,6 @@ def _notes(results: Results) -> list[str]:
     targets = {str(results[x]["params"]["target"]) for x in ("plan", "design") if x in results}
     if len(targets) > 1:
         notes.append("The next round and the ranking have different targets: see both sections.")
-    if stale := _stale(results):
-        notes.append(
-            f"The cells or the fit changed after these results were computed: {', '.join(stale)}. "
-            f"Compute them again."
-        )
     return notes
 
 
@@ -239,10 +235,20 @@ def _unseen(results: Results) -> list[str]:
     return [f"{note} effects are predicted.{_UNSEEN.get(level, '')}"]
 
 
-def _stale(results: Results) -> list[str]:
-    """Name the results that were not computed from the present fit and its cells."""
-    fit = results.get("dag_blr", {})
-    if not (now := str(fit.get("digest", ""))):
-        return []
-    stale = [x for x in KINDS if x in results and str(results[x].get("fit") or now) != now]
-    return [f"the {KINDS[name].title.lower()}" for name in stale]
+def changes_of(adata: AnnData, results: Results) -> str:
+    """Return a warning that names the results of other cells, roles or fits, or an empty text."""
+    names: dict[str, list[str]] = {}
+    for name, kind in SOURCES.items():
+        if name == FIT or name not in results:
+            continue
+        if changed := changes_since(adata, results[name]):
+            names.setdefault(changed, []).append(f"the {kind.title.lower()}")
+    if FIT in results and not names and (changed := changes_of_fit(adata, results[FIT])):
+        names[changed] = ["the fit"]
+    if not names:
+        return ""
+    parts = "; ".join(f"{list_names(each, limit=9)} ({why})" for why, each in names.items())
+    return (
+        f"These results do not belong to the present screen: {parts}. Fit and compute them again "
+        f"before you order."
+    )

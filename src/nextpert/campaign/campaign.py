@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from nextpert import _adata
 from nextpert._adata.arguments import ANY_TEXT, checked
+from nextpert._warn import warn
 from nextpert.campaign.candidates import known_names
 from nextpert.campaign.file import Stamp, read_campaign, write_campaign
-from nextpert.campaign.state import KEY, as_text, checked_options, read_state, summary_table
+from nextpert.campaign.state import (
+    KEY,
+    as_text,
+    changes,
+    checked_options,
+    read_state,
+    summary_table,
+)
 from nextpert.campaign.steps import marked, observed, proposed, started
 from nextpert.core._codec import pack
 
@@ -258,6 +266,8 @@ class Campaign:
             by more than a tenth of the control's distance; and ``advice``, its kind as in
             :func:`nextpert.tl.plan_cells`.
         """
+        if changed := changes(self._cells):
+            warn(f"{changed}: start another campaign from the changed cells.")
         return summary_table(self._state, self._cells)
 
     @checked()

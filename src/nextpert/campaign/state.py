@@ -250,12 +250,19 @@ def summary_table(state: State, cells: ad.AnnData) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("round")
 
 
+def changes(cells: ad.AnnData) -> str:
+    """Return what has changed in the cells of a campaign since its fit, or an empty string."""
+    changed = _adata.changes_of_fit(cells, _adata.read_stored(cells, "dag_blr", "npt.Campaign"))
+    return f"The campaign does not belong to its cells: {changed}" if changed else ""
+
+
 def as_text(state: State, cells: ad.AnnData) -> str:
     """Return the rounds of a campaign, and perturbations in progress or failed, to print."""
     rounds = summary_table(state, cells)[list(_PRINTED)].to_string(
         float_format="{:.2g}".format, na_rep="-", formatters={"probability_best": percent}
     )
-    facts = {"Pending": list_names(state.pending), "Failed": list_names(state.failed)}
+    facts = {"Warning": changes(cells)} if changes(cells) else {}
+    facts |= {"Pending": list_names(state.pending), "Failed": list_names(state.failed)}
     target = cells.uns["design"]["params"]["target"]
     return lines(f"Campaign towards {target}", facts, f"\n{rounds}")
 

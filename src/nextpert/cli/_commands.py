@@ -98,6 +98,7 @@ def plan(
     min_cells: Whole = 20,
     stopping: Stopping = _STOPPING,
     order: Annotated[Path | None, Parameter(group=FILES)] = None,
+    allow_stale: bool = False,
     rng: Rng = 0,
     run: Run = _USUAL,
 ) -> None:
@@ -136,6 +137,8 @@ def plan(
         perturbations.
     order
         A csv or xlsx file to which the guides and constructs to order are written.
+    allow_stale
+        Write the order even if the cells have changed since they were fitted.
     """
 
 

@@ -29,7 +29,7 @@ from nextpert._files import (
     write_adata,
     write_xlsx,
 )
-from nextpert._report.results import keys_of, read_all, verdict_of
+from nextpert._report.results import changes_of, keys_of, read_all, verdict_of
 from nextpert._report.tables import above_0
 from nextpert.cli._options import STEPS, app, command_of, settings, stage
 from nextpert.cli._read import arguments_of, read_screen
@@ -39,6 +39,7 @@ from nextpert.tl._design_interventions.design_interventions import candidates_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from nextpert._report.results import Verdict
     from nextpert.cli._options import Job
 
 Writers = dict[Path, Callable[[Path], Any]]
@@ -74,7 +75,8 @@ def _run_step(job: Job) -> None:
         writers[table] = lambda path: write_table(table_of(job.name, adata), path)
     if options.get("order") is not None:
         order = require_ending(options["order"], "--order", *TABLES)
-        writers[order] = lambda path: write_table(get.order_df(adata), path)
+        stale = bool(options["allow_stale"])
+        writers[order] = lambda path: write_table(get.order_df(adata, allow_stale=stale), path)
     require_free(writers, screen, overwrite=options["overwrite"])
     function = attrgetter(STEPS[job.name].function)(nextpert)
     arguments = arguments_of(function, job.given)
@@ -101,9 +103,14 @@ def _run_report(job: Job) -> None:
         adata = read_screen(screen)
         for path in options["also"] or ():
             _join(adata, read_screen(Path(path)), path)
-    verdict = verdict_of(read_all(adata, keys_of({}), {}))
-    words = "\n".join([verdict.next, verdict.trust, *verdict.notes])
+    verdict = _verdict(adata)
+    words = "\n".join(filter(None, [verdict.changes, verdict.next, verdict.trust, *verdict.notes]))
     deliver(job, writers, words, {"n_cells": adata.n_obs})
+
+
+def _verdict(adata: AnnData) -> Verdict:
+    results = read_all(adata, keys_of({}), {})
+    return verdict_of(results, changes_of(adata, results))
 
 
 def call(job: Job, function: Callable[..., Any], adata: AnnData, **arguments: Any) -> list[str]:

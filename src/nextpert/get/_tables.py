@@ -170,11 +170,11 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
 
 
 @checked()
-def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
+def order_df(adata: ad.AnnData, key: str = "plan", *, allow_stale: bool = False) -> pd.DataFrame:
     """Return the constructs of a plan: which exist, which to clone, which to design.
 
     Order them if the plan follows its advice, ``uns["plan"]["advice"]``; otherwise a warning
-    is logged.
+    is logged. An order for cells that have changed since the plan raises an error.
 
     Parameters
     ----------
@@ -182,6 +182,9 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
         Cells x genes with a result of :func:`nextpert.tl.plan_screen`.
     key
         Result in ``adata.uns``.
+    allow_stale
+        Whether to return the order, with a warning, if cells, roles of columns or fit have changed
+        since the plan was computed.
 
     Returns
     -------
@@ -201,7 +204,7 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If there is no such result, or it is damaged.
+        If there is no such result, it is damaged, or what it was computed from has changed since.
 
     Examples
     --------
@@ -219,7 +222,9 @@ def order_df(adata: ad.AnnData, key: str = "plan") -> pd.DataFrame:
     1          MYC          1  construct  existing      586
     2      control          1    control  existing      828
     """
-    plan = read_result(adata, key, "tl.plan_screen", what="plan", part="constructs")
+    plan = read_result(
+        adata, key, "tl.plan_screen", what="plan", part="constructs", allow_stale=allow_stale
+    )
     if not is_advised(plan) or not len(plan["constructs"]):
         what = "The order is empty" if is_advised(plan) else "The advice is not to order this plan"
         logger.warning("%s: %s", what, plan["advice"]["words"])

@@ -11,6 +11,7 @@ from nextpert._adata import (
     read_every_label,
     read_stored,
     require_control,
+    say_changes,
 )
 from nextpert._adata.arguments import checked
 from nextpert.core.screen.moments import require_numbers
@@ -95,6 +96,7 @@ def cpca_density(
     from matplotlib.patches import Patch
 
     scores, stored = _scores(adata, key), read_stored(adata, key, "tl.cpca")
+    say_changes(adata, key, stored, "tl.cpca")
     control = str(stored["params"]["control"])
     labels = read_every_label(adata, Roles(str(stored["params"]["perturbation_key"]), control))
     require_control(labels, control)

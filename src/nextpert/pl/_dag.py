@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from nextpert._adata import eager, list_names, read_graph
+from nextpert._adata import eager, list_names, read_graph, say_changes
 from nextpert._adata.arguments import checked
 from nextpert.core.screen.moments import require_sound
 from nextpert.core.search._classes import CELLS, INTERVENTIONS, OPEN, PRIOR
@@ -137,6 +137,9 @@ def dag(
     '3 genes, 2 edges'
     """
     names, columns, graph = read_graph(adata, key)
+    for used, function in ((key, "tl.learn_dag"), (posterior_key, "tl.fit_dag_blr")):
+        if used is not None and hasattr(adata.uns.get(used), "keys"):
+            say_changes(adata, used, adata.uns[used], function)
     drawn = chosen(genes, names, "Genes not in the graph", f"The graph {key!r}")
     adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
     shown = [names[i] for i in drawn]

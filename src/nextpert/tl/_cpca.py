@@ -151,6 +151,7 @@ def cpca(
     scores -= moments[0].mean @ loadings
     result |= {
         "genes": _adata.strings(names),
+        **_adata.origin_of_cells(adata, roles, columns),
         "groups": _adata.strings(foreground),
         "params": {
             **roles.stored(),

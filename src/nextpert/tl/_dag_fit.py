@@ -159,6 +159,8 @@ def dag_fit(
         "table": table,
         "random_r": r[1:],
         "n_cells": len(cells),
+        "genes": _adata.strings(genes),
+        **_adata.origin_of_cells(adata, roles, columns, only_controls=True),
         "params": {
             "dag_key": dag_key, **roles.stored(), "n_folds": n_folds, "n_random": n_random,
             "rng": _adata.seed_of(rng),

@@ -246,7 +246,11 @@ def plan_cells(
             rule=StoppingRule(**stopping or {}), rng=rng,
         )  # fmt: skip
         sentences.append(stored["advice"]["words"])
-    origin = {} if fit is None else fit.origin
+    if fit is None:
+        origin = _adata.origin_of_cells(adata, roles, columns, only_controls=True)
+        params |= roles.stored()
+    else:
+        origin = fit.origin
     stored |= {"verdict": "\n".join(sentences), **origin, "params": params}
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["verdict"])

@@ -279,13 +279,15 @@ def plan_loading(
     if budget is not None and paid is not None:
         words += f" {_budget_in_words(budget, budget - total, paid, least)}"
     # Write.
-    stored = {
+    stored: dict[str, Any] = {
+        **{name: plan[name] for name in ("cells", "fit") if name in plan},
         "plan": digest_of_plan(plan),
         "steps": table,
         "cost": cost,
         "words": words,
         "params": {
             "key": key,
+            "posterior_key": str(plan["params"]["posterior_key"]),
             "n_lanes": lanes,
             **vars(asked),
             **{f"cost_{name}": price for name, price in prices.items()},

@@ -160,6 +160,7 @@ def target_distances(
         "target": bound.name,
         "n_target_cells": int(asked.is_cell.sum()),
         "genes": _adata.strings(asked.genes),
+        **_adata.origin_of_cells(adata, roles, asked.columns),
         "params": {
             **roles.stored(),
             "confidence": float(confidence),

@@ -195,6 +195,7 @@ def learn_dag(
                 "also learns from perturbed cells, and orients more edges.",
                 len(every.perturbations()),
             )  # fmt: skip
+        stored |= _adata.origin_of_cells(adata, roles, columns, only_controls=not is_all)
         params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
     if roles.gene_symbols:
