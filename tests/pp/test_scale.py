@@ -190,3 +190,24 @@ def test_real_screens(name, screen_path):
             npt.pp.setup_screen(adata)
     adata = npt.pp.perturbation_screen(raw, **SCREENS[name], copy=True)
     assert adata.uns["screen"]["values"]["scale"] == "log-normalised"
+
+
+def highly_expressed():
+    """Counts of 15 genes of which every cell has many: their minimum is not one count."""
+    rng = np.random.default_rng(4)
+    depth = rng.lognormal(0, 0.3, (400, 1))
+    return rng.poisson(depth * np.geomspace(4, 60, 15))
+
+
+@pytest.mark.parametrize("total", [1e3, 1e4])
+def test_two_logarithms_are_seen_on_15_genes_with_many_counts(total):
+    n = highly_expressed()
+    once = np.log1p(n / n.sum(axis=1, keepdims=True) * total)
+    for x in (once, np.log1p(once)):
+        adata = ad.AnnData(x, cells(np.zeros((400, 6))).obs.copy())
+        if x is once:
+            npt.pp.setup_screen(adata)
+            assert adata.uns["screen"]["values"]["scale"] == "log-normalised"
+        else:
+            with pytest.raises(ValueError, match="log1p was applied twice"):
+                npt.pp.setup_screen(adata)

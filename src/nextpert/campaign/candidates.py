@@ -14,6 +14,7 @@ from nextpert import _adata
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.target import as_target, listed
+from nextpert.core._shown import percent
 from nextpert.tl._design_interventions.candidates import can_be_candidate, excluder
 from nextpert.tl._plan_screen.wells import N_SAMPLES
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
+    from nextpert._adata.scale import Scale
     from nextpert.core import ScreenMoments
     from nextpert.core.fit.fitted import FittedPosterior
 
@@ -36,6 +38,10 @@ _FEW_CONTROLS = 20
 _FACTOR = 2.0  # largest ratio of the standard deviations of controls
 _FACTOR_PERTURBED = 3.0  # of all cells: a perturbation may change the genes that vary most
 _ENOUGH = 20  # control cells from which only controls are compared
+# Share of values that are logarithms of multiples of one count: at least 0.8 on four real screens
+# after log1p, at most 0.3 after other transformations.
+_LOGARITHMS, _NO_LOGARITHMS = 0.6, 0.4
+_ZEROS, _NEGATIVE = 0.05, 0.01  # shares of values from which zeros and values below 0 are no chance
 _FACTOR_TOTAL = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
 
 
@@ -227,9 +233,13 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     environments = read_environments(joined, roles)
     is_new, labelled = np.arange(joined.n_obs) >= n_old, environments.codes >= 0
     _, columns = _adata.resolve_panel(joined, list(panel), gene_symbols="")
-    scale = read_scale(joined, columns, np.flatnonzero(is_new & labelled), roles.layer)
+    genes = np.arange(joined.n_vars)  # kinds of values are clearer on all genes
+    scale = read_scale(joined, genes, np.flatnonzero(is_new & labelled), roles.layer)
     if roles.checks_scale and scale.fault:
         raise _other_scale(f"contain {scale.kind}")
+    earlier = read_scale(joined, genes, np.flatnonzero(~is_new & labelled), roles.layer)
+    if differs := _unlike(earlier, scale):
+        raise _other_scale(differs)
     by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
     (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     screen, is_new = cells.moments(), cells.columns["new"] > 0
@@ -250,8 +260,37 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
         if max(new / old, old / new) > _FACTOR_TOTAL:
             raise _other_scale(
                 f"are on another scale: the total of the scaled counts of their controls, over the "
-                f"panel, is {new / old:.3g} times that of the campaign's"
+                f"panel, is {new / old:.3g} times that of the campaign's ({new:,.0f}, not "
+                f"{old:,.0f})"
             )
+
+
+def _unlike(old: Scale, new: Scale) -> str:
+    """Return how the kinds of two scales differ, naming both, or an empty string.
+
+    Values that are logarithms of counts in only one of the two, that are below 0 in only one, or 0
+    in only one (as after centring) were not transformed alike.
+    """
+    is_log = [each.multiples >= _LOGARITHMS for each in (old, new)]
+    is_other = [each.multiples < _NO_LOGARITHMS for each in (old, new)]
+    from_counts = [a or each.zeros >= _ZEROS for a, each in zip(is_log, (old, new), strict=True)]
+    words = ["", ""]
+    for k, (one, other) in enumerate(((old, new), (new, old))):
+        if not from_counts[1 - k]:
+            continue
+        if one.negative > _NEGATIVE and not other.negative:
+            words = ["values of at least 0"] * 2
+            words[k] = "values below 0 (centred values, z-scores or residuals)"
+        elif other.zeros >= _ZEROS and one.zeros < _ZEROS / 20:
+            words = [f"{percent(other.zeros)} zeros"] * 2
+            words[k] = "no zeros (a constant was added or subtracted)"
+        elif is_log[1 - k] and is_other[k]:
+            words = ["log1p of normalised counts"] * 2
+            words[k] = "other values (another base of the logarithm, square roots or residuals)"
+        else:
+            continue
+        return f"contain {words[1]}, but those of the campaign {words[0]}"
+    return ""
 
 
 def _other_scale(how: str) -> ValueError:
