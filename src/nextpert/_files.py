@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-_LOCK = ".lock"  # in a hidden folder
+_LOCK, _MADE = ".lock", ".nextpert"  # in a hidden folder
 _SEAL = b"nextpert"  # before the digest at the end of an h5ad
 
 # Beginnings of formulas (OWASP, "CSV Injection"), including full-width characters.
@@ -69,16 +69,33 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def hidden_folder(place: Path) -> Iterator[Path]:
     """Yield a new folder in another, locked as long as this process lives, and remove it.
 
-    The folders of processes that were killed, whose locks are free, are removed too.
+    The folders of processes that were killed, whose locks are free, are removed too. Folders that
+    this function did not make stay, whatever their name.
     """
     from filelock import FileLock, Timeout
 
     for lock in place.glob(f".nextpert_*/{_LOCK}"):
-        with suppress(Timeout, OSError), FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        if _is_made_here(lock.parent):
+            with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+                shutil.rmtree(lock.parent, ignore_errors=True)
     hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
     with hidden as name, FileLock(Path(name) / _LOCK):
+        (Path(name) / _MADE).write_text(_mark(Path(name)), encoding="utf-8")
         yield Path(name)
+
+
+def _is_made_here(folder: Path) -> bool:
+    """Whether :func:`hidden_folder` made a folder: its mark has the folder's name and inode."""
+    lock, mark = folder / _LOCK, folder / _MADE
+    try:
+        is_plain = not any(path.is_symlink() for path in (folder, lock, mark))
+        return is_plain and mark.read_text(encoding="utf-8") == _mark(folder)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _mark(folder: Path) -> str:
+    return f"temporary folder of nextpert: {folder.name} {folder.stat().st_ino}\n"
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
