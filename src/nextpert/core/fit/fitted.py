@@ -22,8 +22,7 @@ from nextpert.core._codec import (
     texts,
 )
 from nextpert.core.causal.dag_blr import DagBlr
-from nextpert.core.causal.weights import downstream
-from nextpert.core.design.given_target import GivenTarget, given_target, slopes_on_control
+from nextpert.core.design.given_target import GivenTarget, given_target
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
@@ -37,7 +36,6 @@ from nextpert.core.model.predictors.base import (
     build_predictors,
     predictors,
 )
-from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.screen.departures import GuideSpread
 from nextpert.core.screen.screen import ScreenMoments
@@ -127,8 +125,12 @@ class Expectation:
         sources = Sources(weights, features=self.features, together=together)
         out, names_asked = [], {*self.weights, Members.name}
         for each in build_predictors(sources):
-            if each.name in names_asked and (weights is not None or each.name != Graph.name):
+            if each.name in names_asked and (weights is not None or "weights" not in each.draws_on):
                 out.append(each.predict(self.seen, asked))
+                if not np.isfinite(out[-1].effects).all():
+                    message = f"The predictor {each.name!r} returned NaN or infinite effects: let "
+                    message += "it return 0 where it makes no prediction."
+                    raise ValueError(message)
         return out
 
     def without_cells(
@@ -149,8 +151,14 @@ class Expectation:
         effect = own.copy()
         for each in self.predictions(names, targets, own):
             effect += self.weights[each.name] * each.effects
-        if self.weights.get(Graph.name, 0.0):
-            effect += self.weights[Graph.name] * downstream(posteriors, own)
+        # Predictors that draw on the graph, averaged over the bootstrap graphs.
+        asked = Perturbations(
+            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        )
+        for kind in predictors():
+            if "weights" in kind.draws_on and self.weights.get(kind.name, 0.0):
+                of_graphs = kind.over_graphs(posteriors, self.seen, asked, self.features)
+                effect += self.weights[kind.name] * of_graphs
         # Row 1 of the scales is for those with side information.
         known = () if self.features is None else self.features.place
         described = np.array([name in known for name in names], np.int64)

@@ -29,7 +29,7 @@ from nextpert.core.model.predictors.base import (
     Sources,
     build_predictors,
 )
-from nextpert.core.model.predictors.features import Features, OtherScreen
+from nextpert.core.model.predictors.features import OtherScreen
 from nextpert.core.model.predictors.graph import Graph
 from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.sampler import Chain, Prior, threads
@@ -261,6 +261,10 @@ def weigh_predictors(
         for each in asked:
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
+                if not np.isfinite(once[each].effects).all():
+                    message = f"The predictor {each.name!r} returned NaN or infinite effects: let "
+                    message += "it return 0 where it makes no prediction."
+                    raise ValueError(message)
         every = [once[each] for each in asked]
         return every if together is None else [Members(together).silenced(p) for p in every]
 
@@ -284,7 +288,7 @@ def weigh_predictors(
             unnamed = replace(seen, names=[""] * len(names))  # without side information
             alone = weights.expected([
                 each.predict(unnamed, unnamed)
-                if each.name in (Features.name, OtherScreen.name)
+                if {"features", "other_screen"} & set(each.draws_on)
                 else prediction
                 for each, prediction in zip(asked, predictions, strict=True)
             ])  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.model.interactions import Together
     from nextpert.core.model.perturbations import Perturbations
 
@@ -161,6 +162,25 @@ class Predictor(ABC):
         candidates
             The perturbations to predict, and the change of their target genes.
         """
+
+    @classmethod
+    def over_graphs(
+        cls,
+        posteriors: Sequence[DagBlr],
+        screen: Perturbations,
+        candidates: Perturbations,
+        features: SideInformation | None = None,
+    ) -> Array:
+        """Return the effects of candidates, averaged over graphs; for those that draw on weights.
+
+        ``candidates`` have the change of their target genes; shape ``(n_perturbations, n_genes)``.
+        """
+        effects = np.zeros((len(candidates.targets), candidates.moments.n_nodes))
+        for blr in posteriors:
+            sources = Sources(blr.mean().toarray(), features=features)
+            of_graph = cls(*(getattr(sources, name) for name in cls.draws_on))
+            effects += of_graph.predict(screen, candidates).effects / len(posteriors)
+        return effects
 
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return predictions for a screen's perturbations, each without its own cells.

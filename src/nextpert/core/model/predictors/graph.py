@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from nextpert.core._codec import table_type
+from nextpert.core.causal.weights import downstream
 from nextpert.core.model.predictors.base import Prediction, Predictor, by_slopes, predictor
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.model.perturbations import Perturbations
+    from nextpert.core.model.predictors.base import SideInformation
 
     Array = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -49,6 +52,18 @@ class Graph(Predictor):
         total = dict(zip(genes, (effects / effects[genes, np.arange(len(genes))]).T, strict=True))
         slopes = [np.array([total[k] for k in t]).reshape(-1, p).T for t in candidates.targets]
         return by_slopes(self.name, candidates, slopes)
+
+    @classmethod
+    def over_graphs(
+        cls,
+        posteriors: Sequence[DagBlr],
+        screen: Perturbations,
+        candidates: Perturbations,
+        features: SideInformation | None = None,
+    ) -> Array:
+        """Return downstream effects, by one substitution per graph."""
+        del screen, features
+        return downstream(posteriors, np.asarray(candidates.change, np.float64))
 
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return downstream effects on graphs learned without the perturbations."""
