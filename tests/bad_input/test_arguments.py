@@ -78,6 +78,7 @@ WRONG = {
     **dict.fromkeys(("exclude", "targets"), (3, "MYC", [None], ["NOPE"])),
     "unassigned": (3, [None]),
     "check_scale": (3, "no", None),
+    "allow_stale": (3, "yes", None),
     "control_guides": (3, [None], "NT"),
     **dict.fromkeys(("batch_key", "covariates"), (3, ["nope"], "nope")),
     **dict.fromkeys(("save", "cache", "folder", "backed"), PATH),

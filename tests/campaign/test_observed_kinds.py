@@ -125,3 +125,11 @@ def test_a_target_of_a_column_and_a_label_is_no_candidate_either(later):
             learn=LEARN, plan={"candidates": "genes"},
         )  # fmt: skip
     assert "A" not in set(campaign.propose(5, 500, strategy="exploit")["perturbation"])
+
+
+def test_a_reason_with_a_null_character_is_refused(campaign):
+    with pytest.raises(ValueError, match=r"reason .*without a null character"):
+        campaign.mark_failed(["B"], reason="dead\0cells")
+    assert not campaign.failed
+    campaign.mark_failed(["B"], reason="")
+    assert campaign.failed == {"B": ""}

@@ -157,3 +157,19 @@ def test_the_report_says_what_to_load_for_this_plan_alone(planned, tmp_path):
     assert adata.uns["plan"]["summary"]["n_cells"] == n_cells
     npt.report(adata, path)
     assert 'id="loading-table"' not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loading": {"recovery": 0}}, "recovery.*between 0.001 and 1"),
+        ({"loading": {"kept": 0}}, "kept.*between 0.001 and 1"),
+        ({"loading": {"moi": 20}}, "moi.*between 0.001 and 10"),
+        ({"costs": {"budget": 1e308, "lane": 1}}, r"budget.*between 0 and 1e\+12"),
+        ({"costs": {"budget": 1e11, "cell": 1e-9}}, "pays for more than 1,000,000,000 cells"),
+        ({"lanes": 4634227744241257472}, "lanes.*between 1 and 10000"),
+    ],
+)
+def test_numbers_beyond_any_instrument_are_refused(planned, options, words):
+    with pytest.raises(ValueError, match=words):
+        npt.tl.plan_loading(planned, **options)

@@ -87,7 +87,8 @@ def one_of(*choices: Any) -> Bound:
     return Bound("", lambda value: value in known(), not isinstance(choices[0], int), known)
 
 
-ANY_TEXT = Bound("of any length", lambda value: True, is_of_text=True)
+# HDF5 ends a text at a null character.
+ANY_TEXT = Bound("without a null character", lambda value: "\0" not in value, is_of_text=True)
 WORKERS = Bound("of workers (-1 for all processors)", lambda value: value != 0)
 _OR = " or "
 _NOT_EMPTY = Bound("that is not empty", bool, is_of_text=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import above, at_least, between, checked, options
+from nextpert._adata.arguments import between, checked, options
 from nextpert.core._shown import percent
 from nextpert.core.design.loading import (
     Lanes,
@@ -34,9 +34,14 @@ REACH = 0.9  # share of the perturbations that are to reach their minimum number
 SCREEN, PLAN, GIVEN, TYPICAL = "this screen", "the plan", "given", "typical"
 
 
+# Ranges beyond which no instrument or library is: with moi 10, one cell in 2,000 has one construct.
+_SHARE, _MOI, _MOST_LANES, _MOST_PRICE = 1e-3, 10.0, 10_000, 1e12
+
+
 @options(
-    moi=above(0), kept=between(0, 1, inclusive=True), recovery=between(0, 1, inclusive=True),
-    droplets=at_least(1000), lane_cells=at_least(1), reads=at_least(1),
+    moi=between(1e-3, _MOI, inclusive=True), kept=between(_SHARE, 1, inclusive=True),
+    recovery=between(_SHARE, 1, inclusive=True), droplets=between(1000, 1e9, inclusive=True),
+    lane_cells=between(1, 1e9, inclusive=True), reads=between(1, 1e9, inclusive=True),
 )  # fmt: skip
 @dataclass(frozen=True)
 class _Loading:
@@ -54,8 +59,9 @@ class _Loading:
 
 
 @options(
-    construct=at_least(0), cell=at_least(0), lane=at_least(0), million_reads=at_least(0),
-    budget=above(0),
+    construct=between(0, _MOST_PRICE, inclusive=True),
+    cell=between(0, _MOST_PRICE, inclusive=True), lane=between(0, _MOST_PRICE, inclusive=True),
+    million_reads=between(0, _MOST_PRICE, inclusive=True), budget=between(0, _MOST_PRICE),
 )  # fmt: skip
 @dataclass(frozen=True)
 class _Prices:
@@ -68,7 +74,7 @@ class _Prices:
     budget: float | None = None
 
 
-@checked(loading=_Loading, costs=_Prices, lanes=at_least(1))
+@checked(loading=_Loading, costs=_Prices, lanes=between(1, _MOST_LANES, inclusive=True))
 def plan_loading(
     adata: ad.AnnData,
     *,

@@ -20,6 +20,9 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)  # quadrature over a n
 _MOST = 1e12  # maximum number of cells considered
 
 
+_MOST_CELLS = 1e9  # more than all published screens together
+
+
 def share_single(moi: float) -> float:
     """Return the fraction of transduced cells with one construct (equation 37).
 
@@ -148,9 +151,20 @@ def most_within(budget: float, cost: Callable[[int], float]) -> int:
     >>> from nextpert.core.design.loading import most_within
     >>> most_within(100, lambda n: 30 + 2 * n), most_within(100, lambda n: 101 + n)
     (35, 0)
+
+    Raises
+    ------
+    ValueError
+        If the budget pays for more than a billion cells.
     """
     many = 1
     while cost(many) <= budget:
         many *= 2
+        if many > _MOST_CELLS:
+            message = (
+                f"{budget:,g} pays for more than {_MOST_CELLS:,.0f} cells at these prices: check "
+                f"prices and budget."
+            )
+            raise ValueError(message)
     # The budget is known to cover half of ``many``.
     return bisect_left(range(1, many), True, lo=many // 2, key=lambda n: cost(n) > budget)
