@@ -22,7 +22,7 @@ from nextpert.core._codec import (
     texts,
 )
 from nextpert.core.causal.dag_blr import DagBlr
-from nextpert.core.design.given_target import GivenTarget, given_target
+from nextpert.core.design.given_target import GivenTarget, given_target, slopes_on_control
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy

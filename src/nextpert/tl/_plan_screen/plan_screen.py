@@ -148,10 +148,9 @@ def plan_screen(
     >>> npt.pp.perturbation_screen(adata, control="non-targeting", guide_key="guides")
     >>> npt.tl.learn_dag(adata, method="boss", environments="all")
     >>> npt.tl.fit_dag_blr(adata)
-    >>> npt.tl.plan_screen(adata, "UBR5", n_cells=2000)
+    >>> npt.tl.plan_screen(adata, "UBR5", n_perturbations=2, n_cells=2000, strategy="exploit")
     >>> adata.uns["plan"]["advice"]["kind"]
     'stop, as a further round gains too little'
-    >>> npt.tl.plan_screen(adata, "UBR5", n_perturbations=2, n_cells=2000, strategy="exploit")
     >>> npt.get.plan_df(adata)[["perturbation", "n_cells", "n_cells_seen"]]
       perturbation  n_cells  n_cells_seen
     0        DSCC1      586           537
