@@ -75,3 +75,11 @@ def test_the_ledger_has_every_file_once():
     assert max(counts.values()) == 1
     *each, total = (int(row[3].replace(",", "")) for row in rows)
     assert sum(each) == total
+
+
+def test_the_source_distribution_takes_files_of_the_root_alone():
+    """A pattern without a slash matches files of this name in all folders."""
+    patterns = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    for pattern in patterns:
+        assert pattern[0] == "/"
+        assert (ROOT / pattern[1:]).exists()
