@@ -32,7 +32,8 @@ copied* means with `copy=True`, because cells and genes cannot be dropped from a
 
 """
 REST = """
-These functions read columns of `obs` or results, but no cells: {names}.
+These functions show results or columns of `obs`, and need no cells; where cells are there, they are
+compared with those of the result: {names}.
 
 """
 
@@ -64,7 +65,7 @@ def of_function(function: str) -> list[str]:
     if function == _OF_TABLES:
         return []
     if function in NO_CELLS:
-        return ["Reads no cells: ``X`` may be of any kind, or missing.", ""]
+        return ["Needs no cells: ``X`` may be of any kind, or missing.", ""]
     cells = "\n".join(f"     - {each}" for each in row(function)).replace("     -", "   * -", 1)
     head = "\n".join(f"     - {each}" for each in TYPES).replace("     -", "   * -", 1)
     table = [".. list-table::", "   :header-rows: 1", "", *head.split("\n"), *cells.split("\n"), ""]

@@ -193,8 +193,10 @@ def changes_since(adata: ad.AnnData, stored: Mapping[str, Any]) -> str:
     """Return what has changed since a result was computed, in words, or an empty string.
 
     These are its fit, the roles that were declared, and the cells: names, columns with a role, and
-    values of the panel.
+    values of the panel. Nothing is compared if the values of the cells are no longer there.
     """
+    if adata.X is None and not len(adata.layers):
+        return ""
     if "posterior" in stored:
         return changes_of_fit(adata, stored)
     of_fit, params = str(stored.get("fit", "")), stored.get("params", {})
