@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Vector = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 
 ALL_NODES = slice(None)
@@ -53,7 +54,7 @@ class Optimum:
     shift: Vector
     value: float
     index: int | None = None
-    do: NDArray[np.bool_] | None = None
+    do: Mask | None = None
 
 
 class Domain:

@@ -43,7 +43,8 @@ def kinds_of_constructs(adata: ad.AnnData, *, has_guides: bool) -> tuple[str, st
     if _TYPE in adata.obs:
         types = adata.obs[_TYPE].astype(str).str.lower()
         types = types[~types.isin(["nan", "none", "", "control"])]
-        if types.map(lambda x: any(word in x for word in _DRUGS)).mean() > 0.5:
+        are_drugs = [any(word in x for word in _DRUGS) for x in types]
+        if 2 * sum(are_drugs) > len(are_drugs):
             return COMPOUNDS
     return GUIDES if has_guides else CONSTRUCTS
 
