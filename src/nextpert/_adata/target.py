@@ -135,7 +135,7 @@ class Target:
                 message = f"{name} must name at least one gene, and every gene once."
                 raise ValueError(message)
         check_value(self.away_weight, "away_weight", "float", _POSITIVE)
-        for name in ("state", "away_from"):
+        for name in STATES:
             value = getattr(self, name)
             states = value if isinstance(value, list) else [value]
             for state in states:

@@ -31,6 +31,7 @@ from nextpert.core.model.interactions import Additivity
 from nextpert.core.model.perturbations import CellMeans, Perturbations
 from nextpert.core.model.predictor_weights import WithoutCells
 from nextpert.core.model.predictors.base import (
+    NOT_FINITE,
     SideInformation,
     Sources,
     build_predictors,
@@ -128,9 +129,7 @@ class Expectation:
             if each.name in names_asked and (weights is not None or "weights" not in each.draws_on):
                 out.append(each.predict(self.seen, asked))
                 if not np.isfinite(out[-1].effects).all():
-                    message = f"The predictor {each.name!r} returned NaN or infinite effects: let "
-                    message += "it return 0 where it makes no prediction."
-                    raise ValueError(message)
+                    raise ValueError(NOT_FINITE.format(each.name))
         return out
 
     def without_cells(

@@ -24,6 +24,7 @@ from nextpert.core.model.predictor_weights import (
     learn_scales,
 )
 from nextpert.core.model.predictors.base import (
+    NOT_FINITE,
     Prediction,
     Predictor,
     Sources,
@@ -262,9 +263,7 @@ def weigh_predictors(
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
                 if not np.isfinite(once[each].effects).all():
-                    message = f"The predictor {each.name!r} returned NaN or infinite effects: let "
-                    message += "it return 0 where it makes no prediction."
-                    raise ValueError(message)
+                    raise ValueError(NOT_FINITE.format(each.name))
         every = [once[each] for each in asked]
         return every if together is None else [Members(together).silenced(p) for p in every]
 

@@ -63,6 +63,13 @@ class Prediction:
     most: float = 1.0
 
 
+# The error about a predictor, by name, whose effects are not finite.
+NOT_FINITE = (
+    "The predictor {!r} returned NaN or infinite effects: let it return 0 where it makes no "
+    "prediction."
+)
+
+
 @dataclass(frozen=True)
 class SideInformation:
     """Information about perturbations besides the cells of a screen.
