@@ -134,30 +134,40 @@ FEW = {
 INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_a_call_passes_few_functions(name):
+@pytest.fixture(scope="module")
+def fitted_once():
     adata = npt.datasets.simulated_screen(
         n_genes=10, n_control=500, n_perturbed=60, perturbed=6, rng=0
     )
     npt.tl.learn_dag(adata)
     npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_call_passes_few_functions(name, fitted_once):
+    adata = fitted_once.copy()
     target = adata.obs["perturbation"].iloc[-1]
     more = {"target": target, "strategy": "explore"} if name == "plan_screen" else {}
-    function, stack, passed, longest = partial(getattr(npt.tl, name), adata, **more), [], set(), 0
+    function = partial(getattr(npt.tl, name), adata, **more)
     function()  # compiled, and what is read once is read
+    folder = str(Path(npt.__file__).parent)
+    steps, passed, depth, longest = {}, set(), 0, 0
 
     def profile(frame, event, _):
-        nonlocal longest
-        code = frame.f_code
-        if not code.co_filename.startswith(str(Path(npt.__file__).parent)):
+        nonlocal depth, longest
+        if event not in {"call", "return"}:
             return
-        if event == "call":
-            stack.append((code.co_filename, code.co_qualname))
-            passed.add(stack[-1])
+        code = frame.f_code
+        if code not in steps:
             # Comprehensions are frames in some versions of Python, and no functions.
-            longest = max(longest, sum(not name.endswith(INLINE) for _, name in stack))
-        elif event == "return" and stack:
-            stack.pop()
+            ours = code.co_filename.startswith(folder)
+            steps[code] = ours and not code.co_qualname.endswith(INLINE)
+            if ours:
+                passed.add((code.co_filename, code.co_qualname))
+        if steps[code]:
+            depth += 1 if event == "call" else -1
+            longest = max(longest, depth)
 
     sys.setprofile(profile)
     try:
