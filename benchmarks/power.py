@@ -4,9 +4,11 @@
 perturbation or given, and the share of true effects of this size that are detected when screens are
 simulated and fitted, by local false sign rate and by false discovery rate. *Real*: the same for
 effects that are known from half of the cells of real screens, when few of the other cells are
-fitted. *Learned*: how many effects fits to real screens learn, which is the default of a first
-screen. *Noise*: ``tl.plan_cells`` on simulated screens of nine perturbations with labels shuffled
-or cells drawn like controls.
+fitted. *Learned*: how many effects fits to real screens learn, with the weights that are the
+default of a first screen. *Targets*: which perturbations of real screens, each in turn the target
+by its label, are said not to differ from the control, beside their significant effects. *Noise*:
+``tl.plan_cells`` on simulated screens of nine perturbations with labels shuffled or cells drawn
+like controls.
 
     python -m benchmarks.power                            # 20 minutes; data: NEXTPERT_DATA
     python -m benchmarks.power --tables rules             # eight minutes
@@ -29,6 +31,8 @@ from nextpert.core.design.detection import LFSR, RULES
 from nextpert.core.design.effect_sizes import EffectSizes
 from nextpert.core.design.power import Layout
 from nextpert.core.design.stopping import KINDS
+from nextpert.core.model.effect_draws import TAILS
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl import _plan_cells as planning
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 SIZES, CELLS, SHARES = (0.4, 0.7, 1.0, 1.5), (5, 10, 20, 50), (0.02, 0.05, 0.2)
 N, P, CONTROLS, SD = 20, 60, 300, 0.8  # perturbations, genes, control cells; SD of effects
 HOW = ("learned", "given")
+NO_TARGET, MANY = KINDS[0], 5  # the advice that denies a target; this many significant effects
+N_TAILS = len(TAILS)
 REAL_CELLS, BINS = (10, 20, 50), ((0.1, 0.2), (0.2, 0.4), (0.4, 9.0))
 
 
@@ -240,21 +246,69 @@ def power_at(adata: ad.AnnData, effects: np.ndarray, n: int, rule: str) -> np.nd
     return np.array([plans.rule.power(planned, plans.effect * np.abs(row)) for row in effects])
 
 
+def fitted_screen(folder: Path, name: str) -> ad.AnnData:
+    """Return a real screen with a fit to all its cells, without a graph."""
+    screen = read_screen(folder, SOURCES[name], name=name)
+    adata = screen.cells
+    npt.pp.setup_screen(adata, control=screen.control, guide_key=screen.guide_key)
+    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
+    npt.tl.fit_dag_blr(adata)
+    return adata
+
+
+@quiet()
 def learned_table(folder: Path) -> str:
     """Return the effects that fits to four real screens learn: the default of a first screen."""
     texts = []
     for name in SOURCES:
-        screen = read_screen(folder, SOURCES[name], name=name)
-        adata = screen.cells
-        npt.pp.setup_screen(adata, control=screen.control, guide_key=screen.guide_key)
-        npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-        npt.tl.fit_dag_blr(adata)
-        model = _adata.posterior_from(adata).hierarchical
+        model = _adata.posterior_from(fitted_screen(folder, name)).hierarchical
         sizes = EffectSizes.of_draws(model.effects.place, model.along)
         shares = ", ".join(f"{100 * sizes.share(size):.1f}% > {size:g}" for size in (0.1, 0.2, 0.5))
-        texts.append(f"- {name}: {model.effects.place.shape[0]} perturbations; of the effects, in "
-                     f"SD of a gene between cells, {shares}.")  # fmt: skip
+        starts = np.argmax(sizes.mixtures > 0, axis=1)
+        weights = ", ".join(
+            f"{k}: {weight:.3f}" for k, weight in zip(starts, sizes.classes, strict=True)
+        )
+        tails = ", ".join(f"{weight:.3f}" for weight in sizes.mixtures[0, starts[0] :][:N_TAILS])
+        texts.append(
+            f"- {name}: {model.effects.place.shape[0]} perturbations; of the effects, in SD of a "
+            f"gene between cells, {shares}. Weights of scales: {weights}; of tails: {tails}."
+        )
     return "\n\n".join(["## Effects learned on real screens", "\n".join(texts)])
+
+
+@quiet()
+def targets_table(folder: Path) -> str:
+    """Return how many perturbations of real screens are said not to differ from the control."""
+    rows = {}
+    for name in SOURCES:
+        adata = fitted_screen(folder, name)
+        npt.tl.perturbation_effects(adata)
+        effects = npt.get.effects_df(adata)
+        significant = (
+            effects[(effects["lfsr"] < SIGNIFICANCE) & (effects["gene"] != effects["perturbation"])]
+            .groupby("perturbation")
+            .size()
+        )
+        denied, counts = [], []
+        for label in effects["perturbation"].unique():
+            npt.tl.plan_cells(adata, label)
+            denied.append(adata.uns["plan_cells"]["advice"]["kind"] == NO_TARGET)
+            counts.append(significant.get(label, 0))
+        said, found = np.array(denied), np.array(counts)
+        rows[name] = [
+            f"{len(said)}",
+            *(
+                f"{said[within].sum()} of {within.sum()}"
+                for within in (found == 0, (found > 0) & (found < MANY), found >= MANY)
+            ),
+        ]
+    heads = ["targets", "no significant effect", f"1 to {MANY - 1}", f"{MANY} and more"]
+    return "\n\n".join([
+        "## Targets of real screens that are said not to differ from the control",
+        table(["", *heads], rows),
+        "Each perturbation is the target by its label; significant effects are those with a local "
+        f"false sign rate below {SIGNIFICANCE:g}, without its target gene.",
+    ])  # fmt: skip
 
 
 def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
@@ -305,6 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
         "rules": lambda: rules_table(args.repeats),
         "real": lambda: real_table(args.data, args.draws),
         "learned": lambda: learned_table(args.data),
+        "targets": lambda: targets_table(args.data),
         "noise": lambda: noise_table(args.screens),
     }  # fmt: skip
     parser.add_argument("--tables", nargs="+", default=list(made), choices=list(made))
