@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nextpert as npt
+from nextpert.core.model.predictors.base import predictors
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
@@ -118,6 +119,56 @@ def test_nothing_is_imported_upwards(name):
 def test_core_knows_arrays_alone(name):
     tops = {module.split(".")[0] for module in imports(modules()[name])}
     assert not tops & NOT_IN_CORE
+
+
+ROOM_OF_PREDICTORS = "nextpert.core.model.predictors"
+
+
+def branches_on_predictors(tree: ast.AST, names: set[str]) -> list[int]:
+    """Lines that import a predictor, or compare something with the name of one.
+
+    What a predictor draws on (``draws_on``) has words in common with names.
+    """
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(ROOM_OF_PREDICTORS):
+            is_base = node.module == f"{ROOM_OF_PREDICTORS}.base"
+            lines += [] if is_base else [node.lineno]
+        elif isinstance(node, ast.Compare | ast.MatchValue):
+            parts = (
+                [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.value]
+            )
+            states = {each.attr for each in parts if isinstance(each, ast.Attribute)}
+            # The elements of a tuple, list or set of names.
+            words = {
+                each.value
+                for part in parts
+                for each in getattr(part, "elts", [part])
+                if isinstance(each, ast.Constant)
+            }
+            if words & names and "draws_on" not in states:
+                lines.append(node.lineno)
+    return lines
+
+
+def test_a_branch_on_a_predictor_is_found():
+    text = """
+from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.base import names_of
+if name == "graph" or name in ("features", "other screen"):
+    pass
+if "features" in kind.draws_on:
+    pass
+"""
+    assert branches_on_predictors(ast.parse(text), {"graph", "features"}) == [2, 4, 4]
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("nextpert.")])
+def test_no_module_outside_their_room_branches_on_a_predictor(name):
+    if not name.startswith(ROOM_OF_PREDICTORS):
+        names = {kind.name for kind in predictors()}
+        tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+        assert branches_on_predictors(tree, names) == []
 
 
 @pytest.mark.parametrize("path", [*modules().values()], ids=lambda p: str(p.relative_to(ROOT)))

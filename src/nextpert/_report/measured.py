@@ -19,6 +19,7 @@ from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
 from nextpert._report.tables import MOST_IN_FILE, MOST_ROWS, NOTHING, Table, above_0, number
 from nextpert.core.design.goal import DISTANCES
 from nextpert.tl._advice import name_of
+from nextpert.tl._diagnose.quantities import GRAPH_PART
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +222,9 @@ def _caveat(results: Results, method: str) -> str:
             "associations without a direction."
         )  # fmt: skip
     parts = results["diagnosis"]["parts"]
-    verdicts = parts.loc[(parts["part"] == "graph") & (parts["level"] == "do not trust"), "verdict"]
+    verdicts = parts.loc[
+        (parts["part"] == GRAPH_PART) & (parts["level"] == "do not trust"), "verdict"
+    ]
     if not len(verdicts):
         return ""
     return (

@@ -269,7 +269,7 @@ def _log(model: Model, *, is_table: bool) -> None:
         n = efficacy.n_measured
         known = f"from {n} target genes" if n else "assumed, because no target gene was measured"
         of_targets = f" Efficacy {efficacy.mean:.2f} ± {efficacy.sd:.2f} ({known})."
-    n_cells = model.cells.n_cells
+    n_cells = model.cells.pooled.n_cells[1:]
     logger.info(
         "Fitted %d edge weights to %s of %d perturbations%s.%s",
         model.posterior.dag.n_edges,

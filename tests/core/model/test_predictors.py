@@ -244,7 +244,8 @@ def test_of_combinations_members_speak_alone(screen):
     free = ~screen.own()[2]
     np.testing.assert_array_equal(said.effects[2], np.where(free, mean[0], 0.0))
     np.testing.assert_allclose(said.shared[2, free], 0.5 * screen.control_variance[free])
-    other = members.silenced(Prediction("other", *np.ones((2, 5, N_GENES))))
+    other = Prediction("other", *np.ones((2, 5, N_GENES))).silenced(rows)
+    assert said.silenced(rows) is said
     for table in (other.effects, other.shared):
         assert np.delete(table, 2, axis=0).all()
         assert not table[2].any()

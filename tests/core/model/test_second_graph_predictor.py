@@ -65,3 +65,32 @@ def test_a_predictor_that_returns_nan_is_an_error(registered, small_screen, edge
 
     with pytest.raises(ValueError, match=r"The predictor 'broken' returned NaN.*return 0"):
         fitted(small_screen, edges)
+
+
+def test_a_prediction_is_finite():
+    with pytest.raises(ValueError, match=r"The predictor 'odd' returned NaN.*return 0"):
+        Prediction("odd", np.array([[0.0, np.inf]]))
+
+
+def test_a_graph_predictor_of_another_name_gets_the_results_of_the_graph(
+    registered, small_screen, edges, monkeypatch
+):
+    wanted, renamed = small_screen.copy(), small_screen.copy()
+    npt.tl.learn_dag(wanted, method="given", dag=edges)
+    npt.tl.fit_dag_blr(wanted)
+    npt.tl.diagnose(wanted)
+    # The same predictors by other names.
+    for kind in base.predictors():
+        monkeypatch.setattr(kind, "name", f"the {kind.name}")
+    others = {kind.name: kind for kind in base.predictors()}
+    monkeypatch.setattr(base._PREDICTORS, "_known", others)
+    npt.tl.learn_dag(renamed, method="given", dag=edges)
+    npt.tl.fit_dag_blr(renamed)
+    npt.tl.diagnose(renamed)
+    one, two = (each.uns["dag_blr"]["hierarchical"] for each in (wanted, renamed))
+    for name, value in one.items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, two[name])
+    one, two = (each.uns["diagnosis"]["summary"] for each in (wanted, renamed))
+    np.testing.assert_array_equal(one["value"], two["value"])
+    assert float(one.set_index(["part", "quantity"]).loc[("graph", "weight"), "value"]) > 0

@@ -21,7 +21,7 @@ from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.interactions import learn_interactions, size_of_effects
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import WithoutCells
-from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.predictors.base import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,7 +216,8 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     row, data_weight = _alone_in(fit), fit.data_weight()
     strength, expected = 1.0, np.zeros(len(fit.genes))
     if fit.expectation is not None:
-        expected += fit.expectation.weights.get(MeanPerturbation.name, 0.0)
+        averages = names_of(lambda kind: kind.is_average)
+        expected += sum(fit.expectation.weights.get(name, 0.0) for name in averages)
         if fit.expectation.interactions is not None:
             strength = fit.expectation.interactions.strength
     # The strength times the sum of the members' shares.

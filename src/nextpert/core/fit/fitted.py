@@ -31,13 +31,11 @@ from nextpert.core.model.interactions import Additivity
 from nextpert.core.model.perturbations import CellMeans, Perturbations
 from nextpert.core.model.predictor_weights import WithoutCells
 from nextpert.core.model.predictors.base import (
-    NOT_FINITE,
     SideInformation,
     Sources,
     build_predictors,
     predictors,
 )
-from nextpert.core.model.predictors.members import Members
 from nextpert.core.screen.departures import GuideSpread
 from nextpert.core.screen.screen import ScreenMoments
 
@@ -124,12 +122,12 @@ class Expectation:
             self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
         )
         sources = Sources(weights, features=self.features, together=together)
-        out, names_asked = [], {*self.weights, Members.name}
+        out = []
         for each in build_predictors(sources):
-            if each.name in names_asked and (weights is not None or "weights" not in each.draws_on):
+            # Members predict combinations even if no weight was learned.
+            has_weight = each.name in self.weights or "together" in each.draws_on
+            if has_weight and (weights is not None or "weights" not in each.draws_on):
                 out.append(each.predict(self.seen, asked))
-                if not np.isfinite(out[-1].effects).all():
-                    raise ValueError(NOT_FINITE.format(each.name))
         return out
 
     def without_cells(

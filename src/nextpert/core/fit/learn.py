@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import named
-from nextpert.core.causal.weights import downstream, fit_weights
+from nextpert.core.causal.weights import fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
@@ -24,15 +24,13 @@ from nextpert.core.model.predictor_weights import (
     learn_scales,
 )
 from nextpert.core.model.predictors.base import (
-    NOT_FINITE,
     Prediction,
     Predictor,
     Sources,
     build_predictors,
+    names_of,
+    predictors,
 )
-from nextpert.core.model.predictors.features import OtherScreen
-from nextpert.core.model.predictors.graph import Graph
-from nextpert.core.model.predictors.members import Members
 from nextpert.core.model.sampler import Chain, Prior, threads
 
 if TYPE_CHECKING:
@@ -262,10 +260,8 @@ def weigh_predictors(
         for each in asked:
             if each not in once or (each.by_change and any(targets)):
                 once[each] = each.held_out(replace(seen, change=change))
-                if not np.isfinite(once[each].effects).all():
-                    raise ValueError(NOT_FINITE.format(each.name))
         every = [once[each] for each in asked]
-        return every if together is None else [Members(together).silenced(p) for p in every]
+        return every if together is None else [each.silenced(together.rows) for each in every]
 
     weights = learn_predictor_weights(
         seen.observed, seen.variance, held_out(None), seen.scored(), sd=seen.sd
@@ -334,8 +330,12 @@ def learn_effects(
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
             learned = weighted.weights
-            of_graph = learned.left_out[:, [learned.names.index(Graph.name)]]
-            effect = effect + of_graph * downstream(posteriors, effect)
+            own_change = replace(weighted.seen, change=effect)
+            for kind in predictors():
+                if kind.predicts_measured and kind.name in learned.names:
+                    weight = learned.left_out[:, [learned.names.index(kind.name)]]
+                    of_graphs = kind.over_graphs(posteriors, weighted.seen, own_change)
+                    effect = effect + weight * of_graphs
         together = weighted.together
         if together is not None:
             effect, own = effect.copy(), own.copy()
@@ -355,7 +355,8 @@ def learn_effects(
     elsewhere = None
     if each is None and spec.features is not None and weighted is not None:
         weights = dict(zip(weighted.weights.names, weighted.weights.weights, strict=True))
-        if weights.get(OtherScreen.name, 0.0) >= _ALIKE:
+        by_effects = names_of(lambda kind: "other_screen" in kind.draws_on)
+        if sum(weights.get(name, 0.0) for name in by_effects) >= _ALIKE:
             elsewhere = spec.features.measured([names[j] for j in seen])
     if elsewhere is not None:
         model = fit_each([own_cells, of_table(own_cells, *elsewhere)], prior, [0], **options)[0]

@@ -19,7 +19,7 @@ from nextpert._adata.undeclared_batches import (
     warn_undeclared_batches,
 )
 from nextpert.core._checks import as_rng
-from nextpert.core.model.predictors.graph import Graph
+from nextpert.core.model.predictors.base import names_of
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import scores
 from nextpert.tl._diagnose import verdict as verdicts
@@ -155,7 +155,9 @@ def diagnose(
         guides = scores.judge_guides(halves, fit, cells.guide_variance)
     # The quantities computed from these, and the verdict on them.
     weights = cast("Expectation", fit.expectation).weights
-    weight = weights[Graph.name], q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
+    on_graph = names_of(lambda kind: "weights" in kind.draws_on)
+    of_graph = sum(weights.get(name, 0.0) for name in on_graph)
+    weight = of_graph, q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
     rows = q.quantities(by_part, {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}})
     level, verdict, parts = verdicts.judge(
         rows, weights, nulls, halves, Undeclared(undeclared, batches, covariates), guides,

@@ -28,9 +28,7 @@ from nextpert.core.model.effects import Effects
 from nextpert.core.model.interactions import Together
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
-from nextpert.core.model.predictors.graph import Graph
-from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.core.model.predictors.members import Members
+from nextpert.core.model.predictors.base import names_of
 from nextpert.core.screen.guides import distinct
 from nextpert.tl._design_interventions.candidates import can_be_candidate
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
@@ -375,19 +373,21 @@ def _estimates(
         weights = _weights(model, names).items()
         return np.asarray(sum((w * single[name] for name, w in weights), start=nothing))
 
+    on_graph = names_of(lambda kind: "weights" in kind.draws_on)
     return {
         NOTHING: nothing,
         WHOLE: np.array([effects.mean, weighted(*single)[1]]),
-        WITHOUT_GRAPH: weighted(*(single.keys() - {Graph.name})),
-        MEAN_ALONE: weighted(MeanPerturbation.name),
-        GRAPH_ALONE: weighted(Graph.name),
+        WITHOUT_GRAPH: weighted(*(single.keys() - {*on_graph})),
+        MEAN_ALONE: weighted(*names_of(lambda kind: kind.is_average)),
+        GRAPH_ALONE: weighted(*on_graph),
     }
 
 
 def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     """Return the weights of some predictors, learned without the others."""
     # Members have weight 1, even if there was no combination from which to learn a weight.
-    together = {Members.name: 1.0} if Members.name in kept else {}
+    by_members = names_of(lambda kind: "together" in kind.draws_on)
+    together = dict.fromkeys([name for name in by_members if name in kept], 1.0)
     weighted = cast("Weighted", model.weighted)  # of three perturbations or more
     learned, seen = weighted.weights, weighted.seen
     some = [each for each in weighted.predictors() if each.name in kept]
@@ -414,8 +414,8 @@ def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> di
         names, places(chosen.targets, fit.genes), chosen.shifts,
         weights=fit.posterior.mean().toarray(), together=together,
     )  # fmt: skip
-    nothing, silenced = np.zeros_like(effects.mean), map(Members(together).silenced, every)
+    nothing = np.zeros_like(effects.mean)
     return {
         each.name: np.array([each.effects, nothing if each.shared is None else each.shared])
-        for each in silenced
+        for each in (one.silenced(together.rows) for one in every)
     }

@@ -6,7 +6,7 @@ Every predictor returns 0 for target genes, whose change is predicted from the e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -54,6 +54,11 @@ class Prediction:
         Whether the predictions have weight 1 and replace those of all other predictors.
     most
         Maximum weight of the predictor, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If an effect is NaN or infinite.
     """
 
     name: str
@@ -62,12 +67,25 @@ class Prediction:
     fixed: bool = False
     most: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.effects).all():
+            message = (
+                f"The predictor {self.name!r} returned NaN or infinite effects: let it return 0 "
+                f"where it makes no prediction."
+            )
+            raise ValueError(message)
 
-# The error about a predictor, by name, whose effects are not finite.
-NOT_FINITE = (
-    "The predictor {!r} returned NaN or infinite effects: let it return 0 where it makes no "
-    "prediction."
-)
+    def silenced(self, rows: Index) -> Prediction:
+        """Return 0 for some perturbations, which a fixed predictor predicts; fixed ones unchanged.
+
+        ``rows`` are positions of perturbations.
+        """
+        if self.fixed:
+            return self
+        kept = np.ones((len(self.effects), 1))
+        kept[rows] = 0.0
+        shared = None if self.shared is None else kept * self.shared
+        return replace(self, effects=kept * self.effects, shared=shared)
 
 
 @dataclass(frozen=True)
@@ -157,6 +175,12 @@ class Predictor(ABC):
     by_change: ClassVar[bool] = True  # whether the change of target genes is used
     # Sources that are its arguments; it is created if at least one is given, or if it needs none.
     draws_on: ClassVar[tuple[str, ...]] = ()
+    # Whether it is an average of measured effects, the same for every candidate: a baseline, which
+    # shares the sampling error of the controls' mean.
+    is_average: ClassVar[bool] = False
+    # Whether the prior mean of perturbations with cells includes it (with the weights learned
+    # without them); its predictions must not depend on the screen.
+    predicts_measured: ClassVar[bool] = False
 
     @abstractmethod
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
@@ -232,6 +256,18 @@ def predictor(name: str) -> Callable[[Kind], Kind]:
 def predictors() -> list[type[Predictor]]:
     """Return all classes of predictors, in the order of tables."""
     return sorted(_PREDICTORS.every().values(), key=lambda kind: kind.order)
+
+
+def names_of(has: Callable[[type[Predictor]], bool]) -> list[str]:
+    """Return the names of the predictors with a property, in the order of tables.
+
+    Examples
+    --------
+    >>> from nextpert.core.model.predictors.base import names_of
+    >>> names_of(lambda kind: "weights" in kind.draws_on), names_of(lambda kind: kind.is_average)
+    (['graph'], ['mean perturbation'])
+    """
+    return [kind.name for kind in predictors() if has(kind)]
 
 
 def build_predictors(sources: Sources) -> list[Predictor]:

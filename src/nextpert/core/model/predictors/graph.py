@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @predictor("graph")
+@dataclass(frozen=True, eq=False)
 class Graph(Predictor):
     """Total effects of the target genes, ``(I - B)^-1``, times their changes.
 
@@ -33,11 +35,10 @@ class Graph(Predictor):
 
     order: ClassVar[int] = 1
     draws_on: ClassVar[tuple[str, ...]] = ("weights", "held_out_weights")
+    predicts_measured: ClassVar[bool] = True
 
-    def __init__(
-        self, weights: Array | None, held_out_weights: Sequence[tuple[Index, Array]] = ()
-    ) -> None:
-        self.weights, self.held_out_weights = weights, held_out_weights
+    weights: Array | None
+    held_out_weights: Sequence[tuple[Index, Array]] = ()
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return the downstream effects of the change of the target genes."""

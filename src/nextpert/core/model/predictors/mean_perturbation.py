@@ -24,6 +24,7 @@ class MeanPerturbation(Predictor):
 
     order: ClassVar[int] = 3
     by_change: ClassVar[bool] = False
+    is_average: ClassVar[bool] = True
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return the mean effect, the same for all candidates except on their target genes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -39,12 +38,3 @@ class Members(Predictor):
     def held_out(self, screen: Perturbations) -> Prediction:
         """Return :meth:`predict`: each combination is already predicted without its own cells."""
         return self.predict(screen, screen)
-
-    def silenced(self, other: Prediction) -> Prediction:
-        """Return the prediction of another predictor without combinations; its own unchanged."""
-        if other.name == self.name:
-            return other
-        kept = np.ones((len(other.effects), 1))
-        kept[self.together.rows] = 0.0
-        shared = None if other.shared is None else kept * other.shared
-        return replace(other, effects=kept * other.effects, shared=shared)
