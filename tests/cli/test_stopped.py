@@ -52,3 +52,34 @@ def test_a_reader_that_has_gone_is_no_error(words, unbuffered, fitted):
     os.close(theirs)
     assert (done.returncode, done.stderr) == (0, "")
     assert "effects" not in words or (fitted.parent / "screen.effects.h5ad").is_file()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_is_no_error(closed, fitted):
+    command = f'"{sys.executable}" -m nextpert.cli effects "{fitted}" --json {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert (fitted.parent / "screen.effects.h5ad").is_file()
+    assert bool(done.stdout) == (closed == "2>&-")
+
+
+def test_characters_that_an_output_lacks_are_replaced(fitted):
+    import anndata as ad
+
+    adata = ad.read_h5ad(fitted)
+    adata.obs["perturbation"] = adata.obs["perturbation"].cat.rename_categories({"STK3": "Zürich"})
+    path = fitted.with_name("other.h5ad")
+    adata.write_h5ad(path)
+    words = ["distances", str(path), "--target", "MYC", "--show", "20", "--json"]
+    for some in (words[:-1], words):
+        done = subprocess.run(
+            [sys.executable, "-m", "nextpert.cli", *some, "--overwrite"],
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert some[-1] == "--json" or "Z?rich" in done.stdout
+    assert "Zürich" in set(ad.read_h5ad(path.with_name("other.distances.h5ad")).obs["perturbation"])

@@ -246,6 +246,17 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
         npt.tl.replay_design(screen, **SMALL)
 
 
+def test_without_perturbations_of_four_cells_there_is_no_replay(screen, assert_same_adata):
+    labels = screen.obs["perturbation"].astype(object)
+    place = labels.groupby(labels).cumcount()
+    screen.obs["perturbation"] = labels.where((labels == "control") | (place < 3))
+    npt.tl.fit_dag_blr(screen)
+    before = screen.copy()
+    with pytest.raises(ValueError, match=r"two perturbations with 4 cells.*has 0: fit more"):
+        npt.tl.replay_design(screen, **SMALL)
+    assert_same_adata(screen, before)
+
+
 @pytest.mark.slow
 def test_one_perturbation_is_no_replay_and_a_fit_is_needed(screen):
     npt.tl.fit_dag_blr(screen, perturbations=["MYC"])

@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from nextpert.cli._commands import COMMANDS, parse
-    from nextpert.cli._options import HINT, say
+    from nextpert.cli._options import HINT, make_writable, say
 
+    make_writable()
     argv = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     job = None
     try:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import shlex
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass
 from functools import wraps
 from itertools import count
@@ -342,8 +343,23 @@ def command(function: Callable[..., None]) -> Callable[..., Job]:
 
 def say(text: str) -> None:
     """Print progress, a warning or an error, on one line."""
-    sys.stderr.write(f"nextpert: {' '.join(text.split())}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # such as a full disk: nobody could be told
+        sys.stderr.write(f"nextpert: {' '.join(text.split())}\n")
+        sys.stderr.flush()
+
+
+def make_writable() -> None:
+    """Let text be printed anywhere: closed output is discarded, other characters are replaced.
+
+    Python has no object for a stream that was closed before it started (``>&-``), and raises an
+    error for characters that the encoding of a stream lacks, such as ASCII.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):  # a stream of a test or a notebook may have none
+            stream.reconfigure(errors="replace")
 
 
 @contextmanager

@@ -146,12 +146,6 @@ def replay_design(
     pool, setting = read_pool(adata, fit)
     known, labels = known_strategies(setting), setting.spec.plan.names
     names = _names(strategies, list(known))
-    if pool.n_perturbations < 2:
-        message = (
-            f"A replay needs at least two perturbations with {FEWEST} cells or more, but the fit "
-            f"has {pool.n_perturbations}: fit more perturbations."
-        )
-        raise ValueError(message)
     if n_rounds > len(pool.cells):
         message = (
             f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer plates: give fewer "
@@ -479,11 +473,22 @@ def read_pool(adata: ad.AnnData, fit: FittedPosterior) -> tuple[CellPool, Settin
 
     Batch effects, estimated from all cells, are subtracted from the cells. A campaign estimates
     batch effects again from the cells that it has seen.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two perturbations have enough cells.
     """
     roles = _adata.fitted_roles(adata, fit.params)
     every = read_environments(adata, roles, named=fit.names)
     n_cells = every.table["n_cells"].groupby(every.groups(fit.names)).sum()
     enough = n_cells.reindex(range(len(fit.names)), fill_value=0) >= FEWEST
+    if enough.sum() < 2:
+        message = (
+            f"A replay needs at least two perturbations with {FEWEST} cells or more, but the fit "
+            f"has {enough.sum()}: fit more perturbations."
+        )
+        raise ValueError(message)
     spec = spec_of(fit).rows(np.flatnonzero(enough).tolist())
     groups = [roles.control, *spec.plan.names]
     every = every.only(sorted(set(every.perturbation[every.groups(groups) >= 0])))
