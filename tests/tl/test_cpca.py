@@ -1,3 +1,6 @@
+import importlib.util
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -6,7 +9,7 @@ from contrastive import CPCA
 from scipy.linalg import eigh
 
 from nextpert.datasets import simulated_screen
-from nextpert.tl import cpca
+from nextpert.tl import _contrast_search, cpca
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,40 @@ def test_automatic_alpha_is_one_that_the_package_proposes(adata):
     contrast = np.cov(x[~is_control].T) - most * np.cov(x[is_control].T)
     assert eigh(contrast)[0][-1] == pytest.approx(0, abs=1e-9)
     assert result["alpha"] == result["alphas"][np.argmax(result["separation"])]
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_without_the_package_results_are_the_same(adata, k, monkeypatch):
+    wanted = cpca(adata, n_components=k, copy=True)
+    # The module read again, as where the package is not installed.
+    monkeypatch.setitem(sys.modules, "contrastive", None)
+    spec = importlib.util.find_spec("nextpert.tl._cpca")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not issubclass(module.CovarianceCpca, CPCA)
+    module.cpca(adata, n_components=k)
+    for name in ("alpha", "alphas", "separation", "eigenvalues"):
+        np.testing.assert_allclose(adata.uns["cpca"][name], wanted.uns["cpca"][name], rtol=1e-9)
+    np.testing.assert_allclose(adata.obsm["X_cpca"], wanted.obsm["X_cpca"], atol=1e-9)
+
+
+def test_the_search_is_that_of_the_package():
+    rng = np.random.default_rng(1)
+
+    class Ours(_contrast_search.CPCA):
+        cpca_alpha = CPCA.cpca_alpha
+
+    for n in (4, 7):
+        foreground, background = rng.normal(size=(2, 300, n)) * rng.gamma(2.0, size=(2, 1, n))
+        peer, ours = CPCA(2, standardize=False), Ours(2, standardize=False)
+        peer.fit(foreground, background)
+        ours.fg, ours.fg_cov, ours.bg_cov = peer.fg, peer.fg_cov, peer.bg_cov
+        found = []
+        for each in (peer, ours):
+            np.random.seed(3)  # noqa: NPY002
+            found.append(each.find_spectral_alphas(20, 2.0, 3))
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-9)
 
 
 def test_separation_is_the_hotelling_lawley_trace(adata):

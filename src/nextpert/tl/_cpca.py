@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from contrastive import CPCA
 from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -17,6 +16,11 @@ from nextpert._adata.labels import say_left_out
 from nextpert._adata.table import require_cells
 from nextpert.core._blas import one_thread
 from nextpert.core._checks import as_rng
+
+try:
+    from contrastive import CPCA
+except ImportError:  # its index page states no licence: some may not install it
+    from nextpert.tl._contrast_search import CPCA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,7 +75,7 @@ def cpca(
         Number of components.
     alpha
         Weight of the background, 0 (plain PCA of the perturbed cells) or more. ``"auto"`` chooses
-        among candidates from the package ``contrastive`` by how well the components separate groups
+        among candidates from the search of Abid et al. by how well the components separate groups
         and controls (Hotelling-Lawley trace: variance between over variance within).
     rng
         Seed or generator of the search for ``alpha``.
