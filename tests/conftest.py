@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import warnings
 from collections.abc import Mapping
@@ -216,6 +217,9 @@ def _assert_same(one: object, two: object, where: str = "") -> None:
     elif where.endswith(("/cells", "/cells/values")):
         # Of a matrix in memory a digest of all values follows; exact where both have it.
         assert same_cells(str(one), str(two)), where
+    elif where.endswith("/contents"):
+        # Texts are compared themselves; the sum of a fingerprint differs as the fingerprint does.
+        assert re.sub(", sum [0-9a-f]+", "", str(one)) == re.sub(", sum [0-9a-f]+", "", str(two))
     else:
         assert type(one) is type(two), f"{where}: {type(one)} and {type(two)}"
         assert one == two or (one != one and two != two), where  # NaN

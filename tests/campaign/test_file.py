@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import json
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert import _files
 from nextpert._files import write_adata
 from nextpert.campaign import file as campaign_file
 
@@ -130,6 +134,52 @@ def test_another_version(campaign, path):
     for call in (campaign.save, npt.Campaign.load):
         with pytest.raises(ValueError, match="another version of nextpert"):
             call(path)
+
+
+def stamp_is(value):
+    return lambda file: file.attrs.__setitem__(campaign_file._STAMP, value)
+
+
+def text_is(part, text):
+    def change(file):
+        place = f"uns/campaign/{part}/json"
+        attributes = dict(file[place].attrs)
+        del file[place]
+        file[place] = text
+        file[place].attrs.update(attributes)
+
+    return change
+
+
+CRAFTED = {
+    "no stamp": lambda file: file.attrs.__delitem__(campaign_file._STAMP),
+    "no JSON": stamp_is("{"),
+    "a list": stamp_is("[1]"),
+    "a number": stamp_is(3),
+    "deep": stamp_is("[" * 200_000),
+    "further parts": stamp_is('{"format": 5, "revision": 1, "saved": "", "name": "", "run": "x"}'),
+    "revision": stamp_is('{"format": 5, "revision": "x", "saved": "", "name": ""}'),
+    "encoding": lambda file: file.attrs.__setitem__("encoding-type", "pickle"),
+    "a mapping": lambda file: file.attrs.__setitem__("encoding-type", "dict"),
+    "no results": lambda file: file.__delitem__("uns"),
+    "options": text_is("options", '{"learn": {"method": "other"}}'),
+    "features": text_is("options", '{"fit": {"features": "/etc/passwd"}}'),
+    "target": text_is("target", '{"!target": {"run": 1}}'),
+    "table": text_is("target", '{"!array": "9"}'),
+    "pending": text_is("pending", '{"CD58": "x"}'),
+}
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+def test_a_crafted_file_with_a_valid_digest_is_named(saved, case):
+    end = len(_files._SEAL) + 32
+    image = io.BytesIO(saved.read_bytes()[:-end])
+    with h5py.File(image, "a") as file:
+        CRAFTED[case](file)
+    content = image.getvalue()
+    saved.write_bytes(content + _files._SEAL + hashlib.sha256(content).digest())
+    with pytest.raises(ValueError, match=r"has the digest of a campaign, but not|is damaged or"):
+        npt.Campaign.load(saved)
 
 
 def test_an_h5ad_cut_or_garbled_anywhere_is_refused_unopened(saved, monkeypatch):

@@ -170,3 +170,15 @@ def test_a_part_that_is_not_as_it_was_written_is_named():
     del stored["own"]
     with pytest.raises(ValueError, match="it lacks own"):
         require_as_described(stored, "It", "run it again")
+
+
+@pytest.mark.parametrize("damage", ["", "other", "b\0a", ["a", "c"], np.array(["b", "a"], object)])
+def test_a_changed_text_is_named(damage):
+    made = {"words": np.array(["a", "b"], object) if len(np.shape(damage)) else "ba"}
+    stored = made | {"format": FORMAT, "contents": json.dumps(describe(made)["parts"])}
+    require_as_described(stored, "The result", "run it again")
+    with pytest.raises(ValueError, match=r"the text of words has changed.*run it again"):
+        require_as_described(stored | {"words": damage}, "The result", "run it again")
+    # Results without sums are read as before.
+    old = json.dumps({"words": describe(made)["parts"]["words"].split(", sum")[0]})
+    require_as_described(stored | {"words": damage, "contents": old}, "The result", "run it again")

@@ -60,7 +60,13 @@ def read_campaign(path: Path) -> tuple[ad.AnnData, Stamp]:
         raise FileNotFoundError(message)
     with _opened(path) as file:
         stamp = _stamp_of(file, path)
-        return ad.io.read_elem(file["/"]), stamp
+        try:
+            adata = ad.io.read_elem(file["/"])
+        except Exception as error:  # h5py and anndata raise many kinds
+            raise _foreign(path, error) from error
+    if not isinstance(adata, ad.AnnData):
+        raise _foreign(path, type(adata).__name__)
+    return adata, stamp
 
 
 def _opened(path: Path) -> h5py.File:
@@ -72,17 +78,36 @@ def _opened(path: Path) -> h5py.File:
             f"file."
         )
         raise ValueError(message)
-    return h5py.File(io.BytesIO(content), "r")
+    try:
+        return h5py.File(io.BytesIO(content), "r")
+    except OSError as error:
+        raise _foreign(path, error) from error
+
+
+def _foreign(path: Path, what: object) -> ValueError:
+    """Return the error about a file with a valid digest that Campaign.save did not write."""
+    return ValueError(
+        f"{str(path)!r} has the digest of a campaign, but not its content ({what}): use a file "
+        f"that Campaign.save wrote."
+    )
 
 
 def _stamp_of(file: h5py.File, path: Path) -> Stamp:
-    stamp = json.loads(file.attrs[_STAMP])
-    if stamp.pop("format") != FORMAT:
+    try:
+        stamp = dict(json.loads(file.attrs[_STAMP]))
+        is_other = stamp.pop("format") != FORMAT
+        made = Stamp(0, "", "") if is_other else Stamp(**stamp)
+        if not is_other and not isinstance(made.revision, int):
+            message = "its revision is not a number"
+            raise TypeError(message)
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise _foreign(path, error) from error
+    if is_other:
         message = (
             f"{str(path)!r} was saved by another version of nextpert: open it with that version."
         )
         raise ValueError(message)
-    return Stamp(**stamp)
+    return made
 
 
 def _require_known(path: Path, known: Sequence[Stamp]) -> None:

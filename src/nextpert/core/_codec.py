@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from zlib import crc32
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FORMAT = 7  # of every result; other formats raise an error, and a test says when to increase it
+_SUM = ", sum "  # before the checksum of texts
 _DOUBLE = 10_000_000  # maximum size of tables in double precision, to limit memory
 
 
@@ -285,8 +287,14 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
     # Compare each part with the list that was stored with the result.
     for place, present, before in waiting:
         if not isinstance(present, dict) or not isinstance(before, dict):
-            if present != before:
-                raise damaged(where, f"{place} is {present} instead of {before}", remedy)
+            # Results of earlier versions have no sums of texts.
+            (current, _, _), (former, _, has_sum) = (
+                str(x).partition(_SUM) for x in (present, before)
+            )
+            if current != former:
+                raise damaged(where, f"{place} is {current} instead of {former}", remedy)
+            if has_sum and present != before:
+                raise damaged(where, f"the text of {place} has changed", remedy)
             continue
         ((kind, parts),) = before.items()
         for name, part in parts.items():
@@ -319,7 +327,10 @@ def digest_of(value: Any) -> str:
 
 
 def describe(value: Any) -> Any:
-    """Return type, shape and finiteness of a value, or of each of its parts, as strings."""
+    """Return type, shape and finiteness of a value, or of each of its parts, as strings.
+
+    Texts also have a checksum, because a changed text has the same type and shape.
+    """
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are strings
     every: dict[str, Any] = {}
     waiting = [(every, "", value)]
@@ -345,6 +356,9 @@ def describe(value: Any) -> Any:
                 numbers = np.asarray(part)
                 kind = kinds.get(numbers.dtype.kind, "text") if numbers.size else "empty"
                 words = f"{kind} {list(numbers.shape)}"
+                if kind == "text":
+                    every_text = "\0".join(map(str, numbers.ravel().tolist()))
+                    words += f"{_SUM}{crc32(every_text.encode(errors='surrogatepass')):08x}"
         except ValueError as error:
             into[name] = f"damaged, {error}" if sp.issparse(part) else "ragged"
             continue
