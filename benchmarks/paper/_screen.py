@@ -15,27 +15,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 import nextpert as npt
 from benchmarks.paper._draw import LOOKS, STYLE, legend, plt, save
 from benchmarks.paper._figures import ACQUISITIONS, NAMES
 from benchmarks.paper._files import write_csv
+from nextpert._adata.panel import ZHANG2023
 from nextpert.core import Dag, DagBlr, Moments, Pool, design_loops
 
 Array = np.ndarray
 FIGURES = {
     "fig6": "Fig. 6: optimal interventions towards CDH19",
     "ed7": "ED Fig. 7: the graph by GSP on unperturbed cells",
-    "ed8": "ED Fig. 8: replays towards five other genes",
+    "ed8": "ED Fig. 8: replays towards five genes",
     "ed9": "ED Fig. 9: expression of the target gene in unperturbed and perturbed cells",
     "ed10": "ED Fig. 10: replays towards MYC",
 }
 STANDIN = "SIMULATED STAND-IN, not the real screen"
 REAL = "Perturb-CITE-seq (Frangieh et al. 2021)"
 GSP = {"n_runs": 1000}
-RUNS, WARM_UP, CELLS, STEPS = 50, 100, 10, 20
+RUNS, WARM_UP, CELLS, STEPS = 50, 100, 10, 10
 TARGETS = {
-    "fig6": ("CDH19",), "ed8": ("EIF3K", "HLA-C", "SOX4", "B2M", "STAT1"), "ed10": ("MYC",),
+    "fig6": ("CDH19",), "ed8": ("CDH19", "EIF3K", "HLA-C", "SERPINE2", "TGFB1"), "ed10": ("MYC",),
 }  # fmt: skip
 SHOWN = ("random", "greedy", "civ")  # in Fig. 6c and the lower panels of ED 8 and ED 10
 PRINTED = {"MYC": (1.52, 2.58), "EIF3K": (5.19, 4.78), "HLA-C": (5.98, 4.16)}
@@ -56,7 +58,7 @@ def load(study: str | None, *, quick: bool) -> tuple[Any, str]:
         print(f"the study cannot be fetched ({error}): {STANDIN}", file=sys.stderr)
         source = STANDIN
         with tempfile.TemporaryDirectory() as folder:
-            npt.datasets.perturb_cite_seq_standin(folder, **({"n_cells": 3000} if quick else {}))
+            npt.datasets.perturb_cite_seq_standin(folder, **({"n_cells": 9000} if quick else {}))
             adata = npt.datasets.perturb_cite_seq(folder, **options)
     npt.pp.perturb_cite_seq(adata, preset="zhang2023")
     npt.tl.learn_dag(adata, method="gsp", search_options={**GSP, "n_runs": 5} if quick else GSP)
@@ -101,10 +103,15 @@ def warmed_up(dag: Dag, warm: Array) -> DagBlr:
     cells, none = Moments.from_array(warm), np.zeros(dag.n_nodes)
     prior: Any = {"intercept": False, "prior_scale": 1.0, "prior_units": "data"}
     first = DagBlr(dag, prior_shape=2.0, prior_rate=0.0, **prior).update(cells, none)
-    return DagBlr(dag, noise_var=first.noise_var, **prior).update(cells, none)
+    # Genes without a count in these cells have no variance: they take that of the median gene.
+    noise_var, constant = first.noise_var.copy(), cells.constant_nodes()
+    noise_var[constant] = np.median(np.delete(noise_var, constant))
+    return DagBlr(dag, noise_var=noise_var, **prior).update(cells, none)
 
 
-def replay(adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int) -> pd.DataFrame:
+def replay(
+    adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return mean and s.e.m. over runs of two squared distances, by target, acquisition and step.
 
     Candidates are the single knockouts of the panel, the target one of them. ``shift`` is
@@ -114,15 +121,17 @@ def replay(adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int) -
     runs, steps = (3, 4) if quick else (RUNS, STEPS)
     labels, values = adata.obs["perturbation"].to_numpy(), adata.to_df()
     control = values[labels == "control"].to_numpy(float)
-    genes = [gene for gene in values if (labels == gene).any()]
     centre = control.mean(axis=0)
-    cells = [values[labels == gene].to_numpy(float) - centre for gene in genes]
+    cells = {name: values[labels == name].to_numpy(float) - centre for name in set(labels)}
+    # A target without counts in controls is not in the panel: its knockout is no known shift.
+    genes = [gene for gene in values if gene in cells]
     shifts = -np.diag(centre)[[values.columns.get_loc(gene) for gene in genes]]
-    source, dag = Knockouts(shifts, cells), Dag.from_matrix(adata.varp["dag"])
-    rows = []
+    source = Knockouts(shifts, [cells[gene] for gene in genes])
+    dag = Dag.from_matrix(adata.varp["dag"])
+    rows, ends = [], []
     for target in targets:
-        number, which = genes.index(target), list(values.columns).index(target)
-        wanted = cells[number].mean(axis=0)
+        which = ZHANG2023.index(target)
+        wanted, ideal = cells[target].mean(axis=0), -centre * (values.columns == target)
         starts = [np.random.default_rng([which, run]) for run in range(runs)]
         warm = [
             warmed_up(dag, (control - centre)[rng.choice(len(control), WARM_UP, replace=False)])
@@ -137,15 +146,35 @@ def replay(adata: Any, targets: tuple[str, ...], *, quick: bool, workers: int) -
             ]  # fmt: skip
             results = design_loops(tasks, n_jobs=workers)
             measured = {
-                "shift": [((r.recommended - shifts[number]) ** 2).sum(axis=1) for r in results],
+                "shift": [((r.recommended - ideal) ** 2).sum(axis=1) for r in results],
                 "state": [r.distance * (wanted**2).sum() for r in results],
             }
             for name, found in measured.items():
                 mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(runs)
                 pairs = zip(mean, error, strict=True)
                 rows += [(target, acquisition, name, t, *pair) for t, pair in enumerate(pairs)]
+                ends += [(target, acquisition, name, run, d[-1]) for run, d in enumerate(found)]
         print(f"replayed towards {target}", file=sys.stderr)
-    columns = ["target", "acquisition", "distance", "step", "mean", "sem"]
+    columns = ["target", "acquisition", "distance"]
+    table = pd.DataFrame(rows, columns=[*columns, "step", "mean", "sem"])
+    return table, compared(pd.DataFrame(ends, columns=[*columns, "run", "value"]))
+
+
+def compared(ends: pd.DataFrame) -> pd.DataFrame:
+    """Return CIV less the other acquisitions at the last step, paired by run.
+
+    ``low`` and ``high`` bound the 95% interval (Student's t), ``ties`` counts equal runs.
+    """
+    rows = []
+    for (target, distance), part in ends.groupby(["target", "distance"], sort=False):
+        wide = part.pivot_table(index="run", columns="acquisition", values="value")
+        for other in [name for name in ACQUISITIONS if name != "civ"]:
+            gap = (wide["civ"] - wide[other]).to_numpy()
+            gap = np.where(np.abs(gap) < 1e-9 * wide[other].abs().max(), 0.0, gap)
+            half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
+            middle, ties = gap.mean(), int((gap == 0).sum())
+            rows.append((target, distance, other, middle, middle - half, middle + half, ties))
+    columns = ["target", "distance", "other", "difference", "low", "high", "ties"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -166,7 +195,7 @@ def draw_replays(table: pd.DataFrame, folder: Path, name: str, source: str) -> N
                     colour, line, marker = LOOKS[acquisition]
                     ax.errorbar(
                         table["step"][own], table["mean"][own], table["sem"][own], color=colour,
-                        linestyle=line, marker=marker, markersize=3, markevery=4, errorevery=2,
+                        linestyle=line, marker=marker, markersize=3, markevery=2, errorevery=1,
                         linewidth=1.2, elinewidth=0.8, label=NAMES[acquisition],
                     )  # fmt: skip
                 ax.set_title(f"towards {target}", loc="left", fontsize=8)
@@ -197,9 +226,32 @@ def _fig6(adata: Any, folder: Path, source: str) -> None:
     target = npt.Target(state="CDH19", own_genes="include")  # as in the paper
     npt.tl.target_distances(adata, target, confidence=0.95)
     _save(npt.pl.target_distances(adata, return_fig=True), folder, "fig6b", source)
+    write_csv(beside_printed(adata), folder, "fig6-printed")
     found = adata.uns["target_distances"]["table"]
     columns = ["perturbation", "n_cells", "distance", "low", "high", "plug_in_distance"]
     write_csv(found[columns], folder, "fig6-distances")
+
+
+def beside_printed(adata: Any) -> pd.DataFrame:
+    """Return squared distances of means to CDH19 beside the printed ones, with sampling errors."""
+    cells = adata.to_df().astype(float).groupby(adata.obs["perturbation"], observed=True)
+    mean, error = cells.mean(), cells.var().div(cells.size(), axis=0)
+    gap, variance = mean - mean.loc["CDH19"], error + error.loc["CDH19"]
+    parts = 4 * gap**2 * variance + 2 * variance**2
+    others = gap.index.difference(["CDH19", "control"])
+    total, sd = (gap**2).sum(axis=1)[others], np.sqrt(parts.sum(axis=1))[others]
+    own = mean.loc["control", "HLA-C"] - mean.loc["HLA-C", "HLA-C"]
+    own_sd = 2 * abs(own) * np.sqrt(error.loc["HLA-C", "HLA-C"] + error.loc["control", "HLA-C"])
+    low, high = total.idxmin(), total.idxmax()
+    rows = [
+        (f"smallest ({low})", 0.4, total[low], sd[low]),
+        (f"largest ({high})", 5.1, total[high], sd[high]),
+        ("HLA-C", 4.35, total["HLA-C"], sd["HLA-C"]),
+        ("HLA-C, its own fall from control", 3.31, own**2, own_sd),
+        ("median", np.nan, total.median(), np.nan),
+        ("SOX4", np.nan, total["SOX4"], sd["SOX4"]),
+    ]
+    return pd.DataFrame(rows, columns=["distance", "printed", "here", "sd"])
 
 
 def _ed7(adata: Any, folder: Path, source: str) -> None:
@@ -231,8 +283,9 @@ def run(
     if key in others:
         others[key](adata, folder, source)
     if key in TARGETS:
-        table = replay(adata, TARGETS[key], quick=quick, workers=workers)
+        table, pairs = replay(adata, TARGETS[key], quick=quick, workers=workers)
         write_csv(table, folder, key)
+        write_csv(pairs, folder, f"{key}-pairs")
         draw_replays(table, folder, "fig6c" if key == "fig6" else key, source)
     labels, fit = adata.obs["perturbation"], adata.uns.get("dag_fit", {})
     facts = {"source": source, "n_control": int((labels == "control").sum())}

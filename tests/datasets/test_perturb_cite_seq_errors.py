@@ -157,9 +157,9 @@ def test_absent_subset(study):
 
 
 def test_verify_false_loads_what_looks_wrong(study):
-    field(EXPRESSION, 9, 1, "8.25")(study)
-    with pytest.raises(ValueError, match=r"line 9, holds 8.25 .*`verify=False`"):
+    field(EXPRESSION, 9, 1, "8.255")(study)
+    with pytest.raises(ValueError, match=r"line 9, holds 8.255 .*`verify=False`"):
         perturb_cite_seq(study)
-    assert perturb_cite_seq(study, verify=False).X[0, 7] == 8.25
-    with pytest.raises(ValueError, match=r"line 9, holds 8.25 for a cell with .* UMI"):
+    assert perturb_cite_seq(study, verify=False).X[0, 7] == pytest.approx(8.255)
+    with pytest.raises(ValueError, match=r"line 9, holds 8.255 for a cell with .* UMI"):
         perturb_cite_seq(study, verify=False, counts=True)

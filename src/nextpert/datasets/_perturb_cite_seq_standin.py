@@ -12,11 +12,17 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.arguments import at_least, checked
-from nextpert._adata.panel import ZHANG2023
+from nextpert._adata.panel import ZHANG2023, closest
 from nextpert._files import writing_to
-from nextpert.core._checks import as_rng
+from nextpert.core._checks import as_rng, list_names
+from nextpert.datasets._perturb_cite_seq_model import (
+    DEPTH,
+    GUIDE_FREE_DEPTH,
+    GUIDE_FREE_SHIFT,
+    cells_per_target,
+    panel_model,
+)
 from nextpert.datasets._scp1064 import CONDITIONS
-from nextpert.datasets._simulated_screen import expression_model
 
 if TYPE_CHECKING:
     import os
@@ -29,31 +35,43 @@ _OUTSIDE = ("JAK1", "JAK2", "CD274")
 _OTHER_CONDITIONS = 14  # one cell in 14 is in each of the other conditions
 
 
-@checked(n_cells=at_least(10 * _OTHER_CONDITIONS), n_genes=at_least(len(ZHANG2023) + len(_OUTSIDE)))
+@checked(n_cells=at_least(10 * _OTHER_CONDITIONS), n_genes=at_least(40))
 def perturb_cite_seq_standin(
     folder: str | os.PathLike[str],
     *,
-    n_cells: int = 7000,
-    n_genes: int = 300,
+    n_cells: int = 23_400,
+    n_genes: int = 60,
+    undetected: Sequence[str] = (),
     rng: int | np.random.Generator | None = 0,
 ) -> pd.DataFrame:
-    """Write a small simulated Perturb-CITE-seq study in the format of the portal's files.
+    """Write a simulated Perturb-CITE-seq study in the format of the portal's files.
 
     The files of Frangieh et al. 2021 (Single Cell Portal, SCP1064) need a sign-in.
     :func:`perturb_cite_seq` reads the files written here (expression, metadata and guides) in the
-    same way, so that an analysis can be tried before the files of the study are available. Counts
-    are Poisson draws around a linear causal model; a guide lowers the mean of its target by 90%.
-    Targets are the 36 genes of Zhang et al. 2023, and three more. The data contain no information
-    about real genes.
+    same way, so that an analysis can be tried before the files of the study are available.
+
+    Counts are Poisson draws around a linear causal model of the log expression of the 36 genes of
+    Zhang et al. 2023. From the study are the edges of its graph (144, learned by the authors of
+    that paper), the expression of each gene in controls, its change under its own knockout (median
+    log2 fold change -1.0), the number of cells of each knockout, and the regulatory modules. All
+    else is a choice: weights are random (0.05 to 0.15, positive within a module), the variances of
+    genes, and the depth of cells (19,000 UMI with and 6,500 without guides) were chosen so that
+    simulated numbers are near those that the paper prints, such as squared distances of 0.4 to 5.1
+    to the CDH19 knockout. The data contain no other information about real genes. Three more
+    targets (JAK1, JAK2, CD274) are outside the panel.
 
     Parameters
     ----------
     folder
         Folder to write to, created if absent. Files of the same names are replaced.
     n_cells
-        Number of cells, 140 or more; six sevenths of them are in the condition ``Control``.
+        Number of cells, 140 or more; six sevenths of them are in the condition ``Control``. With
+        the default, knockouts have as many cells as in the study, 31 to 169.
     n_genes
-        Number of genes, 39 or more.
+        Number of genes, 40 or more.
+    undetected
+        Targets without a single count. By default, CDH19 has a few counts, and NGFR, CXCR4 and
+        CCR10 hardly more.
     rng
         Seed or generator.
 
@@ -66,32 +84,37 @@ def perturb_cite_seq_standin(
     Raises
     ------
     ValueError
-        If there are too few cells or genes. No file is written in that case.
+        If there are too few cells or genes, or ``undetected`` names a gene that is no target. No
+        file is written in that case.
 
     Examples
     --------
     >>> import tempfile, nextpert as npt
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     truth = npt.datasets.perturb_cite_seq_standin(folder, n_cells=140, n_genes=39)
+    ...     truth = npt.datasets.perturb_cite_seq_standin(folder, n_cells=140, n_genes=40)
     ...     adata = npt.datasets.perturb_cite_seq(folder, condition="Control")
     >>> adata.shape, truth.shape
-    ((120, 39), (39, 39))
+    ((120, 40), (39, 39))
     """
+    targets = [*ZHANG2023, *_OUTSIDE]
+    if unknown := sorted(set(undetected) - set(targets)):
+        message = f"undetected names genes that are no targets: {list_names(unknown)}."
+        raise ValueError(message + closest(unknown, targets))
     others = n_cells // _OTHER_CONDITIONS
     conditions = np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist()
-    targets = [*ZHANG2023, *_OUTSIDE]
-    written = write_portal_standin(folder, targets, conditions, n_genes=n_genes, rng=rng)
+    written = write_portal_standin(
+        folder, targets, conditions, n_genes=n_genes, undetected=undetected, rng=rng
+    )
     return pd.DataFrame(written.weights.T, written.measured, written.measured)
 
 
-# Shares of cells with 0, 1, 2, ... guides, as in the study.
-_N_GUIDES_SHARE = (0.105, 0.582, 0.207, 0.073, 0.033)
+# Shares of cells with 0, 1, 2, ... guides. Of the study's 248 targets, 39 have cells here, and as
+# many as there, so that cells without a guide and with control guides are more frequent.
+_N_GUIDES_SHARE = (0.25, 0.435, 0.21, 0.08, 0.025)
 _CONTROL_GUIDES = ("NO_SITE", "ONE_NON-GENE_SITE")
-_CONTROL_SHARE = (0.072, 0.052)  # of all guides called
-_MEAN_UMI = 8000.0
+_CONTROL_SHARE = (0.251, 0.181)  # of all guides called: 2,189 and 1,581 of 8,719 single guides
 _N_ANTIBODIES = 20
 _ISOTYPES = ("Mouse_IgG1", "Mouse_IgG2a", "Mouse_IgG2b", "Rat_IgG2a")
-_LEFT_BY_KNOCKOUT = 0.1  # of the control mean
 
 
 class PortalStandin(NamedTuple):
@@ -119,15 +142,16 @@ def write_portal_standin(
     conditions: Sequence[str],
     *,
     n_genes: int,
+    undetected: Sequence[str] = (),
     rng: int | np.random.Generator | None = 0,
 ) -> PortalStandin:
     """Write a simulated study in the exact format of the portal's files, and return its content.
 
-    Counts are Poisson draws around a linear causal model of the targets' log expression (as in
-    ``simulated_screen``); a guide subtracts nine tenths of its target's control mean, which changes
-    the genes downstream. IFNγ and co-culture raise a third of the targets. ``targets`` have three
-    guides each; targets beyond ``n_genes`` have no effect. Other genes (``GENE37``, ...) are spread
-    among the targets. ``conditions`` are those of the cells (``CELL_1``, ...).
+    Counts are Poisson draws around the model of :func:`panel_model`. IFNγ and co-culture raise a
+    third of the targets. ``targets`` have three guides each; targets beyond ``n_genes`` have no
+    effect. Other genes (``GENE37``, ...) are spread among the targets, and share the remaining
+    transcripts. ``conditions`` are those of the cells (``CELL_1``, ...). Genes of ``undetected``
+    have no counts.
     """
     rng = as_rng(rng)
     others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
@@ -135,7 +159,7 @@ def write_portal_standin(
     cells = [f"CELL_{i + 1}" for i in range(len(conditions))]
     guides = _draw_guides(len(cells), targets, rng)
     measured = [name for name in targets if name in set(genes)]
-    counts, weights, expression = _draw_counts(genes, measured, conditions, guides, rng)
+    counts, weights, expression = _draw_counts(genes, measured, conditions, guides, undetected, rng)
     umi, antibodies = counts.sum(axis=1), [*measured[:_N_ANTIBODIES], *_ISOTYPES]
     # An antibody binds in proportion to the square root of its gene's expression.
     bound = 20 * np.exp((expression - expression.mean(axis=0)) / 2)[:, : len(antibodies) - 4]
@@ -174,7 +198,8 @@ def write_portal_standin(
 
 def _draw_guides(n_cells: int, targets: Sequence[str], rng: np.random.Generator) -> list[list[str]]:
     pool = [f"{name}_{k}" for name in targets for k in (1, 2, 3)]
-    share = [(1 - sum(_CONTROL_SHARE)) / len(pool)] * len(pool)
+    cells = np.repeat(cells_per_target(targets), 3)
+    share = ((1 - sum(_CONTROL_SHARE)) * cells / cells.sum()).tolist()
     for name, part in zip(_CONTROL_GUIDES, _CONTROL_SHARE, strict=True):
         control = [f"{name}_{k}" for k in rng.choice(np.arange(1, 800), 12, replace=False)]
         pool += control
@@ -190,27 +215,34 @@ def _draw_counts(
     measured: list[str],
     conditions: Sequence[str],
     guides: list[list[str]],
+    undetected: Sequence[str],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Return UMI counts (n_cells, n_genes), the model's weights, and its log expression."""
-    n_cells = len(conditions)
-    scm, mean = expression_model(max(len(measured), 2), 4.0, rng)
+    model, n_cells = panel_model(measured, rng), len(conditions)
     position = {name: j for j, name in enumerate(measured)}
-    shift = np.zeros((n_cells, len(mean)))
+    shift = np.zeros((n_cells, len(measured)))
     for i, some in enumerate(guides):
-        hit = {position[t] for t in (g.rsplit("_", 1)[0] for g in some) if t in position}
-        shift[i, list(hit)] = -(1 - _LEFT_BY_KNOCKOUT) * mean[list(hit)]
-    responds = rng.random(len(mean)) < 1 / 3
+        hit = [position[t] for t in {g.rsplit("_", 1)[0] for g in some} if t in position]
+        shift[i, hit] = model.knockdown[hit]
+    has_guide = np.array([bool(some) for some in guides])
+    for name, size in GUIDE_FREE_SHIFT.items():
+        if name in position:
+            shift[~has_guide, position[name]] = size
+    responds = rng.random(len(measured)) < 1 / 3
     for condition, size in (("IFNγ", 0.5), ("Co-culture", 0.25)):
         shift[np.ix_(np.array(conditions) == condition, responds)] += size
-    noise = rng.normal(size=shift.shape) * np.sqrt(scm.noise_var)
-    solved = np.linalg.solve(np.eye(len(mean)) - scm.weights, (shift + noise + scm.intercept).T).T
-    rate = np.tile(np.exp(rng.normal(-2, 1.5, len(names))), (n_cells, 1))
-    for name, j in position.items():
-        rate[:, names.index(name)] = np.expm1(np.clip(solved[:, j], 0.02, 6))
-    depth = _MEAN_UMI * np.exp(rng.normal(0, 0.4, (n_cells, 1)))
-    # With few genes, depth is lower, so that the counts of a gene are as in real data.
-    depth *= min(1.0, len(names) / 2000)
-    counts = rng.poisson(depth * rate / rate.sum(axis=1, keepdims=True))
+    noise = rng.normal(size=shift.shape) * np.sqrt(model.scm.noise_var)
+    state = np.linalg.solve(np.eye(len(measured)) - model.scm.weights, (shift + noise).T).T
+    # The mean of exp(state) in controls is exp(variance / 2).
+    rate = model.tpm * np.exp(state - model.scm.covariance().diagonal() / 2)
+    rate[:, [position[name] for name in undetected]] = 0
+    # Other genes share the remaining transcripts.
+    others = np.exp(rng.normal(0, 1.5, len(names)))
+    others[[names.index(name) for name in measured]] = 0
+    tpm = np.tile(others * max(1e6 - model.tpm.sum(), 0) / max(others.sum(), 1), (n_cells, 1))
+    tpm[:, [names.index(name) for name in measured]] = rate
+    depth = np.where(has_guide, DEPTH, GUIDE_FREE_DEPTH) * np.exp(rng.normal(-0.08, 0.4, n_cells))
+    counts = rng.poisson(depth[:, None] * tpm / tpm.sum(axis=1, keepdims=True))
     counts[counts.sum(axis=1) == 0, 0] = 1
-    return counts, scm.weights, solved[:, : len(measured)]
+    return counts, model.scm.weights, state

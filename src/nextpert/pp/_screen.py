@@ -166,7 +166,9 @@ def prepare(
     measured = _adata.measured_genes(adata, roles.gene_symbols)
     groups = np.flatnonzero(book.kept & carried.have(TARGET))
     panel = _choose_panel(adata, controls, groups, choices, roles)
-    named = _name_targets(carried, panel.genes, choices, roles.separator)
+    # The knockout of a gene without counts is a state, although it is no gene of the panel.
+    possible_targets = panel.genes + (panel.constant if choices.panel is not None else [])
+    named = _name_targets(carried, possible_targets, choices, roles.separator)
     n_found = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
     _drop_by_targets(carried, named, book, choices)
     n_kept = np.bincount(carried.codes[book.kept], minlength=len(carried.table))
@@ -204,7 +206,9 @@ def prepare(
     if panel.constant and choices.panel is not None:  # genes that were asked for
         messages.append(
             f"Genes of the panel that are constant among the {len(controls)} control cells are "
-            f"left out: {_adata.list_names(panel.constant, limit=30)}."
+            f"left out: {_adata.list_names(panel.constant, limit=30)}. The cells of their "
+            f"perturbations are kept, and can be a target; known shifts (shift_sd=0) leave these "
+            f"perturbations out of the candidates."
         )
     scale = matrix.scale
     if matrix.kind != "none":

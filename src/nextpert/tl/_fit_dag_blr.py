@@ -138,7 +138,8 @@ def fit_dag_blr(
     ------
     ValueError
         If the graph, labels or controls are absent, the graph has a cycle or does not match the
-        genes, a gene is constant in the controls, or values are not finite or not log-normalised.
+        genes, values are not finite or not log-normalised, or (unless ``shift_sd=0``) a gene is
+        constant in the controls.
 
     Examples
     --------
@@ -191,7 +192,8 @@ def fit_dag_blr(
     if guided:
         found.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
-    environments.require_varying(cells.control, genes)
+    if not exact:  # the exact model estimates no effect in units of a gene's deviation
+        environments.require_varying(cells.control, genes)
     undeclared, batches = None, None
     if plan.names and not exact:
         undeclared = undeclared_guides(adata, columns, plan.names, roles)
