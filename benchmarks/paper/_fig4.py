@@ -19,9 +19,15 @@ from benchmarks.paper._tables import value
 from nextpert.core import Dag, design_loops
 
 Array = np.ndarray
-SETTING = Setting(
-    "Erdos-Renyi 0.4, 10 nodes, 3 random targets", 10, "erdos_renyi", 0.4, 3, "random"
-)
+# By the name of their files: the authors' density and number of targets, and our own.
+SETTINGS = {
+    "fig4": Setting(
+        "Erdos-Renyi 0.2, 10 nodes, 5 random targets", 10, "erdos_renyi", 0.2, 5, "random"
+    ),
+    "fig4-denser": Setting(
+        "Erdos-Renyi 0.4, 10 nodes, 3 random targets", 10, "erdos_renyi", 0.4, 3, "random"
+    ),
+}
 QUANTITIES = {
     "selected": "distance of a^(t) to a*",
     "parents": "cosine of a^(t) and a* among nodes with children",
@@ -50,16 +56,21 @@ def measures(tried: Array, recommended: Array, drawn: Instance) -> dict[str, Arr
 
 def run(folder: Path, *, quick: bool, workers: int) -> None:
     """Write distances to a* over instances, and the interventions of one campaign."""
+    for name, setting in SETTINGS.items():
+        _run_setting(name, setting, folder, quick=quick, workers=workers)
+
+
+def _run_setting(key: str, setting: Setting, folder: Path, *, quick: bool, workers: int) -> None:
     instances, runs, rounds = (2, 2, 12) if quick else (10, 20, 50)
     rows = []
     for acquisition in ("random", "civ"):
         keys = list(product(range(instances), range(runs)))
-        tasks = [task(SETTING, seed, r, acquisition, "fixed", rounds) for seed, r in keys]
+        tasks = [task(setting, seed, r, acquisition, "fixed", rounds) for seed, r in keys]
         results = design_loops(tasks, n_jobs=workers)
         shape = (instances, runs, rounds, -1)
         tried = np.array([r.shifts for r in results]).reshape(shape)
         recommended = np.array([r.recommended[1:] for r in results]).reshape(shape)
-        drawn = [instance(SETTING, seed) for seed in range(instances)]
+        drawn = [instance(setting, seed) for seed in range(instances)]
         found = [measures(*each) for each in zip(tried, recommended, drawn, strict=True)]
         for name in QUANTITIES:
             by_instance = np.array([one[name].mean(axis=0) for one in found])
@@ -69,21 +80,25 @@ def run(folder: Path, *, quick: bool, workers: int) -> None:
         if acquisition == "civ":
             one = pd.DataFrame(np.vstack([drawn[0].shift, tried[0, 0], recommended[0, 0]]))
             kinds = ["a*", *["selected"] * rounds, *["estimate"] * rounds]
-            write_csv(one.rename(columns=str).assign(kind=kinds), folder, "fig4-shifts")
+            write_csv(one.rename(columns=str).assign(kind=kinds), folder, f"{key}-shifts")
     columns = ["acquisition", "quantity", "step", "mean", "sem"]
-    write_csv(pd.DataFrame(rows, columns=columns), folder, "fig4")
+    write_csv(pd.DataFrame(rows, columns=columns), folder, key)
 
 
 def table(folder: Path) -> str:
-    """Return the distances and the cosine by step."""
-    found = read_csv(folder, "fig4").set_index(["acquisition", "quantity", "step"])
-    ends = [t for t in (1, 10, 25, 50) if t in found.index.levels[2]]
-    rows = [
-        [NAMES[a], words, *(value(*found.loc[(a, name, t), ["mean", "sem"]]) for t in ends)]
-        for a in ("random", "civ")
-        for name, words in QUANTITIES.items()
-    ]
-    return markdown(["acquisition", "quantity", *(f"step {t}" for t in ends)], rows)
+    """Return the distances and the cosine by step, for both settings."""
+    rows = []
+    for key, setting in SETTINGS.items():
+        found = read_csv(folder, key).set_index(["acquisition", "quantity", "step"])
+        ends = [t for t in (1, 10, 25, 50) if t in found.index.levels[2]]
+        rows += [
+            [setting.name, NAMES[a], words,
+             *(value(*found.loc[(a, name, t), ["mean", "sem"]]) for t in ends)]
+            for a in ("random", "civ")
+            for name, words in QUANTITIES.items()
+        ]  # fmt: skip
+    header = ["setting", "acquisition", "quantity", *(f"step {t}" for t in ends)]
+    return markdown(header, rows)
 
 
 def _places(dag: Dag) -> dict[int, tuple[float, float]]:
@@ -116,14 +131,19 @@ def _draw_dag(ax: Any, drawn: Instance) -> None:
 
 def draw(folder: Path) -> None:
     """Draw the DAG, the interventions and estimates of one campaign beside a*, and distances."""
-    shifts, found = read_csv(folder, "fig4-shifts"), read_csv(folder, "fig4")
+    for key, setting in SETTINGS.items():
+        _draw_setting(key, setting, folder)
+
+
+def _draw_setting(key: str, setting: Setting, folder: Path) -> None:
+    shifts, found = read_csv(folder, f"{key}-shifts"), read_csv(folder, key)
     kinds = {kind: part.drop(columns="kind").to_numpy().T for kind, part in shifts.groupby("kind")}
     p, n = kinds["selected"].shape
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, 5, figsize=(11, 3.2), width_ratios=(6, 8, 8, 0.6, 7), layout="constrained"
         )
-        _draw_dag(axes[0], instance(SETTING, 0))
+        _draw_dag(axes[0], instance(setting, 0))
         titles = {"selected": "selected by CIV, $a^{(t)}$", "estimate": "estimate $a^*_t$"}
         for ax, kind in zip(axes[1:4], (*titles, "a*"), strict=True):
             width = 1 if kind == "a*" else n
@@ -147,4 +167,4 @@ def draw(folder: Path) -> None:
         axes[4].set(xlabel="step t", ylabel="distance to a*, ten instances", ylim=0)
         axes[4].grid(color="0.92", linewidth=0.6)
         legend(figure, axes[4], 4)
-        save(figure, folder, "fig4")
+        save(figure, folder, key)

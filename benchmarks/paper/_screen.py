@@ -200,6 +200,7 @@ def draw_replays(table: pd.DataFrame, folder: Path, name: str, source: str) -> N
                     )  # fmt: skip
                 ax.set_title(f"towards {target}", loc="left", fontsize=8)
                 ax.set(xlabel="step", ylim=0)
+                ax.xaxis.get_major_locator().set_params(integer=True)
                 ax.grid(axis="y", color="0.92", linewidth=0.6)
             words = {"shift": "of the estimate a*", "state": "of the nearest\ncandidate's mean"}
             row[0].set_ylabel(f"squared distance {words[distance]}")
@@ -250,6 +251,7 @@ def beside_printed(adata: Any) -> pd.DataFrame:
         ("HLA-C, its own fall from control", 3.31, own**2, own_sd),
         ("median", np.nan, total.median(), np.nan),
         ("SOX4", np.nan, total["SOX4"], sd["SOX4"]),
+        ("of sampling errors alone, median", np.nan, variance.sum(axis=1)[others].median(), np.nan),
     ]
     return pd.DataFrame(rows, columns=["distance", "printed", "here", "sd"])
 
