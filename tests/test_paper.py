@@ -203,3 +203,25 @@ def test_the_readme_holds_the_numbers_of_the_results(paper):
     assert (folder / "README.md").read_text() == paper.readme.text(folder / "results", "results")
     for image in (folder / "results").glob("*.png"):
         assert image.stat().st_size < 200_000
+
+
+def test_replays_are_compared_by_run_and_ties_are_counted(paper):
+    values = {"civ": [1.0, 2.0, 3.0], "greedy": [1.0, 3.0, 5.0]}
+    rows = [
+        ("CDH19", name, "state", run, value)
+        for name in paper.figures.ACQUISITIONS
+        for run, value in enumerate(values.get(name, values["civ"]))
+    ]
+    ends = pd.DataFrame(rows, columns=["target", "acquisition", "distance", "run", "value"])
+    found = paper.screen.compared(ends).set_index("other")
+    assert found.loc["greedy", ["difference", "ties"]].tolist() == [-1, 1]
+    half = 4.302653 / np.sqrt(3)  # t with 2 degrees of freedom, a standard deviation of 1
+    assert found.loc["greedy", "high"] == pytest.approx(-1 + half)
+    assert found.loc["cv", ["difference", "low", "high", "ties"]].tolist() == [0, 0, 0, 3]
+
+
+def test_genes_without_counts_in_the_warm_up_take_the_median_noise_variance(paper):
+    cells = np.random.default_rng(0).normal(size=(100, 4)) * [1.0, 2.0, 3.0, 0.0] - 0.01
+    noise = paper.screen.warmed_up(Dag.from_edges(4, []), cells).noise_var
+    assert noise[3] == pytest.approx(np.median(noise[:3]))
+    assert noise[3] == pytest.approx(noise[1])

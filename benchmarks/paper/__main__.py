@@ -46,7 +46,9 @@ def campaigns_of(key: str, folder: Path, *, quick: bool, workers: int) -> dict[s
     return {**{name: getattr(figure, name) for name in names}, "processor_seconds": processor}
 
 
-def make(key: str, folder: Path, *, quick: bool, workers: int, study: str | None) -> None:
+def make(
+    key: str, folder: Path, *, quick: bool, workers: int, study: str | None, controls: str
+) -> None:
     """Run one figure and write everything about it."""
     start = time.perf_counter()
     facts: dict[str, object] = {}
@@ -55,7 +57,9 @@ def make(key: str, folder: Path, *, quick: bool, workers: int, study: str | None
     elif key == "fig4":
         _fig4.run(folder, quick=quick, workers=workers)
     elif key in _screen.FIGURES:
-        facts = _screen.run(key, folder, quick=quick, workers=workers, study=study)
+        facts = _screen.run(
+            key, folder, quick=quick, workers=workers, study=study, controls=controls
+        )
     else:
         facts = campaigns_of(key, folder, quick=quick, workers=workers)
     seconds = round(time.perf_counter() - start)
@@ -88,6 +92,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, help="folder of the results; benchmarks/paper/results")
     parser.add_argument("--study", help="folder or h5ad of the Perturb-CITE-seq screen")
+    parser.add_argument(
+        "--controls", choices=("no_guide", "control_guide"), default="no_guide",
+        help="cells that are controls in figures of the screen; the paper: no_guide",
+    )  # fmt: skip
     parser.add_argument("--draw", action="store_true", help="only tables and figures, from the csv")
     args = parser.parse_args(arguments)
     trial = Path(tempfile.gettempdir()) / "nextpert-paper-quick"
@@ -98,7 +106,10 @@ def main(arguments: list[str] | None = None) -> None:
         if args.draw:
             show(key, folder)
         else:
-            make(key, folder, quick=args.quick, workers=args.workers, study=args.study)
+            make(
+                key, folder, quick=args.quick, workers=args.workers, study=args.study,
+                controls=args.controls,
+            )  # fmt: skip
     # The README beside the results; of a trial, in its own folder.
     if {"all", "readme"} & set(args.figures):
         write_readme(folder, folder.parent if folder == RESULTS else folder)

@@ -300,10 +300,10 @@ def _sixth(folder: Path, facts: Any) -> list[str]:
         "comes closer to the CDH19 state than random and greedy (6c).",
         *([] if facts["source"] == _screen.REAL else [choices]),
         "Squared distances of means to the CDH19 knockout, ± one sampling error; the printed "
-        "numbers have errors of the same size. Sampling errors alone make a distance, which is "
-        "added to each:",
+        "numbers have errors of the same size. The last row is what sampling errors alone add to a "
+        "distance:",
         markdown(["distance", "printed", "here"], rows),
-        "Estimated squared distances, without the sampling errors of means, with 95% intervals: "
+        "Estimated squared distances, corrected for sampling errors of means, with 95% intervals: "
         f"{', '.join(shown)}.",
     ]
 

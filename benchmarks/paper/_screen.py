@@ -44,7 +44,7 @@ PRINTED = {"MYC": (1.52, 2.58), "EIF3K": (5.19, 4.78), "HLA-C": (5.98, 4.16)}
 
 
 @lru_cache(maxsize=1)
-def load(study: str | None, *, quick: bool) -> tuple[Any, str]:
+def load(study: str | None, controls: str, *, quick: bool) -> tuple[Any, str]:
     """Return the screen as the paper preprocesses it, and whose cells it holds."""
     options: Any = {"condition": "Control", "genes": "zhang2023"}
     source = REAL
@@ -60,7 +60,7 @@ def load(study: str | None, *, quick: bool) -> tuple[Any, str]:
         with tempfile.TemporaryDirectory() as folder:
             npt.datasets.perturb_cite_seq_standin(folder, **({"n_cells": 9000} if quick else {}))
             adata = npt.datasets.perturb_cite_seq(folder, **options)
-    npt.pp.perturb_cite_seq(adata, preset="zhang2023")
+    npt.pp.perturb_cite_seq(adata, preset="zhang2023", controls=controls)
     npt.tl.learn_dag(adata, method="gsp", search_options={**GSP, "n_runs": 5} if quick else GSP)
     return adata, source
 
@@ -277,10 +277,10 @@ def _ed9(adata: Any, folder: Path, source: str) -> None:
 
 
 def run(
-    key: str, folder: Path, *, quick: bool, workers: int, study: str | None
+    key: str, folder: Path, *, quick: bool, workers: int, study: str | None, controls: str
 ) -> dict[str, object]:
     """Make one figure of the screen; return what it was made with."""
-    adata, source = load(study, quick=quick)
+    adata, source = load(study, controls, quick=quick)
     others = {"fig6": _fig6, "ed7": _ed7, "ed9": _ed9}
     if key in others:
         others[key](adata, folder, source)
@@ -290,7 +290,7 @@ def run(
         write_csv(pairs, folder, f"{key}-pairs")
         draw_replays(table, folder, "fig6c" if key == "fig6" else key, source)
     labels, fit = adata.obs["perturbation"], adata.uns.get("dag_fit", {})
-    facts = {"source": source, "n_control": int((labels == "control").sum())}
+    facts = {"source": source, "controls": controls, "n_control": int((labels == "control").sum())}
     facts |= {"n_cells": len(labels), "n_perturbations": int(labels.nunique()) - 1}
     facts["n_edges"] = int(adata.uns["dag"]["n_edges"])
     if key == "ed7":

@@ -536,8 +536,8 @@ def read_goals(
     labels.require(requested, "Targets")
     if few := [name for name in requested if name not in names]:
         message = (
-            f"Targets must be perturbations of the fit with {FEWEST} cells or more: leave out "
-            f"{_adata.list_names(few)}."
+            f"Targets must be perturbations of the fit with {FEWEST} cells or more (under known "
+            f"shifts, with a target gene on the panel): leave out {_adata.list_names(few)}."
         )
         raise ValueError(message)
     every, goals = np.arange(len(names)), []
