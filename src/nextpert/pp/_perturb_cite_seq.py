@@ -130,7 +130,7 @@ def perturb_cite_seq(
     --------
     >>> import tempfile, nextpert as npt
     >>> with tempfile.TemporaryDirectory() as folder:  # a stand-in for the files of the study
-    ...     truth = npt.datasets.perturb_cite_seq_standin(folder, n_cells=1400)
+    ...     truth = npt.datasets.perturb_cite_seq_standin(folder)
     ...     adata = npt.datasets.perturb_cite_seq(folder, genes="zhang2023")
     >>> npt.pp.perturb_cite_seq(adata, preset="zhang2023")
     >>> adata.n_vars, adata.obs["perturbation"].value_counts().index[0]
