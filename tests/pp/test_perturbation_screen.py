@@ -166,7 +166,13 @@ def test_the_panel_holds_the_genes_of_a_target(rare):
 
 @pytest.mark.parametrize(
     "parts",
-    [{"state": {"R1": 1.0}}, {"at_least": {"R1": 1.0}}, {"state": "G1", "weights": ["R1", "G2"]}],
+    [
+        {"state": {"R1": 1.0}},
+        {"at_least": {"R1": 1.0}},
+        {"state": "G1", "weights": ["R1", "G2"]},
+        {"state": "G1", "away_from": {"R1": 1.0}},
+        {"state": "G1", "away_from": ["G2", {"R1": 1.0}]},
+    ],
 )
 def test_every_part_of_a_target_names_genes_of_the_panel(rare, parts):
     npt.pp.perturbation_screen(rare, gene_symbols="symbol", panel=npt.Target(**parts))

@@ -218,24 +218,21 @@ def named_genes(target: Target) -> list[str] | None:
         return None
     if not all(isinstance(state, (Mapping, pd.Series)) for state in states):
         return None
-    avoided = [s for s in listed(target.away_from) if isinstance(s, (Mapping, pd.Series))]
-    parts = [*states, *avoided, target.signature, target.at_least, target.at_most]
-    return list(
-        dict.fromkeys(str(x) for part in parts if part is not None for x, _ in part.items())
-    )
+    return genes_of(replace(target, weights=None))
 
 
 def genes_of(target: Target) -> list[str]:
-    """Return all genes that a target names, each once.
+    """Return all genes that a target names, those of states to avoid included, each once.
 
     Examples
     --------
     >>> from nextpert._adata.target import Target, genes_of
-    >>> genes_of(Target(state="MYC", signature=["STAT1", "IRF1"], weights=["IRF1", "JUN"]))
-    ['STAT1', 'IRF1', 'JUN']
+    >>> genes_of(Target(state="MYC", signature=["STAT1", "IRF1"], away_from={"JUN": 1.0}))
+    ['JUN', 'STAT1', 'IRF1']
     """
-    states = [x for x in listed(target.state) if isinstance(x, (Mapping, pd.Series))]
-    parts = [*states, target.signature, target.at_least, target.at_most, target.weights]
+    states = [*listed(target.state), *listed(target.away_from)]
+    means = [state for state in states if isinstance(state, (Mapping, pd.Series))]
+    parts = [*means, target.signature, target.at_least, target.at_most, target.weights]
     named = (x if isinstance(x, list) else x.keys() for x in parts if x is not None)
     return list(dict.fromkeys(str(gene) for genes in named for gene in genes))
 
