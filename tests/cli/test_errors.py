@@ -12,6 +12,8 @@ from nextpert.cli._options import HINT
 
 TEXTS = {
     "three.csv": "a,b,c\nx,y,z\n",
+    "prices.csv": "perturbation,price\nMYC,4\n",
+    "twice.csv": "perturbation,price\nMYC,4\nMYC,5\n",
     "words.csv": "p,MYC\nMYC,low\n",
     "names.txt": "MYC\nNOPE\n",
     "broken.toml": "state = MYC\n",
@@ -40,6 +42,20 @@ CASES = [
     (f"{LEARN} --before three.csv", "--before three.csv: ", "two columns, but has 3"),
     ("fit fitted.h5ad --out new.h5ad --shift words.csv", "--shift words.csv: ", "'low'"),
     ("fit fitted.h5ad --out new.h5ad --features absent.h5ad", "features: 'absent.h5ad'"),
+    (f"{PLAN} --costs 900", "--costs 900: ", "NAME=VALUE"),
+    (f"{PLAN} --costs budget=much", "--costs budget=much: ", "'much'"),
+    (f"{PLAN} --costs budget=9 budget=8", "budget is given more than once"),
+    (f"{PLAN} --costs perturbation=6 perturbation=prices.csv", "perturbation is given more than"),
+    (f"{PLAN} --costs budget=9 perturbation=absent.csv", "absent.csv: ", "No such file"),
+    (f"{PLAN} --costs budget=9 perturbation=twice.csv", "a name is given more than once"),
+    (f"{PLAN} --costs budget=9 perturbation=three.csv", "two columns, but has 3"),
+    (f"{PLAN} --costs budget=9 perturbation=words.csv", "'low'"),
+    (f"{PLAN} --costs cell=1", "costs needs a budget"),
+    (f"{PLAN} --costs budget=9 cells=1", "unknown keys: cells"),
+    (f"{PLAN} --costs budget=nan", "costs['budget'] must be"),
+    (f"{PLAN} --costs budget=900 cell=-1", "costs['cell'] must be"),
+    (f"{PLAN} --costs budget=900 perturbation=prices.csv", "costs['perturbation']", "no cost of"),
+    (f"{PLAN} --costs budget=9 perturbation=10", "pays for no perturbation"),
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
     # what is refused by the functions, under the names of Python
     (f"{LEARN} --n-runs 0", "search_options['n_runs'] must be"),
@@ -49,7 +65,14 @@ CASES = [
     (f"{LEARN} --out screen.h5ad", "is the screen itself", "--out"),
     (f"{LEARN} --table x.txt", "--table must end in .csv"),
 ]
-PYTHON = ("pp.", "tl.", "n_runs", "target_mean", "var_names")  # of errors with names of Python
+PYTHON = (
+    "min_cells",
+    "pp.",
+    "tl.",
+    "n_runs",
+    "target_mean",
+    "var_names",
+)  # of errors with names of Python
 USAGE = [
     ("dessign", "(see nextpert --help)"),
     ("design", "--screen requires an argument. (see nextpert design --help)"),

@@ -150,9 +150,13 @@ def _numbers(
 
 def _costs(words: list[str]) -> dict[str, Any]:
     """Return the numbers in words like ``budget=5000``; a csv file gives one per perturbation."""
-    files = [word for word in words if word.endswith(".csv") and "=" in word]
-    by_name = {name: _numbers(Path(path)) for name, path in _pairs(files)}
-    return _numbers(word for word in words if word not in files) | by_name
+    costs: dict[str, Any] = {}
+    for name, text in _pairs(words):
+        if name in costs:
+            message = f"{name} is given more than once: give one number, or one file"
+            raise ValueError(message)
+        costs[name] = _numbers(Path(text)) if text.endswith(".csv") else float(text)
+    return costs
 
 
 def _candidates(words: list[str]) -> Any:
