@@ -1,5 +1,6 @@
 """Proteins of Perturb-CITE-seq: the portal's file, an object of counts, and what is no count."""
 
+import contextlib
 import gzip
 import shutil
 
@@ -79,6 +80,58 @@ def test_what_is_no_protein_is_refused(portal, tmp_path):
     cells.obs_names = ["a", "b"]
     with pytest.raises(ValueError, match="none of the cells"):
         perturb_cite_seq(portal[0], protein=cells)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cells": ["CELL_1", "CELL_1"]}, "names 'CELL_1' twice"),
+        ({"antibodies": ["CD58", "CD58", "B2M"]}, "names 'CD58' twice"),
+        ({"x": None}, "at least two antibodies"),
+        ({"x": np.ones((2, 1)), "antibodies": ["CD58"]}, "at least two antibodies"),
+        ({"x": np.full((2, 3), np.nan)}, "raw counts"),
+        ({"x": -np.ones((2, 3))}, "raw counts"),
+    ],
+)
+def test_odd_objects_of_proteins_are_refused(portal, change, message):
+    given = {"x": np.ones((2, 3)), "cells": ["CELL_1", "CELL_2"], "antibodies": ["a", "b", "c"]}
+    given |= change
+    cells, antibodies = pd.DataFrame(index=given["cells"]), pd.DataFrame(index=given["antibodies"])
+    with (
+        pytest.warns(UserWarning, match="names are not unique")
+        if ("names" in message)
+        else contextlib.nullcontext()
+    ):
+        protein = ad.AnnData(given["x"], cells, antibodies)
+    with pytest.raises(ValueError, match=message):
+        perturb_cite_seq(portal[0], protein=protein)
+
+
+def test_proteins_of_no_file_are_refused(portal, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.h5ad"):
+        perturb_cite_seq(portal[0], protein=tmp_path / "absent.h5ad")
+
+
+def test_other_cells_and_names_of_genes_do_no_harm(portal):
+    """Cells of other studies are left out, and antibodies may have the names of genes."""
+    folder, study = portal
+    counts = sp.csc_matrix(np.arange(12.0).reshape(3, 4))
+    protein = ad.AnnData(counts, pd.DataFrame(index=["OTHER", study.cells[5], study.cells[2]]))
+    protein.var_names = study.measured[:4]
+    found = perturb_cite_seq(folder, protein=protein)
+    table = found.obsm["protein"]
+    assert table.index.equals(found.obs_names)
+    assert table.notna().all(axis=1).sum() == 2
+    np.testing.assert_allclose(
+        table.loc[study.cells[2]], log_ratios(counts.toarray())[2], atol=1e-6
+    )
+    assert found.var_names.tolist() == perturb_cite_seq(folder).var_names.tolist()
+    # a second object takes the place of the first, also in an object that was made here
+    protein.X = counts * 2
+    again = perturb_cite_seq(found, protein=protein).obsm["protein"]
+    np.testing.assert_allclose(
+        again.loc[study.cells[2]], log_ratios(2 * counts.toarray())[2], atol=1e-6
+    )
 
 
 def test_proteins_are_a_panel_and_a_target(tmp_path):

@@ -219,23 +219,36 @@ def proteins_of(source: ad.AnnData | str | os.PathLike[str], cells: pd.Index) ->
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If it has none of the cells, or values that are not counts.
+        If it has none of the cells, a cell or an antibody twice, fewer than two antibodies, or
+        values that are not counts.
     """
+    if not isinstance(source, ad.AnnData) and not Path(source).is_file():
+        message = f"There is no file {str(source)!r}: pass the path of an h5ad of the proteins."
+        raise FileNotFoundError(message)
     with opened(source) as (adata, name):
-        matrix: Any = adata.X[:]
+        has_counts = adata.X is not None and adata.n_vars > 1
+        matrix: Any = adata.X[:] if has_counts else np.zeros(adata.shape)
         counts = np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix, np.float64)
-        given = pd.DataFrame(counts, adata.obs_names, adata.var_names.astype(str))
-    if not given.index.isin(cells).any() or given.index.has_duplicates:
-        message = f"{name!r} has none of the cells of the study, or one of them twice: pass the "
-        message += "proteins of the same cells, with their names as obs_names."
-        raise ValueError(message)
-    if not (np.isfinite(counts) & (counts >= 0) & (counts == np.round(counts))).all():
+        names, antibodies = adata.obs_names, adata.var_names.astype(str)
+    message = ""
+    if not has_counts:
         message = (
-            f"{name!r} holds values that are not counts: pass the raw counts of the antibodies."
+            "needs X with the counts of at least two antibodies, relative to each other: pass "
         )
-        raise ValueError(message)
-    return centred_log_ratios(given).reindex(cells)
+        message += "the proteins of the study"
+    elif twice := [*names[names.duplicated()], *antibodies[antibodies.duplicated()]]:
+        message = f"names {twice[0]!r} twice: give every cell and every antibody its own name"
+    elif not names.isin(cells).any():
+        message = "has none of the cells of the study: pass the proteins of the same cells, with "
+        message += "their names as obs_names"
+    elif not (np.isfinite(counts) & (counts >= 0) & (counts == np.round(counts))).all():
+        message = "holds values that are not counts: pass the raw counts of the antibodies"
+    if message:
+        raise ValueError(f"{name!r} {message}.")
+    return centred_log_ratios(pd.DataFrame(counts, names, antibodies)).reindex(cells)
 
 
 def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
