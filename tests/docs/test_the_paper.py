@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"## The method of the paper in six lines\n(.*?)\n## ", re.DOTALL)
+ITEMS = re.compile(r"## Every item of the paper\n(.*?)\n## ", re.DOTALL)
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -61,3 +63,73 @@ def test_the_six_lines_run_on_the_stand_in(tmp_path, monkeypatch):
             assert part in adata.uns[key]
     # The next call that README names.
     assert npt.pl.cpca_density(adata, groups=["CDH19", "SOX4", "HLA-C"], return_fig=True)
+
+
+def items():
+    """Item, call and test of every row of the guide's list, without headings."""
+    text = ITEMS.search((ROOT / "docs" / "guides" / "the_paper.md").read_text(encoding="utf-8"))[1]
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    rows = [[*row, ""][:3] for row in rows]
+    return [tuple(row) for row in rows if not row[0].startswith("**")]
+
+
+def keys_of_the_benchmark():
+    """Figures that ``python -m benchmarks.paper`` draws."""
+    from benchmarks.paper.__main__ import KEYS
+
+    return KEYS
+
+
+def require(name):
+    """Raise unless a call, a figure of the benchmark, or a test exists."""
+    if name.startswith("tests/"):
+        path, _, test = name.partition("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        functions = {each.name for each in tree.body if isinstance(each, ast.FunctionDef)}
+        assert not test or test in functions, name
+        assert any(each.startswith("test_") for each in functions), name
+    elif name.startswith("benchmarks.paper "):
+        assert name.split()[1] in keys_of_the_benchmark(), name
+    else:
+        package, *parts = name.split(".")
+        assert package == "nextpert", name
+        found = npt
+        for part in parts:
+            found = getattr(found, part)
+        assert callable(found), name
+
+
+def require_page(link):
+    """Raise unless a page exists, and has the heading that the link names."""
+    page, _, anchor = link.partition("#")
+    path = ROOT / "docs" / "guides" / (page or "the_paper.md")
+    if not path.exists():  # pages of benchmarks are copied when the documentation is built
+        path = ROOT / page.removeprefix("../")
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    slugs = {re.sub(r"[^a-z0-9 -]", "", x.lower()).replace(" ", "-") for x in headings}
+    assert not anchor or anchor in slugs, link
+
+
+@pytest.mark.parametrize("row", items(), ids=lambda row: re.sub(r"[^A-Za-z0-9 ]", "", row[0])[:40])
+def test_every_item_of_the_paper_has_what_its_row_names(row):
+    _, call, test = row
+    if call.startswith("none: "):
+        assert len(call) > 20
+    else:
+        assert call.startswith("`")
+        assert test
+    names = re.findall(r"`([^`]+)`", call + test)
+    links = re.findall(r"\]\(([^)]+)\)", call + test)
+    for name in names:
+        require(name)
+    for link in links:
+        require_page(link)
+
+
+def test_the_list_has_every_figure():
+    text = " ".join(item for item, _, _ in items())
+    for name in [*(f"Fig. {k}" for k in range(1, 7)), *(f"Data Fig. {k}:" for k in range(1, 11))]:
+        assert name in text, name
+    drawn = {x for _, call, _ in items() for x in re.findall(r"`benchmarks.paper (\w+)`", call)}
+    assert drawn == set(keys_of_the_benchmark())
