@@ -119,6 +119,11 @@ def test_a_perturbation_that_others_make_is_estimated_from_them_too():
                 np.testing.assert_allclose(states.mean[row], mean, atol=6 * SD / np.sqrt(DRAWS))
                 errors.append(((states.mean[row] - true) ** 2).mean())
         assert not given.coefficients[:, row].any()
+        departure = world.control - world.control.mean(axis=0)
+        assert set(given.slope) == set(given.change)
+        for j, slope in given.slope.items():
+            along = (centre[j].T * departure).sum(axis=0) / (departure**2).sum(axis=0)
+            np.testing.assert_allclose(slope, 1 + along, rtol=1e-5, atol=1e-6)
     assert np.mean(before) > 2
     assert abs(np.mean(off)) < 0.25 * np.mean(before)
     assert np.mean(errors) < 0.8 * SD**2  # both kinds of cells

@@ -61,6 +61,8 @@ class GivenTarget(NamedTuple):
         In every draw, the complete states of the perturbations that make the target, by row.
     change
         Changes of the expected states of these perturbations that the controls do not explain.
+    slope
+        Slopes of the states of these perturbations on the controls' means, by row.
     coefficients
         Coefficients of all perturbations in every draw, ``(n_draws, n_perturbations)``.
     """
@@ -68,6 +70,7 @@ class GivenTarget(NamedTuple):
     control: Array
     states: list[dict[int, Array]]
     change: dict[int, Array]
+    slope: dict[int, Array]
     coefficients: Array
 
 
@@ -120,7 +123,7 @@ def given_target(
     rows, error = rows[rows != row], np.zeros(p) if noise is None else noise
     known = state_moments(effects, control, rows)
     used = given & (known.control_variance > 0)
-    out = GivenTarget(np.zeros((n_draws, p)), [{} for _ in control], {}, np.zeros((n_draws, n)))
+    out = GivenTarget(np.zeros((n_draws, p)), [{} for _ in control], {}, {}, np.zeros((n_draws, n)))
     if not used.any():
         return out
     slope_of_row = np.ones(p)
@@ -157,6 +160,7 @@ def given_target(
             made += a[j] * state[used]
             out.states[k][int(rows[j])] = state
             out.change.setdefault(int(rows[j]), np.zeros(p))[used] += change / n_draws
+            out.slope[int(rows[j])] = known.slope[j]
         if row >= 0 and effects is not None:
             mean, spread = effects.given(k, [row])
             expected = control[k] + mean[0] + slope_of_row * out.control[k]
@@ -164,6 +168,7 @@ def given_target(
             state[used] = made
             out.states[k][row] = state
             out.change.setdefault(row, np.zeros(p))[used] += (made - expected[used]) / n_draws
+            out.slope[row] = slope_of_row
     return out
 
 

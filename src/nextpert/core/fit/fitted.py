@@ -22,7 +22,7 @@ from nextpert.core._codec import (
     texts,
 )
 from nextpert.core.causal.dag_blr import DagBlr
-from nextpert.core.design.given_target import GivenTarget, given_target, slopes_on_control
+from nextpert.core.design.given_target import GivenTarget, given_target
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
@@ -388,8 +388,7 @@ class FittedPosterior:
         given = self._given(joined, model)
         if given is not None and number in given.change:
             moved = given.control.mean(axis=0)
-            slope = slopes_on_control(effects, model.control, np.zeros(1, np.int64))[0]
-            state += slope * moved + given.change[number]
+            state += given.slope[number] * moved + given.change[number]
         return state
 
     def states(
