@@ -1,8 +1,8 @@
 """What surrounds the code says the same everywhere: versions, addresses, files that are named."""
 
 import re
+import runpy
 import tomllib
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,18 +63,22 @@ def test_the_version_is_the_same_everywhere():
     assert released[0] == version
 
 
-def test_the_ledger_has_every_file_once():
-    table = (ROOT / "docs/developer/ledger.md").read_text(encoding="utf-8")
-    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
-    source, counts = ROOT / "src" / "nextpert", Counter()
-    for name in (name for row in rows for name in re.findall(r"`([^`]+)`", row[2])):
-        place = source / name
-        counts.update(place.rglob("*.py") if place.is_dir() else [place])
-    files = {path for path in source.rglob("*.py") if path.name != "__init__.py"}
-    assert {path for path in counts if path.name != "__init__.py"} == files
-    assert max(counts.values()) == 1
-    *each, total = (int(row[3].replace(",", "")) for row in rows)
-    assert sum(each) == total
+def test_the_ledger_has_every_file_once_and_counts_the_source():
+    ledger = runpy.run_path(str(ROOT / "docs/count_ledger.py"))
+    page = ledger["PAGE"].read_text(encoding="utf-8")
+    named = [file for row, _ in list(ledger["rows"](page))[:-1] for file in ledger["files_of"](row)]
+    files = {path for path in ledger["SOURCE"].rglob("*.py") if path.name != "__init__.py"}
+    assert {path for path in named if path.name != "__init__.py"} == files
+    assert len(named) == len(set(named))
+    assert ledger["counted"](page) == page, "run python docs/count_ledger.py"
+
+
+def test_code_lines_are_those_without_words(tmp_path):
+    text = '"""Words\n\nmore."""\n\n# A comment.\nx = 1  # one\n\n\n'
+    text += 'def f(\n    a,\n):\n    """Say."""\n    return a\n'
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    code_lines = runpy.run_path(str(ROOT / "docs/count_ledger.py"))["code_lines"]
+    assert code_lines(tmp_path / "a.py") == 5
 
 
 def test_the_source_distribution_takes_files_of_the_root_alone():
