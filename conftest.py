@@ -43,9 +43,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         few = {"n_runs": 2}
         npt.tl.learn_dag(adata, search_options=few)
         npt.tl.learn_dag(adata, method="boss", environments="all", search_options=few, n_graphs=2)
-        for shift_sd in (0, "learned"):
+        for shift_sd, name in ((0, "civ"), ("learned", "remaining_variance")):
             npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)
-            npt.tl.design_interventions(adata, target, acquisition="civ", n_samples=20)
+            npt.tl.design_interventions(adata, target, acquisition=name, n_samples=20)
         npt.tl.plan_screen(adata, target, strategy="both")
 
 

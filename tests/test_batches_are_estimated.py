@@ -33,5 +33,5 @@ def test_fits_with_batches_are_read_as_they_were_stored(options, small_screen, e
     found = [npt.tl.perturbation_effects(each, as_anndata=True) for each in (small_screen, again)]
     for name, layer in found[0].layers.items():
         np.testing.assert_array_equal(found[1].layers[name], layer)
-    npt.tl.design_interventions(again, target="MYC", acquisition="civ")
+    npt.tl.design_interventions(again, target="MYC")
     assert again.uns["dag_blr"]["posterior"]["n_fixed"] == 0  # they are integrated out

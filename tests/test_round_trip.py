@@ -47,7 +47,7 @@ def fit_controls_alone(adata):
 
 def design(adata):
     fit(adata)
-    for acquisition in ("civ", "greedy", "random"):
+    for acquisition in ("remaining_variance", "greedy", "random"):
         npt.tl.design_interventions(adata, "MYC", candidates="genes", acquisition=acquisition)
 
 
@@ -111,8 +111,9 @@ def diagnose(adata):
 
 def replay(adata):
     fit(adata)
-    options = {"targets": ["MYC", "STK3"], "strategies": ["civ", "exact_greedy"], "held_out": True}
-    npt.tl.replay_design(adata, n_rounds=1, n_cells=3, n_repeats=2, **options)
+    options = {"targets": ["MYC", "STK3"], "held_out": True, "n_rounds": 1, "n_cells": 3}
+    strategies = ["remaining_variance", "exact_greedy"]
+    npt.tl.replay_design(adata, strategies=strategies, n_repeats=2, **options)
 
 
 def dag_fit(adata):

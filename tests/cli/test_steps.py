@@ -65,10 +65,12 @@ CALLS = {
         {"candidates": "genes", "genes": "all", "level": 0.8},
     ),
     "design": (
-        "--target-mean MYC=1.5 STK3=0 --candidates MYC HS2 HS2+STK3 --acquisition civ "
+        "--target-mean MYC=1.5 STK3=0 --candidates MYC HS2 HS2+STK3 "
+        "--acquisition remaining_variance "
         "--n-cells 7 --n-samples 11 --seed 9 --no-noise-aware",
         {"target": {"MYC": 1.5, "STK3": 0.0}, "candidates": ["MYC", "HS2", "HS2+STK3"],
-         "acquisition": "civ", "n_cells": 7, "n_samples": 11, "rng": 9, "noise_aware": False},
+         "acquisition": "remaining_variance", "n_cells": 7, "n_samples": 11, "rng": 9,
+         "noise_aware": False},
     ),
     "plan": (
         "--target-group batch a --candidates genes --n-perturbations 2 --n-cells 200 --exclude CPQ "
@@ -365,7 +367,7 @@ def test_warnings_and_what_functions_log_take_one_line_each(fitted, monkeypatch,
 
 
 def test_the_ranking_in_text(fitted, capsys):
-    quick = ["--target", "MYC", "--n-samples", "20", "--acquisition", "civ"]
+    quick = ["--target", "MYC", "--n-samples", "20", "--acquisition", "remaining_variance"]
     assert run("design", fitted, *quick, "--show", 0) == 0
     assert "perturbation  predicted" not in capsys.readouterr().out
     assert run("design", fitted, *quick, "--show", 2, "--overwrite") == 0

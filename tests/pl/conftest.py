@@ -26,7 +26,7 @@ def _designed():
     edges = adata.uns["truth"]["weights"].T
     npt.tl.learn_dag(adata, method="given", dag=edges)
     npt.tl.fit_dag_blr(adata)
-    for name in ("civ", "greedy", "civ"):
+    for name in ("remaining_variance", "greedy", "remaining_variance"):
         npt.tl.design_interventions(adata, {"MYC": 1.0}, acquisition=name, candidates="genes")
     npt.tl.cpca(adata, alpha=1.0, n_components=3)
     npt.tl.dag_fit(adata, n_random=30)

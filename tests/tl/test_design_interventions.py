@@ -15,6 +15,7 @@ from nextpert.core.fit.interventions import Interventions
 from nextpert.tl._design_interventions.candidates import Admission
 from nextpert.tl._design_interventions.design_interventions import (
     candidates_of,
+    is_flat,
     nothing_of,
     ranking_table,
 )
@@ -254,7 +255,9 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     goal = Goal.point(np.zeros(8))
     target = PanelTarget("goal", goal, goal)
     admission = Admission(np.ones(4, bool), {}, adds_up=False)
-    table, order = ranking_table(candidates, values, removed, distance, admission, target, fit)
+    table, order = ranking_table(
+        candidates, values, removed, distance, admission, target, fit, flat=False
+    )
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]
@@ -282,7 +285,7 @@ def test_the_default_acquisition_follows_the_fit(small_screen, edges, shift_sd, 
     npt.tl.learn_dag(small_screen, method="given", dag=edges)
     npt.tl.fit_dag_blr(small_screen, shift_sd=shift_sd)
     found = {}
-    for name in ("auto", "civ", "probability"):
+    for name in ("auto", "remaining_variance", "probability", *["civ"] * (shift_sd == 0)):
         options = {} if name == "auto" else {"acquisition": name}
         npt.tl.design_interventions(small_screen, "MYC", key_added=name, **options)
         found[name] = small_screen.uns[name]
@@ -290,4 +293,71 @@ def test_the_default_acquisition_follows_the_fit(small_screen, edges, shift_sd, 
     assert found["auto"]["trace"]["acquisition"].tolist() == [default]
     values = {name: found[name]["ranking"]["acquisition"].to_numpy() for name in found}
     np.testing.assert_array_equal(values["auto"], values[default])
-    assert not np.array_equal(values["civ"], values["probability"])
+    reduced = values.pop("remaining_variance")
+    assert not any(np.array_equal(reduced, other) for other in values.values())
+
+
+def test_each_name_has_one_meaning(fitted, assert_same_adata):
+    assert_named(fitted, npt.Target(signature={"MYC": 1.0}), "'civ' has .* single target state")
+    npt.tl.design_interventions(fitted, npt.Target(signature={"MYC": 1.0}))
+    assert fitted.uns["design"]["params"]["acquisition"] == "remaining_variance"
+    npt.tl.fit_dag_blr(fitted)
+    before = fitted.copy()
+    assert_named(fitted, "MYC", "'civ' needs exact shifts")
+    with pytest.raises(ValueError, match="remaining_variance"):
+        npt.tl.plan_screen(fitted, "MYC", strategy="civ", n_perturbations=1, n_cells=50)
+    assert_same_adata(fitted, before)
+
+
+def assert_named(adata, target, words):
+    for name in ("civ", "civ_ow"):
+        said = words.replace("civ", name)
+        with pytest.raises(ValueError, match=f"(?s){said}.*'remaining_variance'"):
+            npt.tl.design_interventions(adata, target, acquisition=name)
+
+
+def test_remaining_variance_under_exact_shifts_by_dense_matrices(fitted):
+    """Equation 33 over draws of the graph's posterior, with every matrix formed."""
+    target, n, p = mean_of(fitted, "MYC+OXR1"), 8_000, 8
+    options = {"acquisition": "remaining_variance", "n_cells": 300, "n_samples": n}
+    found = ranking(fitted, target, **options)[["acquisition", "variance_reduction"]]
+    blr, shifts = posterior_from(fitted).posterior, fitted.uns["design"]["shifts"].toarray()
+    draws, _ = blr.sample(n, np.random.default_rng(0))
+    drawn = np.empty((n, len(shifts) + 1))
+    every = np.vstack([shifts, np.zeros(p)])
+    for s in range(n):
+        b, c = np.zeros((p, p)), np.zeros(p)
+        for i in range(p):
+            some = draws[s, blr.vptr[i] : blr.vptr[i + 1]]
+            c[i], b[i, blr.dag.parents(i)] = some[0], some[1:]
+        states = np.linalg.solve(np.eye(p) - b, (c + every).T).T
+        drawn[s] = ((states - target) ** 2).sum(axis=1)
+    reach = np.linalg.inv(np.eye(p) - blr.mean().toarray())
+    cell = reach @ np.diag(blr.noise_var) @ reach.T
+    away = (blr.intercept_mean + shifts) @ reach.T - target
+    noise = 4 * np.einsum("ki,ij,kj->k", away, cell, away) / 300
+    noise += 2 * np.trace(cell @ cell) / 300**2
+    weights = (drawn[:, :-1] < drawn[:, -1:]).mean(axis=0)
+    weights /= weights.sum()
+    c = np.cov(drawn[:, :-1].T)
+    c += np.diag((drawn[:, :-1].mean(axis=0) - (away**2).sum(axis=1)) ** 2)
+    wanted = np.array([
+        sum(w * (c[j, j] - c[j, k] ** 2 / (c[k, k] + noise[k])) for j, w in enumerate(weights))
+        for k in range(len(c))
+    ])  # fmt: skip
+    np.testing.assert_allclose(found["acquisition"], wanted, rtol=0.08)
+    np.testing.assert_allclose(
+        found["variance_reduction"], 1 - wanted / (weights @ c.diagonal()), rtol=0.1, atol=0.004
+    )
+    assert np.ptp(found["variance_reduction"]) > 0.1
+
+
+def test_the_papers_look_ahead_ranks_by_civ_however_small_the_differences(fitted):
+    """With ``noise_aware=False`` the first has the smallest CIV, as in Algorithm 1."""
+    options = {"acquisition": "civ", "candidates": "genes", "n_cells": 1}
+    table = ranking(fitted, "STK3", noise_aware=False, **options)
+    assert is_flat(table["variance_reduction"].to_numpy())
+    assert table["acquisition"].is_monotonic_increasing
+    table = ranking(fitted, "STK3", **options)
+    assert table["state_distance"].is_monotonic_increasing
+    assert not table["acquisition"].is_monotonic_increasing

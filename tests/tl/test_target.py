@@ -336,7 +336,7 @@ def test_a_vector_is_the_mapping_of_its_genes(fitted):
         (npt.Target(state=[vector, "MYC"]), npt.Target(state=[mapping, "MYC"])),
     ]
     for one, other in pairs:
-        for acquisition in ("probability", "civ"):
+        for acquisition in ("probability", "remaining_variance"):
             same = ranking(fitted, one, acquisition=acquisition)
             found = fitted.uns["design"]
             expected = ranking(fitted, other, acquisition=acquisition)

@@ -247,9 +247,10 @@ class Ranking(Pool):
 
     acquisition: str = "auto"
     """The quantity that ranks candidates. 'probability' (of being nearest), 'ei', 'thompson' and
-    'greedy' aim at the target, 'civ' reduces uncertainty, and 'random' does neither. A fit with
-    exact shifts (--shift-sd 0) also allows 'civ_ow', 'cv', 'maxv', 'mi', 'target_mean_variance' and
-    'ucb'. 'auto' is 'civ' on such a fit, and otherwise 'probability'."""
+    'greedy' aim at the target, 'remaining_variance' reduces uncertainty, and 'random' does
+    neither. A fit with exact shifts (--shift-sd 0) also allows 'civ', 'civ_ow', 'cv', 'maxv', 'mi',
+    'target_mean_variance' and 'ucb'. 'auto' is 'civ' on such a fit if the target is a single state,
+    'remaining_variance' for its other targets, and otherwise 'probability'."""
     n_cells: Whole = 100
     """Number of cells of the next experiment."""
     n_samples: Whole = 400

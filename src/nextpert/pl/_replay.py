@@ -39,7 +39,7 @@ _STYLES: dict[str, tuple[str, Any, str]] = {
     "exploit": (BLUE, "-", "o"),
     "thompson": (BLUE, (0, (4, 1.5)), "s"),
     "ei": (PALETTE[1], (0, (4, 1.5)), "v"),
-    "civ": (GREEN, "-", "^"),
+    "remaining_variance": (GREEN, "-", "^"),
     "random": (BLACK, (0, (1, 1)), "x"),
     "exact_greedy": (PURPLE, (0, (4, 1.5)), "+"),
     "exact_civ": ("#7E2F8E", (0, (3, 1, 1, 1, 1, 1)), "p"),

@@ -182,6 +182,14 @@ def replay_design(
 def _names(strategies: Sequence[str], known: list[str]) -> list[str]:
     names = list(dict.fromkeys(map(str, _adata.in_order(strategies))))
     unknown = [name for name in names if name not in known]
+    inexact = [name for name in unknown if EXACT + name in known]
+    if inexact:
+        message = (
+            f"Strategies {_adata.list_names(inexact)} need exact shifts: write "
+            f"{_adata.list_names([EXACT + name for name in inexact])}, or choose "
+            f"'remaining_variance' to reduce uncertainty under uncertain shifts."
+        )
+        raise ValueError(message)
     if unknown:
         message = (
             f"Unknown strategies: {_adata.list_names(unknown)}."

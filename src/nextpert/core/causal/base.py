@@ -101,8 +101,8 @@ class Acquisition:
         if cls.exact_only and not asked.exact:
             message = (
                 f"Acquisition {cls.name!r} needs exact shifts: fit with "
-                f"tl.fit_dag_blr(shift_sd=0), use nextpert.core, or choose 'probability', 'ei', "
-                f"'thompson', 'greedy', 'civ' or 'random'."
+                f"tl.fit_dag_blr(shift_sd=0), use nextpert.core, or choose 'remaining_variance' "
+                f"(to reduce uncertainty), 'probability', 'ei', 'thompson', 'greedy' or 'random'."
             )
             raise ValueError(message)
 

@@ -59,9 +59,9 @@ def acquisitions(*, on_domain: bool = False, exact: bool = True) -> tuple[str, .
     --------
     >>> from nextpert.core import acquisitions
     >>> sorted(set(acquisitions()) - set(acquisitions(on_domain=True)))
-    ['probability', 'thompson']
+    ['probability', 'remaining_variance', 'thompson']
     >>> sorted(acquisitions(exact=False))
-    ['civ', 'ei', 'greedy', 'probability', 'random', 'thompson']
+    ['ei', 'greedy', 'probability', 'random', 'remaining_variance', 'thompson']
     """
     return tuple(
         name

@@ -73,13 +73,16 @@ def design_interventions(
         vector of means over the panel; or a :class:`nextpert.Target` for signatures, bounds or
         weights.
     acquisition
-        ``"auto"`` (default): ``"civ"`` on an exact fit, otherwise ``"probability"``. Or:
+        ``"auto"`` (default): with exact shifts ``"civ"``, or ``"remaining_variance"`` unless the
+        target is a single state; otherwise ``"probability"``. Or:
 
         - to reach the target, ``"probability"``, ``"ei"`` (expected improvement), ``"thompson"``
           (nearest in one posterior draw) or ``"greedy"`` (smallest expected distance);
-        - to reduce uncertainty, ``"civ"``; as a baseline, ``"random"``;
-        - with exact shifts, also ``"civ_ow"`` (output-weighted CIV), ``"cv"`` and ``"maxv"`` of
-          the same paper, and ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``;
+        - to reduce uncertainty, ``"remaining_variance"`` (of the distances, by draws); as a
+          baseline, ``"random"``;
+        - with exact shifts, also ``"civ"``, its closed form in the paper, which averages over
+          shifts (:doc:`/guides/read_a_ranking` compares the two), ``"civ_ow"`` (output-weighted),
+          ``"cv"``, ``"maxv"``, ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``;
         - the name of your own acquisition (:doc:`/developer/acquisition`).
     candidates
         ``None`` (default): the perturbations of the fit. ``"genes"``: these and every gene of the
@@ -87,10 +90,11 @@ def design_interventions(
         shifts as in :func:`fit_dag_blr`. The perturbation that defines the target, and combinations
         that contain it, are candidates only if a list or table names them.
     n_cells
-        Cells of the next perturbation, for acquisitions that look ahead, such as ``"civ"``.
+        Cells of the next perturbation, for ``"civ"`` and others that look ahead.
     noise_aware
         With exact shifts: whether the look-ahead uses the scatter of these cells, or treats them
-        all as equal to their mean, as the paper does.
+        all as equal to their mean, as the paper does; candidates are then ranked by the
+        acquisition even if it hardly distinguishes them.
     stopping
         When to stop, for the advice, as in :func:`plan_screen`.
     posterior_key
@@ -155,12 +159,17 @@ def design_interventions(
     )  # fmt: skip
     admission = admit(asked, pool, fit, requested)
     if acquisition == "auto":  # that of the paper where the model is the paper's
-        acquisition = "civ" if fit.is_exact else "probability"
+        of_exact = "civ" if requested.goal.is_plain else "remaining_variance"
+        acquisition = of_exact if fit.is_exact else "probability"
     values, reduction = core.find_acquisition(acquisition).of_candidates(asked)
     # The uncertainty that their cells are expected to resolve, if the acquisition computes it.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
     distance = asked.distances
-    ranking, order = ranking_table(pool, values, removed, distance, admission, requested, fit)
+    # The paper ranks by CIV in all cases.
+    flat = is_flat(removed) and (noise_aware or not fit.is_exact)
+    ranking, order = ranking_table(
+        pool, values, removed, distance, admission, requested, fit, flat=flat
+    )
     floor = measured_goal(requested, fit).floor
     best = ranking.iloc[0]
     row = {
@@ -217,7 +226,7 @@ def design_interventions(
         "Round %d, target %s: %s ranks first of %d candidates by %s.",
         this_round, requested.name, row["chosen"], int(admission.admitted.sum()), acquisition,
     )  # fmt: skip
-    if is_flat(removed):
+    if flat:
         logger.warning(
             "The candidates differ by less than 1%% in variance reduction (%d cells of each are "
             "expected to resolve %.2g to %.2g%% of the remaining uncertainty, by %s), so they are "
@@ -243,17 +252,20 @@ def ranking_table(
     admission: Admission,
     target: PanelTarget,
     fit: FittedPosterior,
+    *,
+    flat: bool,
 ) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the ranking, best first, and the positions of its rows in the pool.
 
     The last row, beyond those of the pool, is the control; columns that do not apply to it are NaN.
 
-    ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate.
+    ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate, and
+    ``flat`` says to rank by distance because they distinguish none.
     """
     median, centre = distance.median, np.maximum(distance.centre, 0.0)
     # Ties are ordered by the distance of the expected state, which finds a state more often than
     # the mean distance does, and so are all candidates if the acquisition distinguishes none.
-    order = np.lexsort((values, centre[:-1]) if is_flat(removed) else (centre[:-1], values))
+    order = np.lexsort((values, centre[:-1]) if flat else (centre[:-1], values))
     # The control comes last in distances.
     rows = [*order, -1]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nextpert.core._checks import as_nodes, as_vector, require_positive
-from nextpert.core.causal.base import LookaheadAcquisition, Ranked, project, reduction
+from nextpert.core.causal.base import LookaheadAcquisition, project, reduction
 from nextpert.core.causal.domains import Pool, Sphere
 from nextpert.core.causal.registry import acquisition
 from nextpert.core.screen.moments import Moments
@@ -35,8 +34,8 @@ class Civ(LookaheadAcquisition):
     ``kappa_i s_i^2 + 4 s_i e_i E[(a_i - b_i)^2]``, where ``s_i = 1/n_cells + w_i``. The ideal shift
     ``(I - B) mu*`` has the posterior mean ``b`` and variances ``e_i w_i``; ``e_i`` and ``kappa_i``
     are from :meth:`DagBlr.spread`. Zhang et al. 2023 derive it for known noise variances and the
-    unit sphere (eqs. 12 and 13). If the shifts of candidates are uncertain, the variance is
-    computed from joint draws (:class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
+    unit sphere (eqs. 12 and 13). It needs exact shifts and a single target state; the criterion by
+    draws for all others is ``"remaining_variance"``.
 
     Parameters
     ----------
@@ -69,7 +68,6 @@ class Civ(LookaheadAcquisition):
     [1.0, 0.0]
     """
 
-    exact_only = False
     in_words = "the information expected from their cells (causal integrated variance)"
 
     def __init__(
@@ -117,21 +115,15 @@ class Civ(LookaheadAcquisition):
         return np.asarray((quad * s**2 + lin * s).sum(axis=0))
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
-        """Return the remaining variance after cells of each candidate.
-
-        The closed form is used if shifts are exact and the target is a single state. Otherwise,
-        the value is the remaining weighted variance of the distances, computed from joint draws
-        (see :class:`~nextpert.core.design.remaining_variance.RemainingVariance`).
-        """
-        if asked.exact and asked.goal.is_plain:
-            return super().of_candidates(asked)
-        cls._require_exact(asked)
-        # Equation 33: the variance of all distances that remains after cells of each candidate.
-        left = asked.remaining
-        gains = left.gains(asked.noise.at(asked.n_cells))
-        removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
-        return Ranked(left.before - gains, removed)
+    def _require_exact(cls, asked: Asked) -> None:
+        super()._require_exact(asked)
+        if not asked.goal.is_plain:
+            message = (
+                f"Acquisition {cls.name!r} has a closed form for a single target state only: for "
+                f"signatures, bounds, several states or other distances choose "
+                f"'remaining_variance', which is computed from draws."
+            )
+            raise ValueError(message)
 
     @classmethod
     def _over_graphs(
@@ -169,20 +161,12 @@ class Civ(LookaheadAcquisition):
         cls._require_exact(asked)
         # Greedy: each candidate is scored after the hypothetical cells of those already chosen.
         chosen: list[int] = []
-        closed = asked.exact and asked.goal.is_plain
-        graphs, noise = list(asked.graphs), asked.noise.at(asked.n_cells)
-        remaining = None if closed else deepcopy(asked.remaining)
+        graphs = list(asked.graphs)
         for _ in range(min(size, len(ready))):
-            if remaining is None:
-                values, _ = cls._over_graphs(asked, graphs, noise_aware=asked.noise_aware)
-            else:
-                values = -remaining.gains(noise)
+            values, _ = cls._over_graphs(asked, graphs, noise_aware=asked.noise_aware)
             left = ready[~np.isin(ready, chosen)]
             chosen.append(int(left[values[left].argmin()]))
-            if remaining is None:
-                graphs = [_after(blr, asked, chosen[-1]) for blr in graphs]
-            else:
-                remaining.observe(chosen[-1], noise[chosen[-1]])
+            graphs = [_after(blr, asked, chosen[-1]) for blr in graphs]
         return np.array(chosen, np.int64)
 
 
@@ -226,7 +210,6 @@ class CivOw(Civ):
     [1.333, 0.222, 0.222, 0.222]
     """
 
-    exact_only = True
     in_words = (
         "the information expected from their cells (output-weighted causal integrated variance)"
     )
