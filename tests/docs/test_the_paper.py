@@ -7,6 +7,9 @@ import re
 from functools import partial
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
+import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -33,6 +36,64 @@ def test_guide_and_readme_have_the_same_six_lines():
     guide = (ROOT / "docs" / "guides" / "the_paper.md").read_text(encoding="utf-8")
     assert len(lines(section())) == 6
     assert lines(guide) == lines(section())
+
+
+def in_full(adata, target):
+    """Design with every setting of the guide given as an argument, after a warm-up fit."""
+    prior = {"prior_scale": 1}
+    npt.tl.fit_dag_blr(adata, perturbations=[], shift_sd=0, prior_options=prior)
+    controls = npt.core.DagBlr.from_dict(adata.uns["dag_blr"]["posterior"])
+    prior["noise_var"] = dict(zip(adata.uns["dag_blr"]["genes"], controls.noise_var, strict=True))
+    npt.tl.fit_dag_blr(adata, shift_sd=0, prior_options=prior)
+    options = {"n_cells": 10, "noise_aware": False, "candidates": list(adata.var_names)}
+    npt.tl.design_interventions(adata, target, acquisition="civ", **options)
+
+
+@pytest.fixture(scope="module")
+def standin(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("standin")
+    npt.datasets.perturb_cite_seq_standin(folder)
+    adata = npt.datasets.perturb_cite_seq(folder, condition="Control", genes="zhang2023")
+    npt.pp.perturb_cite_seq(adata, preset="zhang2023")
+    npt.tl.learn_dag(adata, preset="zhang2023", search_options={"prior": {}})
+    return adata
+
+
+def test_the_preset_is_the_settings_of_the_guide(standin):
+    assert standin.uns["dag"]["params"]["n_runs"] == 1000
+    assert standin.uns["preprocessing"]["params"]["min_cells"] == 1
+    firsts = set()
+    for target in ("CDH19", "EIF3K", "HLA-C", "SERPINE2", "TGFB1", "MYC"):
+        preset, full = standin.copy(), standin.copy()
+        npt.tl.fit_dag_blr(preset, preset="zhang2023")
+        every = list(preset.var_names)
+        npt.tl.design_interventions(preset, target, preset="zhang2023", candidates=every)
+        in_full(full, target)
+        one, other = (each.uns["design"]["ranking"] for each in (preset, full))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+        assert one["acquisition"][:-1].is_monotonic_increasing
+        firsts.add(one["perturbation"].iloc[0])
+    assert len(firsts) > 1
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (npt.tl.fit_dag_blr, {"shift_sd": "learned"}),
+        (npt.tl.fit_dag_blr, {"prior_options": {"prior_scale": 2}}),
+        (npt.tl.fit_dag_blr, {"prior_options": {"noise_var": 1.0}}),
+        (npt.tl.learn_dag, {"search_options": {"n_runs": 100}}),
+        (npt.tl.learn_dag, {"method": "boss"}),
+        (partial(npt.tl.design_interventions, target="CDH19"), {"acquisition": "greedy"}),
+        (partial(npt.tl.design_interventions, target="CDH19"), {"n_cells": 100}),
+    ],
+)
+def test_an_argument_that_contradicts_the_preset_is_named(call, given):
+    ((name, value),) = given.items()
+    if isinstance(value, dict):
+        ((name, value),) = value.items()
+    with pytest.raises(ValueError, match=f"preset='zhang2023' has {name}=.*{name}={value!r}"):
+        call(ad.AnnData(np.ones((2, 2))), preset="zhang2023", **given)
 
 
 def test_the_six_lines_run_on_the_stand_in(tmp_path, monkeypatch):

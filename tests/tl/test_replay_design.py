@@ -237,7 +237,7 @@ def test_perturbations_of_few_cells_and_unclear_ones_are_no_targets(screen, asse
     screen.obs["perturbation"] = labels.where(~np.isin(np.arange(screen.n_obs), few))
     npt.tl.fit_dag_blr(screen)
     before = screen.copy()
-    with pytest.raises(ValueError, match="of the fit with 4 cells or more .*: leave out MYC"):
+    with pytest.raises(ValueError, match=r"of the fit with 4 cells or more .*: leave out MYC"):
         npt.tl.replay_design(screen, ["MYC"], **SMALL)
     assert_same_adata(screen, before)
     screen.X = np.random.default_rng(0).normal(3, 1, screen.shape)

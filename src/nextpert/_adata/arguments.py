@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.panel import closest
+from nextpert._adata.presets import PRESETS, joined
 from nextpert._adata.roles import ROLES, Kept
 from nextpert._adata.stored import check_writable
 from nextpert.core._checks import list_names
@@ -218,7 +219,7 @@ def checked(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         names, code = function.__annotations__, function.__code__
         positional = code.co_varnames[: code.co_argcount]
-        writes = "copy" in names
+        writes, own = "copy" in names, function.__name__
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -226,6 +227,9 @@ def checked(
                 message = f"{_public_name(call)} has no argument {name!r}."
                 hint = where_now(call, name) or closest([name], [x for x in names if x != "return"])
                 raise TypeError(message + hint)
+            preset: Any = kwargs.get("preset")
+            if isinstance(preset, str) and (settings := PRESETS.get(preset, {}).get(own)):
+                kwargs = joined(kwargs, settings, preset)  # type: ignore[assignment]
             first = dict(zip(positional, args, strict=False))
             given = check_arguments(call, first | kwargs)
             if writes and "adata" in given:

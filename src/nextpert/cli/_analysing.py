@@ -121,6 +121,7 @@ def learn(
     before: Path | None = None,
     required: Path | None = None,
     forbidden: Path | None = None,
+    preset: str | None = None,
     rng: Rng = 0,
     n_jobs: Jobs = 1,
     run: Run = _USUAL,
@@ -156,6 +157,8 @@ def learn(
         Prior knowledge, a csv file (parent, child): edges that the graph must have.
     forbidden
         Prior knowledge, a csv file (parent, child): edges that the graph must not have.
+    preset
+        'zhang2023' for the settings of Zhang et al. 2023: GSP on control cells, 1,000 restarts.
     """
 
 
@@ -172,6 +175,7 @@ def fit(
     prior_units: str | None = None,
     noise_var: float | None = None,
     intercept: bool = True,
+    preset: str | None = None,
     n_jobs: JobsOrNone = None,
     run: Run = _USUAL,
 ) -> None:
@@ -203,6 +207,9 @@ def fit(
         Noise variance of all genes, if known. By default it is inferred.
     intercept
         Fit an intercept per gene.
+    preset
+        'zhang2023' for the settings of Zhang et al. 2023: exact shifts, a prior scale of 1, and
+        noise variances fixed as expected after the control cells.
     shift
         The shift of target genes: 'knockout' (minus their mean in control cells), 'activation'
         (plus 1 on the log scale), or a csv file, perturbations x genes.

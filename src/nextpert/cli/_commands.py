@@ -62,6 +62,7 @@ def design(
     target: TargetState = _TARGET,
     ranking: Ranking = _RANKING,
     noise_aware: bool = True,
+    preset: str | None = None,
     stopping: Stopping = _STOPPING,
     run: Run = _USUAL,
 ) -> None:
@@ -77,6 +78,9 @@ def design(
     ----------
     noise_aware
         Let the acquisition function account for the noise of the next experiment.
+    preset
+        'zhang2023' for the settings of Zhang et al. 2023: 'civ' for 10 cells at their expected
+        mean.
     """
 
 

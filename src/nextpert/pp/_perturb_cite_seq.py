@@ -22,6 +22,7 @@ from nextpert._adata.guides import (
     targets_before_number,
 )
 from nextpert._adata.labels import column_of
+from nextpert._adata.presets import PRESETS
 from nextpert.pp._screen import (
     BOOKS,
     COMBINATIONS,
@@ -41,20 +42,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("no_guide", "control_guide", "both")
-# The default, and the choice of Zhang et al. 2023.
-CHOICES: Mapping[str, tuple[Any, Any]] = {
-    "controls": ("control_guide", "no_guide"),
-    "panel": (None, "zhang2023"),
-    "min_cells": (20, 1),
-    "combinations": ("drop", "drop"),
-    "max_guides": (None, 1),
-    "target_sum": (1e4, 1e6),
+# Of the settings of a preset, those without one.
+CHOICES: Mapping[str, Any] = {
+    "controls": "control_guide",
+    "panel": None,
+    "min_cells": 20,
+    "combinations": "drop",
+    "max_guides": None,
+    "target_sum": 1e4,
 }
 
 
 @checked(
     controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of("zhang2023"),
+    preset=one_of(*PRESETS),
 )  # fmt: skip
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -141,10 +142,8 @@ def perturb_cite_seq(
         "controls": controls, "panel": panel, "min_cells": min_cells,
         "combinations": combinations, "max_guides": max_guides,
     }  # fmt: skip
-    chosen = {
-        name: usual[preset is not None] if given.get(name) is None else given[name]
-        for name, usual in CHOICES.items()
-    }
+    usual = CHOICES if preset is None else PRESETS[preset]["pp.perturb_cite_seq"]
+    chosen = {name: usual[name] if given.get(name) is None else given[name] for name in CHOICES}
     most, kind_of_control = chosen.pop("max_guides"), chosen.pop("controls")
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"

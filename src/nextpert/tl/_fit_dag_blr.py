@@ -18,11 +18,13 @@ from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
+from nextpert._adata.presets import PRESETS
 from nextpert._adata.progress import reported
 from nextpert._adata.table import is_table
 from nextpert._adata.undeclared_batches import undeclared_batches, warn_undeclared_batches
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
+from nextpert.core.causal.weights import fit_weights
 from nextpert.core.fit.fitted import FittedPosterior, PredictorRecord
 from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
@@ -43,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @options(
     prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
-    noise_var=above(0),
+    noise_var=(one_of("controls"), above(0)),
 )  # fmt: skip
 @dataclass(frozen=True)
 class _PriorOptions:
@@ -51,12 +53,12 @@ class _PriorOptions:
 
     prior_scale: str | float = "evidence"
     prior_units: str | None = None
-    noise_var: float | Mapping[str, float] | pd.Series | None = None
+    noise_var: str | float | Mapping[str, float] | pd.Series | None = None
     intercept: bool = True
 
 
 @checked(
-    shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)),
+    preset=one_of(*PRESETS), shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)),
     prior_options=_PriorOptions, n_jobs=WORKERS,
 )  # fmt: skip
 def fit_dag_blr(
@@ -68,6 +70,7 @@ def fit_dag_blr(
     shift_sd: str | float = "learned",
     features: ad.AnnData | pd.DataFrame | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     prior_options: Mapping[str, Any] | None = None,
+    preset: str | None = None,
     n_jobs: int | None = None,
     key_added: str = "dag_blr",
     copy: bool = False,
@@ -109,15 +112,17 @@ def fit_dag_blr(
         - ``"prior_scale"``: ``"evidence"`` (default) learns it; in the paper it is 1.
         - ``"prior_units"``: ``"noise"`` (unaffected by the scale of a gene), ``"data"`` (the paper)
           or ``"evidence"`` (the default if the scale is learned), which chooses between the two.
-        - ``"noise_var"``: known noise variance in squared units, a number or one per gene.
+        - ``"noise_var"``: known noise variance in squared units, a number or one per gene; or
+          ``"controls"``, the mean expected after the control cells (the paper's warm-up).
         - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
+    preset
+        ``"zhang2023"``: ``shift_sd=0``, ``prior_scale`` 1 and ``noise_var`` ``"controls"``, as in
+        the paper (:doc:`/guides/the_paper`). Other arguments must not contradict it.
     n_jobs
         Number of workers; the result does not depend on it. ``None`` (default) uses all processors
         above 150,000 effects, or the Dask cluster set in joblib (:doc:`/guides/many_machines`).
-    key_added
-        Name of the results.
-    copy
-        Whether to return a copy instead of writing to ``adata``.
+    key_added, copy
+        Name of the results, and whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
@@ -205,12 +210,14 @@ def fit_dag_blr(
     noise_var: Any = chosen.noise_var
     if isinstance(noise_var, (Mapping, pd.Series)):
         noise_var = _noise_variances(noise_var, genes)
+    on = partial(
+        DagBlr, intercept=chosen.intercept, prior_scale=chosen.prior_scale,
+        prior_units=chosen.prior_units,
+    )  # fmt: skip
+    if isinstance(noise_var, str):
+        noise_var = noise_of_controls(adata, columns, replace(roles, guide_key=None), on(dag))
     spec = Spec(
-        genes, plan,
-        partial(
-            DagBlr, noise_var=noise_var, intercept=chosen.intercept,
-            prior_scale=chosen.prior_scale, prior_units=chosen.prior_units,
-        ),
+        genes, plan, partial(on, noise_var=noise_var),
         found.naming_on(genes),
         None if features is None else _adata.read_features(features, genes, labels), exact,
     )  # fmt: skip
@@ -279,6 +286,19 @@ def _log(model: Model, *, is_table: bool) -> None:
         f"{model.cells.control.n} control cells and {n_cells.sum()} cells",
         len(n_cells), " (exact shifts)" if model.spec.exact else "", of_targets,
     )  # fmt: skip
+
+
+def noise_of_controls(
+    adata: ad.AnnData, columns: NDArray[np.int64], roles: _adata.Roles, blr: DagBlr
+) -> NDArray[np.float64]:
+    """Return the noise variances expected after the control cells alone, shape ``(n_genes,)``.
+
+    ``blr`` has the graph and the prior, before any cells.
+    """
+    read = read_cells(adata, columns, fit_environments(adata, roles, []), [])
+    pooled = read.fit_cells([], guided=False).pooled
+    alike = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
+    return fit_weights(blr, alike, np.zeros((0, blr.n_nodes))).noise_var
 
 
 def _noise_variances(

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from nextpert import _adata, core
 from nextpert._adata.arguments import at_least, checked, one_of
+from nextpert._adata.presets import PRESETS
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
 from nextpert.tl._advice import logger as of_advice
@@ -38,7 +39,7 @@ FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by d
 
 @checked(
     acquisition=one_of(lambda: ("auto", *core.acquisitions())), candidates=one_of("genes"),
-    n_samples=at_least(2), stopping=StoppingRule,
+    n_samples=at_least(2), stopping=StoppingRule, preset=one_of(*PRESETS),
 )  # fmt: skip
 def design_interventions(
     adata: ad.AnnData,
@@ -48,6 +49,7 @@ def design_interventions(
     candidates: str | Iterable[str] | pd.DataFrame | Mapping[str, Any] | None = None,
     n_cells: int = 100,
     noise_aware: bool = True,
+    preset: str | None = None,
     stopping: Mapping[str, Any] | None = None,
     posterior_key: str = "dag_blr",
     n_samples: int = 400,
@@ -78,10 +80,9 @@ def design_interventions(
 
         - to reach the target, ``"probability"``, ``"ei"`` (expected improvement), ``"thompson"``
           (nearest in one posterior draw) or ``"greedy"`` (smallest expected distance);
-        - to reduce uncertainty, ``"remaining_variance"`` (of the distances, by draws); as a
-          baseline, ``"random"``;
-        - with exact shifts, also ``"civ"``, its closed form in the paper, which averages over
-          shifts (:doc:`/guides/read_a_ranking` compares the two), ``"civ_ow"`` (output-weighted),
+        - to reduce uncertainty, ``"remaining_variance"`` (of distances); or ``"random"``;
+        - with exact shifts, also ``"civ"``, the criterion of the paper in closed form
+          (:doc:`/guides/read_a_ranking` compares the two), ``"civ_ow"`` (output-weighted),
           ``"cv"``, ``"maxv"``, ``"mi"``, ``"target_mean_variance"`` and ``"ucb"``;
         - the name of your own acquisition (:doc:`/developer/acquisition`).
     candidates
@@ -92,21 +93,18 @@ def design_interventions(
     n_cells
         Cells of the next perturbation, for ``"civ"`` and others that look ahead.
     noise_aware
-        With exact shifts: whether the look-ahead uses the scatter of these cells, or treats them
-        all as equal to their mean, as the paper does; candidates are then ranked by the
-        acquisition even if it hardly distinguishes them.
-    stopping
-        When to stop, for the advice, as in :func:`plan_screen`.
-    posterior_key
-        Posterior in ``adata.uns``.
+        With exact shifts: whether the look-ahead uses the scatter of these cells. If not, as in
+        the paper, small differences in the acquisition also count in the ranking.
+    preset
+        ``"zhang2023"``: ``"civ"``, ``n_cells=10``, ``noise_aware=False``; do not contradict it.
+    stopping, posterior_key
+        When to stop, for the advice, as in :func:`plan_screen`; and the posterior in ``adata.uns``.
     n_samples
         Posterior draws; with 400, standard errors of probabilities are at most 0.025.
     rng
         Seed or generator. A seed is combined with the number of the round.
-    key_added
-        Name of the results.
-    copy
-        Whether to return a copy instead of writing to ``adata``.
+    key_added, copy
+        Name of the results, and whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------

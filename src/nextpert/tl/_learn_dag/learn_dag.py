@@ -17,6 +17,7 @@ from nextpert._adata.arguments import WORKERS, checked, one_of, options
 from nextpert._adata.environments import require_varying
 from nextpert._adata.graph import HeldOutRecord, graphs_record
 from nextpert._adata.labels import left_out_table, say_left_out
+from nextpert._adata.presets import PRESETS
 from nextpert._adata.progress import progress
 from nextpert._adata.read import read_screens
 from nextpert._adata.roles import read_roles
@@ -62,7 +63,7 @@ class _SearchOptions:
 
 @checked(
     method=one_of(lambda: [*searches(), "given"]), environments=one_of("control", "all"),
-    n_jobs=WORKERS, search_options=_SearchOptions,
+    n_jobs=WORKERS, search_options=_SearchOptions, preset=one_of(*PRESETS),
 )  # fmt: skip
 def learn_dag(
     adata: ad.AnnData,
@@ -73,6 +74,7 @@ def learn_dag(
     dag: Any = None,
     n_graphs: int = 1,
     search_options: Mapping[str, Any] | None = None,
+    preset: str | None = None,
     rng: int | np.random.Generator | None = 0,
     n_jobs: int = 1,
     key_added: str = "dag",
@@ -116,14 +118,14 @@ def learn_dag(
           ``"tiers"`` (lists of genes, upstream first, or gene -> tier), ``"required"`` and
           ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``:
           ``"learned"`` (default), ``"known"`` (the perturbed gene alone), or perturbation -> genes.
+    preset
+        ``"zhang2023"``: GSP on control cells with 1,000 starts; arguments must not contradict it.
     rng
         Seed or generator of the starts and resamples.
     n_jobs
         Number of threads; the result does not depend on it.
-    key_added
-        Name of the results.
-    copy
-        Whether to return a copy instead of writing to ``adata``.
+    key_added, copy
+        Name of the results, and whether to return a copy instead of writing to ``adata``.
 
     Returns
     -------
