@@ -16,6 +16,7 @@ from benchmarks.paper._tables import (
     at_the_end,
     claim_row,
     distances,
+    in_short,
     pairs_table,
     priors_table,
     value,
@@ -125,7 +126,7 @@ def _claims(folder: Path, keys: list[str]) -> list[str]:
     gains = pd.concat([read_csv(folder, f"{k}-priors").assign(setting=lambda t, k=k: k + ", "
                        + t["setting"]) for k in keys if k != "ed6"])  # fmt: skip
     return [
-        "## Do the claims hold here?", note, markdown(header, rows),
+        "## Do the claims hold here?", in_short(folder, keys), note, markdown(header, rows),
         "**The learned prior.** The table has the difference between the learned prior and M = I "
         "after the last step, for CIV. On dense graphs, the noise variances of standardised nodes "
         "differ by orders of magnitude, and M = I shrinks the weights of nodes with little noise "

@@ -43,6 +43,37 @@ def pair_name(pair: str) -> str:
     return " - ".join(NAMES[name] for name in pair.split(" - "))
 
 
+def in_short(folder: Path, keys: list[str]) -> str:
+    """Say what is measured of greedy and CIV-OW beside CIV, and of the seconds of an iteration."""
+    words, frames = [], {key: last_pairs(read_csv(folder, f"{key}-pairs"), "fixed") for key in keys}
+    if "fig5" in frames:
+        row = frames["fig5"].set_index("pair").loc["civ - greedy"]
+        words.append(f"In Fig. 5, CIV less greedy is {interval(row)}: {verdict(row)}.")
+    beside = [
+        verdict(row)
+        for pairs in frames.values()
+        for _, row in pairs[pairs["pair"] == "civ_ow - civ"].iterrows()
+    ]
+    counts = ", ".join(
+        f"{word} in {beside.count(word)}"
+        for word in ("closer", "farther", "not resolved")
+        if word in beside
+    )
+    words.append(f"CIV-OW beside CIV, over {len(beside)} panels: {counts}.")
+    if "ed5" in frames:
+        times = read_csv(folder, "ed5-runtime")
+        fixed = times[times["prior"] == "fixed"].set_index("acquisition")["seconds"] * 1e3
+        pairs = frames["ed5"].set_index("pair")
+        others = ", ".join(
+            f"{NAMES[name]} {fixed[name]:.1f} (CIV: {verdict(pairs.loc[f'civ - {name}'])})"
+            for name in MONTE_CARLO
+        )
+        words.append(
+            f"An iteration in ED 5 takes {fixed['civ']:.1f} ms with CIV, and in ms: {others}."
+        )
+    return "**In short**, with M = I, after the last step. " + " ".join(words)
+
+
 def distances(table: Any, rounds: Iterable[int]) -> str:
     """Return one row per setting, prior and acquisition, a column per round."""
     ends = [t for t in rounds if t in set(table["round"])]
