@@ -29,7 +29,7 @@ def test_points_bars_and_medians(designed):
 def test_more_genes_than_have_room_for_names(designed, monkeypatch):
     r = designed.uns["dag_fit"]["table"]["r"]
     for most, label in ((len(r), "gene (number of parents)"), (len(r) - 1, "rank of the gene")):
-        monkeypatch.setattr("nextpert.pl._dag_fit._MOST_NAMES", most)
+        monkeypatch.setattr("nextpert.pl._dag_fit._MAX_NAMED_GENES", most)
         left = dag_fit(designed, show=False)[0]
         assert left.get_xlabel() == label
         np.testing.assert_allclose(left.collections[1].get_offsets()[:, 1], sorted(r))

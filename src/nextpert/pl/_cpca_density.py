@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     Scores = NDArray[np.float64]
 
-_FEW_CELLS = 10  # fewer cells are drawn one by one, not as a density
-_MOST_CELLS = 2000  # of a group, from which a density is estimated
+_MIN_DENSITY_CELLS = 10  # fewer cells are drawn one by one, not as a density
+_MAX_DENSITY_CELLS = 2000  # of a group, from which a density is estimated
 
 
 @checked()
@@ -95,17 +95,21 @@ def cpca_density(
     """
     from matplotlib.patches import Patch
 
-    scores, stored = _scores(adata, key), read_stored(adata, key, "tl.cpca")
+    scores = _scores(adata, key)
+    stored = read_stored(adata, key, "tl.cpca")
     say_changes(adata, key, stored, "tl.cpca")
     control = str(stored["params"]["control"])
     labels = read_every_label(adata, Roles(str(stored["params"]["perturbation_key"]), control))
     require_control(labels, control)
-    given = stored["groups"] if groups is None else [groups] if isinstance(groups, str) else groups
-    names = list(dict.fromkeys(labels.spelled([str(name) for name in given])))
+    requested = (
+        stored["groups"] if groups is None else [groups] if isinstance(groups, str) else groups
+    )
+    names = list(dict.fromkeys(labels.spelled([str(name) for name in requested])))
     labels.require(names, "Groups")
-    every = list(dict.fromkeys([control, *names]))
-    codes, n_all = labels.groups(every), len(names)
-    cells = {name: scores[codes == i] for i, name in enumerate(every)}
+    group_names = list(dict.fromkeys([control, *names]))
+    codes = labels.groups(group_names)
+    n_all = len(names)
+    cells = {name: scores[codes == i] for i, name in enumerate(group_names)}
     if groups is None and n_all > n_top:
         names = sorted(names, key=lambda name: -_distance(cells[name], cells[control]))[:n_top]
     if not names:
@@ -115,7 +119,7 @@ def cpca_density(
     rng = np.random.default_rng(0)
     drawn = {name: _thin(cells[name], rng) for name in dict.fromkeys([control, *names])}
     # Limits cover 99% of the cells of every group.
-    ends = np.array([np.quantile(each, [0.005, 0.995], axis=0) for each in drawn.values()])
+    ends = np.array([np.quantile(sample, [0.005, 0.995], axis=0) for sample in drawn.values()])
     low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     margin = 0.15 * np.maximum(high - low, 1e-9)
     limits = np.stack([low - margin, high + margin], axis=1)  # (component, end)
@@ -136,13 +140,13 @@ def cpca_density(
         title += f"; strongest {len(names)} of {n_all} perturbations"
     where: dict[str, Any] = {"loc": "outside upper right", "title": title, "ncols": 2}
     label_grid(panels, (across, up), handles, **where, title_fontsize=SMALL)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _distance(cells: Scores, control: Scores) -> float:
     """Return the squared distance between two means, with its bias subtracted."""
-    several = [each for each in (cells, control) if len(each) > 1]
-    noise = sum(float(each.var(axis=0, ddof=1).sum()) / len(each) for each in several)
+    samples = [sample for sample in (cells, control) if len(sample) > 1]
+    noise = sum(float(sample.var(axis=0, ddof=1).sum()) / len(sample) for sample in samples)
     return float(((cells.mean(axis=0) - control.mean(axis=0)) ** 2).sum()) - noise
 
 
@@ -160,19 +164,26 @@ def _scores(adata: AnnData, key: str) -> Scores:
 
 
 def _thin(cells: Scores, rng: np.random.Generator) -> Scores:
-    if len(cells) <= _MOST_CELLS:
+    if len(cells) <= _MAX_DENSITY_CELLS:
         return cells
-    return cells[np.sort(rng.choice(len(cells), _MOST_CELLS, replace=False))]
+    return cells[np.sort(rng.choice(len(cells), _MAX_DENSITY_CELLS, replace=False))]
 
 
 def _draw(panel: Axes, cells: Scores, limits: Scores, colour: str, **style: Any) -> None:
     """Draw a density, or the cells if they are few or all lie on one line."""
     import seaborn as sns
 
-    if len(cells) < _FEW_CELLS or np.linalg.matrix_rank(np.cov(cells.T)) < 2:
+    if len(cells) < _MIN_DENSITY_CELLS or np.linalg.matrix_rank(np.cov(cells.T)) < 2:
         panel.scatter(cells[:, 0], cells[:, 1], s=9, color=colour, linewidth=0)
         return
     sns.kdeplot(
-        x=cells[:, 0], y=cells[:, 1], levels=6, thresh=0.05, gridsize=50, clip=limits.tolist(),
-        color=colour, ax=panel, **style,
-    )  # fmt: skip
+        x=cells[:, 0],
+        y=cells[:, 1],
+        levels=6,
+        thresh=0.05,
+        gridsize=50,
+        clip=limits.tolist(),
+        color=colour,
+        ax=panel,
+        **style,
+    )

@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     Nodes = NDArray[np.int64]
 
 _LINE = 0.14  # height of a line of text, in inches
-_MOST_NAMES = 30  # of genes without edges that are listed
-_THINNEST, _THICKEST = 0.3, 3.5
+_MAX_LISTED_GENES = 30  # of genes without edges that are listed
+_MIN_LINE_WIDTH = 0.3
+_MAX_LINE_WIDTH = 3.5
 # Colour and label of what orients an edge.
 _ORIENTED = {
     CELLS: (GREY, "oriented by cells"),
@@ -144,33 +145,36 @@ def dag(
     adjacency = sp.csr_array(graph.to_matrix())[drawn][:, drawn]
     shown = [names[i] for i in drawn]
     member = {} if modules is None else _read_modules(adata, modules, shown, columns[drawn])
-    weights, stored = _weights(adata, posterior_key, columns[drawn]), adata.uns.get(key)
+    weights = _weights(adata, posterior_key, columns[drawn])
+    stored = adata.uns.get(key)
     table = eager(stored["edges"]) if hasattr(stored, "keys") and "edges" in stored else None
-    every = _read_edges(adjacency, shown, weights, table, directed=directed)
-    edges = _strongest(every, n_top)
-    is_cut = len(edges) < len(every)
+    all_edges = _read_edges(adjacency, shown, weights, table, directed=directed)
+    edges = _strongest(all_edges, n_top)
+    is_cut = len(edges) < len(all_edges)
     linked = {*edges["parent"], *edges["child"]} or set(shown)
     order, layer = _order(type(graph).from_matrix(adjacency), [gene in linked for gene in shown])
-    here = [i for i in order if shown[i] in linked]
+    linked_order = [i for i in order if shown[i] in linked]
     text = "an edge joins two genes that are associated; its direction is not known"
     if directed:
         text = "genes in topological order: causes left, effects right"
-    if apart := [gene for gene in shown if gene not in linked]:
-        text += f"\n{counted(len(apart), 'gene')} without {'any of these ' if is_cut else ''}edges"
-        text += "" if is_cut else f": {list_names(apart, _MOST_NAMES)}"
-    names = [shown[i] for i in here]
+    if isolated := [gene for gene in shown if gene not in linked]:
+        text += (
+            f"\n{counted(len(isolated), 'gene')} without {'any of these ' if is_cut else ''}edges"
+        )
+        text += "" if is_cut else f": {list_names(isolated, _MAX_LISTED_GENES)}"
+    names = [shown[i] for i in linked_order]
     panel, band = _draw_names(ax, names, text, edges)
     if directed:
-        _shade_layers(panel, layer[here])
+        _shade_layers(panel, layer[linked_order])
     handles = _draw_edges(panel, edges, names, band, directed=directed)
     legend(panel, [*handles, *_draw_modules(panel, member, names, band)])
-    n_edges = counted(len(every), "edge" if directed else "association")
+    n_edges = counted(len(all_edges), "edge" if directed else "association")
     title = f"{len(shown)} genes, {f'strongest {len(edges)} of ' if is_cut else ''}{n_edges}"
     if edges["is_open"].any():
         title += f", {edges['is_open'].sum()} unoriented"
     # From the left: it may be wider than the genes.
     panel.set_title(title, fontsize=TEXT, x=0.0, ha="left")
-    return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
+    return finish(panel, is_new=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vector | None:
@@ -186,19 +190,20 @@ def _weights(adata: AnnData, posterior_key: str | None, columns: Nodes) -> Vecto
 def _order(graph: Dag, linked: list[bool]) -> tuple[list[int], Nodes]:
     """Return the genes from left to right, and the layer of each (-1: without edges, and last).
 
-    Within a layer, genes are ordered by the mean place of their parents, which keeps edges short.
+    Within a layer, genes are ordered by the mean position of their parents, so that edges are
+    short.
     """
     layer = np.zeros(graph.n_nodes, dtype=np.int64)
     for node in graph.order:
         layer[node] = layer[graph.parents(int(node))].max(initial=-1) + 1
     n_children = np.bincount(graph.indices, minlength=graph.n_nodes)
-    place = np.zeros(graph.n_nodes)
+    position = np.zeros(graph.n_nodes)
     order: list[int] = []
     for level in range(int(layer.max(initial=0)) + 1):
         members = np.flatnonzero(layer == level).tolist()
-        pull = {i: place[graph.parents(i)].mean() if level else -n_children[i] for i in members}
+        pull = {i: position[graph.parents(i)].mean() if level else -n_children[i] for i in members}
         for node in sorted(members, key=pull.__getitem__):
-            place[node] = len(order)
+            position[node] = len(order)
             order.append(node)
     return sorted(order, key=lambda i: not linked[i]), np.where(linked, layer, -1)
 
@@ -224,8 +229,8 @@ def _draw_names(
     below = _LINE * text.count("\n")
     if ax is None:
         figure.set_figheight(min(figure.get_figheight() + below, SCREEN))
-    place = {name: x for x, name in enumerate(names)}
-    span = (edges["child"].map(place) - edges["parent"].map(place)).to_numpy(float)
+    position = {name: x for x, name in enumerate(names)}
+    span = (edges["child"].map(position) - edges["parent"].map(position)).to_numpy(float)
     is_below = _lies_below(edges)
     up, down = (1.03 * span[side].max(initial=1.0) ** 0.75 for side in (~is_below, is_below))
     down *= bool(is_below.any())
@@ -235,9 +240,16 @@ def _draw_names(
     band = (up + down) * fraction / (1 - fraction) / 2  # in units of the y axis
     for x, name in enumerate(names):
         panel.text(
-            x, 0, name, rotation=90, ha="center", va="center", color=BLACK, zorder=3,
+            x,
+            0,
+            name,
+            rotation=90,
+            ha="center",
+            va="center",
+            color=BLACK,
+            zorder=3,
             fontsize=size,
-        )  # fmt: skip
+        )
     panel.set(xlim=(-0.9, len(names) - 0.1), ylim=(-band - down, band + up), xticks=[], yticks=[])
     panel.set_xlabel(text, fontsize=SMALL, loc="left")
     panel.spines[:].set_visible(False)
@@ -276,13 +288,13 @@ def _read_edges(
     ends = ["parent", "child"]
     table = table.astype({**dict.fromkeys(ends, str), "oriented_by": str})
     table = table.filter([*ends, "oriented_by", "frequency", "adjacency"])
-    known = edges.merge(table, how="left", on=ends)
-    if known["oriented_by"].isna().any():
+    merged = edges.merge(table, how="left", on=ends)
+    if merged["oriented_by"].isna().any():
         return edges
-    is_open = known["oriented_by"] == OPEN
-    if "frequency" in known:
-        known["fraction"] = known["adjacency"].where(is_open, known["frequency"])
-    return known.assign(is_open=is_open) if directed else known.drop(columns="oriented_by")
+    is_open = merged["oriented_by"] == OPEN
+    if "frequency" in merged:
+        merged["fraction"] = merged["adjacency"].where(is_open, merged["frequency"])
+    return merged.assign(is_open=is_open) if directed else merged.drop(columns="oriented_by")
 
 
 def _lies_below(edges: pd.DataFrame) -> NDArray[np.bool_]:
@@ -324,14 +336,16 @@ def _draw_edges(
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba_array
 
-    place = {name: x for x, name in enumerate(names)}
-    start, stop = (edges[end].map(place).to_numpy(float)[:, None] for end in ("parent", "child"))
+    position = {name: x for x, name in enumerate(names)}
+    start, stop = (edges[end].map(position).to_numpy(float)[:, None] for end in ("parent", "child"))
     t = np.linspace(0, np.pi, 80)
     x = (start + stop) / 2 - (stop - start) / 2 * np.cos(t)
     y = band + (stop - start) ** 0.75 * np.sin(t)
     y[_lies_below(edges)] *= -1
     n = len(edges)
-    colours, width, alpha = [GREY] * n, np.full(n, 0.8), np.full(n, 0.65)
+    colours = [GREY] * n
+    width = np.full(n, 0.8)
+    alpha = np.full(n, 0.65)
     if "oriented_by" in edges:
         colours = [_ORIENTED[how][0] for how in edges["oriented_by"]]
     if "fraction" in edges:
@@ -346,7 +360,8 @@ def _draw_edges(
             alpha = 0.45 + 0.4 * strength  # weak edges are lighter
     dashes = [_dashes(w) if d else "solid" for w, d in zip(width, edges["is_open"], strict=True)]
     if n:
-        lines, ink = list(np.stack([x, y], axis=-1)), to_rgba_array(colours, alpha)
+        lines = list(np.stack([x, y], axis=-1))
+        ink = to_rgba_array(colours, alpha)
         panel.add_collection(
             LineCollection(lines, linewidths=width, linestyles=dashes, colors=ink, zorder=2)
         )
@@ -364,7 +379,7 @@ def _width_of_fraction(fraction: Any) -> Any:
 
 
 def _width_of_weight(strength: Any) -> Any:
-    return _THINNEST + (_THICKEST - _THINNEST) * strength
+    return _MIN_LINE_WIDTH + (_MAX_LINE_WIDTH - _MIN_LINE_WIDTH) * strength
 
 
 def _dashes(width: float) -> tuple[float, tuple[float, float]]:
@@ -373,7 +388,8 @@ def _dashes(width: float) -> tuple[float, tuple[float, float]]:
 
 
 def _handles(edges: pd.DataFrame, words: tuple[str, str]) -> list[Any]:
-    handles, has_weight = [], "weight" in edges
+    handles = []
+    has_weight = "weight" in edges
     if has_weight:
         handles.append(entry(f"{words[0]} (above)", BLUE, line="-", linewidth=2))
         handles.append(entry(f"{words[1]} (below)", ORANGE, line="-", linewidth=2))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # More genes are drawn by rank, because 8 inches have no room for more names of 8 points.
-_MOST_NAMES = 45
+_MAX_NAMED_GENES = 45
 
 
 @checked()
@@ -81,18 +81,19 @@ def dag_fit(
     stored = read_result(adata, key, "tl.dag_fit", what="comparison", part="random_r")
     rows = np.argsort(stored["table"]["r"].to_numpy(float), kind="stable")
     width = float(np.clip(1.6 + 0.18 * len(rows), 3.6, 9.8))
-    panels = row_panels(0, (width, 2.6), least=4.0)
+    panels = row_panels(0, (width, 2.6), min_height=4.0)
     handles = _draw_genes(panels[0], stored["table"].iloc[rows], stored["random_r"][:, rows])
     _draw_means(panels[1], stored)
     legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -> list[Any]:
     """Draw the correlations of genes, and return the entries of the legend."""
     from matplotlib.patches import Patch
 
-    is_named, places = len(table) <= _MOST_NAMES, np.arange(len(table))
+    is_named = len(table) <= _MAX_NAMED_GENES
+    places = np.arange(len(table))
     low, middle, high = np.quantile(random, [0.05, 0.5, 0.95], axis=0)
     width = 0.7 if is_named else 1.0
     panel.bar(places, high - low, width, low, color=GREY, alpha=0.55, linewidth=0, zorder=1)
@@ -122,14 +123,14 @@ def _draw_genes(panel: Axes, table: pd.DataFrame, random: NDArray[np.float64]) -
 
 def _draw_means(panel: Axes, stored: Any) -> None:
     random = np.asarray(stored["random_mean_r"], dtype=float)
-    own = float(stored["mean_r"])
+    mean_r = float(stored["mean_r"])
     panel.hist(random, bins="auto", color=GREY, alpha=0.55, linewidth=0)
-    panel.axvline(own, color=BLUE, linewidth=2)
+    panel.axvline(mean_r, color=BLUE, linewidth=2)
     panel.set(xlabel="mean r over the genes", ylabel="random graphs")
     chance = f"p = {float(stored['p_value']):.2g}"
     # No random graph predicts equally well.
-    if (random < own).all():
+    if (random < mean_r).all():
         chance = f"p < {1 / len(random):.2g}"
     panel.set_title(
-        f"{own:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, {chance}"
+        f"{mean_r:.3f} against {random.mean():.3f}\nz = {float(stored['z']):.1f}, {chance}"
     )

@@ -110,17 +110,18 @@ def design(
         entry("distance of the cells", BLACK, "|"),
         entry("control", GREY, line="--"),
     ]
-    widths, least = [4.0, 2.2], 3.6
+    widths = [4.0, 2.2]
+    min_height = 3.6
     if len(trace) > 1:
         widths.append(float(np.clip(0.6 + 0.28 * len(trace), 2.0, 8.0)))
-        least = 4.6  # for the names below the trace
-    panels = row_panels(len(top), widths, shared=2, least=least)
+        min_height = 4.6  # for the names below the trace
+    panels = row_panels(len(top), widths, shared=2, min_height=min_height)
     legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=3)
     _draw_acquisition(panels[1], top, str(stored["params"]["acquisition"]))
     _draw_distances(panels[0], top, len(ranking), control, stored)
     if len(panels) > 2:
         _draw_trace(panels[2], trace, stored)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_distances(
@@ -128,18 +129,19 @@ def _draw_distances(
 ) -> None:
     """Draw a row per candidate of ``top``; ``control`` is the control's distance."""
     mean, low, high = (top[f"predicted_{name}"] for name in ("distance", "low", "high"))
-    seen = top["n_cells_seen"].to_numpy(dtype=int)
+    n_cells = top["n_cells_seen"].to_numpy(dtype=int)
     colours = [ORANGE, *[BLUE] * (len(top) - 1)]
-    draw_intervals(panel, (mean, low, high), seen > 0, colours, s=36)
+    draw_intervals(panel, (mean, low, high), n_cells > 0, colours, s=36)
     draw_marks(panel, top["measured_distance"])
     panel.axvline(control, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    values, scale = np.append(mean, control), ""
+    values = np.append(mean, control)
+    scale = ""
     if values.min() > 0 and values.max() > _WIDE * values.min():
         square_root(panel)
         scale = "\nsquare-root axis"
     names = [
         f"{name} ({n} cells)" if n else f"{name} (no cells yet)"
-        for name, n in zip(top["perturbation"], seen, strict=True)
+        for name, n in zip(top["perturbation"], n_cells, strict=True)
     ]
     name_rows(panel, names)
     panel.get_yticklabels()[0].set_fontweight("bold")
@@ -155,7 +157,8 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
     """Draw the acquisition of each candidate; shares are bars with numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    places, colours = np.arange(len(top)), [ORANGE, *[BLUE] * (len(top) - 1)]
+    places = np.arange(len(top))
+    colours = [ORANGE, *[BLUE] * (len(top) - 1)]
     resolved = 100 * top["variance_reduction"].to_numpy(dtype=float)
     panel.set_title("acquisition")
     if acquisition != "probability" and np.isnan(resolved).all():
@@ -170,7 +173,8 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
         panel.set(xlim=(0, 125), xticks=[0, 50, 100])
         panel.set_xlabel("probability of being\nthe nearest, %")
     else:
-        values, numbers = resolved, [f"{value:.3g}" for value in resolved]
+        values = resolved
+        numbers = [f"{value:.3g}" for value in resolved]
         panel.set_xlim(0, 1.25 * np.nanmax(values, initial=0.5))
         panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; higher is better)")
     bars = panel.barh(places, values, color=colours, height=0.6)
@@ -182,9 +186,15 @@ def _draw_trace(panel: Axes, trace: pd.DataFrame, stored: Any) -> None:
         trace[f"predicted_{name}"].to_numpy(dtype=float) for name in ("distance", "low", "high")
     )
     panel.errorbar(
-        range(len(trace)), middle, yerr=[middle - low, high - middle], fmt="o-", color=BLACK,
-        markersize=4, linewidth=1, capsize=2,
-    )  # fmt: skip
+        range(len(trace)),
+        middle,
+        yerr=[middle - low, high - middle],
+        fmt="o-",
+        color=BLACK,
+        markersize=4,
+        linewidth=1,
+        capsize=2,
+    )
     rounds = zip(trace["round"], trace["chosen"], trace["acquisition"], strict=True)
     labels = [f"{number}: {short(str(label), 20)} ({name})" for number, label, name in rounds]
     panel.set_xticks(range(len(trace)), labels, rotation=90)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AROUND = 2.2  # inches above and below the rows, including the title
-_LEAST = 1e-3  # of the largest error; smaller errors are drawn at this value
+_MIN_RELATIVE_ERROR = 1e-3  # of the largest error; smaller errors are drawn at this value
 _LEVELS = {"trust": "trust", "care": "trust with care", "do not trust": "do not trust"}
 
 
@@ -113,11 +113,11 @@ def diagnose(
     if panel == "negative controls":
         drawn = panel_of(None, (4.4, 3.6))
         _draw_null(drawn, stored)
-        return finish(drawn, own=True, show=show, return_fig=return_fig, save=save)
+        return finish(drawn, is_new=True, show=show, return_fig=return_fig, save=save)
     if panel == "checks":
         panels = _draw_checks(stored, table)
     else:
-        panels = row_panels(len(table), (3.3, 3.3, 3.0), shared=3, around=_AROUND, least=3.6)
+        panels = row_panels(len(table), (3.3, 3.3, 3.0), shared=3, around=_AROUND, min_height=3.6)
         _draw_errors(panels[0], table, n_all)
         _draw_correlations(panels[1], table)
         _draw_strength(panels[2], table)
@@ -128,7 +128,7 @@ def diagnose(
     figure = root_figure(panels[0])
     figure.suptitle(f"{title}   {';   '.join(verdict)}", fontsize=9, x=0.01, ha="left")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.07)  # type: ignore[call-arg,union-attr]
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_checks(stored: dict[str, Any], table: pd.DataFrame) -> list[Axes]:
@@ -182,18 +182,18 @@ def _draw_errors(panel: Axes, table: pd.DataFrame, n_all: int) -> None:
     values = table[columns]
     largest = np.nanmax(values, initial=0.0)
     if largest > 0:
-        values = values.clip(lower=_LEAST * largest)
-        logarithmic(panel, "x", 1 / _LEAST)
+        values = values.clip(lower=_MIN_RELATIVE_ERROR * largest)
+        logarithmic(panel, "x", 1 / _MIN_RELATIVE_ERROR)
     none, means, shrunken = columns
-    place = range(len(table))
-    panel.hlines(place, values[shrunken], values[means], color=LIGHT, linewidth=2, zorder=0)
+    y = range(len(table))
+    panel.hlines(y, values[shrunken], values[means], color=LIGHT, linewidth=2, zorder=0)
     for name, marker, edge, face, label in (
         (none, "o", GREY, "white", "no effect"),
         (means, "s", BLUE, BLUE, raw),
         (shrunken, "D", ORANGE, ORANGE, "shrunken"),
     ):
         colours: dict[str, Any] = {"edgecolors": edge, "facecolors": face}
-        panel.scatter(values[name], place, marker=marker, s=26, label=label, **colours)
+        panel.scatter(values[name], y, marker=marker, s=26, label=label, **colours)
     name_rows(panel, table["perturbation"].tolist(), row_height(len(table), _AROUND))
     panel.set_xlabel("squared error on the other half\n(log-normalised expression²)")
     half = "half of the cells" if held_out == "cells" else "half of the table"

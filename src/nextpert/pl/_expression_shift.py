@@ -105,16 +105,22 @@ def expression_shift(
     from matplotlib.patches import Patch
 
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control, layer=layer)
-    control, labels = roles.control, read_labels(adata, roles.perturbation_key)
+    control = roles.control
+    labels = read_labels(adata, roles.perturbation_key)
     require_control(labels, control)
     naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, control)
     cells = _perturbed_cells(naming, labels, control)
-    held = list(cells)
+    target_genes = list(cells)
     without = "No cells perturbed in these measured genes alone"
-    rows = chosen(held if genes is None else genes, held, without, f"adata.obs[{labels.key!r}]")
-    names = [held[i] for i in rows]
-    every = {"": labels.groups([control]) == 0} | {gene: cells[gene] for gene in names}
-    values = _read(adata, names, every, roles)
+    rows = chosen(
+        target_genes if genes is None else genes,
+        target_genes,
+        without,
+        f"adata.obs[{labels.key!r}]",
+    )
+    names = [target_genes[i] for i in rows]
+    groups = {"": labels.groups([control]) == 0} | {gene: cells[gene] for gene in names}
+    values = _read(adata, names, groups, roles)
     axes, columns = panels_of(len(names), 6, (1.7, 1.5), (0.4, 1.2))
     width = root_figure(axes[0]).get_figwidth() / columns
     zeros = any((part == 0).any() for pair in values for part in pair)
@@ -132,17 +138,17 @@ def expression_shift(
     unit = "expression (log-normalised)\nin titles: change of the mean ± half of its 90% interval"
     n_columns = len(handles) if columns >= 5 else 2
     label_grid(axes, (unit, "cells"), handles, loc="outside upper center", ncols=n_columns)
-    return finish(axes, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(axes, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _perturbed_cells(naming: Naming, labels: LabelTable, control: str) -> Cells:
     """Return the cells of every measured gene that is the only target of some cells."""
-    own: dict[str, list[str]] = {}
+    labels_of: dict[str, list[str]] = {}
     for name in labels.names:
         inside, outside = naming.targets(name)
         if name != control and len(inside) == 1 and not outside:
-            own.setdefault(inside[0], []).append(name)
-    return {gene: labels.groups(names) >= 0 for gene, names in own.items()}
+            labels_of.setdefault(inside[0], []).append(name)
+    return {gene: labels.groups(names) >= 0 for gene, names in labels_of.items()}
 
 
 def _read(
@@ -152,8 +158,8 @@ def _read(
     _, columns = resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
     rows = np.flatnonzero(np.any(list(cells.values()), axis=0))
     values = np.empty((len(rows), len(genes)))
-    for here, block in read_blocks(adata, columns, rows, layer=roles.layer):
-        values[np.searchsorted(rows, here)] = dense(block)
+    for block_rows, block in read_blocks(adata, columns, rows, layer=roles.layer):
+        values[np.searchsorted(rows, block_rows)] = dense(block)
     return [(values[cells[""][rows], j], values[cells[g][rows], j]) for j, g in enumerate(genes)]
 
 
@@ -165,11 +171,13 @@ def _draw(panel: Axes, control: Values, perturbed: Values, *, zeros: bool) -> No
     high = max(*(float(values.max()) for values in groups), 0.0)
     span = (high - low) or 1.0
     strip = 0.3 * span if zeros else 0.0
-    others = [values[values != 0] for values in groups]
-    n_bins = int(np.clip(np.sqrt(min(map(len, others))), *_BINS))
+    nonzero = [values[values != 0] for values in groups]
+    n_bins = int(np.clip(np.sqrt(min(map(len, nonzero))), *_BINS))
     edges = np.linspace(low, low + span, 1 + n_bins)
     # Shares of all cells of the group; zeros are counted in the strip.
-    tops = [np.histogram(o, edges)[0] / len(v) for o, v in zip(others, groups, strict=True)]
+    tops = [
+        np.histogram(x, edges)[0] / len(group) for x, group in zip(nonzero, groups, strict=True)
+    ]
     unit = 0.92 / (max(float(top.max()) for top in tops) or 1.0)
     panel.stairs(unit * tops[0], edges, fill=True, color=GREY, alpha=0.55, linewidth=0)
     panel.stairs(unit * tops[1], edges, color=BLUE, linewidth=1.1)

@@ -78,15 +78,15 @@ def documented(function: F) -> F:
 def finish(
     axes: Any,
     *,
-    own: bool,
+    is_new: bool,
     show: bool | None,
     return_fig: bool,
     save: str | os.PathLike[str] | None,
 ) -> Any:
     """Save, show or return a plot: ``None`` once shown, else the axes or the figure.
 
-    ``own`` says that the figure was made here, not given by the caller. A figure of the caller is
-    shown only if asked for.
+    ``is_new`` says that the figure was made here, not by the caller. A figure of the caller is
+    shown only if ``show`` is true.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -102,7 +102,7 @@ def finish(
         for axis in (panel.xaxis, panel.yaxis):
             if any(float(label.get_fontsize()) > SMALL for label in axis.get_ticklabels()):
                 axis.set_tick_params(labelsize=SMALL)
-    for part in [figure] if own else panels:
+    for part in [figure] if is_new else panels:
         for text in part.findobj(Text):
             # Names are not formulas, unlike matplotlib's own powers of ten.
             if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
@@ -115,7 +115,7 @@ def finish(
             figure.savefig(file, dpi=150, bbox_inches="tight")
     if return_fig:
         return figure
-    if show or (show is None and own and sc.settings.autoshow and save is None):
+    if show or (show is None and is_new and sc.settings.autoshow and save is None):
         plt.show()
         return None
     return axes
@@ -168,16 +168,16 @@ def panels_of(
 
 
 def row_panels(
-    n_rows: int, widths: Sequence[float], shared: int = 1, *, around: float = 1.6, least: float
+    n_rows: int, widths: Sequence[float], shared: int = 1, *, around: float = 1.6, min_height: float
 ) -> list[Axes]:
     """Return panels side by side, of which the first ``shared`` have the same rows.
 
-    ``widths`` are those of the panels in inches; the figure is at least ``least`` inches high, of
-    which ``around`` are not rows. Rows are named only on the left.
+    ``widths`` are those of the panels in inches; the figure is at least ``min_height`` inches
+    high, of which ``around`` are not rows. Rows are named only on the left.
     """
     import matplotlib.pyplot as plt
 
-    height = max(least, around + n_rows * row_height(n_rows, around))
+    height = max(min_height, around + n_rows * row_height(n_rows, around))
     figure = plt.figure(figsize=(sum(widths), height), layout="constrained")
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths)
     panels = [figure.add_subplot(grid[0])]
@@ -196,9 +196,9 @@ def row_height(n: int, around: float = 1.6) -> float:
     return float(np.clip((SCREEN - around) / max(n, 1), 0.1, 0.22))
 
 
-def font_size(row: float, most: float = SMALL) -> float:
+def font_size(row: float, max_size: float = SMALL) -> float:
     """Return the size of texts, in points, that do not touch in rows of this height."""
-    return float(min(72 * row / 1.25, most))
+    return float(min(72 * row / 1.25, max_size))
 
 
 def name_rows(panel: Axes, names: Sequence[str], row: float | None = None) -> None:
@@ -221,11 +221,11 @@ def draw_intervals(
 
     ``values`` are the points and the ends of their intervals; ``rows`` are 0, 1, ... by default.
     """
-    at, low, high = (np.asarray(each, dtype=float) for each in values)
-    place = np.arange(len(at)) if rows is None else rows
-    panel.hlines(place, low, high, colors=colours, linewidth=1.3, zorder=2)
+    at, low, high = (np.asarray(column, dtype=float) for column in values)
+    y = np.arange(len(at)) if rows is None else rows
+    panel.hlines(y, low, high, colors=colours, linewidth=1.3, zorder=2)
     face = np.broadcast_to(np.where(filled, colours, "white"), len(at))
-    panel.scatter(at, place, c=face, edgecolors=colours, **{"s": 24, "zorder": 3, **style})
+    panel.scatter(at, y, c=face, edgecolors=colours, **{"s": 24, "zorder": 3, **style})
 
 
 def draw_marks(panel: Axes, values: Any, colour: str = BLACK) -> None:
@@ -235,8 +235,8 @@ def draw_marks(panel: Axes, values: Any, colour: str = BLACK) -> None:
 
 def from_zero(panel: Axes, low: Any) -> None:
     """Start the x axis below 0 and the lowest value, so that nothing is cut off."""
-    least, most = min(0.0, np.nanmin(low)), panel.get_xlim()[1]
-    panel.set_xlim(left=least - 0.03 * (most - least))
+    lowest, right = min(0.0, np.nanmin(low)), panel.get_xlim()[1]
+    panel.set_xlim(left=lowest - 0.03 * (right - lowest))
 
 
 def entry(
@@ -250,12 +250,12 @@ def entry(
     return Line2D([], [], **style)
 
 
-def legend(place: Axes | Figure, handles: Sequence[Any], **where: Any) -> None:
+def legend(parent: Axes | Figure, handles: Sequence[Any], **where: Any) -> None:
     """Put a legend without a frame on axes, or outside those of a figure; by default beside."""
     if not where:
         where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
     if handles:
-        place.legend(handles=list(handles), **({"frameon": False, "fontsize": SMALL} | where))
+        parent.legend(handles=list(handles), **({"frameon": False, "fontsize": SMALL} | where))
 
 
 def label_grid(
@@ -274,17 +274,23 @@ def label_grid(
 def legend_above(panel: Axes) -> None:
     """Put the legend between panel and title, where it hides no row."""
     panel.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7,
-        borderaxespad=0.2, columnspacing=1.0, handletextpad=0.3,
-    )  # fmt: skip
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+        frameon=False,
+        fontsize=7,
+        borderaxespad=0.2,
+        columnspacing=1.0,
+        handletextpad=0.3,
+    )
     n_rows = -(-len(panel.get_legend_handles_labels()[0]) // 2)
     panel.set_title(panel.get_title(), pad=12 + 13 * max(n_rows, 2))
 
 
 def chosen(
-    names: str | Iterable[str] | None, held: Sequence[str], without: str, where: str
+    names: str | Iterable[str] | None, available: Sequence[str], without: str, where: str
 ) -> NDArray[np.int64]:
-    """Return the places of names in ``held``, each once; all by default.
+    """Return the positions of names in ``available``, each once; all by default.
 
     Raises
     ------
@@ -293,22 +299,24 @@ def chosen(
         ``without``; ``where`` says what contains the names.
     """
     if names is None:
-        return np.arange(len(held))
-    asked = list(dict.fromkeys([names] if isinstance(names, str) else map(str, in_order(names))))
-    absent = [name for name in asked if name not in held]
-    if absent or not asked:
+        return np.arange(len(available))
+    requested = list(
+        dict.fromkeys([names] if isinstance(names, str) else map(str, in_order(names)))
+    )
+    absent = [name for name in requested if name not in available]
+    if absent or not requested:
         message = (
-            f"{without}: {list_names(absent) or 'none given'}.{closest(absent, held)} {where} "
-            f"holds {list_names(held) or 'none'}."
+            f"{without}: {list_names(absent) or 'none given'}.{closest(absent, available)} {where} "
+            f"holds {list_names(available) or 'none'}."
         )
         raise ValueError(message)
-    place = {name: i for i, name in enumerate(held)}
-    return np.array([place[name] for name in asked], dtype=np.int64)
+    position = {name: i for i, name in enumerate(available)}
+    return np.array([position[name] for name in requested], dtype=np.int64)
 
 
-def short(name: str, most: int) -> str:
-    """Return a name of at most ``most`` letters, with an ellipsis if it is cut."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+def short(name: str, max_letters: int) -> str:
+    """Return a name of at most ``max_letters`` letters, with an ellipsis if it is cut."""
+    return name if len(name) <= max_letters else name[: max_letters - 1] + "…"
 
 
 def goal(target: Any) -> str:
@@ -316,14 +324,14 @@ def goal(target: Any) -> str:
     return "target means of genes" if str(target).count("=") > 3 else short(str(target), 40)
 
 
-def first_of(n: int, n_all: int, what: str) -> str:
+def first_of(n: int, n_all: int, noun: str) -> str:
     """Return how many are drawn, such as ``"30 of 120 genes"``."""
-    return f"{n} of {n_all} {what}" if n < n_all else f"{n} {what}"
+    return f"{n} of {n_all} {noun}" if n < n_all else f"{n} {noun}"
 
 
-def counted(n: int, what: str) -> str:
+def counted(n: int, noun: str) -> str:
     """Return a number of things, such as ``"1 cell"`` or ``"1,200 cells"``."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def unit_of_distance(stored: Any) -> str:
@@ -346,15 +354,15 @@ def square_root(panel: Axes) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def logarithmic(panel: Axes, which: str, ratio: float) -> None:
+def logarithmic(panel: Axes, axis_name: str, ratio: float) -> None:
     """Scale the axis ``"x"`` or ``"y"``, with plain numbers at 1, 2 and 5.
 
     Over many decades, numbers are only at 1; ``ratio`` is the largest over the smallest value.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    panel.set(**{f"{which}scale": "log"})
-    axis = panel.xaxis if which == "x" else panel.yaxis
+    panel.set(**{f"{axis_name}scale": "log"})
+    axis = panel.xaxis if axis_name == "x" else panel.yaxis
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 300 else (1.0,)))
     axis.set_major_formatter("{x:,.7g}")
     axis.set_minor_formatter(NullFormatter())

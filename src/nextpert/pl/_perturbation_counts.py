@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from nextpert._adata import LabelTable
 
-_MOST_NAMES = 70  # more perturbations are ranked by number, without their names
+_MAX_NAMED_PERTURBATIONS = 70  # more perturbations are ranked by number, without their names
 _WIDE = 50  # bars that differ by more than this factor are drawn on a logarithmic axis
 # By number of targets; the last colour is for this number and more.
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
@@ -89,27 +89,37 @@ def perturbation_counts(
     ['1 perturbation, 20 cells', '100 cells control']
     """
     roles = read_roles(adata, perturbation_key=perturbation_key, control=control)
-    control, labels = roles.control, read_perturbations(adata, roles)
+    control = roles.control
+    labels = read_perturbations(adata, roles)
     require_control(labels, control)
     naming = Naming(set(measured_genes(adata, roles.gene_symbols)), roles.separator, control)
     table, n_out = _count(labels, naming, control)
-    is_named, n_groups = len(table) <= _MOST_NAMES, table["n_targets"].nunique()
+    is_named = len(table) <= _MAX_NAMED_PERTURBATIONS
+    n_groups = table["n_targets"].nunique()
     has_legend = n_groups > 1 or min_cells is not None
     width = max(1.0 + 0.21 * len(table), 3.6) if is_named else 5.0
     panel = panel_of(ax, (width + 2.4 * has_legend, 3.6))
     for n_targets in sorted(set(table["n_targets"])):
         n_cells = table.loc[table["n_targets"] == n_targets, "n_cells"]
-        label, colour = _describe(n_targets, n_cells, min_cells), _COLOURS[n_targets - 1]
+        label = _describe(n_targets, n_cells, min_cells)
+        colour = _COLOURS[n_targets - 1]
         if is_named:
             bars = panel.bar(n_cells.index, n_cells, 0.75, color=colour, label=label, linewidth=0)
             panel.bar_label(bars, padding=3, rotation=90, fontsize=7, color=BLACK)
         else:
-            rank, marker = np.arange(1, len(n_cells) + 1), "o" if len(n_cells) == 1 else None
+            rank = np.arange(1, len(n_cells) + 1)
+            marker = "o" if len(n_cells) == 1 else None
             panel.plot(
-                rank, n_cells, color=colour, linewidth=1.8, label=label, drawstyle="steps-mid",
-                marker=marker, markersize=4,
-            )  # fmt: skip
-    least, most = table["n_cells"].min(), table["n_cells"].max()
+                rank,
+                n_cells,
+                color=colour,
+                linewidth=1.8,
+                label=label,
+                drawstyle="steps-mid",
+                marker=marker,
+                markersize=4,
+            )
+    smallest, largest = table["n_cells"].min(), table["n_cells"].max()
     if is_named:
         panel.set_xticks(range(len(table)), table["label"], rotation=90)
         panel.set_xlim(-0.7, len(table) - 0.3)
@@ -118,9 +128,9 @@ def perturbation_counts(
         longest = table["n_targets"].value_counts().max()
         if longest > 500:
             logarithmic(panel, "x", longest)
-    if not is_named or most > _WIDE * least:
-        logarithmic(panel, "y", most / least)
-    panel.set_ylim((0, 1.2 * most) if panel.get_yscale() == "linear" else (0.8, 3 * most))
+    if not is_named or largest > _WIDE * smallest:
+        logarithmic(panel, "y", largest / smallest)
+    panel.set_ylim((0, 1.2 * largest) if panel.get_yscale() == "linear" else (0.8, 3 * largest))
     if min_cells is not None:
         panel.axhline(min_cells, color=BLACK, linestyle="--", linewidth=1, zorder=3)
     if has_legend:
@@ -129,14 +139,14 @@ def perturbation_counts(
     title += f"\n{labels.n_cells(control):,} cells {control}"
     panel.set_title(title + (f", {n_out:,} cells left out" if n_out else ""))
     panel.set_ylabel("cells")
-    return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
+    return finish(panel, is_new=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _count(labels: LabelTable, naming: Naming, control: str) -> tuple[pd.DataFrame, int]:
     """Return label, number of targets and of cells, ranked, and the number of cells left out."""
-    kept = labels.codes >= 0
-    each = None if labels.cells is None else labels.cells[kept]
-    n_cells = np.bincount(labels.codes[kept], each, len(labels.names)).astype(np.int64)
+    is_labelled = labels.codes >= 0
+    weights = None if labels.cells is None else labels.cells[is_labelled]
+    n_cells = np.bincount(labels.codes[is_labelled], weights, len(labels.names)).astype(np.int64)
     n_targets = [sum(map(len, naming.targets(name))) for name in labels.names]
     table = pd.DataFrame({"label": labels.names, "n_targets": n_targets, "n_cells": n_cells})
     table["n_targets"] = table["n_targets"].clip(upper=len(_COLOURS))

@@ -102,29 +102,32 @@ def perturbation_effects(
     'effect of MYC (100 cells)'
     """
     stored = read_result(adata, key, "tl.perturbation_effects", what="effects", part="lfsr")
-    held = [str(name) for name in stored["perturbations"]]
+    labels = [str(name) for name in stored["perturbations"]]
     naming = Naming({str(gene) for gene in stored["genes"]}, str(stored["params"]["separator"]))
-    asked = held if perturbations is None else map(str, in_order(perturbations))
+    requested = labels if perturbations is None else map(str, in_order(perturbations))
     rows = chosen(
-        naming.spelled(asked, held), held, "Perturbations without effects", f"adata.uns[{key!r}]"
+        naming.spelled(requested, labels),
+        labels,
+        "Perturbations without effects",
+        f"adata.uns[{key!r}]",
     )
-    kept = rows[_strongest(stored["mean"][rows], n_top, axis=0)]
-    genes = _strongest(stored["mean"][kept], n_top, axis=1)
-    down = row_height(len(genes) if len(rows) == 1 else len(kept), 1.9)
+    drawn = rows[_strongest(stored["mean"][rows], n_top, axis=0)]
+    genes = _strongest(stored["mean"][drawn], n_top, axis=1)
+    down = row_height(len(genes) if len(rows) == 1 else len(drawn), 1.9)
     if len(rows) == 1:
         panel = panel_of(ax, (5.6, max(2.6, 1.5 + down * len(genes))))
         _draw_intervals(panel, stored, rows[0], genes)
     else:
         # With many genes, columns are narrower as well: the figure is at most two screens wide.
         cell = (row_height(len(genes), 2.6 - SCREEN), down)
-        panel = panel_of(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(kept)))
-        _draw_effects(panel, stored, kept, genes, cell)
-        title = first_of(len(kept), len(rows), "perturbations")
+        panel = panel_of(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(drawn)))
+        _draw_effects(panel, stored, drawn, genes, cell)
+        title = first_of(len(drawn), len(rows), "perturbations")
         title += f" on {first_of(len(genes), len(stored['genes']), 'genes')}{_where(stored)}"
         panel.set_title(
             f"effects of {title}\n(+ or −: significant direction, lfsr < {CLEAR_SIGN:g})"
         )
-    return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
+    return finish(panel, is_new=ax is None, show=show, return_fig=return_fig, save=save)
 
 
 def _strongest(effect: np.ndarray, n: int, *, axis: int) -> np.ndarray:
@@ -167,9 +170,16 @@ def _draw_effects(
     bar = {"label": "effect\n(log-normalised expression)", "extend": beyond}
     colours = sns.blend_palette([BLUE, "white", ORANGE], as_cmap=True)
     sns.heatmap(
-        effect, vmin=-limit, vmax=limit, cmap=colours, ax=panel, cbar_ax=beside, cbar_kws=bar,
-        xticklabels=False, yticklabels=False,
-    )  # fmt: skip
+        effect,
+        vmin=-limit,
+        vmax=limit,
+        cmap=colours,
+        ax=panel,
+        cbar_ax=beside,
+        cbar_kws=bar,
+        xticklabels=False,
+        yticklabels=False,
+    )
     # seaborn would parse names as formulas, to see whether they overlap.
     down, right = (0.5 + np.arange(n) for n in effect.shape)
     panel.set_yticks(down, names[0], fontsize=font_size(cell[1], 7))

@@ -93,7 +93,8 @@ def plan_cells(
     2
     """
     stored = read_result(adata, key, "tl.plan_cells", what="plan of cells", part="screens")
-    params, screens = stored["params"], stored["screens"]
+    params = stored["params"]
+    screens = stored["screens"]
     planned = screens[screens["n_guides"] == params["n_guides"]]
     has_reads, has_budget = len(set(screens["reads"])) > 1, bool(screens["is_best"].any())
     panels, _ = panels_of(1 + has_reads + has_budget, 2, (3.8, 2.6), (0.0, 0.7))
@@ -105,7 +106,7 @@ def plan_cells(
         _draw_reads(panels[1], planned, params)
     if has_budget:
         _draw_budget(panels[-1], screens, params)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_guides(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) -> None:
@@ -115,10 +116,14 @@ def _draw_guides(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) 
         is_planned = n_guides == params["n_guides"]
         colour, dashes = (BLACK, "-") if is_planned else next(styles)
         panel.plot(
-            curve["n_cells"], curve["power"], color=colour, linestyle=dashes,
-            linewidth=2.0 if is_planned else 1.4, zorder=3 if is_planned else 2,
+            curve["n_cells"],
+            curve["power"],
+            color=colour,
+            linestyle=dashes,
+            linewidth=2.0 if is_planned else 1.4,
+            zorder=3 if is_planned else 2,
             label=counted(int(str(n_guides)), "guide"),
-        )  # fmt: skip
+        )
     _finish_power(panel, screens, params)
 
 
@@ -129,9 +134,13 @@ def _draw_reads(panel: Axes, screens: pd.DataFrame, params: Mapping[str, Any]) -
     for colour, (share, curve) in zip((BLACK, *_OF_READS), curves, strict=False):
         name = "all reads" if share == 1 else f"{100 * float(str(share)):g}% of the reads"
         panel.plot(
-            curve["n_cells"], curve["power"], color=colour, label=name,
-            linewidth=2.0 if share == 1 else 1.4, zorder=3 if share == 1 else 2,
-        )  # fmt: skip
+            curve["n_cells"],
+            curve["power"],
+            color=colour,
+            label=name,
+            linewidth=2.0 if share == 1 else 1.4,
+            zorder=3 if share == 1 else 2,
+        )
     _finish_power(panel, screens, params)
 
 

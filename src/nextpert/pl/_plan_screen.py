@@ -107,29 +107,30 @@ def plan_screen(
             f"a plate nevertheless, give strategy='exploit' to tl.plan_screen."
         )
         raise ValueError(message)
-    panels = row_panels(len(table), [4.0, 1.8, 2.5], shared=3, least=3.4)
+    panels = row_panels(len(table), [4.0, 1.8, 2.5], shared=3, min_height=3.4)
     handles = _draw_distances(panels[0], table, stored)
     _draw_cells(panels[1], table)
     handles += _draw_worth(panels[2], table[table["strategy"] != "control"])
     legend(root_figure(panels[0]), handles, loc="outside upper center", ncols=4)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_distances(panel: Axes, table: pd.DataFrame, stored: Any) -> list[Any]:
     """Draw a row per perturbation, marked by its strategy; return the legend's entries."""
     names = [f"predicted_{name}" for name in ("distance", "low", "high")]
-    seen, handles = table["n_cells_seen"].to_numpy(dtype=int), []
+    n_cells = table["n_cells_seen"].to_numpy(dtype=int)
+    handles = []
     for strategy, (colour, marker, words) in _STRATEGIES.items():
         rows = np.flatnonzero(table["strategy"] == strategy)
         values = table[names].to_numpy(dtype=float)[rows].T
-        draw_intervals(panel, values, seen[rows] > 0, colour, rows=rows, marker=marker, s=32)
+        draw_intervals(panel, values, n_cells[rows] > 0, colour, rows=rows, marker=marker, s=32)
         if strategy == "control":
             for distance in values[0]:
                 panel.axvline(distance, color=GREY, linestyle="--", linewidth=1, zorder=0)
         elif len(rows):
             handles.append(entry(words, colour, marker))
     draw_marks(panel, table["state_distance"])
-    named = zip(table["perturbation"], seen, strict=True)
+    named = zip(table["perturbation"], n_cells, strict=True)
     name_rows(panel, [f"{name}{'' if n else ' (new)'}" for name, n in named])
     from_zero(panel, table["predicted_low"])
     panel.set_xlabel(f"predicted distance, 90% interval\n({unit_of_distance(stored)})")

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW = 0.17  # height of a row, in inches
-_MOST, _N_TOP = 6, 10  # programs, and perturbations and genes of each
+_MAX_PROGRAMS = 6
+_MAX_ROWS = 10  # perturbations, and genes, of each program
 
 
 @checked()
@@ -102,28 +103,33 @@ def programs(
         panel.set_axis_off()
         message = "No program is shared by two perturbations."
         panel.text(0.5, 0.5, message, ha="center", va="center", fontsize=TEXT)
-        return finish([panel], own=True, show=show, return_fig=return_fig, save=save)
-    drawn = shares.head(_MOST)
-    height = _ROW * min(_N_TOP, len(stored["genes"])) + 0.75
+        return finish([panel], is_new=True, show=show, return_fig=return_fig, save=save)
+    drawn = shares.head(_MAX_PROGRAMS)
+    height = _ROW * min(_MAX_ROWS, len(stored["genes"])) + 0.75
     panels, columns = panels_of(len(drawn), 1, (5.2, height), (0.4, 0.6))
-    figure, every = root_figure(panels[0]), []
+    figure = root_figure(panels[0])
+    axes = []
     n_high = -(-len(drawn) // columns)
     row = _ROW * figure.get_figheight() / (0.6 + n_high * height)
     for panel, (number, share) in zip(panels, drawn[["program", "share"]].values, strict=True):
         panel.set_axis_off()
         panel.set_xlim(0.0, 1.0)
         panel.axvline(0.5, color=LIGHT, linewidth=1)
-        left, right = (panel.inset_axes((at, 0.0, 0.47, 1.0)) for at in (0.0, 0.53))
-        on, of = (table[table["program"] == number].head(_N_TOP) for table in (scores, genes))
-        clear = of["effect"].abs() > CLEAR * of["sd"]
-        _draw_values(left, on, ("perturbation", "score"), on["takes_part"], BLUE, row)
-        _draw_values(right, of, ("gene", "effect"), clear, ORANGE, row)
-        right.yaxis.tick_right()
+        score_panel, gene_panel = (panel.inset_axes((at, 0.0, 0.47, 1.0)) for at in (0.0, 0.53))
+        top_scores, top_genes = (
+            table[table["program"] == number].head(_MAX_ROWS) for table in (scores, genes)
+        )
+        clear = top_genes["effect"].abs() > CLEAR * top_genes["sd"]
+        _draw_values(
+            score_panel, top_scores, ("perturbation", "score"), top_scores["takes_part"], BLUE, row
+        )
+        _draw_values(gene_panel, top_genes, ("gene", "effect"), clear, ORANGE, row)
+        gene_panel.yaxis.tick_right()
         panel.set_title(f"program {number:.0f}: {100 * share:.0f}% of the effects")
-        every += [panel, left, right]
-    for left, right in zip(every[1::3][-columns:], every[2::3][-columns:], strict=True):
-        left.set_xlabel("score\n(90% intervals)")
-        right.set_xlabel("effect of a score of 1\n(log-normalised expression)")
+        axes += [panel, score_panel, gene_panel]
+    for score_panel, gene_panel in zip(axes[1::3][-columns:], axes[2::3][-columns:], strict=True):
+        score_panel.set_xlabel("score\n(90% intervals)")
+        gene_panel.set_xlabel("effect of a score of 1\n(log-normalised expression)")
     handles = [
         entry("perturbation on the program", BLUE, "o", line="-"),
         entry(f"effect above {CLEAR:g} SD", ORANGE, "o", line="-"),
@@ -134,7 +140,7 @@ def programs(
         title = first_of(len(drawn), len(shares), "programs")
         options |= {"title": title, "title_fontsize": SMALL}
     legend(figure, handles, **options)
-    return finish(every, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(axes, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw_values(
@@ -149,10 +155,11 @@ def _draw_values(
 
     name, value = columns
     table = table.assign(clear=clear).sort_values(value, ascending=False, kind="stable")
-    at, reach = table[value], REACH * table["sd"]
+    at = table[value]
+    reach = REACH * table["sd"]
     panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)
     draw_intervals(panel, (at, at - reach, at + reach), table["clear"], colour, s=22)
-    name_rows(panel, [short(str(each), 24) for each in table[name]], row)
+    name_rows(panel, [short(str(label), 24) for label in table[name]], row)
     panel.tick_params(axis="y", length=0)
     panel.spines["left"].set_visible(False)
     panel.xaxis.set_major_locator(MaxNLocator(4))

@@ -103,7 +103,8 @@ def replay(
     table, lines = stored["table"], stored["targets"]
     names = list(dict.fromkeys(table["target"]))
     shown = [None, *names] if len(names) > 1 else list(names)
-    size, around = (2.3, 2.0), (0.6, 1.1)
+    size = (2.3, 2.0)
+    around = (0.6, 1.1)
     panels, columns = panels_of(len(shown), 4, size, around, sharex=True)
     width = root_figure(panels[0]).get_figwidth()
     letters = int(13 * (width - 0.6) / columns)  # that fit above a panel
@@ -112,7 +113,7 @@ def replay(
     control, best, *curves = panels[0].get_lines()
     where = {"loc": "outside upper center", "ncols": min(2 + len(curves), int(width / 1.4))}
     label_grid(panels, ("rounds", _LABEL), [*curves, control, best], **where)
-    return finish(panels, own=True, show=show, return_fig=return_fig, save=save)
+    return finish(panels, is_new=True, show=show, return_fig=return_fig, save=save)
 
 
 def _draw(
@@ -133,14 +134,22 @@ def _draw(
             by_round = curve["median"].groupby("round")
             curve = pd.DataFrame({q: by_round.quantile(q) for q in (0.5, *_ENDS)})
         middle, low, high = curve.to_numpy().T
-        number, every = np.arange(len(middle)), min(len(curves), len(middle))
+        rounds = np.arange(len(middle))
+        marker_step = min(len(curves), len(middle))
         colour, dashes, marker = _STYLES.get(str(strategy), (BLACK, "-", "o"))
-        panel.fill_between(number, low, high, color=colour, alpha=0.1, lw=0)
+        panel.fill_between(rounds, low, high, color=colour, alpha=0.1, lw=0)
         panel.plot(
-            number, middle, color=colour, linestyle=dashes, linewidth=1.5, label=str(strategy),
-            marker=marker, markersize=4.5, markevery=(i % len(middle), every),
+            rounds,
+            middle,
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.5,
+            label=str(strategy),
+            marker=marker,
+            markersize=4.5,
+            markevery=(i % len(middle), marker_step),
             markerfacecolor=colour if dashes == "-" else "white",
-        )  # fmt: skip
+        )
     title = f"median of {len(lines)} targets"
     if name is not None:
         title = f"{name} (best: {lines['best'].iloc[0]})"

@@ -90,7 +90,8 @@ def target_distances(
     """
     stored = read_result(adata, key, "tl.target_distances", what="distances", part="n_target_cells")
     table = stored["table"].sort_values("distance", kind="stable")
-    top, control = table.head(n_top), str(stored["params"]["control"])
+    top = table.head(n_top)
+    control = str(stored["params"]["control"])
     panel = panel_of(ax, (5.6, max(2.6, 1.6 + len(top) * row_height(len(top)))))
     for row in table[table["perturbation"] == control].itertuples():
         panel.axvspan(row.low, row.high, color=LIGHT, alpha=0.7, linewidth=0, zorder=0)
@@ -121,4 +122,4 @@ def target_distances(
         entry(control, GREY, line="--", linewidth=1),
     ]
     legend(panel, handles)
-    return finish(panel, own=ax is None, show=show, return_fig=return_fig, save=save)
+    return finish(panel, is_new=ax is None, show=show, return_fig=return_fig, save=save)
