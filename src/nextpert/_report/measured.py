@@ -16,7 +16,7 @@ from nextpert._adata.guides import KEY as GUIDES
 from nextpert._adata.table import is_table, not_told
 from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
-from nextpert._report.tables import MOST_IN_FILE, MOST_ROWS, NOTHING, Table, above_0, number
+from nextpert._report.tables import MAX_FILE_ROWS, MAX_ROWS, NOTHING, Table, above_0, number
 from nextpert.core.design.goal import DISTANCES
 from nextpert.tl._advice import name_of
 from nextpert.tl._diagnose.quantities import GRAPH_PART
@@ -37,7 +37,8 @@ def distances_section(results: Results) -> Section | None:
     if "target_distances" not in results:
         return None
     stored = results["target_distances"]
-    table, params = stored["table"], stored["params"]
+    table = stored["table"]
+    params = stored["params"]
     left_out = str(params["genes_left_out"])
     words = (
         f"Unbiased estimates of the distance of each perturbation to {name_of(stored['target'])} "
@@ -51,11 +52,14 @@ def distances_section(results: Results) -> Section | None:
     )
     is_control = table["perturbation"].astype(str) == str(params["control"])
     shown = Table(
-        "distances", caption, above_0(table),
+        "distances",
+        caption,
+        above_0(table),
         ["perturbation", "n_cells", "distance", "relative_distance", "difference"],
         marks={"distance": table.loc[is_control, "distance"].mean(), "difference": 0.0},
-        download=table, in_print=6,
-    )  # fmt: skip
+        download=table,
+        in_print=6,
+    )
     return Section("distances", "Measured distances", [words], tables=[shown])
 
 
@@ -72,11 +76,11 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         f"{number(n)} of {number(is_significant.size)} effects of {len(is_significant)} "
         f"perturbations on {number(len(stored['genes']))} genes are significant."
     )
-    words += f" The {MOST_ROWS} strongest are listed." * (n > MOST_ROWS)
-    every = _largest(stored, np.ones_like(is_significant), MOST_IN_FILE)
+    words += f" The {MAX_ROWS} strongest are listed." * (n > MAX_ROWS)
+    largest_effects = _largest(stored, np.ones_like(is_significant), MAX_FILE_ROWS)
     figures, tables = [], []
-    if len(every):
-        first = every.head().itertuples()
+    if len(largest_effects):
+        first = largest_effects.head().itertuples()
         largest = ", ".join(f"{x.perturbation} on {x.gene} {x.mean:+.2g}" for x in first)
         alt = f"Map of the strongest effects. The largest: {largest}."
         about = "The strongest effects, ordered by clustering."
@@ -89,18 +93,25 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
         f"dashed line marks zero effect"
     )
     strongest = Table(
-        "effects", caption, _largest(stored, is_significant, MOST_ROWS),
+        "effects",
+        caption,
+        _largest(stored, is_significant, MAX_ROWS),
         ["perturbation", "gene", "mean", "lfsr", "direct", "raw_mean", "n_cells"],
-        marks={"mean": 0.0}, n_all=n, download=every, n_file=is_significant.size, in_print=0,
-    )  # fmt: skip
+        marks={"mean": 0.0},
+        n_all=n,
+        download=largest_effects,
+        n_file=is_significant.size,
+        in_print=0,
+    )
     tables.append(strongest)
     return Section("effects", "Effects", [words], figures=figures, tables=tables)
 
 
-def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], most: int) -> pd.DataFrame:
-    """Return a row for each of the ``most`` largest effects in ``among``, the largest first."""
-    mean, places = np.asarray(stored["mean"], float).ravel(), np.flatnonzero(among)
-    places = places[np.argsort(-np.abs(mean[places]), kind="stable")[:most]]
+def _largest(stored: Mapping[str, Any], among: NDArray[np.bool_], n_rows: int) -> pd.DataFrame:
+    """Return the ``n_rows`` largest effects in ``among``, one per row, the largest first."""
+    mean = np.asarray(stored["mean"], float).ravel()
+    places = np.flatnonzero(among)
+    places = places[np.argsort(-np.abs(mean[places]), kind="stable")[:n_rows]]
     row, column = np.divmod(places, max(len(stored["genes"]), 1))
     return pd.DataFrame(
         {
@@ -147,15 +158,16 @@ def programs_section(adata: AnnData, results: Results, keys: Keys) -> Section | 
             "perturbations. The score of a perturbation is the strength and direction of the "
             "change. The target genes of a perturbation do not count in its score."
         ]
-        on = scores[scores["takes_part"].astype(bool)]
+        on_program = scores[scores["takes_part"].astype(bool)]
         in_words = {
-            "perturbations": _in_words(on, "perturbation", "score"),
+            "perturbations": _in_words(on_program, "perturbation", "score"),
             "genes": _in_words(genes.groupby("program").head(8), "gene", "effect"),
         }
         shown = shares.set_index("program")[["share"]].assign(**in_words).reset_index()
         caption = "Programs, by their share of the effects, with the genes that change most"
-        every, names = genes.merge(shares[["program", "share"]], on="program"), [*map(str, shown)]
-        tables = [Table("programs", caption, shown, names, download=every, in_print=3)]
+        program_genes = genes.merge(shares[["program", "share"]], on="program")
+        names = [*map(str, shown)]
+        tables = [Table("programs", caption, shown, names, download=program_genes, in_print=3)]
         alt = (
             f"Scores of perturbations and effects on genes, for each program. In the largest "
             f"program, the perturbations with the highest scores are "
@@ -177,7 +189,8 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     """Draw the graph, and list its edges; as associations, unless its directions are trusted."""
     if "dag" not in results or keys["dag"] not in adata.varp:
         return None
-    key, method = keys["dag"], str(results["dag"]["params"]["method"])
+    key = keys["dag"]
+    method = str(results["dag"]["params"]["method"])
     genes, columns, graph = read_graph(adata, key)
     caveat = _caveat(results, method)
     title, edges = ("Associations", "associations") if caveat else ("Graph", "edges")
@@ -201,15 +214,21 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
     if "edges" in results["dag"]:
         table = table.merge(results["dag"]["edges"], how="left", on=["parent", "child"])
     names = ["parent", "child", "weight", "oriented_by", "frequency"]
-    about, shown = "Genes in topological order: causes left, effects right.", table
+    about = "Genes in topological order: causes left, effects right."
+    shown = table
     if caveat:
         names = ["gene", "associated_gene", "weight", "frequency"]
         about = "Edges are associations: their directions are not known."
         shown = table.rename(columns={"parent": "gene", "child": "associated_gene"})
     figure = draw(
-        pl.dag, adata, f"Edge diagram of the {edges} between genes: {words[0]} See the table.",
-        about, key=key, posterior_key=posterior, directed=not caveat,
-    )  # fmt: skip
+        pl.dag,
+        adata,
+        f"Edge diagram of the {edges} between genes: {words[0]} See the table.",
+        about,
+        key=key,
+        posterior_key=posterior,
+        directed=not caveat,
+    )
     listed = Table("edges", caption, shown, names, download=table, in_print=0)
     return Section("graph", title, words, figures=[figure], tables=[listed])
 
@@ -217,10 +236,12 @@ def graph_section(adata: AnnData, results: Results, keys: Keys) -> Section | Non
 def _caveat(results: Results, method: str) -> str:
     """Return why edges are not read as causal; empty if they are trusted, or were given."""
     if "diagnosis" not in results:
-        return "" if method == "given" else (
+        if method == "given":
+            return ""
+        return (
             "Whether these edges are causal was not checked (run tl.diagnose): read them as "
             "associations without a direction."
-        )  # fmt: skip
+        )
     parts = results["diagnosis"]["parts"]
     verdicts = parts.loc[
         (parts["part"] == GRAPH_PART) & (parts["level"] == "do not trust"), "verdict"
@@ -278,14 +299,16 @@ def diagnosis_section(adata: AnnData, results: Results, keys: Keys) -> Section |
     width = values[("negative controls", "null_width")]
     figures = []
     if np.isfinite(width):
-        figures = [draw(
-            pl.diagnose, adata,
+        alt = (
             f"Quantiles of the z-scores of negative controls against those of a standard normal "
-            f"distribution. Their width (1 if standard errors are correct) is {width:.2f}.",
+            f"distribution. Their width (1 if standard errors are correct) is {width:.2f}."
+        )
+        about = (
             "Control cells were analysed as perturbations. Points on the dashed diagonal show that "
-            "standard errors are correct; points on a steeper line show that they are too small.",
-            key=keys["diagnosis"], panel="negative controls",
-        )]  # fmt: skip
+            "standard errors are correct; points on a steeper line show that they are too small."
+        )
+        key = keys["diagnosis"]
+        figures = [draw(pl.diagnose, adata, alt, about, key=key, panel="negative controls")]
     return Section("diagnostics", "Diagnostics", figures=figures, tables=[first, second])
 
 
@@ -294,10 +317,13 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
     source = f"{number(adata.n_obs)} cells"
     if is_table(adata):
         source = "a table of effects and standard errors (no single cells)"
-    words, tables = [f"The data are {source}, with {number(adata.n_vars)} genes."], []
+    words = [f"The data are {source}, with {number(adata.n_vars)} genes."]
+    tables = []
     if FIT in results:
-        fit, cells = results[FIT], ""
-        table, n_genes = fit["environments"], number(len(fit["genes"]))
+        fit = results[FIT]
+        cells = ""
+        table = fit["environments"]
+        n_genes = number(len(fit["genes"]))
         if not is_table(adata):
             cells = (
                 f"{number(fit['n_control_cells'])} control cells ({fit['params']['control']}) and "
@@ -306,9 +332,10 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
         words[0] += (
             f" The model was fitted to {cells}{len(table)} perturbations, over {n_genes} genes."
         )
-        if len(left := fit.get("left_out", [])):
-            caption, names = "Labels left out of the fit", ["perturbation", "n_cells", "reason"]
-            tables = [Table("left-out", caption, left, names, in_print=3)]
+        if len(left_out := fit.get("left_out", [])):
+            caption = "Labels left out of the fit"
+            names = ["perturbation", "n_cells", "reason"]
+            tables = [Table("left-out", caption, left_out, names, in_print=3)]
     guides = adata.uns.get(GUIDES)
     if isinstance(guides, pd.DataFrame) and {*COLUMNS} <= {*guides.columns}:
         caption = "Guides, their targets and how these were decided"
@@ -333,5 +360,5 @@ def made_section(adata: AnnData, results: Results, keys: Keys, command: str | No
 def _plain(value: Any) -> str:
     """Return a parameter's value as text: lists with commas, numbers in a few digits."""
     if isinstance(value, (np.ndarray, list, tuple)):
-        return ", ".join(_plain(each) for each in np.asarray(value).ravel().tolist())
+        return ", ".join(_plain(item) for item in np.asarray(value).ravel().tolist())
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)

@@ -57,18 +57,20 @@ def draw(
     import matplotlib.pyplot as plt
     import matplotlib.style
 
-    held, kind = io.BytesIO(), "svg+xml"
+    buffer = io.BytesIO()
+    kind = "svg+xml"
     # The figure has the same bits whatever the user's settings.
     style: Any = {"svg.hashsalt": "nextpert", "svg.fonttype": "path", "figure.dpi": 100}
     with matplotlib.style.context(["default", style]):
         figure = plot(adata, show=False, return_fig=True, **options)
         save = partial(figure.savefig, transparent=True, bbox_inches="tight")
-        save(held, format="svg", metadata={"Date": None})
-        if held.tell() > _LARGE:
-            held, kind = io.BytesIO(), "png"
-            save(held, format="png", dpi=120, metadata={"Software": None})
+        save(buffer, format="svg", metadata={"Date": None})
+        if buffer.tell() > _LARGE:
+            buffer = io.BytesIO()
+            kind = "png"
+            save(buffer, format="png", dpi=120, metadata={"Software": None})
         plt.close(figure)
-    coded = base64.b64encode(held.getvalue()).decode("ascii")
+    coded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return Figure(f"data:image/{kind};base64,{coded}", alt, caption)
 
 
@@ -78,9 +80,9 @@ def render(
     """Return the page as text; ``absent`` are title and function of results not computed."""
     from markupsafe import Markup
 
-    own = resources.files("nextpert._report") / "templates"
+    folder = resources.files("nextpert._report") / "templates"
     # The browser may load and run only these two files.
-    style, script = ((own / name).read_text("utf-8") for name in ("style.css", "script.js"))
+    style, script = ((folder / name).read_text("utf-8") for name in ("style.css", "script.js"))
     words, sign = LEVELS.get(verdict.level, LEVELS[UNKNOWN])
     page = template("page.html.j2").render(
         title=title,
@@ -103,9 +105,12 @@ def template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("nextpert._report"), autoescape=name.endswith(".html.j2"),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("nextpert._report"),
+        autoescape=name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template(name)
 
 

@@ -32,19 +32,20 @@ _OF_COMBINATIONS = "probability_nearer_than_members", "probability_nearer_than_m
 def target_section(results: Results) -> Section | None:
     """Describe the target, gene by gene if means are known."""
     names = ("plan", "design", "plan_cells")
-    every = {x: results[x]["params"] for x in names if x in results}
-    every = {x: params for x, params in every.items() if "target" in params}
-    if not every:
+    params_of = {x: results[x]["params"] for x in names if x in results}
+    params_of = {x: params for x, params in params_of.items() if "target" in params}
+    if not params_of:
         return None
-    first, params = next(iter(every.items()))
+    first, params = next(iter(params_of.items()))
     words = [f"Target: {params['target']}. Distances to it are {_unit(params)}."]
-    left_out = [str(x["genes_left_out"]) for x in every.values() if x.get("genes_left_out")]
+    left_out = [str(x["genes_left_out"]) for x in params_of.values() if x.get("genes_left_out")]
     if left_out:
         words.append(
             f"Distances are measured {left_out[0]}, and scaled to the control's distance on the "
             f"same genes."
         )
-    stored, fit = results[first], results.get("dag_blr", {})
+    stored = results[first]
+    fit = results.get("dag_blr", {})
     genes = list(map(str, stored.get("genes", [])))
     if "target_mean" not in stored or genes != list(map(str, fit.get("genes", []))):
         return Section("target", "Target", words)
@@ -58,9 +59,14 @@ def target_section(results: Results) -> Section | None:
         "largest change first"
     )
     shown = Table(
-        "target-means", caption, table[table["change"] != 0], [*map(str, table)], most=8,
-        download=table, in_print=4,
-    )  # fmt: skip
+        "target-means",
+        caption,
+        table[table["change"] != 0],
+        [*map(str, table)],
+        max_rows=8,
+        download=table,
+        in_print=4,
+    )
     return Section("target", "Target", words, tables=[shown])
 
 
@@ -70,10 +76,12 @@ def _unit(params: Mapping[str, Any]) -> str:
 
 def steps_section(results: Results) -> Section | None:
     """List the advice and, if it is to order the plan, the numbers of guides and cells."""
-    advice, is_ordered = advice_of(results), orders_plan(results)
+    advice = advice_of(results)
+    is_ordered = orders_plan(results)
     steps = [str(advice["words"])] if advice else []
     if is_ordered:
-        summary, chosen = results["plan"]["summary"], chosen_of(results["plan"])
+        summary = results["plan"]["summary"]
+        chosen = chosen_of(results["plan"])
         steps += [
             f"{_orders(results['plan']['constructs'])} (see the table of constructs).",
             f"Profile {number(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
@@ -101,9 +109,12 @@ def steps_section(results: Results) -> Section | None:
 def _orders(constructs: pd.DataFrame) -> str:
     """Return how many constructs are to be designed, cloned and reused."""
     n_of = constructs.loc[constructs["kind"].astype(str) != "control", "status"].astype(str)
-    doing = {"design": "design and order", "clone": "clone from guides of this screen",
-             "existing": "reuse"}  # fmt: skip
-    parts = [f"{words} {n}" for x, words in doing.items() if (n := (n_of == x).sum())]
+    actions = {
+        "design": "design and order",
+        "clone": "clone from guides of this screen",
+        "existing": "reuse",
+    }
+    parts = [f"{words} {n}" for x, words in actions.items() if (n := (n_of == x).sum())]
     return f"Of {len(n_of)} constructs, {', '.join(parts)}"
 
 
@@ -117,9 +128,9 @@ def plan_section(results: Results) -> Section | None:
     if "plan" not in results:
         return None
     plan = results["plan"]
-    table, summary, params = plan["plate"], plan["summary"], plan["params"]
-    is_control = table["strategy"].astype(str).to_numpy() == "control"
-    if not len(table):
+    summary = plan["summary"]
+    params = plan["params"]
+    if not len(plan["plate"]):
         return Section(
             "plan", "Next round", ["The advice is to profile no cells: the plan is empty."]
         )
@@ -139,42 +150,69 @@ def plan_section(results: Results) -> Section | None:
     if len(plan["pending"]):
         pairs = plan["pending"][["perturbation", "n_cells"]].itertuples(index=False)
         words.append(f"In progress: {', '.join(f'{x} ({number(n)} cells)' for x, n in pairs)}.")
-    used = dict.fromkeys(table["strategy"].astype(str))
-    strategies = [strategy for strategy in used if strategy != "control"]
-    by_strategy = params["strategy"] != ADVISED and len(strategies) == 1
-    chosen_by = f" by strategy '{strategies[0]}'" if by_strategy else ""
-    shown = Table(
-        "plate",
-        f"Perturbations of the next round, in the order chosen{chosen_by}, with distances to "
-        f"{params['target']} ({_unit(params)}) and 90% intervals; the dashed line marks the "
-        f"control",
-        table,
-        [
-            "perturbation", *_target_genes(table), "n_guides", "n_cells", "n_cells_seen",
-            *(["cost"] if "cost" in table else []),
-            *(["strategy"] if len(strategies) > 1 else []),
-            *([] if table["is_advised"].all() else ["is_advised"]),
-            "probability_best", *_OF_COMBINATIONS,
-            "state_distance", "predicted_distance", "why",
-        ],
-        marks={"predicted_distance": table.loc[is_control, "predicted_distance"].mean()},
-        download=table, in_print=14,
-    )  # fmt: skip
-    made = plan["constructs"][plan["constructs"]["kind"].astype(str) != "control"]
-    caption = (
-        "Constructs of the next round, which exist in this screen, are cloned from its guides, or "
-        "have guides to design"
-    )
-    names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
-             "target_genes", "n_cells"]  # fmt: skip
-    constructs = Table("constructs", caption, made, names, download=plan["constructs"], in_print=14)
-    tables = [shown, constructs]
+    tables = [_plate_table(plan), _construct_table(plan)]
     if loading := loading_of(results):
         steps = loading["steps"]
         tables.append(
             Table("loading", "From the plan to the instrument", steps, list(steps), in_print=20)
         )
     return Section("plan", "Next round", words, tables=tables)
+
+
+def _plate_table(plan: Mapping[str, Any]) -> Table:
+    """Return the perturbations of a plan in the order chosen."""
+    table = plan["plate"]
+    params = plan["params"]
+    is_control = table["strategy"].astype(str).to_numpy() == "control"
+    used = dict.fromkeys(table["strategy"].astype(str))
+    strategies = [strategy for strategy in used if strategy != "control"]
+    by_strategy = params["strategy"] != ADVISED and len(strategies) == 1
+    chosen_by = f" by strategy '{strategies[0]}'" if by_strategy else ""
+    return Table(
+        "plate",
+        f"Perturbations of the next round, in the order chosen{chosen_by}, with distances to "
+        f"{params['target']} ({_unit(params)}) and 90% intervals; the dashed line marks the "
+        f"control",
+        table,
+        [
+            "perturbation",
+            *_target_genes(table),
+            "n_guides",
+            "n_cells",
+            "n_cells_seen",
+            *(["cost"] if "cost" in table else []),
+            *(["strategy"] if len(strategies) > 1 else []),
+            *([] if table["is_advised"].all() else ["is_advised"]),
+            "probability_best",
+            *_OF_COMBINATIONS,
+            "state_distance",
+            "predicted_distance",
+            "why",
+        ],
+        marks={"predicted_distance": table.loc[is_control, "predicted_distance"].mean()},
+        download=table,
+        in_print=14,
+    )
+
+
+def _construct_table(plan: Mapping[str, Any]) -> Table:
+    """Return the constructs of a plan other than controls; the file to download has all."""
+    perturbing = plan["constructs"][plan["constructs"]["kind"].astype(str) != "control"]
+    caption = (
+        "Constructs of the next round, which exist in this screen, are cloned from its guides, or "
+        "have guides to design"
+    )
+    names = [
+        "perturbation",
+        "construct",
+        "kind",
+        "status",
+        "guides",
+        "new_guides_of",
+        "target_genes",
+        "n_cells",
+    ]
+    return Table("constructs", caption, perturbing, names, download=plan["constructs"], in_print=14)
 
 
 def _why_planned(plan: Mapping[str, Any]) -> str:
@@ -196,9 +234,12 @@ def ranking_section(results: Results) -> Section | None:
     """List all candidates, best first."""
     if "design" not in results:
         return None
-    design, params = results["design"], results["design"]["params"]
-    ranking, control = candidates_of(design["ranking"]), nothing_of(design["ranking"])
-    target, name = name_of(params["target"]), str(params["acquisition"])
+    design = results["design"]
+    params = design["params"]
+    ranking = candidates_of(design["ranking"])
+    control = nothing_of(design["ranking"])
+    target = name_of(params["target"])
+    name = str(params["acquisition"])
     # A result may come from a session that registered its own acquisition.
     by = (core.find_acquisition(name).in_words if name in core.acquisitions() else "") or name
     words = [
@@ -209,10 +250,17 @@ def ranking_section(results: Results) -> Section | None:
         pairs = design["not_ranked"][["perturbation", "why"]].itertuples(index=False)
         words.append(f"Not ranked: {list_names(f'{label} ({why})' for label, why in pairs)}.")
     names = [
-        "rank", "perturbation", *_target_genes(ranking), "predicted_distance",
-        "relative_distance", "probability_best", "probability_better", *_OF_COMBINATIONS,
-        "measured_distance", "n_cells_seen",
-    ]  # fmt: skip
+        "rank",
+        "perturbation",
+        *_target_genes(ranking),
+        "predicted_distance",
+        "relative_distance",
+        "probability_best",
+        "probability_better",
+        *_OF_COMBINATIONS,
+        "measured_distance",
+        "n_cells_seen",
+    ]
     caption = (
         f"Candidates, best first, with distances to {target} ({_unit(params)}) and 90% intervals; "
         f"the dashed line marks the control"

@@ -83,7 +83,7 @@ _UNSEEN = {
 }
 
 
-def keys_of(given: Keys | None) -> dict[str, str]:
+def keys_of(keys: Keys | None) -> dict[str, str]:
     """Return the key in ``.uns`` of every kind of result.
 
     Examples
@@ -92,7 +92,7 @@ def keys_of(given: Keys | None) -> dict[str, str]:
     >>> keys_of({"plan": "second_plate"})["plan"]
     'second_plate'
     """
-    named = {str(name): str(key) for name, key in (given or {}).items()}
+    named = {str(name): str(key) for name, key in (keys or {}).items()}
     unknown = [name for name in named if name not in SOURCES]
     if unknown:
         message = (
@@ -146,13 +146,14 @@ def verdict_of(results: Results, changes: str = "") -> Verdict:
     """Return the verdict on all results together; ``changes`` are those of the screen."""
     if "diagnosis" not in results:
         return Verdict(UNKNOWN, _next(results), _START[UNKNOWN], _notes(results), changes)
-    level, parts = str(results["diagnosis"]["level"]), results["diagnosis"]["parts"]
+    level = str(results["diagnosis"]["level"])
+    parts = results["diagnosis"]["parts"]
     by_level = parts["part"].astype(str).groupby(parts["level"].astype(str), sort=False)
-    trusted = [
-        f"{_PARTS[each]}: {', '.join(_PLAIN.get(x, f'the {x}') for x in by_level.get_group(each))}"
-        for each in _PARTS
-        if each in by_level.groups
-    ]
+    trusted = []
+    for trust_level in _PARTS:
+        if trust_level in by_level.groups:
+            names = (_PLAIN.get(x, f"the {x}") for x in by_level.get_group(trust_level))
+            trusted.append(f"{_PARTS[trust_level]}: {', '.join(names)}")
     # What not to trust is in the first sentence of the diagnosis.
     start = _START.get(level) or str(results["diagnosis"]["verdict"]).splitlines()[0]
     parts_in_words = "; ".join(trusted)
@@ -193,7 +194,8 @@ def orders_plan(results: Results) -> bool:
 
 def contains_best(plan: Mapping[str, Any]) -> str:
     """Return a sentence on the probability that a plan contains the nearest candidate."""
-    summary, params = plan["summary"], plan["params"]
+    summary = plan["summary"]
+    params = plan["params"]
     return (
         f"With probability {percent(summary['probability_contains_best'])}"
         f"{AS_ASSUMED * int(summary['if_effects_add_up'])}, the nearest of "
@@ -219,7 +221,8 @@ def _unseen(results: Results) -> list[str]:
     """Report how many effects are only predicted, and how accurate predictions were."""
     if "plan" not in results:
         return []
-    chosen, fit = chosen_of(results["plan"]), results.get("dag_blr")
+    chosen = chosen_of(results["plan"])
+    fit = results.get("dag_blr")
     names = chosen.loc[chosen["n_cells_seen"] == 0, "perturbation"].astype(str).tolist()
     if fit and (separator := str(fit["params"].get("separator", ""))):
         # The check on unseen single perturbations does not apply to pairs of measured members.
@@ -247,7 +250,7 @@ def changes_of(adata: AnnData, results: Results) -> str:
         names[changed] = ["the fit"]
     if not names:
         return ""
-    parts = "; ".join(f"{list_names(each, limit=9)} ({why})" for why, each in names.items())
+    parts = "; ".join(f"{list_names(titles, limit=9)} ({why})" for why, titles in names.items())
     return (
         f"These results do not belong to the present screen: {parts}. Fit and compute them again "
         f"before you order."

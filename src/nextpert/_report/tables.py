@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Maximum number of rows on the page, and in a file to download.
-MOST_ROWS, MOST_IN_FILE = 300, 2000
+MAX_ROWS = 300
+MAX_FILE_ROWS = 2000
 WIDTH = 140.0  # of an interval in a table, in pixels
 _EDGE = 6.0
 _WIDE = 30  # values that spread wider than this are drawn on a logarithmic scale
@@ -161,12 +162,12 @@ def scale_of(intervals: pd.DataFrame, reference: float) -> Scale:
     True
     """
     numbers = [np.append(values, reference) for values in intervals.to_numpy(float).T]
-    at, every = (x[np.isfinite(x)] for x in (numbers[0], np.concatenate(numbers)))
+    at, finite = (x[np.isfinite(x)] for x in (numbers[0], np.concatenate(numbers)))
     if not len(at):
         return Scale(0.0, 1.0, False)
     is_log = bool(at.min() > 0 and at.max() > _WIDE * at.min())
-    low = 0.5 * float(at.min()) if is_log else float(every.min())
-    high = float(every.max())
+    low = 0.5 * float(at.min()) if is_log else float(finite.min())
+    high = float(finite.max())
     scale = Scale(low, high if high > low else low + 1.0, is_log)
     return scale._replace(mark=scale.place(reference)) if math.isfinite(reference) else scale
 
@@ -212,10 +213,10 @@ class Column:
 class Table:
     """A DataFrame as the template renders it, row by row; columns without a value are left out.
 
-    ``names`` are the columns shown, and ``marks`` the values to mark in their intervals. ``most``
-    is the maximum number of rows on the page (``in_print`` on paper), and ``n_all`` the number of
-    all rows, if ``frame`` has only the first. ``download`` is the table to download, of which
-    ``n_file`` rows exist.
+    ``names`` are the columns shown, and ``marks`` the values to mark in their intervals.
+    ``max_rows`` is the maximum number of rows on the page (``in_print`` on paper), and ``n_all``
+    the number of all rows, if ``frame`` has only the first. ``download`` is the table to download,
+    of which ``n_file`` rows exist.
     """
 
     name: str
@@ -223,7 +224,7 @@ class Table:
     frame: pd.DataFrame
     names: Sequence[str]
     marks: Mapping[str, float] = field(default_factory=dict)
-    most: int = MOST_ROWS
+    max_rows: int = MAX_ROWS
     n_all: int = -1
     download: pd.DataFrame | None = None
     n_file: int = -1
@@ -237,13 +238,14 @@ class Table:
     @cached_property
     def columns(self) -> list[Column]:
         """The columns that have a value."""
-        shown = self.frame.head(self.most)
+        shown = self.frame.head(self.max_rows)
         is_empty = shown.isin([np.nan, None, ""]).all() & bool(len(shown))
         names = [name for name in self.names if name in shown and not is_empty[name]]
         head = next((name for name in _HEADS if name in names), names[0])
         columns = []
         for name in names:
-            look, scale = LOOKS.get(name, Look()), None
+            look = LOOKS.get(name, Look())
+            scale = None
             kind = "long" if look.is_long else ""
             if shown[name].dtype.kind not in "iuf":
                 look = look._replace(show=None)
@@ -258,7 +260,7 @@ class Table:
     @cached_property
     def rows(self) -> list[list[Cell]]:
         """The cells, row by row."""
-        shown = self.frame.head(self.most).to_dict("records")
+        shown = self.frame.head(self.max_rows).to_dict("records")
         return [[column.cell(row) for column in self.columns] for row in shown]
 
     @cached_property
@@ -266,7 +268,7 @@ class Table:
         """The file as a data link (empty if there is none), and its number of rows."""
         if self.download is None:
             return "", 0
-        few = self.download.head(MOST_IN_FILE)
-        text = as_csv(few, float_format="%.6g", lineterminator="\r\n")
+        first_rows = self.download.head(MAX_FILE_ROWS)
+        text = as_csv(first_rows, float_format="%.6g", lineterminator="\r\n")
         coded = base64.b64encode(text.encode("utf-8")).decode("ascii")
-        return f"data:text/csv;charset=utf-8;base64,{coded}", len(few)
+        return f"data:text/csv;charset=utf-8;base64,{coded}", len(first_rows)
