@@ -15,7 +15,7 @@ from nextpert._adata.arguments import above, checked, one_of
 from nextpert._adata.guides import KEY, TARGETING, count_cells, guide_sets, split_lists
 from nextpert._adata.labels import column_of, joins_guides, usual_separator
 from nextpert.core.screen.moments import require_numbers, require_sound
-from nextpert.pp._guide_targets import Given, gene_names, log_guides, targets_of_guides
+from nextpert.pp._guide_targets import GuideInput, gene_names, log_guides, targets_of_guides
 from nextpert.pp._screen import tally
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def assign_guides(
         message = f"key_added={key_added!r} is the name of another column: choose another name."
         raise ValueError(message)
     cells = read_guides(
-        adata, Given(guides, targets, None, control_guides), threshold, guide_separator
+        adata, GuideInput(guides, targets, None, control_guides), threshold, guide_separator
     )
     columns = label_columns(cells, control, multiple, separator, guide_separator or _SEPARATOR)
     columns = {key_added: columns.pop("perturbation"), **columns}
@@ -144,13 +144,13 @@ def assign_guides(
 
 
 def read_guides(
-    adata: ad.AnnData, given: Given, threshold: float, guide_separator: str | None
+    adata: ad.AnnData, inputs: GuideInput, threshold: float, guide_separator: str | None
 ) -> CellGuides:
     """Return the guides of every cell and their targets; ``adata`` does not change.
 
     Without ``guide_separator``, the usual one of the column is used, and logged.
     """
-    guides = given.guides
+    guides = inputs.guides
     if isinstance(guides, str) and guides not in adata.obsm:
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
         column = column_of(adata, guides, remedy)
@@ -158,9 +158,9 @@ def read_guides(
             guide_separator = usual
             logger.info("The guides of a cell are joined by %r in obs[%r].", usual, guides)
         codes, lists = split_lists(column, guide_separator or _SEPARATOR)
-        names = sorted({guide for each in lists for guide in each})
-        known = set(names)
-        if joined := [guide for guide in names if joins_guides(guide, known)]:
+        names = sorted({guide for guide_list in lists for guide in guide_list})
+        guide_names = set(names)
+        if joined := [guide for guide in names if joins_guides(guide, guide_names)]:
             message = (
                 f"{_adata.list_names(joined, limit=3)} in adata.obs[{guides!r}] look like several "
                 f"guides: call pp.assign_guides(adata, guides={guides!r}, guide_separator='...')."
@@ -171,9 +171,11 @@ def read_guides(
         matrix, names = _umi(adata, counts)
         codes, lists = _call(matrix, names, threshold)
         if isinstance(counts, ad.AnnData):
-            given = given._replace(described=counts.var)
-    alone = np.array([*(each[0] if len(each) == 1 else "" for each in lists), ""], dtype=object)
-    table = targets_of_guides(adata, names, pd.Series(alone[codes]), given)
+            inputs = inputs._replace(described=counts.var)
+    alone = np.array(
+        [*(guide_list[0] if len(guide_list) == 1 else "" for guide_list in lists), ""], dtype=object
+    )
+    table = targets_of_guides(adata, names, pd.Series(alone[codes]), inputs)
     sets = guide_sets(lists, table, guide_separator or _SEPARATOR)
     return CellGuides(codes, lists, sets, count_cells(table, lists, codes))
 
@@ -182,12 +184,16 @@ def label_columns(
     cells: CellGuides, control: str, multiple: str, separator: str, guide_separator: str
 ) -> dict[str, Any]:
     """Return the columns of ``obs`` that follow from the guides of the cells."""
-    codes, sets = cells.codes, cells.sets
+    codes = cells.codes
+    sets = cells.sets
     names = sets["name"]
     if multiple == "combine":
         works = cells.table["kind"].astype(str).eq(TARGETING).to_dict()
-        named = ([guide for guide in each if works[guide]] or each for each in cells.lists)
-        names = pd.Series([guide_separator.join(each) for each in named], dtype=object)
+        named = (
+            [guide for guide in guide_list if works[guide]] or guide_list
+            for guide_list in cells.lists
+        )
+        names = pd.Series([guide_separator.join(guide_list) for guide_list in named], dtype=object)
     return {
         "perturbation": pd.Categorical(_labels(sets, control, multiple, separator)[codes]),
         "guides": pd.Categorical(names.to_numpy(object)[codes]),
@@ -214,11 +220,11 @@ def _umi(adata: ad.AnnData, table: Any) -> tuple[sp.csr_matrix, list[str]]:
             f"in adata.obsm, or a column of adata.obs, but is of type {type(table).__name__}."
         )
         raise TypeError(message)
-    for what, index in {"cells": cells, "guides": names}.items():
+    for noun, index in {"cells": cells, "guides": names}.items():
         if not index.is_unique:
             twice = index[index.duplicated()].unique()
             shown = _adata.list_names(twice)
-            message = f"The table of guides contains {what} twice: {shown}. Make names unique."
+            message = f"The table of guides contains {noun} twice: {shown}. Make names unique."
             raise ValueError(message)
     rows = cells.get_indexer(adata.obs_names)
     if (rows < 0).any():

@@ -47,19 +47,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONSERVATIVE = "conservative"  # the error of controls about which nothing is known
-_MOST_CELLS = 1e12  # a thousand such numbers add up to an exact whole number
-_LEAST = 1e-100  # smallest standard error, because its square is squared again
+_MAX_CELLS = 1e12  # a thousand such numbers add up to an exact whole number
+_MIN_SE = 1e-100  # smallest standard error, because its square is squared again
 # If numbers of cells are not given, they only set a scale: an effect of 10 standard errors is one
 # standard deviation of a gene, about as in screens with 100 cells per perturbation.
-_CELLS = 100
-_LEAST_ERROR = 1e-9  # of the table's median standard error: smaller ones make matrices singular
+_ASSUMED_CELLS = 100
+_MIN_RELATIVE_SE = 1e-9  # of the table's median standard error: smaller ones make matrices singular
 # Control cells or samples that a correlation needs. Of the effects called significant on 100
 # correlated genes, 15 of 918 were false with 20 cells (1.8 stated, 8 allowed), and 1 of 939 with 50
 # cells (1.6 stated, 7 allowed).
-_FEWEST = 50
+_MIN_CORRELATION_ROWS = 50
 
 
-class Given(NamedTuple):
+class EffectInput(NamedTuple):
     """Effects and standard errors with rows named by label, and what else is known of them.
 
     ``obs`` and ``var`` describe the same rows and columns. The last four fields describe the cells,
@@ -75,9 +75,9 @@ class Given(NamedTuple):
     n_controls: float | None = None
     correlation: Array | None = None
 
-    def rows(self, kept: NDArray[np.bool_]) -> Given:
+    def rows(self, is_selected: NDArray[np.bool_]) -> EffectInput:
         """Return some of the rows."""
-        parts = {name: getattr(self, name)[kept] for name in ("effects", "se", "obs")}
+        parts = {name: getattr(self, name)[is_selected] for name in ("effects", "se", "obs")}
         return self._replace(**parts)
 
 
@@ -163,19 +163,20 @@ def effect_table(
     >>> table.shape
     (9, 12)
     """
-    given = _of_anndata(adata) if isinstance(adata, ad.AnnData) else _of_tables(adata, se)
+    inputs = _of_anndata(adata) if isinstance(adata, ad.AnnData) else _of_tables(adata, se)
     if isinstance(adata, ad.AnnData) and se is not None:
         message = "se is only for tables: put the standard errors of an AnnData in its layer 'se'."
         raise ValueError(message)
-    if not given.effects.size:
+    if not inputs.effects.size:
         message = "The table of effects has no rows or no columns: pass perturbations x genes."
         raise ValueError(message)
-    control = given.roles.control
-    batches = _values(batch, given.obs, [*map(str, given.effects.index)], "batch")
+    control = inputs.roles.control
+    batches = _values(batch, inputs.obs, [*map(str, inputs.effects.index)], "batch")
     if batches is not None:
         named = with_names(batches, "Rows by batch")
-        given, batches = given.rows(named), [str(batches[j]) for j in np.flatnonzero(named)]
-    labels, genes = ([*map(str, each)] for each in given.effects.axes)
+        inputs = inputs.rows(named)
+        batches = [str(batches[j]) for j in np.flatnonzero(named)]
+    labels, genes = ([*map(str, axis)] for axis in inputs.effects.axes)
     pairs = labels if batches is None else [*zip(labels, batches, strict=True)]
     _require_once(pd.Index(pairs, tupleize_cols=False), "Perturbations")
     _require_once(pd.Index(genes), "Genes")
@@ -185,12 +186,12 @@ def effect_table(
             f"the controls, if known, as control_mean."
         )
         raise ValueError(message)
-    effects = real_values(given.effects, "Effects")
-    errors = real_values(given.se, "Standard errors")
-    known = _known_entries(effects, errors, labels, genes)
-    each, block = np.unique(batches or [control] * len(labels), return_inverse=True)
+    effects = real_values(inputs.effects, "Effects")
+    errors = real_values(inputs.se, "Standard errors")
+    is_known = _known_entries(effects, errors, labels, genes)
+    batch_names, block = np.unique(batches or [control] * len(labels), return_inverse=True)
     if batches is not None:
-        _require_alike(known, labels)
+        _require_same_genes(is_known, labels)
         factor = _batch_factor(effects, errors, labels)
         errors = errors * factor
         logger.info(
@@ -198,13 +199,13 @@ def effect_table(
             "differences between batches (at least 1).",
             factor,
         )
-    cells = _counts(n_cells, given.obs, labels, "n_cells")
-    of_batches = given.n_controls if n_controls is None else n_controls
-    controls = _counts(of_batches, pd.DataFrame(), each.tolist(), "n_controls")
-    mean = _numbers(control_mean, given.var, genes, "control_mean")
+    cells = _counts(n_cells, inputs.obs, labels, "n_cells")
+    of_batches = inputs.n_controls if n_controls is None else n_controls
+    controls = _counts(of_batches, pd.DataFrame(), batch_names.tolist(), "n_controls")
+    mean = _numbers(control_mean, inputs.var, genes, "control_mean")
     error = None
     if control_se != CONSERVATIVE:
-        error = _numbers(control_se, given.var, genes, "control_se", _LEAST)
+        error = _numbers(control_se, inputs.var, genes, "control_se", _MIN_SE)
     has_error = controls is not None or error is not None
     if not (has_error or control_se == CONSERVATIVE) or (controls is not None and cells is None):
         message = (
@@ -212,21 +213,21 @@ def effect_table(
             "pass n_controls with n_cells, or control_se ('conservative' if neither is known)."
         )
         raise ValueError(message)
-    variance = np.where(known, errors, np.inf) ** 2
+    variance = np.where(is_known, errors, np.inf) ** 2
     rows, of_controls = _controls_of(variance, block, cells, controls, error)
-    values = np.vstack([np.zeros((len(each), len(genes))), np.where(known, effects, 0.0)])
+    values = np.vstack([np.zeros((len(batch_names), len(genes))), np.where(is_known, effects, 0.0)])
     kind = table_type(values.size)
     out = ad.AnnData(
         (values if mean is None else values + mean).astype(kind, copy=False),
-        _obs(labels, each, None if batches is None else block, rows, control),
-        given.var,
+        _obs(labels, batch_names, None if batches is None else block, rows, control),
+        inputs.var,
         layers={SE: np.sqrt(np.vstack([of_controls, variance])).astype(kind, copy=False)},
     )
     roles = Roles(control=control, batch_key=() if batches is None else ("batch",))
-    roles = replace(roles, separator=given.roles.separator)
+    roles = replace(roles, separator=inputs.roles.separator)
     record = {
-        "source": given.source,
-        "n_missing": int((~known).sum()),
+        "source": inputs.source,
+        "n_missing": int((~is_known).sum()),
         "cells_given": int(cells is not None),
         "controls_given": int(has_error),
         "means_given": int(mean is not None),
@@ -234,17 +235,17 @@ def effect_table(
     graph = {"genes": _adata.strings(genes), "n_edges": 0, "order": _adata.strings(genes)}
     graph["params"] = {"method": "given"}
     varp = {"dag": sp.csr_array((len(genes), len(genes)))}
-    alike = given.correlation
+    gene_correlation = inputs.correlation
     if correlation is not None:
-        alike = _correlation_of_controls(correlation, genes)
-    if alike is not None:
-        varp[CORRELATION] = alike.astype(np.float32)
+        gene_correlation = _correlation_of_controls(correlation, genes)
+    if gene_correlation is not None:
+        varp[CORRELATION] = gene_correlation.astype(np.float32)
     _adata.write_results(out, uns={KEY: record, "dag": graph}, varp=varp)
     scale = read_scale(out, np.arange(len(genes)), np.arange(out.n_obs), None)
     _adata.write_results(out, uns={SCREEN: screen_record(roles, scale.stored(checked=True))})
     if not_told(out):
         logger.warning("%s", not_told(out))
-    if len(set(labels)) > WITHOUT_CORRELATION and alike is None:
+    if len(set(labels)) > WITHOUT_CORRELATION and gene_correlation is None:
         logger.warning(
             "No programs are modelled, because the table has more than %d perturbations and no "
             "correlation between genes: pass control cells or samples as correlation.",
@@ -253,7 +254,7 @@ def effect_table(
     return out
 
 
-def _of_anndata(adata: ad.AnnData) -> Given:
+def _of_anndata(adata: ad.AnnData) -> EffectInput:
     """Return the effects of an AnnData with a layer of standard errors, or else of its cells."""
     if SE not in adata.layers:
         if SCREEN in adata.uns:
@@ -268,11 +269,11 @@ def _of_anndata(adata: ad.AnnData) -> Given:
     labels = adata.obs.get("perturbation", adata.obs_names.to_series())
     effects, errors = (adata.to_df(layer).set_axis(labels) for layer in (None, SE))
     genes = with_names(adata.var_names, "Genes")
-    given = Given(effects.loc[:, genes], errors.loc[:, genes], adata.obs, adata.var[genes])
-    return given.rows(with_names(labels, "Perturbations"))
+    inputs = EffectInput(effects.loc[:, genes], errors.loc[:, genes], adata.obs, adata.var[genes])
+    return inputs.rows(with_names(labels, "Perturbations"))
 
 
-def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> Given:
+def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> EffectInput:
     """Return two tables, the second with the rows and columns of the first."""
     if se is None:
         message = "A table of effects needs a table of standard errors: pass it as se."
@@ -281,21 +282,21 @@ def _of_tables(effects: pd.DataFrame, se: pd.DataFrame | None) -> Given:
         with_names(effects.index, "Perturbations"), with_names(effects.columns, "Genes")
     ]
     se = se.loc[with_names(se.index), with_names(se.columns)]
-    for one, other, what in zip(effects.axes, se.axes, ("perturbations", "genes"), strict=True):
-        _require_once(one, what.capitalize())
-        _require_once(other, what.capitalize())
+    for one, other, noun in zip(effects.axes, se.axes, ("perturbations", "genes"), strict=True):
+        _require_once(one, noun.capitalize())
+        _require_once(other, noun.capitalize())
         if len(differ := one.symmetric_difference(other)):
             shown = list_names(map(str, differ))
             message = (
-                f"Effects and standard errors differ in their {what}: {shown}. Pass two tables "
+                f"Effects and standard errors differ in their {noun}: {shown}. Pass two tables "
                 f"with the same rows and columns."
             )
             raise ValueError(message)
-    obs, var = (pd.DataFrame(index=each.astype(str)) for each in effects.axes)
-    return Given(effects, se.loc[effects.index, effects.columns], obs, var)
+    obs, var = (pd.DataFrame(index=axis.astype(str)) for axis in effects.axes)
+    return EffectInput(effects, se.loc[effects.index, effects.columns], obs, var)
 
 
-def _of_cells(adata: ad.AnnData) -> Given:
+def _of_cells(adata: ad.AnnData) -> EffectInput:
     """Return the differences of means of a screen of cells, and their standard errors.
 
     Batch effects are subtracted, and the variance between guides is added. Variances are moderated,
@@ -307,8 +308,9 @@ def _of_cells(adata: ad.AnnData) -> Given:
     coded = coding({"environment": environments.codes})
     (screen,) = read_screens(adata, np.arange(adata.n_vars), [coded], layer=roles.layer)
     clean, keys, sd = environments.without_batches(screen, names)
-    pairs, place = distinct(keys[:, 0], keys[:, 1])
-    moments, group = clean.pool(place, len(pairs)), pairs[:, 0]
+    pairs, pair_codes = distinct(keys[:, 0], keys[:, 1])
+    moments = clean.pool(pair_codes, len(pairs))
+    group = pairs[:, 0]
     spread = 0.0
     if roles.guide_key is not None:
         spread = spread_within(moments.subset(np.arange(adata.n_vars)), group)
@@ -316,34 +318,34 @@ def _of_cells(adata: ad.AnnData) -> Given:
     change, error = pooled.to_controls()
     within_cells = pooled.covariance.diagonal()
     genes = np.array(_adata.measured_genes(adata), dtype=object)
-    kept = within_cells > 0
-    index = pd.Index(genes[kept])
-    effects = pd.DataFrame(change[:, kept], names, index)
-    se = pd.DataFrame(np.sqrt(within_cells * error)[:, kept], names, index)
+    varies = within_cells > 0
+    index = pd.Index(genes[varies])
+    effects = pd.DataFrame(change[:, varies], names, index)
+    se = pd.DataFrame(np.sqrt(within_cells * error)[:, varies], names, index)
     cells: Array = pooled.n_cells.astype(np.float64)
     # Rows are samples, each with its number of cells.
     if "n_cells" in adata.obs:
-        each = real_values(adata.obs["n_cells"], "n_cells")
+        sample_cells = real_values(adata.obs["n_cells"], "n_cells")
         groups = np.append(environments.numbered(names), -1)
         sample = groups[environments.codes]
         cells = np.zeros(1 + len(names))
-        np.add.at(cells, sample[sample >= 0], each[sample >= 0])
+        np.add.at(cells, sample[sample >= 0], sample_cells[sample >= 0])
     obs = pd.DataFrame({"n_cells": cells[1:]}, index=effects.index)
-    var = adata.var[[]].loc[kept].set_axis(index)
-    var["control_mean"] = pooled.mean[0][kept]
-    var["control_se"] = np.sqrt(within_cells / pooled.counted[0])[kept]
-    alike = None
-    if (freedom := float(pooled.freedom.sum())) >= _FEWEST:
-        within = without_responses(pooled, np.sqrt(np.where(kept, within_cells, 1.0)))
-        alike = shrunk_correlation(within[np.ix_(kept, kept)], freedom)
+    var = adata.var[[]].loc[varies].set_axis(index)
+    var["control_mean"] = pooled.mean[0][varies]
+    var["control_se"] = np.sqrt(within_cells / pooled.counted[0])[varies]
+    gene_correlation = None
+    if (freedom := float(pooled.freedom.sum())) >= _MIN_CORRELATION_ROWS:
+        within = without_responses(pooled, np.sqrt(np.where(varies, within_cells, 1.0)))
+        gene_correlation = shrunk_correlation(within[np.ix_(varies, varies)], freedom)
     source = SAMPLES if "n_cells" in adata.obs else "cells"
-    return Given(effects, se, obs, var, source, roles, float(cells[0]), alike)
+    return EffectInput(effects, se, obs, var, source, roles, float(cells[0]), gene_correlation)
 
 
-def _require_once(names: pd.Index[Any], what: str) -> None:
+def _require_once(names: pd.Index[Any], noun: str) -> None:
     twice = names[names.duplicated()].unique()
     if len(twice):
-        message = f"{what} given more than once: {list_names(map(str, twice))}. Keep one of each."
+        message = f"{noun} given more than once: {list_names(map(str, twice))}. Keep one of each."
         raise ValueError(message)
 
 
@@ -351,43 +353,43 @@ def _known_entries(
     effects: Array, errors: Array, labels: Sequence[str], genes: Sequence[str]
 ) -> NDArray[np.bool_]:
     """Return which entries are known, ``(n_perturbations, n_genes)``, or raise."""
-    known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
-    least = _LEAST_ERROR * np.median(errors[known]) if known.any() else 0.0
-    is_low = known & ~(errors > max(least, 0.0))
-    for bad, what in (
+    is_known = ~np.isnan(effects) & ~np.isnan(errors) & (errors < np.inf)
+    min_error = _MIN_RELATIVE_SE * np.median(errors[is_known]) if is_known.any() else 0.0
+    is_low = is_known & ~(errors > max(min_error, 0.0))
+    for is_bad, problem in (
         (is_low, "Standard errors must be above a billionth of their median, but are not for"),
         (np.isinf(effects), "Effects are infinite for"),
     ):
-        if bad.any():
-            pairs = zip(*np.nonzero(bad), strict=True)
+        if is_bad.any():
+            pairs = zip(*np.nonzero(is_bad), strict=True)
             shown = list_names(f"{labels[j]} on {genes[i]}" for j, i in pairs)
-            message = f"{what} {shown}: set them to NaN if they are unknown."
+            message = f"{problem} {shown}: set them to NaN if they are unknown."
             raise ValueError(message)
-    for names, axis, what in ((genes, 0, "genes"), (labels, 1, "perturbations")):
-        empty = [names[int(k)] for k in np.flatnonzero(~known.any(axis=axis))]
+    for names, axis, noun in ((genes, 0, "genes"), (labels, 1, "perturbations")):
+        empty = [names[int(k)] for k in np.flatnonzero(~is_known.any(axis=axis))]
         if empty:
-            message = f"No effect is known for the {what} {list_names(empty)}: leave them out."
+            message = f"No effect is known for the {noun} {list_names(empty)}: leave them out."
             raise ValueError(message)
-    require_small(effects[known], "Effects")
-    require_small(errors[known], "Standard errors")
-    return known
+    require_small(effects[is_known], "Effects")
+    require_small(errors[is_known], "Standard errors")
+    return is_known
 
 
-def _correlation_of_controls(given: ad.AnnData | pd.DataFrame, genes: Sequence[str]) -> Array:
+def _correlation_of_controls(controls: ad.AnnData | pd.DataFrame, genes: Sequence[str]) -> Array:
     """Return the correlation between genes in control cells or samples, ``(n_genes, n_genes)``."""
-    table = given.to_df() if isinstance(given, ad.AnnData) else given
+    table = controls.to_df() if isinstance(controls, ad.AnnData) else controls
     table = table.set_axis(table.columns.astype(str), axis=1)
     absent = sorted(set(genes) - set(table.columns))
     if absent or table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()]
-        what = "lacks these genes" if absent else "contains these genes more than once"
-        message = f"The table correlation {what}: {list_names(absent or twice)}."
+        problem = "lacks these genes" if absent else "contains these genes more than once"
+        message = f"The table correlation {problem}: {list_names(absent or twice)}."
         raise ValueError(message)
     values = real_values(table[list(genes)], "correlation")
-    if len(values) < _FEWEST or not np.isfinite(values).all():
+    if len(values) < _MIN_CORRELATION_ROWS or not np.isfinite(values).all():
         message = (
-            f"correlation needs at least {_FEWEST} rows (control cells or samples) without NaN or "
-            f"infinite values; it has {len(values)} rows."
+            f"correlation needs at least {_MIN_CORRELATION_ROWS} rows (control cells or samples) "
+            f"without NaN or infinite values; it has {len(values)} rows."
         )
         raise ValueError(message)
     centred = values - values.mean(axis=0)
@@ -406,11 +408,11 @@ def _batch_factor(effects: Array, errors: Array, labels: Sequence[str]) -> float
     for k in range(len(names)):
         if count[k] > 1:
             y, weight = effects[code == k], 1.0 / errors[code == k] ** 2
-            known = np.isfinite(y) & np.isfinite(weight)
-            y, weight = np.where(known, y, 0.0), np.where(known, weight, 0.0)
+            is_known = np.isfinite(y) & np.isfinite(weight)
+            y, weight = np.where(is_known, y, 0.0), np.where(is_known, weight, 0.0)
             middle = (weight * y).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
             total += float((weight * (y - middle) ** 2).sum())
-            freedom += float(np.maximum(known.sum(axis=0) - 1, 0).sum())
+            freedom += float(np.maximum(is_known.sum(axis=0) - 1, 0).sum())
     return max(float(np.sqrt(total / freedom)), 1.0) if freedom else 1.0
 
 
@@ -428,33 +430,38 @@ def _controls_of(
     ``error`` the standard errors of the controls' means, if given. Without ``controls`` and
     ``error``, the standard errors of the controls are assumed to be large.
     """
-    n = np.full(len(variance), _CELLS) if cells is None else cells
-    n_batches, removed = int(block.max()) + 1, 1.0
+    n = np.full(len(variance), _ASSUMED_CELLS) if cells is None else cells
+    n_batches = int(block.max()) + 1
+    removed = 1.0
     of_perturbations = Rows(n, block, np.zeros(len(n), bool), cells is not None)
     if error is not None:
         of_controls = np.tile(error**2, (n_batches, 1))
     elif controls is not None:
-        both = 1.0 / n + 1.0 / controls[block]
-        of_controls = scales(of_perturbations, variance / both[:, None]) / controls[:, None]
+        inverse_cells = 1.0 / n + 1.0 / controls[block]
+        of_controls = (
+            scales(of_perturbations, variance / inverse_cells[:, None]) / controls[:, None]
+        )
     else:
-        least = np.full((n_batches, variance.shape[1]), np.inf)
-        np.minimum.at(least, block, variance)
-        of_controls = SHARED * np.where(np.isfinite(least), least, least.min(axis=0))
+        min_variance = np.full((n_batches, variance.shape[1]), np.inf)
+        np.minimum.at(min_variance, block, variance)
+        of_controls = SHARED * np.where(
+            np.isfinite(min_variance), min_variance, min_variance.min(axis=0)
+        )
         removed = 0.0
     of_all = np.append(np.arange(n_batches), block)
     is_control = np.arange(len(of_all)) < n_batches
     first = np.ones(n_batches, np.int64) if controls is None else controls
     rows = Rows(np.append(first, n), of_all, is_control, cells is not None, removed)
     if controls is None:  # the number of cells that has this error
-        own = own_variances(rows, np.vstack([of_controls, variance]))[n_batches:]
-        few = scales(of_perturbations, n[:, None] * own) / of_controls
-        rows.n[:n_batches] = np.maximum(np.round(np.median(few, axis=1)), 2)
+        own_variance = own_variances(rows, np.vstack([of_controls, variance]))[n_batches:]
+        equivalent_cells = scales(of_perturbations, n[:, None] * own_variance) / of_controls
+        rows.n[:n_batches] = np.maximum(np.round(np.median(equivalent_cells, axis=1)), 2)
     return rows, of_controls
 
 
-def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
+def _require_same_genes(is_known: NDArray[np.bool_], labels: list[str]) -> None:
     """Raise if a perturbation in several batches has genes that are known in only some of them."""
-    fraction = pd.DataFrame(known).groupby(labels).mean()
+    fraction = pd.DataFrame(is_known).groupby(labels).mean()
     part = fraction.index[((fraction > 0) & (fraction < 1)).any(axis=1)]
     if len(part):
         message = (
@@ -464,17 +471,17 @@ def _require_alike(known: NDArray[np.bool_], labels: list[str]) -> None:
         raise ValueError(message)
 
 
-def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) -> list[Any] | None:
+def _values(option: Any, frame: pd.DataFrame, names: list[str], argument: str) -> list[Any] | None:
     """Return a value for each of ``names``, which are the rows of ``frame``, or ``None``.
 
-    ``asked`` is a mapping of names, one value for all, or ``None`` for the column of the argument's
-    name, if it is there.
+    ``option`` is a mapping of names, one value for all, or ``None`` for the column with the
+    argument's name, if there is one.
     """
-    if asked is None:
+    if option is None:
         return list(frame[argument]) if argument in frame else None
-    if not isinstance(asked, (Mapping, pd.Series)):
-        return [asked] * len(names)
-    by_name = {str(name): value for name, value in asked.items()}
+    if not isinstance(option, (Mapping, pd.Series)):
+        return [option] * len(names)
+    by_name = {str(name): value for name, value in option.items()}
     absent = sorted(set(names) - set(by_name))
     if absent:
         message = f"{argument} has no value for {list_names(absent)}: add one."
@@ -483,45 +490,47 @@ def _values(asked: Any, frame: pd.DataFrame, names: list[str], argument: str) ->
 
 
 def _numbers(
-    asked: Any,
+    option: Any,
     frame: pd.DataFrame,
     names: list[str],
     argument: str,
-    least: float = -LARGEST,
-    most: float = LARGEST,
+    minimum: float = -LARGEST,
+    maximum: float = LARGEST,
 ) -> Array | None:
     """Return :func:`_values` as numbers within bounds."""
-    values = _values(asked, frame, names, argument)
+    values = _values(option, frame, names, argument)
     if values is None:
         return None
     numbers = real_values(pd.Series(values, dtype=object), argument)
-    wrong = numbers[~((numbers >= least) & (numbers <= most))]
+    wrong = numbers[~((numbers >= minimum) & (numbers <= maximum))]
     if len(wrong):
-        message = f"{argument} must be between {least:g} and {most:g}; one value is {wrong[0]:g}."
+        message = (
+            f"{argument} must be between {minimum:g} and {maximum:g}; one value is {wrong[0]:g}."
+        )
         raise ValueError(message)
     return numbers
 
 
 def _counts(
-    asked: Any, frame: pd.DataFrame, names: list[str], argument: str
+    option: Any, frame: pd.DataFrame, names: list[str], argument: str
 ) -> NDArray[np.int64] | None:
     """Return :func:`_values` as numbers of cells, at least two, so that there is a variance."""
-    numbers = _numbers(asked, frame, names, argument, 1.0, _MOST_CELLS)
+    numbers = _numbers(option, frame, names, argument, 1.0, _MAX_CELLS)
     return None if numbers is None else np.maximum(np.round(numbers), 2).astype(np.int64)
 
 
 def _obs(
     labels: list[str],
-    each: NDArray[np.str_],
+    batch_names: NDArray[np.str_],
     block: NDArray[np.int64] | None,
     rows: Rows,
     control: str,
 ) -> pd.DataFrame:
     """Return ``obs``, the controls of every batch first; ``block`` as in :func:`_controls_of`."""
-    names = [control] * len(each) + labels
+    names = [control] * len(batch_names) + labels
     frame = pd.DataFrame({"perturbation": pd.Categorical(names), "n_cells": rows.n})
     if block is not None:
-        batches = [*each, *each[block]]
+        batches = [*batch_names, *batch_names[block]]
         frame["batch"] = pd.Categorical(batches)
         names = [f"{name} ({batch})" for name, batch in zip(names, batches, strict=True)]
     frame.index = pd.Index(names)

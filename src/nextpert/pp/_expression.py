@@ -49,8 +49,8 @@ def read_matrix(
     _adata.require_layer(adata, layer)
     scale = read_scale(adata, np.arange(adata.n_vars), cells, layer)
     kind = "counts" if scale.whole else otherwise
-    what = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
-    logger.info("The values are interpreted as %s.", what)
+    scale_name = {"none": "log-normalised expression", "log_tpm": "ln(1 + TPM)"}.get(kind, kind)
+    logger.info("The values are interpreted as %s.", scale_name)
     if kind != "counts" and scale.fault:
         instead = "check_scale=False to pp.setup_screen, and omit this step"
         raise ValueError(overruled_by(scale, instead))
@@ -61,7 +61,8 @@ def read_matrix(
 
 def _total_counts(adata: ad.AnnData, cells: NDArray[Any], layer: str | None) -> NDArray[np.float64]:
     """Return the sum over genes for each of ``cells``, 0 for other cells, ``(n_cells,)``."""
-    total, columns = np.zeros(adata.n_obs), np.arange(adata.n_vars)
+    total = np.zeros(adata.n_obs)
+    columns = np.arange(adata.n_vars)
     for block, values in _adata.read_blocks(adata, columns, cells, layer=layer):
         total[block] = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
     return total
@@ -157,9 +158,9 @@ def _require_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
     reason = "values below 0 or above ln(1 + 1e6)"
     if not bad and depth is not None:
         rows = np.arange(0, values.shape[0], max(1, values.shape[0] // _PROBED))
-        few = dense(values[rows])
-        counts = np.expm1(few) * depth[rows, None] / _PER_MILLION
-        counts = counts[few > 0]
+        sample = dense(values[rows])
+        counts = np.expm1(sample) * depth[rows, None] / _PER_MILLION
+        counts = counts[sample > 0]
         # Logarithms in files are rounded, to three decimals or more.
         off = np.abs(counts - np.maximum(np.round(counts), 1)) > 0.1 + 0.002 * counts
         bad = bool(off.size) and bool(off.mean() > 0.05)

@@ -26,17 +26,27 @@ logger = logging.getLogger(__name__)
 
 # Columns of targets in tables of guides, in the order of preference, as :func:`_plain` spells them.
 _TARGETS = (
-    "targetgenename", "target", "targets", "targetgene", "gene", "genesymbol", "targetgenesymbol",
-    "symbol", "genename", "geneid", "targetgeneid", "perturbation",
-)  # fmt: skip
+    "targetgenename",
+    "target",
+    "targets",
+    "targetgene",
+    "gene",
+    "genesymbol",
+    "targetgenesymbol",
+    "symbol",
+    "genename",
+    "geneid",
+    "targetgeneid",
+    "perturbation",
+)
 _CELL_RANGER = "target_gene_name"  # in the feature reference, and in what readers make of it
 _SYMBOLS = ("gene_symbols", "gene_symbol", "symbol", "gene_name", "gene_names", "feature_name")
 _SEQUENCE = re.compile(r"[ACGTNacgtn]{15,}")
-_FEW_ABSENT = 0.2  # share of targets that are not measured, up to which these are worth a look
+_MAX_ABSENT_SHARE = 0.2  # of the targets, up to which unmeasured ones are worth a look
 _SHOWN = 5  # names and rows in messages
 
 
-class Given(NamedTuple):
+class GuideInput(NamedTuple):
     """What the caller said: ``guides`` and ``targets``, the table of guides, further controls."""
 
     guides: Any
@@ -46,41 +56,43 @@ class Given(NamedTuple):
 
 
 def targets_of_guides(
-    adata: ad.AnnData, names: Sequence[str], lists: pd.Series, given: Given
+    adata: ad.AnnData, names: Sequence[str], lists: pd.Series, inputs: GuideInput
 ) -> pd.DataFrame:
     """Return the table of guides: the target of each, and how it was decided.
 
     A table decides first, then a column of ``obs`` or ``var``, then the names of the guides.
     ``lists`` has the guides of every cell.
     """
-    found, how = _from_table(adata, names, lists, given)
-    targets = {} if found is None else dict(zip(found.index, found["target"], strict=True))
+    listed, how = _from_table(adata, names, lists, inputs)
+    targets = {} if listed is None else dict(zip(listed.index, listed["target"], strict=True))
     decided = dict.fromkeys(targets, how)
     reading = None
-    if others := [name for name in names if name not in targets]:
-        if found is not None and not isinstance(given.targets, Mapping):
+    if undecided := [name for name in names if name not in targets]:
+        if listed is not None and not isinstance(inputs.targets, Mapping):
             message = (
-                f"Guides without a target: {len(others)} of {len(names)} guides are not in {how}: "
-                f"{_adata.list_names(others, limit=_SHOWN)}. Add them to targets."
+                f"Guides without a target: {len(undecided)} of {len(names)} guides are not in "
+                f"{how}: {_adata.list_names(undecided, limit=_SHOWN)}. Add them to targets."
             )
-            raise ValueError(message + _adata.closest(others[:3], targets))
+            raise ValueError(message + _adata.closest(undecided[:3], targets))
         genes = Genes.of(gene_names(adata))
         reading = read_names(list(names), genes)
-        reading.names = others
-        reading.found = {name: reading.found[name] for name in others if name in reading.found}
-        named = {name: reading.target_of(name) for name in others}
-        unclear = set() if given.control_guides is None else set(given.control_guides)
-        reading.names = [name for name in others if not unclear & {name, named[name]}]
-        _require_clear(reading, given)
+        reading.names = undecided
+        reading.found = {name: reading.found[name] for name in undecided if name in reading.found}
+        named = {name: reading.target_of(name) for name in undecided}
+        unclear = set() if inputs.control_guides is None else set(inputs.control_guides)
+        reading.names = [name for name in undecided if not unclear & {name, named[name]}]
+        _require_clear(reading, inputs)
         targets |= named
         in_doubt = set(reading.doubtful)
         decided |= {
             x: f"name: {reading.scheme}" if x not in in_doubt else "doubtful" for x in named
         }
     table = guide_table(
-        {name: targets[name] for name in names}, decided, given.control_guides,
-        given.described if found is None else found.drop(columns="target"),
-    )  # fmt: skip
+        {name: targets[name] for name in names},
+        decided,
+        inputs.control_guides,
+        inputs.described if listed is None else listed.drop(columns="target"),
+    )
     if parted := [x for x in table["target"].unique() if is_parted(x)]:
         message = (
             f"Targets with a '+' that joins no two targets: {_adata.list_names(parted, limit=3)}. "
@@ -120,19 +132,22 @@ def gene_names(adata: ad.AnnData) -> list[str]:
 
 
 def _from_table(
-    adata: ad.AnnData, names: Sequence[str], lists: pd.Series, given: Given
+    adata: ad.AnnData, names: Sequence[str], lists: pd.Series, inputs: GuideInput
 ) -> tuple[pd.DataFrame | None, str]:
     """Return the targets (``target``, by guide) with further columns, and where they are from."""
-    targets, described = given.targets, given.described
+    targets = inputs.targets
+    described = inputs.described
     if targets is None:
         if described is None or _CELL_RANGER not in described:
             return None, ""
         targets = _CELL_RANGER  # the column has no other meaning
     if isinstance(targets, Mapping):
-        known = {str(name): target for name, target in targets.items()}
-        series = pd.Series({name: known[name] for name in names if name in known}, dtype=object)
-        if series.empty and len(known):
-            _raise_foreign("the mapping", known, names)
+        target_of = {str(name): target for name, target in targets.items()}
+        series = pd.Series(
+            {name: target_of[name] for name in names if name in target_of}, dtype=object
+        )
+        if series.empty and len(target_of):
+            _raise_foreign("the mapping", target_of, names)
         return series.to_frame("target"), "mapping"
     if isinstance(targets, pd.DataFrame):
         return _look_up(targets, names, "the table"), "table"
@@ -141,8 +156,8 @@ def _from_table(
         return _by_cells(adata.obs[column], names, lists), f"column: obs[{column!r}]"
     for var in (described, adata.var):
         if var is not None and column in var.columns and set(names) <= set(map(str, var.index)):
-            found = var.set_axis(var.index.astype(str)).loc[list(names)]
-            return found.assign(target=found[column].astype(object)), f"column: var[{column!r}]"
+            rows = var.set_axis(var.index.astype(str)).loc[list(names)]
+            return rows.assign(target=rows[column].astype(object)), f"column: var[{column!r}]"
     return _look_up(_read_file(adata, column), names, column), f"table: {Path(column).name}"
 
 
@@ -174,45 +189,47 @@ def _plain(column: Any) -> str:
     return re.sub(r"[^a-z0-9]", "", str(column).lower())
 
 
-def _look_up(table: pd.DataFrame, names: Sequence[str], what: str) -> pd.DataFrame:
+def _look_up(table: pd.DataFrame, names: Sequence[str], source: str) -> pd.DataFrame:
     """Return the rows of a table of guides, by guide, with a column ``target``."""
     by_name: dict[str, Any] = {str(column): table[column] for column in table.columns}
     columns = {"": pd.Series(table.index, table.index)} | by_name
-    known = {name: column.astype(str).str.strip() for name, column in columns.items()}
+    texts = {name: column.astype(str).str.strip() for name, column in columns.items()}
     # The column with most of the guides names them: Cell Ranger knows a guide by id and name.
-    n_found = {name: len(set(column) & set(names)) for name, column in known.items()}
+    n_found = {name: len(set(column) & set(names)) for name, column in texts.items()}
     guide = max(n_found, key=lambda name: n_found[name])
     if not n_found[guide]:
-        _raise_foreign(what, next(iter(known.values())) if table.empty else table.iloc[:, 0], names)
-    others = [name for name in by_name if name != guide]
-    plain = {_plain(name): name for name in reversed(others)}
+        _raise_foreign(
+            source, next(iter(texts.values())) if table.empty else table.iloc[:, 0], names
+        )
+    other_columns = [name for name in by_name if name != guide]
+    plain = {_plain(name): name for name in reversed(other_columns)}
     named = [plain[name] for name in _TARGETS if name in plain]
-    if not named and len(others) == 1:
-        named = others
+    if not named and len(other_columns) == 1:
+        named = other_columns
     if not named:
         message = (
-            f"No column of {what} names the targets: it holds {_adata.list_names(by_name)}. Name "
+            f"No column of {source} names the targets: it holds {_adata.list_names(by_name)}. Name "
             f"the column 'target'."
         )
         raise ValueError(message)
-    rows = table.assign(target=by_name[named[0]]).set_axis(known[guide].to_numpy())
+    rows = table.assign(target=by_name[named[0]]).set_axis(texts[guide].to_numpy())
     rows = rows[rows.index.isin(names)].drop(columns=[guide, named[0]], errors="ignore")
-    rows["target"] = by_name[named[0]][known[guide].isin(names)].to_numpy()
+    rows["target"] = by_name[named[0]][texts[guide].isin(names)].to_numpy()
     pairs = rows["target"].astype(str).groupby(level=0).nunique()
     if len(twice := pairs.index[pairs > 1]):
         message = (
-            f"Guides with several targets in {what}: {_adata.list_names(twice, limit=_SHOWN)}. "
+            f"Guides with several targets in {source}: {_adata.list_names(twice, limit=_SHOWN)}. "
             f"Give each guide one row; the target of a pair is 'A+B'."
         )
         raise ValueError(message)
     return rows[~rows.index.duplicated()]
 
 
-def _raise_foreign(what: str, known: Iterable[Any], names: Sequence[str]) -> None:
+def _raise_foreign(source: str, source_names: Iterable[Any], names: Sequence[str]) -> None:
     message = (
-        f"None of {len(names)} guides is in {what}: the guides are "
-        f"{_adata.list_names(names, limit=3)}, and those of {what} are "
-        f"{_adata.list_names(map(str, known), limit=3)}. Pass a table with the same names."
+        f"None of {len(names)} guides is in {source}: the guides are "
+        f"{_adata.list_names(names, limit=3)}, and those of {source} are "
+        f"{_adata.list_names(map(str, source_names), limit=3)}. Pass a table with the same names."
     )
     raise ValueError(message)
 
@@ -224,11 +241,11 @@ def _by_cells(column: pd.Series, names: Sequence[str], lists: pd.Series) -> pd.D
     cells["target"] = cells["target"].astype(str)
     if len(twice := cells["guide"][cells["guide"].duplicated()].unique()):
         guide = twice[0]
-        found = cells.loc[cells["guide"] == guide, "target"]
+        guide_targets = cells.loc[cells["guide"] == guide, "target"]
         message = (
             f"Guides with several targets in adata.obs[{column.name!r}]: "
-            f"{_adata.list_names(twice, limit=_SHOWN)} ({guide}: {_adata.list_names(found)}). "
-            f"Correct the column, or pass a table as targets."
+            f"{_adata.list_names(twice, limit=_SHOWN)} ({guide}: "
+            f"{_adata.list_names(guide_targets)}). Correct the column, or pass a table as targets."
         )
         raise ValueError(message)
     return cells.set_index("guide")
@@ -237,7 +254,7 @@ def _by_cells(column: pd.Series, names: Sequence[str], lists: pd.Series) -> pd.D
 # -- names --------------------------------------------------------------------------------------
 
 
-def _require_clear(reading: Reading, given: Given) -> None:
+def _require_clear(reading: Reading, inputs: GuideInput) -> None:
     """Raise if no scheme explains nearly all names, or labels share a gene; warn of others."""
     shared = reading.shared_genes()
     n = len(reading.names)
@@ -262,11 +279,15 @@ def _require_clear(reading: Reading, given: Given) -> None:
         why = "no known pattern explains them"
     doubtful = _adata.list_names(reading.doubtful, limit=_SHOWN)
     rows = [*reading.doubtful[:_SHOWN], *[x for x in reading.names if x in reading.found]]
-    table = pd.DataFrame({
-        "guide": rows[: 2 * _SHOWN],
-        "target": [reading.target_of(x) if x in reading.found else "?" for x in rows[: 2 * _SHOWN]],
-    })  # fmt: skip
-    shown = repr(given.guides) if isinstance(given.guides, str) else "guides"
+    table = pd.DataFrame(
+        {
+            "guide": rows[: 2 * _SHOWN],
+            "target": [
+                reading.target_of(x) if x in reading.found else "?" for x in rows[: 2 * _SHOWN]
+            ],
+        }
+    )
+    shown = repr(inputs.guides) if isinstance(inputs.guides, str) else "guides"
     first = (reading.doubtful or reading.names)[0]
     message = (
         f"The targets of the guides cannot be read from their names with certainty: {why}."
@@ -284,20 +305,25 @@ def log_guides(table: pd.DataFrame, genes: Iterable[str], cells: str) -> None:
     is_targeting = (table["kind"] == TARGETING).to_numpy()
     by_target = table[is_targeting].groupby("target", sort=False)["n_cells"].agg(["size", "sum"])
     how = table["decided_by"].value_counts()
-    controls, doubtful = table[~is_targeting], table.index[table["decided_by"] == "doubtful"]
+    controls = table[~is_targeting]
+    doubtful = table.index[table["decided_by"] == "doubtful"]
     measured = set(genes)
     absent = [x for x in by_target.index if not measured.issuperset(str(x).split("+"))]
     logger.info(
-        "Guides: %d guides of %d targets; decided by %s.", len(table), len(by_target),
+        "Guides: %d guides of %d targets; decided by %s.",
+        len(table),
+        len(by_target),
         _adata.list_names((f"{x} ({n})" for x, n in how.items()), limit=_SHOWN),
-    )  # fmt: skip
+    )
     rows = by_target.itertuples()
     shown = (f"{target} ({n} guides, {n_cells} cells)" for target, n, n_cells in rows)
     logger.info("Targets: %s.", _adata.list_names(shown, limit=_SHOWN) or "none")
     logger.info(
-        "Control guides: %d in %d cells, %s.", len(controls), controls["n_cells"].sum(),
+        "Control guides: %d in %d cells, %s.",
+        len(controls),
+        controls["n_cells"].sum(),
         _adata.list_names(controls.index, limit=_SHOWN) or "none: pass control_guides",
-    )  # fmt: skip
+    )
     logger.info(
         "In doubt: %s. Targets that are not measured: %s.",
         _adata.list_names(doubtful, limit=_SHOWN) or "none",
@@ -305,7 +331,7 @@ def log_guides(table: pd.DataFrame, genes: Iterable[str], cells: str) -> None:
     )
     logger.info("Cells: %s.", cells)
     is_by_name = table["decided_by"].str.startswith("name").any()
-    if is_by_name and 0 < len(absent) <= _FEW_ABSENT * len(by_target):
+    if is_by_name and 0 < len(absent) <= _MAX_ABSENT_SHARE * len(by_target):
         logger.warning(
             "Targets that are no measured genes: %s. If they are controls, pass control_guides.",
             _adata.list_names(absent, limit=10),

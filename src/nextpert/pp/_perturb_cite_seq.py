@@ -54,9 +54,11 @@ CHOICES: Mapping[str, Any] = {
 
 
 @checked(
-    controls=one_of(*CONTROLS), min_cells=at_least(0), combinations=one_of(*COMBINATIONS),
-    preset=one_of(*PRESETS),
-)  # fmt: skip
+    controls=one_of(*CONTROLS),
+    min_cells=at_least(0),
+    combinations=one_of(*COMBINATIONS),
+    preset=one_of("zhang2023"),
+)
 def perturb_cite_seq(
     adata: ad.AnnData,
     *,
@@ -138,19 +140,28 @@ def perturb_cite_seq(
     (36, 'control')
     """
     join.check_in_place(adata, copy=copy)
-    given: dict[str, Any] = {
-        "controls": controls, "panel": panel, "min_cells": min_cells,
-        "combinations": combinations, "max_guides": max_guides,
-    }  # fmt: skip
-    usual = CHOICES if preset is None else PRESETS[preset]["pp.perturb_cite_seq"]
-    chosen = {name: usual[name] if given.get(name) is None else given[name] for name in CHOICES}
-    most, kind_of_control = chosen.pop("max_guides"), chosen.pop("controls")
+    options: dict[str, Any] = {
+        "controls": controls,
+        "panel": panel,
+        "min_cells": min_cells,
+        "combinations": combinations,
+        "max_guides": max_guides,
+    }
+    chosen = {
+        name: usual[preset is not None] if options.get(name) is None else options[name]
+        for name, usual in CHOICES.items()
+    }
+    max_guides = chosen.pop("max_guides")
+    kind_of_control = chosen.pop("controls")
     if layer is None and "log_tpm" in adata.layers:
         layer = "log_tpm"
     choices = Choices(
-        **chosen, layer=layer, keeps_outside=False, values="log_tpm",
+        **chosen,
+        layer=layer,
+        keeps_outside=False,
+        values="log_tpm",
         depth_key="UMI_count" if "UMI_count" in adata.obs else None,
-    )  # fmt: skip
+    )
     codes, sets, guides = _cell_guides(adata)
     book = Bookkeeping(adata.n_obs)
     if condition is not None:
@@ -159,12 +170,14 @@ def perturb_cite_seq(
         names = np.array([*labels.names, "no condition"], dtype=object)[labels.codes]
         book.keep("condition", labels.groups([condition]) == 0, "other conditions: ", names)
     read = book.kept
-    if most is not None:
+    if max_guides is not None:
         book.keep(
-            "guides", (sets["n_guides"] <= most).to_numpy()[codes], f"more than {most} guide(s)"
+            "guides",
+            (sets["n_guides"] <= max_guides).to_numpy()[codes],
+            f"more than {max_guides} guide(s)",
         )
-    own = np.where(sets["n_guides"] == 0, "no_guide", "control_guide")
-    is_control = (own == kind_of_control) | (kind_of_control == "both")
+    control_kind = np.where(sets["n_guides"] == 0, "no_guide", "control_guide")
+    is_control = (control_kind == kind_of_control) | (kind_of_control == "both")
     not_targeting = np.where(is_control, "control", "unassigned")
     sets["role"] = np.where(sets["kind"] == TARGETING, "perturbed", not_targeting)
     cells = CellTargets(codes, sets)
@@ -172,7 +185,7 @@ def perturb_cite_seq(
     why = f"not controls if controls={kind_of_control!r}: "
     book.keep("controls", ~cells.have("unassigned"), why, kinds)
     new, warnings = prepare(adata, cells, book, choices, read_roles(adata, separator="+"))
-    params = {"condition": condition, "preset": preset, "max_guides": most}
+    params = {"condition": condition, "preset": preset, "max_guides": max_guides}
     params = {name: value for name, value in params.items() if value is not None}
     new.uns[BOOKS]["params"] |= params | {"controls": kind_of_control}
     new.uns[BOOKS]["guides"] = _count_guides(cells, read, book.kept)
@@ -185,7 +198,7 @@ def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame, pd
     codes, lists = split_lists(column_of(adata, "guides", "call pp.assign_guides first"), ",")
     table = adata.uns.get(KEY)
     if not isinstance(table, pd.DataFrame):
-        names = sorted({guide for each in lists for guide in each})
+        names = sorted({guide for guide_list in lists for guide in guide_list})
         table = guide_table(targets_before_number(names), "name: GENE_1")
     elif not {"target", "kind"} <= set(table.columns):
         message = (
@@ -201,26 +214,28 @@ def _cell_guides(adata: ad.AnnData) -> tuple[NDArray[np.int64], pd.DataFrame, pd
 
 
 def _count_guides(
-    cells: CellTargets, read: NDArray[np.bool_], kept: NDArray[np.bool_]
+    cells: CellTargets, read: NDArray[np.bool_], is_kept: NDArray[np.bool_]
 ) -> pd.DataFrame:
     """Count the cells by number and kind of guides: those read, and those kept.
 
-    ``read`` and ``kept`` say which cells these are, shape ``(n_cells,)``.
+    ``read`` and ``is_kept`` say which cells these are, shape ``(n_cells,)``.
     """
     kinds = []
     for n, kind, targets in cells.table[["n_guides", "kind", "targets"]].itertuples(index=False):
-        several = "several targets" if len(targets) > 1 else "one target"
-        of_many = several if kind == TARGETING else "control guides"
+        target_text = "several targets" if len(targets) > 1 else "one target"
+        of_many = target_text if kind == TARGETING else "control guides"
         kinds.append(of_many if n > 1 else kind if n else "")
     numbers = np.array(["none", "one", "several"])
     in_order = sorted(set(kinds), key=lambda kind: ("target" not in kind, kind))
-    every = pd.DataFrame({
-        "guides": pd.Categorical(numbers[np.minimum(cells.table["n_guides"], 2)], numbers),
-        "kind": pd.Categorical(kinds, in_order),
-        "n_cells": np.bincount(cells.codes[read], minlength=len(kinds)),
-        "n_cells_kept": np.bincount(cells.codes[kept], minlength=len(kinds)),
-    })  # fmt: skip
-    table = every[every["n_cells"] > 0].groupby(["guides", "kind"], observed=True).sum()
+    counts = pd.DataFrame(
+        {
+            "guides": pd.Categorical(numbers[np.minimum(cells.table["n_guides"], 2)], numbers),
+            "kind": pd.Categorical(kinds, in_order),
+            "n_cells": np.bincount(cells.codes[read], minlength=len(kinds)),
+            "n_cells_kept": np.bincount(cells.codes[is_kept], minlength=len(kinds)),
+        }
+    )
+    table = counts[counts["n_cells"] > 0].groupby(["guides", "kind"], observed=True).sum()
     table = table.reset_index().astype({"guides": object, "kind": object})
     for name in ("guides", "kind"):
         table[name] = _adata.strings(table[name])

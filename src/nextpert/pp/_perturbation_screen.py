@@ -18,7 +18,7 @@ from nextpert._adata.labels import names_no_perturbation, usual_separator
 from nextpert._adata.roles import KEY as SCREEN
 from nextpert.core.fit.naming import Naming
 from nextpert.pp._assign_guides import label_columns, read_guides
-from nextpert.pp._guide_targets import Given, gene_names, is_parted, log_guides
+from nextpert.pp._guide_targets import GuideInput, gene_names, is_parted, log_guides
 from nextpert.pp._screen import (
     BOOKS,
     COMBINATIONS,
@@ -140,16 +140,20 @@ def perturbation_screen(
     """
     join.check_in_place(adata, copy=copy)
     roles = read_roles(
-        adata, guide_key=guide_key, batch_key=batch_key, perturbation_key=perturbation_key,
-        separator=separator, gene_symbols=gene_symbols,
-    )  # fmt: skip
+        adata,
+        guide_key=guide_key,
+        batch_key=batch_key,
+        perturbation_key=perturbation_key,
+        separator=separator,
+        gene_symbols=gene_symbols,
+    )
     if "feature_types" in adata.var:
         kinds = adata.var["feature_types"].astype(str).value_counts()
-        others = [f"{kind} ({n})" for kind, n in kinds.items() if kind != _GENES]
-        if _GENES in kinds and others:
+        other_kinds = [f"{kind} ({n})" for kind, n in kinds.items() if kind != _GENES]
+        if _GENES in kinds and other_kinds:
             message = (
                 f"adata.var['feature_types'] has features that are not genes: "
-                f"{_adata.list_names(others)}. Pass only the genes: "
+                f"{_adata.list_names(other_kinds)}. Pass only the genes: "
                 f"adata[:, adata.var['feature_types'] == {_GENES!r}].copy()."
             )
             raise ValueError(message)
@@ -168,13 +172,15 @@ def perturbation_screen(
     if n := int(steps.get("combinations", 0)):
         logger.warning(
             "%d cells with several targets are dropped: pass combinations='keep' to use them. They "
-            "show how effects combine, which predictions of pairs need.", n,
-        )  # fmt: skip
+            "show how effects combine, which predictions of pairs need.",
+            n,
+        )
     new.uns[BOOKS]["params"]["perturbation_key"] = perturbation_key
     if guides is not None:
         columns = label_columns(guides, CONTROL, "combine", roles.separator, ",")
         new.obs[GUIDES] = columns[GUIDES][book.kept]
-        new.uns[GUIDES], new.uns[SCREEN]["guide_key"] = guides.table, GUIDES
+        new.uns[GUIDES] = guides.table
+        new.uns[SCREEN]["guide_key"] = GUIDES
         log_guides(guides.table, gene_names(adata), tally(columns[LABELS]))
     return finish(adata, new, warnings, copy=copy)
 
@@ -239,13 +245,13 @@ def _guide_advice(adata: ad.AnnData, labels: LabelTable) -> str:
     """Return what to call if the labels are names of guides, or nothing."""
     mark = usual_separator(labels.names)
     lists = [name.split(mark) if mark else [name] for name in labels.names]
-    names = sorted({part.strip() for some in lists for part in some} - {""})
-    found = read_names(names, Genes.of(gene_names(adata)))
-    targets = {found.target_of(name) for name in found.found}
-    if found.explained < MIN_EXPLAINED or len(targets) == len(found.found):
+    names = sorted({part.strip() for label_parts in lists for part in label_parts} - {""})
+    reading = read_names(names, Genes.of(gene_names(adata)))
+    targets = {reading.target_of(name) for name in reading.found}
+    if reading.explained < MIN_EXPLAINED or len(targets) == len(reading.found):
         return ""
     return (
-        f" The labels look like guides named {found.scheme}: call pp.assign_guides(adata, "
+        f" The labels look like guides named {reading.scheme}: call pp.assign_guides(adata, "
         f"guides={labels.key!r}), and then pp.perturbation_screen(adata, guide_key='guides')."
     )
 
@@ -253,7 +259,7 @@ def _guide_advice(adata: ad.AnnData, labels: LabelTable) -> str:
 def _read_guides(adata: ad.AnnData, control: str | Sequence[str], roles: Roles) -> CellGuides:
     """Return the guides of every cell and their targets, in the absence of labels."""
     named = None if _controls(control) == [CONTROL] else _controls(control)
-    return read_guides(adata, Given(roles.guide_key, control_guides=named), 1, None)
+    return read_guides(adata, GuideInput(roles.guide_key, control_guides=named), 1, None)
 
 
 def _targets_of(guides: CellGuides) -> CellTargets:

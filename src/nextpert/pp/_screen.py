@@ -65,9 +65,9 @@ class Choices:
     def params(self, roles: Roles) -> dict[str, Any]:
         """Return the choices as they are stored."""
         panel = self.panel if isinstance(self.panel, str) else "list"
-        seen = "genes seen" if self.panel is None else "genes seen, and those of a target"
+        default_panel = "genes seen" if self.panel is None else "genes seen, and those of a target"
         chosen: dict[str, Any] = {
-            "panel": seen if self.takes_seen else panel,
+            "panel": default_panel if self.takes_seen else panel,
             "min_cells": int(self.min_cells),
             "combinations": self.combinations,
             "separator": roles.separator,
@@ -125,12 +125,12 @@ class Bookkeeping:
         self, step: str, keep: NDArray[np.bool_], why: str, names: NDArray[Any] | None = None
     ) -> None:
         """Keep only these cells; ``why`` is the reason, and ``names`` (of cells) are counted."""
-        gone = self.kept & ~keep
+        is_dropped = self.kept & ~keep
         self.kept = self.kept & keep
-        n_kept, n_gone = int(self.kept.sum()), int(gone.sum())
-        why = why + (tally(names[gone]) if names is not None else "") if n_gone else ""
-        self._rows.append((step, n_kept, n_gone, why))
-        logger.info("%s: %d cells kept, %d dropped. %s", step, n_kept, n_gone, why)
+        n_kept, n_dropped = int(self.kept.sum()), int(is_dropped.sum())
+        why = why + (tally(names[is_dropped]) if names is not None else "") if n_dropped else ""
+        self._rows.append((step, n_kept, n_dropped, why))
+        logger.info("%s: %d cells kept, %d dropped. %s", step, n_kept, n_dropped, why)
 
     def table(self) -> pd.DataFrame:
         """Return one row per step: ``step``, ``n_cells_kept``, ``n_cells_dropped``, ``why``."""
@@ -268,21 +268,21 @@ def _choose_panel(
     named = genes_of(choices.panel) if isinstance(choices.panel, Target) else []
     names = _names_of(choices.panel)
     genes, columns = _adata.resolve_panel(adata, names, gene_symbols=roles.gene_symbols)
-    seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer)
+    fraction_seen, constant = _adata.seen_and_constant(adata, columns, controls, choices.layer)
     if len(groups):
-        seen_there, _ = _adata.seen_and_constant(adata, columns, groups, choices.layer)
-        seen = np.maximum(seen, seen_there)
+        fraction_in_groups, _ = _adata.seen_and_constant(adata, columns, groups, choices.layer)
+        fraction_seen = np.maximum(fraction_seen, fraction_in_groups)
     measured = _adata.measured_genes(adata, roles.gene_symbols)
     reasons = dict.fromkeys(measured, "outside the panel")
     keep = np.ones(len(genes), dtype=bool)
     if names is None:
-        keep = (seen >= _SEEN) | np.isin(genes, named)
-        for gene, fraction in zip(genes, seen.tolist(), strict=True):
+        keep = (fraction_seen >= _SEEN) | np.isin(genes, named)
+        for gene, fraction in zip(genes, fraction_seen.tolist(), strict=True):
             reasons[gene] = f"outside the panel: seen in {fraction:.1%} of control cells"
     # A gene that does not vary has no noise to compare an effect with, and no place in a graph.
-    every = np.array(genes, dtype=object)
-    same = every[keep & constant].tolist()
-    reasons |= dict.fromkeys(same, "outside the panel: constant among control cells")
+    gene_array = np.array(genes, dtype=object)
+    constant_genes = gene_array[keep & constant].tolist()
+    reasons |= dict.fromkeys(constant_genes, "outside the panel: constant among control cells")
     keep &= ~constant
     if not keep.any():
         message = (
@@ -291,10 +291,10 @@ def _choose_panel(
         )
         raise ValueError(message)
     logger.info("%d genes kept, %d not", keep.sum(), adata.n_vars - keep.sum())
-    known = set(measured)
-    absent = [gene for gene in named if gene not in known]
-    same = [gene for gene in same if gene in named] if named else same
-    return Panel(every[keep].tolist(), columns[keep], reasons, same, absent)
+    measured_set = set(measured)
+    absent = [gene for gene in named if gene not in measured_set]
+    constant_genes = [gene for gene in constant_genes if gene in named] if named else constant_genes
+    return Panel(gene_array[keep].tolist(), columns[keep], reasons, constant_genes, absent)
 
 
 def _name_targets(
@@ -307,12 +307,22 @@ def _name_targets(
 
     ``usable`` says whether cells with these targets are kept.
     """
-    genes, rows = set(panel), []
+    genes = set(panel)
+    rows = []
     for targets, role in zip(carried.table["targets"], carried.table["role"], strict=True):
         is_perturbed = role == "perturbed"
-        every = sorted(targets) if is_perturbed else []
-        label = separator.join(every) if is_perturbed else "" if role == TARGET else CONTROL
-        rows.append((label, every, len(every), choices.keeps_outside or genes.issuperset(every)))
+        sorted_targets = sorted(targets) if is_perturbed else []
+        label = (
+            separator.join(sorted_targets) if is_perturbed else "" if role == TARGET else CONTROL
+        )
+        rows.append(
+            (
+                label,
+                sorted_targets,
+                len(sorted_targets),
+                choices.keeps_outside or genes.issuperset(sorted_targets),
+            )
+        )
     return pd.DataFrame(rows, columns=["label", "targets", "n_targets", "usable"])
 
 
@@ -350,10 +360,15 @@ def _perturbation_table(
         "too few cells" if usable or not targets else reasons.get(targets[0], "not measured")
         for usable, targets in zip(named["usable"], named["targets"], strict=True)
     ]
-    entries = pd.DataFrame({
-        "perturbation": named["label"], "target_genes": named["targets"].map(", ".join),
-        "n_cells": n_kept, "n_cells_found": n_found, "reason": why,
-    })  # fmt: skip
+    entries = pd.DataFrame(
+        {
+            "perturbation": named["label"],
+            "target_genes": named["targets"].map(", ".join),
+            "n_cells": n_kept,
+            "n_cells_found": n_found,
+            "reason": why,
+        }
+    )
     by_label = entries[listed].groupby("perturbation")
     numbers = ["n_cells", "n_cells_found"]
     table = by_label.first().assign(**by_label[numbers].sum()).reset_index()
@@ -387,8 +402,8 @@ def _messages(
 ) -> list[str]:
     """Return the warnings about a screen, and log what is less important."""
     out = []
-    kept, gone = table[table["kept"]], table[~table["kept"]]
-    if absent := gone.loc[gone["reason"] == "not measured", "perturbation"].to_list():
+    included, dropped = table[table["kept"]], table[~table["kept"]]
+    if absent := dropped.loc[dropped["reason"] == "not measured", "perturbation"].to_list():
         message = (
             f"Perturbations left out because their targets are not measured: "
             f"{_adata.list_names(absent, limit=30)}.{_adata.closest(absent, measured)} "
@@ -409,7 +424,7 @@ def _messages(
             f"Perturbations whose targets are not among the measured genes: "
             f"{_adata.list_names(unmeasured, limit=10)}.{hint}"
         )
-    if kept.empty:
+    if included.empty:
         out.append(
             "No perturbed cells are left: see adata.uns['preprocessing']['steps'] for the steps "
             "that dropped them."

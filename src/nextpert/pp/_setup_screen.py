@@ -105,10 +105,17 @@ def setup_screen(
     ('perturbation', 'control')
     """
     roles = renewed_roles(
-        adata, perturbation_key=perturbation_key, control=control, guide_key=guide_key,
-        batch_key=batch_key, condition_key=condition_key, covariates=covariates, layer=layer,
-        separator=separator, gene_symbols=gene_symbols,
-    )  # fmt: skip
+        adata,
+        perturbation_key=perturbation_key,
+        control=control,
+        guide_key=guide_key,
+        batch_key=batch_key,
+        condition_key=condition_key,
+        covariates=covariates,
+        layer=layer,
+        separator=separator,
+        gene_symbols=gene_symbols,
+    )
     _adata.measured_genes(adata, roles.gene_symbols or "")
     _adata.require_layer(adata, roles.layer)
     environments = read_environments(adata, roles)
