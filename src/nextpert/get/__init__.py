@@ -12,5 +12,10 @@ from nextpert.get._tables import (
 )
 
 __all__ = [
-    "diagnosis_df", "effects_df", "fitted_perturbations", "order_df", "plan_df", "ranking_df",
-]  # fmt: skip
+    "diagnosis_df",
+    "effects_df",
+    "fitted_perturbations",
+    "order_df",
+    "plan_df",
+    "ranking_df",
+]

@@ -62,7 +62,8 @@ def diagnosis_df(adata: ad.AnnData, key: str = "diagnosis") -> pd.DataFrame:
     1  cells     n_distinct    4.0    yes
     """
     stored = read_result(adata, key, "tl.diagnose", what="diagnosis", part="parts")
-    table, parts = stored["summary"], stored["parts"]
+    table = stored["summary"]
+    parts = stored["parts"]
     levels = dict(zip(parts["part"].astype(str), parts["level"].astype(str), strict=True))
     return table.assign(level=[levels.get(part, "") for part in table["part"].astype(str)])
 
@@ -226,8 +227,10 @@ def order_df(adata: ad.AnnData, key: str = "plan", *, allow_stale: bool = False)
         adata, key, "tl.plan_screen", what="plan", part="constructs", allow_stale=allow_stale
     )
     if not is_advised(plan) or not len(plan["constructs"]):
-        what = "The order is empty" if is_advised(plan) else "The advice is not to order this plan"
-        logger.warning("%s: %s", what, plan["advice"]["words"])
+        reason = (
+            "The order is empty" if is_advised(plan) else "The advice is not to order this plan"
+        )
+        logger.warning("%s: %s", reason, plan["advice"]["words"])
     table: pd.DataFrame = plan["constructs"]
     return table.copy()
 
@@ -309,8 +312,8 @@ def ranking_df(adata: ad.AnnData, key: str = "design") -> pd.DataFrame:
     return _table(adata, key, "tl.design_interventions", "design", "ranking")
 
 
-def _table(adata: ad.AnnData, key: str, function: str, what: str, part: str) -> pd.DataFrame:
+def _table(adata: ad.AnnData, key: str, function: str, noun: str, part: str) -> pd.DataFrame:
     """Return a copy of a table of a stored result."""
-    stored = read_result(adata, key, function, what=what, part=part)
+    stored = read_result(adata, key, function, what=noun, part=part)
     table: pd.DataFrame = stored[part]
     return table.copy()
