@@ -54,6 +54,15 @@ def test_what_a_kernel_calls_is_part_of_it(folder):
     assert run(USE, folder)[0] == ["3.0", "1"]
 
 
+def test_a_function_that_is_defined_below_its_caller_is_part_of_it(tmp_path):
+    # When the caller is compiled, the function that it calls does not exist yet.
+    parts = KERNEL.split("\n\n")
+    text = "\n\n".join([parts[0], parts[2], parts[1]])
+    for by, shown in (("2", ["6.0", "0"]), ("4", ["3.0", "0"]), ("4", ["3.0", "1"])):
+        (tmp_path / "kernel.py").write_text(text.format(by=by))
+        assert run(USE, tmp_path, PYTHONDONTWRITEBYTECODE="1")[0] == shown
+
+
 def test_files_that_name_a_module_that_is_gone_are_rebuilt(tmp_path):
     # As after an update: pip leaves them where they are, and types of arguments are stored by name.
     pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: float\n    b: float\n"

@@ -47,7 +47,7 @@ class _File(IndexDataCacheFile):
 
 
 class KernelCache(FunctionCache):
-    """Compiled forms of a function on disk, valid until it or a function that it calls changes."""
+    """Compiled forms of a function on disk, valid until a file changes that it is compiled from."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -72,17 +72,19 @@ def keep(dispatcher: Any) -> Any:
 
 
 def _stamp(function: Callable[..., Any]) -> str:
-    """Return a digest of the source of a function and of all compiled functions that it calls."""
+    """Return a digest of the file of a function and of those that it takes compiled functions from.
+
+    Whole files, because a function may call one that is defined below it, which does not exist yet.
+    """
     digest, seen, waiting = hashlib.sha256(), set(), [function]
     while waiting:
         one = waiting.pop()
-        if one in seen:
+        if one.__module__ in seen:
             continue
-        seen.add(one)
-        digest.update(inspect.getsource(one).encode())
-        # Functions that it calls, and numbers that are compiled as constants.
-        for name in one.__code__.co_names:
-            value = one.__globals__.get(name)
+        seen.add(one.__module__)
+        digest.update("".join(inspect.findsource(one)[0]).encode())
+        # Functions that are called, and numbers that are compiled as constants.
+        for name, value in one.__globals__.items():
             if isinstance(value, Dispatcher):
                 waiting.append(value.py_func)
             elif isinstance(value, int | float):
