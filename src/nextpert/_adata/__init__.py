@@ -1,6 +1,6 @@
 """Reading and writing of the slots of an AnnData, which no other package accesses."""
 
-from nextpert._adata.features import load_features, read_features
+from nextpert._adata.features import load_features, read_features, warn_own_effects
 from nextpert._adata.graph import (
     panel_of,
     read_graph,

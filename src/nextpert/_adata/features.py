@@ -20,6 +20,7 @@ from nextpert._adata.sources import dense, real_values
 from nextpert._warn import warn
 from nextpert.core._checks import list_names, require_small
 from nextpert.core.model.predictors.base import SideInformation
+from nextpert.core.model.shared_errors import MIN_GENES, shared_errors
 from nextpert.core.screen.moments import require_numbers
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata.labels import LabelTable
+    from nextpert.core.model.perturbations import Perturbations
 
     Array = NDArray[np.float64]
 
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 # 200 components, and 0.55 times with 700 or more.
 _RANK, _WORK = 200, 1e9
 _SMALL = 3000  # rows up to which all components are computed
+_COMPARED = 500, 300  # perturbations and genes that are compared with the screen's own effects
 _EDGES = " The columns of an edge list are source, target and, optionally, weight."
 
 
@@ -125,6 +128,68 @@ def read_features(
     # Rounded as in storage, so that a fit makes the same predictions before and after.
     stored = rows.astype(np.float32).astype(np.float64)
     return SideInformation(names, stored, part.effects, part.observed, part.precision)
+
+
+def warn_own_effects(
+    features: Any, known: SideInformation, seen: Perturbations, genes: Sequence[str]
+) -> None:
+    """Warn if side information contains the sampling errors of the screen's own effects.
+
+    ``features`` are as given, and ``known`` as read from them; ``seen`` are the perturbations with
+    cells. At most 500 perturbations and 300 genes, drawn at random, are compared.
+    """
+    values, columns = _numbers(load_features(features), known)
+    rng = np.random.default_rng(0)
+    row = np.array([known.place.get(name, -1) for name in seen.names], np.int64)
+    row[seen.n == 0] = -1
+    rows = _drawn(rng, np.flatnonzero(row >= 0), _COMPARED[0])
+    some = seen.some(rows)
+    variance = some.own_variance()
+    usable = np.isfinite(variance).all(axis=0) & (variance > 0).all(axis=0) & (seen.sd > 0)
+    kept = _drawn(rng, np.flatnonzero(usable), _COMPARED[1])
+    if len(kept) < MIN_GENES or not len(rows):
+        return
+    effects, scatter = some.observed[:, kept], seen.moments.scatter[np.ix_(kept, kept)]
+    sd = np.sqrt(np.diag(scatter))
+    correlation = scatter / np.outer(sd, sd)
+    if seen.moments.counted is not None:  # a table does not state the correlation of errors
+        unit = effects / np.maximum(np.linalg.norm(effects, axis=1), 1e-300)[:, None]
+        cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+        common = np.sqrt(np.median(cosines**2)) if len(cosines) else 0.0
+        correlation = common + (1 - common) * np.eye(len(kept))
+    place = {name: i for i, name in enumerate(columns)}
+    same = np.array([place.get(genes[g], -1) for g in kept], np.int64)
+    found = shared_errors(effects, variance[:, kept], correlation, values[row[rows]], same)
+    if found.found:
+        kind = f"columns {list_names(columns[:3])}" if columns else type(features).__name__
+        warn(
+            f"features ({kind}) contain the sampling errors of this screen's effects (they leave "
+            f"{max(found.ratio, 0.0):.0%} of the sampling variance unpredicted, true effects would "
+            f"leave 100%): they were probably computed from the same cells, which then count "
+            f"twice. Leave features out, or compute them from other cells."
+        )
+
+
+def _drawn(rng: np.random.Generator, index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most ``most`` positions, in ascending order."""
+    return index if len(index) <= most else np.sort(rng.choice(index, most, replace=False))
+
+
+def _numbers(given: Any, known: SideInformation) -> tuple[Array, list[str]]:
+    """Return numbers as given, a row per perturbation of ``known``, and names of the columns.
+
+    Gene sets and networks are represented by ``known``, without names; unknown numbers are the mean
+    of their column.
+    """
+    values, names = np.asarray(known.rows, np.float64), []
+    if isinstance(given, ad.AnnData):
+        layer = given.layers.get("raw_mean", given.X)
+        values, names = _matrix(layer)[with_names(given.obs_names)], list(given.var_names)
+    elif isinstance(given, pd.DataFrame) and not _is_edges(given):
+        values, names = real_values(given[with_names(given.index)], "features"), list(given.columns)
+    seen = np.isfinite(values)
+    mean = np.where(seen, values, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return np.where(seen, values, mean), [str(name) for name in names]
 
 
 def _is_edges(table: pd.DataFrame) -> bool:
