@@ -44,6 +44,7 @@ def in_full(adata, target):
     npt.tl.fit_dag_blr(adata, perturbations=[], shift_sd=0, prior_options=prior)
     controls = npt.core.DagBlr.from_dict(adata.uns["dag_blr"]["posterior"])
     prior["noise_var"] = dict(zip(adata.uns["dag_blr"]["genes"], controls.noise_var, strict=True))
+    prior["intercept"] = "centred"
     npt.tl.fit_dag_blr(adata, shift_sd=0, prior_options=prior)
     options = {"n_cells": 10, "noise_aware": False, "candidates": list(adata.var_names)}
     npt.tl.design_interventions(adata, target, acquisition="civ", **options)

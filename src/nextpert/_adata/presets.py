@@ -18,7 +18,10 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "method": "gsp", "environments": "control", "search_options": {"n_runs": 1000},
         },
         "fit_dag_blr": {
-            "shift_sd": 0, "prior_options": {"prior_scale": 1, "noise_var": "controls"},
+            "shift_sd": 0,
+            "prior_options": {
+                "prior_scale": 1, "noise_var": "controls", "intercept": "centred",
+            },
         },
         "design_interventions": {"acquisition": "civ", "n_cells": 10, "noise_aware": False},
     }

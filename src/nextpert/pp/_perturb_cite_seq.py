@@ -57,7 +57,7 @@ CHOICES: Mapping[str, Any] = {
     controls=one_of(*CONTROLS),
     min_cells=at_least(0),
     combinations=one_of(*COMBINATIONS),
-    preset=one_of("zhang2023"),
+    preset=one_of(*PRESETS),
 )
 def perturb_cite_seq(
     adata: ad.AnnData,
@@ -147,10 +147,8 @@ def perturb_cite_seq(
         "combinations": combinations,
         "max_guides": max_guides,
     }
-    chosen = {
-        name: usual[preset is not None] if options.get(name) is None else options[name]
-        for name, usual in CHOICES.items()
-    }
+    usual = CHOICES if preset is None else PRESETS[preset]["pp.perturb_cite_seq"]
+    chosen = {name: usual[name] if options.get(name) is None else options[name] for name in CHOICES}
     max_guides = chosen.pop("max_guides")
     kind_of_control = chosen.pop("controls")
     if layer is None and "log_tpm" in adata.layers:

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @options(
     prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
-    noise_var=(one_of("controls"), above(0)),
+    noise_var=(one_of("controls"), above(0)), intercept=one_of("centred"),
 )  # fmt: skip
 @dataclass(frozen=True)
 class _PriorOptions:
@@ -54,7 +54,7 @@ class _PriorOptions:
     prior_scale: str | float = "evidence"
     prior_units: str | None = None
     noise_var: str | float | Mapping[str, float] | pd.Series | None = None
-    intercept: bool = True
+    intercept: bool | str = True
 
 
 @checked(
@@ -116,10 +116,11 @@ def fit_dag_blr(
           or ``"evidence"`` (the default if the scale is learned), which chooses between the two.
         - ``"noise_var"``: known noise variance in squared units, a number or one per gene; or
           ``"controls"``, the mean expected after the control cells (the paper's warm-up).
-        - ``"intercept"`` (``True``): ``False`` only for data centred on the controls.
+        - ``"intercept"`` (``True``): ``"centred"`` takes the control mean as exact, as the paper's
+          centred data, for known shifts and ``"noise_var"``; ``False`` only for centred data.
     preset
-        ``"zhang2023"``: ``shift_sd=0``, ``prior_scale`` 1 and ``noise_var`` ``"controls"``, as in
-        the paper (:doc:`/guides/the_paper`). Other arguments must not contradict it.
+        ``"zhang2023"``: ``shift_sd=0`` and ``prior_options`` of the paper
+        (:doc:`/guides/the_paper`). Other arguments must not contradict it.
     n_jobs
         Number of workers; the result does not depend on it. ``None`` (default) uses all processors
         above 150,000 effects, or the Dask cluster set in joblib (:doc:`/guides/many_machines`).
@@ -164,6 +165,12 @@ def fit_dag_blr(
         features = _adata.load_features(features)
         _adata.require_other_cells(adata, features)
     chosen = _PriorOptions(**prior_options or {})
+    if chosen.intercept == "centred" and (shift_sd != 0 or chosen.noise_var is None):
+        message = (
+            "prior_options={'intercept': 'centred'} takes known shifts and known noise variances: "
+            "give shift_sd=0 and 'noise_var' (such as 'controls'), or leave it out."
+        )
+        raise ValueError(message)
     exact = shift_sd == 0
     genes, columns, dag = _adata.read_graph(adata, dag_key, roles.gene_symbols)
     graphs = _adata.read_graphs(adata, dag_key, genes, dag)
@@ -213,7 +220,7 @@ def fit_dag_blr(
     if isinstance(noise_var, (Mapping, pd.Series)):
         noise_var = _noise_variances(noise_var, genes)
     on = partial(
-        DagBlr, intercept=chosen.intercept, prior_scale=chosen.prior_scale,
+        DagBlr, intercept=bool(chosen.intercept), prior_scale=chosen.prior_scale,
         prior_units=chosen.prior_units,
     )  # fmt: skip
     if isinstance(noise_var, str):
@@ -222,6 +229,7 @@ def fit_dag_blr(
         genes, plan, partial(on, noise_var=noise_var),
         found.naming_on(genes),
         None if features is None else _adata.read_features(features, genes, labels), exact,
+        chosen.intercept == "centred",
     )  # fmt: skip
     # For every fold, a graph learned without it; a graph that was given, or was learned from the
     # controls alone, was learned without all of them.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     from nextpert.core.screen.moments import Moments
 
+# Cells at a mean that counts as exact: more than any screen has, and few enough that the inverse of
+# a precision keeps ten digits.
+_EXACT = 1e8
+
 
 def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None = None) -> DagBlr:
     """Return the posterior over the weights of a graph given the cells of a screen.
@@ -60,6 +64,19 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     # Data that cannot be fitted raise an error here.
     blr._blocks = blr._fitted()
     return blr.without_fixed()
+
+
+def centred_on(posterior: DagBlr, control_mean: Array) -> DagBlr:
+    """Return the posterior for cells that are centred on a mean without error, as in the paper.
+
+    Each regression then passes through ``control_mean``, ``(n_nodes,)``: as after very many cells
+    at exactly this mean, which inform the intercept given the weights and have no scatter.
+    """
+    new = posterior._copied(with_blocks=False)
+    many = np.full((1, new.n_nodes), _EXACT)
+    new.add_means(control_mean[None], np.zeros((1, new.n_nodes)), many)
+    new._blocks = new._fitted()
+    return new
 
 
 def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:

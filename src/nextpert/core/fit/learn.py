@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nextpert.core._checks import named
-from nextpert.core.causal.weights import fit_weights
+from nextpert.core.causal.weights import centred_on, fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
@@ -62,7 +62,7 @@ class Spec:
 
     ``posterior`` returns the distribution on a graph before any cells, ``naming`` gives the members
     of labels, ``features`` is side information, and ``exact`` states whether shifts are assumed
-    exact, as in the paper.
+    exact, as in the paper. If ``centred``, all regressions pass through the mean of the controls.
     """
 
     genes: list[str]
@@ -71,6 +71,7 @@ class Spec:
     naming: Naming
     features: SideInformation | None = None
     exact: bool = False
+    centred: bool = False
 
     def rows(self, index: Sequence[int]) -> Spec:
         """Return the specification for some of the perturbations, in the given order."""
@@ -423,6 +424,9 @@ class Model(NamedTuple):
                 fit_weights(spec.posterior(dag), cells.pooled, known)
                 for dag in (graphs.dag, *graphs.resampled)
             )
+            if spec.centred:
+                mean = cells.control.mean
+                posterior, *resampled = (centred_on(x, mean) for x in (posterior, *resampled))
             if not spec.exact:
                 # Weights of predictors, from left-out perturbations (equations 11 and 12).
                 without = weights_without(spec, cells, graphs)
