@@ -109,7 +109,7 @@ def test_evidence_and_gradient_are_those_of_dense_algebra(screen, monkeypatch):
     # In units of the scale, densities have this factor.
     units = len(pairs) * np.log(found.learned.scale).sum()
     for most in (1, 2**21):  # one dimension after another, and all at once
-        monkeypatch.setattr(interactions, "_MOST_NUMBERS", most)
+        monkeypatch.setattr(interactions, "_MAX_COVARIANCE_ENTRIES", most)
         for at_ in ([0.7, -1.0, -2.0], [1.4, -0.3, 0.2]):
             value, slope = data.evidence(at_[0], *np.exp(at_[1:]))
             assert value == pytest.approx(by_dense(np.array(at_)) + units)

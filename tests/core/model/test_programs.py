@@ -109,7 +109,7 @@ def test_loadings_do_without_the_diagonal():
 def test_of_many_perturbations_the_strongest_are_compared(fitted, monkeypatch):
     """Programs are learned from some; scores are of all."""
     whole = find_programs(fitted, nothing(fitted.effects))
-    monkeypatch.setattr("nextpert.core.model.programs.MOST_COMPARED", 12)
+    monkeypatch.setattr("nextpert.core.model.programs.MAX_COMPARED", 12)
     among = strongest(fitted.effects, nothing(fitted.effects))
     size = (fitted.effects.posterior_mean() ** 2 / fitted.effects.unit**2).sum(axis=1)
     assert sorted(size[among]) == sorted(size)[-12:]

@@ -127,9 +127,9 @@ def _draw_from_logs(chance, uniform):
         chance[m] = np.exp(chance[m] - highest)
         total += chance[m]
     # Inverse transform: the first entry at which the sum of probabilities exceeds u.
-    left, m = uniform * total, 0
-    while m < len(chance) - 1 and left > chance[m]:
-        left -= chance[m]
+    remaining, m = uniform * total, 0
+    while m < len(chance) - 1 and remaining > chance[m]:
+        remaining -= chance[m]
         m += 1
     return m
 
@@ -221,20 +221,20 @@ def _draw_sizes(mean, cov, grid, size, spread, uniform, chance):
     """
     count = len(mean)
     for s in range(len(size)):
-        more = spread if s > 0 else 0.0
-        before = 1.0 / (grid.score[size[s]] + more)
+        group_variance = spread if s > 0 else 0.0
+        before = 1.0 / (grid.score[size[s]] + group_variance)
         # Information on the score except its own prior: a precision, and precision times mean.
-        others = max(1.0 / cov[s, s] - before, 0.0)
+        precision = max(1.0 / cov[s, s] - before, 0.0)
         right = mean[s] / cov[s, s]
         for e in range(len(chance)):
             # pi (1 + T Lambda)^-1/2 exp(T zeta^2 / (2 (1 + T Lambda)))
-            prior = grid.score[e] + more
-            excess = 1.0 + prior * others
+            prior = grid.score[e] + group_variance
+            excess = 1.0 + prior * precision
             chance[e] = grid.log_score[s, e] + 0.5 * (
                 right * right * prior / excess - np.log(excess)
             )
         size[s] = _draw_from_logs(chance, uniform[s])
-        change = 1.0 / (grid.score[size[s]] + more) - before
+        change = 1.0 / (grid.score[size[s]] + group_variance) - before
         # A prior precision that changes by c: cov - c cov_s cov_s' / (1 + c cov_ss).
         step = change / (1.0 + change * cov[s, s])
         shift, middle = step * mean[s], cov[s, s]
@@ -275,21 +275,21 @@ def _fill_noise(means, j, doubled, noise):
 
 
 @fast
-def _fill_densities(left, noise, wide, doubled, variance, density):
+def _fill_densities(residual, noise, wide, doubled, variance, density):
     """Fill the density of a gene's residual at each variance, relative to the largest variance.
 
     The variance of noise is ``wide`` with probability ``doubled``, and otherwise ``noise``.
     """
-    least = 1.0 / (wide + variance[N_VARIANCES - 1])
-    half = 0.5 * left * left
+    lowest = 1.0 / (wide + variance[N_VARIANCES - 1])
+    half = 0.5 * residual * residual
     # N(left; 0, V + T) up to a factor: exp(-left^2 / 2 (V + T)) / sqrt(V + T).
     for e in range(N_VARIANCES):
         inverse = 1.0 / (noise + variance[e])
-        density[e] = exp(half * (least - inverse)) * sqrt(inverse)
+        density[e] = exp(half * (lowest - inverse)) * sqrt(inverse)
     if doubled > 0.0:
         for e in range(N_VARIANCES):
             inverse = 1.0 / (wide + variance[e])
-            other = exp(half * (least - inverse)) * sqrt(inverse)
+            other = exp(half * (lowest - inverse)) * sqrt(inverse)
             density[e] += doubled * (other - density[e])
 
 
@@ -319,26 +319,26 @@ def _draw_tail(density, tail, uniform):
     The second result is uniform between 0 and 1, independent of the tail.
     """
     # P(t) ~ pi_t N(r; 0, V + 2^(m + t)), by inverse transform.
-    whole = 0.0
+    total = 0.0
     for t in range(N_TAILS):
-        whole += tail[t] * density[t]
-    left, t = uniform * whole, 0
+        total += tail[t] * density[t]
+    remaining, t = uniform * total, 0
     while t < N_TAILS - 1:
-        left -= tail[t] * density[t]
-        if left <= 0:
+        remaining -= tail[t] * density[t]
+        if remaining <= 0:
             break
         t += 1
     # The place of the random number between the limits of its tail.
-    if left > 0:
-        return t, left / (tail[t] * density[t])
-    return t, 1.0 + left / (tail[t] * density[t])
+    if remaining > 0:
+        return t, remaining / (tail[t] * density[t])
+    return t, 1.0 + remaining / (tail[t] * density[t])
 
 
 @fast
-def _is_doubled(left, noise, wide, doubled, uniform):
+def _is_doubled(residual, noise, wide, doubled, uniform):
     """Draw whether the variance of noise is ``wide``, given both total variances."""
     odds = doubled / (1.0 - doubled) * sqrt(noise / wide)
-    odds *= exp(min(0.5 * left * left * (1.0 / noise - 1.0 / wide), 80.0))
+    odds *= exp(min(0.5 * residual * residual * (1.0 / noise - 1.0 / wide), 80.0))
     return uniform * (1.0 + odds) < odds
 
 
@@ -381,7 +381,7 @@ def visit(means, first, last, grid, control, batches, state, block):
     sizes, variance = block.chance[1, : len(grid.score)], block.chance[2, :n_rows]
     for j in range(first, last):
         b = j - first
-        place, score, doubled = state.place[j], state.scores[j], state.doubled[j]
+        entry, score, doubled = state.place[j], state.scores[j], state.doubled[j]
         # x_j - mu_0 - sum_b Z_jb o_b, its noise V_j, and 1 / (V_j + T_j).
         for i in range(n_genes):
             level[i] = control[i]
@@ -391,9 +391,9 @@ def visit(means, first, last, grid, control, batches, state, block):
         _fill_noise(means, j, doubled, noise)
         for i in range(n_genes):
             departure[i] = means.x[j, i] - level[i]
-            is_known = place[i] == N_VARIANCES
+            is_known = entry[i] == N_VARIANCES
             prior[i] = 1.0 / (
-                noise[i] + (means.own_variance[j, i] if is_known else grid.variance[place[i]])
+                noise[i] + (means.own_variance[j, i] if is_known else grid.variance[entry[i]])
             )
         # Scores by (14): first prior variances, with scores integrated out (18), then the scores.
         for s in range(n_rows):
@@ -404,9 +404,14 @@ def visit(means, first, last, grid, control, batches, state, block):
         _solve(block.system, score)
         _invert(block.system, block.covariance)
         _draw_sizes(
-            score, block.covariance, grid, state.size[j], means.spread[j],
-            block.uniform[b, n_genes + 1 :], sizes,
-        )  # fmt: skip
+            score,
+            block.covariance,
+            grid,
+            state.size[j],
+            means.spread[j],
+            block.uniform[b, n_genes + 1 :],
+            sizes,
+        )
         _draw_normal(score, block.covariance, block.normal[b])
         # The scale by (15), summed over tails, from the residuals of the means after the scores.
         # r = x - mu_0 - Z o - Gamma (g + h) - lambda f.
@@ -429,7 +434,7 @@ def visit(means, first, last, grid, control, batches, state, block):
             if chance_wide == 0.0:
                 wide[i] = noise[i]
             # A known variance does not depend on the scale.
-            if place[i] == N_VARIANCES:
+            if entry[i] == N_VARIANCES:
                 density[i] = 1.0
             else:
                 _fill_densities(work[i], noise[i], wide[i], chance_wide, grid.variance, density[i])
@@ -441,21 +446,20 @@ def visit(means, first, last, grid, control, batches, state, block):
         state.scale[j] = m
         # Each tail given the scale; own parts with a known variance have no tail.
         for i in range(n_genes):
-            if place[i] == N_VARIANCES:
+            if entry[i] == N_VARIANCES:
                 prior[i] = means.own_variance[j, i]
                 continue
-            t, rest = _draw_tail(density[i, m : m + N_TAILS], grid.tail, block.uniform[b, i])
+            t, remainder = _draw_tail(density[i, m : m + N_TAILS], grid.tail, block.uniform[b, i])
             block.drawn[t] += 1.0
-            place[i] = m + t
+            entry[i] = m + t
             prior[i] = grid.variance[m + t]
             if chance_wide > 0.0 and _is_doubled(
-                work[i], noise[i] + prior[i], wide[i] + prior[i], chance_wide, rest
+                work[i], noise[i] + prior[i], wide[i] + prior[i], chance_wide, remainder
             ):
                 doubled[i], noise[i] = 1, wide[i]
         _add_sums(
-            noise, prior, departure, level, score[0], block.sums, block.held[0, b],
-            block.held[1, b],
-        )  # fmt: skip
+            noise, prior, departure, level, score[0], block.sums, block.held[0, b], block.held[1, b]
+        )
 
 
 @fast
@@ -472,8 +476,10 @@ def _below(value, centre, inverse):
         size = abs(z) * 0.7071067811865476
         bell = exp(-size * size)
         t = 1.0 / (1.0 + 0.3275911 * size)
-        tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (
-            -1.453152027 + t * 1.061405429))))  # fmt: skip
+        tail = t * (
+            0.254829592
+            + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+        )
         tail *= 0.5 * bell
         total += 1.0 - tail if z > 0 else tail
         density += bell * inverse[k]
@@ -537,7 +543,7 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
     room
         Work array for the means of components and their inverse SD, ``(2, n_components)``.
     """
-    centre, place, precision, origin = mixtures
+    centre, entries, precision, origin = mixtures
     n_components = centre.shape[1]
     middle, inverse = room[0], room[1]
     for row in range(len(centre)):
@@ -546,13 +552,13 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
         for k in range(n_components):
             value = origin[row] + centre[row, k]
             # Given draw k: N(origin + centre, 1 / (cells + prior)).
-            entry, cells = np.int64(place[row, k]), np.float64(precision[row])
-            if entry > N_VARIANCES:
-                entry, cells = entry - (N_VARIANCES + 1), 0.5 * cells
-            own = 1.0 / (cells + 1.0 / variance[entry])
-            middle[k], inverse[k] = value, 1.0 / sqrt(own)
+            component, cells = np.int64(entries[row, k]), np.float64(precision[row])
+            if component > N_VARIANCES:
+                component, cells = component - (N_VARIANCES + 1), 0.5 * cells
+            conditional_variance = 1.0 / (cells + 1.0 / variance[component])
+            middle[k], inverse[k] = value, 1.0 / sqrt(conditional_variance)
             first += value
-            second += own
+            second += conditional_variance
             # A mean below the cells' standard error counts half for either sign.
             if value * value * cells < 1.0 and cells > 0.0:
                 above += 0.5
@@ -565,19 +571,19 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
             between += (middle[k] - mean) ** 2
         sd = sqrt(within + between / n_components)
         out[0, row], out[1, row], out[2, row] = mean, sd, above / n_components
-        for which in range(len(level)):
+        for level_index in range(len(level)):
             # Chebyshev: no quantile is farther than sqrt((1 - p) / p) standard deviations.
-            reach = sd / sqrt(min(level[which], 1.0 - level[which]))
+            reach = sd / sqrt(min(level[level_index], 1.0 - level[level_index]))
             low, high = mean - reach, mean + reach
-            value = mean + start[which] * sd
+            value = mean + start[level_index] * sd
             # Newton's method on the distribution function, bracketed.
             for _ in range(_STEPS):
                 below, density = _below(value, middle, inverse)
-                if below < level[which]:
+                if below < level[level_index]:
                     low = value
                 else:
                     high = value
-                new = value - (below - level[which]) / max(density, 1e-300)
+                new = value - (below - level[level_index]) / max(density, 1e-300)
                 # If the step leaves the bracket, halve the bracket.
                 if not low < new < high:
                     new = 0.5 * (low + high)
@@ -585,4 +591,4 @@ def summarise(mixtures, variance, level, start, out, quantile, room):
                 value = new
                 if step < _CLOSE * sd:
                     break
-            quantile[which, row] = value
+            quantile[level_index, row] = value

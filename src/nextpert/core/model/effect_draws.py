@@ -13,13 +13,7 @@ from scipy.special import ndtri
 from nextpert.core._blas import in_blocks
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, sparse, table_type, text
-from nextpert.core.model._hierarchical_kernel import (
-    Drawn,
-    Mixtures,
-    Rows,
-    fill_centres,
-    summarise,
-)
+from nextpert.core.model._hierarchical_kernel import Drawn, Mixtures, Rows, fill_centres, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -170,32 +164,37 @@ class EffectDraws:
 
     def rows(self, index: ArrayLike) -> EffectDraws:
         """Return some perturbations, in the given order."""
-        which = np.asarray(index, np.int64)
-        if np.array_equal(which, np.arange(len(self.expected))):
+        selected = np.asarray(index, np.int64)
+        if np.array_equal(selected, np.arange(len(self.expected))):
             return self
         cells = self.cells
         if cells is not None:
-            by_draw = {x: getattr(cells, x)[:, which] for x in _BY_DRAW}
+            by_draw = {x: getattr(cells, x)[:, selected] for x in _BY_DRAW}
             names = ("change", "own_share", "coincidence", "measured", "columns")
-            some = {x: getattr(cells, x)[which] for x in names}
-            cells = replace(cells, **some, **by_draw)
+            by_row = {x: getattr(cells, x)[selected] for x in names}
+            cells = replace(cells, **by_row, **by_draw)
         return replace(
-            self, expected=self.expected[which], precision=self.precision[which],
-            place=self.place[which], cells=cells,
-            centre=None if self.centre is None else self.centre[which],
-        )  # fmt: skip
+            self,
+            expected=self.expected[selected],
+            precision=self.precision[selected],
+            place=self.place[selected],
+            cells=cells,
+            centre=None if self.centre is None else self.centre[selected],
+        )
 
     def some_draws(self, index: ArrayLike) -> EffectDraws:
         """Return some of the draws."""
-        which, cells = np.asarray(index, np.int64), self.cells
+        selected, cells = np.asarray(index, np.int64), self.cells
         if cells is not None:
             # Draws are the first dimension of these fields, and the last of place and centre.
             names = (*_BY_DRAW, "batches", "control", "program")
-            cells = replace(cells, **{name: getattr(cells, name)[which] for name in names})
+            cells = replace(cells, **{name: getattr(cells, name)[selected] for name in names})
         return replace(
-            self, place=self.place[:, :, which], cells=cells,
-            centre=None if self.centre is None else self.centre[:, :, which],
-        )  # fmt: skip
+            self,
+            place=self.place[:, :, selected],
+            cells=cells,
+            centre=None if self.centre is None else self.centre[:, :, selected],
+        )
 
     def joined(self, other: EffectDraws) -> EffectDraws:
         """Return these perturbations followed by others, which must have the same draws."""
@@ -203,20 +202,24 @@ class EffectDraws:
             return self
         names = ("expected", "precision", "place")
         # Draw k has the same program, controls and factors in both.
-        both: dict[str, Any] = {
+        tables: dict[str, Any] = {
             x: np.concatenate([getattr(self, x), getattr(other, x)]) for x in names
         }
-        cells, more = self.cells, other.cells
-        if cells is not None and more is not None:
-            every: dict[str, Any] = {
-                x: np.concatenate([getattr(cells, x), getattr(more, x)], axis=int(x in _BY_DRAW))
+        cells, other_cells = self.cells, other.cells
+        if cells is not None and other_cells is not None:
+            cell_tables: dict[str, Any] = {
+                x: np.concatenate(
+                    [getattr(cells, x), getattr(other_cells, x)], axis=int(x in _BY_DRAW)
+                )
                 for x in ("change", "measured", "columns", *_BY_DRAW)
             }
             for x in ("own_share", "coincidence"):
-                every[x] = sp.csr_array(sp.vstack([getattr(cells, x), getattr(more, x)]))
-            return replace(self, cells=replace(cells, **every), **both)
-        centres = [each.centres(np.arange(len(each.expected))) for each in (self, other)]
-        return replace(self, centre=np.concatenate(centres), cells=None, **both)
+                cell_tables[x] = sp.csr_array(
+                    sp.vstack([getattr(cells, x), getattr(other_cells, x)])
+                )
+            return replace(self, cells=replace(cells, **cell_tables), **tables)
+        centres = [draws.centres(np.arange(len(draws.expected))) for draws in (self, other)]
+        return replace(self, centre=np.concatenate(centres), cells=None, **tables)
 
     def centres(
         self, index: NDArray[np.int64], draws: Sequence[int] | slice = slice(None)
@@ -226,31 +229,39 @@ class EffectDraws:
         They are those of the perturbations ``index``, in units of ``unit``; shape ``(n_some,
         n_genes, n_draws)``.
         """
-        held = self.centre
-        if held is None and self.place.size <= _HELD and not isinstance(draws, slice):
+        stored = self.centre
+        if stored is None and self.place.size <= _HELD and not isinstance(draws, slice):
             # Small tables are computed at once, because calls per draw would dominate the cost.
             if "_held" not in vars(self):
                 vars(self)["_held"] = self.centres(np.arange(len(self.expected)))
-            held = vars(self)["_held"]
-        if held is not None:
-            return held[:, :, draws][index]
+            stored = vars(self)["_held"]
+        if stored is not None:
+            return stored[:, :, draws][index]
         cells = self.cells
         assert cells is not None
-        whole: Any = np.ascontiguousarray
-        place = whole(self.place[index][:, :, draws])
+        contiguous: Any = np.ascontiguousarray
+        entries = contiguous(self.place[index][:, :, draws])
         drawn = Drawn(
-            cells.control[draws], cells.program[draws], cells.batches[draws],
-            whole(cells.factors.T), whole(cells.scores[draws][:, index]),
-            whole(cells.along[draws][:, index]), whole(cells.noise[draws][:, index]),
-            whole(cells.response[draws][:, index]),
-        )  # fmt: skip
-        out = np.empty(place.shape, np.float32)
+            cells.control[draws],
+            cells.program[draws],
+            cells.batches[draws],
+            contiguous(cells.factors.T),
+            contiguous(cells.scores[draws][:, index]),
+            contiguous(cells.along[draws][:, index]),
+            contiguous(cells.noise[draws][:, index]),
+            contiguous(cells.response[draws][:, index]),
+        )
+        out = np.empty(entries.shape, np.float32)
         rows = Rows(
-            cells.change[index], self.expected[index] / self.unit, cells.measured[index],
-            whole(cells.columns[index]), self.precision[index], cells.own_share[index].toarray(),
-            place,
-        )  # fmt: skip
-        fill_centres(drawn, rows, 1.0 / VARIANCE, out, np.empty((2, place.shape[1])))
+            cells.change[index],
+            self.expected[index] / self.unit,
+            cells.measured[index],
+            contiguous(cells.columns[index]),
+            self.precision[index],
+            cells.own_share[index].toarray(),
+            entries,
+        )
+        fill_centres(drawn, rows, 1.0 / VARIANCE, out, np.empty((2, entries.shape[1])))
         return out
 
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
@@ -258,21 +269,21 @@ class EffectDraws:
 
         ``index`` lists the perturbations in the order of the result; by default all.
         """
-        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-        for rows in in_blocks(len(which), self.place[0].size if len(self.place) else 1):
-            yield rows, which[rows]
+        selected = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        for rows in in_blocks(len(selected), self.place[0].size if len(self.place) else 1):
+            yield rows, selected[rows]
 
     def sd(self) -> Array:
         """Return posterior standard deviations, ``(n_perturbations, n_genes)``, data units."""
         sd = np.empty(self.expected.shape, table_type(self.expected.size))
-        for rows, some in self.blocks():
+        for rows, block in self.blocks():
             # Var = E[1 / (cells + prior)] + Var[centre], over draws.
             within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):
-                place = self.place[some, :, k]
-                noise = self.precision[some] * NOISE_PRECISION[place]
-                within += 1.0 / (noise + PRIOR_PRECISION[place])
-            variance = within / self.n_draws + self.centres(some).var(axis=2, dtype=np.float64)
+                entries = self.place[block, :, k]
+                noise = self.precision[block] * NOISE_PRECISION[entries]
+                within += 1.0 / (noise + PRIOR_PRECISION[entries])
+            variance = within / self.n_draws + self.centres(block).var(axis=2, dtype=np.float64)
             sd[rows] = self.unit * np.sqrt(variance)
         return sd
 
@@ -281,11 +292,11 @@ class EffectDraws:
 
         ``index`` lists the perturbations in the order of the result; by default all.
         """
-        which = np.arange(len(self.expected))[index]
-        mean = np.empty((len(which), len(self.unit)))
-        for rows, some in self.blocks(which):
-            centre = self.centres(some).mean(axis=2, dtype=np.float64)
-            mean[rows] = self.expected[some] + self.unit * centre
+        selected = np.arange(len(self.expected))[index]
+        mean = np.empty((len(selected), len(self.unit)))
+        for rows, block in self.blocks(selected):
+            centre = self.centres(block).mean(axis=2, dtype=np.float64)
+            mean[rows] = self.expected[block] + self.unit * centre
         return mean
 
     def draws(
@@ -313,26 +324,28 @@ class EffectDraws:
         Both have the shape ``(n_perturbations, n_genes)``, in units of the data; given the draw,
         effects are independent. ``index`` is as in :meth:`posterior_mean`.
         """
-        which = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-        shape = len(which), len(self.unit)
-        kind = table_type(len(which) * len(self.unit))
+        selected = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
+        shape = len(selected), len(self.unit)
+        kind = table_type(len(selected) * len(self.unit))
         mean, spread = np.empty(shape, kind), np.empty(shape, kind)
         for rows in in_blocks(*shape):
-            some = which[rows]
-            place = self.place[some, :, k]
-            own = self.precision[some] * NOISE_PRECISION[place] + PRIOR_PRECISION[place]
+            block = selected[rows]
+            entries = self.place[block, :, k]
+            conditional_precision = (
+                self.precision[block] * NOISE_PRECISION[entries] + PRIOR_PRECISION[entries]
+            )
             # Given the draw: N(E + centre, 1 / (cells + prior)).
-            mean[rows] = self.expected[some] + self.unit * self.centres(some, [k])[:, :, 0]
-            spread[rows] = self.unit * np.sqrt(1.0 / own)
+            mean[rows] = self.expected[block] + self.unit * self.centres(block, [k])[:, :, 0]
+            spread[rows] = self.unit * np.sqrt(1.0 / conditional_precision)
         return mean, spread
 
     def taken(self, n_samples: int | None = None) -> list[tuple[int, int]]:
         """Return which stored draws are used for ``n_samples`` draws, and how often."""
         count = self.n_draws if n_samples is None else n_samples
         # Draw i of `count` uses the stored draw floor(i n_draws / count).
-        kept = np.arange(count) * self.n_draws // max(count, 1)
-        which, times = np.unique(kept, return_counts=True)
-        return list(zip(which.tolist(), times.tolist(), strict=True))
+        stored = np.arange(count) * self.n_draws // max(count, 1)
+        draw_index, times = np.unique(stored, return_counts=True)
+        return list(zip(draw_index.tolist(), times.tolist(), strict=True))
 
     def summary(self, confidence: float = 0.9, *, n_jobs: int = 1) -> Summary:
         """Return means, standard deviations, intervals and local false sign rates of all effects.
@@ -357,13 +370,15 @@ class EffectDraws:
         def fill(first: int) -> None:
             rows = np.arange(first, min(first + step, n))
             size = len(rows) * p
-            some, ends = np.empty((3, size)), np.empty((2, size))
+            moments, ends = np.empty((3, size)), np.empty((2, size))
             mixtures = Mixtures(
-                self.centres(rows).reshape(size, n_draws), self.place[rows].reshape(size, n_draws),
-                self.precision[rows].ravel(), (self.expected[rows] / self.unit).ravel(),
-            )  # fmt: skip
-            summarise(mixtures, VARIANCE, levels, start, some, ends, np.empty((2, n_draws)))
-            mean, sd, above, low, high = (x.reshape(-1, p) for x in (*some, *ends))
+                self.centres(rows).reshape(size, n_draws),
+                self.place[rows].reshape(size, n_draws),
+                self.precision[rows].ravel(),
+                (self.expected[rows] / self.unit).ravel(),
+            )
+            summarise(mixtures, VARIANCE, levels, start, moments, ends, np.empty((2, n_draws)))
+            mean, sd, above, low, high = (x.reshape(-1, p) for x in (*moments, *ends))
             # Twice the smaller of P(> 0) and P(< 0).
             lfsr = np.minimum(1.0, 2.0 * np.minimum(above, 1.0 - above))
             if self.cells is not None:
@@ -405,8 +420,10 @@ class Condition:
 
     def rows(self, index: ArrayLike) -> Condition:
         """Return some perturbations, in the given order."""
-        which = np.asarray(index, np.int64)
+        selected = np.asarray(index, np.int64)
         return replace(
-            self, effects=self.effects.rows(which), n_cells=self.n_cells[which],
-            change=self.change[which],
-        )  # fmt: skip
+            self,
+            effects=self.effects.rows(selected),
+            n_cells=self.n_cells[selected],
+            change=self.change[selected],
+        )

@@ -83,14 +83,14 @@ def learn_efficacy(
     # y_j = x_j rho_j + error, x_j the size of a full knockout (equation 10).
     x = direction * np.asarray(control_mean, np.float64)
     y, error = np.asarray(target_gene_change, np.float64), np.asarray(target_gene_se, np.float64)
-    seen = np.isfinite(y)
+    measured = np.isfinite(y)
     rho0, sd0, scale = _PRIOR[direction]
-    variance = np.where(seen, error, 1.0) ** 2
-    departure = np.abs(np.where(seen, y - x * rho0, 0.0))
+    variance = np.where(measured, error, 1.0) ** 2
+    departure = np.abs(np.where(measured, y - x * rho0, 0.0))
     excess = departure - _LIMIT * np.sqrt(x**2 * (sd0**2 + scale**2) + variance)
     variance += np.maximum(excess, 0.0) ** 2
-    x = np.where(seen, x, 0.0)
-    y = np.where(seen, y, 0.0)
+    x = np.where(measured, x, 0.0)
+    y = np.where(measured, y, 0.0)
 
     # Midpoints of the spread s: at a spread of 0 and exact changes the density has no limit.
     s = (np.arange(_SPREADS)[:, None] + 0.5) * 5 * scale / _SPREADS  # (n_spreads, 1)
@@ -107,7 +107,7 @@ def learn_efficacy(
     # A new perturbation: its spread, and the uncertainty of rho.
     new = weight @ (s[:, 0] ** 2 + 1 / precision + (rho - mean) ** 2)
     spread = np.sqrt(float(weight @ s[:, 0] ** 2))
-    return Efficacy(mean, float(np.sqrt(new)), float(spread), int(seen.sum()))
+    return Efficacy(mean, float(np.sqrt(new)), float(spread), int(measured.sum()))
 
 
 def screen_efficacy(
@@ -129,9 +129,12 @@ def screen_efficacy(
     n_groups = int((cells.n_cells > 0).sum())
     within = cells.scatter.diagonal() / max(int(cells.n_cells.sum()) - n_groups, 1)
     change, error = (table[rows, genes] for table in cells.to_controls())
-    seen = speaks & (cells.n_cells[1:][rows] > 0)
+    measured = speaks & (cells.n_cells[1:][rows] > 0)
     return learn_efficacy(
-        full, np.where(seen, change, np.nan), np.sqrt(within[genes] * error), direction=direction
+        full,
+        np.where(measured, change, np.nan),
+        np.sqrt(within[genes] * error),
+        direction=direction,
     )
 
 
@@ -190,22 +193,22 @@ def exact_effects(
     ``(n_perturbations, n_nodes)``.
     """
     # The mean is exact, E[(I - B)^-1] a per graph; the other quantities come from draws of B.
-    given = np.atleast_2d(np.asarray(shifts, np.float64))
-    every = np.ascontiguousarray(given.T)
-    mean = np.mean([blr.solve(every).T for blr in posteriors], axis=0)
-    sd, lower, upper, lfsr = np.empty((4, *given.shape))
+    known_shifts = np.atleast_2d(np.asarray(shifts, np.float64))
+    shift_columns = np.ascontiguousarray(known_shifts.T)
+    mean = np.mean([blr.solve(shift_columns).T for blr in posteriors], axis=0)
+    sd, lower, upper, lfsr = np.empty((4, *known_shifts.shape))
     # The same weights are drawn for every block.
     seed = int(as_rng(rng).integers(2**63))
     q = (1.0 - level) / 2.0
-    size = max(_ROOM // (n_samples * given.shape[1]), 1)
-    for first in range(0, len(given), size):
+    size = max(_ROOM // (n_samples * known_shifts.shape[1]), 1)
+    for first in range(0, len(known_shifts), size):
         rows = slice(first, first + size)
         # The last row of each draw holds the controls.
-        drawn = mean_draws(posteriors, given[rows], n_samples=n_samples, rng=seed)
-        draws = np.array([each[:-1] - each[-1] for each in drawn])
+        drawn = mean_draws(posteriors, known_shifts[rows], n_samples=n_samples, rng=seed)
+        draws = np.array([states[:-1] - states[-1] for states in drawn])
         sd[rows] = draws.std(axis=0)
         lower[rows], upper[rows] = np.quantile(draws, (q, 1.0 - q), axis=0)
         # Rounding errors about 0 have no sign.
-        nil = 1e-9 * np.abs(given).max(initial=0.0)
+        nil = 1e-9 * np.abs(known_shifts).max(initial=0.0)
         lfsr[rows] = np.minimum((draws <= nil).mean(axis=0), (draws >= -nil).mean(axis=0))
-    return Effects(mean, sd, lower, upper, lfsr, given.copy(), np.zeros_like(given))
+    return Effects(mean, sd, lower, upper, lfsr, known_shifts.copy(), np.zeros_like(known_shifts))

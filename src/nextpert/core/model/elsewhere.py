@@ -80,18 +80,23 @@ def fit_each(
 
     def fit(cells: PooledGuides, within: PooledGuides, length: Chain) -> Hierarchical:
         return fit_hierarchical(
-            cells, prior, within=within, chain=length, rng=generator, n_jobs=n_jobs,
+            cells,
+            prior,
+            within=within,
+            chain=length,
+            rng=generator,
+            n_jobs=n_jobs,
             progress=progress,
-        )  # fmt: skip
+        )
 
     # A gene counts as changed if its effect exceeds 1 SD in a short fit to any condition.
-    whole, changes = [_with_all(part) for part in parts], np.zeros((n, p))
-    short = min(length, _SHORT, key=lambda each: each.keep)
-    for part in whole:
+    complete, changes = [_with_all(part) for part in parts], np.zeros((n, p))
+    short = min(length, _SHORT, key=lambda candidate: candidate.keep)
+    for part in complete:
         effects = fit(part, part, short).effects
         changes = np.maximum(changes, np.abs(effects.posterior_mean()) > effects.sd())
-    asked = range(len(parts)) if which is None else which
-    return [fit(joined(whole, k, changes), whole[k], length) for k in asked]
+    selected = range(len(parts)) if which is None else which
+    return [fit(joined(complete, k, changes), complete[k], length) for k in selected]
 
 
 def as_condition(
@@ -99,12 +104,14 @@ def as_condition(
 ) -> Condition:
     """Return a fit as a condition, with ``control`` as the common mean of the controls."""
     effects, measured = fit.effects, cells.n[1:, None] > 0
-    every = effects.centres(np.arange(len(effects.expected)))
+    centres = effects.centres(np.arange(len(effects.expected)))
     return Condition(
-        name, replace(effects, centre=every, cells=None),
-        np.asarray(control) + fit.control - cells.mean[0], cells.n_cells[1:],
+        name,
+        replace(effects, centre=centres, cells=None),
+        np.asarray(control) + fit.control - cells.mean[0],
+        cells.n_cells[1:],
         np.where(measured, cells.mean[1:] - cells.mean[0], 0.0),
-    )  # fmt: skip
+    )
 
 
 def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGuides:
@@ -113,63 +120,68 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
     ``changes`` is 1 for genes that count as changed, else 0, ``(n_perturbations, n_genes)``.
     """
     # In units of the variance within the cells of this condition.
-    own = parts[here]
-    varies = own.covariance.diagonal()
+    part_here = parts[here]
+    varies = part_here.covariance.diagonal()
     unit = filled(varies)
-    precision, apart = [], [part.mean[1:] - part.mean[0] for part in parts]
-    cells = coexpression(own)
-    for part, change in zip(parts, apart, strict=True):
-        if part is own:
-            precision.append(own.counted[1:])
+    precision, differences = [], [part.mean[1:] - part.mean[0] for part in parts]
+    cells = coexpression(part_here)
+    for part, change in zip(parts, differences, strict=True):
+        if part is part_here:
+            precision.append(part_here.counted[1:])
             continue
         # A gene that is not expressed there cannot change there, and is uninformative.
         there = part.covariance.diagonal()
         significance = np.where(varies > 0, np.minimum(1.0, 2.0 * there / unit), 0.0)
         # Noise of those cells in units of this condition, at least its own; then of the controls.
         noise = np.maximum(there / unit, 1.0) / part.counted[1:]
-        of_control = 1.0 / own.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
-        both = noise + 1.0 / own.counted[1:] + of_control
-        square = (change - apart[here]) ** 2 / unit
+        of_control = 1.0 / part_here.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
+        difference_variance = noise + 1.0 / part_here.counted[1:] + of_control
+        square = (change - differences[here]) ** 2 / unit
         weight = np.empty(noise.shape)
-        for rows, chance in departures(square, both, changes * significance):
+        for rows, chance in departures(square, difference_variance, changes * significance):
             # Small departures count as sampling error. Without cells here, departures cannot be
             # recognised: all are included with their probabilities.
             total = noise[rows, :, None] + DEPARTURES
-            least = np.minimum(noise[rows], 1.0 / own.counted[1:][rows])
-            small = _BELOW * least[:, :, None] >= DEPARTURES
-            counts = small | (own.n[1:][rows, None, None] <= _NO_CELLS)
+            smaller_noise = np.minimum(noise[rows], 1.0 / part_here.counted[1:][rows])
+            small = _BELOW * smaller_noise[:, :, None] >= DEPARTURES
+            counts = small | (part_here.n[1:][rows, None, None] <= _NO_CELLS)
             weight[rows] = (chance * counts / total).sum(axis=2)
-        of_here, of_there = (1.0 / x.counted[1:] + 1.0 / x.counted[0] for x in (own, part))
+        of_here, of_there = (1.0 / x.counted[1:] + 1.0 / x.counted[0] for x in (part_here, part))
         used = np.sqrt(significance)
-        alike = shared_effects(used * apart[here], used * change, of_here, of_there, cells)
-        precision.append(significance * weight * alike[:, None])
+        agreement = shared_effects(
+            used * differences[here], used * change, of_here, of_there, cells
+        )
+        precision.append(significance * weight * agreement[:, None])
     # Means weighted by precision: own cells, and those of conditions that agree.
     total = np.sum(precision, axis=0)
-    fraction = [each / total for each in precision]
+    fraction = [part_precision / total for part_precision in precision]
     n = total.mean(axis=1)
     # Controls are weighted by cells. Differences in weights between a perturbation and the controls
     # become columns, like those of batches, because errors of controls are common to perturbations.
     controls = np.array([part.n[0] for part in parts])
-    less = np.array([each.mean(axis=1) for each in fraction]).T
+    less = np.array([weights.mean(axis=1) for weights in fraction]).T
     of_batches = np.sum(
         [a[:, None] * (b.fixed[1:] - b.fixed[:1]) for a, b in zip(less.T, parts, strict=True)],
         axis=0,
     )
     columns = np.hstack([less - controls / controls.sum(), of_batches])
-    change = np.sum([s * a for s, a in zip(fraction, apart, strict=True)], axis=0)
-    errors = own.errors
+    change = np.sum([s * a for s, a in zip(fraction, differences, strict=True)], axis=0)
+    errors = part_here.errors
     if errors is not None:  # smaller by the cells of other conditions
-        gain = own.counted[1:] / total
+        gain = part_here.counted[1:] / total
         errors = errors._replace(
             own=np.vstack([errors.own[:1], errors.own[1:] * gain]),
             along=np.vstack([errors.along[:1], errors.along[1:] * gain.mean(axis=1)[:, None]]),
         )
     return replace(
-        own, mean=np.vstack([own.mean[:1], own.mean[0] + change]), n=np.append(controls.sum(), n),
-        variance_ratio=np.vstack([own.variance_ratio[:1], n[:, None] / total]),
+        part_here,
+        mean=np.vstack([part_here.mean[:1], part_here.mean[0] + change]),
+        n=np.append(controls.sum(), n),
+        variance_ratio=np.vstack([part_here.variance_ratio[:1], n[:, None] / total]),
         fixed=np.vstack([0.0 * columns[:1], columns]),
-        fixed_sd=np.append(1.0 / np.sqrt(controls), own.fixed_sd), errors=errors,
-    )  # fmt: skip
+        fixed_sd=np.append(1.0 / np.sqrt(controls), part_here.fixed_sd),
+        errors=errors,
+    )
 
 
 def shared_effects(
@@ -201,8 +213,8 @@ def shared_effects(
     of_here, of_there = noise_here.mean(axis=1), noise_there.mean(axis=1)
     product = (x * y).sum(axis=1)
     sizes = []
-    for each, noise in ((x, of_here), (y, of_there)):
-        square = (each**2).sum(axis=1)
+    for residual, noise in ((x, of_here), (y, of_there)):
+        square = (residual**2).sum(axis=1)
         # The squared size, less one standard error: 2 tr V^2 + 4 theta' V theta.
         error = np.sqrt(2.0 * p * noise**2 + 4.0 * np.maximum(square - p * noise, 0.0) * noise)
         sizes.append(square - p * noise - error)
@@ -248,8 +260,8 @@ def departures(square: Array, variance: Array, changes: Array) -> Iterator[tuple
     for rows in blocks:
         chance = softmax(logs(rows) + np.log(before[rows, None]), axis=2)
         # The contribution of the gene itself is subtracted first.
-        left = _OF_SCREEN * screen + of_each[rows, None] - changes[rows, :, None] * chance
-        yield rows, softmax(logs(rows) + np.log(left), axis=2)
+        other_genes = _OF_SCREEN * screen + of_each[rows, None] - changes[rows, :, None] * chance
+        yield rows, softmax(logs(rows) + np.log(other_genes), axis=2)
 
 
 def _with_all(cells: PooledGuides) -> PooledGuides:
@@ -264,17 +276,24 @@ def of_table(cells: PooledGuides, effects: ArrayLike, precision: ArrayLike) -> P
     ``precision`` is one over their sampling variance, which includes the error of the controls; 0
     if unknown.
     """
-    there, known = np.asarray(effects, np.float64), np.asarray(precision, np.float64)
+    there, precisions = np.asarray(effects, np.float64), np.asarray(precision, np.float64)
     within = np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny)
     # All effects contain the error of the controls. It is assumed to be half of the smallest
     # variance, as for as many controls as cells of the largest perturbation.
-    of_control = 0.5 / np.where(known.any(axis=0), known.max(axis=0), 0.5 / within)
+    of_control = 0.5 / np.where(precisions.any(axis=0), precisions.max(axis=0), 0.5 / within)
     # The sampling variance there, including controls.
-    variance = np.divide(1.0, known, out=np.full(known.shape, np.inf), where=known > 0)
+    variance = np.divide(
+        1.0, precisions, out=np.full(precisions.shape, np.inf), where=precisions > 0
+    )
     # Cells of this screen whose mean would have that variance.
     counted = np.maximum(within / np.vstack([of_control, variance - of_control]), _NO_CELLS)
     n = counted.mean(axis=1)
     return replace(
-        cells, n=n, mean=np.vstack([0.0 * within, there]), variance_ratio=n[:, None] / counted,
-        fixed=0.0 * cells.fixed, freedom=0.0 * n, prior_freedom=0.0,
-    )  # fmt: skip
+        cells,
+        n=n,
+        mean=np.vstack([0.0 * within, there]),
+        variance_ratio=n[:, None] / counted,
+        fixed=0.0 * cells.fixed,
+        freedom=0.0 * n,
+        prior_freedom=0.0,
+    )

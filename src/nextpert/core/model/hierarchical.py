@@ -24,14 +24,9 @@ from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core._checks import as_rng
 from nextpert.core._codec import array, nested, series
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
-from nextpert.core.model.effect_draws import (
-    VARIANCE,
-    Condition,
-    EffectDraws,
-    FromCells,
-)
+from nextpert.core.model.effect_draws import VARIANCE, Condition, EffectDraws, FromCells
 from nextpert.core.model.sampler import NO_PRIOR, Chain, Prior, Sampler
-from nextpert.core.model.within_cells import LEAST_PSI, response_variance
+from nextpert.core.model.within_cells import MIN_PSI, response_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,9 +77,13 @@ class Hierarchical:
         # Fields that both records have are stored once.
         if self.effects.cells is not None:
             cells = replace(
-                self.effects.cells, control=self.control / self.effects.unit, program=self.program,
-                factors=self.factors, scores=self.scores, along=self.along,
-            )  # fmt: skip
+                self.effects.cells,
+                control=self.control / self.effects.unit,
+                program=self.program,
+                factors=self.factors,
+                scores=self.scores,
+                along=self.along,
+            )
             object.__setattr__(self, "effects", replace(self.effects, cells=cells))
 
     def thinned(self, size: int) -> Hierarchical:
@@ -95,13 +94,13 @@ class Hierarchical:
             return self
         k = np.arange(keep) * self.effects.n_draws // keep
         names = ("control", "program", "scores", "along", "squares")
-        some = {name: getattr(self, name)[k] for name in names}
-        return replace(self, effects=self.effects.some_draws(k), conditions=None, **some)
+        by_draw = {name: getattr(self, name)[k] for name in names}
+        return replace(self, effects=self.effects.some_draws(k), conditions=None, **by_draw)
 
     def within_cells(self) -> tuple[Array, Array]:
         """Return own variances and factors of the covariance between cells, units of the data."""
-        own = np.maximum(1.0 - (self.factors**2).sum(axis=1), LEAST_PSI)
-        return own * self.effects.unit**2, self.factors * self.effects.unit[:, None]
+        psi = np.maximum(1.0 - (self.factors**2).sum(axis=1), MIN_PSI)
+        return psi * self.effects.unit**2, self.factors * self.effects.unit[:, None]
 
     def in_condition(self, number: int) -> Hierarchical:
         """Return the model with the effects and controls of one condition, given by number."""
@@ -110,17 +109,24 @@ class Hierarchical:
         # Convert program and factors from units of all cells to those of the condition.
         by = self.effects.unit / one.effects.unit
         return replace(
-            self, effects=one.effects, control=one.control, program=self.program * by,
-            factors=self.factors * by[:, None], conditions=None,
-        )  # fmt: skip
+            self,
+            effects=one.effects,
+            control=one.control,
+            program=self.program * by,
+            factors=self.factors * by[:, None],
+            conditions=None,
+        )
 
     def rows(self, index: ArrayLike) -> Hierarchical:
         """Return some perturbations, in the given order."""
-        which, every = np.asarray(index, np.int64), self.conditions
+        selected, conditions = np.asarray(index, np.int64), self.conditions
         return replace(
-            self, effects=self.effects.rows(which), scores=self.scores[:, which],
-            along=self.along[:, which], conditions=every and [each.rows(which) for each in every],
-        )  # fmt: skip
+            self,
+            effects=self.effects.rows(selected),
+            scores=self.scores[:, selected],
+            along=self.along[:, selected],
+            conditions=conditions and [condition.rows(selected) for condition in conditions],
+        )
 
     def predict(
         self,
@@ -142,52 +148,60 @@ class Hierarchical:
         default 1).
         """
         # A draw of a new perturbation takes scores and exponents of own parts from one with cells.
-        generator, known = as_rng(rng), self.effects
+        generator, measured = as_rng(rng), self.effects
         expected = np.array(expected, np.float64)
-        (n, p), n_draws = expected.shape, known.n_draws
-        place = np.empty((n, p, n_draws), np.int8)
+        (n, p), n_draws = expected.shape, measured.n_draws
+        entries = np.empty((n, p, n_draws), np.int8)
         scores = np.empty((n_draws, n, 1 + self.factors.shape[1]))
         shared, factor = np.ones((2, n)) if scale is None else np.array(scale, np.float64).T
-        # A variance of the grid is multiplied by 2^step (1 + more): its entry moves up by `step`,
-        # and by one more with probability `more`, so that the expected factor is `factor`.
+        # A variance of the grid is multiplied by 2^step (1 + up_probability): its entry moves up by
+        # `step`, and by one more with `up_probability`, so that the expected factor is `factor`.
         step = np.floor(np.log2(factor))
-        more = factor / 2.0**step - 1.0
+        up_probability = factor / 2.0**step - 1.0
         steps = np.arange(step.min(initial=0), step.max(initial=0) + 2)
         moved = np.clip(np.outer(2.0**steps, VARIANCE[:-1]), VARIANCE[0], VARIANCE[-2])
         moved = np.searchsorted(VARIANCE[:-1], moved)
         for k in range(n_draws):
             # The perturbations they resemble. Signs of scores and order of genes are exchangeable.
-            like = generator.integers(len(known.expected), size=n)
+            like = generator.integers(len(measured.expected), size=n)
             scores[k] = np.column_stack([self.scores[k, like], self.along[k, like]])
             scores[k] *= generator.choice([-1.0, 1.0], scores[k].shape)
             # Exponents of own parts, with genes in random order.
-            size = generator.permuted(known.place[like, :, k] % (1 + N_VARIANCES), axis=1)
+            size = generator.permuted(measured.place[like, :, k] % (1 + N_VARIANCES), axis=1)
             # A known variance does not apply to another gene.
             is_known = size == N_VARIANCES
             size[is_known] = generator.permuted(np.where(is_known, 0, size), axis=1)[is_known]
             if (factor != 1.0).any():
-                up = step[:, None] - steps[0] + (generator.random((n, p)) < more[:, None])
+                up = step[:, None] - steps[0] + (generator.random((n, p)) < up_probability[:, None])
                 size = moved[up.astype(np.int64), size]
-            place[:, :, k] = size
+            entries[:, :, k] = size
         scores *= np.sqrt(shared)[:, None]
         precision, fixed = np.zeros((n, p), np.float32), np.zeros((n, p), bool)
         if own_variance is not None:
             variance = np.asarray(own_variance, np.float64)
-            known_variance = np.maximum(variance / known.unit**2, VARIANCE[0])
+            known_variance = np.maximum(variance / measured.unit**2, VARIANCE[0])
             fixed = ~np.isnan(known_variance)
             # The variance of the whole effect is known: no program or coexpression adds to it.
-            place[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
-        batches = np.zeros((n_draws, 0, p)) if known.cells is None else known.cells.batches
+            entries[fixed], precision[fixed] = N_VARIANCES, 1.0 / known_variance[fixed]
+        batches = np.zeros((n_draws, 0, p)) if measured.cells is None else measured.cells.batches
         n_columns = batches.shape[1]
         cells = FromCells(
-            np.zeros((n, p), np.float32), sp.csr_array(fixed, dtype=np.float64),
-            sp.csr_array((n, p)), np.zeros(n),
-            0.0 * scores[:, :, 1:], np.zeros((n_draws, n)), np.zeros((n, n_columns)), batches,
-            self.control / known.unit, self.program, self.factors, scores[:, :, 0],
+            np.zeros((n, p), np.float32),
+            sp.csr_array(fixed, dtype=np.float64),
+            sp.csr_array((n, p)),
+            np.zeros(n),
+            0.0 * scores[:, :, 1:],
+            np.zeros((n_draws, n)),
+            np.zeros((n, n_columns)),
+            batches,
+            self.control / measured.unit,
+            self.program,
+            self.factors,
+            scores[:, :, 0],
             scores[:, :, 1:],
-        )  # fmt: skip
+        )
         # Without cells, change and noise are 0, and the precision is that of known own parts.
-        drawn = EffectDraws(known.unit, np.zeros((n, p)), precision, place, None, cells)
+        drawn = EffectDraws(measured.unit, np.zeros((n, p)), precision, entries, None, cells)
         # The mean is known exactly: remove the sampling error of few draws.
         if n_draws > 1:
             expected -= drawn.posterior_mean()
@@ -211,23 +225,32 @@ def controls_alone(
     unit = np.sqrt(np.maximum(cells.covariance.diagonal(), np.finfo(np.float64).tiny))
     control = cells.mean[0] + unit * generator.standard_normal((n_draws, p)) / np.sqrt(cells.n[0])
     # One perturbation without effect, from which `predict` takes draws of variances.
-    drawn = generator.choice(np.searchsorted(VARIANCE[:-1], _UNSEEN), (1, p, n_draws),
-                             p=_UNSEEN_WEIGHTS)  # fmt: skip
+    drawn = generator.choice(
+        np.searchsorted(VARIANCE[:-1], _UNSEEN), (1, p, n_draws), p=_UNSEEN_WEIGHTS
+    )
     program, none = np.zeros((n_draws, p)), np.zeros((n_draws, 1))
     along = np.zeros((n_draws, 1, 0))
     from_cells = FromCells(
-        np.zeros((1, p), np.float32), sp.csr_array((1, p)), sp.csr_array((1, p)), np.zeros(1),
-        along, none,
-    )  # fmt: skip
+        np.zeros((1, p), np.float32),
+        sp.csr_array((1, p)),
+        sp.csr_array((1, p)),
+        np.zeros(1),
+        along,
+        none,
+    )
     effects = EffectDraws(
-        unit, np.zeros((1, p)), np.zeros((1, p), np.float32), drawn.astype(np.int8), None,
+        unit,
+        np.zeros((1, p)),
+        np.zeros((1, p), np.float32),
+        drawn.astype(np.int8),
+        None,
         from_cells,
-    )  # fmt: skip
+    )
     return Hierarchical(effects, control, program, none, along, np.zeros((p, 0)), np.ones(n_draws))
 
 
 # Probabilities below this are not stored: they change no local false sign rate that is reported.
-_LEAST_COINCIDENCE = 1e-5
+_MIN_COINCIDENCE = 1e-5
 
 
 @one_thread()
@@ -274,16 +297,18 @@ def fit_hierarchical(
     sampler = Sampler(cells, prior, as_rng(rng), within)
     length = chain or Chain.of_size(n * p)
     sampler.warm = length.warm
-    place = np.empty((n, p, length.keep), np.int8)
-    kept: list[tuple[Array, ...]] = []
+    entries = np.empty((n, p, length.keep), np.int8)
+    draws: list[tuple[Array, ...]] = []
     for number, k, workers in length.sweeps(n_jobs, progress):
         sampler.sweep(number, workers)
         if k is not None:
-            kept.append(sampler.draw())
-            place[:, :, k] = sampler.state.place if sampler.doubt is None else sampler.own_places()
+            draws.append(sampler.draw())
+            entries[:, :, k] = (
+                sampler.state.place if sampler.doubt is None else sampler.own_places()
+            )
             # The second half of entries has doubled variances of noise.
-            place[:, :, k] += np.int8(1 + N_VARIANCES) * sampler.state.doubled
-    columns = (np.array(x) for x in zip(*kept, strict=True))
+            entries[:, :, k] += np.int8(1 + N_VARIANCES) * sampler.state.doubled
+    columns = (np.array(x) for x in zip(*draws, strict=True))
     control, program, scores, along, noise, batches, squares = columns
     # Given a draw, an effect is normal. Its mean follows from the cells (x minus shared parts), and
     # its precision sums those of a mean's own noise, 1 / V, and of own parts of known variance.
@@ -292,29 +317,44 @@ def fit_hierarchical(
     for rows in in_blocks(n, p):
         # The uncertainty of the prior mean is part of the effect, not of its noise.
         variance = means.psi * means.error[rows]
-        own = (
+        own_variance = (
             means.own_variance[rows] if means.own_variance.size else np.full(variance.shape, np.nan)
         )
-        precision[rows] = 1.0 / variance + 1.0 / np.where(np.isnan(own), np.inf, own)
-        shares.append(sp.csr_array(np.where(np.isnan(own), 0.0, own / (own + variance))))
+        precision[rows] = 1.0 / variance + 1.0 / np.where(
+            np.isnan(own_variance), np.inf, own_variance
+        )
+        shares.append(
+            sp.csr_array(
+                np.where(np.isnan(own_variance), 0.0, own_variance / (own_variance + variance))
+            )
+        )
         # Of a target gene, an effect is expected: it is not that large departures coincide.
-        chance = np.zeros(own.shape)
+        chance = np.zeros(own_variance.shape)
         if cells.errors is not None:
-            chance += np.where(np.isnan(own), cells.errors.coincidence[1:][rows], 0.0)
-        coincide.append(sp.csr_array(np.where(chance < _LEAST_COINCIDENCE, 0.0, chance)))
+            chance += np.where(np.isnan(own_variance), cells.errors.coincidence[1:][rows], 0.0)
+        coincide.append(sp.csr_array(np.where(chance < _MIN_COINCIDENCE, 0.0, chance)))
     factors = means.design[1:].T.copy()
     from_cells = FromCells(
-        means.x.astype(np.float32, copy=False), sp.csr_array(sp.vstack(shares)),
-        sp.csr_array(sp.vstack(coincide)), np.ones(n), noise,
-        np.zeros((length.keep, n)), means.columns, batches, control, program, factors, scores,
+        means.x.astype(np.float32, copy=False),
+        sp.csr_array(sp.vstack(shares)),
+        sp.csr_array(sp.vstack(coincide)),
+        np.ones(n),
+        noise,
+        np.zeros((length.keep, n)),
+        means.columns,
+        batches,
+        control,
+        program,
+        factors,
+        scores,
         along,
-    )  # fmt: skip
-    effects = EffectDraws(unit, sampler.expected, precision, place, None, from_cells)
+    )
+    effects = EffectDraws(unit, sampler.expected, precision, entries, None, from_cells)
     # Response of cells relative to the average (equation 23): log-normal with mean 1, and the
     # variance phi of a cell divided by the number of cells.
-    alike = cells if within is None else within
-    phi = response_variance(alike, effects.posterior_mean, unit)
-    spread = phi / np.maximum(alike.n[1:, None], 1.0)
+    response_cells = cells if within is None else within
+    phi = response_variance(response_cells, effects.posterior_mean, unit)
+    spread = phi / np.maximum(response_cells.n[1:, None], 1.0)
     # exp(sqrt(v) z - v / 2) - 1 with v = phi / n.
     chance = sampler.rng.standard_normal((len(spread), length.keep))
     response = np.expm1(np.sqrt(spread) * chance - spread / 2)

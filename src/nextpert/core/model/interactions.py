@@ -38,8 +38,8 @@ _CLEAR = 2.5
 # square of the prediction as further variance, 5 times as many effects of pairs are false as stated
 # (15 cells per member).
 _POSSIBLE = 1.0
-_MOST_DIMS = 128  # maximum number of dimensions used for learning
-_MOST_NUMBERS = 2**21  # numbers in the covariances that are formed at once: 16 MB
+_MAX_DIMS = 128  # maximum number of dimensions used for learning
+_MAX_COVARIANCE_ENTRIES = 2**21  # numbers in the covariances that are formed at once: 16 MB
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Measured:
     ) -> Measured:
         """Return tables of :class:`Interactions` with dimensions first, in units of the scale."""
         # Members without a combination are known only from their effects alone.
-        used = np.array(sorted({g for some in members for g in some}), np.int64)
+        used = np.array(sorted({g for combination in members for g in combination}), np.int64)
         design = np.zeros((len(members), len(used)))
-        for row, some in zip(design, members, strict=True):
-            row[np.searchsorted(used, some)] = 1.0
+        for row, combination in zip(design, members, strict=True):
+            row[np.searchsorted(used, combination)] = 1.0
         by = scale[:, None]
         return cls(used, design, alone.T / by, variance.T / by**2, effects.T / by, noise.T / by**2)
 
@@ -101,23 +101,25 @@ class Measured:
         The derivatives are by the strength and by the logarithms of the standard deviations.
         """
         solved = self.solved(strength, member_sd, rest_sd)
-        known = solved.total[np.isfinite(solved.total)]
-        log = -0.5 * (np.log(2 * np.pi * known).sum() + (solved.left**2 / solved.total).sum())
+        finite_totals = solved.total[np.isfinite(solved.total)]
+        log = -0.5 * (
+            np.log(2 * np.pi * finite_totals).sum() + (solved.left**2 / solved.total).sum()
+        )
         by_strength = by_member = by_rest = 0.0
         flat, owner = self.together
         first = np.searchsorted(owner, np.arange(len(self.design)))
-        for some, w, covariance, gain in solved.blocks():
+        for dims, w, covariance, gain in solved.blocks():
             # The effects y have covariance K = Z spread^2 Z' + R. With a = K^-1 left, Z'a is
             # spread^-2 w, and Z'K^-1 Z is spread^-2 (spread^2 - covariance) spread^-2.
-            square = solved.spread[some, self.used] ** 2
+            square = solved.spread[dims, self.used] ** 2
             pull, share = w / square, covariance.diagonal(axis1=1, axis2=2) / square
             by_square = 0.5 * (pull**2 - (1.0 - share) / square)
-            by_strength += (pull * self.alone[some, self.used]).sum()
-            by_strength += 2.0 * strength * (by_square * self.variance[some, self.used]).sum()
+            by_strength += (pull * self.alone[dims, self.used]).sum()
+            by_strength += 2.0 * strength * (by_square * self.variance[dims, self.used]).sum()
             by_member += 2.0 * member_sd**2 * by_square.sum()
             # a = R^-1 (left - Z w), and K^-1 = R^-1 - R^-1 Z covariance Z'R^-1.
-            total = solved.total[some]
-            residual = (solved.left[some] - w @ self.design.T) / total
+            total = solved.total[dims]
+            residual = (solved.left[dims] - w @ self.design.T) / total
             leverage = np.add.reduceat(covariance.reshape(len(w), -1)[:, flat], first, axis=1)
             by_rest += rest_sd**2 * (residual**2 - (1.0 - leverage / total) / total).sum()
             log += gain
@@ -131,9 +133,9 @@ class Measured:
         """
         owner, member = np.nonzero(self.design)
         rows = [member[owner == k] for k in range(len(self.design))]
-        flat = [np.add.outer(some * len(self.used), some).ravel() for some in rows]
+        flat = [np.add.outer(members * len(self.used), members).ravel() for members in rows]
         return np.concatenate([np.zeros(0, np.int64), *flat]), np.repeat(
-            np.arange(len(rows)), [len(some) for some in flat]
+            np.arange(len(rows)), [len(members) for members in flat]
         )
 
 
@@ -162,14 +164,14 @@ class Solved:
         used, (flat, owner) = self.data.used, self.data.together
         n = len(used)
         right = ((self.left / self.total) @ self.data.design) * self.spread[:, used]
-        size = max(1, _MOST_NUMBERS // max(n * n, 1))
+        size = max(1, _MAX_COVARIANCE_ENTRIES // max(n * n, 1))
         for first in range(0, len(right) if n else 0, size):
-            some = slice(first, first + size)
-            root, side = self.spread[some, used], right[some]
+            dims = slice(first, first + size)
+            root, side = self.spread[dims, used], right[dims]
             w, covariance, gain = np.empty((len(root), n)), np.empty((len(root), n, n)), 0.0
-            for k, known in enumerate(1.0 / self.total[some]):
+            for k, precisions in enumerate(1.0 / self.total[dims]):
                 # Combinations have few members: summing over pairs avoids products with zeros.
-                counted = np.bincount(flat, known[owner], n * n).reshape(n, n)
+                counted = np.bincount(flat, precisions[owner], n * n).reshape(n, n)
                 matrix = counted * (root[k, :, None] * root[k])
                 matrix[np.arange(n), np.arange(n)] += 1.0
                 factor = lapack.dpotrf(matrix.T, lower=1)[0]
@@ -178,7 +180,7 @@ class Solved:
                 gain += 0.5 * (half @ half) - np.log(factor.diagonal()).sum()
                 back *= root[k]
                 w[k], covariance[k] = half @ back, back.T @ back
-            yield some, w, covariance, float(gain)
+            yield dims, w, covariance, float(gain)
 
     def sums(self, table: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return mean and variance of sums of ``w``, ``(n_dims, n_sums)``.
@@ -187,8 +189,8 @@ class Solved:
         """
         used = self.data.used
         n_dims, n = self.start.shape
-        place = np.full(n + 1, len(used))
-        place[used] = np.arange(len(used))
+        position = np.full(n + 1, len(used))
+        position[used] = np.arange(len(used))
         loose = np.pad(self.spread**2, ((0, 0), (0, 1)))
         loose[:, used] = 0.0
         start = np.pad(self.start, ((0, 0), (0, 1)))
@@ -197,26 +199,26 @@ class Solved:
             total += start[:, column]
             variance += loose[:, column]
         # Used members are correlated.
-        for some, w, covariance, _ in self.blocks():
+        for dims, w, covariance, _ in self.blocks():
             mean = np.pad(w, ((0, 0), (0, 1)))
             covariance = np.pad(covariance, ((0, 0), (0, 1), (0, 1)))
-            for column in place[table.T]:
-                total[some] += mean[:, column]
-                for other in place[table.T]:
-                    variance[some] += covariance[:, column, other]
+            for column in position[table.T]:
+                total[dims] += mean[:, column]
+                for other in position[table.T]:
+                    variance[dims] += covariance[:, column, other]
         return total, variance
 
 
 def canonical(combinations: Iterable[Iterable[int]]) -> list[tuple[int, ...]]:
     """Return sorted members without repeats: A+B is B+A."""
-    return [tuple(sorted(set(some))) for some in combinations]
+    return [tuple(sorted(set(members))) for members in combinations]
 
 
-def padded(asked: Sequence[tuple[int, ...]], n: int) -> NDArray[np.int64]:
+def padded(combinations: Sequence[tuple[int, ...]], n: int) -> NDArray[np.int64]:
     """Return members as the rows of a table, padded with ``n``."""
-    table = np.full((len(asked), max(map(len, asked), default=0)), n, np.int64)
-    for row, some in zip(table, asked, strict=True):
-        row[: len(some)] = some
+    table = np.full((len(combinations), max(map(len, combinations), default=0)), n, np.int64)
+    for row, members in zip(table, combinations, strict=True):
+        row[: len(members)] = members
     return table
 
 
@@ -260,15 +262,15 @@ def by_evidence(data: Measured, scale: Array) -> Additivity:
     At most 128 dimensions, evenly spaced, are used.
     """
     # Strength and standard deviations are common to all dimensions.
-    step = -(-len(data.alone) // _MOST_DIMS)
+    step = -(-len(data.alone) // _MAX_DIMS)
     parts = ("alone", "variance", "effects", "noise")
-    some = replace(data, **{part: getattr(data, part)[::step] for part in parts})
+    subset = replace(data, **{part: getattr(data, part)[::step] for part in parts})
     centre, spread = np.array([_STRENGTH, _SD, _SD]).T
 
     def loss(at: Array) -> tuple[float, Array]:
         """Return minus the log posterior density, and its gradient."""
-        strength, member, rest = at.tolist()
-        evidence, slope = some.evidence(strength, float(np.exp(member)), float(np.exp(rest)))
+        strength, member, log_rest = at.tolist()
+        evidence, slope = subset.evidence(strength, float(np.exp(member)), float(np.exp(log_rest)))
         off = (at - centre) / spread
         return 0.5 * float(off @ off) - evidence, off / spread - slope
 
@@ -285,9 +287,15 @@ def by_evidence(data: Measured, scale: Array) -> Additivity:
     chances /= chances.sum()
     strength = float(chances @ strengths)
     return Additivity(
-        strength, float(np.sqrt(chances @ (strengths - strength) ** 2)), strengths, chances, scale,
-        float(np.exp(best[1])), float(np.exp(best[2])), len(data.design),
-    )  # fmt: skip
+        strength,
+        float(np.sqrt(chances @ (strengths - strength) ** 2)),
+        strengths,
+        chances,
+        scale,
+        float(np.exp(best[1])),
+        float(np.exp(best[2])),
+        len(data.design),
+    )
 
 
 @dataclass(frozen=True)
@@ -329,19 +337,23 @@ class Interactions:
         Both have the shape ``(len(combinations), n_dims)``, in units of the data and their square.
         For a measured combination, its own measurement is used too.
         """
-        asked, scale = canonical(combinations), self.learned.scale
-        table = padded(asked, len(self.alone))
-        kept, own, rest_variance = self._rests(asked)
-        single = np.array([len(some) == 1 for some in asked], bool)
+        members, scale = canonical(combinations), self.learned.scale
+        table = padded(members, len(self.alone))
+        sum_factor, measured_term, rest_variance = self._rests(members)
+        single = np.array([len(combination) == 1 for combination in members], bool)
         one = table[single, 0] if single.any() else np.zeros(0, np.int64)
-        first, second = np.zeros((2, *kept.shape))
+        first, second = np.zeros((2, *sum_factor.shape))
         for chance, strength, solved in self._solved():
-            # theta = kept * sum of w + own + rest; a single perturbation is s regressed on its w.
+            # theta = sum_factor * sum of w + measured_term + rest; a single perturbation is s
+            # regressed on its w.
             mean, variance = (part.T for part in solved.sums(table))
-            total, spread = kept * mean + own, kept**2 * variance + rest_variance
-            slope, start, alone, left = (part.T[one] for part in self._back(strength))
+            total, spread = (
+                sum_factor * mean + measured_term,
+                sum_factor**2 * variance + rest_variance,
+            )
+            slope, start, alone, remaining_variance = (part.T[one] for part in self._back(strength))
             total[single] = alone + slope * (mean[single] - start)
-            spread[single] = left + slope**2 * variance[single]
+            spread[single] = remaining_variance + slope**2 * variance[single]
             first += chance * total
             second += chance * (spread + total**2)
         return first * scale, np.maximum(second - first**2, 0.0) * scale**2
@@ -352,21 +364,21 @@ class Interactions:
         Shape ``(n_combinations, n_dims)``. The standard deviations are those from all combinations.
         """
         table, scale = padded(self.measured, len(self.alone)), self.learned.scale
-        rest = self.learned.rest_sd**2
-        total = rest + self.noise / scale**2
+        rest_variance = self.learned.rest_sd**2
+        total = rest_variance + self.noise / scale**2
         logs, moments = [], []
         for _, _, solved in self._solved():
             mean, variance = (part.T for part in solved.sums(table))
             # As in any regression, residuals and variances are divided by one minus the leverage.
-            kept = 1.0 - variance / total
-            mean = self.effects / scale - (self.effects / scale - mean) / kept
-            variance = variance / kept
+            one_minus_leverage = 1.0 - variance / total
+            mean = self.effects / scale - (self.effects / scale - mean) / one_minus_leverage
+            variance = variance / one_minus_leverage
             spread = variance + total
             off = (self.effects / scale - mean) ** 2 / spread
             logs.append(
                 -0.5 * (np.log(np.where(np.isfinite(spread), spread, 1.0)) + off).sum(axis=1)
             )
-            moments.append((mean, variance + rest))
+            moments.append((mean, variance + rest_variance))
         # Without the measurement's density, the probabilities of the strengths change.
         log = np.log(self.learned.chances)[:, None] - np.array(logs)
         chance = np.exp(log - log.max(axis=0))
@@ -393,23 +405,23 @@ class Interactions:
         total = strength**2 * variance + member
         return strength * variance / total, strength * alone, alone, variance * member / total
 
-    def _rests(self, asked: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
+    def _rests(self, combinations: Sequence[tuple[int, ...]]) -> tuple[Array, Array, Array]:
         """Return the factor on the sum, the term of the own measurement, and the variance left."""
-        place = {some: k for k, some in enumerate(self.measured)}
-        scale, rest = self.learned.scale, self.learned.rest_sd**2
+        row_of = {combination: k for k, combination in enumerate(self.measured)}
+        scale, rest_variance_prior = self.learned.scale, self.learned.rest_sd**2
         # Without a measurement: the sum has factor 1, and only the variance of r_c is known.
-        kept, own, rest_variance = np.zeros((3, len(asked), len(scale)))
-        kept += 1.0
-        rest_variance += rest
-        for k, some in enumerate(asked):
-            if some in place:
-                noise = self.noise[place[some]] / scale**2
+        sum_factor, measured_term, rest_variance = np.zeros((3, len(combinations), len(scale)))
+        sum_factor += 1.0
+        rest_variance += rest_variance_prior
+        for k, combination in enumerate(combinations):
+            if combination in row_of:
+                noise = self.noise[row_of[combination]] / scale**2
                 # Given its own measurement, r_c is expected to be this share of the residual.
-                share = rest / (rest + noise)
-                kept[k] = 1.0 - share
-                own[k] = share * self.effects[place[some]] / scale
-                rest_variance[k] = (1.0 - share) * rest
-        return kept, own, rest_variance
+                share = rest_variance_prior / (rest_variance_prior + noise)
+                sum_factor[k] = 1.0 - share
+                measured_term[k] = share * self.effects[row_of[combination]] / scale
+                rest_variance[k] = (1.0 - share) * rest_variance_prior
+        return sum_factor, measured_term, rest_variance
 
 
 @dataclass(frozen=True)
@@ -467,12 +479,12 @@ def size_of_effects(squares: Array, unit: ArrayLike) -> Array:
     if not n:
         return by * np.full(squares.shape[1], np.sqrt(UNSEEN_VARIANCE))
     relative = squares / by**2
-    mean, kept = relative.mean(axis=0), 0.0
+    mean, weight = relative.mean(axis=0), 0.0
     if n > 1 and mean.var() > 0:
         # Variance of a mean by chance, over that of all; all genes count as one effect at least.
-        kept = 1.0 - relative.var(axis=0, ddof=1).mean() / n / mean.var()
-        kept = min(max(kept, 0.0), n / (n + 1))
-    return by * np.sqrt(kept * mean + (1.0 - kept) * mean.mean())
+        weight = 1.0 - relative.var(axis=0, ddof=1).mean() / n / mean.var()
+        weight = min(max(weight, 0.0), n / (n + 1))
+    return by * np.sqrt(weight * mean + (1.0 - weight) * mean.mean())
 
 
 def learn_interactions(
@@ -502,21 +514,23 @@ def learn_interactions(
     members = tuple(canonical(combinations))
     effects, noise = np.asarray(effects, np.float64), np.asarray(noise, np.float64)
     means, spread = (np.array(a, np.float64, ndmin=2) for a in (alone, variance))
-    seen = ~np.isnan(means).any(axis=1)
+    is_measured = ~np.isnan(means).any(axis=1)
     if learned is not None:
         scale = learned.scale
     if scale is None:  # from combinations if no member is known alone
         # E s^2 of each member.
-        squares = means[seen] ** 2 + spread[seen]
-        if not seen.any():
-            squares = effects**2 / np.reshape([len(some) for some in members], (-1, 1))
+        squares = means[is_measured] ** 2 + spread[is_measured]
+        if not is_measured.any():
+            squares = effects**2 / np.reshape(
+                [len(combination) for combination in members], (-1, 1)
+            )
         scale = size_of_effects(squares, unit)
     size = np.asarray(scale, np.float64)
     # A member never measured alone has the mean of the others (and one effect of 0), and their
     # variance.
-    centre = means[seen].sum(axis=0) / (seen.sum() + 1)
-    means[~seen] = centre
-    spread[~seen] = np.maximum(size**2 - centre**2, 0.1 * size**2)
+    centre = means[is_measured].sum(axis=0) / (is_measured.sum() + 1)
+    means[~is_measured] = centre
+    spread[~is_measured] = np.maximum(size**2 - centre**2, 0.1 * size**2)
     data = means, spread, members, effects, noise
     if learned is None:
         learned = by_evidence(Measured.in_units(size, *data), size)

@@ -105,14 +105,18 @@ class Perturbations:
         freedom = max(int(moments.n.sum() - np.count_nonzero(moments.n)), 1)
         errors = np.zeros((len(rows), 0))
         if self.batches is not None:
-            every = np.asarray(self.batches, np.float64)
+            batches = np.asarray(self.batches, np.float64)
             # Errors of batches in a difference to the controls.
-            errors = np.where(rows[:, None] >= 0, every[rows] - every[self.control], 0.0)
+            errors = np.where(rows[:, None] >= 0, batches[rows] - batches[self.control], 0.0)
         vars(self).update(
-            rows=rows, n=np.where(rows >= 0, moments.n[rows], 0), sd=sd,
-            control_variance=sd**2 / n_control, batch_errors=errors,
-            freedom=freedom, within=moments.scatter.diagonal() / freedom,
-        )  # fmt: skip
+            rows=rows,
+            n=np.where(rows >= 0, moments.n[rows], 0),
+            sd=sd,
+            control_variance=sd**2 / n_control,
+            batch_errors=errors,
+            freedom=freedom,
+            within=moments.scatter.diagonal() / freedom,
+        )
 
     @property
     def unit(self) -> Array:
@@ -139,11 +143,13 @@ class Perturbations:
 
     def some(self, index: ArrayLike) -> Perturbations:
         """Return some of the perturbations, in the given order."""
-        which = np.asarray(index, np.int64)
-        targets = [self.targets[j] for j in which.tolist()]
-        change = None if self.change is None else np.asarray(self.change, np.float64)[which]
-        names = [self.names[j] for j in which.tolist()] if self.names else ()
-        return replace(self, members=self.rows[which], targets=targets, change=change, names=names)
+        selected = np.asarray(index, np.int64)
+        targets = [self.targets[j] for j in selected.tolist()]
+        change = None if self.change is None else np.asarray(self.change, np.float64)[selected]
+        names = [self.names[j] for j in selected.tolist()] if self.names else ()
+        return replace(
+            self, members=self.rows[selected], targets=targets, change=change, names=names
+        )
 
     def without(self, index: ArrayLike) -> Perturbations:
         """Return the other perturbations of the screen, with moments without these cells.
@@ -154,16 +160,19 @@ class Perturbations:
         left_out = np.zeros(len(self.rows), bool)
         left_out[np.asarray(index, np.int64)] = True
         # Remove environments of perturbations left out, and renumber the others.
-        gone = np.unique(self.rows[left_out & (self.rows >= 0)])
-        kept = np.setdiff1d(np.arange(self.moments.n_environments), gone)
-        place = np.full(self.moments.n_environments + 1, -1)
-        place[kept] = np.arange(len(kept))
-        others = self.some(np.flatnonzero(~left_out))
-        batches = None if self.batches is None else np.asarray(self.batches, np.float64)[kept]
+        removed = np.unique(self.rows[left_out & (self.rows >= 0)])
+        remaining = np.setdiff1d(np.arange(self.moments.n_environments), removed)
+        new_index = np.full(self.moments.n_environments + 1, -1)
+        new_index[remaining] = np.arange(len(remaining))
+        remaining_perturbations = self.some(np.flatnonzero(~left_out))
+        batches = None if self.batches is None else np.asarray(self.batches, np.float64)[remaining]
         return replace(
-            others, moments=self.moments.some(kept), control=int(place[self.control]),
-            members=place[others.rows], batches=batches,
-        )  # fmt: skip
+            remaining_perturbations,
+            moments=self.moments.some(remaining),
+            control=int(new_index[self.control]),
+            members=new_index[remaining_perturbations.rows],
+            batches=batches,
+        )
 
     def own_variance(self) -> Array:
         """Return the sampling variance of the perturbations' own means.
@@ -197,7 +206,7 @@ class Perturbations:
     def scored(self) -> NDArray[np.bool_]:
         """Whether weights are learned from an effect: it is measured, on a varying non-target."""
         # Target genes determine the efficacy; constant genes have no scale.
-        seen = self.n[:, None] > 0
+        is_scored = self.n[:, None] > 0
         if self.moments.counted is not None:
-            seen = seen & (self.moments.counted[self.rows] > 0)
-        return seen & ~self.own() & (self.sd > 0)
+            is_scored = is_scored & (self.moments.counted[self.rows] > 0)
+        return is_scored & ~self.own() & (self.sd > 0)

@@ -78,8 +78,8 @@ class PredictorWeights:
         """
         total = np.zeros_like(predictions[0].effects)
         for rows in in_blocks(*total.shape):
-            for k, each in enumerate(predictions):
-                total[rows] += self.left_out[rows, k][:, None] * each.effects[rows]
+            for k, prediction in enumerate(predictions):
+                total[rows] += self.left_out[rows, k][:, None] * prediction.effects[rows]
         return total
 
 
@@ -125,29 +125,33 @@ def learn_predictor_weights(
     if n * p > ENOUGH and n_some < p:
         # For screens with more than 10 million effects, genes are drawn with a fixed seed until
         # there are 4 million effects: more effects would hardly change the weights.
-        some = np.sort(np.random.default_rng(0).choice(p, n_some, replace=False))
+        drawn_genes = np.sort(np.random.default_rng(0).choice(p, n_some, replace=False))
         fewer = [
             replace(
                 e,
-                effects=e.effects[:, some],
-                shared=None if e.shared is None else e.shared[:, some],
+                effects=e.effects[:, drawn_genes],
+                shared=None if e.shared is None else e.shared[:, drawn_genes],
             )
             for e in predictions
         ]
         return learn_predictor_weights(
-            observed[:, some], variance[:, some], fewer, scored[:, some], sd=sd[some]
+            observed[:, drawn_genes],
+            variance[:, drawn_genes],
+            fewer,
+            scored[:, drawn_genes],
+            sd=sd[drawn_genes],
         )
     used, by = scored, np.where(sd > 0, sd, 1.0)
     fixed = np.array([e.fixed for e in predictions], bool)
-    most = np.array([e.most for e in predictions])
-    free = ~fixed & (most > 0)
+    max_weight = np.array([e.most for e in predictions])
+    free = ~fixed & (max_weight > 0)
     # Effects, predictions, shared errors and variances, in units of sd; 0 if not used.
     y, noise = np.where(used, observed, 0.0) / by, np.where(used, variance, 0.0) / by**2
     x = np.array([np.where(used, e.effects, 0.0) / by for e in predictions])
     shared = np.zeros(x.shape)
-    for k, each in enumerate(predictions):
-        if each.shared is not None:
-            shared[k] = np.where(used, each.shared, 0.0) / by**2
+    for k, prediction in enumerate(predictions):
+        if prediction.shared is not None:
+            shared[k] = np.where(used, prediction.shared, 0.0) / by**2
     # The block in which a perturbation is left out; -1 for those without cells.
     measured = np.any(used, axis=1)
     blocks = np.full(len(measured), -1)
@@ -155,28 +159,38 @@ def learn_predictor_weights(
     n_blocks = int(blocks.max(initial=-1)) + 1
     # If a fixed predictor predicts a perturbation, the others are not used or learned there.
     evidence = used & ~x[fixed].any(axis=(0, 2))[:, None]
-    left, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
+    effect_weight, _ = _weighed(np.where(evidence, y, 0.0), noise, evidence)
     # Normal equations by block, so that each can be left out by subtraction.
-    sums = _sums(x[free], y, shared[free], left, blocks, n_blocks)
+    sums = _sums(x[free], y, shared[free], effect_weight, blocks, n_blocks)
     # Fixed predictors have weight 1.
     weights = fixed.astype(np.float64)
-    found, probability, slope = sums.learned(most[free])
-    weights[free] = found[0]
+    block_weights, probability, slope = sums.learned(max_weight[free])
+    weights[free] = block_weights[0]
     # The weights of a left-out perturbation are those of the other blocks.
     rows = np.tile(weights, (len(used), 1))
-    rows[np.ix_(measured, free)] = found[1:][blocks[measured]]
+    rows[np.ix_(measured, free)] = block_weights[1:][blocks[measured]]
     # Errors are weighted with the variance that the predictors do not explain.
     off = 2 * np.einsum("k,kjg->jg", weights, shared)
-    left, beyond = _weighed(y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise)
+    effect_weight, beyond = _weighed(
+        y - np.einsum("k,kjg->jg", weights, x), noise - off, used, noise
+    )
     # E|y - e|^2 of the true effects: |y - e|^2 - noise + 2 shared, divided by that for e = 0.
     guess, off = np.einsum("jk,kjg->jg", rows, x), np.einsum("jk,kjg->jg", rows, shared)
     guesses = [(0.0, 0.0), (guess, off), *zip(x, shared, strict=True)]
-    nothing, *totals = [float((((y - e) ** 2 - noise + 2 * s) * left).sum()) for e, s in guesses]
+    nothing, *totals = [
+        float((((y - e) ** 2 - noise + 2 * s) * effect_weight).sum()) for e, s in guesses
+    ]
     alone = np.array(totals) / (nothing if nothing > 0 else np.nan)
     return PredictorWeights(
-        tuple(e.name for e in predictions), weights, rows, probability, slope, float(alone[0]),
-        alone[1:], beyond,
-    )  # fmt: skip
+        tuple(e.name for e in predictions),
+        weights,
+        rows,
+        probability,
+        slope,
+        float(alone[0]),
+        alone[1:],
+        beyond,
+    )
 
 
 def _weighed(
@@ -188,15 +202,15 @@ def _weighed(
     ``noise`` if this is not given. All arrays have the shape ``(n_perturbations, n_genes)``.
     """
     variance = expected if noise is None else noise
-    left, beyond, tiny = used.astype(np.float64), 0.0, np.finfo(np.float64).tiny
+    weight, beyond, tiny = used.astype(np.float64), 0.0, np.finfo(np.float64).tiny
     for _ in range(_ROUNDS):
         # t^2 = sum w^2 (y^2 - expected) / sum w^2 with the weights so far.
-        total = (left**2).sum()
-        mean = float((left**2 * (effects**2 - expected)).sum() / total) if total > 0 else 0.0
+        total = (weight**2).sum()
+        mean = float((weight**2 * (effects**2 - expected)).sum() / total) if total > 0 else 0.0
         beyond = max(mean, 0.0)
-        left = np.where(used, 1 / np.maximum(beyond + variance, tiny), 0.0)
-        left /= max(left.max(initial=0.0), tiny)
-    return left, beyond
+        weight = np.where(used, 1 / np.maximum(beyond + variance, tiny), 0.0)
+        weight /= max(weight.max(initial=0.0), tiny)
+    return weight, beyond
 
 
 @dataclass(frozen=True)
@@ -222,30 +236,32 @@ class _Sums:
     n: NDArray[np.int64]
     alike: Array
 
-    def learned(self, most: Array) -> tuple[Array, float, float]:
+    def learned(self, max_weight: Array) -> tuple[Array, float, float]:
         """Return the weights from all blocks and from all but each, ``(n_blocks + 1, k)``.
 
-        Also the probability and the slope of all. ``most`` are the maximum weights, shape ``(k,)``.
+        Also the probability and the slope of all. ``max_weight`` has the shape ``(k,)``.
         """
         (n_blocks, k), tiny = self.cross.shape, np.finfo(np.float64).tiny
-        kept = np.concatenate([np.ones((1, n_blocks)), 1.0 - np.eye(n_blocks)])
-        n, size = kept @ self.n, kept @ self.size
+        included = np.concatenate([np.ones((1, n_blocks)), 1.0 - np.eye(n_blocks)])
+        n, size = included @ self.n, included @ self.size
         # A single perturbation is not informative about others.
-        known = (n >= 2) & (size > 0)
-        if k == 0 or not known.any():
-            return np.zeros((len(kept), k)), 0.0, 0.0
+        is_informative = (n >= 2) & (size > 0)
+        if k == 0 or not is_informative.any():
+            return np.zeros((len(included), k)), 0.0, 0.0
         # m = J^2 / sum cos^2 over the remaining pairs.
-        one, both = self.alike @ (1.0 - kept).T
-        m = n**2 / np.maximum(self.alike[0].sum() - 2 * one + both, tiny)
+        one, squared_pairs = self.alike @ (1.0 - included).T
+        m = n**2 / np.maximum(self.alike[0].sum() - 2 * one + squared_pairs, tiny)
         # Weighted variance of one of the n * m independent effects.
-        per = np.where(known, size, 1.0) / np.where(known, n * m, 1.0)
-        gram = self.gram * (kept / per[:, None])[:, :, None, None]
-        cross = self.cross * (kept / per[:, None])[:, :, None]
+        per = np.where(is_informative, size, 1.0) / np.where(is_informative, n * m, 1.0)
+        gram = self.gram * (included / per[:, None])[:, :, None, None]
+        cross = self.cross * (included / per[:, None])[:, :, None]
         # The mode with all of them, and without each.
-        nothing = np.zeros((len(kept), 1, k, k))
+        nothing = np.zeros((len(included), 1, k, k))
         precision = np.eye(k) + gram.sum(axis=1)[:, None] - np.concatenate([nothing, gram], axis=1)
         right = cross.sum(axis=1)[:, None] - np.concatenate([nothing[..., 0], cross], axis=1)
-        modes = _mode(precision.reshape(-1, k, k), right.reshape(-1, k), most).reshape(right.shape)
+        modes = _mode(precision.reshape(-1, k, k), right.reshape(-1, k), max_weight).reshape(
+            right.shape
+        )
         mode, without = modes[:, 0], modes[:, 1:]
         # Slope of left-out effects on left-out predictions.
         along = np.einsum("sbk,sbk->s", without, cross)
@@ -255,59 +271,61 @@ class _Sums:
         first = precision[:, 0]
         evidence = ((right[:, 0] - 0.5 * np.einsum("skl,sl->sk", first, mode)) * mode).sum(axis=1)
         probability = expit(evidence - 0.5 * np.linalg.slogdet(first)[1])
-        slope, probability = (np.where(known, each, 0.0) for each in (slope, probability))
+        slope, probability = (
+            np.where(is_informative, values, 0.0) for values in (slope, probability)
+        )
         return (probability * slope)[:, None] * mode, float(probability[0]), float(slope[0])
 
 
-def _mode(precision: Array, right: Array, most: Array) -> Array:
-    """Return the ``w`` between 0 and ``most`` that minimises ``w'Pw - 2 w'r``, for each ``P, r``.
+def _mode(precision: Array, right: Array, max_weight: Array) -> Array:
+    """Return the ``w`` from 0 to ``max_weight`` that minimises ``w'Pw - 2 w'r``, for each ``P, r``.
 
     The solution is exact: each weight is 0, the maximum or free, and the best of all combinations
     is taken, which is feasible for few predictors. Shapes ``(n, k, k)``, ``(n, k)``, ``(k,)``.
     """
-    best, least = np.zeros_like(right), np.zeros(len(right))
-    for states in product(*((0.0, largest, np.nan) for largest in most)):
+    best, lowest = np.zeros_like(right), np.zeros(len(right))
+    for states in product(*((0.0, largest, np.nan) for largest in max_weight)):
         w = np.tile(states, (len(right), 1))
         free = np.isnan(states)
         if free.any():
-            rest = right - precision[:, :, ~free] @ np.array(states)[~free]
+            remainder = right - precision[:, :, ~free] @ np.array(states)[~free]
             inner = precision[:, free][:, :, free]
-            w[:, free] = np.linalg.solve(inner, rest[:, free, None])[..., 0]
+            w[:, free] = np.linalg.solve(inner, remainder[:, free, None])[..., 0]
         value = np.einsum("nk,nkl,nl->n", w, precision, w) - 2 * np.einsum("nk,nk->n", w, right)
-        better = (value < least) & (w >= 0).all(axis=1) & (w <= most).all(axis=1)
-        best[better], least[better] = w[better], value[better]
+        better = (value < lowest) & (w >= 0).all(axis=1) & (w <= max_weight).all(axis=1)
+        best[better], lowest[better] = w[better], value[better]
     return best
 
 
 def _sums(
-    x: Array, y: Array, shared: Array, left: Array, blocks: NDArray[np.int64], n_blocks: int
+    x: Array, y: Array, shared: Array, weight: Array, blocks: NDArray[np.int64], n_blocks: int
 ) -> _Sums:
     """Return the sums over every block; ``blocks`` is the block of every perturbation, or -1."""
     # G_kl = sum w x_k x_l; the cross terms lack the shared error, sum w shared_k.
-    weighted = x * left
-    each = np.einsum("kjg,ljg->jkl", weighted, x)
-    cross = np.einsum("kjg,jg->jk", weighted, y) - np.einsum("kjg,jg->jk", shared, left)
-    effects = y * np.sqrt(left)
+    weighted = x * weight
+    gram = np.einsum("kjg,ljg->jkl", weighted, x)
+    cross = np.einsum("kjg,jg->jk", weighted, y) - np.einsum("kjg,jg->jk", shared, weight)
+    effects = y * np.sqrt(weight)
     size = (effects**2).sum(axis=1)
     # Squared cosines of pairs without a matrix of pairs: u'(U'U)u.
     unit = effects / np.sqrt(np.maximum(size, np.finfo(np.float64).tiny))[:, None]
-    alike = ((unit @ (unit.T @ unit)) * unit).sum(axis=1)
+    squared_cosines = ((unit @ (unit.T @ unit)) * unit).sum(axis=1)
     rows = [np.flatnonzero(blocks == b) for b in range(n_blocks)]
     within = [((unit[r] @ unit[r].T) ** 2).sum() for r in rows]
     k = len(x)
     return _Sums(
-        np.array([each[r].sum(axis=0) for r in rows]).reshape(len(rows), k, k),
+        np.array([gram[r].sum(axis=0) for r in rows]).reshape(len(rows), k, k),
         np.array([cross[r].sum(axis=0) for r in rows]).reshape(len(rows), k),
         np.array([size[r].sum() for r in rows]),
-        np.array([left[r].any(axis=1).sum() for r in rows], np.int64),
-        np.array([[alike[r].sum() for r in rows], within]).reshape(2, -1),
-    )  # fmt: skip
+        np.array([weight[r].any(axis=1).sum() for r in rows], np.int64),
+        np.array([[squared_cosines[r].sum() for r in rows], within]).reshape(2, -1),
+    )
 
 
 _RANGE = -8.0, 3.0  # range of factors, as exponents of 2
 _FREE = 3  # from this many perturbations, or fewer, nothing is learned
 _EFFECTS = 50_000  # maximum number of effects compared with draws
-_FEWEST = 20  # minimum number of perturbations compared, for any number of genes
+_MIN_PERTURBATIONS = 20  # minimum number of perturbations compared, for any number of genes
 _SIZE = 1_600_000  # number of effects for which 50 draws are kept; 50 draws are compared
 _LOG2 = np.log(2.0)
 
@@ -333,8 +351,8 @@ class WithoutCells(NamedTuple):
 
     def rows(self, index: ArrayLike) -> WithoutCells:
         """Return some perturbations, in the given order."""
-        which = np.asarray(index, np.int64)
-        return WithoutCells(*(each[which] for each in self))
+        selected = np.asarray(index, np.int64)
+        return WithoutCells(*(values[selected] for values in self))
 
 
 class LeftOut(NamedTuple):
@@ -362,9 +380,9 @@ class LeftOut(NamedTuple):
     @classmethod
     def rows(cls, scored: Mask) -> NDArray[np.int64]:
         """Return a sufficient number of perturbations for learning, evenly spread over all."""
-        some = np.flatnonzero(scored.any(axis=1))
-        most = max(_EFFECTS // scored.shape[1], _FEWEST)
-        return some[:: -(-len(some) // most)] if len(some) else some
+        scored_rows = np.flatnonzero(scored.any(axis=1))
+        max_rows = max(_EFFECTS // scored.shape[1], _MIN_PERTURBATIONS)
+        return scored_rows[:: -(-len(scored_rows) // max_rows)] if len(scored_rows) else scored_rows
 
 
 @one_thread()
@@ -379,16 +397,16 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     perturbations. With side information, the prior is centred at the ``x`` without it.
     """
     # Without side information first: its mode is the prior of those with it.
-    few, known = model.thinned(_SIZE), left_out.known
-    parts = [(left_out.alone, np.ones_like(known))]
-    if not np.array_equal(left_out.described[known], left_out.alone[known]):
-        parts.append((left_out.described, known))
+    thinned, known_rows = model.thinned(_SIZE), left_out.known
+    parts = [(left_out.alone, np.ones_like(known_rows))]
+    if not np.array_equal(left_out.described[known_rows], left_out.alone[known_rows]):
+        parts.append((left_out.described, known_rows))
     modes, prior = [], np.zeros(2)
     # The prior with side information is centred at the mode without it.
     for departure, rows in parts:
         x, used = prior, left_out.scored[rows]
         if len(used) > _FREE:
-            slopes = _Slopes.of(few, departure[rows], left_out.variance[rows], used)
+            slopes = _Slopes.of(thinned, departure[rows], left_out.variance[rows], used)
             for _ in range(2):  # weighted at the prior mode, and then at the new mode
                 per = slopes.at(x)[2]
 
@@ -445,14 +463,14 @@ class _Slopes(NamedTuple):
         """
         # Mean over draws of N(y; sqrt(shared) centre, own T + noise), and slopes in log2 of both.
         # x = (log2 of the factor on shared parts, log2 of the factor on own parts).
-        shared, own = 2.0**x
+        shared, own_factor = 2.0**x
         total, slope = (
             np.full(self.y.shape, np.finfo(np.float64).tiny),
             np.zeros((2, *self.y.shape)),
         )
         for k in range(self.drawn.n_draws):
             centre = np.sqrt(shared) * self.centre[:, :, k]
-            part = own * VARIANCE[self.drawn.place[:, :, k]]
+            part = own_factor * VARIANCE[self.drawn.place[:, :, k]]
             variance, off = part + self.noise, self.y - centre
             # N(y; sqrt(shared) centre, own T + V) of draw k, up to sqrt(2 pi).
             chance = np.exp(-0.5 * off**2 / variance) / np.sqrt(variance)

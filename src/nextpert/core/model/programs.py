@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-_MOST = 20  # maximum number of programs
+_MAX_PROGRAMS = 20  # maximum number of programs
 # Maximum number of perturbations compared, those with the largest effects: products of 1,000 on
 # 1,000 genes take seconds, products of 10,000 minutes.
-MOST_COMPARED = 1000
+MAX_COMPARED = 1000
 CLEAR = 3.0  # standard deviations from 0 that a program, or a score on it, must exceed
 _PART = 0.25  # minimum score to share a program, relative to the largest score
 _DRAWS = 100  # maximum number of draws for standard deviations
@@ -67,14 +67,14 @@ def _takes_part(scores: Array, sd: Array) -> Mask:
 
 
 def strongest(effects: EffectDraws, targets: Mask) -> NDArray[np.int64]:
-    """Return the perturbations with the largest effects, at most :data:`MOST_COMPARED`, in order.
+    """Return the perturbations with the largest effects, at most :data:`MAX_COMPARED`, in order.
 
     The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
     a perturbation does not target.
     """
     # Squared effects in units of cells, without target genes.
     size = (_in_others(effects.posterior_mean(), effects, targets) ** 2).sum(axis=1)
-    return np.sort(np.argsort(-size, kind="stable")[:MOST_COMPARED])
+    return np.sort(np.argsort(-size, kind="stable")[:MAX_COMPARED])
 
 
 @one_thread()
@@ -94,23 +94,23 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     effects, unit = fit.effects, fit.effects.unit
     mean = _in_others(effects.posterior_mean(), effects, targets)
     among = strongest(effects, targets)
-    some, strong, own = mean[among], effects.rows(among), targets[among]
-    compared = (_in_others(x, strong, own) for x in _taken(strong, _DRAWS))
-    base = _varimax(_loadings(some @ some.T, _clear(some, compared)))
+    strong_mean, strong, strong_targets = mean[among], effects.rows(among), targets[among]
+    compared = (_in_others(x, strong, strong_targets) for x in _taken(strong, _DRAWS))
+    base = _varimax(_loadings(strong_mean @ strong_mean.T, _clear(strong_mean, compared)))
     # Genes regressed on loadings, then perturbations on genes: (D'D)^-1 D' x with separate D.
-    by_base = _inverses(base, (~own).T)
-    genes = np.einsum("ikl,il->ki", by_base, some.T @ base)
-    by_genes = np.concatenate([
-        _inverses(genes.T, ~targets[rows]) for rows in in_blocks(*mean.shape)
-    ])  # fmt: skip
+    by_base = _inverses(base, (~strong_targets).T)
+    genes = np.einsum("ikl,il->ki", by_base, strong_mean.T @ base)
+    by_genes = np.concatenate(
+        [_inverses(genes.T, ~targets[rows]) for rows in in_blocks(*mean.shape)]
+    )
     scores = np.einsum("jkl,jl->jk", by_genes, mean @ genes.T)
     # The same regressions on every draw give the standard deviations.
     drawn = []
-    for each in _taken(effects, _DRAWS):
-        x = _in_others(each, effects, targets)
+    for drawn_effects in _taken(effects, _DRAWS):
+        x = _in_others(drawn_effects, effects, targets)
         of_genes = np.einsum("ikl,il->ki", by_base, x[among].T @ base)
         drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
-    genes_sd, scores_sd = (np.std(each, axis=0) for each in zip(*drawn, strict=True))
+    genes_sd, scores_sd = (np.std(values, axis=0) for values in zip(*drawn, strict=True))
     shared = np.flatnonzero(_takes_part(scores, scores_sd).sum(axis=0) > 1)
     # |A_.k|^2 |genes_k|^2, divided by all squared differences of means.
     share = (scores[:, shared] ** 2).sum(axis=0) * (genes[shared] ** 2).sum(axis=1)
@@ -119,9 +119,12 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     scores, genes = scores[:, order], genes[order]
     scale = scores[np.abs(scores).argmax(axis=0), np.arange(len(order))]
     return Programs(
-        scores / scale, scores_sd[:, order] / np.abs(scale), genes * scale[:, None] * unit,
-        genes_sd[order] * np.abs(scale)[:, None] * unit, np.sort(share)[::-1],
-    )  # fmt: skip
+        scores / scale,
+        scores_sd[:, order] / np.abs(scale),
+        genes * scale[:, None] * unit,
+        genes_sd[order] * np.abs(scale)[:, None] * unit,
+        np.sort(share)[::-1],
+    )
 
 
 def _taken(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
@@ -139,14 +142,14 @@ def _in_others(values: Array, effects: EffectDraws, targets: Mask) -> Array:
     return values
 
 
-def _inverses(design: Array, kept: Mask) -> Array:
+def _inverses(design: Array, included: Mask) -> Array:
     """Return the inverses of ``D' diag(w) D`` for ``m`` regressions with some rows of a design.
 
-    ``design`` has the shape ``(n, k)``, ``kept`` ``(m, n)``, and the result ``(m, k, k)``.
+    ``design`` has the shape ``(n, k)``, ``included`` ``(m, n)``, and the result ``(m, k, k)``.
     """
     k = design.shape[1]
     squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), k * k)
-    products = (kept.astype(np.float64) @ squares).reshape(len(kept), k, k)
+    products = (included.astype(np.float64) @ squares).reshape(len(included), k, k)
     return np.asarray(np.linalg.pinv(products, hermitian=True), np.float64)
 
 
@@ -154,10 +157,10 @@ def _clear(mean: Array, draws: Iterable[Array]) -> int:
     """Return the number of directions in which draws of the products are clearly above 0."""
     # The diagonal contains specific effects and noise, and is left out.
     values, vectors = np.linalg.eigh(_hollow(mean @ mean.T))
-    vectors = vectors[:, values > 0][:, ::-1][:, :_MOST]
+    vectors = vectors[:, values > 0][:, ::-1][:, :_MAX_PROGRAMS]
     # v' (X X' without its diagonal) v, for every direction v and draw X.
-    each = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
-    clear = np.mean(each, axis=0) > CLEAR * np.std(each, axis=0)
+    products = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
+    clear = np.mean(products, axis=0) > CLEAR * np.std(products, axis=0)
     return int(clear.size if clear.all() else clear.argmin())
 
 
@@ -196,10 +199,10 @@ def _varimax(base: Array) -> Array:
     for _ in range(_TURNS if k > 1 else 0):
         # Maximise the variance of squared loadings, with one SVD per step (Kaiser 1958).
         turned = base @ turn
-        left, size, right = np.linalg.svd(
+        left_vectors, size, right = np.linalg.svd(
             base.T @ (turned**3 - turned * (turned**2).sum(axis=0) / n)
         )
-        turn = left @ right
+        turn = left_vectors @ right
         if size.sum() < before * (1.0 + _STILL):
             break
         before = size.sum()

@@ -12,14 +12,7 @@ from scipy.linalg import eigh
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
-from nextpert.core.model._hierarchical_kernel import (
-    N_VARIANCES,
-    Block,
-    Grid,
-    Means,
-    State,
-    visit,
-)
+from nextpert.core.model._hierarchical_kernel import N_VARIANCES, Block, Grid, Means, State, visit
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, coexpression, noise_tails
 
@@ -46,7 +39,8 @@ _BLOCK = 32  # perturbations visited by one task; the draws do not depend on the
 _FOR_ALL = 150_000  # with more effects than this, all processors are used
 # Maximum effects of all stored draws, one byte each: with more, sweeps take hours and summaries
 # minutes. The second number applies to screens for which the first allows fewer than 40 draws.
-_ROOM, _MOST = 80_000_000, 500_000_000
+_ROOM = 80_000_000
+_MAX_STORED_EFFECTS = 500_000_000
 
 
 def threads(size: int) -> int:
@@ -88,8 +82,8 @@ class Chain(NamedTuple):
         and 80 give 40 draws; with at least 50 million, 15 are discarded, and 20 give 10 draws.
         """
         # Draws that fit into memory, but at least the minimum.
-        least = np.clip(_MOST // max(size, 1), 10, 40)
-        keep = int(np.clip(_ROOM // max(size, 1), least, cls().keep))
+        min_draws = np.clip(_MAX_STORED_EFFECTS // max(size, 1), 10, 40)
+        keep = int(np.clip(_ROOM // max(size, 1), min_draws, cls().keep))
         return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)
 
     def sweeps(
@@ -100,7 +94,7 @@ class Chain(NamedTuple):
         The draw is ``None`` for sweeps without a stored draw. The arguments are as in
         :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
         """
-        every = self.burn + self.keep * self.every
+        n_sweeps = self.burn + self.keep * self.every
         with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
 
             def shared(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
@@ -111,11 +105,11 @@ class Chain(NamedTuple):
 
             # A chain has many short sweeps, so a single thread avoids the pool.
             workers: Workers = map if n_jobs == 1 else shared
-            for number in range(every):
-                draw, left = divmod(number - self.burn + 1, self.every)
-                yield number, draw - 1 if draw > 0 and left == 0 else None, workers
+            for number in range(n_sweeps):
+                draw, remainder = divmod(number - self.burn + 1, self.every)
+                yield number, draw - 1 if draw > 0 and remainder == 0 else None, workers
                 if progress is not None:
-                    progress(number + 1, every)
+                    progress(number + 1, n_sweeps)
 
 
 class Prior(NamedTuple):
@@ -155,9 +149,9 @@ class Sampler:
         within_cells: PooledGuides | None = None,
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
-        expected, doubt, own = prior
+        expected, doubt, own_variance = prior
         self.expected = np.zeros((n, p)) if expected is None else expected
-        own = np.broadcast_to(np.nan, (n, p)) if own is None else own
+        own_variance = np.broadcast_to(np.nan, (n, p)) if own_variance is None else own_variance
         errors = cells.errors
         # Guides differ along the factors with which their variance was learned.
         gamma, psi, self.unit = (
@@ -171,9 +165,9 @@ class Sampler:
         doubled, tailed = np.zeros(n), np.ones(n)
         if errors is None and cells.are_cells:
             doubled, tailed = noise_tails(cells.freedom[1:] + cells.prior_freedom)
-        shared, left = np.zeros((n, 0)), np.zeros(n)
+        shared, batch_error = np.zeros((n, 0)), np.zeros(n)
         if cells.fixed_errors.shape[1]:
-            shared, left = batch_columns(cells)
+            shared, batch_error = batch_columns(cells)
         for rows in in_blocks(n, p):
             x[rows] = (cells.mean[1:][rows] - self.expected[rows]) / self.unit
             if errors is None:
@@ -182,19 +176,23 @@ class Sampler:
                 own_error *= tailed[rows, None]
             else:
                 own_error, noise = errors.own[1:][rows] / psi, errors.along[1:][rows]
-            error[rows] = own_error + left[rows, None]
-            along[rows] = 1.0 / (noise + left[rows, None])
+            error[rows] = own_error + batch_error[rows, None]
+            along[rows] = 1.0 / (noise + batch_error[rows, None])
             # The error of E has the covariance of means: along factors, and in each gene.
             if doubt is not None:
-                doubts[rows] = more = doubt[rows] / self.unit**2
-                spread[rows] = more.mean(axis=1)
+                doubts[rows] = doubt_variance = doubt[rows] / self.unit**2
+                spread[rows] = doubt_variance.mean(axis=1)
         design = np.vstack([np.zeros((1, p)), gamma.T])
         # At least the smallest variance of the grid, so that precisions are finite.
-        known = not np.isnan(own).all()
-        own = np.maximum(own / self.unit**2, VARIANCE[0]) if known else np.zeros((0, 0))
+        has_known_variance = not np.isnan(own_variance).all()
+        own_variance = (
+            np.maximum(own_variance / self.unit**2, VARIANCE[0])
+            if has_known_variance
+            else np.zeros((0, 0))
+        )
         self.means = Means(
-            x, error, doubled, doubts, psi, design, own, along, shared, spread,
-        )  # fmt: skip
+            x, error, doubled, doubts, psi, design, own_variance, along, shared, spread
+        )
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
@@ -221,14 +219,16 @@ class Sampler:
         bits = [np.random.Philox(key=key) for _ in range(0, n, _BLOCK)]
         self.streams, self.fresh = [np.random.Generator(x) for x in bits], bits[0].state
         # All variances start at one: from small variances, effects are found slowly.
-        place = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
-        if own.size:
-            place[~np.isnan(own)] = N_VARIANCES
+        entries = np.full((n, p), np.searchsorted(VARIANCE, 1.0), np.int8)
+        if own_variance.size:
+            entries[~np.isnan(own_variance)] = N_VARIANCES
         self.state = State(
-            place, np.zeros((n, p), np.int8),
-            np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8), np.zeros((n, 2 * q + 1)),
+            entries,
+            np.zeros((n, p), np.int8),
+            np.full((n, 1 + q), np.searchsorted(SCORES, 0.0), np.int8),
+            np.zeros((n, 2 * q + 1)),
             np.zeros(n, np.int64),
-        )  # fmt: skip
+        )
         self.control = self.control_x.copy()
         # The program starts as the first principal direction of standardised differences.
         square = np.zeros((p, p))
@@ -256,12 +256,14 @@ class Sampler:
             # The weights of all grids (equation 17); initially, tails have the most probable ones.
             size = self.state.size
             drawn = []
-            for which, n in (
+            for entries, n in (
                 (size[:, 0], len(SCORES)),
                 (size[:, 1:], len(SCORES)),
                 (self.state.scale, len(SCALES)),
             ):
-                counts = np.bincount(which.ravel().astype(np.int64), minlength=n) + _PRIOR_COUNT / n
+                counts = (
+                    np.bincount(entries.ravel().astype(np.int64), minlength=n) + _PRIOR_COUNT / n
+                )
                 drawn.append(self.rng.dirichlet(counts) + 1e-300)
             self.score_weights[:], self.scale_weights = drawn[:2], drawn[2]
             self.tail_weights = self.rng.dirichlet(self.count + 0.5) + 1e-300
@@ -283,17 +285,22 @@ class Sampler:
             departure = self.means.x[rows] + self.expected[rows] / self.unit - self.control
             squares += (departure**2).sum()
         return (
-            self.control.copy(), self.means.design[0].copy(), scores[:, 0].copy(),
-            scores[:, 1 : 1 + q].copy(), scores[:, 1 + q :].copy(), self.batches.copy(), squares,
-        )  # fmt: skip
+            self.control.copy(),
+            self.means.design[0].copy(),
+            scores[:, 0].copy(),
+            scores[:, 1 : 1 + q].copy(),
+            scores[:, 1 + q :].copy(),
+            self.batches.copy(),
+            squares,
+        )
 
     def visit_all(self, number: int, workers: Workers) -> Array:
         """Visit all perturbations; store and return the sums for the regressions of genes."""
         n, p = self.means.x.shape
         count = np.zeros(len(TAILS))
         sums = np.zeros((5 + 3 * self.columns.shape[1] + self.products.shape[1], p))
-        for some, counted in workers(partial(self.visit, number=number), range(0, n, _BLOCK)):
-            sums += some
+        for block_sums, counted in workers(partial(self.visit, number=number), range(0, n, _BLOCK)):
+            sums += block_sums
             count += counted
         self.sums, self.count = sums, count
         return sums
@@ -319,19 +326,28 @@ class Sampler:
         if random is None:
             # Every block and sweep has a separate stream; a new generator would take longer.
             rng = self.streams[first // _BLOCK]
-            place = {"counter": np.array([0, 0, number, first], np.uint64)}
-            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | place}
+            counter = {"counter": np.array([0, 0, number, first], np.uint64)}
+            rng.bit_generator.state = self.fresh | {"state": self.fresh["state"] | counter}
             normal = rng.standard_normal((last - first, size))
             random = normal, rng.random((last - first, p + 1 + self.state.size.shape[1]))
         grid = Grid(
-            VARIANCE, np.log(self.scale_weights), self.tail_weights, 2.0**SCORES,
+            VARIANCE,
+            np.log(self.scale_weights),
+            self.tail_weights,
+            2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
-        )  # fmt: skip
+        )
         block = Block(
-            *random, np.zeros((5, p)), np.empty((2, last - first, p)), np.zeros(len(TAILS)),
-            np.empty((size, size)), np.empty((size, size)), np.empty((6, p)),
-            np.empty((p, N_VARIANCES)), np.empty((3, len(SCORES))),
-        )  # fmt: skip
+            *random,
+            np.zeros((5, p)),
+            np.empty((2, last - first, p)),
+            np.zeros(len(TAILS)),
+            np.empty((size, size)),
+            np.empty((size, size)),
+            np.empty((6, p)),
+            np.empty((p, N_VARIANCES)),
+            np.empty((3, len(SCORES))),
+        )
         visit(self.means, first, last, grid, self.control, self.batches, self.state, block)
         # For the batch columns: sums of w z, w z f, w z y and w z z'.
         z, f = self.columns[first:last], self.state.scores[first:last, :1]
@@ -362,23 +378,23 @@ class Sampler:
             block = np.empty((p, n_columns, n_columns))
             first, second = np.tril_indices(n_columns)
             block[:, first, second] = block[:, second, first] = sums[5 + 3 * n_columns :].T
-            each = np.arange(n_columns)
-            block[:, each, each] += 1.0 / self.means.psi[:, None]
+            diagonal = np.arange(n_columns)
+            block[:, diagonal, diagonal] += 1.0 / self.means.psi[:, None]
             of_columns, cross = cross[:, :, 2].copy(), cross[:, :, :2]
             of_columns -= (gamma @ self.batch_scores.T) / self.means.psi[:, None]
             columns, less, less_right = Columns.integrated(block, cross, of_columns)
         # Precision of (mu_0, lambda) of every gene, with batches integrated out; Lambda^-1 zeta.
         one = sums[0] + 1.0 / self.control_noise - less[:, 0, 0]
         two = sums[2] + 1.0 / self.program_variance - less[:, 1, 1]
-        both, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
+        coupling, along = sums[1] - less[:, 0, 1], sums[4] - less_right[:, 1]
         right = sums[3] + (self.control_x - common) / self.control_noise - less_right[:, 0]
-        det = one * two - both**2
+        det = one * two - coupling**2
         normal = self.rng.standard_normal((2, p))
         # lambda from its marginal, then mu_0 given lambda.
-        program[:] = (one * along - both * right) / det + np.sqrt(one / det) * normal[0]
+        program[:] = (one * along - coupling * right) / det + np.sqrt(one / det) * normal[0]
         if not self.has_program:
             program[:] = 0.0
-        self.control = (right - both * program + np.sqrt(one) * normal[1]) / one
+        self.control = (right - coupling * program + np.sqrt(one) * normal[1]) / one
         if columns is not None:
             drawn = columns.draw(np.column_stack([self.control, program]), self.rng)
             self.batches = np.ascontiguousarray(drawn.T)
@@ -401,9 +417,9 @@ class Sampler:
         precision, right = (1.0 / variance).sum(axis=0), (total / variance).sum(axis=0)
         # The controls' cells: along the factors by their noise, along the program by their mean.
         program, gamma = means.design[0], means.design[1:].T
-        left = self.control_x - self.control - gamma @ self.control_scores
+        residual = self.control_x - self.control - gamma @ self.control_scores
         precision[0] += (program**2 / self.control_noise).sum()
-        right[0] += (program * left / self.control_noise).sum()
+        right[0] += (program * residual / self.control_noise).sum()
         precision[1:] += self.control_precision
         right[1:] += self.control_precision * self.control_scores
         # The same for batches.
@@ -411,9 +427,9 @@ class Sampler:
         if shared.shape[1]:
             block = np.einsum("js,jb,jc->sbc", 1.0 / variance, shared, shared, optimize=True)
             of_columns = (total / variance).T @ shared
-            each = np.arange(shared.shape[1])
-            block[0, each, each] += (program**2 / means.psi).sum()
-            block[1:, each, each] += 1.0
+            diagonal = np.arange(shared.shape[1])
+            block[0, diagonal, diagonal] += (program**2 / means.psi).sum()
+            block[1:, diagonal, diagonal] += 1.0
             of_columns[0] -= ((self.batches + self.batch_scores @ gamma.T) / means.psi) @ program
             of_columns[1:] += self.batch_scores.T
             cross = ((1.0 / variance).T @ shared)[:, :, None]
@@ -432,17 +448,17 @@ class Sampler:
         expected variance equals the sum.
         """
         assert self.doubt is not None
-        place, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
-        drawn = place[rows] < N_VARIANCES
-        more = self.means.psi * self.doubt[rows] / self.unit**2
+        entries, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
+        drawn = entries[rows] < N_VARIANCES
+        doubt_variance = self.means.psi * self.doubt[rows] / self.unit**2
         # log2(T + Psi v) lies between two whole exponents: up with the probability that keeps the
         # mean.
-        total = np.log2(VARIANCE[np.where(drawn, place[rows], 0)] + more)
+        total = np.log2(VARIANCE[np.where(drawn, entries[rows], 0)] + doubt_variance)
         below = np.floor(total)
         up = self.rng.random(total.shape) < 2.0 ** (total - below) - 1.0
         entry = np.clip(below + up, LOWEST, HIGHEST) - (SCALES[0] + TAILS[0])
-        place[rows] = np.where(drawn & (more > 0), entry, place[rows])
-        return place
+        entries[rows] = np.where(drawn & (doubt_variance > 0), entry, entries[rows])
+        return entries
 
     def likely_tails(self, prior: Array) -> Array:
         """Return the most probable weights of tails for some effects, given all other parameters.
@@ -453,21 +469,21 @@ class Sampler:
         """
         (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
         # Departures r of some pairs, and N(r; 0, V + 2^(scale + tail)) at every tail.
-        row, gene = (self.rng.integers(size, size=ENOUGH_PAIRS) for size in (n, p))
+        row, gene = (self.rng.integers(size, size=N_TAIL_PAIRS) for size in (n, p))
         drawn = self.state.place[row, gene] < N_VARIANCES
         row, gene = row[drawn], gene[drawn]
         total, rank = scores[row, : len(design)].copy(), len(design)
         total[:, 1:] += scores[row, rank:]
-        left = (
+        residual = (
             self.means.x[row, gene] - self.control[gene] - (total * design[:, gene].T).sum(axis=1)
         )
-        left -= (self.means.columns[row] * self.batches[:, gene].T).sum(axis=1)
+        residual -= (self.means.columns[row] * self.batches[:, gene].T).sum(axis=1)
         variance = VARIANCE[self.state.scale[row, None] + np.arange(len(TAILS))]
         error = self.means.error[row, gene] * (1.0 + self.means.doubled[row])
         if self.doubt is not None:
             error += self.means.doubt[row, gene]
         variance = variance + (self.means.psi[gene] * error)[:, None]
-        logs = -0.5 * (np.log(variance) + left[:, None] ** 2 / variance)
+        logs = -0.5 * (np.log(variance) + residual[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
         return best_weights(chance, prior, np.full(len(TAILS), 1.0 / len(TAILS)))
 
@@ -476,7 +492,8 @@ class Sampler:
 # an absolute value, and a share of sqrt(n / p), above which a direction of n perturbations and p
 # genes exceeds noise (Baik, Ben Arous and Péché 2005). Columns below these values are too weak to
 # be mistaken for a program.
-_LEAST, _SHARE = 0.1, 0.5
+_MIN_BATCH_SQUARE = 0.1
+_BATCH_SHARE = 0.5
 
 
 def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
@@ -487,11 +504,12 @@ def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
     variance of the rest, which counts as noise of each perturbation, ``(n_perturbations,)``.
     """
     # Errors in differences from the controls, in uncorrelated directions.
-    apart = cells.fixed_errors[1:] - cells.fixed_errors[:1]
-    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * apart, full_matrices=False)[1:]
-    turned = apart @ turn.T
-    kept = size**2 > max(_LEAST, _SHARE * np.sqrt(len(apart) / cells.mean.shape[1]))
-    return turned[:, kept], (turned[:, ~kept] ** 2).sum(axis=1)
+    differences = cells.fixed_errors[1:] - cells.fixed_errors[:1]
+    size, turn = np.linalg.svd(np.sqrt(cells.n[1:, None]) * differences, full_matrices=False)[1:]
+    turned = differences @ turn.T
+    chance_square = _BATCH_SHARE * np.sqrt(len(differences) / cells.mean.shape[1])
+    is_included = size**2 > max(_MIN_BATCH_SQUARE, chance_square)
+    return turned[:, is_included], (turned[:, ~is_included] ** 2).sum(axis=1)
 
 
 class Columns(NamedTuple):
@@ -526,15 +544,15 @@ class Columns(NamedTuple):
         root: Array = np.linalg.cholesky(block).astype(np.float64, copy=False)
         return cls(solved[..., :-1], solved[..., -1], root), less[..., :-1], less[..., -1]
 
-    def draw(self, others: Array, rng: np.random.Generator) -> Array:
+    def draw(self, terms: Array, rng: np.random.Generator) -> Array:
         """Return a draw given the other terms, ``(..., m)``; shape ``(..., n_columns)``."""
         normal = rng.standard_normal((*self.at.shape, 1))
         chance = np.linalg.solve(np.swapaxes(self.root, -1, -2), normal)
-        return np.asarray(self.at + (chance - self.by @ others[..., None])[..., 0])
+        return np.asarray(self.at + (chance - self.by @ terms[..., None])[..., 0])
 
 
 # Maximum number of pairs of perturbation and gene used to learn the weights of a mixture.
-ENOUGH_PAIRS = 100_000
+N_TAIL_PAIRS = 100_000
 _MAX_NEWTON = 100  # maximum number of steps; about 20 are needed
 _TOLERANCE = 1e-4  # expected gain in log density at which steps stop
 
@@ -553,7 +571,7 @@ def best_weights(chance: Array, prior: Array, start: Array) -> Array:
     def value(x: Array) -> float:
         return float(np.log(chance @ x).sum() + prior @ np.log(x) - total * x.sum())
 
-    now = value(weights)
+    current = value(weights)
     for _ in range(_MAX_NEWTON):
         # Gradient and negative Hessian of the log density; weights must stay above 0.
         part = chance / (chance @ weights)[:, None]
@@ -565,7 +583,7 @@ def best_weights(chance: Array, prior: Array, start: Array) -> Array:
         falling = step < 0
         if falling.any():
             length = min(1.0, 0.99 * float((-weights[falling] / step[falling]).min()))
-        while (new := value(weights + length * step)) < now + 0.1 * length * gain:
+        while (new := value(weights + length * step)) < current + 0.1 * length * gain:
             length *= 0.5
-        weights, now = weights + length * step, new
+        weights, current = weights + length * step, new
     return weights / weights.sum()

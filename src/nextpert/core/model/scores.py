@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_FEWEST_ALIKE = 4  # minimum perturbations of a table to estimate the correlation of errors
+_MIN_ROWS_OF_TABLE = 4  # minimum perturbations of a table to estimate the correlation of errors
 _CHI2_MEDIAN = float(chi2.median(1))
 
 
@@ -59,21 +59,21 @@ def squared_size(
     """
     d, n = np.atleast_2d(np.asarray(effects, np.float64)), np.asarray(counted, np.float64)
     sigma = np.asarray(covariance, np.float64)
-    kept = n > 0
-    known = kept.any(axis=1)
+    is_measured = n > 0
+    has_genes = is_measured.any(axis=1)
     # V of each difference, and traces of sigma over the genes that were measured.
-    variance = np.diag(sigma) / np.where(kept, n, 1.0)
-    whole = np.full(len(n), float(np.trace(sigma)))
+    variance = np.diag(sigma) / np.where(is_measured, n, 1.0)
+    sigma_trace = np.full(len(n), float(np.trace(sigma)))
     squares = np.full(len(n), float((sigma**2).sum()))
-    part = np.flatnonzero(known & ~kept.all(axis=1))
+    part = np.flatnonzero(has_genes & ~is_measured.all(axis=1))
     if len(part):
-        of_part = kept[part].astype(np.float64)
-        d, variance = np.where(kept, d, 0.0), np.where(kept, variance, 0.0)
-        whole[part] = of_part @ np.diag(sigma)
+        of_part = is_measured[part].astype(np.float64)
+        d, variance = np.where(is_measured, d, 0.0), np.where(is_measured, variance, 0.0)
+        sigma_trace[part] = of_part @ np.diag(sigma)
         squares[part] = ((of_part @ sigma**2) * of_part).sum(axis=1)
     trace = variance.sum(axis=1)
     # tr V^2 from tr V, because sigma is common to all differences.
-    square = (trace / np.maximum(whole, np.finfo(np.float64).tiny)) ** 2 * squares
+    square = (trace / np.maximum(sigma_trace, np.finfo(np.float64).tiny)) ** 2 * squares
     square = np.maximum(square, overlap * trace**2)
     plug_in = (d**2).sum(axis=1)
     # tr(V^2)^3 / tr(V^3)^2 degrees of freedom, relative to tr(V)^2 / tr(V^2): 1 if all are equal.
@@ -85,11 +85,11 @@ def squared_size(
     degrees = np.maximum(trace**2 / np.maximum(square, 1e-300) * share, 1.0)
     # |d|^2 is standardised, and compared with a chi-square of the same skewness (Pearson).
     departure = (plug_in - trace) / np.sqrt(np.maximum(2 * square, 1e-300))
-    p = np.where(known, chi2.sf(departure * np.sqrt(2 * degrees) + degrees, degrees), np.nan)
+    p = np.where(has_genes, chi2.sf(departure * np.sqrt(2 * degrees) + degrees, degrees), np.nan)
     q = np.full(len(p), np.nan)
-    if known.any():
-        q[known] = false_discovery_control(p[known])
-    return SquaredSize(np.where(known, plug_in - trace, np.nan), p, q)
+    if has_genes.any():
+        q[has_genes] = false_discovery_control(p[has_genes])
+    return SquaredSize(np.where(has_genes, plug_in - trace, np.nan), p, q)
 
 
 def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredSize, SquaredSize]:
@@ -103,9 +103,9 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     counted = np.where(pooled.variance_ratio < UNKNOWN, pooled.counted, 0.0)
     mean, n = pooled.mean[1:], counted[1:]
     # The mean of the others: the weighted mean of all, without the perturbation itself.
-    whole, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
-    rest = np.where((n > 0).sum(axis=0) > 1, whole - n, 0.0)
-    others = (weighted - n * mean) / np.where(rest > 0, rest, 1.0)
+    total_weight, weighted = n.sum(axis=0), (n * mean).sum(axis=0)
+    other_weight = np.where((n > 0).sum(axis=0) > 1, total_weight - n, 0.0)
+    other_mean = (weighted - n * mean) / np.where(other_weight > 0, other_weight, 1.0)
     errors, cells = pooled.fixed_errors[1:], pooled.n[1:, None]
     of_others = (cells * errors).sum(axis=0) - cells * errors
     of_others /= np.maximum(cells.sum() - cells, 1e-300)
@@ -113,17 +113,17 @@ def pooled_sizes(pooled: PooledGuides, *, factor: float = 1.0) -> tuple[SquaredS
     sizes = []
     for from_, m, batches in (
         (pooled.mean[0], counted[0], pooled.fixed_error()[1:]),
-        (others, rest, ((errors - of_others) ** 2).sum(axis=1)),
+        (other_mean, other_weight, ((errors - of_others) ** 2).sum(axis=1)),
     ):
-        both = (n > 0) & (m > 0)
-        spread = 1 / np.where(both, n, 1.0) + 1 / np.where(both, m, 1.0) + batches[:, None]
-        sigma, d = factor**2 * pooled.covariance, np.where(both, mean - from_, 0.0)
+        in_both = (n > 0) & (m > 0)
+        spread = 1 / np.where(in_both, n, 1.0) + 1 / np.where(in_both, m, 1.0) + batches[:, None]
+        sigma, d = factor**2 * pooled.covariance, np.where(in_both, mean - from_, 0.0)
         overlap = 0.0
-        if not pooled.are_cells and len(d) >= _FEWEST_ALIKE:
+        if not pooled.are_cells and len(d) >= _MIN_ROWS_OF_TABLE:
             unit = d / np.maximum(np.sqrt((d**2).sum(axis=1)), 1e-300)[:, None]
             cosines = (unit @ unit.T)[np.triu_indices(len(d), 1)]
             overlap = min(float(np.median(cosines**2)) / _CHI2_MEDIAN, 1.0)
-        sizes.append(squared_size(d, np.where(both, 1 / spread, 0.0), sigma, overlap=overlap))
+        sizes.append(squared_size(d, np.where(in_both, 1 / spread, 0.0), sigma, overlap=overlap))
     return sizes[0], sizes[1]
 
 
@@ -141,11 +141,11 @@ def holds(
 
 def mean_with_error(values: ArrayLike) -> tuple[float, float]:
     """Return the mean and its standard error without NaN; each is NaN if values are too few."""
-    known = np.asarray(values, np.float64)
-    known = known[np.isfinite(known)]
-    n = len(known)
-    mean = float(known.mean()) if n else float("nan")
-    return mean, float(known.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    n = len(finite)
+    mean = float(finite.mean()) if n else float("nan")
+    return mean, float(finite.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
 
 
 def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
@@ -154,17 +154,17 @@ def ratio_with_error(over: ArrayLike, under: ArrayLike) -> tuple[float, float]:
     Both are NaN if the denominator is not above 0.
     """
     a, b = np.asarray(over, np.float64), np.asarray(under, np.float64)
-    known = np.isfinite(a) & np.isfinite(b)
-    a, b = a[known], b[known]
+    finite = np.isfinite(a) & np.isfinite(b)
+    a, b = a[finite], b[finite]
     n, below = len(a), float(b.sum())
     if n == 0 or not below > 0:
         return float("nan"), float("nan")
     ratio = float(a.sum() / below)
     # Jackknife: the ratio without each part.
-    rest = below - b
-    if n < 2 or not (rest > 0).all():
+    remaining = below - b
+    if n < 2 or not (remaining > 0).all():
         return ratio, float("nan")
-    without = (a.sum() - a) / rest
+    without = (a.sum() - a) / remaining
     return ratio, float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
 
 
@@ -180,13 +180,13 @@ def correlations(
     mask = np.ones(a.shape, bool) if used is None else np.asarray(used, bool)
     common = np.zeros(a.shape) if shared is None else np.asarray(shared, np.float64)
     out = np.full(len(a), np.nan)
-    for j, which in enumerate(mask):
-        x, y = a[j, which], b[j, which]
+    for j, row_mask in enumerate(mask):
+        x, y = a[j, row_mask], b[j, row_mask]
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
             x, y = x - x.mean(), y - y.mean()
             # Without the covariance due to common controls.
             size = np.sqrt((x @ x) * (y @ y))
-            out[j] = np.clip((x @ y - common[j, which].sum()) / size, -1.0, 1.0)
+            out[j] = np.clip((x @ y - common[j, row_mask].sum()) / size, -1.0, 1.0)
     return out
 
 
@@ -230,15 +230,15 @@ def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:
     ``z`` has one row per group of controls treated as a perturbation; all but one are independent.
     """
     sigma = np.asarray(covariance, np.float64)
-    kept = np.flatnonzero(sigma.diagonal() > 0)
-    absolute = np.abs(np.asarray(z, np.float64))[:, kept]
+    varying = np.flatnonzero(sigma.diagonal() > 0)
+    absolute = np.abs(np.asarray(z, np.float64))[:, varying]
     if not absolute.size:
         return NullWidth()
-    sd = np.sqrt(sigma[kept, kept])
+    sd = np.sqrt(sigma[varying, varying])
     # p genes count as p^2 / sum r^2 independent genes.
-    squares = float(((sigma[np.ix_(kept, kept)] / np.outer(sd, sd)) ** 2).sum())
+    squares = float(((sigma[np.ix_(varying, varying)] / np.outer(sd, sd)) ** 2).sum())
     n = len(absolute)
-    counted = max(n - 1, 1) * len(kept) ** 2 / squares
+    counted = max(n - 1, 1) * len(varying) ** 2 / squares
     value = float(np.median(absolute)) / MEDIAN
     error = value * np.sqrt(_VARIANCE / counted)
     if n > 3:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # most this many perturbations. With 100 perturbations and 100 coexpressed genes, 70 of 467 effects
 # were false.
 WITHOUT_CORRELATION = 30
-LEAST_PSI = 0.05  # minimum own share of a gene's variance, so that no factor explains a single gene
+MIN_PSI = 0.05  # minimum own share of a gene's variance, so that no factor explains a single gene
 # Share of the excess variance of genes that lies along the effect: the excess along the effects of
 # IFNGR1, IFNGR2, JAK2 and STAT1 on Papalexi, measured on cells, is 0.20 to 0.26 of their squared
 # size, where the regression over genes gives 0.25. The rest is independent between genes: higher
@@ -110,21 +110,21 @@ def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
     if p <= _DENSE:
         psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
     else:  # a random subspace, updated with psi (Halko et al. 2011)
-        psi = np.full(p, LEAST_PSI)
+        psi = np.full(p, MIN_PSI)
         basis = np.random.default_rng(0).standard_normal((p, n_factors + _MORE))
     for _ in range(200):
         # Largest eigenvectors of R - Psi give Gamma, 1 - |Gamma_i|^2 gives Psi.
-        own = np.maximum(psi, LEAST_PSI)
+        bounded_psi = np.maximum(psi, MIN_PSI)
         if p <= _DENSE:
-            reduced = correlation - np.diag(own)
+            reduced = correlation - np.diag(bounded_psi)
             values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
         else:
-            basis = np.linalg.qr(correlation @ basis - own[:, None] * basis)[0]
-            small = basis.T @ (correlation @ basis - own[:, None] * basis)
+            basis = np.linalg.qr(correlation @ basis - bounded_psi[:, None] * basis)[0]
+            small = basis.T @ (correlation @ basis - bounded_psi[:, None] * basis)
             values, turned = eigh(small, subset_by_index=[_MORE, n_factors + _MORE - 1])
             vectors = basis @ turned
         gamma = vectors * np.sqrt(np.maximum(values, 0.0))
-        before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), LEAST_PSI)
+        before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), MIN_PSI)
         if np.abs(psi - before).max() < 1e-6:
             break
     return np.ascontiguousarray(gamma), psi
@@ -143,9 +143,9 @@ def coexpression(cells: PooledGuides, within: PooledGuides | None = None) -> Coe
         return Coexpression(np.zeros((p, 0)), np.ones(p), unit)
     # Sigma, without the part explained by (23), is factored as Psi + Gamma Gamma'.
     q = int(np.clip(p // 10, 1, _FACTORS))
-    alike = without_responses(within or cells, unit)
-    sd = np.sqrt(np.maximum(alike.diagonal(), LEAST_PSI))
-    return Coexpression(*factors(alike / np.outer(sd, sd), q), unit)
+    covariance = without_responses(within or cells, unit)
+    sd = np.sqrt(np.maximum(covariance.diagonal(), MIN_PSI))
+    return Coexpression(*factors(covariance / np.outer(sd, sd), q), unit)
 
 
 # Degrees of freedom above which the tails of t make no difference: with the smallest prior degrees,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SINGLY = 100  # up to this many perturbations, each is left out separately
 _BLOCKS = 20  # blocks in which more perturbations are left out; each block takes one pass
-_FEW_BLOCKS = 5  # blocks for screens with more effects than learning requires
+_BLOCKS_OF_LARGE_SCREENS = 5  # blocks for screens with more effects than learning requires
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Prediction:
         """
         if self.fixed:
             return self
-        kept = np.ones((len(self.effects), 1))
-        kept[rows] = 0.0
-        shared = None if self.shared is None else kept * self.shared
-        return replace(self, effects=kept * self.effects, shared=shared)
+        included = np.ones((len(self.effects), 1))
+        included[rows] = 0.0
+        shared = None if self.shared is None else included * self.shared
+        return replace(self, effects=included * self.effects, shared=shared)
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ class SideInformation:
         """
         if self.observed is None or self.precision is None:
             return None
-        which = [self.place.get(label, -1) for label in labels]
+        rows = [self.place.get(label, -1) for label in labels]
         none = np.zeros((1, self.observed.shape[1]))
         effects, precision = (
-            np.vstack([each, none])[which] for each in (self.observed, self.precision)
+            np.vstack([values, none])[rows] for values in (self.observed, self.precision)
         )
         return (effects, precision) if precision.any() else None
 
@@ -163,8 +163,8 @@ class Sources:
     @property
     def other_screen(self) -> SideInformation | None:
         """Side information with effects in another screen; ``None`` if it has no effects."""
-        known = self.features
-        return None if known is None or known.effects is None else known
+        information = self.features
+        return None if information is None or information.effects is None else information
 
 
 class Predictor(ABC):
@@ -222,9 +222,9 @@ class Predictor(ABC):
         n = len(screen.targets)
         size = n * screen.moments.n_nodes
         effects, shared = np.zeros((2, n, screen.moments.n_nodes), table_type(size))
-        many = _BLOCKS if size <= ENOUGH else _FEW_BLOCKS
+        n_blocks = _BLOCKS if size <= ENOUGH else _BLOCKS_OF_LARGE_SCREENS
         # Predicted without their own cells, like candidates.
-        for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else many, 1)):
+        for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else n_blocks, 1)):
             block_of = self.predict(screen.without(block), screen.some(block))
             effects[block] = block_of.effects
             if block_of.shared is not None:
@@ -275,9 +275,9 @@ def build_predictors(sources: Sources) -> list[Predictor]:
     built = []
     # A predictor without sources is always built, others if at least one source is given.
     for kind in predictors():
-        held = [getattr(sources, name) for name in kind.draws_on]
-        if not held or any(each is not None for each in held):
-            built.append(kind(*held))
+        arguments = [getattr(sources, name) for name in kind.draws_on]
+        if not arguments or any(argument is not None for argument in arguments):
+            built.append(kind(*arguments))
     return built
 
 
@@ -291,9 +291,9 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
     # Whether a change was measured.
     error = np.broadcast_to(n[:, None] > 0, change.shape)
     if candidates.change is not None:
-        given = np.asarray(candidates.change, np.float64)
-        error = error & np.isnan(given)
-        change = np.where(np.isnan(given), change, given)
+        known_change = np.asarray(candidates.change, np.float64)
+        error = error & np.isnan(known_change)
+        change = np.where(np.isnan(known_change), change, known_change)
     effects, shared = np.zeros((2, *change.shape))
     # Covariance of the sampling errors of two genes in a mean: Sigma_ik divided by cells.
     within = candidates.moments.scatter / candidates.freedom
@@ -303,8 +303,8 @@ def by_slopes(name: str, candidates: Perturbations, slopes: Sequence[Array]) -> 
         k = list(genes)
         effects[j] = slope @ change[j, k]
         # Cov(slope change_k, y_i) = slope Sigma_ik (1 / n_j + 1 / n_0 + batches).
-        each = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control + batches[j], 0.0)
-        shared[j] = np.einsum("ik,ik->i", slope, each * within[:, k])
-    own = candidates.own()
-    effects[own] = shared[own] = 0.0
+        error_variance = np.where(error[j, k], 1 / max(int(n[j]), 1) + of_control + batches[j], 0.0)
+        shared[j] = np.einsum("ik,ik->i", slope, error_variance * within[:, k])
+    is_target = candidates.own()
+    effects[is_target] = shared[is_target] = 0.0
     return Prediction(name, effects, shared)

@@ -27,14 +27,17 @@ class Coexpression(Predictor):
         moments = screen.moments
         n = moments.n.astype(np.float64)
         departure = moments.mean - n @ moments.mean / n.sum()
-        every = sorted({k for genes in candidates.targets for k in genes})
-        place = {k: i for i, k in enumerate(every)}
+        target_genes = sorted({k for genes in candidates.targets for k in genes})
+        column_of = {k: i for i, k in enumerate(target_genes)}
         # Scatter of all cells about their mean: within and between environments.
-        scatter = moments.scatter[:, every] + (n[:, None] * departure).T @ departure[:, every]
-        largest = (moments.mean[:, every] ** 2).max(axis=0, initial=0.0)
+        scatter = (
+            moments.scatter[:, target_genes]
+            + (n[:, None] * departure).T @ departure[:, target_genes]
+        )
+        largest = (moments.mean[:, target_genes] ** 2).max(axis=0, initial=0.0)
         slopes = []
         for genes in candidates.targets:
-            index = [place[k] for k in genes]
+            index = [column_of[k] for k in genes]
             columns = scatter[:, index]
             spread = columns[list(genes), np.arange(len(genes))]
             # Slope S_ik / S_kk of gene i on target k.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Shares of the variance of effects that features may explain.
 _RHO = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
-_FEWEST = 5  # minimum perturbations: fewer have less than 99 different permutations
+_MIN_PERTURBATIONS = 5  # minimum perturbations: fewer have less than 99 different permutations
 _COMPONENTS = 50  # components of effects used to choose rho; further ones are mostly noise
 # Number of tables with permuted rows, and the rank of the permuted gain that a table must exceed;
 # an uninformative table does with probability 0.03. The third largest of 99 gains varies less than
@@ -90,17 +90,17 @@ class Solved(NamedTuple):
         diagonal = (1.0 - (inner**2).sum(axis=0))[:, None] / noise[:, None]
         lacking = np.flatnonzero(missing.any(axis=0))
         if len(lacking):
-            ones, diagonal = (np.tile(each, values.shape[1]) for each in (ones, diagonal))
+            ones, diagonal = (np.tile(table, values.shape[1]) for table in (ones, diagonal))
         for g in lacking:
             # The inverse of K without some rows, from columns of A (a Schur complement).
             out = np.flatnonzero(missing[:, g])
             columns = -(inner.T @ (inner[:, out] / root[out])) / root[:, None]
             columns[out, np.arange(len(out))] += 1.0 / noise[out]
-            # A minus columns times gone is the inverse without `out`.
-            gone = np.linalg.solve(columns[out], columns.T)
-            values[:, g] -= gone.T @ values[out, g]
-            ones[:, g] -= gone.T @ ones[out, g]
-            diagonal[:, g] -= np.einsum("nk,kn->n", columns, gone)
+            # A minus columns times projection is the inverse without `out`.
+            projection = np.linalg.solve(columns[out], columns.T)
+            values[:, g] -= projection.T @ values[out, g]
+            ones[:, g] -= projection.T @ ones[out, g]
+            diagonal[:, g] -= np.einsum("nk,kn->n", columns, projection)
             values[out, g] = ones[out, g] = 0.0
             diagonal[out, g] = 1.0
         total = np.maximum(ones.sum(axis=0), np.finfo(np.float64).tiny)
@@ -113,9 +113,11 @@ class Solved(NamedTuple):
         """
         total = self.ones.sum(axis=0)
         # P_jj, and (P y)_j = (A y)_j - (A 1)_j mean.
-        left = self.diagonal - self.ones**2 / np.where(total > 0, total, 1.0)
-        apart = self.values - self.ones * self.mean
-        return apart / np.where(left > 1e-12 * self.diagonal, left, np.inf)
+        inverse_diagonal = self.diagonal - self.ones**2 / np.where(total > 0, total, 1.0)
+        departures = self.values - self.ones * self.mean
+        return departures / np.where(
+            inverse_diagonal > 1e-12 * self.diagonal, inverse_diagonal, np.inf
+        )
 
     def means(self) -> Array:
         """Return the mean of every gene estimated without each perturbation, ``(n, n_genes)``."""
@@ -151,38 +153,38 @@ class _Screen(NamedTuple):
     components: Array
 
     @classmethod
-    def of(cls, screen: Perturbations, known: Mask) -> _Screen | None:
-        """Return the ``known`` perturbations; ``None`` if they are few or have equal effects."""
+    def of(cls, screen: Perturbations, described: Mask) -> _Screen | None:
+        """Return the ``described`` perturbations; ``None`` if these are few or of equal effects."""
         scored = screen.scored()
-        place = np.flatnonzero(known & scored.any(axis=1))
-        if len(place) < _FEWEST:
+        measured = np.flatnonzero(described & scored.any(axis=1))
+        if len(measured) < _MIN_PERTURBATIONS:
             return None
         # Effects and noise in units of each gene.
-        used, sd = scored[place], np.where(screen.sd > 0, screen.sd, 1.0)
-        effects = np.where(used, screen.observed[place] / sd, 0.0)
-        noise = np.where(used, screen.own_variance()[place] / sd**2, 0.0)
-        apart, count = _centred(effects, used), used.sum(axis=0)
-        many = np.maximum(count - 1, 0)
-        own = (noise * many / np.maximum(count, 1)).sum()
+        used, sd = scored[measured], np.where(screen.sd > 0, screen.sd, 1.0)
+        effects = np.where(used, screen.observed[measured] / sd, 0.0)
+        noise = np.where(used, screen.own_variance()[measured] / sd**2, 0.0)
+        centred, count = _centred(effects, used), used.sum(axis=0)
+        freedom = np.maximum(count - 1, 0)
+        noise_variance = (noise * freedom / np.maximum(count, 1)).sum()
         # Variance of effects about the mean of their gene, minus sampling variance.
-        size = ((apart**2).sum() - own) / max(many.sum(), 1)
+        size = ((centred**2).sum() - noise_variance) / max(freedom.sum(), 1)
         if size <= 0:
             return None
-        if len(place) < apart.shape[1]:
+        if len(measured) < centred.shape[1]:
             # Components of the effects, from the smaller of the two Gram matrices.
-            square, basis = np.linalg.eigh(apart @ apart.T)
+            square, basis = np.linalg.eigh(centred @ centred.T)
             components = basis * np.sqrt(np.maximum(square, 0.0))
         else:
-            components = apart @ np.linalg.eigh(apart.T @ apart)[1]
+            components = centred @ np.linalg.eigh(centred.T @ centred)[1]
         per = noise.sum(axis=1) / used.sum(axis=1)
-        return cls(place, effects, ~used, per, float(size), components[:, -_COMPONENTS:])
+        return cls(measured, effects, ~used, per, float(size), components[:, -_COMPONENTS:])
 
     def covariance(self, rho: float, rows: Array) -> tuple[Array, Array]:
         """Return ``Z`` and the diagonal of ``D`` if features explain a share of the variance."""
         z = np.sqrt(rho) * rows
         # Every effect has the same variance.
-        rest = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)
-        return z, rest + self.noise / self.size
+        unexplained = np.maximum(1.0 - (z**2).sum(axis=1), 1e-6)
+        return z, unexplained + self.noise / self.size
 
     def solved(self, rho: float, rows: Array) -> Solved:
         """Return the model of all genes; ``rows`` are the features, shape ``(n, rank)``."""
@@ -203,12 +205,12 @@ class _Screen(NamedTuple):
             solved = Solved.of(*self.covariance(rho, z), self.components, none)
             return float((solved.residuals() ** 2 / (self.size + self.noise)[:, None]).sum())
 
-        best, least = _RHO[0], loss(_RHO[0])
+        best, smallest = _RHO[0], loss(_RHO[0])
         for rho in _RHO[1:]:
-            if (next_one := loss(rho)) >= least:
+            if (next_one := loss(rho)) >= smallest:
                 break
-            best, least = rho, next_one
-        return best, loss(0.0) - least
+            best, smallest = rho, next_one
+        return best, loss(0.0) - smallest
 
 
 def _centred(effects: Array, used: Mask) -> Array:
@@ -226,17 +228,17 @@ def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
     ones, and 1 if it gains at least twice as much. Once three permuted tables gain as much as the
     table, no more are drawn.
     """
-    own, rng, highest = gain(np.arange(n)), np.random.default_rng(0), [0.0] * _HIGHEST
+    observed_gain, rng, highest = gain(np.arange(n)), np.random.default_rng(0), [0.0] * _HIGHEST
     for _ in range(_PERMUTATIONS):
         highest = sorted([*highest, gain(rng.permutation(n))])[1:]
-        if own <= highest[0]:
+        if observed_gain <= highest[0]:
             return 0.0
-    return float(min(own / highest[0] - 1.0, 1.0)) if highest[0] > 0 else 1.0
+    return float(min(observed_gain / highest[0] - 1.0, 1.0)) if highest[0] > 0 else 1.0
 
 
 @predictor("other screen")
 class OtherScreen(Predictor):
-    """Effects in another screen (``known``), by label; for all other labels, the mean effect there.
+    """Effects in another screen, by label; for all other labels, the mean effect there.
 
     If it predicted 0 for labels that are not in the other screen, no single weight of the mean
     perturbation would suit both kinds of labels.
@@ -246,14 +248,14 @@ class OtherScreen(Predictor):
     by_change: ClassVar[bool] = False
     draws_on: ClassVar[tuple[str, ...]] = ("other_screen",)
 
-    def __init__(self, known: SideInformation) -> None:
-        self.known = known
+    def __init__(self, information: SideInformation) -> None:
+        self.known = information
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return the effects of the candidates' labels in the other screen, or the mean effect."""
         del screen
-        known = np.zeros((1, 0)) if self.known.effects is None else self.known.effects
-        padded = np.vstack([known, known.mean(axis=0)])
+        known_effects = np.zeros((1, 0)) if self.known.effects is None else self.known.effects
+        padded = np.vstack([known_effects, known_effects.mean(axis=0)])
         effects = padded[[self.known.place.get(name, -1) for name in candidates.names]]
         return Prediction(self.name, np.where(candidates.own(), 0.0, effects))
 
@@ -288,7 +290,7 @@ class Features(Predictor):
 
     The effects on a gene, in units of its standard deviation, are a mean plus normal departures,
     whose correlation between two perturbations is the share ``rho`` times the similarity of their
-    features (``known``). ``rho`` minimises the error of left-out perturbations. Only the expected
+    features. ``rho`` minimises the error of left-out perturbations. Only the expected
     departure is returned, because the mean is a separate predictor.
     """
 
@@ -296,14 +298,17 @@ class Features(Predictor):
     by_change: ClassVar[bool] = False
     draws_on: ClassVar[tuple[str, ...]] = ("features",)
 
-    def __init__(self, known: SideInformation) -> None:
-        self.known = known
+    def __init__(self, information: SideInformation) -> None:
+        self.known = information
 
     @one_thread()
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return the departures predicted from similar features; 0 without features."""
-        own, rows = candidates.own(), self.known.of(screen.names)
-        measured, effects = _Screen.of(screen, np.asarray(rows.any(axis=1))), np.zeros(own.shape)
+        is_target, rows = candidates.own(), self.known.of(screen.names)
+        measured, effects = (
+            _Screen.of(screen, np.asarray(rows.any(axis=1))),
+            np.zeros(is_target.shape),
+        )
         if measured is not None:
             rows = rows[measured.place]
             rho = measured.best_rho(rows)[0]
@@ -311,7 +316,7 @@ class Features(Predictor):
             # Kriging: rho Z* Z' K^-1 (y - mean), in units of genes.
             similar = rho * self.known.of(candidates.names) @ rows.T
             effects = similar @ (solved.values - solved.ones * solved.mean) * screen.sd
-        return Prediction(self.name, np.where(own, 0.0, effects))
+        return Prediction(self.name, np.where(is_target, 0.0, effects))
 
     @one_thread()
     def held_out(self, screen: Perturbations) -> Prediction:
@@ -320,12 +325,16 @@ class Features(Predictor):
         The weights of the effects of others sum to 0, so that predictions do not share the error of
         the controls.
         """
-        rows, effects, most = self.known.of(screen.names), np.zeros(screen.observed.shape), 0.0
+        rows, effects, max_weight = (
+            self.known.of(screen.names),
+            np.zeros(screen.observed.shape),
+            0.0,
+        )
         measured = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if measured is not None:
             rows = rows[measured.place]
-            most = _beyond_chance(lambda order: measured.best_rho(rows[order])[1], len(rows))
+            max_weight = _beyond_chance(lambda order: measured.best_rho(rows[order])[1], len(rows))
             solved = measured.solved(measured.best_rho(rows)[0], rows)
             expected = measured.effects - solved.residuals() - solved.means()
             effects[measured.place] = np.where(measured.missing, 0.0, expected * screen.sd)
-        return Prediction(self.name, effects, most=most)
+        return Prediction(self.name, effects, most=max_weight)

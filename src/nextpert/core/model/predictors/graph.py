@@ -44,7 +44,7 @@ class Graph(Predictor):
         """Return the downstream effects of the change of the target genes."""
         del screen
         p = candidates.moments.n_nodes
-        genes = sorted({k for some in candidates.targets for k in some})
+        genes = sorted({k for targets in candidates.targets for k in targets})
         weights = np.asarray(self.weights, np.float64)
         effects: Array = np.eye(p)[:, genes]
         if weights.any():
@@ -71,8 +71,8 @@ class Graph(Predictor):
         shape = len(screen.targets), screen.moments.n_nodes
         effects, shared = np.zeros((2, *shape), table_type(shape[0] * shape[1]))
         for rows, weights in self.held_out_weights:
-            some = screen.some(rows)
-            follows = Graph(weights).predict(some, some)
+            block = screen.some(rows)
+            follows = Graph(weights).predict(block, block)
             # Pages of zeros that are never written take no memory.
             if follows.effects.any():
                 effects[rows], shared[rows] = follows.effects, follows.shared

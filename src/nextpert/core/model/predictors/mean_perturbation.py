@@ -36,9 +36,9 @@ class MeanPerturbation(Predictor):
         centre = effects.sum(axis=0) / np.maximum(count, 1)
         # t^2: the variance of effects about their mean, minus sampling variance, over all genes.
         spread = np.where(used, (effects - centre) ** 2, 0.0).sum()
-        many = np.where(count > 1, count - 1, 0).sum()
+        freedom = np.where(count > 1, count - 1, 0).sum()
         share = np.where(count > 1, (count - 1) / np.maximum(count, 1), 0.0)
-        between = max((spread - (noise.sum(axis=0) * share).sum()) / max(many, 1), 0.0)
+        between = max((spread - (noise.sum(axis=0) * share).sum()) / max(freedom, 1), 0.0)
         weight = np.where(used, 1 / np.maximum(between + noise, 1e-12), 0.0)
         total = np.maximum(weight.sum(axis=0), 1e-300)
         mean = (weight * effects).sum(axis=0) * (sd / total)

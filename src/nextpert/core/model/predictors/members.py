@@ -27,12 +27,12 @@ class Members(Predictor):
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
         """Return fixed predictions for combinations, and 0 for single perturbations."""
         del screen
-        rows, own = self.together.rows, candidates.own()
-        effects, shared = np.zeros((2, *own.shape))
+        rows, is_target = self.together.rows, candidates.own()
+        effects, shared = np.zeros((2, *is_target.shape))
         effects[rows] = self.together.mean
         # Every member's effect contains the controls' error.
         shared[rows] = self.together.shared * candidates.control_variance
-        effects[own] = shared[own] = 0.0
+        effects[is_target] = shared[is_target] = 0.0
         return Prediction(self.name, effects, shared, fixed=True)
 
     def held_out(self, screen: Perturbations) -> Prediction:
