@@ -10,20 +10,20 @@ N_POINTS = 240  # maximum number of points of the quadrature
 _STEP = 0.75  # distance of points, in standard errors of the mean if no guide deviates
 _BEYOND = 3.5  # standard errors of a guide by which points exceed the outermost guides
 _TOGETHER = 8  # number of densities that are multiplied before taking the logarithm
-_LEAST = 1e-30  # least density of a guide at a point, so that eight of them are above 1e-300
+_MIN_DENSITY = 1e-30  # least density of a guide at a point, so that eight of them are above 1e-300
 
 
 @fast
 def _add_density(x, noise, sizes, weights, low, step, density):
     """Multiply the density at every point by that of a guide: a mixture of normals about it."""
     for k in range(density.shape[1]):
-        density[1, k] = _LEAST
+        density[1, k] = _MIN_DENSITY
     for m in range(len(sizes)):
         half = -0.5 / (noise + sizes[m])
         height = weights[m] / sqrt(noise + sizes[m])
         for k in range(density.shape[1]):
-            apart = x - low - k * step
-            density[1, k] += height * exp(half * apart * apart)
+            difference = x - low - k * step
+            density[1, k] += height * exp(half * difference * difference)
     for k in range(density.shape[1]):
         density[0, k] *= density[1, k]
 
@@ -73,14 +73,14 @@ def combine(offset, noise, sizes, weights, room, centre, spread, evidence):
         highest = -1e300
         for k in range(count):
             highest = max(highest, logs[k])
-        whole, first, second = 0.0, 0.0, 0.0
+        total_mass, first, second = 0.0, 0.0, 0.0
         for k in range(count):
             chance, point = exp(logs[k] - highest), low + k * step
-            whole += chance
+            total_mass += chance
             first += chance * point
             second += chance * point * point
-        first /= whole
+        first /= total_mass
         centre[i] = first
-        evidence[i] = highest + log(whole * step)
+        evidence[i] = highest + log(total_mass * step)
         # Not below the variance if no guide deviates: a grid is too coarse for a narrow density.
-        spread[i] = max(second / whole - first * first, 1.0 / precision)
+        spread[i] = max(second / total_mass - first * first, 1.0 / precision)

@@ -113,9 +113,9 @@ class GuideSpread:
 
     def mixture(self) -> tuple[Array, Array]:
         """Return variances of own departures and their frequencies, the usual variance first."""
-        kept = (self.large > _RARE) & (_APART * self.own < LARGE)
-        usual = 1.0 - self.large[kept].sum()
-        return np.append(self.own, LARGE[kept]), np.append(usual, self.large[kept])
+        is_used = (self.large > _RARE) & (_APART * self.own < LARGE)
+        usual = 1.0 - self.large[is_used].sum()
+        return np.append(self.own, LARGE[is_used]), np.append(usual, self.large[is_used])
 
     def own_variance(self) -> float:
         """Return the mean variance of own departures, in units of the variance of a gene."""
@@ -200,15 +200,15 @@ class Guides(NamedTuple):
         genes, shape ``(n_some, n_genes)``.
         """
         of, cells = self.group[guides], self.cells
-        apart = (self.mean[guides, genes] - self.centre[of, genes]) / cells.unit[genes]
+        departures = (self.mean[guides, genes] - self.centre[of, genes]) / cells.unit[genes]
         scores, factors = self.scores[guides], cells.factors[genes]
         if isinstance(genes, slice):
-            apart -= scores @ factors.T
+            departures -= scores @ factors.T
             n = self.n[guides, None]
         else:
-            apart -= np.einsum("ik,ik->i", scores, factors)
+            departures -= np.einsum("ik,ik->i", scores, factors)
             n = self.n[guides]
-        return apart, cells.psi[genes] * self.ratio[of, genes] / n
+        return departures, cells.psi[genes] * self.ratio[of, genes] / n
 
 
 def learn_spread(
@@ -227,8 +227,8 @@ def learn_spread(
     group = guides.group[order]
     size = np.bincount(group)[group]
     n_factors = cells.factors.shape[1]
-    several = order[size > 1]
-    freedom = len(several) - len(np.unique(guides.group[several]))
+    grouped = order[size > 1]
+    freedom = len(grouped) - len(np.unique(guides.group[grouped]))
     if not freedom:
         return GuideSpread.usual(n_factors)
     # Each guide and the next one of its group, the last and the first: one pair for two guides.
@@ -245,7 +245,7 @@ def learn_spread(
         chosen = np.sort(generator.choice(len(chosen), _PAIRS, replace=False))
     pair, gene = np.divmod(chosen, n_genes)
     (first_own, first_noise), (second_own, second_noise) = (
-        guides.own(some[pair], gene) for some in (one, two)
+        guides.own(guide[pair], gene) for guide in (one, two)
     )
     # Scores explain a part of the noise of every gene.
     leverage = cells.leverage()
@@ -255,12 +255,12 @@ def learn_spread(
     sizes = _learn_sizes(difference, noise + 2.0 * usual, large)
     spread = GuideSpread(np.zeros(n_factors), usual, large, float(freedom), sizes)
     # Scores, with weights n: E = 1 + noise of scores + c (t + own departures seen as scores).
-    of, n = guides.group[several], guides.n[several]
+    of, n = guides.group[grouped], guides.n[grouped]
     total = np.bincount(of, n)
     mean = np.zeros((len(total), n_factors))
-    np.add.at(mean, of, n[:, None] * guides.scores[several])
+    np.add.at(mean, of, n[:, None] * guides.scores[grouped])
     mean /= np.maximum(total, 1.0)[:, None]
-    square = (n[:, None] * (guides.scores[several] - mean[of]) ** 2).sum(axis=0) / freedom
+    square = (n[:, None] * (guides.scores[grouped] - mean[of]) ** 2).sum(axis=0) / freedom
     count = float(n.sum() - (np.bincount(of, n**2) / np.maximum(total, 1.0)).sum()) / freedom
     projection = cells.projection()
     of_noise, of_own = projection**2 @ cells.psi, (projection**2).sum(axis=1)
@@ -333,8 +333,10 @@ def _learn_sizes(difference: Array, variance: Array, large: Array) -> Array:
     density = np.maximum(np.column_stack([usual, _at_sizes(difference, variance)]), 1e-300)
     of_normal = 2.0 * _normal_sizes(large)
     prior = np.append(1.0 - of_normal.sum(), of_normal)
-    found = _frequencies(density[None], prior)[0, 1:]
-    return np.asarray(found / (1.0 + np.sqrt(max(1.0 - 2.0 * found.sum(), 0.0))))
+    pair_frequencies = _frequencies(density[None], prior)[0, 1:]
+    return np.asarray(
+        pair_frequencies / (1.0 + np.sqrt(max(1.0 - 2.0 * pair_frequencies.sum(), 0.0)))
+    )
 
 
 class Combined(NamedTuple):
@@ -363,35 +365,35 @@ def combine_guides(
     """
     (n_groups, n_genes), cells = guides.ratio.shape, guides.cells
     kind = table_type(n_groups * n_genes)
-    offset, own, coincidence = np.zeros((3, n_groups, n_genes), kind)
+    offset, own_variance, coincidence = np.zeros((3, n_groups, n_genes), kind)
     centre, variance, evidence = np.empty((3, n_genes))
     of, n = guides.group, guides.n
     noise = np.bincount(of, share**2 / n, n_groups)
-    several = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
-    along = (guides.ratio.mean(axis=1) * noise)[:, None] + np.outer(several, spread.along)
+    shares = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
+    along = (guides.ratio.mean(axis=1) * noise)[:, None] + np.outer(shares, spread.along)
     sizes, weights = spread.mixture()
     room, order = np.empty((3, N_POINTS)), np.argsort(of, kind="stable")
     starts = np.searchsorted(of[order], np.arange(n_groups + 1))
     count = np.diff(starts)
-    alike = {}
+    agreements = {}
     for j in np.flatnonzero(count):
         members = order[starts[j] : starts[j + 1]]
         if count[j] > 1 and departs[j]:
             departures = guides.own(members)
             combine(*departures, sizes, weights, room, centre, variance, evidence)
-            offset[j], own[j] = centre, variance
+            offset[j], own_variance[j] = centre, variance
             if j > 0:
                 shared = centre, variance, evidence
-                alike[j] = _Agreement.of(guides, int(j), departures, shared, along[j], spread)
+                agreements[j] = _Agreement.of(guides, int(j), departures, shared, along[j], spread)
         else:
-            own[j] = cells.psi * guides.ratio[j] * noise[j]
-    if alike:
-        coincidence[list(alike)] = _coincidence(list(alike.values()))
+            own_variance[j] = cells.psi * guides.ratio[j] * noise[j]
+    if agreements:
+        coincidence[list(agreements)] = _coincidence(list(agreements.values()))
     single = np.flatnonzero((count == 1) & departs)
     if len(single):
         effect = _effects(guides, single)[0]
-        own[single] += unseen_departure(effect, own[single], spread)
-    return Combined(offset, own, along, coincidence)
+        own_variance[single] += unseen_departure(effect, own_variance[single], spread)
+    return Combined(offset, own_variance, along, coincidence)
 
 
 def _effects(guides: Guides, groups: NDArray[np.int64] | int) -> tuple[Array, Array]:
@@ -430,38 +432,38 @@ class _Agreement(NamedTuple):
         ``noise_along`` is the variance of the group's noise along the factors.
         """
         (offset, noise), (centre, variance, evidence) = departures, shared
-        own, along = _effects(guides, group)
-        effect, error = own + centre, np.sqrt(variance)
+        own_effect, along = _effects(guides, group)
+        effect, error = own_effect + centre, np.sqrt(variance)
         width = variance[:, None] + np.append(0.0, _EFFECTS)
         sizes = evidence[:, None] - 0.5 * effect[:, None] ** 2 / width
         sizes -= 0.5 * np.log(2.0 * np.pi * width)
         # Without an own part the effect is that along the factors: the sign is not in doubt where
         # other genes confirm it. The gene's own part in the scores is left out.
         leverage = guides.cells.leverage()
-        along = along - leverage / (1.0 - leverage) * own
+        along = along - leverage / (1.0 - leverage) * own_effect
         of_others = np.sqrt(guides.cells.factors**2 @ noise_along)
         doubted = along * np.sign(along + effect) < _CONFIRMED * of_others
-        seen = doubted & (np.abs(effect) > _SEEN * error)
-        values, total = (offset + own)[:, seen], noise[:, seen] + spread.own
+        is_tested = doubted & (np.abs(effect) > _SEEN * error)
+        values, total = (offset + own_effect)[:, is_tested], noise[:, is_tested] + spread.own
         usual = np.exp(-0.5 * values**2 / total) / np.sqrt(total) * (1.0 - spread.sizes.sum())
         with_large = np.maximum(usual + _at_sizes(values, total) @ spread.sizes, 1e-300)
         large = np.full(len(effect), -np.inf)
-        large[seen] = np.log(with_large).sum(axis=0)
+        large[is_tested] = np.log(with_large).sum(axis=0)
         # Minus the density without large departures.
-        without = np.log(np.maximum(usual, 1e-300)).sum(axis=0) - large[seen]
-        large[seen] += np.log1p(-np.minimum(np.exp(without), 1.0 - 1e-12))
+        without = np.log(np.maximum(usual, 1e-300)).sum(axis=0) - large[is_tested]
+        large[is_tested] += np.log1p(-np.minimum(np.exp(without), 1.0 - 1e-12))
         highest = np.maximum(sizes.max(axis=1), large)
         return cls(np.exp(sizes - highest[:, None]), np.exp(large - highest))
 
 
-def _coincidence(alike: list[_Agreement]) -> Array:
+def _coincidence(agreements: list[_Agreement]) -> Array:
     """Return the probability of no own effect and coinciding large departures (equation 7).
 
     The frequencies of effects of every size, and of none, are learned from all groups, and then
     from each of them.
     """
-    density = np.array([one.sizes for one in alike])
-    large = np.array([one.large for one in alike])
+    density = np.array([one.sizes for one in agreements])
+    large = np.array([one.large for one in agreements])
     prior = np.append(1.0, np.full(len(_EFFECTS), 0.01))
     shared = _frequencies(density.reshape(1, -1, density.shape[-1]), prior)
     frequency = _frequencies(density, shared[0])
@@ -481,9 +483,9 @@ def unseen_departure(effect: Array, noise: Array, spread: GuideSpread) -> Array:
     density = np.exp(-0.5 * effect[..., None] ** 2 / total) / np.sqrt(total)
     density = np.maximum(density, 1e-300)
     prior = np.append(1.0, spread.large + 0.01)
-    both = _frequencies(density.reshape(1, -1, 1 + len(LARGE)), prior)[0]
-    share = np.cumsum(spread.large[::-1])[::-1] / np.cumsum(both[:0:-1])[::-1]
-    chance = density * both
+    frequency = _frequencies(density.reshape(1, -1, 1 + len(LARGE)), prior)[0]
+    share = np.cumsum(spread.large[::-1])[::-1] / np.cumsum(frequency[:0:-1])[::-1]
+    chance = density * frequency
     chance /= chance.sum(axis=-1, keepdims=True)
     return np.asarray(spread.own + chance[..., 1:] @ (np.minimum(share, 1.0) * LARGE))
 

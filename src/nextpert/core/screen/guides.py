@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nextpert.core.screen.screen import ScreenMoments
 
 
-_FEWEST = 2  # minimum degrees of freedom to estimate the spread
+_MIN_FREEDOM = 2  # minimum degrees of freedom to estimate the spread
 
 
 class _MeanSquares(NamedTuple):
@@ -67,29 +67,29 @@ def spread_p_value(screen: ScreenMoments, blocks: ArrayLike) -> float:
     freedom, or no node varies.
     """
     squares_of = _mean_squares(screen, blocks)
-    if squares_of is None or squares_of.freedom[1] <= _FEWEST:
+    if squares_of is None or squares_of.freedom[1] <= _MIN_FREEDOM:
         return float("nan")
-    freedom, rest = squares_of.freedom
-    kept = np.flatnonzero(squares_of.varies)
+    freedom, within_freedom = squares_of.freedom
+    varying = np.flatnonzero(squares_of.varies)
     # The mean of an F ratio is above 1 because of the error of its denominator.
-    ratio = (1.0 - 2.0 / rest) * squares_of.between[kept] / squares_of.within[kept]
-    scatter = screen.scatter[np.ix_(kept, kept)]
+    ratio = (1.0 - 2.0 / within_freedom) * squares_of.between[varying] / squares_of.within[varying]
+    scatter = screen.scatter[np.ix_(varying, varying)]
     root = np.sqrt(scatter.diagonal())
     squares = float(((scatter / np.outer(root, root)) ** 2).sum())  # of correlations
-    n = len(kept)
+    n = len(varying)
     return float(chi2.sf(freedom * n * ratio.sum() / squares, freedom * n**2 / squares))
 
 
 def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | None:
     """Return the mean squares; ``None`` if they do not determine the spread."""
-    given = np.asarray(blocks, np.int64)
-    index = np.flatnonzero((given >= 0) & (screen.n > 1))
-    _, block, members = np.unique(given[index], return_inverse=True, return_counts=True)
-    kept = members[block] > 1
-    index, block = index[kept], np.unique(block[kept], return_inverse=True)[1]
+    block_codes = np.asarray(blocks, np.int64)
+    index = np.flatnonzero((block_codes >= 0) & (screen.n > 1))
+    _, block, members = np.unique(block_codes[index], return_inverse=True, return_counts=True)
+    is_replicated = members[block] > 1
+    index, block = index[is_replicated], np.unique(block[is_replicated], return_inverse=True)[1]
     n_blocks = int(block.max(initial=-1)) + 1
     freedom = len(index) - n_blocks
-    if freedom < _FEWEST:
+    if freedom < _MIN_FREEDOM:
         return None
     n = screen.n[index].astype(np.float64)
     # Means of blocks, and the mean squares between environments and within them.
@@ -98,14 +98,14 @@ def _mean_squares(screen: ScreenMoments, blocks: ArrayLike) -> _MeanSquares | No
     np.add.at(mean, block, n[:, None] * screen.mean[index])
     mean /= total[:, None]
     between = (n[:, None] * (screen.mean[index] - mean[block]) ** 2).sum(axis=0) / freedom
-    rest = int((screen.n[index] - 1).sum())
-    within = screen.squares[index].sum(axis=0) / rest
+    within_freedom = int((screen.n[index] - 1).sum())
+    within = screen.squares[index].sum(axis=0) / within_freedom
     varies = within > 0
     if not varies.any():
         return None
     # Effective cells per environment: E[between] = within (1 + size tau^2).
     size = (n.sum() - (np.bincount(block, n**2) / total).sum()) / freedom
-    return _MeanSquares(between, within, varies, (freedom, rest), float(size))
+    return _MeanSquares(between, within, varies, (freedom, within_freedom), float(size))
 
 
 # Minimum and maximum prior degrees of freedom of a perturbation's variance. Estimates below 20 are
@@ -214,22 +214,22 @@ class PooledGuides:
 
     def rows(self, index: ArrayLike) -> PooledGuides:
         """Return some groups, in the given order; the scatter remains that of all groups."""
-        which = np.asarray(index, np.int64)
-        if np.array_equal(which, np.arange(len(self.n))):
+        selected = np.asarray(index, np.int64)
+        if np.array_equal(selected, np.arange(len(self.n))):
             return self
         names = ("n_cells", "n", "mean", "variance_ratio", "fixed", "freedom", "confounded")
-        some: dict[str, Any] = {name: getattr(self, name)[which] for name in names}
+        by_row: dict[str, Any] = {name: getattr(self, name)[selected] for name in names}
         if self.errors is not None:
             of_each = ("own", "along", "coincidence")
-            chosen = {name: getattr(self.errors, name)[which] for name in of_each}
-            some["errors"] = self.errors._replace(**chosen)
-        return replace(self, **some)
+            chosen = {name: getattr(self.errors, name)[selected] for name in of_each}
+            by_row["errors"] = self.errors._replace(**chosen)
+        return replace(self, **by_row)
 
     def subset(self, nodes: ArrayLike) -> PooledGuides:
         """Return some nodes, in the given order, with all fixed columns."""
         index, p = np.asarray(nodes, np.int64), self.mean.shape[1]
         scatter = self.scatter[np.ix_(index, index)]
-        both = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
+        columns = np.append(index, np.arange(p, self.fixed_scatter.shape[1]))
         errors = self.errors
         if errors is not None:
             errors = errors.genes(index)
@@ -238,7 +238,7 @@ class PooledGuides:
             mean=self.mean[:, index],
             variance_ratio=self.variance_ratio[:, index],
             scatter=scatter,
-            fixed_scatter=self.fixed_scatter[:, both],
+            fixed_scatter=self.fixed_scatter[:, columns],
             errors=errors,
         )
 
@@ -252,8 +252,8 @@ class PooledGuides:
 
         Both have the shape ``(n_groups - 1, n_nodes)``; without cells the variance is very large.
         """
-        each = 1.0 / np.maximum(self.counted, 1e-300)
-        error = each[1:] + each[0]
+        variance_ratio = 1.0 / np.maximum(self.counted, 1e-300)
+        error = variance_ratio[1:] + variance_ratio[0]
         if self.fixed_errors.shape[1]:
             error = error + self.fixed_error()[1:, None]
         return self.mean[1:] - self.mean[0], error
@@ -320,21 +320,28 @@ def pool_guides(
     members = sp.csr_array(
         (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_groups, len(codes))
     )
-    sd, each = np.asarray(fixed_sd, np.float64), np.maximum(screen.n - 1.0, 0.0)
-    p, freedom = screen.n_nodes - len(sd), members @ each
+    sd, freedom_by_environment = np.asarray(fixed_sd, np.float64), np.maximum(screen.n - 1.0, 0.0)
+    p, freedom = screen.n_nodes - len(sd), members @ freedom_by_environment
     if screen.counted is not None:
         one = screen.pool(codes, n_groups)
         counted = np.asarray(one.counted)[:, :p]
-        n, known = one.n[:, None], one.squares[:, :p].any(axis=1)
+        n, has_squares = one.n[:, None], one.squares[:, :p].any(axis=1)
         ratio = np.divide(n, counted, out=np.full(counted.shape, UNKNOWN), where=counted > 0)
         # Rows of a table are differences from the controls of their batch: none is confounded.
         estimated = np.isfinite(sd)
         nodes = np.append(np.ones(p, bool), estimated)
         return PooledGuides(
-            one.n, one.n.astype(np.float64), one.mean[:, :p], one.scatter[:p, :p],
-            np.minimum(ratio, UNKNOWN, out=ratio), one.mean[:, p:][:, estimated],
-            one.scatter[p:][estimated][:, nodes], sd[estimated], np.where(known, freedom, 0.0), 0.0,
-        )  # fmt: skip
+            one.n,
+            one.n.astype(np.float64),
+            one.mean[:, :p],
+            one.scatter[:p, :p],
+            np.minimum(ratio, UNKNOWN, out=ratio),
+            one.mean[:, p:][:, estimated],
+            one.scatter[p:][estimated][:, nodes],
+            sd[estimated],
+            np.where(has_squares, freedom, 0.0),
+            0.0,
+        )
     cells = screen.n.astype(np.float64)
     guide_variance = np.asarray(guide_variance, np.float64)
     # k_e = n_e / (1 + n_e tau_g^2), of equation 7.
@@ -345,7 +352,7 @@ def pool_guides(
     between = departure.T @ departure
     scatter = screen.scatter + (between + between.T) / 2
     squares = screen.squares[:, :p]
-    pooled = squares.sum(axis=0) / max(each.sum(), 1.0)
+    pooled = squares.sum(axis=0) / max(freedom_by_environment.sum(), 1.0)
     # Moderated variances within groups over those within all. Their logarithms have variance
     # trigamma(d / 2) if the true variances are equal, and trigamma(d0 / 2) more if these are
     # inverse chi-square with d0 degrees of freedom (Smyth 2004, doi:10.2202/1544-6115.1027). Small
@@ -358,17 +365,19 @@ def pool_guides(
         d = np.broadcast_to(freedom[1:, None], enough.shape)[enough] / 2.0
         logs = np.log(square[1:][enough] / (2.0 * d)) - digamma(d) + np.log(d)
         excess = float(logs.var(ddof=1) - polygamma(1, d).mean())
-        least, most = (x / 2.0 for x in _FREEDOM)
-        if excess <= polygamma(1, most):
+        min_freedom, max_freedom = (x / 2.0 for x in _FREEDOM)
+        if excess <= polygamma(1, max_freedom):
             prior = _FREEDOM[1]
-        elif excess < polygamma(1, least):
-            prior = 2.0 * brentq(lambda x: float(polygamma(1, x)) - excess, least, most)
+        elif excess < polygamma(1, min_freedom):
+            prior = 2.0 * brentq(
+                lambda x: float(polygamma(1, x)) - excess, min_freedom, max_freedom
+            )
     ratio = (prior + square) / (prior + freedom)[:, None]
     # Batch columns whose effects are estimated, and those whose effects are confounded.
     estimated = np.isfinite(sd)
     columns, of_columns = mean[:, p:], scatter[p:][estimated]
     nodes = np.append(np.ones(p, bool), estimated)
-    found = PooledGuides(
+    pooled_guides = PooledGuides(
         np.asarray(members @ screen.n, np.int64),
         n,
         mean[:, :p],
@@ -381,9 +390,12 @@ def pool_guides(
         prior,
     )
     if estimated.all():
-        return found
-    apart = columns[:, ~estimated] - columns[:1, ~estimated]
-    return replace(found, confounded=apart * np.sqrt(_WIDE * confounded_variance(found, apart)))
+        return pooled_guides
+    differences = columns[:, ~estimated] - columns[:1, ~estimated]
+    return replace(
+        pooled_guides,
+        confounded=differences * np.sqrt(_WIDE * confounded_variance(pooled_guides, differences)),
+    )
 
 
 # Variance of a batch effect that cannot be estimated, relative to that of a cell, and its weight in
@@ -430,14 +442,14 @@ def distinct(*codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
     """
     # One number per combination of codes.
     joined, n = np.zeros(len(codes[0]), np.int64), 1
-    for each in codes:
-        levels = int(each.max(initial=-1)) + 2
+    for column in codes:
+        levels = int(column.max(initial=-1)) + 2
         if n * levels >= 2**62:
-            found, joined = np.unique(joined, return_inverse=True)
-            n = len(found)
-        joined, n = joined * levels + each + 1, n * levels
-    _, first, place = np.unique(joined, return_index=True, return_inverse=True)
-    return np.column_stack([each[first] for each in codes]), place.ravel()
+            levels_found, joined = np.unique(joined, return_inverse=True)
+            n = len(levels_found)
+        joined, n = joined * levels + column + 1, n * levels
+    _, first, combination = np.unique(joined, return_index=True, return_inverse=True)
+    return np.column_stack([column[first] for column in codes]), combination.ravel()
 
 
 def context_moments(
@@ -493,23 +505,25 @@ def context_moments(
     rows = np.hstack([screen.mean, columns])
     mean = np.average(rows, axis=0, weights=weight) if n else np.zeros(rows.shape[1])
     # Generalised least squares between environments: rows times the square root of their weight.
-    left = (rows - mean) * np.sqrt(weight)[:, None]
-    whole = np.einsum("ij,ij->j", left, left)
+    residuals = (rows - mean) * np.sqrt(weight)[:, None]
+    total_squares = np.einsum("ij,ij->j", residuals, residuals)
     if n and sp.issparse(fixed):
-        left = _without_sparse(left, sp.csr_array(fixed), np.sqrt(weight))
+        residuals = _without_sparse(residuals, sp.csr_array(fixed), np.sqrt(weight))
     elif n and fixed is not None:
         batch = np.asarray(fixed, np.float64)
         batch = (batch - np.average(batch, axis=0, weights=weight)) * np.sqrt(weight)[:, None]
-        left = left - batch @ np.linalg.lstsq(batch, left, rcond=1e-10)[0]
-    scatter = left.T @ left
+        residuals = residuals - batch @ np.linalg.lstsq(batch, residuals, rcond=1e-10)[0]
+    scatter = residuals.T @ residuals
     scatter[:p, :p] += screen.scatter
-    explained = np.flatnonzero(np.diag(scatter)[p:] <= 1e-10 * np.maximum(whole[p:], 1e-300)) + p
+    explained = (
+        np.flatnonzero(np.diag(scatter)[p:] <= 1e-10 * np.maximum(total_squares[p:], 1e-300)) + p
+    )
     scatter[explained] = scatter[:, explained] = 0.0
     return Moments(n, mean, (scatter + scatter.T) / 2)
 
 
 def _without_sparse(
-    left: NDArray[np.float64], fixed: sp.csr_array, root: NDArray[np.float64]
+    values: NDArray[np.float64], fixed: sp.csr_array, root: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return rows minus their least squares fit on an intercept and many sparse columns."""
     rows = sp.diags_array(root) @ sp.hstack([sp.csr_array(np.ones((len(root), 1))), fixed])
@@ -523,4 +537,4 @@ def _without_sparse(
     factor = splu(
         gram, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
     )
-    return left - columns @ factor.solve(columns.T @ left)
+    return values - columns @ factor.solve(columns.T @ values)

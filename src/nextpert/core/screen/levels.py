@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _RANK = 1e-9  # eigenvalues below this share of the largest are treated as 0
-_FEWEST_EXPECTED = 5  # cells of a level, for the approximation by a chi-square distribution
+_MIN_EXPECTED_CELLS = 5  # cells of a level, for the approximation by a chi-square distribution
 
 
 class LevelEffects(NamedTuple):
@@ -88,11 +88,11 @@ def level_effects(
     trace = (counts * (1.0 - share)).sum(axis=1)
     gram = np.diag(counts.sum(axis=0)) - share.T @ counts
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-    kept = values > _RANK * max(values.max(initial=0.0), 1.0)
-    rank = int(kept.sum())
+    is_estimable = values > _RANK * max(values.max(initial=0.0), 1.0)
+    rank = int(is_estimable.sum())
     if not rank:
         return None
-    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    inverse = (vectors[:, is_estimable] / values[is_estimable]) @ vectors[:, is_estimable].T
     # Means and squares of all cells of a block.
     mean = np.zeros((n_blocks, screen.n_nodes))
     np.add.at(mean, block, n[:, None] * screen.mean)
@@ -133,23 +133,28 @@ def independence_p_value(chosen: ArrayLike, others: ArrayLike) -> float:
     Levels in which fewer than five chosen cells are expected are merged. NaN if there are fewer
     than two levels.
     """
-    taken = np.asarray(chosen, np.float64)
-    counts = taken + np.asarray(others, np.float64)
-    size, n = counts.sum(axis=1), taken.sum(axis=1)
+    chosen_counts = np.asarray(chosen, np.float64)
+    counts = chosen_counts + np.asarray(others, np.float64)
+    size, n = counts.sum(axis=1), chosen_counts.sum(axis=1)
     share = counts / np.maximum(size, 1.0)[:, None]
     expected = (n[:, None] * share).sum(axis=0)
-    score = taken.sum(axis=0) - expected
+    score = chosen_counts.sum(axis=0) - expected
     # Hypergeometric covariance: n (N - n) / (N - 1) (diag(p) - p p').
     factor = n * (size - n) / np.maximum(size - 1.0, 1.0)
     weighted = factor[:, None] * share
     covariance = np.diag(weighted.sum(axis=0)) - share.T @ weighted
-    merged = np.eye(len(expected))[expected >= _FEWEST_EXPECTED]
-    rare = (expected < _FEWEST_EXPECTED).astype(np.float64)
-    if rare @ expected >= _FEWEST_EXPECTED:
+    merged = np.eye(len(expected))[expected >= _MIN_EXPECTED_CELLS]
+    rare = (expected < _MIN_EXPECTED_CELLS).astype(np.float64)
+    if rare @ expected >= _MIN_EXPECTED_CELLS:
         merged = np.vstack([merged, rare])
     score, covariance = merged @ score, merged @ covariance @ merged.T
     values, vectors = np.linalg.eigh(covariance) if len(score) else (np.zeros(0), np.zeros((0, 0)))
-    kept = values > _RANK * max(values.max(initial=0.0), 1.0)
-    if len(score) < 2 or not kept.any():
+    is_estimable = values > _RANK * max(values.max(initial=0.0), 1.0)
+    if len(score) < 2 or not is_estimable.any():
         return float("nan")
-    return float(chi2.sf(((vectors[:, kept].T @ score) ** 2 / values[kept]).sum(), kept.sum()))
+    return float(
+        chi2.sf(
+            ((vectors[:, is_estimable].T @ score) ** 2 / values[is_estimable]).sum(),
+            is_estimable.sum(),
+        )
+    )

@@ -114,30 +114,33 @@ def mean_distance(
         large to be squared twice.
     """
     by_node = np.zeros(cells.n_nodes)
-    (cells,), (apart,), sampled, rows, counted = _sides([cells], target, weights)
-    share = 1.0 / len(apart)
+    (cells,), (differences,), sampled, rows, counted = _sides([cells], target, weights)
+    share = 1.0 / len(differences)
     # V = S / n of the cells and of the mean of the states.
     covariances = [covariance_of_mean(cells)]
     covariances += [share**2 * covariance_of_mean(state) for state in sampled]
     n = [cells.n, *(state.n for state in sampled)]
     # Equation 36: |d|^2 minus the variance of both means.
     with np.errstate(over="ignore"):
-        square = (apart**2).mean(axis=0)
+        square = (differences**2).mean(axis=0)
         plug_in = float(square.sum())
         noise = np.diag(covariances[0]) + sum(np.diag(v) for v in covariances[1:]) / share
     if not max(plug_in, float(noise.sum())) < _LARGEST:
         message = "The values of the cells are too large for squared distances: rescale the values."
         raise ValueError(message)
-    d = apart.mean(axis=0)
+    d = differences.mean(axis=0)
     along = float(d @ covariances[0] @ d)
-    along += sum(float(apart[k] @ v @ apart[k]) for k, v in zip(rows, covariances[1:], strict=True))
+    along += sum(
+        float(differences[k] @ v @ differences[k])
+        for k, v in zip(rows, covariances[1:], strict=True)
+    )
     if errors is not None and (off := _errors_apart(errors)).any():
         # Batches add the squared distance of their errors times the covariance of a cell.
         within = covariance_within([cells, *sampled])
         covariances.append(float((off.mean(axis=0) ** 2).sum()) * within)
         n.append(sum(n))
         noise = noise + share * float((off**2).sum()) * np.diag(within)
-        slopes = share * off.T @ apart
+        slopes = share * off.T @ differences
         along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
     total = float(noise.sum())
     # tr V^2 of a sum: the square of each side, plus twice the products of sides.
@@ -155,10 +158,10 @@ def mean_distance(
 def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | None) -> _Sides:
     """Return cells and target, without nodes of weight 0."""
     n_nodes, states = cells[0].n_nodes, target if isinstance(target, tuple) else (target,)
-    every = [*cells, *(state for state in states if isinstance(state, Moments))]
-    if any(side.n_nodes != n_nodes for side in every):
+    samples = [*cells, *(state for state in states if isinstance(state, Moments))]
+    if any(side.n_nodes != n_nodes for side in samples):
         message = (
-            f"The cells and the target have {', '.join(str(side.n_nodes) for side in every)} "
+            f"The cells and the target have {', '.join(str(side.n_nodes) for side in samples)} "
             f"nodes: give the same nodes."
         )
         raise ValueError(message)
@@ -173,15 +176,15 @@ def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | No
         counted = np.flatnonzero(w > 0)
         root = np.sqrt(w[counted])
         means = [mean[counted] * root for mean in means]
-        every = [
+        samples = [
             Moments(
                 side.n,
                 side.mean[counted] * root,
                 side.scatter[np.ix_(counted, counted)] * np.outer(root, root),
             )
-            for side in every
+            for side in samples
         ]
-    first, sampled = every[: len(cells)], every[len(cells) :]
+    first, sampled = samples[: len(cells)], samples[len(cells) :]
     return _Sides(first, [side.mean - np.array(means) for side in first], sampled, rows, counted)
 
 
@@ -216,10 +219,10 @@ def squared_trace(covariance: Matrix, n_cells: int) -> float:
     """
     # E tr S^2 = tr V^2 (1 + 1/(n-1)) + (tr V)^2 / (n-1) for normal cells.
     n, trace, squares = n_cells, float(np.trace(covariance)), float(np.sum(covariance**2))
-    least = trace**2 / len(covariance)  # by Cauchy and Schwarz
+    lower_bound = trace**2 / len(covariance)  # by Cauchy and Schwarz
     if n > 2:
         squares = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - trace**2 / (n - 1))
-    return max(squares, least)
+    return max(squares, lower_bound)
 
 
 def _score_interval(
@@ -277,8 +280,8 @@ def distance_difference(
     # 4 (a'V_a a + b'V_b b + (a - b)'V_*(a - b)) - q.
     along = a @ of_cells @ a + b @ of_others @ b + (a - b) @ of_target @ (a - b)
     # q, the variance if all three means are the same.
-    least = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
-    least += 4 * float(np.sum(of_target * (of_cells + of_others)))
+    null_variance = 2 * (squared_trace(of_cells, cells.n) + squared_trace(of_others, others.n))
+    null_variance += 4 * float(np.sum(of_target * (of_cells + of_others)))
     if errors is not None and np.size(errors):
         # The error of a column affects all means; these slopes times it enter the difference.
         of_a, of_b, *of_states = np.asarray(errors, np.float64)
@@ -288,6 +291,6 @@ def distance_difference(
         along += float(np.einsum("ki,ij,kj->", slopes, within, slopes))
         added = share * ((of_a**2).sum() - (of_b**2).sum())
         difference -= float(added * np.trace(within))
-    sd = float(np.sqrt(max(4 * float(along) - least, least)))
+    sd = float(np.sqrt(max(4 * float(along) - null_variance, null_variance)))
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * sd
     return difference, difference - reach, difference + reach

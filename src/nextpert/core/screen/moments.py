@@ -42,11 +42,11 @@ class PairwiseSum(Generic[T]):
     def add(self, part: T) -> None:
         """Add the next part."""
         # Like adding 1 to a binary number: level k has the sum of 2^k parts.
-        for level, held in enumerate(self._levels):
-            if held is None:
+        for level, stored in enumerate(self._levels):
+            if stored is None:
                 self._levels[level] = part
                 return
-            part = self.merge(held, part)
+            part = self.merge(stored, part)
             self._levels[level] = None
         self._levels.append(part)
 
@@ -54,9 +54,9 @@ class PairwiseSum(Generic[T]):
         """Return the sum of all parts added."""
         total: T | None = None
         # The later parts are at the lower levels.
-        for held in self._levels:
-            if held is not None:
-                total = held if total is None else self.merge(held, total)
+        for stored in self._levels:
+            if stored is not None:
+                total = stored if total is None else self.merge(stored, total)
         return self.empty if total is None else total
 
 
@@ -84,7 +84,7 @@ def sparse_scatter(
             for b in range(a, last):
                 scatter[j, indices[b]] += value * data[b]
     # sum x x' - n mean mean', and the remaining share of each square.
-    left = 1.0
+    min_share = 1.0
     for j in range(len(total)):
         mean = total[j] / max(len(rows), 1)
         square = scatter[j, j]
@@ -92,8 +92,8 @@ def sparse_scatter(
             scatter[j, k] -= mean * total[k]
             scatter[k, j] = scatter[j, k]
         if square > 0:
-            left = min(left, scatter[j, j] / square)
-    return left
+            min_share = min(min_share, scatter[j, j] / square)
+    return min_share
 
 
 # Number of indices checked at once, of a matrix in memory or in a file.
@@ -123,20 +123,20 @@ def require_sound_arrays(
     if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
         raise damaged("indices that are not whole numbers", name)
     if indptr.shape[0] != n_major + 1:
-        what = f"{indptr.shape[0]} row or column pointers instead of {n_major + 1}"
-        raise damaged(what, name)
+        problem = f"{indptr.shape[0]} row or column pointers instead of {n_major + 1}"
+        raise damaged(problem, name)
     # Pointers never decrease, and end within the values.
     last = 0
     for start in range(0, n_major + 1, _AT_ONCE):
-        some = np.asarray(indptr[start : start + _AT_ONCE])
-        if some[0] < last or (some[1:] < some[:-1]).any() or (start == 0 and some[0] != 0):
+        chunk = np.asarray(indptr[start : start + _AT_ONCE])
+        if chunk[0] < last or (chunk[1:] < chunk[:-1]).any() or (start == 0 and chunk[0] != 0):
             raise damaged("row pointers that decrease, or do not start at 0", name)
-        last = int(some[-1])
+        last = int(chunk[-1])
     if last > min(data.shape[0], indices.shape[0]):
         raise damaged("fewer values than its row pointers require", name)
     for start in range(0, 0 if n_minor is None else indices.shape[0], _AT_ONCE):
-        some = np.asarray(indices[start : start + _AT_ONCE])
-        if some.min() < 0 or some.max() >= n_minor:
+        chunk = np.asarray(indices[start : start + _AT_ONCE])
+        if chunk.min() < 0 or chunk.max() >= n_minor:
             raise damaged("column indices out of range", name)
 
 
@@ -146,14 +146,14 @@ def require_numbers(values: Any, name: str = "The matrix") -> None:
         raise ValueError(MASKED.format(name))
     kind = np.dtype(values.dtype).kind
     if kind not in "buif":
-        what = "complex numbers" if kind == "c" else f"values of type {values.dtype}"
-        message = f"{name} contains {what}, but real numbers are needed: convert them first."
+        content = "complex numbers" if kind == "c" else f"values of type {values.dtype}"
+        message = f"{name} contains {content}, but real numbers are needed: convert them first."
         raise ValueError(message)
 
 
-def damaged(what: str, name: str = "The sparse matrix") -> ValueError:
+def damaged(problem: str, name: str = "The sparse matrix") -> ValueError:
     """Return the error about a damaged matrix."""
-    return ValueError(f"{name} is damaged: it has {what}. Write the file again.")
+    return ValueError(f"{name} is damaged: it has {problem}. Write the file again.")
 
 
 # Sparse squares are summed about zero; if the scatter is a smaller share, they are too imprecise.
@@ -354,12 +354,12 @@ def sparse_moments(x: sp.csr_array, rows: NDArray[np.int64]) -> Moments:
     p, n = x.shape[1], len(rows)
     # One pass over the non-zeros, sum x x' - n mean mean'.
     total, scatter = np.zeros(p), np.zeros((p, p))
-    left = sparse_scatter(x.data, x.indices, x.indptr, rows, total, scatter)
+    min_share = sparse_scatter(x.data, x.indices, x.indptr, rows, total, scatter)
     if not np.isfinite(total).all():
         bad = ~np.isfinite(total)
         raise too_large(bad) if np.isfinite(x.data).all() else not_finite(bad)
     if (
-        left < _LOST_DIGITS
+        min_share < _LOST_DIGITS
     ):  # the mean is far larger than the SD: centre the cells before they are squared
         return Moments.from_array(x[rows].toarray())
     return Moments(n, total / max(n, 1), scatter)
@@ -372,15 +372,15 @@ def not_finite(bad: NDArray[np.bool_]) -> ValueError:
 
 def too_large(bad: NDArray[np.bool_]) -> ValueError:
     """Return the error about columns whose squares overflow, listed in ``columns``."""
-    what = "contain values too large to be squared: rescale the values."
-    error = _about(bad, what)
+    problem = "contain values too large to be squared: rescale the values."
+    error = _about(bad, problem)
     error.overflow = True  # type: ignore[attr-defined]
     return error
 
 
-def _about(bad: NDArray[np.bool_], what: str) -> ValueError:
+def _about(bad: NDArray[np.bool_], problem: str) -> ValueError:
     columns = np.flatnonzero(bad)
-    error = ValueError(f"Columns {columns[:10].tolist()} {what}")
+    error = ValueError(f"Columns {columns[:10].tolist()} {problem}")
     error.columns = columns  # type: ignore[attr-defined]  # lets callers name the genes
     return error
 

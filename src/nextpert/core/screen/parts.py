@@ -83,23 +83,23 @@ def screen_part(
         error lists the affected columns.
     """
     if weights is not None:
-        taken = np.flatnonzero(weights)
-        values, groups, weights = values[taken], groups[taken], weights[taken]
+        weighted = np.flatnonzero(weights)
+        values, groups, weights = values[weighted], groups[weighted], weights[weighted]
     if values.shape[0] == 0:
         return empty_part(values.shape[1])
-    present, place = np.unique(groups, return_inverse=True)
+    present, row_of_cell = np.unique(groups, return_inverse=True)
     fold = np.zeros(len(present), np.int64) if fold is None else fold[present]
     count = np.ones(len(groups)) if weights is None else weights.astype(np.float64)
     # One row per environment: a product with this matrix sums over its cells.
     members = sp.csr_array(
-        (count, (place, np.arange(len(place)))), shape=(len(present), len(place))
+        (count, (row_of_cell, np.arange(len(row_of_cell)))), shape=(len(present), len(row_of_cell))
     )
     n = np.asarray(members.sum(axis=1)).astype(np.int64)
     if sp.issparse(values):
-        many = len(present) * _CELLS_EACH > values.shape[0]
+        is_split = len(present) * _CELLS_EACH > values.shape[0]
         full = values.nnz > DENSE_SHARE * values.shape[0] * values.shape[1]
-        if weights is None and not many and not full:
-            part = _sparse(values, present, fold, n, members, place, products)
+        if weights is None and not is_split and not full:
+            part = _sparse(values, present, fold, n, members, row_of_cell, products)
             if part is not None:
                 return part
         values = values.toarray()
@@ -110,17 +110,17 @@ def screen_part(
             bad = np.asarray(~np.isfinite(values).all(axis=0))
             large = np.asarray(~np.isfinite(mean).all(axis=0))
             raise not_finite(bad) if bad.any() else too_large(large)
-        centred = values - mean[place]
+        centred = values - mean[row_of_cell]
         squares = members @ (centred * centred)
         centred *= np.sqrt(count)[:, None]
         scatter = {}
-        for k, rows in _by_fold(fold, place) if products else ():
-            some = centred[rows]
-            scatter[k] = some.T @ some
-    for k, each in scatter.items():
-        if not np.isfinite(each).all():
-            raise too_large(np.asarray(~np.isfinite(each).all(axis=0)))
-        scatter[k] = (each + each.T) / 2
+        for k, rows in _by_fold(fold, row_of_cell) if products else ():
+            rows_of_fold = centred[rows]
+            scatter[k] = rows_of_fold.T @ rows_of_fold
+    for k, products_of_fold in scatter.items():
+        if not np.isfinite(products_of_fold).all():
+            raise too_large(np.asarray(~np.isfinite(products_of_fold).all(axis=0)))
+        scatter[k] = (products_of_fold + products_of_fold.T) / 2
     return Part(present, fold, n, mean, squares, scatter)
 
 
@@ -130,7 +130,7 @@ def _sparse(
     fold: NDArray[np.int64],
     n: NDArray[np.int64],
     members: sp.csr_array,
-    place: NDArray[np.int64],
+    row_of_cell: NDArray[np.int64],
     products: bool,
 ) -> Part | None:
     """Sum sparse cells about zero; return None if this loses digits."""
@@ -143,15 +143,15 @@ def _sparse(
     if lost.any():
         return None
     scatter = {}
-    for k, rows in _by_fold(fold, place) if products else ():
-        whole = sparse_moments(values, np.arange(values.shape[0])[rows])
-        own = belongs(fold, k)
+    for k, rows in _by_fold(fold, row_of_cell) if products else ():
+        total = sparse_moments(values, np.arange(values.shape[0])[rows])
+        in_fold = belongs(fold, k)
         # Within = total - between: sum n (mean_e - mean)(mean_e - mean)'.
-        departure = mean[own] - whole.mean
-        each = whole.scatter - (departure * n[own, None]).T @ departure
-        if (np.diag(each) < _LOST_DIGITS * np.diag(whole.gram)).any():
+        departure = mean[in_fold] - total.mean
+        within = total.scatter - (departure * n[in_fold, None]).T @ departure
+        if (np.diag(within) < _LOST_DIGITS * np.diag(total.gram)).any():
             return None
-        scatter[k] = (each + each.T) / 2
+        scatter[k] = (within + within.T) / 2
     return Part(present, fold, n, mean, squares, scatter)
 
 
@@ -161,17 +161,17 @@ def belongs(fold: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
 
 
 def _by_fold(
-    fold: NDArray[np.int64], place: NDArray[np.int64]
+    fold: NDArray[np.int64], row_of_cell: NDArray[np.int64]
 ) -> Iterator[tuple[int, slice | NDArray[np.int64]]]:
     """Yield every fold of some environments with the indices of its cells, in order."""
     if fold.ndim == 2:
         for k in range(fold.shape[1]):
-            own = belongs(fold, k)[place]
+            in_fold = belongs(fold, k)[row_of_cell]
             # The bits are those of a screen that has no other cells.
-            if own.any():
-                yield k, slice(None) if own.all() else np.flatnonzero(own)
+            if in_fold.any():
+                yield k, slice(None) if in_fold.all() else np.flatnonzero(in_fold)
         return
-    folds, of_cell = np.unique(fold), fold[place]
+    folds, of_cell = np.unique(fold), fold[row_of_cell]
     if len(folds) == 1:
         yield int(folds[0]), slice(None)
         return
@@ -184,12 +184,14 @@ def merge(first: Part, second: Part) -> Part:
     """Return the sums over the cells of both parts."""
     groups = np.union1d(first.groups, second.groups)
     p = first.mean.shape[1]
-    more = max(first.fold.shape[1:], second.fold.shape[1:])  # a part without cells has no folds
-    fold, n = np.zeros((len(groups), *more), np.int64), np.zeros((2, len(groups)), np.int64)
+    fold_shape = max(
+        first.fold.shape[1:], second.fold.shape[1:]
+    )  # a part without cells has no folds
+    fold, n = np.zeros((len(groups), *fold_shape), np.int64), np.zeros((2, len(groups)), np.int64)
     mean, squares = np.zeros((2, len(groups), p)), np.zeros((len(groups), p))
     for k, part in enumerate((first, second)):
         rows = np.searchsorted(groups, part.groups)
-        fold[rows] = part.fold.reshape(len(rows), *more)
+        fold[rows] = part.fold.reshape(len(rows), *fold_shape)
         n[k, rows], mean[k, rows] = part.n, part.mean
         squares[rows] += part.squares
     total = np.maximum(n.sum(axis=0), 1)
@@ -197,13 +199,13 @@ def merge(first: Part, second: Part) -> Part:
     step = mean[1] - mean[0]
     share = n[0] * n[1] / total
     # Environments that are in one part only have no scatter between parts.
-    both = np.flatnonzero(share)
-    between = step[both] * share[both, None]
-    squares[both] += between * step[both]
+    common = np.flatnonzero(share)
+    between = step[common] * share[common, None]
+    squares[common] += between * step[common]
     scatter = first.scatter | second.scatter
     for k in first.scatter.keys() & second.scatter.keys():
-        own = belongs(fold[both], k)
-        added = between[own].T @ step[both[own]]
+        in_fold = belongs(fold[common], k)
+        added = between[in_fold].T @ step[common[in_fold]]
         scatter[k] = first.scatter[k] + second.scatter[k] + (added + added.T) / 2
     mean = mean[0] + step * (n[1] / total)[:, None]
     return Part(groups, fold, n.sum(axis=0), mean, squares, scatter)

@@ -97,8 +97,8 @@ class ScreenMoments:
         if len(codes) and codes.max() >= n_groups:
             message = f"groups must be below n_groups, {n_groups}, but one is {codes.max()}."
             raise ValueError(message)
-        kept = codes >= 0
-        return cls.from_part(screen_part(values[kept], codes[kept]), n_groups)
+        is_used = codes >= 0
+        return cls.from_part(screen_part(values[is_used], codes[is_used]), n_groups)
 
     @classmethod
     def from_part(cls, part: Part, n_groups: int) -> ScreenMoments:
@@ -121,8 +121,10 @@ class ScreenMoments:
 
     def __add__(self, other: ScreenMoments) -> ScreenMoments:
         """Add cells of the same environments."""
-        every, one = np.arange(self.n_environments), np.zeros(self.n_environments, np.int64)
-        parts = (Part(every, one, s.n, s.mean, s.squares, {0: s.scatter}) for s in (self, other))
+        environments, one = np.arange(self.n_environments), np.zeros(self.n_environments, np.int64)
+        parts = (
+            Part(environments, one, s.n, s.mean, s.squares, {0: s.scatter}) for s in (self, other)
+        )
         return self.from_part(merge(*parts), self.n_environments)
 
     def subset(self, nodes: ArrayLike) -> ScreenMoments:
@@ -183,10 +185,10 @@ class ScreenMoments:
         n = np.asarray(members @ self.n, np.int64)
         total = members @ counted
         # If all means are unknown, any mean will do.
-        some = np.where(total[codes] > 0, counted, self.n[:, None])
-        mean = members @ (some * self.mean) / np.maximum(members @ some, 1e-300)
+        weights = np.where(total[codes] > 0, counted, self.n[:, None])
+        mean = members @ (weights * self.mean) / np.maximum(members @ weights, 1e-300)
         # The variance, scatter over degrees of freedom, stays the same.
-        freedom = [max(int(each.sum()) - len(each), 1) for each in (n[n > 0], self.n)]
+        freedom = [max(int(cells.sum()) - len(cells), 1) for cells in (n[n > 0], self.n)]
         scatter = self.scatter * (freedom[0] / freedom[1])
         return ScreenMoments(n, mean, members @ self.squares, scatter, total)
 
@@ -203,9 +205,12 @@ class ScreenMoments:
         if counted is not None:
             counted = np.hstack([counted, np.repeat(self.n[:, None], added.shape[1], axis=1)])
         return ScreenMoments(
-            self.n, np.hstack([self.mean, added]), np.pad(self.squares, wide),
-            np.pad(self.scatter, (wide[1], wide[1])), counted,
-        )  # fmt: skip
+            self.n,
+            np.hstack([self.mean, added]),
+            np.pad(self.squares, wide),
+            np.pad(self.scatter, (wide[1], wide[1])),
+            counted,
+        )
 
     def total(self) -> Moments:
         """Return the moments of all cells, irrespective of environments."""
@@ -244,10 +249,10 @@ class ScreenMoments:
         root = np.linalg.qr(self._within_groups(columns, groups), mode="r")
         _, sizes, rows = np.linalg.svd(root)
         n_free = int((sizes > _RANK * sizes.max(initial=0.0)).sum())
-        found, confounded = centred @ rows[:n_free].T, centred @ rows[n_free:].T
-        size = np.sqrt(np.average(found**2, axis=0, weights=self.n))
+        estimable, confounded = centred @ rows[:n_free].T, centred @ rows[n_free:].T
+        size = np.sqrt(np.average(estimable**2, axis=0, weights=self.n))
         sd = np.append(size / sizes[:n_free], np.full(confounded.shape[1], np.inf))
-        return np.hstack([found / size, confounded]), sd
+        return np.hstack([estimable / size, confounded]), sd
 
     def without_batches(
         self, fixed: ArrayLike, groups: ArrayLike
@@ -343,25 +348,27 @@ class Screen:
         ValueError
             If a fold is divided, because the scatter of its parts is unknown.
         """
-        kept = np.asarray(which, bool)
+        selected = np.asarray(which, bool)
         overlap = self.fold.ndim == 2
         if overlap:
-            folds = set(np.flatnonzero(((self.fold.T > 0) == kept).all(axis=1)).tolist()[:1])
+            folds = set(np.flatnonzero(((self.fold.T > 0) == selected).all(axis=1)).tolist()[:1])
         else:
-            folds = set(self.fold[kept].tolist())
-        if (overlap and not folds) or (not overlap and folds & set(self.fold[~kept].tolist())):
+            folds = set(self.fold[selected].tolist())
+        if (overlap and not folds) or (not overlap and folds & set(self.fold[~selected].tolist())):
             message = (
                 "The environments of a fold cannot be separated: read the cells with more folds."
             )
             raise ValueError(message)
         return replace(
             self,
-            columns={name: codes[kept] for name, codes in self.columns.items()},
-            fold=np.full(kept.sum(), max(folds)) if overlap else self.fold[kept],
-            n=self.n[kept], mean=self.mean[kept], squares=self.squares[kept],
-            scatter={k: each for k, each in self.scatter.items() if k in folds},
-            counted=None if self.counted is None else self.counted[kept],
-        )  # fmt: skip
+            columns={name: codes[selected] for name, codes in self.columns.items()},
+            fold=np.full(selected.sum(), max(folds)) if overlap else self.fold[selected],
+            n=self.n[selected],
+            mean=self.mean[selected],
+            squares=self.squares[selected],
+            scatter={k: fold_scatter for k, fold_scatter in self.scatter.items() if k in folds},
+            counted=None if self.counted is None else self.counted[selected],
+        )
 
     def halves(self, column: str) -> tuple[Screen, Screen]:
         """Return the environments with code 0 in a column, and those with code 1."""
@@ -380,11 +387,19 @@ class Screen:
         """Do as :meth:`ScreenMoments.without_batches`, for every fold."""
         if not np.shape(fixed)[1]:
             return self, np.zeros(0)
-        found, sd = self.moments().without_batches(fixed, groups)
+        corrected, sd = self.moments().without_batches(fixed, groups)
         wide = (0, len(sd))
-        scatter = {k: np.pad(each, (wide, wide)) for k, each in self.scatter.items()}
+        scatter = {
+            k: np.pad(fold_scatter, (wide, wide)) for k, fold_scatter in self.scatter.items()
+        }
         return Screen(
-            self.columns, self.fold, self.n, found.mean, found.squares, scatter, found.counted
+            self.columns,
+            self.fold,
+            self.n,
+            corrected.mean,
+            corrected.squares,
+            scatter,
+            corrected.counted,
         ), sd
 
     def pool(self, column: str, n_groups: int) -> ScreenMoments:
@@ -393,17 +408,17 @@ class Screen:
 
     def of_fold(self, fold: int) -> Moments:
         """Return the moments of all cells of a fold."""
-        own = np.flatnonzero(self.fold == fold)
+        rows = np.flatnonzero(self.fold == fold)
         if self.counted is not None:
-            return self._known_mean(own)
+            return self._known_mean(rows)
         scatter = self.scatter.get(fold, np.zeros((self.mean.shape[1],) * 2))
-        if len(own) == 1:
-            return Moments(int(self.n[own[0]]), self.mean[own[0]], scatter)
-        return ScreenMoments(self.n[own], self.mean[own], self.squares[own], scatter).total()
+        if len(rows) == 1:
+            return Moments(int(self.n[rows[0]]), self.mean[rows[0]], scatter)
+        return ScreenMoments(self.n[rows], self.mean[rows], self.squares[rows], scatter).total()
 
-    def _known_mean(self, own: NDArray[np.int64]) -> Moments:
+    def _known_mean(self, rows: NDArray[np.int64]) -> Moments:
         """Return the mean of some environments of a table, with a scatter from its known error."""
-        whole = self.moments()
-        one = whole.pool(np.isin(np.arange(len(self.n)), own, invert=True).astype(np.int64), 2)
+        moments = self.moments()
+        one = moments.pool(np.isin(np.arange(len(self.n)), rows, invert=True).astype(np.int64), 2)
         n = int(one.n[0])
         return Moments(n, one.mean[0], np.diag(one.mean_variance(0) * n * max(n - 1, 1)))
