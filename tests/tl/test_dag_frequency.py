@@ -99,7 +99,7 @@ def test_resamples_of_many_genes_start_from_the_order_of_all_cells_alone(small_s
     n_folds = starts.count((2, False)) - 1
     assert n_folds > 0
     assert [each for each in starts if each != (2, False)] == [(1, True), (1, True)]
-    monkeypatch.setattr(module, "_MOST_GENES", small_screen.n_vars - 1)
+    monkeypatch.setattr(module, "_MAX_GENES_OF_OWN_START", small_screen.n_vars - 1)
     starts.clear()
     npt.tl.learn_dag(small_screen, **options)
     assert starts.count((2, False)) == 1 + n_folds

@@ -79,8 +79,8 @@ class Dag:
         for name, value in (("indptr", indptr), ("indices", indices)):
             array = np.array(value)
             if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-                what = f"an array of type {array.dtype} and shape {array.shape}"
-                message = f"{name} must be a vector of whole numbers, but is {what}."
+                description = f"an array of type {array.dtype} and shape {array.shape}"
+                message = f"{name} must be a vector of whole numbers, but is {description}."
                 raise ValueError(message)
             arrays.append(array.astype(np.int64))
         self.indptr, self.indices = arrays
@@ -176,7 +176,7 @@ class Dag:
         if not np.isfinite(coo.data).all():
             message = "The adjacency matrix has NaN or infinite values: use 0 for no edge."
             raise ValueError(message)
-        parents, children = (each[coo.data != 0] for each in coo.coords)
+        parents, children = (coordinates[coo.data != 0] for coordinates in coo.coords)
         starts = np.append(0, np.cumsum(np.bincount(children, minlength=coo.shape[0])))
         try:
             return cls(starts, parents[np.argsort(children, kind="stable")])
@@ -291,9 +291,9 @@ def perturb_dag(
     edges = [dag.edges()[i] for i in generator.permutation(dag.n_edges)]
     linked = {frozenset(edge) for edge in edges}
     edges = edges[missing:]
-    for place in range(turned):
+    for n_turned in range(turned):
         # The shortest edge in a topological order can be reversed, so that one is always found.
-        ways = ([*edges[:k], *edges[k + 1 :], edges[k][::-1]] for k in range(len(edges) - place))
+        ways = ([*edges[:k], *edges[k + 1 :], edges[k][::-1]] for k in range(len(edges) - n_turned))
         edges = next(way for way in ways if is_acyclic(p, way))
     rows, cols = np.tril_indices(p, -1)
     for i in generator.permutation(len(rows)):
@@ -336,7 +336,7 @@ class Pdag:
         members, as if each of these nodes had a cause that no other node has.
         """
         # Edges into y are labelled from the parent that is last in the order (Chickering 1995).
-        place = {int(node): m for m, node in enumerate(dag.order)}
+        position = {int(node): m for m, node in enumerate(dag.order)}
         above = [set(dag.parents(i).tolist()) for i in range(dag.n_nodes)]
         compelled: list[set[int]] = [set() for _ in above]
         for x in range(dag.n_nodes - n_context, dag.n_nodes):
@@ -344,7 +344,7 @@ class Pdag:
         edges = dag.to_matrix().toarray() != 0
         for y in dag.order.tolist():
             reversible: set[int] = set()
-            for x in sorted(above[y], key=lambda k: -place[k]):
+            for x in sorted(above[y], key=lambda k: -position[k]):
                 if x in compelled[y] or x in reversible:
                     continue
                 # w -> x is compelled and w is not a parent of y: all edges into y are compelled.
@@ -383,24 +383,24 @@ class Pdag:
         a node; with ``forbidden``, no edge into it may be forbidden. Whichever node is removed
         first, the rest has such a graph if the whole has one. The result is None if there is none.
         """
-        rest, edges = self.edges.copy(), np.zeros_like(self.edges)
-        after = np.zeros_like(rest) if before is None else before
-        barred = np.zeros_like(rest) if forbidden is None else forbidden
-        waiting = np.ones(len(rest), np.bool_)
-        queue = list(range(len(rest)))
+        remaining, edges = self.edges.copy(), np.zeros_like(self.edges)
+        after = np.zeros_like(remaining) if before is None else before
+        barred = np.zeros_like(remaining) if forbidden is None else forbidden
+        waiting = np.ones(len(remaining), np.bool_)
+        queue = list(range(len(remaining)))
         # A sink: no edge out of it, no forbidden edge into it, and no remaining node after it.
         while queue:
             node = queue.pop()
-            into = rest[:, node].copy()
-            stays = (rest[node] & ~into).any() or (after[node] & waiting).any()
+            into = remaining[:, node].copy()
+            stays = (remaining[node] & ~into).any() or (after[node] & waiting).any()
             if not waiting[node] or stays or (barred[:, node] & into).any():
                 continue
             # All edges can point at the node without a new collider: its undirected neighbours are
             # adjacent to all others.
-            beside = np.flatnonzero(into & rest[node])
-            if ((into & ~(rest[beside] | rest[:, beside].T)).sum(axis=1) > 1).any():
+            beside = np.flatnonzero(into & remaining[node])
+            if ((into & ~(remaining[beside] | remaining[:, beside].T)).sum(axis=1) > 1).any():
                 continue
             edges[into, node] = True
-            waiting[node] = rest[node] = rest[:, node] = False
+            waiting[node] = remaining[node] = remaining[:, node] = False
             queue += [*np.flatnonzero(after[:, node]).tolist(), *np.flatnonzero(into).tolist()]
         return None if waiting.any() else Dag.from_matrix(edges)

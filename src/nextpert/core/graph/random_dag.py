@@ -27,8 +27,8 @@ def _complete(p: int, density: float, rng: np.random.Generator) -> Edges:
 def _erdos_renyi(p: int, density: float, rng: np.random.Generator) -> Edges:
     # Parents have smaller numbers than children.
     rows, columns = np.tril_indices(p, -1)
-    kept = rng.random(len(rows)) < density
-    return list(zip(columns[kept].tolist(), rows[kept].tolist(), strict=True))
+    is_edge = rng.random(len(rows)) < density
+    return list(zip(columns[is_edge].tolist(), rows[is_edge].tolist(), strict=True))
 
 
 def _barabasi_albert(p: int, density: float, rng: np.random.Generator) -> Edges:

@@ -26,8 +26,9 @@ from nextpert.core.search._classes import members, random_below, shrink
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEAST_VARIANCE = 1e-9
-_BRANCHES, _MOST_BRANCHES = 1 << 16, 1 << 26  # maximum per node and in total, 540 MB
+_MIN_VARIANCE = 1e-9
+_BRANCHES = 1 << 16  # maximum per node
+_MAX_BRANCHES = 1 << 26  # maximum in total, 540 MB
 
 
 class Forest(NamedTuple):
@@ -46,7 +47,7 @@ class Forest(NamedTuple):
 
         It always has space for the search of one node: p vertices with p branches each.
         """
-        n_branches = max(min(p * _BRANCHES, _MOST_BRANCHES), p * p)
+        n_branches = max(min(p * _BRANCHES, _MAX_BRANCHES), p * p)
         n_vertices = n_branches // 16 + 2 * p
         return cls(
             first=np.zeros(n_vertices, np.int64),
@@ -86,11 +87,11 @@ class Growth(NamedTuple):
 @inner
 def _new_vertex(forest):
     """Add a vertex to the forest and return it."""
-    made = forest.used[0]
-    forest.used[0] = made + 1
-    forest.first[made] = -1
-    forest.score[made] = np.nan
-    return made
+    vertex = forest.used[0]
+    forest.used[0] = vertex + 1
+    forest.first[vertex] = -1
+    forest.score[vertex] = np.nan
+    return vertex
 
 
 @fast
@@ -122,10 +123,10 @@ def _residuals(problem, growth, owner, depth):
     """Compute the residuals given the first ``depth`` nodes of the path."""
     p = problem.matrix.shape[0]
     # Start from the residuals of the last path, where the two paths diverge.
-    known = growth.last[p + 1]
+    last_depth = growth.last[p + 1]
     common = 0
-    if known >= 0 and growth.last[p] == owner:
-        while common < min(known, depth) and growth.last[common] == growth.path[common]:
+    if last_depth >= 0 and growth.last[p] == owner:
+        while common < min(last_depth, depth) and growth.last[common] == growth.path[common]:
             common += 1
     else:
         for u in range(p):
@@ -158,7 +159,7 @@ def _branch_out(problem, forest, growth, vertex, owner, depth, sets):
             continue
         if u == owner or sets[0, u] or sets[1, u] or problem.required[owner, u]:
             continue
-        if variance[u] < _LEAST_VARIANCE or residual < _LEAST_VARIANCE:
+        if variance[u] < _MIN_VARIANCE or residual < _MIN_VARIANCE:
             continue
         if not problem.forbidden[owner, u]:
             j = n
@@ -289,10 +290,10 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
     # v is at place low or later, and so is not among these.
     for m in range(low):
         prefix[state.order[m]] = True
-    own = trace(problem, forest, growth, scratch, v, prefix, state.own)
+    node_score = trace(problem, forest, growth, scratch, v, prefix, state.own)
     # The gain of all other nodes together as v moves on from place low.
     shift = 0.0
-    gain[low] = own
+    gain[low] = node_score
     for j in range(low, high):
         node = state.order[j] if j < a else state.order[j + 1]
         touched = state.passed[node, v] if j < a else state.grown[node, v]
@@ -304,12 +305,12 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
             shift += -change if j < a else change
         prefix[node] = True
         if state.own[1, node]:
-            own = trace(problem, forest, growth, scratch, v, prefix, state.own)
-        gain[j + 1] = own + shift
+            node_score = trace(problem, forest, growth, scratch, v, prefix, state.own)
+        gain[j + 1] = node_score + shift
     # Relative to the current place of v.
-    here = gain[a]
+    current_gain = gain[a]
     for j in range(low, high + 1):
-        gain[j] -= here
+        gain[j] -= current_gain
 
 
 @spliced

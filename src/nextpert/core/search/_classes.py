@@ -177,17 +177,17 @@ def shrink(problem, row, child, scratch):
             return current
         factor, sums, sequence = scratch.factor, scratch.sums, scratch.sequence
         # constant[d - 1] - constant[d] + weight log(1 - r^2): the gain of dropping a parent.
-        best, place = 0.0, np.int64(-1)
+        best, position = 0.0, np.int64(-1)
         for i in range(m):
             # The squared partial correlation of child and parent given the other parents.
             squared = factor[m, i] * factor[m, i] / sums[i]
             gain = problem.constant[m - 1] - problem.constant[m]
             gain += problem.weight * np.log1p(-squared)
             if gain > best and not problem.required[child, sequence[i]]:
-                best, place = gain, i
-        if place < 0:
+                best, position = gain, i
+        if position < 0:
             return current
-        row[sequence[place]] = False
+        row[sequence[position]] = False
         current = local_score(problem, row, child, scratch)
 
 
@@ -197,8 +197,8 @@ def total_score(problem: Score, parents: NDArray[np.bool_]) -> float:
     return float(sum(local_score(problem, row, i, scratch) for i, row in enumerate(parents)))
 
 
-_MOST_SETS = 256  # maximum per edge; only edges with nine or more common neighbours have more
-_LEAST_GAIN = 1e-6  # more than rounding
+_MAX_SETS = 256  # maximum per edge; only edges with nine or more common neighbours have more
+_MIN_GAIN = 1e-6  # more than rounding
 CELLS, INTERVENTIONS, PRIOR, OPEN = "cells", "interventions", "prior knowledge", "open"
 
 
@@ -232,11 +232,11 @@ def backward(
             # Any clique of the neighbours of y that are adjacent to x can be kept (theorem 17).
             for x in sorted(parents | beside):
                 common = beside & graph.adjacent(x)
-                for kept in islice(_cliques(graph, sorted(common)), _MOST_SETS):
-                    base = frozenset(kept | parents) - {x}
+                for clique in islice(_cliques(graph, sorted(common)), _MAX_SETS):
+                    base = frozenset(clique | parents) - {x}
                     gain = score(y, base) - score(y, base | {x})
-                    if gain > _LEAST_GAIN:
-                        deletions.append((gain, x, y, common - kept))
+                    if gain > _MIN_GAIN:
+                        deletions.append((gain, x, y, common - clique))
         deletions.sort(key=lambda deletion: -deletion[0])
         # The best deletion that the prior knowledge allows.
         thinned = (_without(graph, x, y, freed, prior) for _, x, y, freed in deletions)
@@ -266,8 +266,8 @@ def _cliques(graph: Pdag, nodes: list[int]) -> Iterator[set[int]]:
     """Yield all cliques among some nodes, the empty set last."""
     for m, node in enumerate(nodes):
         joined = graph.adjacent(node)
-        for rest in _cliques(graph, [other for other in nodes[m + 1 :] if other in joined]):
-            yield rest | {node}
+        for clique in _cliques(graph, [other for other in nodes[m + 1 :] if other in joined]):
+            yield clique | {node}
     yield set()
 
 
@@ -288,13 +288,13 @@ def oriented_by(
     # alone: the class without context nodes; graph: the class with them.
     graph = alone = Pdag.of_class(dag)
     n_context = 0 if context_edges is None else len(context_edges)
-    known = PriorKnowledge(p) if prior is None else prior
+    knowledge = PriorKnowledge(p) if prior is None else prior
     if context_edges is not None and n_context:
         joint = np.zeros((p + n_context, p + n_context), np.bool_)
         joint[:p, :p] = dag.to_matrix().toarray() != 0
         joint[p:, :p] = context_edges
         graph = Pdag.of_class(Dag.from_matrix(joint), n_context)
-        known = known.with_context(n_context)
+        knowledge = knowledge.with_context(n_context)
     out = []
     for x, y in dag.edges():
         if not alone.edges[y, x]:
@@ -302,9 +302,9 @@ def oriented_by(
         elif not graph.edges[y, x]:
             how = INTERVENTIONS
         else:  # open if prior knowledge allows a member in which y precedes x
-            turned = known.before.copy()
+            turned = knowledge.before.copy()
             turned[y, x] = True
-            can_turn = prior is None or graph.to_dag(turned, known.forbidden) is not None
+            can_turn = prior is None or graph.to_dag(turned, knowledge.forbidden) is not None
             how = OPEN if can_turn else PRIOR
         out.append((x, y, how))
     return out

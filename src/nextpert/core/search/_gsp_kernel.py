@@ -64,7 +64,7 @@ def sparse_order(precision, threshold, after, slack, random):
     """
     p = precision.shape[0]
     work, parents = precision.copy(), np.zeros((p, p), np.bool_)
-    left, order, degree = np.arange(p), np.empty(p, np.int64), np.empty(p, np.int64)
+    remaining, order, degree = np.arange(p), np.empty(p, np.int64), np.empty(p, np.int64)
     diagonal, waits = np.empty(p), np.zeros(p, np.int64)
     for a in range(p):
         diagonal[a] = work[a, a]
@@ -73,24 +73,24 @@ def sparse_order(precision, threshold, after, slack, random):
     if slack < 0:
         slack = random_below(random, N_SLACKS)
     for n in range(p, 0, -1):
-        bound, least = threshold[max(n - 2, 0)], 2 * p
+        bound, min_degree = threshold[max(n - 2, 0)], 2 * p
         for a in range(n):
-            node = left[a]
+            node = remaining[a]
             degree[a] = _degree(work[node], diagonal, bound * diagonal[node])
             if waits[node] > 0:
                 degree[a] = 2 * p + N_SLACKS
-            least = min(least, degree[a])
+            min_degree = min(min_degree, degree[a])
         # One of the nodes within slack of the minimum degree, with equal probability.
         ties, chosen = np.int64(0), np.int64(-1)
         for a in range(n):
-            ties += np.int64(degree[a] <= least + slack)
+            ties += np.int64(degree[a] <= min_degree + slack)
         drawn = random_below(random, ties)
         while drawn >= 0:
             chosen += 1
-            drawn -= np.int64(degree[chosen] <= least + slack)
-        node = left[chosen]
+            drawn -= np.int64(degree[chosen] <= min_degree + slack)
+        node = remaining[chosen]
         order[n - 1] = node
-        left[chosen] = left[n - 1]
+        remaining[chosen] = remaining[n - 1]
         # Partial correlations given all remaining nodes are -K_ab / sqrt(K_aa K_bb).
         pivot, limit = work[node], bound * diagonal[node]
         for b in range(p):
@@ -99,7 +99,7 @@ def sparse_order(precision, threshold, after, slack, random):
         # The precision matrix of the rest is the Schur complement K - k k' / k_vv.
         diagonal[node] = np.inf
         for a in range(n - 1):
-            other = left[a]
+            other = remaining[a]
             _subtract(work[other], pivot, work[other, node] / pivot[node])
             diagonal[other] = work[other, other]
     return order, parents
@@ -159,19 +159,19 @@ def _may_turn(problem, parents, stack, a, b):
     """Return whether b -> a agrees with prior knowledge: no other path leads from a to b."""
     if problem.before[b, a] or problem.forbidden[a, b]:
         return False
-    seen = np.zeros(parents.shape[0], np.bool_)
+    visited = np.zeros(parents.shape[0], np.bool_)
     # Depth first from b upwards, along edges and known orders, except a -> b itself.
     stack[0], top = b, 1
-    while top > 0 and not seen[a]:
+    while top > 0 and not visited[a]:
         top -= 1
         node = stack[top]
         for k in range(parents.shape[0]):
             above = parents[node, k] or problem.before[node, k]
-            if above and not seen[k] and not (node == b and k == a):
-                seen[k] = True
+            if above and not visited[k] and not (node == b and k == a):
+                visited[k] = True
                 stack[top] = k
                 top += 1
-    return not seen[a]
+    return not visited[a]
 
 
 @inner
@@ -181,25 +181,25 @@ def _turn(parents, a, b):
 
 
 @inner
-def _lose_edges(problem, scratch, space, name, left, random, bound):
-    """Reverse up to ``left`` covered edges until a reversal loses an edge; return whether it does.
+def _lose_edges(problem, scratch, space, name, n_turns_left, random, bound):
+    """Reverse up to ``n_turns_left`` covered edges until one loses an edge; return whether it does.
 
     ``name`` is the hash of the graph, which is restored if no reversal loses an edge.
     """
     slot, p = np.int64(name & np.uint64(_SLOTS - 1)), space.parents.shape[0]
-    if space.visited[slot] == name and space.visited_left[slot] >= left:
+    if space.visited[slot] == name and space.visited_left[slot] >= n_turns_left:
         return False
-    space.visited[slot], space.visited_left[slot] = name, left
-    turns, n_turns, most, ties, best = space.turns[left], 0, 1, 0, -1
+    space.visited[slot], space.visited_left[slot] = name, n_turns_left
+    turns, n_turns, max_lost, ties, best = space.turns[n_turns_left], 0, 1, 0, -1
     for b in range(p):
         a = _last_parent(space.parents, b)
         if a < 0 or (bound and not _may_turn(problem, space.parents, scratch.sequence, a, b)):
             continue
         count = falling(problem, scratch, space, a, b)
         # The reversal that loses the most edges; ties are broken at random.
-        if count >= most:
-            ties = ties + 1 if count == most else 1
-            most = count
+        if count >= max_lost:
+            ties = ties + 1 if count == max_lost else 1
+            max_lost = count
             if random_below(random, ties) == 0:
                 best = n_turns
         turns[n_turns, 0], turns[n_turns, 1] = a, b
@@ -213,14 +213,14 @@ def _lose_edges(problem, scratch, space, name, left, random, bound):
         _turn(space.parents, a, b)
         return True
     # No reversal loses an edge: reverse one at random and search from there.
-    while left > 0 and n_turns > 0:
+    while n_turns_left > 0 and n_turns > 0:
         chosen = random_below(random, n_turns)
         n_turns -= 1
         a, b = turns[chosen, 0], turns[chosen, 1]
         turns[chosen, 0], turns[chosen, 1] = turns[n_turns, 0], turns[n_turns, 1]
         _turn(space.parents, a, b)
         other = name ^ mix(np.uint64(a * p + b)) ^ mix(np.uint64(b * p + a))
-        if _lose_edges(problem, scratch, space, other, left - 1, random, bound):
+        if _lose_edges(problem, scratch, space, other, n_turns_left - 1, random, bound):
             return True
         _turn(space.parents, b, a)
     return False

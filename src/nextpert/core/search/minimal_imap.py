@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 # Minimum share of its variance that a node may keep given others: below it, a singular matrix of
 # correlations is indistinguishable from rounding errors of the sums that it was computed from.
-_LEAST_RESIDUAL = 1e-9
+_MIN_RESIDUAL = 1e-9
 # Number of cells with independent nodes that are pooled with few cells, as by a conjugate prior.
 # For 100 nodes and 20 to 100 cells, BOSS was within 0.03 of its best F1 over shares of 0.005 to 0.2
 # (0.91 of 110 edges with 100 cells); with the share of Ledoit and Wolf, which is optimal for the
 # whole matrix, it found 0.29.
 _PSEUDO_CELLS = 5
-_LEAST_CELLS = 4  # Fisher's z needs more than 3
+_MIN_CELLS = 4  # Fisher's z needs more than 3
 
 
 def are_few(n_cells: int, n_nodes: int) -> bool:
@@ -43,9 +43,9 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
     about certain nodes has their indices in its attribute ``columns``, so that callers can name
     the genes.
     """
-    if moments.n < _LEAST_CELLS:
+    if moments.n < _MIN_CELLS:
         message = (
-            f"{moments.n} cells are too few to learn a graph: at least {_LEAST_CELLS} are needed, "
+            f"{moments.n} cells are too few to learn a graph: at least {_MIN_CELLS} are needed, "
             f"and {moments.n_nodes + 2} or more to test pairs of {moments.n_nodes} nodes given all "
             f"others."
         )
@@ -66,63 +66,63 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
 
 def checked_prior(prior: PriorKnowledge | None, n_nodes: int) -> PriorKnowledge:
     """Return the prior knowledge, empty if it is None; raise if its number of nodes differs."""
-    known = PriorKnowledge(n_nodes) if prior is None else prior
-    if known.n_nodes != n_nodes:
+    knowledge = PriorKnowledge(n_nodes) if prior is None else prior
+    if knowledge.n_nodes != n_nodes:
         message = (
-            f"The prior knowledge is about {known.n_nodes} nodes, but the cells have {n_nodes}: "
-            f"create it with n_nodes={n_nodes}."
+            f"The prior knowledge is about {knowledge.n_nodes} nodes, but the cells have "
+            f"{n_nodes}: create it with n_nodes={n_nodes}."
         )
         raise ValueError(message)
-    return known
+    return knowledge
 
 
 def checked_orders(
-    orders: ArrayLike | None, known: PriorKnowledge, what: str = "Every order"
+    orders: ArrayLike | None, prior: PriorKnowledge, name: str = "Every order"
 ) -> NDArray[np.int64]:
     """Return orders, ``(n_orders, n_nodes)``; raise if one contradicts the prior knowledge.
 
     ``orders`` is a single order, several, or None.
     """
-    p = known.n_nodes
+    p = prior.n_nodes
     rows = np.empty((0, p), np.int64) if orders is None else np.atleast_2d(np.asarray(orders))
     shaped = rows.dtype.kind in "iu" and rows.ndim == 2 and rows.shape[1] == p
     if not shaped or (np.sort(rows, axis=1) != np.arange(p)).any():
-        message = f"{what} must contain each of the nodes 0..{p - 1} once, but got {orders!r}."
+        message = f"{name} must contain each of the nodes 0..{p - 1} once, but got {orders!r}."
         raise ValueError(message)
     for row in rows:
-        conflict = known.first_conflict(row)
+        conflict = prior.first_conflict(row)
         if conflict is not None:
             message = (
-                f"{what} must agree with the prior knowledge, but node {conflict[1]} precedes "
+                f"{name} must agree with the prior knowledge, but node {conflict[1]} precedes "
                 f"{conflict[0]}."
             )
             raise ValueError(message)
     return np.ascontiguousarray(rows, np.int64)
 
 
-def sets_of(known: PriorKnowledge) -> dict[str, Any]:
+def sets_of(prior: PriorKnowledge) -> dict[str, Any]:
     """Return the prior knowledge as fields of the input of the compiled searches."""
     return {
-        "required": rows_of(known.required),
-        "forbidden": rows_of(known.forbidden),
-        "before": rows_of(known.before),
-        "after": rows_of(known.before.T),
+        "required": rows_of(prior.required),
+        "forbidden": rows_of(prior.forbidden),
+        "before": rows_of(prior.before),
+        "after": rows_of(prior.before.T),
     }
 
 
 def make_score(moments: Moments, penalty: float, prior: PriorKnowledge | None) -> Score:
     """Return the BIC: log-likelihood up to a constant, minus ``penalty log(n) / 2`` per parent."""
-    known = checked_prior(prior, moments.n_nodes)
+    knowledge = checked_prior(prior, moments.n_nodes)
     correlation = checked_correlation(moments)
     # penalty/2 log n per parent.
     cost = 0.5 * require_positive(penalty, "penalty") * np.log(moments.n)
     constant = -cost * np.arange(moments.n_nodes + 1)
-    return Score(correlation, constant, moments.n / 2, **sets_of(known))
+    return Score(correlation, constant, moments.n / 2, **sets_of(knowledge))
 
 
 def _refuse_copies(correlation: NDArray[np.float64]) -> None:
     # 1 - r^2: the share of its variance that a node keeps given the other.
-    twins = np.argwhere(np.triu(1.0 - correlation**2 <= _LEAST_RESIDUAL, 1))
+    twins = np.argwhere(np.triu(1.0 - correlation**2 <= _MIN_RESIDUAL, 1))
     if len(twins):
         i, j = twins[0]
         message = f"Nodes {i} and {j} are copies of each other (correlation ±1): remove one."
@@ -131,10 +131,10 @@ def _refuse_copies(correlation: NDArray[np.float64]) -> None:
 
 def _refuse_singular(correlation: NDArray[np.float64]) -> None:
     try:
-        least = np.linalg.cholesky(correlation).diagonal().min() ** 2
+        min_residual = np.linalg.cholesky(correlation).diagonal().min() ** 2
     except np.linalg.LinAlgError:
-        least = 0.0
-    if least <= _LEAST_RESIDUAL:
+        min_residual = 0.0
+    if min_residual <= _MIN_RESIDUAL:
         involved = np.flatnonzero(np.abs(np.linalg.eigh(correlation)[1][:, 0]) > 1e-3)
         message = (
             f"Nodes {involved.tolist()} are linearly dependent, so that partial correlations are "
@@ -174,12 +174,12 @@ def fisher_z_threshold(
         message = f"alpha must lie between 0 and 1, both excluded, but is {alpha!r}."
         raise ValueError(message)
     # z = atanh(r) sqrt(n - k - 3) is about standard normal under independence.
-    given = np.asarray(n_given, np.float64)
-    freedom = require_count(n_cells, "n_cells") - given - 3
+    n_conditioned = np.asarray(n_given, np.float64)
+    freedom = require_count(n_cells, "n_cells") - n_conditioned - 3
     if (freedom <= 0).any():
         message = (
-            f"{n_cells} cells are too few for tests given {int(given.max())} nodes: at least "
-            f"{int(given.max()) + 4} are needed. Use more cells or fewer genes."
+            f"{n_cells} cells are too few for tests given {int(n_conditioned.max())} nodes: at "
+            f"least {int(n_conditioned.max()) + 4} are needed. Use more cells or fewer genes."
         )
         raise ValueError(message)
     return np.tanh(-ndtri(alpha / 2) / np.sqrt(freedom))
@@ -197,16 +197,16 @@ def make_tests(
     """
     require_kind(moments, Moments, "moments")
     p, n = moments.n_nodes, moments.n
-    known = checked_prior(prior, p)
+    knowledge = checked_prior(prior, p)
     correlation = checked_correlation(moments)
-    given = np.arange(max(p - 1, 1))
+    n_conditioned = np.arange(max(p - 1, 1))
     # Tests of shrunk correlations all have n - 3 degrees of freedom.
     if are_few(n, p):
-        given = np.zeros_like(given)
-    threshold = np.asarray(fisher_z_threshold(n, given, alpha), np.float64) ** 2
+        n_conditioned = np.zeros_like(n_conditioned)
+    threshold = np.asarray(fisher_z_threshold(n, n_conditioned, alpha), np.float64) ** 2
     constant = np.zeros(p + 1)
     constant[1 : len(threshold) + 1] = np.cumsum(n / 2 * np.log1p(-threshold))
-    return Score(correlation, constant, n / 2, **sets_of(known)), threshold
+    return Score(correlation, constant, n / 2, **sets_of(knowledge)), threshold
 
 
 @one_thread()
@@ -223,8 +223,8 @@ def dependences(
     # R = L L' in this order: one factor gives all tests.
     factor = np.linalg.cholesky(matrix[np.ix_(order, order)])
     squares = solve_triangular(factor, np.eye(p), lower=True) ** 2
-    given = np.maximum(np.arange(p) - 1, 0)
-    significant = squares > threshold[given, None] * np.cumsum(squares, axis=0)
+    n_conditioned = np.maximum(np.arange(p) - 1, 0)
+    significant = squares > threshold[n_conditioned, None] * np.cumsum(squares, axis=0)
     out = np.zeros((p, p), np.bool_)
     out[np.ix_(order, order)] = np.tril(significant, -1)
     return out
@@ -271,7 +271,7 @@ def minimal_imap(
     [(0, 1), (1, 2), (2, 3)]
     """
     tests, threshold = make_tests(moments, alpha, prior)
-    known = checked_prior(prior, moments.n_nodes)
-    (order,) = checked_orders(np.asarray(permutation)[None], known, "permutation")
+    knowledge = checked_prior(prior, moments.n_nodes)
+    (order,) = checked_orders(np.asarray(permutation)[None], knowledge, "permutation")
     edges = dependences(tests.matrix, threshold, order).T
-    return Dag.from_matrix(edges & ~known.forbidden | known.required)
+    return Dag.from_matrix(edges & ~knowledge.forbidden | knowledge.required)

@@ -64,9 +64,9 @@ class PriorKnowledge:
         self.forbidden: NDArray[np.bool_] = self._pairs(forbidden, "forbidden")
         called = names if names is not None else [str(node) for node in range(self.n_nodes)]
         # required_ab: a -> b is in the graph; forbidden_ab: it is not in the graph.
-        both = np.argwhere(self.required & self.forbidden)
-        if len(both):
-            parent, child = (called[node] for node in both[0])
+        contradictory = np.argwhere(self.required & self.forbidden)
+        if len(contradictory):
+            parent, child = (called[node] for node in contradictory[0])
             message = (
                 f"The edge {parent} -> {child} is both required and forbidden: remove it from one "
                 f"of the two."
@@ -84,8 +84,8 @@ class PriorKnowledge:
     def first_conflict(self, order: ArrayLike) -> tuple[int, int] | None:
         """Return a pair ``(a, b)`` where ``a`` must precede ``b`` but does not, or None."""
         # place_a > place_b although a must precede b.
-        place = np.argsort(np.asarray(order, np.int64))
-        wrong = np.argwhere(self.before & (place[:, None] > place[None, :]))
+        position = np.argsort(np.asarray(order, np.int64))
+        wrong = np.argwhere(self.before & (position[:, None] > position[None, :]))
         return (int(wrong[0, 0]), int(wrong[0, 1])) if len(wrong) else None
 
     def allows(self, dag: Dag) -> bool:
@@ -123,10 +123,10 @@ class PriorKnowledge:
         out.before[p:, :p] = True
         out.forbidden[:, p:] = True
         np.fill_diagonal(out.forbidden, False)
-        known = {} if targets is None else targets
-        places = as_nodes(known, n_context, "targets")
+        targets_of_context = {} if targets is None else targets
+        places = as_nodes(targets_of_context, n_context, "targets")
         # A context node with known targets has edges into these only.
-        for k, nodes in zip(places, known.values(), strict=True):
+        for k, nodes in zip(places, targets_of_context.values(), strict=True):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
             out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
@@ -134,13 +134,13 @@ class PriorKnowledge:
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
         """Return an order that agrees, by repeatedly taking the first allowed node of ``order``."""
-        rest, missing = np.asarray(order, np.int64), self.before.sum(axis=0)
+        remaining, missing = np.asarray(order, np.int64), self.before.sum(axis=0)
         nearest = []
-        while len(rest):
-            first = int(np.argmin(missing[rest]))  # no remaining node must precede it
-            nearest.append(rest[first])
-            missing -= self.before[rest[first]]
-            rest = np.delete(rest, first)
+        while len(remaining):
+            first = int(np.argmin(missing[remaining]))  # no remaining node must precede it
+            nearest.append(remaining[first])
+            missing -= self.before[remaining[first]]
+            remaining = np.delete(remaining, first)
         return np.array(nearest)
 
     def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:

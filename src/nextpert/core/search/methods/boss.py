@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_GENES = 300  # above, a resample's own start takes two thirds of the time and rarely helps
+_MAX_GENES_OF_OWN_START = (
+    300  # above, a resample's own start takes two thirds of the time and rarely helps
+)
 
 
 def default_starts(n_nodes: int) -> int:
@@ -135,14 +137,14 @@ def boss(
     [(0, 3), (1, 3), (2, 3)]
     """
     require_kind(moments, Moments, "moments")
-    known = checked_prior(prior, moments.n_nodes - n_context)
-    task = _Task.make(moments, penalty, known, n_context, targets)
-    given = list(checked_orders(orders, known))
+    knowledge = checked_prior(prior, moments.n_nodes - n_context)
+    task = _Task.make(moments, penalty, knowledge, n_context, targets)
+    start_orders = list(checked_orders(orders, knowledge))
     if n_starts is None:
-        n_starts = 1 if given else default_starts(known.n_nodes)
-    n_starts = require_count(n_starts, "n_starts", least=0 if given else 1)
+        n_starts = 1 if start_orders else default_starts(knowledge.n_nodes)
+    n_starts = require_count(n_starts, "n_starts", least=0 if start_orders else 1)
     # Drawn starts are numbers and given ones are orders; each has a seed, however many workers.
-    starts = [*range(n_starts), *given]
+    starts = [*range(n_starts), *start_orders]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     tasks = (delayed(task.search)(seed, start) for seed, start in zip(seeds, starts, strict=True))
@@ -161,16 +163,16 @@ def boss(
     total = _scored(task.problem, dag)[0]
     # The first p nodes are genes; the rows after them are the edges of context nodes.
     edges = dag.to_matrix().toarray() != 0
-    p = known.n_nodes
+    p = knowledge.n_nodes
     dag = Dag.from_matrix(edges[:p, :p])
     logger.info("BOSS: %d edges, score %.6g, start %d of %d", dag.n_edges, total, best, len(starts))
-    order = known.order_of(dag)
+    order = knowledge.order_of(dag)
     return BossResult(dag, order, total, scores, best, edges[p:, :p])
 
 
 @register("boss", default_runs=default_starts, context=True)
 def learn(
-    moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **more: Any
+    moments: Moments, options: SearchOptions, *, rng: np.random.Generator, **arguments: Any
 ) -> Found:
     """Search as :func:`boss` does.
 
@@ -180,9 +182,9 @@ def learn(
     n_starts = options.n_runs
     # A resample differs little from all cells, so that their order is nearly the best.
     if options.order is not None:
-        n_starts = min(n_starts, int(len(options.order) <= _MOST_GENES))
+        n_starts = min(n_starts, int(len(options.order) <= _MAX_GENES_OF_OWN_START))
     best = boss(
-        moments, n_starts=n_starts, orders=options.order, prior=options.prior, rng=rng, **more
+        moments, n_starts=n_starts, orders=options.order, prior=options.prior, rng=rng, **arguments
     )
     stored = {"score": best.score, "run_scores": best.scores}
     return Found(best.dag, best.order, best.context_edges, stored)
@@ -209,21 +211,21 @@ class _Task(NamedTuple):
         cls,
         moments: Moments,
         penalty: float,
-        known: PriorKnowledge,
+        knowledge: PriorKnowledge,
         n_context: int,
         targets: Mapping[int, Iterable[int]] | None,
     ) -> _Task:
         """Return the task; starting orders treat nodes as dependent if an edge raises the BIC."""
-        p, n = known.n_nodes, moments.n
+        p, n = knowledge.n_nodes, moments.n
         # Context nodes come last; they have no parents, and known targets are required edges.
-        padded = known.with_context(n_context, targets)
+        padded = knowledge.with_context(n_context, targets)
         problem = make_score(moments, penalty, padded)
         free = problem._replace(**sets_of(PriorKnowledge(p).with_context(n_context, targets)))
         precision = np.array(np.linalg.inv(problem.matrix)[:p, :p], np.float64)
         # r^2 above which the BIC gains: -n/2 log(1 - r^2) > penalty/2 log n.
         threshold = np.full(p, -np.expm1(-penalty * np.log(n) / n))
         # Required edges from context nodes alone do not restrict the moves.
-        bars = known.before.any() or known.forbidden.any()
+        bars = knowledge.before.any() or knowledge.forbidden.any()
         prior = padded if bars else None
         return cls(problem, free, precision, threshold, padded, prior, n_context)
 
@@ -245,12 +247,12 @@ class _Task(NamedTuple):
             # Without prior knowledge moves are free; a member of that class that agrees is close.
             _, free, order = self._from_start(self.free, slack, seed)
             class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
-            known = self.known
-            member = class_.to_dag(known.before, known.forbidden)
+            knowledge = self.known
+            member = class_.to_dag(knowledge.before, knowledge.forbidden)
             # If no member agrees, the order is repaired node by node.
-            order = known.nearest_order(order) if member is None else known.order_of(member)
+            order = knowledge.nearest_order(order) if member is None else knowledge.order_of(member)
             ends.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
-            if member is not None and known.allows(member):
+            if member is not None and knowledge.allows(member):
                 ends.append(_scored(self.problem, member))
         return max(ends, key=lambda pair: pair[0])
 

@@ -123,9 +123,9 @@ def gsp(
     """
     n_runs = require_count(n_runs, "n_runs")
     tests, threshold = make_tests(moments, alpha, prior)
-    known = checked_prior(prior, moments.n_nodes)
+    knowledge = checked_prior(prior, moments.n_nodes)
     starts: list[NDArray[np.bool_] | None] = [None] * n_runs
-    for order in checked_orders(orders, known):
+    for order in checked_orders(orders, knowledge):
         starts.append(dependences(tests.matrix, threshold, order))
     # Runs from given orders have their own seeds, so that they do not change the other runs.
     seeds = as_rng(rng).integers(0, 2**64, n_runs, dtype=np.uint64).tolist()
@@ -137,7 +137,7 @@ def gsp(
     best_run, best_fit, best_parents = -1, np.inf, tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     # Bound to the function, because Dask scatters large arguments and loses them with a worker.
-    task = delayed(partial(_run, tests, threshold, precision, known))
+    task = delayed(partial(_run, tests, threshold, precision, knowledge))
     tasks = (task(seed, start) for seed, start in zip(seeds, starts, strict=True))
     for run, (parents, count) in enumerate(workers(tasks)):
         n_edges[run] = count
@@ -150,14 +150,14 @@ def gsp(
             progress(run + 1, len(n_edges))
     dag = Dag.from_matrix(best_parents.T)
     logger.info("GSP: %d edges, best of %d runs (run %d)", dag.n_edges, len(n_edges), best_run)
-    return GspResult(dag, known.order_of(dag), n_edges, best_run)
+    return GspResult(dag, knowledge.order_of(dag), n_edges, best_run)
 
 
 def _run(
     tests: Score,
     threshold: NDArray[np.float64],
     precision: NDArray[np.float64],
-    known: PriorKnowledge,
+    knowledge: PriorKnowledge,
     seed: int,
     start: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.bool_], int]:
@@ -174,17 +174,22 @@ def _run(
         )
         start = min(drawn, key=np.count_nonzero)
     # A dependence whose edge is forbidden in this direction may be explained by the other.
-    barred = start & known.forbidden.T
-    unexplained = int((barred & ~known.forbidden).sum())
-    parents = np.ascontiguousarray(start & ~barred | known.required.T)
-    bound = bool(known.before.any() or known.forbidden.any())
+    barred = start & knowledge.forbidden.T
+    unexplained = int((barred & ~knowledge.forbidden).sum())
+    parents = np.ascontiguousarray(start & ~barred | knowledge.required.T)
+    bound = bool(knowledge.before.any() or knowledge.forbidden.any())
     descend(tests, threshold, parents, DEPTH, random, bound)
     return parents, int(parents.sum()) + unexplained
 
 
 @register("gsp", default_runs=lambda _: 100)
 def learn(
-    moments: Moments, options: SearchOptions, *, rng: np.random.Generator, n_jobs: int, **more: Any
+    moments: Moments,
+    options: SearchOptions,
+    *,
+    rng: np.random.Generator,
+    n_jobs: int,
+    **arguments: Any,
 ) -> Found:
     """Search as :func:`gsp` does, with one more run that starts from the order that BOSS finds.
 
@@ -193,7 +198,12 @@ def learn(
     n_starts = default_starts(moments.n_nodes)
     order = boss(moments, n_starts=n_starts, prior=options.prior, rng=0, n_jobs=n_jobs).order
     best = gsp(
-        moments, n_runs=options.n_runs, orders=order, prior=options.prior, rng=rng, n_jobs=n_jobs,
-        progress=more["progress"],
-    )  # fmt: skip
+        moments,
+        n_runs=options.n_runs,
+        orders=order,
+        prior=options.prior,
+        rng=rng,
+        n_jobs=n_jobs,
+        progress=arguments["progress"],
+    )
     return Found(best.dag, best.order, stored={"run_n_edges": best.n_edges})
