@@ -39,11 +39,15 @@ class PoolEnvironments:
     @classmethod
     def plain(cls, n_control: int, n_cells: Index) -> PoolEnvironments:
         """Return one environment for the controls and one for each perturbation."""
-        every = np.arange(len(n_cells) + 1)
+        environments = np.arange(len(n_cells) + 1)
         return cls(
-            every, every, np.zeros_like(every), np.zeros((len(every), 0)),
-            np.zeros(n_control, np.int64), np.repeat(every[1:], n_cells),
-        )  # fmt: skip
+            environments,
+            environments,
+            np.zeros_like(environments),
+            np.zeros((len(environments), 0)),
+            np.zeros(n_control, np.int64),
+            np.repeat(environments[1:], n_cells),
+        )
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,12 @@ class Truth(NamedTuple):
         if best == self.target:
             return np.asarray(self.distance[may] <= 1.96 * self.sd[may])
         cells = self.moments
-        return np.array([
-            j == best or distance_difference(cells[j], cells[best], cells[self.target])[1] <= 0
-            for j in may
-        ])  # fmt: skip
+        return np.array(
+            [
+                j == best or distance_difference(cells[j], cells[best], cells[self.target])[1] <= 0
+                for j in may
+            ]
+        )
 
 
 class CellPool:
@@ -141,8 +147,8 @@ class CellPool:
         generator = as_rng(rng)
         warmup = generator.choice(len(self.control), n_warmup, replace=False)
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
-        held, orders[target] = np.split(orders[target], [len(orders[target]) // 2])
-        goal = Goal.point(self.cells[held].mean(axis=0))
+        target_cells, orders[target] = np.split(orders[target], [len(orders[target]) // 2])
+        goal = Goal.point(self.cells[target_cells].mean(axis=0))
         return Deal(warmup, orders, goal, generator.permutation(self.n_perturbations))
 
     def truth(self, target: int) -> Truth:
@@ -150,12 +156,12 @@ class CellPool:
 
         Distances are squared and unbiased (``nextpert.core.screen.mean_distance``).
         """
-        every = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
-        distances = [mean_distance(each, every[target]) for each in every]
-        distance, sd = np.array([[each.estimate, each.sd] for each in distances]).T
+        states = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
+        distances = [mean_distance(state, states[target]) for state in states]
+        distance, sd = np.array([[state.estimate, state.sd] for state in distances]).T
         distance[target] = sd[target] = 0.0
         control = float(distance[-1]), float(sd[-1])
-        return Truth(target, every[:-1], distance[:-1], sd[:-1], *control)
+        return Truth(target, states[:-1], distance[:-1], sd[:-1], *control)
 
 
 class Task(NamedTuple):
@@ -183,13 +189,13 @@ def by_means(
     Every gene and perturbation is estimated separately. The effects of batches are removed by least
     squares on the cells seen so far; guides are ignored.
     """
-    its, control = task.environments, 0
-    place = np.full(int(its.group.max()) + 1, -1)
-    place[np.append(control, task.candidates + 1)] = np.arange(len(task.candidates) + 1)
-    has = (screen.n > 0) & (place[its.group] >= 0)
-    seen = ScreenMoments(screen.n[has], screen.mean[has], screen.squares[has], screen.scatter)
-    clean = seen.without_fixed(its.fixed[has], its.condition[has])
-    pooled = clean.pool(place[its.group[has]], len(task.candidates) + 1)
+    environments, control = task.environments, 0
+    row_of = np.full(int(environments.group.max()) + 1, -1)
+    row_of[np.append(control, task.candidates + 1)] = np.arange(len(task.candidates) + 1)
+    has = (screen.n > 0) & (row_of[environments.group] >= 0)
+    measured = ScreenMoments(screen.n[has], screen.mean[has], screen.squares[has], screen.scatter)
+    clean = measured.without_fixed(environments.fixed[has], environments.condition[has])
+    pooled = clean.pool(row_of[environments.group[has]], len(task.candidates) + 1)
     n, mean, origin = pooled.n[1:], pooled.mean[1:], pooled.mean[control]
     noise = pooled.squares.sum(axis=0) / np.maximum(pooled.n - 1, 0).sum()  # variance of a cell
     # The nearest mean, after subtraction of the sampling variance.
@@ -255,9 +261,11 @@ def replay_plates(
     """
     # In the order of the deal, so that ties are broken at random.
     may = deal.first if candidates is None else deal.first[np.isin(deal.first, candidates)]
-    its = pool.environments
-    task, n = Task(deal.target, its, may, n_cells, rng), len(its.group)
-    screen = ScreenMoments.from_array(pool.control[deal.warmup], its.control[deal.warmup], n)
+    environments = pool.environments
+    task, n = Task(deal.target, environments, may, n_cells, rng), len(environments.group)
+    screen = ScreenMoments.from_array(
+        pool.control[deal.warmup], environments.control[deal.warmup], n
+    )
     drawn, available = np.zeros(len(may), np.int64), np.array([len(deal.orders[j]) for j in may])
     chosen = np.full((n_rounds, n_perturbations), -1)
     recommended = np.empty(n_rounds + 1, dtype=np.int64)
@@ -270,7 +278,7 @@ def replay_plates(
             break
         rows = [deal.orders[may[j]][drawn[j] : drawn[j] + n_cells] for j in plate]
         new = np.concatenate(rows)
-        screen = screen + ScreenMoments.from_array(pool.cells[new], its.cells[new], n)
-        drawn[plate] += [len(each) for each in rows]
+        screen = screen + ScreenMoments.from_array(pool.cells[new], environments.cells[new], n)
+        drawn[plate] += [len(rows_of) for rows_of in rows]
         chosen[t, : len(plate)] = may[plate]
     return PlatesResult(chosen, recommended)
