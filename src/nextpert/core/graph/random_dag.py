@@ -33,7 +33,8 @@ def _erdos_renyi(p: int, density: float, rng: np.random.Generator) -> Edges:
 
 def _barabasi_albert(p: int, density: float, rng: np.random.Generator) -> Edges:
     # Every new node gets m parents, drawn in proportion to their number of neighbours plus one.
-    m, edges, weight = max(round(density * (p - 1) / 2), 1), [], np.ones(p)
+    m = max(round(density * (p - 1) / 2), 1)
+    edges, weight = [], np.ones(p)
     for i in range(1, p):
         parents = rng.choice(i, min(m, i), replace=False, p=weight[:i] / weight[:i].sum())
         edges += [(int(k), i) for k in parents]

@@ -313,25 +313,22 @@ def fit_hierarchical(
     # Given a draw, an effect is normal. Its mean follows from the cells (x minus shared parts), and
     # its precision sums those of a mean's own noise, 1 / V, and of own parts of known variance.
     means, unit = sampler.means, sampler.unit
-    precision, shares, coincide = np.empty((n, p), np.float32), [], []
+    precision = np.empty((n, p), np.float32)
+    shares, coincide = [], []
     for rows in in_blocks(n, p):
         # The uncertainty of the prior mean is part of the effect, not of its noise.
         variance = means.psi * means.error[rows]
         own_variance = (
             means.own_variance[rows] if means.own_variance.size else np.full(variance.shape, np.nan)
         )
-        precision[rows] = 1.0 / variance + 1.0 / np.where(
-            np.isnan(own_variance), np.inf, own_variance
-        )
-        shares.append(
-            sp.csr_array(
-                np.where(np.isnan(own_variance), 0.0, own_variance / (own_variance + variance))
-            )
-        )
+        is_unknown = np.isnan(own_variance)
+        precision[rows] = 1.0 / variance + 1.0 / np.where(is_unknown, np.inf, own_variance)
+        share = np.where(is_unknown, 0.0, own_variance / (own_variance + variance))
+        shares.append(sp.csr_array(share))
         # Of a target gene, an effect is expected: it is not that large departures coincide.
         chance = np.zeros(own_variance.shape)
         if cells.errors is not None:
-            chance += np.where(np.isnan(own_variance), cells.errors.coincidence[1:][rows], 0.0)
+            chance += np.where(is_unknown, cells.errors.coincidence[1:][rows], 0.0)
         coincide.append(sp.csr_array(np.where(chance < _MIN_COINCIDENCE, 0.0, chance)))
     factors = means.design[1:].T.copy()
     from_cells = FromCells(

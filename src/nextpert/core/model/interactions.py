@@ -103,13 +103,13 @@ class Measured:
         solved = self.solved(strength, member_sd, rest_sd)
         finite_totals = solved.total[np.isfinite(solved.total)]
         log = -0.5 * (
-            np.log(2 * np.pi * finite_totals).sum() + (solved.left**2 / solved.total).sum()
+            np.log(2 * np.pi * finite_totals).sum() + (solved.residual**2 / solved.total).sum()
         )
         by_strength = by_member = by_rest = 0.0
         flat, owner = self.together
         first = np.searchsorted(owner, np.arange(len(self.design)))
         for dims, w, covariance, gain in solved.blocks():
-            # The effects y have covariance K = Z spread^2 Z' + R. With a = K^-1 left, Z'a is
+            # The effects y have covariance K = Z spread^2 Z' + R. With a = K^-1 residual, Z'a is
             # spread^-2 w, and Z'K^-1 Z is spread^-2 (spread^2 - covariance) spread^-2.
             square = solved.spread[dims, self.used] ** 2
             pull, share = w / square, covariance.diagonal(axis1=1, axis2=2) / square
@@ -117,9 +117,9 @@ class Measured:
             by_strength += (pull * self.alone[dims, self.used]).sum()
             by_strength += 2.0 * strength * (by_square * self.variance[dims, self.used]).sum()
             by_member += 2.0 * member_sd**2 * by_square.sum()
-            # a = R^-1 (left - Z w), and K^-1 = R^-1 - R^-1 Z covariance Z'R^-1.
+            # a = R^-1 (residual - Z w), and K^-1 = R^-1 - R^-1 Z covariance Z'R^-1.
             total = solved.total[dims]
-            residual = (solved.left[dims] - w @ self.design.T) / total
+            residual = (solved.residual[dims] - w @ self.design.T) / total
             leverage = np.add.reduceat(covariance.reshape(len(w), -1)[:, flat], first, axis=1)
             by_rest += rest_sd**2 * (residual**2 - (1.0 - leverage / total) / total).sum()
             log += gain
@@ -144,8 +144,8 @@ class Solved:
     """Posterior of ``w``, given strength and standard deviations.
 
     For used members the mean is ``start + spread * A^-1 right``, with ``A = I + spread Z'R^-1 Z
-    spread`` and ``right = spread Z'R^-1 left``, and the covariance is ``spread A^-1 spread``; all
-    other members keep their prior. ``A`` is well conditioned even if members vary little. It is
+    spread`` and ``right = spread Z'R^-1 residual``, and the covariance is ``spread A^-1 spread``;
+    all other members keep their prior. ``A`` is well conditioned even if members vary little. It is
     formed for some dimensions at a time, to save memory.
     """
 
@@ -153,7 +153,7 @@ class Solved:
     start: Array
     spread: Array
     total: Array
-    left: Array
+    residual: Array
 
     def blocks(self) -> Iterator[tuple[slice, Array, Array, float]]:
         """Yield some dimensions, what combinations add to the mean of ``w``, and its covariance.
@@ -163,12 +163,13 @@ class Solved:
         """
         used, (flat, owner) = self.data.used, self.data.together
         n = len(used)
-        right = ((self.left / self.total) @ self.data.design) * self.spread[:, used]
+        right = ((self.residual / self.total) @ self.data.design) * self.spread[:, used]
         size = max(1, _MAX_COVARIANCE_ENTRIES // max(n * n, 1))
         for first in range(0, len(right) if n else 0, size):
             dims = slice(first, first + size)
             root, side = self.spread[dims, used], right[dims]
-            w, covariance, gain = np.empty((len(root), n)), np.empty((len(root), n, n)), 0.0
+            w, covariance = np.empty((len(root), n)), np.empty((len(root), n, n))
+            gain = 0.0
             for k, precisions in enumerate(1.0 / self.total[dims]):
                 # Combinations have few members: summing over pairs avoids products with zeros.
                 counted = np.bincount(flat, precisions[owner], n * n).reshape(n, n)

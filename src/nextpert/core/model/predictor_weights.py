@@ -202,7 +202,8 @@ def _weighed(
     ``noise`` if this is not given. All arrays have the shape ``(n_perturbations, n_genes)``.
     """
     variance = expected if noise is None else noise
-    weight, beyond, tiny = used.astype(np.float64), 0.0, np.finfo(np.float64).tiny
+    weight, beyond = used.astype(np.float64), 0.0
+    tiny = np.finfo(np.float64).tiny
     for _ in range(_ROUNDS):
         # t^2 = sum w^2 (y^2 - expected) / sum w^2 with the weights so far.
         total = (weight**2).sum()
@@ -225,7 +226,7 @@ class _Sums:
         Weighted squared effects, ``(n_blocks,)``.
     n
         Number of perturbations with effects in use, ``(n_blocks,)``.
-    alike
+    squared_cosines
         Squared cosines of the effects of two perturbations, summed over pairs whose first member is
         in the block, and over pairs within the block, ``(2, n_blocks)``.
     """
@@ -234,7 +235,7 @@ class _Sums:
     cross: Array
     size: Array
     n: NDArray[np.int64]
-    alike: Array
+    squared_cosines: Array
 
     def learned(self, max_weight: Array) -> tuple[Array, float, float]:
         """Return the weights from all blocks and from all but each, ``(n_blocks + 1, k)``.
@@ -249,8 +250,8 @@ class _Sums:
         if k == 0 or not is_informative.any():
             return np.zeros((len(included), k)), 0.0, 0.0
         # m = J^2 / sum cos^2 over the remaining pairs.
-        one, squared_pairs = self.alike @ (1.0 - included).T
-        m = n**2 / np.maximum(self.alike[0].sum() - 2 * one + squared_pairs, tiny)
+        one, squared_pairs = self.squared_cosines @ (1.0 - included).T
+        m = n**2 / np.maximum(self.squared_cosines[0].sum() - 2 * one + squared_pairs, tiny)
         # Weighted variance of one of the n * m independent effects.
         per = np.where(is_informative, size, 1.0) / np.where(is_informative, n * m, 1.0)
         gram = self.gram * (included / per[:, None])[:, :, None, None]

@@ -57,13 +57,13 @@ class MeanDistance:
 class _Sides(NamedTuple):
     """Cells and target states, times the root of the weights, on nodes with a weight.
 
-    ``apart`` is the mean of the cells less that of each state, ``(n_states, n_nodes)``; ``sampled``
-    holds the states that are means of cells, and ``rows`` their rows in ``apart``; ``counted`` are
-    the nodes with a weight.
+    ``differences`` is the mean of the cells less that of each state, ``(n_states, n_nodes)``;
+    ``sampled`` holds the states that are means of cells, and ``rows`` their rows in
+    ``differences``; ``counted`` are the nodes with a weight.
     """
 
     cells: list[Moments]
-    apart: list[Matrix]
+    differences: list[Matrix]
     sampled: list[Moments]
     rows: list[int]
     counted: NDArray[np.int64]

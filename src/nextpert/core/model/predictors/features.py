@@ -131,7 +131,7 @@ class _Screen(NamedTuple):
 
     Parameters
     ----------
-    place
+    rows
         Positions among the perturbations of the screen, shape ``(n,)``.
     effects
         Effects, shape ``(n, n_genes)``.
@@ -145,7 +145,7 @@ class _Screen(NamedTuple):
         Principal components of the effects about their mean, shape ``(n, n_components)``.
     """
 
-    place: NDArray[np.int64]
+    rows: NDArray[np.int64]
     effects: Array
     missing: Mask
     noise: Array
@@ -228,7 +228,9 @@ def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
     ones, and 1 if it gains at least twice as much. Once three permuted tables gain as much as the
     table, no more are drawn.
     """
-    observed_gain, rng, highest = gain(np.arange(n)), np.random.default_rng(0), [0.0] * _HIGHEST
+    observed_gain = gain(np.arange(n))
+    rng = np.random.default_rng(0)
+    highest = [0.0] * _HIGHEST
     for _ in range(_PERMUTATIONS):
         highest = sorted([*highest, gain(rng.permutation(n))])[1:]
         if observed_gain <= highest[0]:
@@ -269,7 +271,7 @@ class OtherScreen(Predictor):
         measured = _Screen.of(screen, np.array([name in self.known.place for name in screen.names]))
         if measured is None:
             return replace(prediction, most=0.0)
-        there = prediction.effects[measured.place] / np.where(screen.sd > 0, screen.sd, 1.0)
+        there = prediction.effects[measured.rows] / np.where(screen.sd > 0, screen.sd, 1.0)
         counts = 1.0 / (measured.size + measured.noise)[:, None]
 
         def gain(order: NDArray[np.int64]) -> float:
@@ -281,7 +283,7 @@ class OtherScreen(Predictor):
             weight = np.clip(along / square, 0.0, 1.0) if square > 0 else 0.0
             return float(2 * weight * along - weight**2 * square)
 
-        return replace(prediction, most=_beyond_chance(gain, len(measured.place)))
+        return replace(prediction, most=_beyond_chance(gain, len(measured.rows)))
 
 
 @predictor("features")
@@ -310,7 +312,7 @@ class Features(Predictor):
             np.zeros(is_target.shape),
         )
         if measured is not None:
-            rows = rows[measured.place]
+            rows = rows[measured.rows]
             rho = measured.best_rho(rows)[0]
             solved = measured.solved(rho, rows)
             # Kriging: rho Z* Z' K^-1 (y - mean), in units of genes.
@@ -332,9 +334,9 @@ class Features(Predictor):
         )
         measured = _Screen.of(screen, np.asarray(rows.any(axis=1)))
         if measured is not None:
-            rows = rows[measured.place]
+            rows = rows[measured.rows]
             max_weight = _beyond_chance(lambda order: measured.best_rho(rows[order])[1], len(rows))
             solved = measured.solved(measured.best_rho(rows)[0], rows)
             expected = measured.effects - solved.residuals() - solved.means()
-            effects[measured.place] = np.where(measured.missing, 0.0, expected * screen.sd)
+            effects[measured.rows] = np.where(measured.missing, 0.0, expected * screen.sd)
         return Prediction(self.name, effects, most=max_weight)

@@ -159,7 +159,7 @@ def boss(
             progress(k + 1, len(starts))
     dag = Dag.from_matrix(best_parents.T)
     # Orders end where no single move gains; deletions in the equivalence class may still gain.
-    dag = backward(task.problem, dag, task.known if targets else task.prior, n_context)
+    dag = backward(task.problem, dag, task.knowledge if targets else task.prior, n_context)
     total = _scored(task.problem, dag)[0]
     # The first p nodes are genes; the rows after them are the edges of context nodes.
     edges = dag.to_matrix().toarray() != 0
@@ -193,7 +193,7 @@ def learn(
 class _Task(NamedTuple):
     """The inputs of every start: scores with and without prior knowledge, and inputs of its order.
 
-    ``known`` is the prior knowledge with the context nodes and their targets; ``prior`` is the
+    ``knowledge`` is the prior knowledge with the context nodes and their targets; ``prior`` is the
     same, or None if nothing is known about the other nodes. Starting orders are drawn for the nodes
     that move, given the context nodes.
     """
@@ -202,7 +202,7 @@ class _Task(NamedTuple):
     free: Score
     precision: NDArray[np.float64]
     threshold: NDArray[np.float64]
-    known: PriorKnowledge
+    knowledge: PriorKnowledge
     prior: PriorKnowledge | None
     n_context: int
 
@@ -247,7 +247,7 @@ class _Task(NamedTuple):
             # Without prior knowledge moves are free; a member of that class that agrees is close.
             _, free, order = self._from_start(self.free, slack, seed)
             class_ = Pdag.of_class(Dag.from_matrix(free.T), self.n_context)
-            knowledge = self.known
+            knowledge = self.knowledge
             member = class_.to_dag(knowledge.before, knowledge.forbidden)
             # If no member agrees, the order is repaired node by node.
             order = knowledge.nearest_order(order) if member is None else knowledge.order_of(member)
