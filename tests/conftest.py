@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import same_cells
 from nextpert.core import Dag, LinearScm
+from nextpert.core._codec import describe
 from nextpert.core.model.sampler import Chain
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
@@ -27,6 +29,17 @@ EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
 def files_in():
     """Return the sorted names in a folder, without the lock files, which stay by design."""
     return lambda folder: sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
+
+
+@pytest.fixture(scope="session")
+def described_anew():
+    """Return a function that makes a result that a test has changed agree with its contents."""
+
+    def describe_anew(stored):
+        parts = {name: stored[name] for name in json.loads(stored["contents"])}
+        stored["contents"] = json.dumps(describe(parts)["parts"])
+
+    return describe_anew
 
 
 @pytest.fixture(scope="session")

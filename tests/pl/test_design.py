@@ -44,7 +44,7 @@ def test_a_row_for_every_candidate_the_chosen_one_on_top(designed, rows, n_top):
     assert n_top < 50 or np.isfinite(marks).any()
 
 
-def test_trace_has_one_point_a_round(designed):
+def test_trace_has_one_point_a_round(designed, described_anew):
     trace = designed.uns["design"]["trace"]
     axes = design(designed, show=False)
     line = axes[2].containers[0][0]
@@ -55,7 +55,8 @@ def test_trace_has_one_point_a_round(designed):
     assert labels == [
         f"{row['round']}: {row['chosen']} ({row['acquisition']})" for _, row in trace.iterrows()
     ]
-    designed.uns["design"]["params"]["target"] = "another"  # rounds towards others are not drawn
+    designed.uns["design"]["params"]["target"] = "another"
+    described_anew(designed.uns["design"])  # rounds towards others are not drawn
     assert len(design(designed, show=False)) == 2
     designed.uns["design"]["trace"] = trace.assign(target=["another", *trace["target"]][:-1])
     assert len(design(designed, show=False)) == 2  # it is the first towards this target

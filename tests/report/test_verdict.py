@@ -111,7 +111,7 @@ def test_predicted_wells_are_counted_and_weighed(found, level, said):
     assert note.endswith("their effects are predicted.")
 
 
-def test_results_of_other_cells_and_targets_are_named(found, adata):
+def test_results_of_other_cells_and_targets_are_named(found, adata, described_anew):
     assert not any("different targets" in note for note in verdict_of(found).notes)
     found["plan"]["params"]["target"] = "another"
     assert any("different targets" in note for note in verdict_of(found).notes)
@@ -119,6 +119,7 @@ def test_results_of_other_cells_and_targets_are_named(found, adata):
     found["design"]["fit"] = "an earlier one"
     assert ": the ranking (it was computed from another fit)." in changes_of(adata, found)
     adata.uns["dag_blr"]["digest"] = "x"
+    described_anew(adata.uns["dag_blr"])
     parts = "the next round, the ranking, the effects, the number of cells, the replay"
     assert f": {parts}, the diagnostics (it was computed" in changes_of(adata, found)
 
