@@ -5,8 +5,10 @@ What the functions refuse themselves is tested with them.
 
 from __future__ import annotations
 
+import anndata as ad
 import pytest
 
+import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._options import HINT
 
@@ -59,6 +61,13 @@ CASES = [
     (f"{PLAN} --pending MYC=few", "--pending MYC=few: ", "'few'"),
     # what is refused by the functions, under the names of Python
     (f"{LEARN} --n-runs 0", "search_options['n_runs'] must be"),
+    *(
+        (
+            f"report ranked.h5ad --also {other}.h5ad",
+            f"--also {other}.h5ad differs from the screen in its cells, genes or fit",
+        )
+        for other in ("fewer", "renamed", "refitted")
+    ),
     # places of the results
     (f"{LEARN} --out {'x' * 300}.h5ad", "Cannot write to 'xxx", "(File name too long)"),
     (f"{LEARN} --out loop.h5ad", "Cannot write to 'loop.h5ad' (Too many levels of symbolic links)"),
@@ -96,6 +105,15 @@ def folder(_small_screen, _fitted, tmp_path_factory):
     ready.uns["preprocessing"] = {"params": {}}
     ready.write_h5ad(folder / "ready.h5ad")
     (folder / "fitted.h5ad").write_bytes(_fitted.read_bytes())
+    adata = ad.read_h5ad(folder / "fitted.h5ad")
+    npt.tl.target_distances(adata, "MYC")
+    adata.write_h5ad(folder / "ranked.h5ad")
+    adata[:-1].copy().write_h5ad(folder / "fewer.h5ad")
+    renamed = adata.copy()
+    renamed.var_names = [f"{name}a" for name in adata.var_names]
+    renamed.write_h5ad(folder / "renamed.h5ad")
+    adata.uns["dag_blr"]["digest"] = "another fit"
+    adata.write_h5ad(folder / "refitted.h5ad")
     (folder / "cut.h5ad").write_bytes(_fitted.read_bytes()[:3000])
     return folder
 

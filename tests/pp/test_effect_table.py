@@ -173,6 +173,21 @@ def test_a_perturbation_of_two_batches_is_one():
         npt.pp.effect_table(adata)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_differences_between_batches_are_weighted_in_any_unit(unit):
+    rng = np.random.default_rng(5)
+    x, se = rng.normal(size=(4, len(GENES))), rng.uniform(0.05, 0.4, size=(4, len(GENES)))
+    obs = pd.DataFrame({"perturbation": ["g0", "g0", "g0", "g1"], "batch": [*"abca"]}, [*"0123"])
+    table = ad.AnnData(unit * x, obs, pd.DataFrame(index=GENES), layers={"se": unit * se})
+    screen = npt.pp.effect_table(table, control_se="conservative")
+    total = 0.0
+    for y, error in zip(x[:3].T, se[:3].T, strict=True):
+        middle = np.average(y, weights=1 / error**2)
+        total += (((y - middle) / error) ** 2).sum()
+    factor = np.sqrt(total / (2 * len(GENES)))
+    np.testing.assert_allclose(screen.layers["se"][-4:], unit * factor * se, rtol=1e-6)
+
+
 def test_a_missing_entry_says_nothing(plain):
     table, se, told = plain
     gone = table.copy()

@@ -20,8 +20,9 @@ import zarr
 import nextpert as npt
 from nextpert._adata.stored import with_format
 from nextpert._report.measured import diagnosis_section
-from nextpert._report.planned import plan_section
+from nextpert._report.planned import _orders, plan_section, target_section
 from nextpert._report.results import KINDS
+from nextpert.tl._plan_screen.wells import ADVISED
 
 pytestmark = pytest.mark.brief_chain
 
@@ -145,6 +146,38 @@ def test_target_genes_are_listed_where_labels_do_not_tell_them(adata, label, is_
     plan["plate"].loc[0, ["perturbation", "target_genes"]] = [label, "A, B"]
     heads = [column.head for column in plan_section({"plan": plan}).tables[0].columns]
     assert ("Target genes" in heads) == is_listed
+
+
+def test_the_target_lists_the_genes_that_change():
+    genes = ["A", "B", "C"]
+    results = {
+        "plan_cells": {"params": {}},
+        "design": {"params": {"target": "x"}, "genes": genes, "target_mean": np.array([1, 2, 5.0])},
+        "dag_blr": {"genes": genes, "control_mean": np.array([1, 3, 9.0])},
+    }
+    (table,) = target_section(results).tables
+    assert table.frame[["gene", "change"]].to_numpy().tolist() == [["C", -4.0], ["B", -1.0]]
+    assert len(table.download) == 3
+    results["dag_blr"]["genes"] = ["A", "B", "D"]
+    assert not target_section(results).tables
+
+
+def test_controls_are_neither_constructs_nor_a_strategy(adata):
+    plan = adata.uns["plan"]
+    for asked in ("exploit", ADVISED):
+        plan["params"]["strategy"] = asked
+        is_control = plan["plate"]["strategy"].astype(str) == "control"
+        plan["plate"]["strategy"] = np.where(is_control, "control", "exploit")
+        plate, constructs = plan_section({"plan": plan}).tables
+        assert ("by strategy 'exploit'" in plate.caption) == (asked == "exploit")
+        assert "strategy" not in plate.names
+        assert is_control.any()
+        assert set(constructs.frame["kind"]) == set(plan["constructs"]["kind"]) - {"control"}
+        assert "control" in set(constructs.download["kind"])
+    kinds = pd.DataFrame(
+        {"kind": ["control", "knockout", "knockout"], "status": ["existing", "clone", "existing"]}
+    )
+    assert _orders(kinds) == "Of 2 constructs, clone from guides of this screen 1, reuse 1"
 
 
 def test_what_it_was_made_of_is_told(seen):

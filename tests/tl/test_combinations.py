@@ -1,6 +1,7 @@
 """Combinations of a screen: what their members do together, learned by the fit."""
 
 import itertools
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -205,6 +206,29 @@ def test_measured_combinations_are_expected_without_their_own_cells(fitted, monk
     moved = np.abs(after.mean - before.mean).mean(axis=1)
     place = before.rows.tolist().index(posterior_from(fitted).names.index("A+B"))
     assert 0.0 < moved[place] < 1.0  # by what it says of strength and spreads alone
+
+
+def test_a_member_without_cells_of_its_own_is_not_fitted_alone(fitted, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    given, plain = [], learn.expect_combinations
+
+    def stop(*arguments, **_):
+        given[:] = arguments
+        raise Stop
+
+    monkeypatch.setattr(learn, "expect_combinations", stop)
+    with pytest.raises(Stop):
+        npt.tl.fit_dag_blr(fitted)
+    members, cells, *rest = given
+    n = cells.pooled.n.copy()
+    n[1 + members.index(("B",))] = 0
+    cells = replace(cells, pooled=replace(cells.pooled, n=n))
+    monkeypatch.setattr(learn, "fit_hierarchical", stop)
+    with pytest.raises(Stop):
+        plain(members, cells, *rest)
+    assert given[0].n.tolist() == [600, *[150] * (len(SINGLES) - 1)]
 
 
 def test_of_a_member_that_nothing_tells_of_the_mean_is_expected(fitted):

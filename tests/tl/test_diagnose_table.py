@@ -17,6 +17,7 @@ from nextpert._adata.table import in_halves
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._diagnose.refit import read_halves
+from nextpert.tl._diagnose.scores import _coverage
 
 pytestmark = pytest.mark.brief_chain
 
@@ -79,6 +80,12 @@ def test_halves_have_the_moments_of_thinning():
     assert np.allclose(shared, 2 * variance[0], atol=2 * error * 2 * variance.max())
     across = (change[:, 0, 0] * change[:, 1, 1]).mean(axis=0)
     assert (np.abs(across) < 2 * error * 2 * variance.max()).all()
+
+
+def test_coverage_is_a_share_of_the_scored_genes():
+    scored = np.tril(np.ones((4, 3), bool), -1)  # 0, 1, 2 and 3 genes
+    inside = scored & (np.arange(3) != 1)
+    np.testing.assert_array_equal(_coverage(inside, scored), [np.nan, 1.0, 1 / 2, 2 / 3])
 
 
 def test_halves_add_up_to_the_table():

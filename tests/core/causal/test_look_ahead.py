@@ -16,6 +16,7 @@ from nextpert.core import (
     Sphere,
     TargetMeanVariance,
 )
+from nextpert.core.causal import _kernels, _lookahead
 
 LOOKAHEAD = [Civ, CivOw, CausalVariance, MaxVariance, TargetMeanVariance]
 
@@ -93,6 +94,17 @@ def test_one_factor_for_a_complete_graph_gives_the_sum_of_all_nodes(
         (one, slope), (other, expected) = (c.value_and_grad(shift) for c in (shared, plain))
         assert one == pytest.approx(other, rel=1e-10)
         np.testing.assert_allclose(slope, expected, rtol=1e-8, atol=1e-10 * abs(expected).max())
+    # Compiled loops do not check indices; Python does.
+    monkeypatch.setattr(_lookahead, "dot", _kernels.dot.py_func)
+    x, slope = shifts[0], np.zeros((2, p))
+    value = _lookahead._shared.py_func(shared.problem, x, slope[0])
+    layout = plain.problem[2:4] + plain.problem[5:7]
+    for name in ("look_ahead", "add_slope", "longest_row"):
+        monkeypatch.setattr(_lookahead, name, getattr(_lookahead, name).py_func)
+    assert value == pytest.approx(
+        _lookahead._summed.py_func(plain.problem, layout, x, slope[1]), rel=1e-10
+    )
+    np.testing.assert_allclose(*slope, rtol=1e-8, atol=1e-10 * abs(slope).max())
 
 
 @pytest.mark.parametrize("place", [1, 3, 4])

@@ -38,6 +38,9 @@ def test_a_search_is_offered_once_it_is_registered(small_screen, chain):
     assert stored["edges"]["frequency"].tolist() == [1.0] * (len(genes) - 1)
     first, *resampled = [options for options, *_ in chain]
     assert first.order is None
+    assert [n_jobs for *_, n_jobs in chain] == [1] * 4
+    npt.tl.learn_dag(small_screen, method="chain", n_jobs=2)
+    assert chain.pop()[2] == 2
     assert [options.order.tolist() for options in resampled] == [list(range(len(genes)))] * 3
     with pytest.raises(ValueError, match=r"method must be 'boss', .*'causaldag', 'chain', "):
         npt.tl.learn_dag(small_screen, method="chains")

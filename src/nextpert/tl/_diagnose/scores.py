@@ -279,9 +279,15 @@ def _score(
         }
     )
     inside, large = scores.holds(effects, observed, noise + between) & known, large & known
-    table[COVERAGE] = inside.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    table[COVERAGE] = _coverage(inside, known)
     table[~used] = np.nan
     return table.assign(**{COVERED: (inside & large).sum(axis=1), LARGE: large.sum(axis=1)})
+
+
+def _coverage(inside: NDArray[np.bool_], scored: NDArray[np.bool_]) -> Array:
+    """Return the share of the scored genes that are inside, by row; NaN if none is scored."""
+    n_scored = scored.sum(axis=1)
+    return np.where(n_scored > 0, inside.sum(axis=1) / np.maximum(n_scored, 1), np.nan)
 
 
 def _mean_of(parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -347,8 +353,7 @@ def judge_unseen(
     share = cells.guide_variance * halves.guide_shares(halves.whole)
     variance = seen.variance + (share[1:] + share[0])[:, None] * seen.within
     inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0)) & used
-    n_used = used.sum(axis=1)
-    table[COVERAGE] = np.where(n_used > 0, inside.sum(axis=1) / np.maximum(n_used, 1), np.nan)
+    table[COVERAGE] = _coverage(inside, used)
     table[[COVERED, LARGE]] = 0
     both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
     for mine, other in (sides, sides[::-1]):
