@@ -1,13 +1,14 @@
 """Invalid inputs, drawn with a seed, and how the package responds to each.
 
 Every case changes one input of a valid call: a table of effects, side information, columns or
-values of a screen, an argument, a stored result, or the cells behind a fit. ``clear``: an error or
+values of a screen, an argument, a stored result, the cells behind a fit or behind a result that is
+shown, cells that a campaign observes, or a file. ``clear``: an error or
 a warning of the package that names the input, and nothing is changed. ``same``: the result is that
 of the valid call, so the change has no effect. ``unclear``: an error of a dependency, or one that
 does not name the input. ``silent``: a different result without a message. ``hang``: more than 20
 seconds.
 
-    python -m benchmarks.attacks                    # 1,500 cases, some minutes
+    python -m benchmarks.attacks                    # 2,750 cases, some minutes
     python -m benchmarks.attacks --n 150 --seed 3 --show
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks import _file_attacks as more
 from benchmarks._page import options, save, show, table
 from nextpert.core.model.sampler import Chain
 
@@ -315,8 +317,9 @@ def outcome(case: Case, sound: list[Any]) -> tuple[str, str]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the cases and print the table."""
     parser = options("attacks", __doc__)
-    parser.add_argument("--n", type=int, default=1500)
+    parser.add_argument("--n", type=int, default=2750)
     parser.add_argument("--seed", type=int, default=40)
+    parser.add_argument("--kind", help="only kinds that contain this")
     parser.add_argument("--show", action="store_true", help="print what is not clear")
     args = parser.parse_args(arguments)
     Chain.of_size = classmethod(lambda cls, size: cls(10, 10, 1))  # effects are compared with none
@@ -324,6 +327,11 @@ def main(arguments: list[str] | None = None) -> None:
         warnings.simplefilter("ignore")
         base = fitted(guide_key="guide", batch_key="batch")
         again = base.copy()
+        screen = cells()
+        npt.pp.setup_screen(screen, guide_key="guide", batch_key="batch")
+        learn = {"method": "given", "dag": [["G0", "G3"]], "genes": GENES}
+        campaign, file = npt.Campaign(screen, TARGET, learn=learn), more.FOLDER / "campaign.h5ad"
+        campaign.save(file)
     kinds = {
         "tables of effects": effect_table,
         "side information": lambda rng: features(rng, base),
@@ -331,7 +339,13 @@ def main(arguments: list[str] | None = None) -> None:
         "arguments": lambda rng: argument(rng, base),
         "stored results": lambda rng: stored(rng, base),
         "cells after a fit": lambda rng: changed(rng, base),
+        "results shown after a change": lambda rng: more.shown(rng, base),
+        "damaged results that are shown": lambda rng: more.damaged(rng, base),
+        "cells that a campaign observes": lambda rng: more.observed(rng, campaign, cells),
+        "files of campaigns": lambda rng: more.campaign_file(rng, file),
+        "data and files that are loaded": lambda rng: more.loaded(rng, base),
     }
+    kinds = {kind: draw for kind, draw in kinds.items() if (args.kind or "") in kind}
     npt.tl.plan_screen(again, TARGET, n_perturbations=2, n_cells=200)
     npt.tl.perturbation_effects(again)
     wanted = results(again)
@@ -342,7 +356,7 @@ def main(arguments: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             case = kinds[kind](rng)
-        found, text = outcome(case, wanted)
+        found, text = outcome(case, [np.array(1)] if kind.startswith("damaged") else wanted)
         counts[kind][found] += 1
         if args.show and found not in ("clear", "same"):
             print(f"{found}: {kind} | {case[0]} | {' '.join(text.split())[:160]}", flush=True)

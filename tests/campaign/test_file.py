@@ -136,6 +136,21 @@ def test_another_version(campaign, path):
             call(path)
 
 
+@pytest.mark.parametrize("part", ["obs", "values", "screen", "dag_blr", "design"])
+def test_a_file_without_parts_of_the_campaign(saved, part):
+    adata, stamp = campaign_file.read_campaign(saved)
+    if part == "obs":
+        adata.obs = adata.obs[[]]
+    elif part == "values":
+        adata.X = None
+    else:
+        del adata.uns[part]
+    text = json.dumps({"format": campaign_file.FORMAT, **stamp._asdict()})
+    write_adata(adata, saved, {campaign_file._STAMP: text}, sealed=True)
+    with pytest.raises(ValueError, match=rf"campaign .*screen\.h5ad.*{part}.*Campaign\.save wrote"):
+        npt.Campaign.load(saved)
+
+
 def stamp_is(value):
     return lambda file: file.attrs.__setitem__(campaign_file._STAMP, value)
 

@@ -17,6 +17,7 @@ from nextpert.campaign.state import (
     changes,
     checked_options,
     read_state,
+    require_cells,
     summary_table,
 )
 from nextpert.campaign.steps import marked, observed, proposed, started
@@ -304,6 +305,7 @@ class Campaign:
             If the file is not a campaign, is of another version, or is truncated or damaged.
         """
         cells, stamp = read_campaign(Path(path))
+        require_cells(cells, str(path))
         out = cls.__new__(cls)
         out._cells, out._state, out._stamps = cells, read_state(cells), [stamp]
         return out

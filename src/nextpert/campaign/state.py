@@ -256,6 +256,22 @@ def changes(cells: ad.AnnData) -> str:
     return f"The campaign does not belong to its cells: {changed}" if changed else ""
 
 
+def require_cells(cells: ad.AnnData, path: str) -> None:
+    """Raise if a file lacks results of a campaign, or columns, genes or values of its fit."""
+    remedy = "use a file that Campaign.save wrote, and leave its content unchanged."
+    if absent := [key for key in ("screen", "dag_blr", "design", KEY) if key not in cells.uns]:
+        message = f"The campaign {path!r} lacks uns[{absent[0]!r}]: {remedy}"
+        raise ValueError(message)
+    if cells.X is None and not len(cells.layers):
+        message = f"The campaign {path!r} has no values of its cells: {remedy}"
+        raise ValueError(message)
+    stored = _adata.read_stored(cells, "dag_blr", "npt.Campaign")
+    columns = [stored["params"].get(f"{role}_key") for role in ("perturbation", "guide", "batch")]
+    if absent := [str(key) for key in columns if key and str(key) not in cells.obs]:
+        message = f"The cells of the campaign {path!r} lack obs {list_names(absent)}: {remedy}"
+        raise ValueError(message)
+
+
 def as_text(state: State, cells: ad.AnnData) -> str:
     """Return the rounds of a campaign, and perturbations in progress or failed, to print."""
     rounds = summary_table(state, cells)[list(_PRINTED)].to_string(
