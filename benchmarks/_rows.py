@@ -30,6 +30,7 @@ ROWS: tuple[Row, ...] = (
     _civ("30", "CIV step, 30 genes complete", 30, None),
     _civ("100", "CIV step, 100 genes complete", 100, None),
     _civ("200", "CIV step, 200 genes, 3 parents each", 200, 3, peer_repeats=1),
+    _civ("200-complete", "CIV step, 200 genes complete", 200, None, peer_repeats=1),
     _civ("1000", "CIV step, 1,000 genes, 5 parents each", 1000, 5),
     Row(
         "pool-5000", "pool of 5,000, 200 genes, 3 parents each", "_design:pool",

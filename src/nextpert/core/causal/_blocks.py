@@ -7,8 +7,9 @@ columns projected out, columns divided by ``sqrt(r_k)``) gives the evidence for 
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.linalg.lapack import dsyevd
@@ -17,6 +18,7 @@ from scipy.special import gammaln
 
 from nextpert.core._checks import as_numbers, require_kind, require_positive
 from nextpert.core.causal import _kernels as kernels
+from nextpert.core.causal._shared_factor import SharedFactor, factor_of, unfold
 from nextpert.core.graph.dag import Dag
 
 if TYPE_CHECKING:
@@ -108,9 +110,12 @@ class Regressions:
         # Which design columns are parents, shape (vptr[-1],).
         self.is_weight = np.ones(self.vptr[-1], dtype=np.bool_)
         self.is_weight[self.vptr[:-1, None] + np.arange(fixed)] = False
-        self.xtx, self.xty = np.zeros(self.mptr[-1]), np.zeros(self.vptr[-1])
+        self.xty = np.zeros(self.vptr[-1])
         self.yty, self.cells = np.zeros(dag.n_nodes), np.zeros(dag.n_nodes)
+        # X'X and M are separate, unless a factor holds those of all nodes (``update_shared``).
+        self.xtx = np.zeros(self.mptr[-1])
         self._blocks: dict[str, Vector] | None = None
+        self._factor: SharedFactor | None = None
 
     @property
     def n_cells(self) -> int:
@@ -120,9 +125,36 @@ class Regressions:
     @property
     def blocks(self) -> dict[str, Vector]:
         """Flat arrays ``cov`` (M), ``weights`` (m), ``residual``, ``logdet`` and ``precision``."""
+        if "cov" not in self.estimates:
+            self._unfold()
+        return self.estimates
+
+    @property
+    def estimates(self) -> dict[str, Vector]:
+        """The blocks; without ``cov`` where a factor shared by all nodes holds it."""
         if self._blocks is None:
             self._blocks = self._fitted()
         return self._blocks
+
+    @cached_property
+    def xtx(self) -> Vector:
+        """Products of the design columns, X'X, one square block per node, flat."""
+        self._unfold()
+        return cast("Vector", vars(self)["xtx"])
+
+    def shared_factor(self) -> SharedFactor | None:
+        """Return the factor that holds M of all nodes, or ``None`` if they do not share one."""
+        if self._factor is None:
+            self._factor = factor_of(self, self.blocks["cov"], self.estimates["precision"])
+        return self._factor
+
+    def _unfold(self) -> None:
+        """Fill the separate blocks of M and X'X from the shared factor."""
+        factor, size = cast("SharedFactor", self._factor), self.longest
+        cov, xtx = np.empty(self.mptr[-1]), np.empty(self.mptr[-1])
+        held = (factor.root, factor.gram, factor.rank)
+        unfold(self.place, self.dag.order, held, np.empty((size, size)), cov, xtx)
+        self.xtx, self._blocks = xtx, {"cov": cov, **self.estimates}
 
     def squares(self, flat: Vector) -> Iterator[Vector]:
         """Yield the square block of every node as a view of an array laid out as ``cov``."""
@@ -135,13 +167,15 @@ class Regressions:
         ``scatter`` is that of the nodes, followed by fixed columns if the cells have any.
         """
         fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
+        xtx = self.xtx
+        self._factor = self._blocks = None  # these sums do not update a shared factor
         for i in range(self.n_nodes):
             if i in held:
                 continue
             # Sums of (x - mean)(x - mean)': the intercept's column is constant.
             columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
             width, n = self.vptr[i + 1] - self.vptr[i], len(columns)
-            square = self.xtx[self.mptr[i] : self.mptr[i + 1]].reshape(width, width)
+            square = xtx[self.mptr[i] : self.mptr[i + 1]].reshape(width, width)
             square[width - n :, width - n :] += scatter[columns[:, None], columns]
             self.xty[self.vptr[i + 1] - n : self.vptr[i + 1]] += scatter[columns, i]
             self.yty[i] += scatter[i, i]
@@ -149,6 +183,7 @@ class Regressions:
     def add_means(self, means: Vector, shifts: Vector, counted: Vector) -> None:
         """Add the means of environments; that of j counts as ``counted[j, i]`` cells at node i."""
         sums, room = (self.xtx, self.xty, self.yty), np.empty(self.longest)
+        self._factor = self._blocks = None
         kernels.add_means(self.place, means, shifts, counted, sums, room)
 
     @property

@@ -18,6 +18,7 @@ from nextpert.core._checks import (
 )
 from nextpert.core.causal import _lookahead as lookahead
 from nextpert.core.causal._lookahead import adjoint_by_draws, reach_by_draws
+from nextpert.core.causal._shared_factor import factor_of
 from nextpert.core.causal.domains import Pool
 
 if TYPE_CHECKING:
@@ -177,17 +178,18 @@ class LookaheadAcquisition(Acquisition):
     ) -> None:
         super().__init__(posterior, target_mean, n_cells=n_cells)
         self.noise_aware, posterior = bool(noise_aware), self.posterior
-        dag, self.cov = posterior.dag, posterior.blocks["cov"]
+        dag, self._settled = posterior.dag, None
         if self.noise_aware:
             self.w_now = project(posterior, self.target_mean)[1]
-            self.cov = settle_by_noise(posterior, self.n_cells)
+            self._settled = settle_by_noise(posterior, self.n_cells)
         root, root_q = self._shared_root()
-        # q' M q of every node; M q is not needed.
+        # q' M q of every node; neither M q nor M itself is needed.
         if len(root):
-            u, w0 = np.zeros(0), np.zeros(self.n_nodes)
+            cov, u, w0 = np.zeros(0), np.zeros(0), np.zeros(self.n_nodes)
             w0[dag.order[1 - int(posterior.intercept) :]] = np.cumsum(root_q**2)
         else:
-            u, w0 = project(posterior, self.target_mean, self.cov)
+            cov = self.cov
+            u, w0 = project(posterior, self.target_mean, cov)
         if not self.noise_aware:
             self.w_now = w0
         # The coefficients use the noise variances after these cells.
@@ -195,40 +197,30 @@ class LookaheadAcquisition(Acquisition):
         self.problem = lookahead.Problem(
             1.0 / self.n_cells, int(posterior.intercept),
             dag.indptr, dag.indices, dag.order,
-            posterior.vptr, posterior.mptr, posterior.blocks["weights"], self.cov,
+            posterior.vptr, posterior.mptr, posterior.estimates["weights"], cov,
             np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin,
             root, root_q,
         )  # fmt: skip
 
+    @property
+    def cov(self) -> Vector:
+        """M of every node, laid out as the posterior's; ``noise_aware``, after the scatter."""
+        return self.posterior.blocks["cov"] if self._settled is None else self._settled
+
     def _shared_root(self) -> tuple[NDArray[np.float64], Vector]:
         """Return ``L^-1``, ``L^-1 q`` if all nodes' precisions are blocks of one matrix, ``L L'``.
 
-        This holds on a complete graph whose nodes have the same cells: the precision of a node is
-        then the leading block of the last node's, in the order of the graph. Otherwise both
-        results are empty.
+        Otherwise both results are empty.
         """
-        posterior, dag, k = self.posterior, self.posterior.dag, int(self.posterior.intercept)
-        p, order = self.n_nodes, dag.order
-        # Not for incomplete graphs, those with fewer than three edges, or after hard interventions.
-        none = np.zeros((0, 0)), np.zeros(0)
-        if dag.n_edges < max(p * (p - 1) // 2, 3) or np.ptp(posterior.cells):
-            return none
-        last = int(order[-1])
-        # The diagonals, prior plus sums of squares, show whether it holds: a mean may count as
-        # different numbers of cells at different nodes.
-        diagonal = posterior.blocks["precision"] + posterior.xtx[posterior.diagonal]
-        alike = np.ones(p)
-        alike[dag.parents(last)] = diagonal[posterior.vptr[last] + k : posterior.vptr[last + 1]]
-        alike = alike[dag.indices]
-        if (np.abs(diagonal[posterior.is_weight] - alike) > 1e-12 * alike).any():
-            return none
-        # M = R'R with R = L^-1 lower triangular: a Cholesky factor in reversed order.
-        place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
-        back, size = place[::-1], len(place)
-        cov = self.cov[posterior.mptr[last] : posterior.mptr[last + 1]].reshape(size, size)
-        ends = np.linalg.cholesky(cov[np.ix_(back, back)])
-        root = np.ascontiguousarray(ends[::-1, ::-1].T)
-        return root, root @ np.append(np.ones(k), self.target_mean[order[:-1]])
+        posterior, order = self.posterior, self.posterior.dag.order
+        if self._settled is None:
+            factor = posterior.shared_factor()
+        else:
+            factor = factor_of(posterior, self._settled, posterior.estimates["precision"])
+        if factor is None:
+            return np.zeros((0, 0)), np.zeros(0)
+        q = np.append(np.ones(int(posterior.intercept)), self.target_mean[order[:-1]])
+        return factor.root, factor.root @ q
 
     def coefficients(self) -> tuple[Vector, Vector]:
         """Return the coefficients ``(quadratic, linear)`` of ``s_i = 1/n + w_i``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,6 +21,7 @@ from nextpert.core._codec import damaged, pack, unpack
 from nextpert.core.causal import _kernels as kernels
 from nextpert.core.causal._blocks import BLOCKS, INTERCEPT_PRECISION, SUMS, Regressions
 from nextpert.core.causal._lookahead import reach_by_draws
+from nextpert.core.causal._shared_factor import update_shared
 from nextpert.core.causal.stored import StoredPosterior
 from nextpert.core.screen.moments import Moments, too_large
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.causal._shared_factor import SharedFactor
 
     Vector = NDArray[np.float64]
 
@@ -157,25 +160,51 @@ class DagBlr(Regressions):
         given = self.prior_units == "data" or self.known_noise_var is not None
         fixed = self._blocks is not None and self.prior_scale != "evidence" and given
         rank_one = bool(moments.n == 1 and fixed and complete and not held)
-        new = self if inplace else self._copied(with_blocks=rank_one)
-        # A single cell has no scatter.
-        if moments.n > 1:
-            new.add_scatter(moments.scatter, held)
-        new.add_means(moments.mean[None], offset[None], count[None])
-        new.cells += count
-        if rank_one:
-            changing = tuple(new.blocks[name] for name in ("cov", "weights", "residual", "logdet"))
-            kernels.rank_one_update(self.place, moments.mean, offset, changing)
+        factor = self.shared_factor() if rank_one else None
+        new = self if inplace else self._copied(with_blocks=rank_one, factor=factor)
+        if factor is not None:
+            new._add_cell(moments.mean, offset)
         else:
-            new._blocks = None
+            # A single cell has no scatter.
+            if moments.n > 1:
+                new.add_scatter(moments.scatter, held)
+            blocks = new._blocks
+            new.add_means(moments.mean[None], offset[None], count[None])
+            if rank_one and blocks is not None:
+                changing = tuple(blocks[name] for name in ("cov", "weights", "residual", "logdet"))
+                kernels.rank_one_update(self.place, moments.mean, offset, changing)
+                new._blocks = blocks
+        new.cells += count
         return new
 
-    def _copied(self, *, with_blocks: bool) -> DagBlr:
+    def _add_cell(self, x: Vector, shift: Vector) -> None:
+        """Update the shared factor and what follows from it; drop the blocks that it holds."""
+        factor, held = cast("SharedFactor", self._factor), self.estimates
+        held.pop("cov", None)
+        vars(self).pop("xtx", None)
+        update_shared(
+            self.place,
+            self.dag.order,
+            (factor.root, factor.gram, factor.rank),
+            x,
+            shift,
+            (held["weights"], held["residual"], held["logdet"]),
+            (self.xty, self.yty),
+            np.empty((2, len(factor.root))),
+        )
+
+    def _copied(self, *, with_blocks: bool, factor: SharedFactor | None = None) -> DagBlr:
+        """Return a copy; with a shared factor, without the blocks that it holds."""
         new = copy.copy(self)
-        vars(new).update({name: getattr(self, name).copy() for name in SUMS})
+        sums = SUMS if factor is None else SUMS[1:]
+        vars(new).pop("xtx", None)
+        vars(new).update({name: getattr(self, name).copy() for name in sums})
+        new._factor = None if factor is None else factor.copy()
         new._blocks = None
         if with_blocks:
-            new._blocks = {name: block.copy() for name, block in self.blocks.items()}
+            blocks = self.blocks if factor is None else self.estimates
+            kept = [name for name in blocks if factor is None or name != "cov"]
+            new._blocks = {name: blocks[name].copy() for name in kept}
         return new
 
     @property
@@ -188,7 +217,7 @@ class DagBlr(Regressions):
 
     def mean(self) -> sp.csr_array:
         """Return the posterior mean of B, sparse ``(n_nodes, n_nodes)``, row = child."""
-        data = self.blocks["weights"][self.is_weight]
+        data = self.estimates["weights"][self.is_weight]
         # Blocks contain the parents node by node: the rows of B in CSR.
         shape = (self.n_nodes, self.n_nodes)
         return sp.csr_array((data, self.dag.indices.copy(), self.dag.indptr.copy()), shape=shape)
@@ -198,7 +227,7 @@ class DagBlr(Regressions):
         """Posterior mean of the intercepts, shape ``(n_nodes,)``, units of the data."""
         if not self.intercept:
             return np.zeros(self.n_nodes)
-        return self.blocks["weights"][self.vptr[:-1]]
+        return self.estimates["weights"][self.vptr[:-1]]
 
     @property
     def shape(self) -> Vector:
@@ -208,7 +237,7 @@ class DagBlr(Regressions):
     @property
     def rate(self) -> Vector:
         """Posterior rate beta of the noise variances, shape ``(n_nodes,)``."""
-        return self.prior_rates + self.blocks["residual"] / 2
+        return self.prior_rates + self.estimates["residual"] / 2
 
     @property
     def noise_var(self) -> Vector:
@@ -253,7 +282,7 @@ class DagBlr(Regressions):
 
     def log_evidence(self) -> float:
         """Return the log evidence (log marginal likelihood) of all observed cells."""
-        return float(self._evidence_of(self.blocks).sum())
+        return float(self._evidence_of(self.estimates).sum())
 
     def sample(
         self, n_samples: int, rng: int | np.random.Generator | None = None
@@ -281,7 +310,7 @@ class DagBlr(Regressions):
             # B_iP | sigma_i^2 ~ N(m, sigma_i^2 M).
             if len(block):
                 scaled = (draws[:, columns] @ np.linalg.cholesky(block).T) * sd[:, i, None]
-                draws[:, columns] = self.blocks["weights"][columns] + scaled
+                draws[:, columns] = self.estimates["weights"][columns] + scaled
         return draws, noise_var
 
     def without_fixed(self) -> DagBlr:
@@ -341,7 +370,7 @@ class DagBlr(Regressions):
             # B and c with the rows of the held nodes set to 0, shift by shift.
             held = np.broadcast_to(np.atleast_2d(do), matrix.shape).T
             x = np.ascontiguousarray(matrix.T + ~held * self.intercept_mean[:, None])
-            cut = np.repeat(~held, np.diff(self.vptr), axis=0) * self.blocks["weights"][:, None]
+            cut = np.repeat(~held, np.diff(self.vptr), axis=0) * self.estimates["weights"][:, None]
             reach_by_draws(self.place, self.dag.order, cut, x)
             reached = x.T
         return reached[0] if np.ndim(shifts) == 1 else reached
@@ -352,7 +381,7 @@ class DagBlr(Regressions):
         if rhs.ndim != 2 or len(rhs) != self.n_nodes:
             message = f"rhs must have the shape ({self.n_nodes}, m), but has {rhs.shape}."
             raise ValueError(message)
-        weights, dag = self.blocks["weights"], self.dag
+        weights, dag = self.estimates["weights"], self.dag
         kernels.solve_forward(dag.indptr, dag.indices, dag.order, self.vptr, weights, rhs)
         return rhs
 
@@ -366,7 +395,9 @@ class DagBlr(Regressions):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the posterior as a flat dict of arrays, numbers and strings, for storage."""
-        held = vars(self) | self.blocks
+        if "cov" not in self.estimates:
+            self._unfold()
+        held = vars(self) | self.estimates
         held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
         held["noise_known"] = self.known_noise_var is not None
         held["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate

@@ -53,7 +53,7 @@ class LargestVariance(LookaheadAcquisition):
             ratio = v @ y / d2
             by_row = 2 * self.problem.lin[i] * ratio * (ratio * y - cov @ v)
             slopes[posterior.dag.parents(i), 0] = by_row[self.problem.intercept :]
-            weights = posterior.blocks["weights"][:, None]
+            weights = posterior.estimates["weights"][:, None]
             adjoint_by_draws(posterior.place, posterior.dag.order, weights, slopes)
         return max(float(terms[i]), 0.0), slopes[:, 0]
 
