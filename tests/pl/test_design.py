@@ -3,7 +3,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from nextpert.pl import design
-from nextpert.pl._figure import BLUE, ORANGE
+from nextpert.pl._figure import BLUE, ORANGE, goal
 from nextpert.tl._design_interventions.design_interventions import candidates_of, nothing_of
 
 
@@ -82,3 +82,9 @@ def test_scale_follows_the_spread_and_a_choice_farther_than_control_cells_is_sai
     np.testing.assert_allclose(np.diff(ends) / (ends[1] - ends[0]), 1.0)  # the square root
     assert ax.get_xlim()[0] < 0  # an interval that ends at 0 is drawn to its end
     assert (rows(ax)["low"] == 0).all()
+
+
+def test_long_lists_of_target_means_are_not_titles():
+    assert goal("A = 1, B = 2, C = 3") == "A = 1, B = 2, C = 3"
+    assert goal("A = 1, B = 2, C = 3, D = 4") == "target means of genes"
+    assert goal("x" * 50) == "x" * 39 + "…"

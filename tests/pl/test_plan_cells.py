@@ -19,6 +19,14 @@ def test_curves_and_what_is_wanted(designed):
     assert "lfsr < 0.05" in ax.figure._suptitle.get_text()
 
 
+def test_numbers_of_cells_within_two_decades_have_more_ticks(designed):
+    table = designed.uns["plan_cells"]["screens"]
+    for factor, is_marked in ((30, True), (2000, False)):
+        table["n_cells"] = np.geomspace(20, 20 * factor, len(table)).round()
+        (ax,) = plan_cells(designed, show=False)
+        assert np.isin([50.0, 20.0], ax.get_xticks()).all() == is_marked
+
+
 def test_a_line_for_every_number_of_guides(designed):
     labels = designed.obs["perturbation"].astype(str)
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata.stored import with_format
-from nextpert.pl import programs
+from nextpert.pl import _programs, programs
 
 
 def with_programs(adata, n=2):
@@ -33,6 +33,14 @@ STAMP = {"format", "version", "contents"}
 
 def labels(panel):
     return [label.get_text() for label in panel.get_yticklabels()]
+
+
+def test_rows_keep_their_height_in_inches(designed, monkeypatch):
+    with_programs(designed)
+    rows = []
+    monkeypatch.setattr(_programs, "_draw_values", lambda *given: rows.append(given[-1]))
+    programs(designed, show=False)
+    np.testing.assert_allclose(rows, [_programs._ROW] * 4, rtol=0.3)
 
 
 def test_scores_and_effects_are_drawn_with_intervals(designed):

@@ -20,8 +20,9 @@ import zarr
 import nextpert as npt
 from nextpert._adata.stored import with_format
 from nextpert._report.measured import diagnosis_section
-from nextpert._report.planned import _orders, plan_section, target_section
+from nextpert._report.planned import _orders, plan_section, ranking_section, target_section
 from nextpert._report.results import KINDS
+from nextpert.core import find_acquisition
 from nextpert.tl._plan_screen.wells import ADVISED
 
 pytestmark = pytest.mark.brief_chain
@@ -160,6 +161,14 @@ def test_the_target_lists_the_genes_that_change():
     assert len(table.download) == 3
     results["dag_blr"]["genes"] = ["A", "B", "D"]
     assert not target_section(results).tables
+
+
+def test_the_ranking_says_by_what(adata):
+    design = adata.uns["design"]
+    name = str(design["params"]["acquisition"])
+    for by, words in ((name, find_acquisition(name).in_words), ("my_own", "my_own")):
+        design["params"]["acquisition"] = by
+        assert f"ranked by {words}. " in ranking_section({"design": design}).words[0]
 
 
 def test_controls_are_neither_constructs_nor_a_strategy(adata):

@@ -272,3 +272,12 @@ def test_a_target_of_one_cell_or_all_controls(small_screen):
     small_screen.obs["state"] = np.where(labels == "control", "goal", "other")
     with pytest.raises(ValueError, match="control 'control' has 0 outside"):
         npt.tl.target_distances(small_screen, ("state", "goal"))
+
+
+def test_two_controls_outside_the_target_are_enough(small_screen):
+    state = np.where(_labels(small_screen) == "control", "goal", "other").astype(object)
+    state[np.flatnonzero(state == "goal")[:2]] = "other"
+    small_screen.obs["state"] = state
+    npt.tl.target_distances(small_screen, ("state", "goal"))
+    table = small_screen.uns["target_distances"]["table"].set_index("perturbation")
+    assert table.loc["control", "n_cells"] == 2

@@ -1,8 +1,11 @@
 """Draws given a target's numbers, if perturbations make the target (equation 31)."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+import nextpert.core.design.given_target as module
 from nextpert.core.design.given_target import given_target
 from nextpert.core.design.joint_draws import states_by_effects
 from nextpert.core.model.effect_draws import VARIANCE, EffectDraws
@@ -127,3 +130,21 @@ def test_a_perturbation_that_others_make_is_estimated_from_them_too():
     assert np.mean(before) > 2
     assert abs(np.mean(off)) < 0.25 * np.mean(before)
     assert np.mean(errors) < 0.8 * SD**2  # both kinds of cells
+
+
+def test_of_many_perturbations_those_most_alike_to_the_target_may_make_it(monkeypatch):
+    monkeypatch.setattr(module, "_LIKELY", 2)
+    rng = np.random.default_rng(0)
+    mean, control, unit = rng.normal(size=(6, 4)), rng.normal(size=(3, 4)), rng.uniform(1, 2, 4)
+    blocks = [(slice(0, 4), np.arange(4)), (slice(4, 6), np.arange(4, 6))]
+    effects = SimpleNamespace(
+        expected=mean, blocks=lambda: blocks, posterior_mean=lambda index: mean[index].copy()
+    )
+    numbers = control.mean(axis=0) + mean[5] + 0.1 * mean[1]
+    numbers[2] = np.nan
+    change = np.where(np.isnan(numbers), 0.0, numbers - control.mean(axis=0)) / unit
+    alike = [np.dot(change, row) ** 2 / np.dot(row, row) for row in mean / unit]
+    wanted = sorted(np.argsort(alike)[-2:].tolist())
+    assert module._most_alike(numbers, effects, control, unit).tolist() == wanted
+    monkeypatch.setattr(module, "_LIKELY", 6)
+    assert module._most_alike(numbers, effects, control, unit).tolist() == list(range(6))

@@ -26,6 +26,15 @@ def test_the_estimate_is_the_mean_product_of_independent_differences():
     np.testing.assert_allclose(found.plug_in - found.noise, found.estimate)
 
 
+def test_several_states_have_the_mean_of_their_distances():
+    rng = np.random.default_rng(1)
+    x, *states = (Moments.from_array(_cells(rng, n, 3, n / 9)) for n in (6, 5, 7, 4))
+    found = mean_distance(x, tuple(states))
+    each = [mean_distance(x, state) for state in states]
+    assert found.estimate == pytest.approx(np.mean([one.estimate for one in each]), rel=1e-12)
+    assert found.plug_in == pytest.approx(np.mean([one.plug_in for one in each]), rel=1e-12)
+
+
 def of_covariance(covariance, n, mean):
     """Moments of n cells whose mean has this estimated covariance."""
     return Moments(n, np.asarray(mean, float), np.asarray(covariance) * n * (n - 1))
