@@ -75,7 +75,7 @@ WRONG = {
     **dict.fromkeys(("perturbations", "strategies"), (*NAMES, "MYC", ["NOPE"])),
     "genes": (3, b"MYC", [None], {"MYC": 1}, ["NOPE"]),
     **dict.fromkeys(("groups", "panel"), (3, [None], "NOPE", ["NOPE"])),
-    **dict.fromkeys(("exclude", "targets"), (3, "MYC", [None], ["NOPE"])),
+    **dict.fromkeys(("exclude", "targets", "undetected"), (3, "MYC", [None], ["NOPE"])),
     "unassigned": (3, [None]),
     "check_scale": (3, "no", None),
     "allow_stale": (3, "yes", None),

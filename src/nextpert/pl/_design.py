@@ -176,7 +176,7 @@ def _draw_acquisition(panel: Axes, top: pd.DataFrame, acquisition: str) -> None:
         values = resolved
         numbers = [f"{value:.3g}" for value in resolved]
         panel.set_xlim(0, 1.25 * np.nanmax(values, initial=0.5))
-        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition}; higher is better)")
+        panel.set_xlabel(f"uncertainty resolved,\n% ({acquisition};\nhigher is better)")
     bars = panel.barh(places, values, color=colours, height=0.6)
     panel.bar_label(bars, numbers, padding=2, fontsize=font_size(row_height(len(top)), 7))
 

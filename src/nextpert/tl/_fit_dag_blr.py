@@ -83,8 +83,7 @@ def fit_dag_blr(
     their environment. With ``shift_sd=0`` the fit is the exact model of Zhang et al. 2023
     (doi:10.1038/s42256-023-00719-0, Definition 2 and Lemma 1), in which all shifts are known.
     Combinations are labels such as ``"MYC+STK3"``, in any order. Columns and layer are those of
-    :func:`nextpert.pp.setup_screen`; with ``condition_key``, effects are also estimated per
-    condition.
+    :func:`nextpert.pp.setup_screen`; with ``condition_key``, there are effects per condition.
 
     Parameters
     ----------
@@ -105,9 +104,8 @@ def fit_dag_blr(
         Side information to predict perturbations without cells (:doc:`/guides/side_information`):
         a table of numbers, one row per perturbation or gene; an edge list with the columns
         ``source``, ``target``, ``weight``; a mapping of gene-set names to genes; an AnnData of
-        the effects in another screen; or the path of a file with one of these. Effects of the
-        same cells would count twice: a warning names them (in simulations all effects of all cells,
-        17 to 100% of those of half of the cells, and none of 1,920 legitimate features).
+        the effects in another screen; or the path of a file with one of these. A warning names
+        effects of the same cells, which would count twice.
     prior_options
         Rarely changed options for the weights, a mapping with some of:
 
@@ -130,8 +128,7 @@ def fit_dag_blr(
     Returns
     -------
     ~anndata.AnnData or None
-        ``None``, or the copy if ``copy=True``. :doc:`/model/stored_results` lists all fields.
-        Fields written:
+        ``None``, or the copy if ``copy=True``. Fields written (:doc:`/model/stored_results`):
 
         - ``varp["dag_blr_mean"]`` (sparse, ``(n_vars, n_vars)``): mean weights, row = parent.
 
