@@ -13,6 +13,7 @@ from nextpert.core.screen.departures import (
     USUAL_ALONG,
     USUAL_OWN,
     USUAL_VARIANCE,
+    Coexpression,
     GuideSpread,
     unseen_departure,
 )
@@ -200,3 +201,10 @@ def test_a_sign_that_coexpression_confirms_is_no_coincidence():
     chance = learned(offsets, 4).pooled.errors.coincidence
     assert chance[1, gene] == 0
     assert chance[2, gene] > 0.01
+
+
+def test_factors_that_coincide_share_the_scores():
+    factors = np.repeat(np.array([[1.0], [2.0], [0.5]]), 2, axis=1)
+    cells = Coexpression(factors, np.ones(3), np.ones(3))
+    one = Coexpression(factors[:, :1], np.ones(3), np.ones(3))
+    np.testing.assert_allclose(cells.projection().sum(axis=0), one.projection()[0])

@@ -144,7 +144,11 @@ class Coexpression(NamedTuple):
         The scores are those of generalised least squares.
         """
         weighted = self.factors / self.psi[:, None]
-        return np.asarray(np.linalg.solve(self.factors.T @ weighted, weighted.T))
+        gram = self.factors.T @ weighted
+        try:
+            return np.asarray(np.linalg.solve(gram, weighted.T))
+        except np.linalg.LinAlgError:  # factors that coincide, as of guides of one cell each
+            return np.asarray(np.linalg.pinv(gram) @ weighted.T)
 
     def leverage(self) -> Array:
         """Return the share of each gene's own value in its part along the factors."""
