@@ -9,7 +9,7 @@ columns of R. Row 0 is the intercept's, if there is one; the last node has all c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from nextpert.core.causal._kernels import dot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from nextpert.core.causal._blocks import Regressions
 
     Vector = NDArray[np.float64]
 
@@ -47,10 +45,11 @@ class SharedFactor:
         return SharedFactor(self.root.copy(), self.gram.copy(), self.rank)
 
 
-def factor_of(fitted: Regressions, cov: Vector, precision: Vector) -> SharedFactor | None:
+def factor_of(fitted: Any, cov: Vector, precision: Vector) -> SharedFactor | None:
     """Return the factor of the covariances ``cov`` of all nodes, or ``None`` if they share none.
 
-    ``cov`` is laid out as the blocks, ``precision`` is that of the prior.
+    ``fitted`` are the regressions, which import this file. ``cov`` is laid out as their blocks,
+    ``precision`` is that of the prior.
     """
     dag, k, p = fitted.dag, int(fitted.intercept), fitted.n_nodes
     order, mptr, vptr = dag.order, fitted.mptr, fitted.vptr
