@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     Case = tuple[str, Callable[[], Any], tuple[str, ...], ad.AnnData | None]
 
-FOLDER = Path(tempfile.mkdtemp(prefix="attacks"))
+_HELD = tempfile.TemporaryDirectory(prefix="attacks")  # removed when Python ends
+FOLDER = Path(_HELD.name)
 BLANK = (np.nan, None, "", " ", pd.NA)
 OTHER = ("does not belong", "have changed", "changed since", "other cells", "is damaged")
 

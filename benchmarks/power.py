@@ -30,7 +30,7 @@ from nextpert import _adata
 from nextpert.core.design.detection import LFSR, RULES
 from nextpert.core.design.effect_sizes import EffectSizes
 from nextpert.core.design.power import Layout
-from nextpert.core.design.stopping import KINDS
+from nextpert.core.design.stopping import AT_TARGET, KINDS
 from nextpert.core.model.effect_draws import TAILS
 from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl import _plan_cells as planning
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 SIZES, CELLS, SHARES = (0.4, 0.7, 1.0, 1.5), (5, 10, 20, 50), (0.02, 0.05, 0.2)
 N, P, CONTROLS, SD = 20, 60, 300, 0.8  # perturbations, genes, control cells; SD of effects
 HOW = ("learned", "given")
-NO_TARGET, MANY = KINDS[0], 5  # the advice that denies a target; this many significant effects
-N_TAILS = len(TAILS)
+MANY = 5  # significant effects
 REAL_CELLS, BINS = (10, 20, 50), ((0.1, 0.2), (0.2, 0.4), (0.4, 9.0))
 
 
@@ -70,10 +69,15 @@ def world(seed: int, n: int, share: float) -> tuple[ad.AnnData, np.ndarray]:
     return adata, effects
 
 
-def fitted(adata: ad.AnnData) -> None:
-    """Fit a screen without a graph, and summarise its effects."""
+def fit_cells(adata: ad.AnnData) -> None:
+    """Fit a screen without a graph."""
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
     npt.tl.fit_dag_blr(adata)
+
+
+def fitted(adata: ad.AnnData) -> None:
+    """Fit a screen without a graph, and summarise its effects."""
+    fit_cells(adata)
     npt.tl.perturbation_effects(adata)
 
 
@@ -251,8 +255,7 @@ def fitted_screen(folder: Path, name: str) -> ad.AnnData:
     screen = read_screen(folder, SOURCES[name], name=name)
     adata = screen.cells
     npt.pp.setup_screen(adata, control=screen.control, guide_key=screen.guide_key)
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    fit_cells(adata)
     return adata
 
 
@@ -268,7 +271,9 @@ def learned_table(folder: Path) -> str:
         weights = ", ".join(
             f"{k}: {weight:.3f}" for k, weight in zip(starts, sizes.classes, strict=True)
         )
-        tails = ", ".join(f"{weight:.3f}" for weight in sizes.mixtures[0, starts[0] :][:N_TAILS])
+        tails = ", ".join(
+            f"{weight:.3f}" for weight in sizes.mixtures[0, starts[0] :][: len(TAILS)]
+        )
         texts.append(
             f"- {name}: {model.effects.place.shape[0]} perturbations; of the effects, in SD of a "
             f"gene between cells, {shares}. Weights of scales: {weights}; of tails: {tails}."
@@ -292,7 +297,7 @@ def targets_table(folder: Path) -> str:
         denied, counts = [], []
         for label in effects["perturbation"].unique():
             npt.tl.plan_cells(adata, label)
-            denied.append(adata.uns["plan_cells"]["advice"]["kind"] == NO_TARGET)
+            denied.append(adata.uns["plan_cells"]["advice"]["kind"] == AT_TARGET)
             counts.append(significant.get(label, 0))
         said, found = np.array(denied), np.array(counts)
         rows[name] = [
@@ -330,8 +335,7 @@ def noise_screen(seed: int, kind: str) -> tuple[ad.AnnData, dict[str, Any]]:
         adata.X = drawn.astype(np.float32)
     elif kind == "shuffled":
         adata.obs["perturbation"] = rng.permutation(labels)
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    fit_cells(adata)
     return adata, {"a label": name, "a state": state}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -17,8 +16,8 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata import same_cells
+from nextpert._adata.stored import with_format
 from nextpert.core import Dag, LinearScm
-from nextpert.core._codec import describe
 from nextpert.core.model.sampler import Chain
 
 GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
@@ -36,8 +35,8 @@ def described_anew():
     """Return a function that makes a result that a test has changed agree with its contents."""
 
     def describe_anew(stored):
-        parts = {name: stored[name] for name in json.loads(stored["contents"])}
-        stored["contents"] = json.dumps(describe(parts)["parts"])
+        made = {name: part for name, part in stored.items() if name not in ("format", "contents")}
+        stored.update(with_format(made))
 
     return describe_anew
 

@@ -219,7 +219,7 @@ def checked(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         names, code = function.__annotations__, function.__code__
         positional = code.co_varnames[: code.co_argcount]
-        writes, own = "copy" in names, function.__name__
+        writes = "copy" in names
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -228,7 +228,8 @@ def checked(
                 hint = where_now(call, name) or closest([name], [x for x in names if x != "return"])
                 raise TypeError(message + hint)
             preset: Any = kwargs.get("preset")
-            if isinstance(preset, str) and (settings := PRESETS.get(preset, {}).get(own)):
+            if isinstance(preset, str):
+                settings = PRESETS.get(preset, {}).get(function.__name__, {})
                 kwargs = joined(kwargs, settings, preset)  # type: ignore[assignment]
             first = dict(zip(positional, args, strict=False))
             given = check_arguments(call, first | kwargs)

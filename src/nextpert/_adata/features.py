@@ -135,10 +135,11 @@ def warn_own_effects(
 ) -> None:
     """Warn if side information contains the sampling errors of the screen's own effects.
 
-    ``features`` are as given, and ``known`` as read from them; ``seen`` are the perturbations with
-    cells. At most 500 perturbations and 300 genes, drawn at random, are compared.
+    ``features`` are those of :func:`load_features`, and ``known`` as read from them; ``seen`` are
+    the perturbations with cells. At most 500 perturbations and 300 genes, drawn at random, are
+    compared.
     """
-    values, columns = _numbers(load_features(features), known)
+    values, columns = _numbers(features, known)
     rng = np.random.default_rng(0)
     row = np.array([known.place.get(name, -1) for name in seen.names], np.int64)
     row[seen.n == 0] = -1
