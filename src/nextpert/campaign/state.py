@@ -19,6 +19,7 @@ import pandas as pd
 from nextpert import _adata, tl
 from nextpert._adata import list_names, strings
 from nextpert._adata.arguments import check_arguments, where_now
+from nextpert._adata.roles import fitted_roles
 from nextpert._adata.target import STATES, Target, parts_of
 from nextpert.core._codec import coded, unpack
 from nextpert.core._shown import lines, percent
@@ -266,8 +267,8 @@ def require_cells(cells: ad.AnnData, path: str) -> None:
         message = f"The campaign {path!r} has no values of its cells: {remedy}"
         raise ValueError(message)
     stored = _adata.read_stored(cells, "dag_blr", "npt.Campaign")
-    columns = [stored["params"].get(f"{role}_key") for role in ("perturbation", "guide", "batch")]
-    if absent := [str(key) for key in columns if key and str(key) not in cells.obs]:
+    columns = fitted_roles(cells, stored["params"]).columns
+    if absent := [key for key in columns if key not in cells.obs]:
         message = f"The cells of the campaign {path!r} lack obs {list_names(absent)}: {remedy}"
         raise ValueError(message)
 
