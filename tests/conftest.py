@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata import same_cells
-from nextpert._adata.stored import with_format
+from nextpert._adata.stored import with_parts
 from nextpert.core import Dag, LinearScm
 from nextpert.core.model.sampler import Chain
 
@@ -35,8 +35,7 @@ def described_anew():
     """Return a function that makes a result that a test has changed agree with its contents."""
 
     def describe_anew(stored):
-        made = {name: part for name, part in stored.items() if name not in ("format", "contents")}
-        stored.update(with_format(made))
+        stored.update(with_parts(stored))
 
     return describe_anew
 

@@ -251,7 +251,7 @@ def test_keys_name_other_results(adata, tmp_path):
 
 
 @pytest.mark.slow
-def test_names_are_text_wherever_they_stand(adata, tmp_path):
+def test_names_are_text_wherever_they_stand(adata, tmp_path, described_anew):
     evil = "<script>alert('x')</script>\"&'"
     gene = str(adata.uns["plan"]["plate"]["target_genes"].iloc[0])
     label = str(adata.uns["plan"]["plate"]["perturbation"].iloc[0])
@@ -268,6 +268,9 @@ def test_names_are_text_wherever_they_stand(adata, tmp_path):
     uns = {key: renamed(value) for key, value in adata.uns.items()}
     adata.var_names = [evil if name == gene else name for name in adata.var_names]
     adata.obs["perturbation"] = [evil if x == label else x for x in adata.obs["perturbation"]]
+    for stored in uns.values():
+        if "contents" in stored:
+            described_anew(stored)
     adata.uns = uns
     text = read(npt.report(adata, tmp_path / "page.html", title=evil, command=evil))
     assert text.count("<script>") == 1

@@ -84,6 +84,12 @@ def with_format(result: Any) -> Any:
     return {**made, "format": FORMAT, "contents": json.dumps(describe(made)["parts"])}
 
 
+def with_parts(stored: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
+    """Return a stored result with some parts replaced, and the list of its parts made anew."""
+    made = {name: part for name, part in stored.items() if name not in ("format", "contents")}
+    return dict(with_format(made | parts))
+
+
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """Return a value after ``change``, applied in nested mappings, which become dicts, to parts."""
     whole: dict[str, Any] = {}

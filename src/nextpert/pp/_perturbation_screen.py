@@ -16,6 +16,7 @@ from nextpert._adata.guides import KEY as GUIDES
 from nextpert._adata.guides import TARGETING
 from nextpert._adata.labels import names_no_perturbation, usual_separator
 from nextpert._adata.roles import KEY as SCREEN
+from nextpert._adata.stored import with_parts
 from nextpert.core.fit.naming import Naming
 from nextpert.pp._assign_guides import label_columns, read_guides
 from nextpert.pp._guide_targets import GuideInput, gene_names, is_parted, log_guides
@@ -180,7 +181,7 @@ def perturbation_screen(
         columns = label_columns(guides, CONTROL, "combine", roles.separator, ",")
         new.obs[GUIDES] = columns[GUIDES][book.kept]
         new.uns[GUIDES] = guides.table
-        new.uns[SCREEN]["guide_key"] = GUIDES
+        new.uns[SCREEN] = with_parts(new.uns[SCREEN], guide_key=GUIDES)
         log_guides(guides.table, gene_names(adata), tally(columns[LABELS]))
     return finish(adata, new, warnings, copy=copy)
 
