@@ -267,10 +267,12 @@ def require_cells(cells: ad.AnnData, path: str) -> None:
         message = f"The campaign {path!r} has no values of its cells: {remedy}"
         raise ValueError(message)
     stored = _adata.read_stored(cells, "dag_blr", "npt.Campaign")
-    columns = fitted_roles(cells, stored["params"]).columns
-    if absent := [key for key in columns if key not in cells.obs]:
-        message = f"The cells of the campaign {path!r} lack obs {list_names(absent)}: {remedy}"
-        raise ValueError(message)
+    try:
+        roles = fitted_roles(cells, stored["params"])
+        _adata.read_labels(cells, roles.perturbation_key)
+    except ValueError as error:
+        message = f"The cells of the campaign {path!r} lack columns of its fit ({error}): {remedy}"
+        raise ValueError(message) from error
 
 
 def as_text(state: State, cells: ad.AnnData) -> str:
