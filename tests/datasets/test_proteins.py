@@ -36,7 +36,7 @@ def test_proteins_of_the_portal_are_aligned_by_name(portal):
     pd.testing.assert_frame_equal(again.obsm["protein"], part.obsm["protein"])
 
 
-@pytest.mark.parametrize("form", ["dense", "sparse", "file"])
+@pytest.mark.parametrize("form", ["dense", "sparse", "file", "h5mu"])
 def test_proteins_of_an_object(portal, form, tmp_path):
     folder, study = portal
     order = np.random.default_rng(0).permutation(len(study.cells))[4:]
@@ -47,6 +47,13 @@ def test_proteins_of_an_object(portal, form, tmp_path):
     if form == "file":
         given.write_h5ad(tmp_path / "protein.h5ad")
         given = tmp_path / "protein.h5ad"
+    elif form == "h5mu":  # the Single Cell community's files of several modalities
+        mudata, path = pytest.importorskip("mudata"), tmp_path / "study.h5mu"
+        mudata.MuData({"protein": given}).write(path)
+        for source in ({"source": path}, {"source": folder, "protein": path}):
+            with pytest.raises(ValueError, match=r"'study.h5mu' holds a MuData \(protein\).*pass"):
+                perturb_cite_seq(**source)
+        given = mudata.read_h5mu(path)["protein"]
     found = perturb_cite_seq(folder, protein=given).obsm["protein"]
     wanted = pd.DataFrame(log_ratios(study.protein), study.cells).iloc[order]
     np.testing.assert_allclose(found.loc[wanted.index], wanted, atol=1e-6)

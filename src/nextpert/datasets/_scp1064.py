@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -161,14 +162,23 @@ def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.Ann
         yield source, "AnnData"
         return
     path = Path(source)
+    modalities: list[str] = []
     try:
-        adata = ad.read_h5ad(path, backed="r")
+        with h5py.File(path) as file:
+            modalities = list(file.get("mod", ()))
+        adata = None if modalities else ad.read_h5ad(path, backed="r")
     except OSError as error:
         message = (
             f"{path.name!r} is truncated or not an h5ad file ({error}): download it again, or pass "
             f"another file."
         )
         raise ValueError(message) from error
+    if adata is None:
+        message = (
+            f"{path.name!r} holds a MuData ({list_names(modalities)}): pass one of its parts, such "
+            f"as mudata.read_h5mu({path.name!r})[{modalities[0]!r}]."
+        )
+        raise ValueError(message)
     try:
         yield adata, path.name
     finally:
