@@ -5,7 +5,9 @@
 
 The budget is in seconds of the processor, of all processes of the command, so that other work on
 the machine does not count. It is scaled by a fixed loop that is timed before and after the tests: a
-machine on which the loop takes twice as long is given twice the seconds.
+machine on which the loop takes twice as long is given twice the seconds. Other work on the machine
+shares its caches, which the loop does not see: the set took 432 s of the processor alone and 574 s
+beside the lint, types and documentation of .ci/run.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-BUDGET = 600.0  # seconds of the processor for the core set, from an empty cache
+BUDGET = 700.0  # seconds of the processor for the core set, from an empty cache, beside checks
 LOOP = 0.9  # seconds of the loop on the machine that the budget was set on, two quiet cores
 
 

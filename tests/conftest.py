@@ -200,6 +200,16 @@ def assert_same_adata():
     return compare
 
 
+def _are_same_frames(one: pd.DataFrame, two: object) -> bool:
+    return (
+        isinstance(two, pd.DataFrame)
+        and one.index.identical(two.index)
+        and one.columns.identical(two.columns)
+        and one.dtypes.tolist() == two.dtypes.tolist()
+        and one.equals(two)
+    )
+
+
 def _is_text(array: np.ndarray) -> bool:
     return array.dtype.kind in "OUT"
 
@@ -211,7 +221,8 @@ def _assert_same(one: object, two: object, where: str = "") -> None:
         for key in one:
             _assert_same(one[key], two[key], f"{where}/{key}")
     elif isinstance(one, pd.DataFrame):
-        pd.testing.assert_frame_equal(one, two, check_exact=True)
+        if not _are_same_frames(one, two):  # says where, and is ten times as slow
+            pd.testing.assert_frame_equal(one, two, check_exact=True)
     elif sp.issparse(one):
         assert type(one) is type(two), where
         assert one.dtype == two.dtype, where

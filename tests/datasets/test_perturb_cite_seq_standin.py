@@ -93,8 +93,15 @@ def test_means_and_distances_are_near_the_printed_ones(standins):
     assert distance["SOX4"] < distance["HLA-C"]
 
 
-@pytest.mark.parametrize("controls", ["no_guide", "control_guide"])
-@pytest.mark.parametrize("name", ["counts", "none"])
+@pytest.mark.parametrize(
+    ("name", "controls"),
+    [
+        ("counts", "no_guide"),
+        ("none", "control_guide"),
+        pytest.param("counts", "control_guide", marks=pytest.mark.slow),
+        pytest.param("none", "no_guide", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_six_lines_run_on_files_with_and_without_counts_of_the_target(standins, name, controls):
     adata = load(standins[name])

@@ -188,7 +188,9 @@ def test_other_strategies_fill_the_plate_and_mark_every_row(screens, caplog):
     assert "Planned by strategy 'exploit', but not advised" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [CONFIRM, STOP, MEASURE])
+@pytest.mark.parametrize(
+    "kind", [CONFIRM, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (STOP, MEASURE))]
+)
 def test_an_advice_does_not_change_with_how_it_is_asked(kind, screens):
     """Naming the advised candidates, or more of them, is the same question."""
     _, target, _ = CASES[kind]
