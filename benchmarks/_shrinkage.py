@@ -15,6 +15,24 @@ def james_stein(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1.0 - (effect.shape[1] - 2) / q) * effect
 
 
+def singular_values(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return effects by singular-value shrinkage, and James-Stein on what it leaves.
+
+    Effects in units of their standard errors have singular values that are shrunk for the squared
+    error of a matrix of low rank in noise of variance 1 (Gavish and Donoho 2017,
+    doi:10.1109/TIT.2017.2653801); the remainder of each row is shrunk by :func:`james_stein`.
+    """
+    se = np.sqrt(variance)
+    left, values, right = np.linalg.svd(effect / se, full_matrices=False)
+    size, ratio = max(effect.shape), min(effect.shape) / max(effect.shape)
+    y = values / np.sqrt(size)
+    above = y > 1.0 + np.sqrt(ratio)
+    square = np.maximum((y**2 - ratio - 1.0) ** 2 - 4.0 * ratio, 0.0)
+    shrunk = np.where(above, np.sqrt(square) / np.maximum(y, 1e-12), 0.0) * np.sqrt(size)
+    low_rank = (left * shrunk) @ right * se
+    return low_rank + james_stein(effect - low_rank, variance)
+
+
 def ash(effect: np.ndarray, se: np.ndarray, *, null_weight: float = 10.0) -> np.ndarray:
     """Return posterior means of adaptive shrinkage of one perturbation, shape ``(n_genes,)``."""
     return ash_posterior(effect, se, null_weight=null_weight)[0]
