@@ -33,8 +33,8 @@ and all cells; tables have no graph), with their defaults, on the cells that are
    (local false sign rate below 0.05), and estimates above half a standard deviation within cells.
    The standard error is over perturbations.
 3. *Distances*: targets are the perturbations whose held-out squared distance to the control is
-   above four times its standard error, named by their label; candidates are all others. Coverage of the
-   90% intervals of the ranking, widened by the error of the held-out distance, and the rank
+   above four times its standard error, named by their label; candidates are all others. Coverage of
+   the 90% intervals of the ranking, widened by the error of the held-out distance, and the rank
    correlation of mean distances with those held out, beside that of each other estimate.
 4. *Recommendation*: the held-out distance of what is chosen over that of the control: the
    ``best_known`` of the advice, the nearest by each estimate, by a draw of the means (Thompson
