@@ -81,7 +81,7 @@ WRONG = {
     "allow_stale": (3, "yes", None),
     "control_guides": (3, [None], "NT"),
     **dict.fromkeys(("batch_key", "covariates"), (3, ["nope"], "nope")),
-    **dict.fromkeys(("save", "cache", "folder", "backed"), PATH),
+    **dict.fromkeys(("save", "cache", "folder", "backed", "path"), PATH),
     "ax": (3, "axes", []),
     "target": (
         3,

@@ -155,32 +155,42 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
     return labels.iloc[codes].set_axis(lists.index), guides
 
 
-@contextmanager
-def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.AnnData, str]]:
-    """Yield an AnnData, opened if it is an h5ad file, and its name."""
-    if isinstance(source, ad.AnnData):
-        yield source, "AnnData"
-        return
-    path = Path(source)
+def open_h5ad(path: Path) -> ad.AnnData:
+    """Open an h5ad file, with its values on disk.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds a MuData.
+    """
     modalities: list[str] = []
     try:
         with h5py.File(path) as file:
             modalities = list(file.get("mod", ()))
-        adata = None if modalities else ad.read_h5ad(path, backed="r")
+        if not modalities:
+            return ad.read_h5ad(path, backed="r")
     except OSError as error:
         message = (
             f"{path.name!r} is truncated or not an h5ad file ({error}): download it again, or pass "
             f"another file."
         )
         raise ValueError(message) from error
-    if adata is None:
-        message = (
-            f"{path.name!r} holds a MuData ({list_names(modalities)}): pass one of its parts, such "
-            f"as mudata.read_h5mu({path.name!r})[{modalities[0]!r}]."
-        )
-        raise ValueError(message)
+    message = (
+        f"{path.name!r} holds a MuData ({list_names(modalities)}): pass one of its parts, such as "
+        f"mudata.read_h5mu({path.name!r})[{modalities[0]!r}]."
+    )
+    raise ValueError(message)
+
+
+@contextmanager
+def opened(source: ad.AnnData | str | os.PathLike[str]) -> Iterator[tuple[ad.AnnData, str]]:
+    """Yield an AnnData, opened if it is an h5ad file, and its name."""
+    if isinstance(source, ad.AnnData):
+        yield source, "AnnData"
+        return
+    adata = open_h5ad(Path(source))
     try:
-        yield adata, path.name
+        yield adata, Path(source).name
     finally:
         adata.file.close()
 
