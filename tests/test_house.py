@@ -27,13 +27,18 @@ CORE = [
     "fit",
     "evaluate",
 ]
+CORE_FILES = ("_checks", "_codec", "_compile", "_registry", "_shown", "_tasks")
 FLOORS = [
     {"nextpert._files", "nextpert._warn"},
     {"nextpert.core._blas"},
-    {f"nextpert.core.{file}" for file in ("_checks", "_codec", "_compile", "_registry", "_shown")},
+    {
+        f"nextpert.core.{file}"
+        for file in ("_checks", "_codec", "_compile", "_registry", "_shown", "_tasks")
+    },
     *({f"nextpert.core.{room}"} for room in CORE),
     {"nextpert.core"},
     {"nextpert._adata"},
+    {"nextpert.study"},
     {f"nextpert.{room}" for room in ("pp", "tl", "pl", "datasets")},
     {"nextpert.get"},
     {"nextpert.campaign"},
@@ -119,6 +124,16 @@ def test_nothing_is_imported_upwards(name):
 def test_core_knows_arrays_alone(name):
     tops = {module.split(".")[0] for module in imports(modules()[name])}
     assert not tops & NOT_IN_CORE
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if n.startswith("nextpert.study")])
+def test_study_reads_no_anndata(name):
+    path = modules()[name]
+    assert "anndata" not in {module.split(".")[0] for module in imports(path)}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert "adata" not in names
 
 
 ROOM_OF_PREDICTORS = "nextpert.core.model.predictors"

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nextpert import core, datasets, get, pl, pp, tl
-    from nextpert._adata.target import Target
     from nextpert._report.report import report, summary
     from nextpert.campaign import Campaign
+    from nextpert.study.target import Target
 
 __all__ = ["Campaign", "Target", "core", "datasets", "get", "pl", "pp", "report", "summary", "tl"]
 __version__ = _version("nextpert")
 _HERE = {
     "Campaign": "nextpert.campaign",
-    "Target": "nextpert._adata.target",
+    "Target": "nextpert.study.target",
     "report": "nextpert._report",
     "summary": "nextpert._report",
 }

@@ -52,6 +52,5 @@ from nextpert._adata.stored import (
     seed_of,
     write_results,
 )
-from nextpert._adata.target import Target
 from nextpert.core._checks import list_names, named
 from nextpert.core._codec import stored_lists, strings

@@ -10,7 +10,6 @@ import scipy.sparse as sp
 
 from nextpert import pl
 from nextpert._adata import eager, list_names, read_graph
-from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.guides import COLUMNS
 from nextpert._adata.guides import KEY as GUIDES
 from nextpert._adata.table import is_table, not_told
@@ -18,6 +17,7 @@ from nextpert._report.page import Figure, Section, draw
 from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
 from nextpert._report.tables import MAX_FILE_ROWS, MAX_ROWS, NOTHING, Table, above_0, number
 from nextpert.core.design.goal import DISTANCES
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl._advice import name_of
 from nextpert.tl._diagnose.quantities import GRAPH_PART
 
@@ -68,11 +68,11 @@ def effects_section(adata: AnnData, results: Results, keys: Keys) -> Section | N
     if "perturbation_effects" not in results:
         return None
     stored = results["perturbation_effects"]
-    is_significant = np.asarray(stored["lfsr"]) < CLEAR_SIGN
+    is_significant = np.asarray(stored["lfsr"]) < SIGNIFICANCE
     n = int(is_significant.sum())
     words = (
         f"An effect is the mean of perturbed cells minus that of {stored['params']['control']}. "
-        f"Its direction is significant if the local false sign rate is below {CLEAR_SIGN:g}. "
+        f"Its direction is significant if the local false sign rate is below {SIGNIFICANCE:g}. "
         f"{number(n)} of {number(is_significant.size)} effects of {len(is_significant)} "
         f"perturbations on {number(len(stored['genes']))} genes are significant."
     )

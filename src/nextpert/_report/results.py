@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._adata import changes_of_fit, changes_since, closest, eager, list_names, read_stored
-from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import MEASURE, ORDER
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl._advice import AS_ASSUMED, chosen_of, name_of, orders_cells
 from nextpert.tl._diagnose.controls import weak_guides
 
@@ -173,7 +173,7 @@ def _next(results: Results) -> str:
             f"{contains_best(plan)}."
         )
     if not sentences and "perturbation_effects" in results:
-        is_clear = (results["perturbation_effects"]["lfsr"] < CLEAR_SIGN).any(axis=1)
+        is_clear = (results["perturbation_effects"]["lfsr"] < SIGNIFICANCE).any(axis=1)
         n = f"{int(is_clear.sum())} of {len(is_clear)}"
         sentences.append(f"{n} perturbations have a significant effect.")
     if "plan" not in results and advice.get("kind", ORDER) in (MEASURE, ORDER):

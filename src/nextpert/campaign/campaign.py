@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from nextpert._adata.target import Target, Vector
+    from nextpert.study.target import Target, Vector
 
 
 class Campaign:

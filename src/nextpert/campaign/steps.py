@@ -15,7 +15,6 @@ from nextpert._adata.join import joined_cells, kept_cells, require_genes
 from nextpert._adata.labels import column_of, usual_controls
 from nextpert._adata.roles import Roles, read_roles
 from nextpert._adata.table import is_table
-from nextpert._adata.target import columns_of
 from nextpert.campaign.candidates import (
     fit_of,
     plate_options,
@@ -33,6 +32,7 @@ from nextpert.campaign.state import (
     lined_up,
 )
 from nextpert.pp._screen import BOOKS
+from nextpert.study.target import columns_of
 from nextpert.tl._advice import NO_PERTURBATION
 from nextpert.tl._design_interventions.design_interventions import nothing_of, share_of
 

@@ -90,7 +90,7 @@ def read_screen(path: Path) -> AnnData:
 def read_target(path: Path | str) -> Target:
     """Return the target in a TOML file: its keys are the fields of :class:`nextpert.Target`."""
     from nextpert import Target
-    from nextpert._adata.target import STATES
+    from nextpert.study.target import STATES
 
     given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     return Target(**given | {name: _states(given[name]) for name in STATES if name in given})

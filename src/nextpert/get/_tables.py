@@ -11,7 +11,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl._advice import is_advised
 from nextpert.tl._plan_screen.pool import guides_of
 
@@ -112,7 +112,7 @@ def effects_df(adata: ad.AnnData, key: str = "perturbation_effects") -> pd.DataF
         of_pairs["condition"] = np.repeat(np.asarray(stored["condition"]).astype(str), len(genes))
     numbers = {name: np.asarray(stored[name], float).ravel() for name in COLUMNS if name in stored}
     table = pd.DataFrame(of_pairs | numbers)
-    is_significant = table["lfsr"].to_numpy() < CLEAR_SIGN
+    is_significant = table["lfsr"].to_numpy() < SIGNIFICANCE
     order = np.lexsort((-table["mean"].abs().to_numpy(), ~is_significant))
     return table.iloc[order].reset_index(drop=True)
 

@@ -9,8 +9,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from nextpert._adata import in_order, read_result
 from nextpert._adata.arguments import checked
-from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.core.fit.naming import Naming
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.pl._figure import (
     BLACK,
     BLUE,
@@ -125,7 +125,7 @@ def perturbation_effects(
         title = first_of(len(drawn), len(rows), "perturbations")
         title += f" on {first_of(len(genes), len(stored['genes']), 'genes')}{_where(stored)}"
         panel.set_title(
-            f"effects of {title}\n(+ or −: significant direction, lfsr < {CLEAR_SIGN:g})"
+            f"effects of {title}\n(+ or −: significant direction, lfsr < {SIGNIFICANCE:g})"
         )
     return finish(panel, is_new=ax is None, show=show, return_fig=return_fig, save=save)
 
@@ -189,7 +189,7 @@ def _draw_effects(
     beside.yaxis.label.set_fontsize(SMALL)
     beside.yaxis.set_major_locator(MaxNLocator(5))
     # Signs, because both ends of the colour scale are equally dark in black and white.
-    significant = stored["lfsr"][np.ix_(rows, columns)] < CLEAR_SIGN
+    significant = stored["lfsr"][np.ix_(rows, columns)] < SIGNIFICANCE
     size = (0.3 * 72 * min(cell)) ** 2
     for marker, sign in (("+", 1), ("_", -1)):
         y, x = np.nonzero(significant & (np.sign(effect) == sign))
@@ -213,7 +213,7 @@ def _draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: np.n
         for name in ("mean", "lower", "upper", "lfsr", "direct", "raw_mean")
     )
     panel.axvline(0.0, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    draw_intervals(panel, (mean, lower, upper), lfsr < CLEAR_SIGN)
+    draw_intervals(panel, (mean, lower, upper), lfsr < SIGNIFICANCE)
     panel.scatter(
         direct, range(len(columns)), marker="D", c="none", edgecolors=ORANGE, s=18, zorder=5
     )
@@ -227,7 +227,7 @@ def _draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: np.n
     genes = first_of(len(columns), len(stored["genes"]), "genes")
     panel.set_title(f"effect of {_with_cells(stored, row)}{_where(stored)}\non {genes}")
     handles = [
-        entry(f"significant direction (lfsr < {CLEAR_SIGN:g})", BLUE, "o", line="-"),
+        entry(f"significant direction (lfsr < {SIGNIFICANCE:g})", BLUE, "o", line="-"),
         entry("direction not significant", BLUE, "o", line="-", face="white"),
         entry("direct part", ORANGE, "D", face="none", markersize=4),
     ]

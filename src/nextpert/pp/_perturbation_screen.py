@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from nextpert._adata.labels import LabelTable
     from nextpert._adata.roles import Roles
-    from nextpert._adata.target import Target
     from nextpert.pp._assign_guides import CellGuides
+    from nextpert.study.target import Target
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from nextpert._adata.roles import KEY, screen_record
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import read_environments
 from nextpert._adata.stored import with_format
-from nextpert._adata.target import Target, genes_of
 from nextpert._warn import warn
 from nextpert.pp._expression import normalise, read_matrix
+from nextpert.study.target import Target, genes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

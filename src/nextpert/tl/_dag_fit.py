@@ -10,12 +10,12 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import at_least, checked
-from nextpert._adata.environments import require_varying, warn_other_layer
 from nextpert._adata.table import require_cells
 from nextpert.core._checks import as_rng
 from nextpert.core.causal.scm import matched_random_dag
 from nextpert.core.causal.weights import parent_fit
 from nextpert.core.screen.moments import Moments
+from nextpert.study.environments import require_varying, warn_other_layer
 
 if TYPE_CHECKING:
     import anndata as ad

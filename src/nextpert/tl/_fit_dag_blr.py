@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata import effects as _shifts
-from nextpert._adata import environments
 from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
 from nextpert._adata.nested import undeclared_guides, warn_undeclared
@@ -30,6 +28,8 @@ from nextpert.core.fit.interventions import Interventions, Plan
 from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
 from nextpert.core.model.perturbations import CellMeans
 from nextpert.core.model.scores import pooled_sizes
+from nextpert.study import environments
+from nextpert.study.shifts import KINDS
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._learn_dag.graphs import graphs_without, read_held_out
 
@@ -58,7 +58,7 @@ class _PriorOptions:
 
 
 @checked(
-    preset=one_of(*PRESETS), shift=one_of(*_shifts.KINDS), shift_sd=(one_of("learned"), one_of(0)),
+    preset=one_of(*PRESETS), shift=one_of(*KINDS), shift_sd=(one_of("learned"), one_of(0)),
     prior_options=_PriorOptions, n_jobs=WORKERS,
 )  # fmt: skip
 def fit_dag_blr(

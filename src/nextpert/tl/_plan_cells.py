@@ -13,7 +13,6 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, checked, one_of, options
 from nextpert._adata.counts import read_counts
-from nextpert._adata.environments import require_varying
 from nextpert._adata.table import require_cells
 from nextpert.core.design.detection import LFSR, RULES, ByDiscoveryRate, ByFalseSigns
 from nextpert.core.design.effect_sizes import USUAL_SD, EffectSizes
@@ -23,6 +22,7 @@ from nextpert.core.design.screen_plans import Prices, ScreenPlans
 from nextpert.core.model.within_cells import coexpression
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.core.screen.guides import distinct
+from nextpert.study.environments import require_varying
 from nextpert.tl._cells import fit_environments, read_cells
 from nextpert.tl._design_interventions.candidates import read_all
 from nextpert.tl._design_interventions.target import read_target
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.target import Target, Vector
     from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.study.target import Target, Vector
     from nextpert.tl._cells import Cells
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from nextpert._adata.sources import dense
 from nextpert._adata.table import require_cells
 from nextpert.core import ScreenMoments
 from nextpert.core._checks import as_rng
-from nextpert.core.causal.design_loop import run_tasks
+from nextpert.core._tasks import run_tasks
 from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate import BY_MEANS, CellPool, PoolEnvironments, replay_plates
 from nextpert.core.fit.candidates import as_asked, as_fitted, fitted_candidates

@@ -13,18 +13,18 @@ from nextpert import _adata
 from nextpert._adata.arguments import between, checked
 from nextpert._adata.labels import say_left_out
 from nextpert._adata.table import require_cells
-from nextpert._adata.target import (
+from nextpert._warn import warn
+from nextpert.core.design.goal import DISTANCES, Goal
+from nextpert.core.fit.naming import Naming
+from nextpert.core.screen.mean_distance import distance_difference, mean_distance
+from nextpert.core.screen.moments import Moments
+from nextpert.study.target import (
     as_target,
     cell_variance,
     listed,
     numbers_in_words,
     target_in_words,
 )
-from nextpert._warn import warn
-from nextpert.core.design.goal import DISTANCES, Goal
-from nextpert.core.fit.naming import Naming
-from nextpert.core.screen.mean_distance import distance_difference, mean_distance
-from nextpert.core.screen.moments import Moments
 from nextpert.tl._design_interventions.target import (
     Group,
     PanelTarget,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import LabelTable, Roles
-    from nextpert._adata.target import Target, Vector
+    from nextpert.study.target import Target, Vector
 
 
 COLUMNS = (

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from nextpert.core.causal.design_loop import run_tasks
+from nextpert.core._tasks import run_tasks
 
 
 @pytest.mark.processes

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import in_order, list_names
-from nextpert._adata.effects import read_table
-from nextpert._adata.environments import unknown_genes
 from nextpert._warn import warn
 from nextpert.core.fit.candidates import CandidateSet, as_asked, as_fitted, fitted_candidates
 from nextpert.core.fit.naming import places
+from nextpert.study.environments import unknown_genes
+from nextpert.study.shifts import read_table
 from nextpert.tl._design_interventions.target import without_own_genes
 
 if TYPE_CHECKING:

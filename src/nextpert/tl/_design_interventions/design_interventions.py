@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata.target import Target, Vector
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.study.target import Target, Vector
     from nextpert.tl._design_interventions.candidates import Admission
     from nextpert.tl._design_interventions.target import PanelTarget
 

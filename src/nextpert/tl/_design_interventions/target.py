@@ -21,7 +21,11 @@ from nextpert._adata import (
     read_labels,
     strings,
 )
-from nextpert._adata.target import (
+from nextpert._warn import warn
+from nextpert.core.design.goal import Goal
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
+from nextpert.core.fit.naming import places
+from nextpert.study.target import (
     NAMED,
     Target,
     as_target,
@@ -31,10 +35,6 @@ from nextpert._adata.target import (
     numbers_in_words,
     target_in_words,
 )
-from nextpert._warn import warn
-from nextpert.core.design.goal import Goal
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
-from nextpert.core.fit.naming import places
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

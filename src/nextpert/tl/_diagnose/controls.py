@@ -10,11 +10,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from nextpert._adata import same_cells, strings
-from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.progress import progress
 from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
-from nextpert.core.model.scores import MEDIAN, null_width
+from nextpert.core.model.scores import MEDIAN, SIGNIFICANCE, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.tl._diagnose.quantities import NO_ERROR
 from nextpert.tl._diagnose.scores import LEFT
@@ -93,7 +92,7 @@ def judge_controls(
         effects = refit.effects(refit.learned(cells.rows(held.scored), new))
         mine = slice(-len(fold), None)
         inside = (effects.lower[mine] <= 0) & (effects.upper[mine] >= 0)
-        n_false = (effects.lfsr[mine] < CLEAR_SIGN).sum(axis=1)
+        n_false = (effects.lfsr[mine] < SIGNIFICANCE).sum(axis=1)
         rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
         z.append(_z_scores(cells)[mine])
         if undeclared is not None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata.arguments import WORKERS, checked
-from nextpert._adata.effects import CLEAR_SIGN
 from nextpert._adata.nested import warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert._adata.undeclared_batches import (
@@ -20,6 +19,7 @@ from nextpert._adata.undeclared_batches import (
 )
 from nextpert.core._checks import as_rng
 from nextpert.core.model.predictors.base import names_of
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose import scores
 from nextpert.tl._diagnose import verdict as verdicts
@@ -129,7 +129,7 @@ def diagnose(
     sides = scores.read_sides(refit, halves, cells)
     effects = panel_effects(fit, read_wanted(None, fit))
     others = ~scores.measured(spec_of(fit), cells).own()
-    called = float((effects.lfsr[others] < CLEAR_SIGN).mean()) if others.any() else 0.0
+    called = float((effects.lfsr[others] < SIGNIFICANCE).mean()) if others.any() else 0.0
     nulls = judge_controls(refit, halves, undeclared, called)
     roles = _adata.fitted_roles(adata, fit.params)
     batches = undeclared_batches(adata, fit.columns, fit.names, roles)

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert._adata.effects import CLEAR_SIGN
 from nextpert.core.design.stopping import differing
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.model.scores import (
@@ -58,7 +57,7 @@ NOT_WORSE = 1.1  # of squared errors
 LARGEST_SHARE = 0.95  # of squared errors, to count as a gain
 LEAST_WEIGHT = 0.05  # of the graph
 FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
-FALSE_SHARE = 2 * CLEAR_SIGN  # of the negative controls: twice what a threshold of 0.05 states
+FALSE_SHARE = 2 * SIGNIFICANCE  # of the negative controls: twice what a threshold of 0.05 states
 LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
 LARGEST_OF_TABLE = 1.5  # width, of a quarter of a table's perturbations; real screens: 0.8 to 1.3
 LEAST_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
@@ -228,7 +227,7 @@ def _target_genes(
     if fit.params["shift"] == "knockout":
         expected = np.where(own, -1.0, expected)  # also if control means are unknown or 0
     status = np.where(np.sign(effects.mean) * expected < 0, OPPOSITE, FOUND)
-    status = np.where(effects.lfsr < CLEAR_SIGN, status, NOT_FOUND)
+    status = np.where(effects.lfsr < SIGNIFICANCE, status, NOT_FOUND)
     has_target = own.any(axis=1)
     return pd.DataFrame(
         {

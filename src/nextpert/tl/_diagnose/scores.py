@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.progress import progress
-from nextpert.core.causal.design_loop import run_tasks
+from nextpert.core._tasks import run_tasks
 from nextpert.core.fit.candidates import shared_with_controls
 from nextpert.core.fit.naming import places
 from nextpert.core.model import scores

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import list_names, strings
-from nextpert._adata.effects import CLEAR_SIGN
+from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl._diagnose import quantities as q
 from nextpert.tl._diagnose.controls import BY_GUIDES, OF_TABLE
 from nextpert.tl._diagnose.scores import LEFT
@@ -206,7 +206,7 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatche
     by = f", {worst['n_false']} of them by {worst['name']}" if n > 1 < worst["n_false"] else ""
     words = (
         f"Of {of['n_false'].n} effects of {what}, taken as perturbations, {of['n_false']:.0f} "
-        f"{'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < {CLEAR_SIGN:g}), "
+        f"{'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < {SIGNIFICANCE:g}), "
         f"{share} ({low} to {high}){by}. The width of their "
         f"null is {of['null_width']}"
     )
@@ -242,7 +242,7 @@ def _positive(of: _Rows) -> Part:
     ]
     words = (
         f"the target gene changes in the expected direction in {expected:.0f} of {expected.n} "
-        f"perturbations (lfsr < {CLEAR_SIGN:g}), and in the opposite direction in {opposite:.0f}."
+        f"perturbations (lfsr < {SIGNIFICANCE:g}), and in the opposite direction in {opposite:.0f}."
     )
     return _part(q.POSITIVE, cases, words if expected.n else "")
 

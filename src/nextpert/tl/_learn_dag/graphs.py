@@ -18,7 +18,7 @@ from nextpert._adata.roles import fitted_roles
 from nextpert._adata.screen import read_environments, without_sets
 from nextpert._adata.stored import eager
 from nextpert.core._checks import as_rng
-from nextpert.core.causal.design_loop import run_tasks
+from nextpert.core._tasks import run_tasks
 from nextpert.core.model.sampler import threads
 from nextpert.core.search import registry
 from nextpert.core.search.registry import SearchOptions

@@ -14,7 +14,6 @@ import scipy.sparse as sp
 from nextpert import _adata
 from nextpert._adata import list_names, strings
 from nextpert._adata.arguments import WORKERS, checked, one_of, options
-from nextpert._adata.environments import require_varying
 from nextpert._adata.graph import HeldOutRecord, graphs_record
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.presets import PRESETS
@@ -30,6 +29,7 @@ from nextpert.core.fit.learn import folds_of
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import SearchOptions, names_that, searches
+from nextpert.study.environments import require_varying
 from nextpert.tl._learn_dag.context import ContextNodes, Joint, Panel, search
 from nextpert.tl._learn_dag.graphs import HeldOut, ensemble, learn_without
 from nextpert.tl._learn_dag.prior import (

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import anndata as ad
 
-    from nextpert._adata.target import Target, Vector
+    from nextpert.study.target import Target, Vector
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.effects import read_table
 from nextpert._adata.labels import (
     NAMES_NONE,
     say_left_out,
@@ -24,6 +23,7 @@ from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.naming import Naming
 from nextpert.core.model.effects import speaks_of_knockouts
 from nextpert.core.screen.departures import USUAL_VARIANCE
+from nextpert.study.shifts import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nextpert.core import Moments
     from nextpert.core.fit.interventions import Interventions, Reasons
     from nextpert.core.screen.departures import GuideSpread
+
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,9 @@ from nextpert._adata.panel import panel_index
 from nextpert._adata.sources import real_values
 from nextpert.core._checks import list_names, require_small
 from nextpert.core.fit.interventions import Interventions
-from nextpert.core.model.scores import SIGNIFICANCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-
-# Local false sign rate below which the direction of an effect is significant.
-CLEAR_SIGN = SIGNIFICANCE
 
 
 KINDS = ("knockout", "activation")

@@ -35,7 +35,7 @@ def as_signature(given: Any) -> Any:
 
     Examples
     --------
-    >>> from nextpert._adata.signature import as_signature
+    >>> from nextpert.study.signature import as_signature
     >>> as_signature({"up": ["STAT1"], "down": ["MYC"]})
     {'STAT1': 1.0, 'MYC': -1.0}
     >>> import pandas as pd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order
-from nextpert._adata.signature import as_signature
 from nextpert.core._checks import LARGEST, list_names
 from nextpert.core.design.goal import DISTANCES
+from nextpert.study.signature import as_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from nextpert.core.screen.moments import Moments
+
 
 Vector = NDArray[np.float64]
 State = str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector
@@ -170,7 +171,7 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
 
     Examples
     --------
-    >>> from nextpert._adata.target import as_target
+    >>> from nextpert.study.target import as_target
     >>> as_target("STAT1")
     Target(state='STAT1')
     >>> as_target(np.array([2.0, 0.5]), ["STAT1", "B2M"])
@@ -209,7 +210,7 @@ def named_genes(target: Target) -> list[str] | None:
 
     Examples
     --------
-    >>> from nextpert._adata.target import Target, named_genes
+    >>> from nextpert.study.target import Target, named_genes
     >>> named_genes(Target(state={"STAT1": 2.0}, at_most={"MYC": 1.0}))
     ['STAT1', 'MYC']
     """
@@ -226,7 +227,7 @@ def genes_of(target: Target) -> list[str]:
 
     Examples
     --------
-    >>> from nextpert._adata.target import Target, genes_of
+    >>> from nextpert.study.target import Target, genes_of
     >>> genes_of(Target(state="MYC", signature=["STAT1", "IRF1"], away_from={"JUN": 1.0}))
     ['JUN', 'STAT1', 'IRF1']
     """
@@ -242,7 +243,7 @@ def columns_of(target: Any) -> list[str]:
 
     Examples
     --------
-    >>> from nextpert._adata.target import Target, columns_of
+    >>> from nextpert.study.target import Target, columns_of
     >>> columns_of(Target(state=["STAT1", ("cell_type", "memory"), ("day", 7)]))
     ['cell_type', 'day']
     """
@@ -274,7 +275,7 @@ def target_in_words(target: Target, states: Sequence[str], avoided: Sequence[str
 
     Examples
     --------
-    >>> from nextpert._adata.target import Target, target_in_words
+    >>> from nextpert.study.target import Target, target_in_words
     >>> target = Target(state="STAT1", at_most={"MYC": 2}, weights=["IRF1"], distance="noise")
     >>> target_in_words(target, ["STAT1"])
     'STAT1; MYC <= 2; in IRF1; in units of noise'
