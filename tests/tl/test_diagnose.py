@@ -11,9 +11,9 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import read_roles
+from nextpert.study.searches import graphs_without
 from nextpert.tl._diagnose import refit
 from nextpert.tl._diagnose.refit import read_halves
-from nextpert.tl._learn_dag.graphs import graphs_without
 
 
 def diagnosed(adata, **options):

@@ -11,8 +11,8 @@ import nextpert as npt
 from nextpert._adata.roles import Roles
 from nextpert._adata.screen import read_environments, screen_moments, without_sets
 from nextpert.core import PriorKnowledge
+from nextpert.study.prior import read_knowledge, stored_knowledge
 from nextpert.tl._cells import read_cells
-from nextpert.tl._learn_dag.prior import read_knowledge, stored_knowledge
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 LEARN = {"method": "boss", "environments": "all"}

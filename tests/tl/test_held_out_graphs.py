@@ -15,8 +15,8 @@ from nextpert.core.fit import learn
 from nextpert.core.fit.learn import Graphs
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.graph import Graph
+from nextpert.study import searches as graphs
 from nextpert.tl._diagnose.refit import read_refit
-from nextpert.tl._learn_dag import graphs
 
 pytestmark = pytest.mark.brief_chain
 

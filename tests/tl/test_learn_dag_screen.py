@@ -14,12 +14,12 @@ from nextpert._adata.roles import fitted_roles, read_roles
 from nextpert._adata.screen import read_environments, screen_moments
 from nextpert._adata.stored import with_format
 from nextpert.core import LinearScm
-from nextpert.tl._learn_dag import context as context_module
-from nextpert.tl._learn_dag import graphs
-from nextpert.tl._learn_dag.context import ContextNodes, Joint, _distinguishable, _joined
-from nextpert.tl._learn_dag.graphs import read_held_out
-from nextpert.tl._learn_dag.learn_dag import target_table
-from nextpert.tl._learn_dag.prior import read_stored_targets
+from nextpert.core.search import context as context_module
+from nextpert.core.search.context import Joint
+from nextpert.study import searches as graphs
+from nextpert.study.context_nodes import _distinguishable, _joined, context_nodes, target_table
+from nextpert.study.prior import read_stored_targets
+from nextpert.tl._read_graphs import read_held_out
 
 
 def edges_of(adata, key="dag"):
@@ -286,7 +286,7 @@ def test_graphs_without_a_perturbation_know_the_targets(chain, tmp_path):
     held_out = read_held_out(stored, "dag", roles, GENES, np.arange(4), ["A"], "")
     assert held_out.targets == {"A": ("A",), "enh": ("B",)}
     rest = held_out.environments.only(["control", "enh", "D"])
-    context = ContextNodes.of(rest, GENES, held_out.targets)
+    context = context_nodes(rest, GENES, held_out.targets)
     assert {context.names[k]: nodes for k, nodes in context.targets.items()} == {"enh": [1]}
 
 
@@ -320,7 +320,7 @@ def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
     adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=list("ABC")))
     environments = read_environments(adata, read_roles(adata))
     screen = screen_moments(adata, np.arange(3), environments)
-    joint = Joint.of(screen, 3, ContextNodes.of(environments, list("ABC")))
+    joint = Joint.of(screen, 3, context_nodes(environments, list("ABC")))
     assert joint.names == ["Q", "S"]
     fixed = np.column_stack([np.ones(900), *(group == k for k in (1, 3, 5))])
     nodes = np.column_stack([x, group == 2, group == 4])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nextpert.tl._design_interventions.design_interventions import design_interventions
     from nextpert.tl._diagnose.diagnose import diagnose
     from nextpert.tl._fit_dag_blr import fit_dag_blr
-    from nextpert.tl._learn_dag.learn_dag import learn_dag
+    from nextpert.tl._learn_dag import learn_dag
     from nextpert.tl._perturbation_effects import perturbation_effects
     from nextpert.tl._plan_cells import plan_cells
     from nextpert.tl._plan_loading import plan_loading

@@ -29,9 +29,10 @@ from nextpert.core.fit.learn import Graphs, Model, Spec, folds_of
 from nextpert.core.model.perturbations import CellMeans
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.study import environments
+from nextpert.study.searches import graphs_without
 from nextpert.study.shifts import KINDS
 from nextpert.tl._cells import fit_environments, read_cells
-from nextpert.tl._learn_dag.graphs import graphs_without, read_held_out
+from nextpert.tl._read_graphs import read_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,10 +17,11 @@ from nextpert.core import Dag
 from nextpert.core.fit.cells import FitCells, pool_cells
 from nextpert.core.fit.learn import FEWEST, Graphs, Model, Spec, folds_of
 from nextpert.core.screen.guides import distinct
+from nextpert.study.searches import graphs_without
 from nextpert.tl._cells import Cells, fit_environments, read_cells
 from nextpert.tl._fit_dag_blr import record_of, spec_of
-from nextpert.tl._learn_dag.graphs import graphs_without, read_held_out
 from nextpert.tl._perturbation_effects import panel_effects, read_wanted
+from nextpert.tl._read_graphs import read_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,8 +1,7 @@
-"""Graphs that the user gives, and prior knowledge of a graph: orders and edges."""
+"""Prior knowledge of a graph: orders of genes, edges, and targets of perturbations."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -10,63 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from nextpert._adata import (
     in_order,
     list_names,
-    measured_genes,
     panel_index,
-    resolve_panel,
     strings,
 )
 from nextpert._adata.arguments import check_value, one_of, options
 from nextpert._adata.panel import closest
 from nextpert.core import PriorKnowledge
-from nextpert.core.graph.dag import CycleError, Dag
-from nextpert.tl._learn_dag.context import ContextNodes
+from nextpert.study.context_nodes import context_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata.screen import Environments
-
-
-def given_graph(
-    adata: ad.AnnData, dag: Any, genes: Iterable[str] | None
-) -> tuple[list[str], NDArray[np.int64], Dag]:
-    """Return panel, columns and graph from edges ``(parent, child)``, a matrix or a Dag.
-
-    Without ``genes``, the panel contains the genes of the edges (in the order of
-    ``adata.var_names``), or every gene if ``dag`` is a matrix, a Dag or has no edges.
-    """
-    is_numbers = isinstance(dag, np.ndarray) and dag.ndim == 2 and dag.dtype.kind in "bifuc"
-    if isinstance(dag, Dag) or sp.issparse(dag) or is_numbers:
-        panel, columns = resolve_panel(adata, genes)
-        matrix = dag.to_matrix() if isinstance(dag, Dag) else dag
-        if matrix.shape != (len(panel), len(panel)):
-            message = (
-                f"The graph has shape {matrix.shape}, but the panel has {len(panel)} genes: "
-                f"name the genes of the graph's rows in genes."
-            )
-            raise ValueError(message)
-        return panel, columns, Dag.from_matrix(matrix, panel)
-    edges = pairs_of_names(dag, "dag")
-    ends = {gene for edge in edges for gene in edge}
-    if genes is None and ends:
-        resolve_panel(adata, sorted(ends))  # names the absent ones
-        genes = [name for name in measured_genes(adata) if name in ends]
-    panel, columns = resolve_panel(adata, genes)
-    if twice := [" -> ".join(edge) for edge, count in Counter(edges).items() if count > 1]:
-        message = f"dag has edges more than once: {list_names(twice)}. Give each edge once."
-        raise ValueError(message)
-    try:
-        return panel, columns, Dag.from_edges(len(panel), _edges(edges, panel, "dag"))
-    except CycleError as error:
-        raise error.named(panel) from None
 
 
 def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
@@ -83,7 +43,7 @@ EDGES_OF = ("before", "required", "forbidden")
 
 @options(perturbation_targets=one_of("learned", "known"))
 @dataclass(frozen=True)
-class Prior:
+class GraphPrior:
     """``prior`` of the search options: each is documented there."""
 
     before: Iterable[Any] | None = None
@@ -93,7 +53,7 @@ class Prior:
     perturbation_targets: str | Mapping[str, Any] = "learned"
 
 
-def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
+def read_prior(genes: Sequence[str], prior: GraphPrior) -> PriorKnowledge | None:
     """Return the prior knowledge of a panel, or ``None`` if there is none.
 
     Raises
@@ -105,7 +65,7 @@ def read_prior(genes: Sequence[str], prior: Prior) -> PriorKnowledge | None:
     """
     if all(getattr(prior, name) is None for name in (*EDGES_OF, "tiers")):
         return None
-    edges = {name: _edges(getattr(prior, name), genes, name) for name in EDGES_OF}
+    edges = {name: edges_by_index(getattr(prior, name), genes, name) for name in EDGES_OF}
     tiers: Any = prior.tiers
     # The numbers of tiers by gene.
     if isinstance(tiers, Mapping):
@@ -134,9 +94,10 @@ def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
     return PriorKnowledge(n_genes, **edges)
 
 
-def _edges(
+def edges_by_index(
     pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str
 ) -> list[tuple[int, int]]:
+    """Return edges as pairs of positions on the panel; ``what`` is their name in errors."""
     rows = pairs_of_names(pairs, what)
     flat = panel_index([gene for row in rows for gene in row], genes, what)
     return list(zip(flat[::2], flat[1::2], strict=True))
@@ -155,7 +116,7 @@ def read_targets(
     if isinstance(targets, str):
         measured = sorted({gene for inside, _ in every for gene in inside})
         return {gene: (gene,) for gene in measured if targets == "known"}
-    nodes = ContextNodes.of(environments, genes).names[len(environments.covariate_names) :]
+    nodes = context_nodes(environments, genes).names[len(environments.covariate_names) :]
     nodes += sorted({part for inside, outside in every for part in [*inside, *outside]})
     known = nodes + environments.perturbations()
     out: dict[str, tuple[str, ...]] = {}

@@ -5,7 +5,6 @@ Their edges into genes help to orient the edges between genes.
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,23 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 from joblib import parallel_config
-from scipy.sparse.csgraph import connected_components
 
-from nextpert._adata import list_names
-from nextpert.core import Moments, ScreenMoments, context_moments
-from nextpert.core.screen.guides import spread_within
+from nextpert.core._checks import list_names
+from nextpert.core.screen.guides import context_moments, spread_within
+from nextpert.core.screen.moments import Moments
+from nextpert.core.screen.screen import ScreenMoments
 from nextpert.core.search.registry import searches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.screen import Environments
     from nextpert.core.search.registry import Found, SearchOptions
 
-logger = logging.getLogger(__name__)
 
 _LEAST = 1e-8  # minimum share of a node's variance that earlier nodes do not explain
 _NONE = 1e-12  # variance below which a node is the same in all cells
@@ -55,53 +51,6 @@ class ContextNodes:
     group: NDArray[np.int64]
     control_guide: NDArray[np.int64]
     targets: dict[int, list[int]]
-
-    @classmethod
-    def of(
-        cls,
-        environments: Environments,
-        genes: Sequence[str],
-        acts_on: Mapping[str, Sequence[str]] | None = None,
-    ) -> ContextNodes:
-        """Return the context nodes of some environments; a combination sets all its members.
-
-        Members that are always set together are one node. If members cannot be distinguished
-        (because there are more members than combinations), the combinations are nodes instead.
-        ``acts_on`` has the known target genes of perturbations and conditions
-        (:func:`~nextpert.tl._learn_dag.prior.read_targets`). A node of several members acts on the
-        targets of all, if all are known.
-        """
-        naming = environments.naming_on(genes)
-        sets: dict[str, list[str]] = {}
-        for name in environments.perturbations():
-            inside, outside = naming.targets(name)
-            sets[name] = [*inside, *outside] or [name]
-        sets = _distinguishable(sets)
-        parts = sorted({part for each in sets.values() for part in each})
-        column = {part: k for k, part in enumerate(parts)}
-        label, roles = environments.perturbation, environments.roles
-        rows = np.zeros((len(label), len(parts)), np.bool_)
-        for row, name in enumerate(label):
-            rows[row, [column[part] for part in sets.get(name, [])]] = True
-        names, indicators = environments.indicators(environments.condition_names)
-        groups, columns = _joined(parts + names, np.hstack([rows, indicators.astype(np.bool_)]))
-        guide = np.full(len(label), -1)
-        if roles.guide_key is not None:
-            is_control = environments.is_control
-            own = environments.table[roles.guide_key].to_numpy(dtype=object)[is_control]
-            guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
-        group = np.unique(label.astype(str), return_inverse=True)[1]
-        batches = environments.indicators(environments.roles.batch_key)[1]
-        first, targets, acts_on = environments.covariate_names, {}, acts_on or {}
-        place = {gene: i for i, gene in enumerate(genes)}
-        merged = ["+".join(nodes) for nodes in groups]
-        for k, (name, nodes) in enumerate(zip(merged, groups, strict=True), start=len(first)):
-            # A node acts on its given targets, or else on the targets of all its members.
-            parts = [part for x in nodes for part in ([x] if x in acts_on else naming.key(x))]
-            parts = [name] if name in acts_on else parts
-            if all(part in acts_on for part in parts):
-                targets[k] = sorted({place[gene] for part in parts for gene in acts_on[part]})
-        return cls(first + merged, columns, batches, group, guide, targets)
 
     def guide_variance(self, screen: ScreenMoments, n_genes: int) -> float:
         """Return the variance between control guides beyond sampling, batches subtracted."""
@@ -229,16 +178,6 @@ def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.array(kept, np.int64)
 
 
-class Panel(NamedTuple):
-    """The cells that are read, and the genes whose graph is learned."""
-
-    adata: ad.AnnData
-    columns: NDArray[np.int64]  # of the genes, (n_genes,)
-    genes: list[str]  # their names
-    environments: Environments  # of the cells
-    targets: Mapping[str, Sequence[str]]  # genes on which perturbations are known to act, by name
-
-
 def search(
     joint: Joint,
     genes: Sequence[str],
@@ -282,37 +221,3 @@ def search(
     if method.context:
         return best
     return replace(best, context_edges=np.zeros((n_context, p), np.bool_))
-
-
-def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the members of every label, or the label itself if they cannot be distinguished."""
-    names = sorted({part for parts in sets.values() for part in parts})
-    place = {name: k for k, name in enumerate(names)}
-    pairs = [(r, place[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]
-    rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
-    holds = sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(names)))
-    n_groups, group = connected_components(holds.T @ holds, directed=False)
-    labels, out = list(sets), dict(sets)
-    # For each group of members that share labels, directly or through others.
-    for k in range(n_groups):
-        members = np.flatnonzero(group == k)
-        if len(members) < 2:
-            continue
-        part = holds[:, members]
-        present = np.flatnonzero(part.sum(axis=1))
-        # Members with equal columns become one node.
-        distinct = np.unique(part.toarray()[present], axis=1)
-        if np.linalg.matrix_rank(distinct.T @ distinct, hermitian=True) < distinct.shape[1]:
-            out.update({labels[row]: [labels[row]] for row in present})
-    return out
-
-
-def _joined(
-    names: list[str], columns: NDArray[np.bool_]
-) -> tuple[list[list[str]], NDArray[np.bool_]]:
-    """Return the names that share a column, and each distinct column once."""
-    groups: dict[bytes, list[int]] = {}
-    for k in range(len(names)):
-        groups.setdefault(columns[:, k].tobytes(), []).append(k)
-    first = [group[0] for group in groups.values()]
-    return [[names[k] for k in group] for group in groups.values()], columns[:, first]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from nextpert import _adata
-from nextpert._adata import list_names, strings
+from nextpert._adata import strings
 from nextpert._adata.arguments import WORKERS, checked, one_of, options
-from nextpert._adata.graph import HeldOutRecord, graphs_record
+from nextpert._adata.graph import HeldOutRecord, graphs_record, resampled_screens
 from nextpert._adata.labels import left_out_table, say_left_out
 from nextpert._adata.presets import PRESETS
 from nextpert._adata.progress import progress
@@ -27,19 +27,20 @@ from nextpert.core._checks import as_rng
 from nextpert.core._codec import pack
 from nextpert.core.fit.learn import folds_of
 from nextpert.core.search._classes import INTERVENTIONS, OPEN, oriented_by
+from nextpert.core.search.context import Joint, search
 from nextpert.core.search.minimal_imap import are_few
 from nextpert.core.search.registry import SearchOptions, names_that, searches
+from nextpert.study.context_nodes import context_nodes, log_explained, target_table
 from nextpert.study.environments import require_varying
-from nextpert.tl._learn_dag.context import ContextNodes, Joint, Panel, search
-from nextpert.tl._learn_dag.graphs import HeldOut, ensemble, learn_without
-from nextpert.tl._learn_dag.prior import (
-    Prior,
-    given_graph,
+from nextpert.study.prior import (
+    GraphPrior,
     read_prior,
     read_targets,
     stored_knowledge,
     stored_targets,
 )
+from nextpert.study.searches import HeldOut, learn_without, resampled_graphs
+from nextpert.tl._read_graphs import given_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,12 +48,14 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
+    from nextpert._adata.screen import Environments
     from nextpert.core import Dag, Moments
+
 
 logger = logging.getLogger(__name__)
 
 
-@options(prior=Prior)
+@options(prior=GraphPrior)
 @dataclass(frozen=True)
 class _SearchOptions:
     """``search_options``: each is documented there."""
@@ -175,7 +178,7 @@ def learn_dag(
         kind, is_all = searches()[method], environments == "all"
         read = every if is_all else every.only([roles.control])
         n_runs = int(kind.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
-        prior = Prior(**chosen.prior or {})
+        prior = GraphPrior(**chosen.prior or {})
         asked = SearchOptions(method, n_runs, read_prior(names, prior))
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if is_all:
@@ -187,7 +190,7 @@ def learn_dag(
             )
             raise ValueError(message)
         targets = read_targets(prior.perturbation_targets, read, names)
-        panel = Panel(adata, columns, names, read, targets)
+        panel = _Panel(adata, columns, names, read, targets)
         graph, stored, frequency = _from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
         if is_all:
             stored["left_out"] = left_out_table(every.left_out)
@@ -219,6 +222,16 @@ def learn_dag(
     return written
 
 
+class _Panel(NamedTuple):
+    """The cells that are read, and the genes whose graph is learned."""
+
+    adata: ad.AnnData
+    columns: NDArray[np.int64]  # of the genes, (n_genes,)
+    genes: list[str]  # their names
+    environments: Environments  # of the cells
+    targets: Mapping[str, Sequence[str]]  # genes on which perturbations are known to act, by name
+
+
 def _check_together(
     method: str, environments: str, dag: Any, n_graphs: int, chosen: _SearchOptions
 ) -> None:
@@ -239,11 +252,11 @@ def _check_together(
 
 
 def _from_cells(
-    panel: Panel, n_graphs: int, options: SearchOptions, rng: np.random.Generator, n_jobs: int
+    panel: _Panel, n_graphs: int, options: SearchOptions, rng: np.random.Generator, n_jobs: int
 ) -> tuple[Dag, dict[str, Any], sp.csr_array | None]:
     """Return the graph of the cells, what is stored of it, and frequencies of edges, if any."""
     adata, columns, genes, environments, known_targets = panel
-    context = ContextNodes.of(environments, genes, known_targets)
+    context = context_nodes(environments, genes, known_targets)
     folds = folds_of(environments.perturbations())
     # All cells, and the cells without each fold, in one pass.
     coding = coding_without(environments, [[], *folds])
@@ -252,7 +265,7 @@ def _from_cells(
     joint = Joint.of(whole, len(genes), context)
     held_out = HeldOut(environments, options, known_targets, deepcopy(rng), {})
     logger.info("%s.", describe(environments))
-    _say_explained(joint, context)
+    log_explained(joint, context)
     is_control = environments.is_control
     what = "control cells" if is_control.all() else "cells"
     _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
@@ -282,7 +295,11 @@ def _from_cells(
     frequency = of_context = None
     if n_graphs > 1:  # from where the search of all cells ended
         from_there = replace(options, order=best.order)
-        graphs, of_context = ensemble(panel, context, n_graphs, from_there, rng, n_jobs)
+        # Cells are resampled within environments, and guides as a whole.
+        seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
+        streams = rng.spawn(n_graphs)  # one per resample, whichever worker takes it
+        screens = resampled_screens(adata, columns, environments, seeds)
+        graphs, of_context = resampled_graphs(screens, streams, genes, context, from_there, n_jobs)
         of_context = of_context[joint.present]
         frequency = sp.csr_array(sum(graphs[1:], start=graphs[0]) / n_graphs)
         each = frequency.toarray()
@@ -302,43 +319,6 @@ def _from_cells(
         by.count(INTERVENTIONS), by.count(OPEN),
     )  # fmt: skip
     return best.dag, stored, frequency
-
-
-def _say_explained(joint: Joint, context: ContextNodes) -> None:
-    """Warn of context nodes that are not in the search because others explain them."""
-    nodes = {*joint.present.tolist(), *joint.others.tolist()}
-    explained = sorted(set(range(len(context.names))) - nodes)
-    # For example, in a plate without controls one perturbation cannot be separated from the plate.
-    if explained:
-        logger.warning(
-            "Left out of the search: %s. Their effects cannot be separated from those of batches "
-            "and other perturbations.",
-            list_names([context.names[k] for k in explained]),
-        )
-
-
-def target_table(
-    names: Sequence[str],
-    genes: Sequence[str],
-    edges: NDArray[np.bool_],
-    frequency: NDArray[np.float64] | None,
-) -> pd.DataFrame:
-    """Return one row per edge from a context node into a gene.
-
-    ``edges`` and their ``frequency`` in resamples have one row per name, ``(n_context, n_genes)``.
-    The table has the edges of the graph, and those in at least half of the resamples.
-    """
-    shown = edges if frequency is None else edges | (frequency >= 0.5)
-    rows, columns = (index.tolist() for index in np.nonzero(shown))
-    table = pd.DataFrame(
-        {
-            "perturbation": strings(names[k] for k in rows),
-            "gene": strings(genes[i] for i in columns),
-        }
-    )
-    if frequency is not None:
-        table["frequency"] = frequency[rows, columns]
-    return table
 
 
 def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:

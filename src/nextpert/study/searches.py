@@ -1,42 +1,35 @@
-"""Graphs of resampled cells, and graphs learned without the cells of some perturbations."""
+"""Graphs learned without the cells of some perturbations, and from resampled cells."""
 
 from __future__ import annotations
 
 import logging
 from copy import deepcopy
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from joblib import Parallel, delayed, effective_n_jobs
 
-from nextpert._adata import fingerprint, list_names, same_cells
-from nextpert._adata.graph import read_held_out_graphs, resampled_screens
+from nextpert._adata import list_names
 from nextpert._adata.progress import progress
-from nextpert._adata.roles import fitted_roles
-from nextpert._adata.screen import read_environments, without_sets
-from nextpert._adata.stored import eager
-from nextpert.core._checks import as_rng
+from nextpert._adata.screen import without_sets
 from nextpert.core._tasks import run_tasks
 from nextpert.core.model.sampler import threads
 from nextpert.core.search import registry
-from nextpert.core.search.registry import SearchOptions
-from nextpert.tl._learn_dag.context import ContextNodes, Joint, search
-from nextpert.tl._learn_dag.prior import read_knowledge, read_stored_targets
+from nextpert.core.search.context import Joint, search
+from nextpert.study.context_nodes import context_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.roles import Roles
     from nextpert._adata.screen import Environments
     from nextpert.core import Dag
-    from nextpert.core.screen.screen import Screen
-    from nextpert.core.search.registry import Found
-    from nextpert.tl._learn_dag.context import Panel
+    from nextpert.core.screen.screen import Screen, ScreenMoments
+    from nextpert.core.search.context import ContextNodes
+    from nextpert.core.search.registry import Found, SearchOptions
+
 
 logger = logging.getLogger(__name__)
 
@@ -57,48 +50,6 @@ class HeldOut(NamedTuple):
     def unknown(self, sets: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         """Return those of some sets of perturbations without which no graph is stored."""
         return [some for some in sets if frozenset(some) not in self.known]
-
-
-def read_held_out(
-    adata: ad.AnnData,
-    dag_key: str,
-    roles: Roles,
-    genes: Sequence[str],
-    columns: NDArray[np.int64],
-    names: Sequence[str],
-    cells: str,
-) -> HeldOut | None:
-    """Return what searches without some of the perturbations ``names`` need.
-
-    ``None`` if the graph in ``adata.uns[dag_key]`` was learned without perturbed cells, or with
-    another column of labels or another control than ``roles``: no search is then repeated. Columns,
-    options and prior knowledge are those of the stored graph. Graphs that are stored with it are
-    known if cells, roles and labels are as they were; ``cells`` is the fingerprint of the cells
-    with ``roles``.
-    """
-    stored = eager(adata.uns.get(dag_key))
-    params: Any = stored.get("params") if hasattr(stored, "get") else None
-    if not hasattr(params, "get") or params.get("environments") != "all":
-        return None
-    own = fitted_roles(adata, params)
-    if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
-        return None
-    prior = read_knowledge(stored.get("prior"), len(genes))
-    options = SearchOptions(str(params["method"]), int(params["n_runs"]), prior)
-    separated = replace(own, separator=roles.separator)
-    environments = read_environments(adata, separated, named=names)
-    known: dict[frozenset[str], Dag] = {}
-    record = read_held_out_graphs(adata, dag_key, len(genes))
-    if record is not None:
-        labels = {name for fold in record.folds for name in fold}
-        same = separated == own and labels == set(environments.perturbations())
-        if (own.columns, own.layer) != (roles.columns, roles.layer):
-            cells = fingerprint(adata, own, columns)
-        if same and same_cells(cells, record.cells):
-            known = dict(zip(map(frozenset, record.folds), record.graphs.dags, strict=True))
-    text = str(params.get("rng", ""))
-    rng = as_rng(int(text) if text.isdigit() else 0)  # 0 if the seed was not a number
-    return HeldOut(environments, options, read_stored_targets(stored), rng, known)
 
 
 def graphs_without(
@@ -142,7 +93,7 @@ def learn_without(
     which draws the effects.
     """
     parts = without_sets(held_out.environments, screen, sets)
-    contexts = ((some, ContextNodes.of(rest, genes, held_out.targets)) for rest, some in parts)
+    contexts = ((some, context_nodes(rest, genes, held_out.targets)) for rest, some in parts)
     tasks = (
         delayed(_search_part)(Joint.of(some, len(genes), context), genes, held_out)
         for some, context in contexts
@@ -186,41 +137,37 @@ def _search_part(joint: Joint, genes: Sequence[str], held_out: HeldOut) -> tuple
             lost |= more
 
 
-def ensemble(
-    panel: Panel,
+def resampled_graphs(
+    screens: Iterable[ScreenMoments],
+    streams: Sequence[np.random.Generator],
+    genes: Sequence[str],
     context: ContextNodes,
-    n_graphs: int,
     options: SearchOptions,
-    rng: np.random.Generator,
     n_jobs: int,
 ) -> tuple[list[sp.csr_array], NDArray[np.float64]]:
-    """Return the graphs of ``n_graphs`` resamples, and frequencies of edges from context nodes.
+    """Return the graphs of resampled cells, and frequencies of edges from context nodes.
 
-    Cells are resampled within environments, and guides as a whole. Graphs are matrices (row =
-    parent); frequencies have the shape ``(n_context, n_genes)``. A gene that does not vary in a
-    resample has no edges in the graph of this resample.
+    ``screens`` are sums of the resamples, and ``streams`` generators of their searches. Graphs are
+    matrices (row = parent); frequencies have the shape ``(n_context, n_genes)``. A gene that does
+    not vary in a resample has no edges in the graph of this resample.
 
     Raises
     ------
     ValueError
         If genes are linearly dependent in a resample; they are named.
     """
-    seeds = rng.integers(0, 2**64, n_graphs, dtype=np.uint64)
-    # One stream per resample, whichever worker takes it.
-    streams = rng.spawn(n_graphs)
-    screens = resampled_screens(panel.adata, panel.columns, panel.environments, seeds)
-    genes = panel.genes
+    n_graphs = len(streams)
     joints = (_varying(Joint.of(screen, len(genes), context), len(genes)) for screen in screens)
     n_jobs = n_jobs if registry.searches()[options.method].threads else 1
     tasks = ((joint, genes, options, s) for joint, s in zip(joints, streams, strict=True))
-    done: dict[int, sp.csr_array] = {}
+    graphs: dict[int, sp.csr_array] = {}
     counts = np.zeros((len(context.names), len(genes)))
     with progress(n_graphs, "Graphs") as bar:
         for k, (present, best) in run_tasks(_resampled, tasks, n_jobs=n_jobs, prefer="threads"):
-            done[k] = sp.csr_array(best.dag.to_matrix())
+            graphs[k] = sp.csr_array(best.dag.to_matrix())
             counts[present] += best.context_edges
             bar.update()
-    return [done[i] for i in range(n_graphs)], counts / n_graphs
+    return [graphs[i] for i in range(n_graphs)], counts / n_graphs
 
 
 def _varying(joint: Joint, n_genes: int) -> Joint:

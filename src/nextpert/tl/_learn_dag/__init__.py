@@ -1,1 +1,0 @@
-"""``tl.learn_dag`` and its helpers."""
