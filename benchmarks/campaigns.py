@@ -60,7 +60,7 @@ from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, CONFIRM, NO_DIFFERENCE, STOP, TOLERANCE
 from nextpert.core.evaluate import BY_MEANS, PoolEnvironments, Task
-from nextpert.tl._plan_screen.wells import split_cells
+from nextpert.study.plate import split_cells
 
 SCREENS = ("papalexi", "tapseq", "norman")
 SIZE, CELLS, MIN_CELLS, PLATES = 4, 200, 20, 8  # perturbations, cells, per perturbation; budget

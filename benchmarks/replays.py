@@ -26,15 +26,8 @@ from benchmarks._cells import Cells, fitted, read_cells
 from benchmarks._page import options, quiet, save, show, table, with_error
 from benchmarks._screens import SOURCES, read_screen
 from nextpert import _adata
-from nextpert.tl._replay_design import (
-    holm,
-    judged,
-    known_strategies,
-    plates_until_good,
-    read_goals,
-    read_pool,
-    run_all,
-)
+from nextpert.study.replay import holm, judged, known_strategies, plates_until_good, run_all
+from nextpert.tl._replay_design import read_goals, read_pool
 
 SCREENS = ("papalexi", "tapseq", "norman")
 STRATEGIES = ("exploit", "random", "round_robin_means", "thompson_means")

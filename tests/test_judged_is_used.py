@@ -9,9 +9,9 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.tl._diagnose.refit import read_refit
-from nextpert.tl._diagnose.scores import judge_unseen, predictors, read_sides
-from nextpert.tl._perturbation_effects import panel_effects, read_wanted
+from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.scores import judge_unseen, predictors, read_sides
+from nextpert.tl._read_halves import read_refit
 
 N_PERTURBED, N_GENES = 10, 24
 GENES = [f"G{k}" for k in range(N_GENES)]

@@ -13,7 +13,7 @@ from nextpert.core import _blas
 from nextpert.core._blas import in_blocks
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.goal import Goal
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.study.pool import read_candidates
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 

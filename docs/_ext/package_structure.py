@@ -19,6 +19,7 @@ WORDS = {
     "nextpert.tl": "learn, fit, plan",
     "nextpert.pl": "plots",
     "nextpert.datasets": "screens",
+    "nextpert.study": "targets, plates, advice, scores, without an AnnData",
     "nextpert._adata": "reads and writes the slots of AnnData, checks arguments",
     "nextpert.core": "the public names of the array core",
     "nextpert.core.evaluate": "campaigns over the cells of a screen",
@@ -34,6 +35,7 @@ WORDS = {
     "nextpert.core._compile": "kernels",
     "nextpert.core._registry": "names",
     "nextpert.core._shown": "prints",
+    "nextpert.core._tasks": "workers",
     "nextpert.core._blas": "linear algebra, same bits",
     "nextpert._files": "writes files whole",
     "nextpert._warn": "warns at the user's line",
@@ -48,7 +50,7 @@ def layers(root: Path) -> list[set[str]]:
     kept = [
         node
         for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id in ("CORE", "FLOORS")
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("CORE", "CORE_FILES", "FLOORS")
     ]
     names: dict[str, Any] = {}
     exec(compile(ast.Module(kept, []), "test_house.py", "exec"), names)

@@ -10,7 +10,7 @@ from nextpert.core.fit.fitted import Expectation
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.study.pool import read_candidates
 
 P = 6
 SCALES = np.array([[2.0, 0.5], [1.0, 1.0]])

@@ -14,7 +14,7 @@ import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._demo import unseen_target
 from nextpert.core import LinearScm
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 

@@ -19,7 +19,7 @@ from nextpert.cli import main
 from nextpert.cli._options import STEPS
 from nextpert.cli._read import read_target
 from nextpert.core._shown import percent
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 

@@ -4,7 +4,7 @@ from matplotlib.colors import to_hex
 
 from nextpert.pl import design
 from nextpert.pl._figure import BLUE, ORANGE, goal
-from nextpert.tl._design_interventions.design_interventions import candidates_of, nothing_of
+from nextpert.study.ranking import candidates_of, nothing_of
 
 
 def _acquisition(ax):

@@ -93,7 +93,7 @@ def test_curves_on_each_other_bear_markers_at_other_plates(replayed):
 
 def test_usual_strategies_have_styles_of_their_own():
     from nextpert.pl._replay import _STYLES
-    from nextpert.tl._replay_design import known_strategies
+    from nextpert.study.replay import known_strategies
 
     assert set(_STYLES) < set(known_strategies(None))
     assert len({marker for _, _, marker in _STYLES.values()}) == len(_STYLES)

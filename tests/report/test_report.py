@@ -23,7 +23,7 @@ from nextpert._report.measured import diagnosis_section
 from nextpert._report.planned import _orders, plan_section, ranking_section, target_section
 from nextpert._report.results import KINDS
 from nextpert.core import find_acquisition
-from nextpert.tl._plan_screen.wells import ADVISED
+from nextpert.study.plate import ADVISED
 
 pytestmark = pytest.mark.brief_chain
 

@@ -20,9 +20,9 @@ from nextpert.core.design.stopping import (
     ORDER,
     STOP,
 )
-from nextpert.tl._advice import in_words
-from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import read_target
+from nextpert.study.advice import in_words
+from nextpert.study.pool import read_candidates
+from nextpert.tl._read_target import read_target
 
 GENES = [f"g{i}" for i in range(8)]
 

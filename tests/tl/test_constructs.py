@@ -11,15 +11,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata.posterior import posterior_from
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._plan_screen.constructs import (
-    COMPOUNDS,
-    combined,
-    constructs_table,
-    kinds_of_constructs,
-    with_doses,
-    with_guide_columns,
-)
-from nextpert.tl._plan_screen.pool import guides_of
+from nextpert.study.constructs import COMPOUNDS, combined, constructs_table, with_doses
+from nextpert.tl._read_plan import guides_of, kinds_of_constructs, with_guide_columns
 
 
 @pytest.mark.parametrize("sizes", [(1,), (3,), (1, 1), (2, 3), (3, 2), (4, 4), (2, 3, 2), (1, 4)])

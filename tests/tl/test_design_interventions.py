@@ -12,14 +12,9 @@ from nextpert.core.design.distances import RankedDistance
 from nextpert.core.design.goal import Goal
 from nextpert.core.fit.candidates import CandidateSet
 from nextpert.core.fit.interventions import Interventions
-from nextpert.tl._design_interventions.candidates import Admission
-from nextpert.tl._design_interventions.design_interventions import (
-    candidates_of,
-    is_flat,
-    nothing_of,
-    ranking_table,
-)
-from nextpert.tl._design_interventions.target import PanelTarget, read_target
+from nextpert.study.panel_target import PanelTarget
+from nextpert.study.ranking import Admission, candidates_of, is_flat, nothing_of, ranking_table
+from nextpert.tl._read_target import read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]

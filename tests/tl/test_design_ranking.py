@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 

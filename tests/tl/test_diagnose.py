@@ -12,8 +12,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.study.searches import graphs_without
-from nextpert.tl._diagnose import refit
-from nextpert.tl._diagnose.refit import read_halves
+from nextpert.tl import _read_halves as refit
+from nextpert.tl._read_halves import read_halves
 
 
 def diagnosed(adata, **options):
@@ -339,7 +339,7 @@ def test_a_knockout_is_expected_to_lower_its_gene_whatever_the_mean_of_controls(
 @pytest.mark.brief_chain
 def test_of_many_perturbations_a_sample_is_judged(screen, monkeypatch):
     """As if the screen had no others: but for tests of differences, which are of all."""
-    monkeypatch.setattr("nextpert.tl._diagnose.refit.MOST", 4)
+    monkeypatch.setattr("nextpert.tl._read_halves.MOST", 4)
     whole = npt.tl.diagnose(screen, copy=True).uns["diagnosis"]
     table = whole["perturbations"]
     kept = table["split_by"] != ""

@@ -15,13 +15,9 @@ from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
 from nextpert.core.fit import cells
 from nextpert.core.screen.departures import GuideSpread
-from nextpert.tl._diagnose.controls import (
-    StoredNull,
-    _in_place_of_perturbations,
-    judge_controls,
-    stored_null,
-)
-from nextpert.tl._diagnose.refit import read_halves, read_refit
+from nextpert.study.controls import StoredNull, _in_place_of_perturbations, judge_controls
+from nextpert.tl._read_halves import read_halves, read_refit
+from nextpert.tl._read_plan import stored_null
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -139,7 +135,7 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
 def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(right, monkeypatch):
     adata, before = right.copy(), right.uns["diagnosis"]["perturbations"]
     monkeypatch.setattr(
-        "nextpert.tl._diagnose.controls.null_width",
+        "nextpert.study.controls.null_width",
         lambda z, _: npt.core.model.scores.NullWidth(2.0, 0.1),
     )
     npt.tl.diagnose(adata)

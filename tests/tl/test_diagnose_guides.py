@@ -12,8 +12,8 @@ from scipy.stats import norm
 
 import nextpert as npt
 from nextpert._adata import read_roles
-from nextpert.tl._diagnose.refit import read_halves
-from nextpert.tl._diagnose.scores import judge_guides
+from nextpert.study.scores import judge_guides
+from nextpert.tl._read_halves import read_halves
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 pytestmark = pytest.mark.brief_chain

@@ -16,8 +16,8 @@ from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert._adata.table import in_halves
 from nextpert.core.model.scores import pooled_sizes
 from nextpert.core.screen.guides import pool_guides
-from nextpert.tl._diagnose.refit import read_halves
-from nextpert.tl._diagnose.scores import _coverage
+from nextpert.study.scores import _coverage
+from nextpert.tl._read_halves import read_halves
 
 pytestmark = pytest.mark.brief_chain
 

@@ -13,7 +13,7 @@ from nextpert._adata.graph import graphs_record
 from nextpert._adata.stored import with_format
 from nextpert.core._codec import pack
 from nextpert.core.design.distances import states_of
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 N_GRAPHS = 6

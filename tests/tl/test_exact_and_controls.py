@@ -8,7 +8,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.study.pool import read_candidates
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 

@@ -12,7 +12,7 @@ from nextpert._adata import posterior_from
 from nextpert.core import ScreenMoments
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.study.pool import read_candidates
 
 
 @pytest.fixture(scope="module")

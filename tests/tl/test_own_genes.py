@@ -15,8 +15,9 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, draw_plate
-from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import read_target, without_own_genes
+from nextpert.study.panel_target import without_own_genes
+from nextpert.study.pool import read_candidates
+from nextpert.tl._read_target import read_target
 
 GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
 SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])
@@ -238,7 +239,7 @@ def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
         seen.append((goal.own.left_out.toarray(), candidates))
         return draw_plate(states, goal, candidates, **options)
 
-    monkeypatch.setattr("nextpert.tl._plan_screen.next_round.draw_plate", draw)
+    monkeypatch.setattr("nextpert.study.next_round.draw_plate", draw)
     npt.tl.plan_screen(fitted, "T", n_perturbations=4, constraints={"max_combination": 2})
     names = fitted.uns["plan"]["advice"]["candidates"].tolist()
     for left_out, candidates in seen:

@@ -7,7 +7,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),

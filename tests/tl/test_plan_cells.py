@@ -19,7 +19,7 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.screen.departures import USUAL_VARIANCE
-from nextpert.tl._design_interventions.candidates import read_candidates
+from nextpert.study.pool import read_candidates
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 

@@ -16,9 +16,10 @@ from nextpert.core.design.distances import first_order_distances, ranked_distanc
 from nextpert.core.design.plate import best_order
 from nextpert.core.design.remaining_variance import removed
 from nextpert.core.fit import candidates
-from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import without_own_genes
-from nextpert.tl._plan_screen.wells import Wells, split_cells
+from nextpert.study.panel_target import without_own_genes
+from nextpert.study.plate import Wells, split_cells
+from nextpert.study.pool import read_candidates
+from nextpert.tl._read_target import read_target
 
 pytestmark = pytest.mark.full_chain
 
@@ -74,7 +75,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     )  # fmt: skip
     fit = posterior_from(fitted)
     pool = read_candidates("genes", fit)
-    wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit)
+    wanted = read_target(fitted, target, fit)
     rng = np.random.default_rng(5)
     states = pool.states(fit, wanted.targets)
     found = ranked_distance(states, wanted.goal, n_samples=1000, rng=rng)
@@ -127,7 +128,7 @@ def test_cells_go_where_they_teach_most(fitted):
     assert stored["plate"]["n_cells"].sum() == 2000
     fit = posterior_from(fitted)
     pool = read_candidates("genes", fit)
-    wanted = npt.tl._design_interventions.target.read_target(fitted, "MYC", fit)
+    wanted = read_target(fitted, "MYC", fit)
     pool, wanted = without_own_genes(pool, wanted, fit)
     each = split_cells(2000, 5, 20).each
     asked = candidates.as_asked(
@@ -152,7 +153,7 @@ def test_each_well_removes_most_after_those_before_it(fitted):
     names = planned(fitted, target, **options)[0]["perturbation"]
     fit = posterior_from(fitted)
     pool = read_candidates("genes", fit)
-    wanted = npt.tl._design_interventions.target.read_target(fitted, target, fit)
+    wanted = read_target(fitted, target, fit)
     each = split_cells(2000, 16, 20).each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0

@@ -9,13 +9,8 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.core.screen.moments import Moments
+from nextpert.study.replay import holm, in_words, overall_table, plates_until_good
 from nextpert.tl import _replay_design as campaigns
-from nextpert.tl._replay_design import (
-    holm,
-    in_words,
-    overall_table,
-    plates_until_good,
-)
 
 pytestmark = [
     pytest.mark.brief_chain, pytest.mark.filterwarnings("ignore:Perturbations left out"),

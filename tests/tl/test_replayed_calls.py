@@ -10,8 +10,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.evaluate import replay_plates
+from nextpert.study.plate import STRATEGIES, Wells
 from nextpert.tl import _replay_design as campaigns
-from nextpert.tl._plan_screen.wells import STRATEGIES, Wells
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -75,8 +75,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     target = dict(zip(setting.spec.genes, deal.target.states[0], strict=True))
     candidates = [names[j] for j in deal.first]
     options = {"candidates": candidates, "n_samples": campaigns.N_SAMPLES}
-    planning = import_module("nextpert.tl._plan_screen.plan_screen")
-    rounds = import_module("nextpert.tl._plan_screen.next_round")
+    planning = import_module("nextpert.tl._plan_screen")
+    rounds = import_module("nextpert.study.next_round")
     monkeypatch.setattr(rounds, "N_SAMPLES", campaigns.N_SAMPLES)
     wells = Wells(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
     monkeypatch.setattr(planning, "split_cells", lambda *_: wells)

@@ -10,7 +10,7 @@ from nextpert.core.evaluate import BY_MEANS, CellPool, replay_plates
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
-from nextpert.tl._replay_design import Setting, known_strategies
+from nextpert.study.replay import Setting, known_strategies
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 

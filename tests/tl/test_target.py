@@ -10,8 +10,8 @@ import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.distances import ranked_distance, states_of
 from nextpert.core.design.joint_draws import NOT_JOINED
-from nextpert.tl._design_interventions.candidates import read_candidates
-from nextpert.tl._design_interventions.target import read_group, read_target
+from nextpert.study.pool import read_candidates
+from nextpert.tl._read_target import read_group, read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 

@@ -18,8 +18,8 @@ from nextpert._report.results import FIT, LEVELS, SOURCES, advice_of
 from nextpert._report.tables import MAX_FILE_ROWS, MAX_ROWS, NOTHING, Table, above_0, number
 from nextpert.core.design.goal import DISTANCES
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.tl._advice import name_of
-from nextpert.tl._diagnose.quantities import GRAPH_PART
+from nextpert.study.advice import name_of
+from nextpert.study.quantities import GRAPH_PART
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

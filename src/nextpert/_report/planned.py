@@ -13,11 +13,10 @@ from nextpert._report.results import advice_of, contains_best, orders_plan
 from nextpert._report.tables import Table, number, ratio
 from nextpert.core.design.goal import DISTANCES
 from nextpert.core.design.stopping import MEASURE, ORDER
-from nextpert.tl._advice import chosen_of, name_of
-from nextpert.tl._design_interventions.candidates import not_admitted_in_words
-from nextpert.tl._design_interventions.design_interventions import candidates_of, nothing_of
-from nextpert.tl._plan_screen.constructs import digest_of_plan
-from nextpert.tl._plan_screen.wells import ADVISED
+from nextpert.study.advice import chosen_of, name_of
+from nextpert.study.constructs import digest_of_plan
+from nextpert.study.plate import ADVISED
+from nextpert.study.ranking import candidates_of, not_admitted_in_words, nothing_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ from nextpert._report.tables import number
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.tl._advice import AS_ASSUMED, chosen_of, name_of, orders_cells
-from nextpert.tl._diagnose.controls import weak_guides
+from nextpert.study.advice import AS_ASSUMED, chosen_of, name_of, orders_cells
+from nextpert.study.controls import weak_guides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

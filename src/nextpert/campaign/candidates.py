@@ -14,9 +14,9 @@ from nextpert import _adata
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert.core._shown import percent
+from nextpert.study.plate import N_SAMPLES
+from nextpert.study.pool import can_be_candidate, excluder
 from nextpert.study.target import as_target, listed
-from nextpert.tl._design_interventions.candidates import can_be_candidate, excluder
-from nextpert.tl._plan_screen.wells import N_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -32,9 +32,9 @@ from nextpert.campaign.state import (
     lined_up,
 )
 from nextpert.pp._screen import BOOKS
+from nextpert.study.advice import NO_PERTURBATION
+from nextpert.study.ranking import nothing_of, share_of
 from nextpert.study.target import columns_of
-from nextpert.tl._advice import NO_PERTURBATION
-from nextpert.tl._design_interventions.design_interventions import nothing_of, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

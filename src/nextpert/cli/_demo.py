@@ -26,7 +26,7 @@ from nextpert.cli._run import (
     write_page,
     write_table,
 )
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -40,7 +40,7 @@ preprocess -> learn -> fit -> diagnose -> effects, design, cells, plan, replay -
 Each command reads a screen (h5ad or zarr) and writes a new one, SCREEN.COMMAND.h5ad, and a file of
 its settings: `nextpert COMMAND --config SCREEN.COMMAND.h5ad.toml` repeats the run.
 """
-ADVICE = "nextpert.tl._advice"  # the logger of advice on what to do next
+ADVICE = "nextpert.study.advice"  # the logger of advice on what to do next
 # Errors are those of the Python functions.
 HINT = (
     "errors use the names of the Python interface: n_cells is the option --n-cells, "

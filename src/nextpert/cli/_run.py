@@ -34,7 +34,7 @@ from nextpert._report.tables import above_0
 from nextpert.cli._options import STEPS, app, command_of, settings, stage
 from nextpert.cli._read import arguments_of, read_screen
 from nextpert.core._shown import percent
-from nextpert.tl._design_interventions.design_interventions import candidates_of
+from nextpert.study.ranking import candidates_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,8 +12,8 @@ from nextpert import _adata
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.tl._advice import is_advised
-from nextpert.tl._plan_screen.pool import guides_of
+from nextpert.study.advice import is_advised
+from nextpert.tl._read_plan import guides_of
 
 if TYPE_CHECKING:
     import anndata as ad

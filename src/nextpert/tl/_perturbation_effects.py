@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -14,30 +11,22 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked, one_of
 from nextpert._adata.progress import progress
-from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
-from nextpert.core.fit.candidates import fitted_candidates
-from nextpert.core.fit.interventions import Interventions, own_shift
-from nextpert.core.fit.naming import places
-from nextpert.core.model.effects import Effects, exact_effects, speaks_of_knockouts
+from nextpert.core.model.effects import Effects
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.programs import find_programs
 from nextpert.core.model.sampler import Prior, threads
-from nextpert.core.screen.guides import UNKNOWN, PooledGuides
+from nextpert.study.effects import _own_genes, panel_effects, program_tables, read_wanted
 from nextpert.tl._cells import fit_environments, read_cells
-from nextpert.tl._design_interventions.candidates import read_candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
-
-    from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.study.effects import Wanted
 
-logger = logging.getLogger(__name__)
+    Array = NDArray[np.float64]
 
 
 @checked(candidates=one_of("genes"), level=between(0, 1))
@@ -198,83 +187,6 @@ def perturbation_effects(
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Perturbations whose effects are wanted, and their numbers of cells (0 outside the fit)."""
-
-    pool: CandidateSet
-    n_cells: NDArray[np.int64]
-
-    @property
-    def names(self) -> list[str]:
-        """Labels."""
-        return self.pool.interventions.names
-
-    @property
-    def unseen(self) -> NDArray[np.bool_]:
-        """Whether a perturbation has no cells in any condition, ``(n_perturbations,)``."""
-        return (self.n_cells == 0) & ~self.pool.measured
-
-    def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
-        """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
-        shape = len(self.names), len(fit.genes)
-        table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
-        means, place = fit.means, self.pool.place
-        if means is None or not self.pool.measured.any():
-            return table
-        for rows in in_blocks(*shape):
-            seen = self.pool.measured[rows] & (self.n_cells[rows] > 0)
-            difference = means.mean[place[rows]] - fit.control_mean
-            known = seen[:, None] & (means.ratio[place[rows]] < UNKNOWN)
-            table[rows] = np.where(known, difference, np.nan)
-        return table
-
-
-def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
-    """Return the perturbations whose effects are wanted.
-
-    Perturbations of a table are taken as having no cells, whatever their names.
-
-    Raises
-    ------
-    ValueError
-        If a candidate names a gene outside the panel.
-    """
-    if candidates is None:
-        sources = fit.environments["shift_source"].astype(str).tolist()
-        every = Interventions(fit.names, fit.targets, fit.shifts, sources)
-        return Wanted(fitted_candidates(every, fit), fit.n_cells)
-    pool = read_candidates(candidates, fit)
-    is_table = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.full(len(pool.place), -1) if is_table else fit.rows_of(pool.interventions.names)
-    return Wanted(pool, np.append(fit.n_cells, 0)[place])
-
-
-def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
-    """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
-
-    All effects that a user gets are computed here, and a diagnosis scores the same effects. The
-    local false sign rate is NaN without cells: predictors are weighted by their accuracy averaged
-    over the screen, so the direction of a single gene is wrong more often than the draws suggest.
-    """
-    pool = wanted.pool
-    if pool.is_exact:
-        effects = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
-        effects.lfsr[wanted.unseen] = np.nan
-        return effects
-    draws = fit.effects(pool.place, pool.without_cells)
-    mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
-    lfsr[wanted.unseen] = np.nan
-    direct = mean.copy()
-    if fit.posterior.dag.n_edges:  # (I - B) times the effect
-        direct -= (fit.posterior.mean() @ mean.T).T
-    weight = fit.data_weight()
-    # -1, without cells, is last.
-    if not np.array_equal(pool.place, np.arange(len(weight))):
-        weight = np.vstack([weight, np.zeros((1, mean.shape[1]), weight.dtype)])[pool.place]
-    return Effects(mean, sd, lower, upper, lfsr, direct, weight)
-
-
 _AT_ONCE = 500  # genes whose correlations within cells are read together
 
 
@@ -331,63 +243,3 @@ def outside_tables(
         tables["data_weight"][:, here[varies]] = weight
     tables["lfsr"][wanted.unseen] = np.nan
     return tables
-
-
-def _own_genes(
-    genes: Sequence[str],
-    names: Sequence[str],
-    fit: FittedPosterior,
-    pooled: PooledGuides,
-) -> tuple[Array, Array]:
-    """Return the expected shifts of target genes (0 elsewhere) and their variances (NaN there)."""
-    shift = np.zeros((len(names), len(genes)))
-    own = np.full(shift.shape, np.nan)
-    if fit.efficacy is None:
-        return shift, own
-    mean, sd = fit.efficacy.mean, fit.efficacy.sd
-    full = own_shift(str(fit.params["shift"]), pooled.mean[0])
-    noise = np.sqrt(pooled.scatter.diagonal() / pooled.n_cells.sum())
-    speaks = speaks_of_knockouts(np.abs(full), noise)
-    place = {gene: i for i, gene in enumerate(genes) if speaks[i]}
-    naming = replace(fit.naming, genes=place)
-    for j, name in enumerate(names):
-        index = [place[gene] for gene in naming.targets(name)[0]]
-        shift[j, index] = mean * full[index]
-        own[j, index] = (sd * full[index]) ** 2
-    return shift, own
-
-
-def program_tables(fit: FittedPosterior) -> dict[str, Any]:
-    """Return ``programs``, the tables ``shares``, ``genes`` and ``scores``.
-
-    The hierarchical model gives them for the perturbations with cells; empty without that model.
-    """
-    model = fit.hierarchical
-    if model is None or not fit.seen.any():
-        return {}
-    seen = np.flatnonzero(fit.seen)
-    names = np.array(fit.names, object)[seen]
-    targets = np.zeros((len(seen), len(fit.genes)), bool)
-    for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):
-        row[own] = True
-    shared = find_programs(model, targets)
-    number, on = np.arange(1, 1 + len(shared.share)), shared.takes_part
-    genes = _long(number, "gene", fit.genes, {"effect": shared.genes, "sd": shared.genes_sd})
-    columns = {"score": shared.scores.T, "sd": shared.scores_sd.T, "takes_part": on.T}
-    scores = _long(number, "perturbation", names, columns)
-    shares = pd.DataFrame(
-        {"program": number, "share": shared.share, "n_perturbations": on.sum(axis=0)}
-    )
-    return {"programs": {"shares": shares, "genes": genes, "scores": scores}}
-
-
-def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Return tables (programs x names) in long form, the largest values of each program first."""
-    k, n = len(number), len(names)
-    table = pd.DataFrame({
-        "program": np.repeat(number, n),
-        what: np.tile(np.array(names, object), k),
-        **{name: values.ravel() for name, values in columns.items()},
-    })  # fmt: skip
-    size = np.abs(next(iter(columns.values()))).ravel()
-    return table.iloc[np.lexsort((-size, table["program"]))].reset_index(drop=True)

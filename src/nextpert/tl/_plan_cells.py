@@ -4,93 +4,58 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from nextpert import _adata
-from nextpert._adata.arguments import above, at_least, between, checked, one_of, options
+from nextpert._adata.arguments import above, checked, one_of
 from nextpert._adata.counts import read_counts
 from nextpert._adata.table import require_cells
-from nextpert.core.design.detection import LFSR, RULES, ByDiscoveryRate, ByFalseSigns
-from nextpert.core.design.effect_sizes import USUAL_SD, EffectSizes
-from nextpert.core.design.power import Layout, ScreenNoise, screen_noise
+from nextpert.core.design.detection import RULES
+from nextpert.core.design.effect_sizes import USUAL_SD
+from nextpert.core.design.power import Layout
 from nextpert.core.design.reads import noise_of_reads
-from nextpert.core.design.screen_plans import Prices, ScreenPlans
-from nextpert.core.model.within_cells import coexpression
 from nextpert.core.screen.departures import USUAL_VARIANCE
-from nextpert.core.screen.guides import distinct
 from nextpert.study.environments import require_varying
+from nextpert.study.next_round import StoppingRule
+from nextpert.study.pool import read_all, usual
+from nextpert.study.sample_size import (
+    READS,
+    SIZE,
+    Found,
+    _Budget,
+    _check,
+    _Effect,
+    _genes_table,
+    _limits_of,
+    _median,
+    _noise_of,
+    _plans_of,
+    _screens_table,
+    _sizes_of,
+    in_words,
+)
 from nextpert.tl._cells import fit_environments, read_cells
-from nextpert.tl._design_interventions.candidates import read_all
-from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._plan_cells_in_words import GIVEN, SCREEN, USUAL, Found, in_words
-from nextpert.tl._plan_screen.next_round import StoppingRule, advise
-from nextpert.tl._plan_screen.pool import guides_of, usual
+from nextpert.tl._read_plan import advise_on, guides_of
+from nextpert.tl._read_target import read_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import anndata as ad
+    import pandas as pd
     from numpy.typing import NDArray
 
+    from nextpert.core.design.power import ScreenNoise
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.target import Target, Vector
-    from nextpert.tl._cells import Cells
+
 
 logger = logging.getLogger(__name__)
-
-INTERVAL = 1.6449  # quantile for intervals of 90%, the same level in the whole package
-CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
-GUIDES = (1, 2, 4, 8)
-READS = (1.0, 0.5, 0.25, 0.1)  # shares of the reads
 FIRST_GUIDES = 4  # guides per perturbation of a screen that has not been done
 FIRST_PERTURBATIONS = 20  # its perturbations, if no budget determines them
-SIZE = 0.2  # SD of a gene between cells, from which effects are counted in words
-
-
-@options(size=above(0), power=between(0.5, 1), share=between(0, 1), sd=above(0))
-@dataclass(frozen=True)
-class _Effect:
-    """Fields of ``effect``, documented in :func:`plan_cells`."""
-
-    size: float = 0.2
-    power: float = 0.8
-    share: float | None = None
-    sd: float | None = None
-
-
-@options(
-    total=above(0), construct=at_least(0), cell=at_least(0), million_reads=at_least(0),
-    reads=at_least(1), n_perturbations=at_least(1),
-)  # fmt: skip
-@dataclass(frozen=True)
-class _Budget:
-    """Fields of ``budget``, documented in :func:`plan_cells`."""
-
-    total: float | None = None
-    construct: float | None = None
-    cell: float | None = None
-    million_reads: float | None = None
-    reads: float = 25_000  # the maker's minimum, as in tl.plan_loading
-    n_perturbations: int | None = None
-
-    def prices(self) -> Prices:
-        """Return all prices; without any, a cell costs 1."""
-        given = (self.construct, self.cell, self.million_reads)
-        if all(price is None for price in given):
-            return Prices(reads=self.reads)
-        construct, cell, million_reads = (price or 0.0 for price in given)
-        prices = Prices(construct, cell, million_reads, self.reads)
-        if self.total is not None and not prices.of_cell(1.0):
-            message = (
-                "budget has a total, but no price that depends on the number of cells: add the "
-                "price of a cell ('cell') or of a million reads ('million_reads')."
-            )
-            raise ValueError(message)
-        return prices
 
 
 @checked(
@@ -241,7 +206,7 @@ def plan_cells(
             "distance": goal.distance,
             "genes_left_out": bound.genes_in_words,
         }
-        stored["advice"] = advise(
+        stored["advice"] = advise_on(
             adata, fit, pool, bound, is_asked, n_guides=layout.n_guides,
             rule=StoppingRule(**stopping or {}), rng=rng,
         )  # fmt: skip
@@ -257,37 +222,6 @@ def plan_cells(
     return written
 
 
-def _limits_of(budget: float | Mapping[str, Any] | None) -> _Budget:
-    if budget is None:
-        return _Budget()
-    return _Budget(**budget) if isinstance(budget, Mapping) else _Budget(total=float(budget))
-
-
-def _check(asked: _Effect, n_guides: int | None) -> None:
-    """Raise if an SD of effects has no share, or there are more guides than planned cells."""
-    if asked.sd is not None and asked.share is None:
-        message = (
-            f"effect has the SD of effects that are not zero ({asked.sd:g}), but not their share: "
-            f"add 'share', such as 0.05, or leave 'sd' out."
-        )
-        raise ValueError(message)
-    if n_guides is not None and n_guides > CELLS[-1]:
-        message = (
-            f"n_guides is {n_guides}, but the plan has at most {CELLS[-1]} cells per perturbation, "
-            f"and each guide needs a cell: give a smaller n_guides."
-        )
-        raise ValueError(message)
-
-
-def _sizes_of(fit: FittedPosterior | None, asked: _Effect) -> tuple[EffectSizes, str]:
-    """Return the distribution of effects, and where it is from."""
-    if asked.share is not None:
-        return EffectSizes.of_share(asked.share, asked.sd or USUAL_SD), GIVEN
-    if fit is None or fit.hierarchical is None:
-        return EffectSizes.usual(), USUAL
-    return EffectSizes.of_draws(fit.hierarchical.effects.place, fit.hierarchical.along), SCREEN
-
-
 def _read_depths(
     adata: ad.AnnData, columns: NDArray[np.int64], roles: _adata.Roles, noise: ScreenNoise
 ) -> tuple[dict[float, NDArray[np.float64]], str]:
@@ -299,57 +233,6 @@ def _read_depths(
     if missing:
         return every, missing
     return every | {f: noise_of_reads(counts, value, f) for f in READS[1:]}, ""
-
-
-def _plans_of(
-    noise: ScreenNoise, sizes: EffectSizes, rule: str, size: float, n_perturbations: int,
-    reads: Mapping[float, NDArray[np.float64]],
-) -> ScreenPlans:  # fmt: skip
-    """Return what determines the power of screens."""
-    n_control, cells = int(noise.pooled.n_cells[0]), coexpression(noise.pooled)
-    pattern = noise.planned(
-        100, Layout(), n_control=n_control, n_perturbations=n_perturbations, cells=cells,
-        sizes=sizes,
-    )  # fmt: skip
-    by_rule = ByFalseSigns(sizes, pattern.of_model) if rule == LFSR else ByDiscoveryRate(sizes)
-    sd = np.sqrt(np.maximum(noise.perturbed_variance, np.finfo(float).tiny))
-    return ScreenPlans(noise, cells, sizes, by_rule, size / sd, n_control, n_perturbations, reads)
-
-
-def _genes_table(
-    panel: Sequence[str], plans: ScreenPlans, layout: Layout, now: float, power: float
-) -> pd.DataFrame:
-    """Return the power with the present cells of every gene, and the cells that it needs."""
-    sd = np.sqrt(plans.noise.perturbed_variance)
-    width, found = np.full((2, len(sd)), np.nan)
-    if np.isfinite(now):
-        width = INTERVAL * sd * np.sqrt(plans.noise_of(now, layout).of_means)
-        found = plans.power(now, layout)
-    return pd.DataFrame(
-        {
-            "gene": _adata.strings(panel),
-            "cell_sd": sd,
-            "half_width": width,
-            "power": found,
-            "cells_needed": plans.cells_needed(layout, power),
-        }
-    )
-
-
-def _screens_table(
-    plans: ScreenPlans, layout: Layout, prices: Prices, limits: _Budget
-) -> pd.DataFrame:
-    """Return power, cost and expected detected effects by guides, cells and reads."""
-    guides = sorted({layout.n_guides, *(GUIDES if layout.guide_variance > 0 else ())})
-    columns = plans.table(layout, guides, CELLS, prices, limits.total, limits.n_perturbations)
-    table = pd.DataFrame({name: np.array(values, float) for name, values in columns.items()})
-    whole = ["n_guides", "n_cells", "n_perturbations", "n_controls"]
-    table = table.astype(dict.fromkeys(whole, np.int64))
-    best = np.zeros(len(table), bool)
-    if limits.total is not None and len(table):
-        # Of the equally good, the cheapest.
-        best[np.lexsort((table["cost"], -table["detected"]))[0]] = True
-    return table.assign(is_best=best)
 
 
 def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:
@@ -398,18 +281,3 @@ def _read_controls(
     cells = read_cells(adata, columns, environments, ())
     require_varying(cells.fit_cells((), guided=False).control, genes)
     return genes, columns, replace(_noise_of(cells, ()), guide_variance=USUAL_VARIANCE), roles
-
-
-def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
-    """Return the noise of controls and perturbations, by guide and batch."""
-    known, sums = cells.fits[0]
-    screen, keys, sd = known.without_batches(sums, names)
-    # Conditions are ignored, because they would split guides.
-    rows, place = distinct(*keys.T)
-    group, guide, batch, _ = rows.T
-    screen = screen.pool(place, len(rows))
-    return screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
-
-
-def _median(counts: NDArray[np.int64]) -> float:
-    return float(np.median(counts)) if len(counts) else np.nan

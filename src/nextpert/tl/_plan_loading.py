@@ -21,7 +21,7 @@ from nextpert.core.design.loading import (
     share_reached,
     share_single,
 )
-from nextpert.tl._plan_screen.constructs import digest_of_plan
+from nextpert.study.constructs import digest_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from nextpert.core import (
 )
 from nextpert.core.causal import registry
 from nextpert.core.causal.registry import acquisition
-from nextpert.tl._replay_design import known_strategies
+from nextpert.study.replay import known_strategies
 
 BLR = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False, prior_scale=1.0)
 

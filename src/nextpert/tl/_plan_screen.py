@@ -15,24 +15,14 @@ from nextpert._adata.arguments import checked, one_of, options
 from nextpert._adata.labels import parts_of
 from nextpert.core import acquisitions
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
-from nextpert.tl._advice import chosen_of, is_advised, name_of, orders_cells
-from nextpert.tl._advice import logger as of_advice
-from nextpert.tl._design_interventions.target import read_target
-from nextpert.tl._diagnose.controls import stored_null
-from nextpert.tl._plan_screen.constructs import (
-    constructs_table,
-    kinds_of_constructs,
-    with_guide_columns,
-)
-from nextpert.tl._plan_screen.next_round import StoppingRule, ask, next_round
-from nextpert.tl._plan_screen.pool import guides_of, priced, read_pool
-from nextpert.tl._plan_screen.wells import (
-    ADVISED,
-    N_SAMPLES,
-    STRATEGIES,
-    plate_table,
-    split_cells,
-)
+from nextpert.study.advice import chosen_of, is_advised, name_of, orders_cells
+from nextpert.study.advice import logger as of_advice
+from nextpert.study.constructs import constructs_table
+from nextpert.study.next_round import StoppingRule, ask, next_round
+from nextpert.study.plate import ADVISED, N_SAMPLES, STRATEGIES, plate_table, split_cells
+from nextpert.study.pool import priced, read_pool
+from nextpert.tl._read_plan import guides_of, kinds_of_constructs, stored_null, with_guide_columns
+from nextpert.tl._read_target import read_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,7 +175,7 @@ def plan_screen(
         filled, of_filled = ask(fit, *asked_for, limits.rows(part), wells, **options)
         by_strategy = filled.choose(strategy)
     choice, admission = ask(fit, pool, requested, limits, wells, **options)
-    again = next_round(adata, fit, pool, requested, choice, admission, rule=rule, **options)
+    again = next_round(fit, pool, requested, choice, admission, null, rule=rule, **options)
     chosen = again.chosen
     if is_advised_plan:
         choice, pool, requested = again.choice, again.pool, again.target

@@ -10,64 +10,24 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert._adata.guides import COLUMNS, KEY
 from nextpert.core._codec import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import anndata as ad
-
     from nextpert.core.fit.fitted import FittedPosterior
+
 
 # What a construct of one, two and more members is, by what the screen says about it.
 GUIDES = ("single guide", "dual-guide vector", "vector of {n} guides")
 COMPOUNDS = ("compound", "{n} compounds", "{n} compounds")
 CONSTRUCTS = ("construct", "construct", "construct")
-_TYPE = "perturbation_type"  # column of scPerturb and pertpy: "CRISPR", "drug"
-_DRUGS = ("drug", "compound", "chemical", "small molecule", "small_molecule")
 # A label of a compound and its dose, such as "trametinib_0.1uM", "JQ1@500 nM" or "BI-2536_10".
 _DOSE = re.compile(
     r"(?P<compound>.+?)[_@ :]+(?P<dose>\d+(?:[.,]\d+)?(?:e-?\d+)?\s*(?:[fpnuµmk]?[MgL]\S*|%)?)",
     re.I,
 )
 Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
-
-
-def kinds_of_constructs(adata: ad.AnnData, *, has_guides: bool) -> tuple[str, str, str]:
-    """Return what constructs of one, two and more members are.
-
-    Constructs are compounds if most labelled cells have a drug in ``obs["perturbation_type"]``,
-    guides if guides are declared, and otherwise of a kind that is not known.
-    """
-    if _TYPE in adata.obs:
-        types = adata.obs[_TYPE].astype(str).str.lower()
-        types = types[~types.isin(["nan", "none", "", "control"])]
-        are_drugs = [any(word in x for word in _DRUGS) for x in types]
-        if 2 * sum(are_drugs) > len(are_drugs):
-            return COMPOUNDS
-    return GUIDES if has_guides else CONSTRUCTS
-
-
-def with_guide_columns(constructs: pd.DataFrame, adata: ad.AnnData) -> pd.DataFrame:
-    """Return constructs with the further columns of ``uns["guides"]``, such as sequences.
-
-    Values of several guides are joined like the guides; constructs without known guides have empty
-    texts. A column of the same name as one of the constructs begins with ``guide_``.
-    """
-    table = adata.uns.get(KEY)
-    if not isinstance(table, pd.DataFrame):
-        return constructs
-    table = table.set_axis(table.index.astype(str))
-    guides = constructs["guides"].astype(str).str.split(", ")
-    out = constructs.copy()
-    for name in map(str, table.columns):
-        if name in COLUMNS:
-            continue
-        of_guide = table[name].astype(str).to_dict()
-        joined = [", ".join(filter(None, (of_guide.get(x, "") for x in some))) for some in guides]
-        out[f"guide_{name}" if name in constructs else name] = strings(joined)
-    return out
 
 
 def with_doses(constructs: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +38,7 @@ def with_doses(constructs: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> import pandas as pd
-    >>> from nextpert.tl._plan_screen.constructs import with_doses
+    >>> from nextpert.study.constructs import with_doses
     >>> labels = ["trametinib_0.1uM", "BI-2536_10", "JQ1", "DMSO"]
     >>> table = pd.DataFrame({"perturbation": labels, "kind": ["compound"] * 3 + ["control"]})
     >>> with_doses(table)[["compound", "dose"]].to_numpy().tolist()
@@ -169,7 +129,7 @@ def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
 
     Examples
     --------
-    >>> from nextpert.tl._plan_screen.constructs import combined
+    >>> from nextpert.study.constructs import combined
     >>> [*combined([["a", "b"], ["1", "2", "3"]])]
     [('a', '1'), ('b', '2'), ('a', '3'), ('b', '1'), ('a', '2'), ('b', '3')]
     """

@@ -6,7 +6,7 @@ import logging
 from math import floor
 from typing import TYPE_CHECKING, Any
 
-from nextpert import _adata
+from nextpert.core._checks import list_names
 from nextpert.core._shown import percent
 from nextpert.core.design.stopping import (
     AT_TARGET,
@@ -56,7 +56,7 @@ def name_of(target: Any) -> str:
 
     Examples
     --------
-    >>> from nextpert.tl._advice import name_of
+    >>> from nextpert.study.advice import name_of
     >>> name_of("STAT1"), name_of("STAT1; own genes included"), name_of("IRF1=0.2, " * 9)
     ('STAT1', 'STAT1 (own genes included)', 'the target state')
     """
@@ -89,7 +89,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
                 f"Order nothing by this ranking: {why}, and more cells of them are expected to "
                 f"gain too little. Test {others}."
             )
-        named = _adata.list_names(advice["perturbations"], limit=8)
+        named = list_names(advice["perturbations"], limit=8)
         return (
             f"Do not rely on this ranking yet, because {why}: measure more cells of {named} "
             f"({_each_in_words(advice)}), or test {others}."
@@ -104,7 +104,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         f"{target} than {best} by more than {100 * advice['tolerance']:g}% of the control's "
         f"distance"
     )
-    named, x = _adata.list_names(advice["perturbations"], limit=8), advice["relative_distance"]
+    named, x = list_names(advice["perturbations"], limit=8), advice["relative_distance"]
     fraction = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
     distance_of_best = f" {best} has {fraction} of the control's distance."
     if kind == CONFIRM and best == "the control":

@@ -9,28 +9,26 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from nextpert._adata import same_cells, strings
+from nextpert._adata import strings
 from nextpert._adata.progress import progress
-from nextpert._adata.stored import read_stored
 from nextpert.core import ScreenMoments
 from nextpert.core.model.scores import MEDIAN, SIGNIFICANCE, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
-from nextpert.tl._diagnose.quantities import NO_ERROR
-from nextpert.tl._diagnose.scores import LEFT
+from nextpert.study.quantities import NO_ERROR
+from nextpert.study.scores import LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert._adata.nested import Nested
     from nextpert.core.fit.cells import FitCells
-    from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._diagnose.quantities import Numbers
-    from nextpert.tl._diagnose.refit import Halves, Refit
+    from nextpert.study.held_out import Halves, Refit
+    from nextpert.study.quantities import Numbers
 
     Array = NDArray[np.float64]
+
 
 _FOLDS = 4  # of control guides; each takes one fit, with three quarters of the control guides
 BY_GUIDES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "cells", "table", ""
@@ -220,24 +218,6 @@ class StoredNull(NamedTuple):
     tests: pd.DataFrame | None = None
     is_trusted: bool = True
     weak: frozenset[str] = frozenset()
-
-
-def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
-    """Return the tests in a stored diagnosis of the fit, and whether its controls are trusted.
-
-    A diagnosis in ``uns[key]`` that is damaged, or of other cells or guides, is ignored.
-    """
-    try:
-        stored: Any = read_stored(adata, key, "tl.diagnose")
-    except ValueError:  # none, of an earlier version, or damaged
-        return StoredNull()
-    guide_key = str(fit.params.get("guide_key") or "")
-    of_fit = same_cells(str(stored["cells"]), fit.fingerprint)
-    if not of_fit or stored["params"]["guide_key"] != guide_key:
-        return StoredNull()
-    levels = stored["parts"].set_index("part")["level"].astype(str)
-    is_trusted = levels.get("negative controls") != "do not trust"
-    return StoredNull(stored["perturbations"], is_trusted, frozenset(weak_guides(stored)))
 
 
 def weak_guides(diagnosis: Mapping[str, Any]) -> list[str]:

@@ -20,13 +20,13 @@ from nextpert._adata.undeclared_batches import (
 from nextpert.core._checks import as_rng
 from nextpert.core.model.predictors.base import names_of
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose import scores
-from nextpert.tl._diagnose import verdict as verdicts
-from nextpert.tl._diagnose.controls import judge_controls
-from nextpert.tl._diagnose.refit import read_refit
-from nextpert.tl._fit_dag_blr import spec_of
-from nextpert.tl._perturbation_effects import panel_effects, read_wanted
+from nextpert.study import quantities as q
+from nextpert.study import scores
+from nextpert.study import verdict as verdicts
+from nextpert.study.controls import judge_controls
+from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.record import spec_of
+from nextpert.tl._read_halves import read_refit
 
 if TYPE_CHECKING:
     import anndata as ad

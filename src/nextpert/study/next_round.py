@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from nextpert import _adata
 from nextpert._adata.arguments import above, at_least, between, options
 from nextpert.core._checks import as_rng
+from nextpert.core._codec import strings
 from nextpert.core.design.stopping import (
     CONFIRM,
     MEASURE,
@@ -24,27 +24,25 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.fit.candidates import as_asked, differs_from_control
-from nextpert.tl._advice import FAR, NO_PERTURBATION, in_words, name_of
-from nextpert.tl._design_interventions.candidates import admit
-from nextpert.tl._design_interventions.target import measured_goal
-from nextpert.tl._diagnose.controls import stored_null
-from nextpert.tl._plan_screen.pool import Constraints, guides_of
-from nextpert.tl._plan_screen.wells import N_SAMPLES, Choice, split_cells
+from nextpert.study.advice import FAR, NO_PERTURBATION, in_words, name_of
+from nextpert.study.panel_target import measured_goal
+from nextpert.study.plate import N_SAMPLES, Choice
+from nextpert.study.pool import Constraints
+from nextpert.study.ranking import admit
 
 if TYPE_CHECKING:
-    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert.core.design.stopping import NextPlate, Stopping
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._design_interventions.candidates import Admission
-    from nextpert.tl._design_interventions.target import PanelTarget
-    from nextpert.tl._diagnose.controls import StoredNull
-    from nextpert.tl._plan_screen.wells import Chosen, Wells
+    from nextpert.study.controls import StoredNull
+    from nextpert.study.panel_target import PanelTarget
+    from nextpert.study.plate import Chosen, Wells
+    from nextpert.study.ranking import Admission
 
     Vector = NDArray[np.float64]
-    Index = NDArray[np.int64]
+
 
 # The defaults of tl.plan_screen, used if there is no plan.
 PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
@@ -81,39 +79,28 @@ class NextRound(NamedTuple):
 
 
 def advise(
-    adata: ad.AnnData,
     fit: FittedPosterior,
     pool: CandidateSet,
     target: PanelTarget,
     allowed: NDArray[np.bool_],
+    wells: Wells,
+    null: StoredNull,
     *,
-    n_guides: int | None = None,
+    n_guides: int,
     rule: StoppingRule | None = None,
     rng: int | np.random.Generator | None = 0,
 ) -> dict[str, Any]:
     """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
 
-    The plan has the size of the plan in ``uns["plan"]``, or :data:`PLAN`. ``pool`` holds all
-    candidates that can still be the best, of which those that are ``allowed``, ``(n_candidates,)``,
-    can be planned; ``n_guides`` is by default that of the screen.
+    ``pool`` holds all candidates that can still be the best, of which those that are ``allowed``,
+    ``(n_candidates,)``, can be planned. ``wells`` is the size of the plan, and ``null`` has the
+    tests of a stored diagnosis.
     """
-    guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
-    options: dict[str, Any] = {"n_guides": guides, "rng": rng}
-    choice, admission = ask(fit, pool, target, Constraints(allowed), _usual(adata), **options)
+    options: dict[str, Any] = {"n_guides": n_guides, "rng": rng}
+    choice, admission = ask(fit, pool, target, Constraints(allowed), wells, **options)
     return next_round(
-        adata, fit, pool, target, choice, admission, rule=rule or StoppingRule(), **options
+        fit, pool, target, choice, admission, null, rule=rule or StoppingRule(), **options
     ).advice
-
-
-def _usual(adata: ad.AnnData) -> Wells:
-    """Return the size of the plan in ``uns["plan"]``, or the default size."""
-    size = PLAN
-    try:
-        plan = _adata.read_stored(adata, "plan", "tl.plan_screen")
-        size = {name: int(plan["params"][name]) for name in PLAN}
-    except (ValueError, KeyError):  # no plan, or one in another format
-        pass
-    return split_cells(size["n_cells"], size["n_perturbations"], size["min_cells"])
 
 
 def ask(
@@ -143,12 +130,12 @@ def ask(
 
 
 def next_round(
-    adata: ad.AnnData,
     fit: FittedPosterior,
     pool: CandidateSet,
     target: PanelTarget,
     choice: Choice,
     admission: Admission,
+    null: StoredNull,
     *,
     n_guides: int,
     rule: StoppingRule,
@@ -158,7 +145,8 @@ def next_round(
 
     ``pool`` holds all candidates that can still be the best, and ``choice.limits`` which of them
     can be planned. Combinations that are not admitted count neither for distances nor for
-    probabilities. ``n_guides`` is the number of guides per perturbation.
+    probabilities. ``null`` has the tests of a stored diagnosis, and ``n_guides`` is the number of
+    guides per perturbation.
     """
     is_part = admission.admitted.copy()
     is_part[[*choice.limits.include, *choice.limits.under_way]] = True
@@ -173,7 +161,6 @@ def next_round(
     rows = fit.rows_of(names)
     if fit.is_exact:
         is_measured = (rows >= 0) & (np.append(fit.n_cells, 0)[rows] > 0)
-    null = stored_null(adata, fit)
     tests = fit.environments if null.tests is None else null.tests
     tests = tests.set_index("perturbation").reindex(fit.names)
     differs = differing(tests["q_value"], tests["q_value_from_others"])[rows[is_measured]]
@@ -201,7 +188,7 @@ def next_round(
         chosen = order if found.advice == ORDER else more
         named = [i for i in chosen.candidates if i not in choice.limits.include]
     advice = _stored(found, choice, names, named, rule) | {
-        "perturbations": _adata.strings(names[i] for i in named),
+        "perturbations": strings(names[i] for i in named),
         "n_perturbations": len(named),
         "n_cells": round(float(np.median(chosen.cells))) if named and len(chosen.cells) else 0,
         "n_new_guides": _best(needed)["n_guides"] if len(needed) else n_guides,
@@ -321,5 +308,5 @@ def _stored(
         "tolerance": rule.tolerance,
         "min_gain": rule.min_gain,
         "stop_probability": rule.stop_probability,
-        "candidates": _adata.strings(names),
+        "candidates": strings(names),
     }

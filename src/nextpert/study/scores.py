@@ -30,8 +30,8 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import names_of
 from nextpert.core.screen.guides import distinct
-from nextpert.tl._design_interventions.candidates import can_be_candidate
-from nextpert.tl._perturbation_effects import panel_effects, read_wanted
+from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.pool import can_be_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import Expectation, FittedPosterior, PredictorRecord
     from nextpert.core.fit.learn import Model, Spec, Weighted
-    from nextpert.tl._diagnose.refit import Halves, Refit
-    from nextpert.tl._perturbation_effects import Wanted
+    from nextpert.study.effects import Wanted
+    from nextpert.study.held_out import Halves, Refit
 
     Array = NDArray[np.float64]
+
 
 SURE = 3.0  # standard errors from which an effect is called large
 LEFT = 20  # minimum cells of a guide or batch to score on

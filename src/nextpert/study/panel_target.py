@@ -1,4 +1,4 @@
-"""Targets read from the cells: the goal on the panel, and the genes that count per candidate."""
+"""Targets on the panel: the goal, and the genes that count for each candidate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ import pandas as pd
 
 from nextpert._adata import (
     closest,
-    fitted_roles,
     list_names,
     panel_index,
-    read_every_label,
-    read_groupings,
-    read_labels,
     strings,
 )
 from nextpert._warn import warn
@@ -27,10 +23,7 @@ from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
 from nextpert.core.fit.naming import places
 from nextpert.study.target import (
     NAMED,
-    Target,
-    as_target,
     cell_variance,
-    listed,
     named_genes,
     numbers_in_words,
     target_in_words,
@@ -39,17 +32,20 @@ from nextpert.study.target import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata import Roles
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.moments import Moments
+    from nextpert.study.target import (
+        Target,
+    )
 
     Vector = NDArray[np.float64]
 
+
 logger = logging.getLogger(__name__)
+
 
 _FEWEST_IN_SIGNATURE = 3  # genes of a signature of which some are outside the panel
 LEAST_LEFT = 0.5  # minimum share of the control's distance outside a candidate's target genes
@@ -124,7 +120,9 @@ class PanelTarget:
         return f"without {' and '.join(names)}"
 
 
-class _Read(NamedTuple):
+class TargetState(NamedTuple):
+    """A state that cells should reach or avoid: its mean, and the sampling error of the mean."""
+
     name: str
     mean: Vector
     variance: Vector | None
@@ -140,20 +138,6 @@ class Group(NamedTuple):
     label: str | None = None
 
 
-def read_group(adata: ad.AnnData, state: Any, roles: Roles) -> Group:
-    """Return the cells of a label, or of a pair (column, value), or raise if there are none."""
-    label_key = roles.perturbation_key
-    key, value = (label_key, state) if isinstance(state, str) else map(str, state)
-    if is_label := key == label_key:
-        labels = read_every_label(adata, roles)
-    else:
-        labels = read_labels(adata, key, argument="target")
-    (value,) = labels.spelled([value])
-    labels.require([value], "Target")
-    name = value if isinstance(state, str) else f"{key}={value}"
-    return Group(labels.groups([value]), name, value if is_label else None)
-
-
 def weights_of(given: Target, genes: Sequence[str]) -> Vector:
     """Return the weight of every gene in a target, shape ``(n_genes,)``."""
     if given.weights is None:
@@ -164,20 +148,23 @@ def weights_of(given: Target, genes: Sequence[str]) -> Vector:
     return _by_gene(each, genes, "weights", 0.0)
 
 
-def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTarget:
-    """Return a target as a goal on the genes of the panel; cells are read in one pass.
+def panel_target(
+    given: Target,
+    fit: FittedPosterior,
+    states: Sequence[TargetState],
+    avoided: Sequence[TargetState],
+    control: Moments | None,
+) -> PanelTarget:
+    """Return a target as a goal on the genes of the panel, from its states.
+
+    ``control`` are moments of the control cells, for distances in units of noise.
 
     Raises
     ------
     ValueError
-        If a label or group is unknown (close matches are suggested), a gene is outside the panel, a
-        vector is not over the panel, a number is not finite, a group that is not in the fit has one
-        cell, parts contradict each other, or control cells reach it already.
-    TypeError
-        If ``target`` is none of its forms.
+        If a gene is outside the panel, parts contradict each other, or control cells reach the
+        target already.
     """
-    given = on_panel(as_target(target, fit.genes), fit.genes)
-    states, avoided, control = _read_states(adata, given, fit)
     weights = weights_of(given, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
@@ -355,73 +342,8 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
     return np.where(same, np.nan, mean)
 
 
-def _read_states(
-    adata: ad.AnnData, given: Target, fit: FittedPosterior
-) -> tuple[list[_Read], list[_Read], Moments | None]:
-    """Return target states, states to avoid and, for distances by noise, moments of the controls.
-
-    Cells are read in one pass, as in :func:`read_target`.
-    """
-    asked = [*listed(given.state), *listed(given.away_from)]
-    roles = fitted_roles(adata, fit.params)
-    groups = [
-        None  # given as numbers
-        if isinstance(state, (Mapping, pd.Series))
-        else read_group(adata, state, roles)
-        for state in asked
-    ]
-    if given.distance == "noise":
-        groups.append(read_group(adata, str(fit.params["control"]), roles))
-    codes = [(group.codes, 1) for group in groups if group is not None]
-    moments: list[list[Moments]] = []
-    batches = None
-    if codes:
-        moments, batches = read_groupings(adata, fit.columns, codes, roles)
-    cells = (one for (one,) in moments)
-    read = []
-    for state, group in zip(asked, groups, strict=False):
-        if group is None:
-            read.append(_as_given(state, fit))
-            if given.weights is None and named_genes(given) and len(state) < len(fit.genes):
-                logger.info(
-                    "The target names %d of %d genes, and only these count. To hold the others at "
-                    "their mean in control cells, pass nextpert.Target(state=..., "
-                    "others='control').", len(state), len(fit.genes),
-                )  # fmt: skip
-            continue
-        _log_labelled(adata, group, roles)
-        one, variance = next(cells), None
-        if one.n > 1:
-            error = 0.0 if batches is None else float((batches.errors(group.codes, 1) ** 2).sum())
-            variance = one.scatter.diagonal() / (one.n - 1) * (1 / one.n + error)
-        elif group.label not in fit.names:
-            message = (
-                f"The target {group.name!r} has 1 cell, so the sampling error of its mean is not "
-                f"known: name a larger group, or give a mapping of genes to means, which are taken "
-                f"as exact."
-            )
-            raise ValueError(message)
-        read.append(_Read(group.name, one.mean, variance, group.label, int(one.n)))
-    n_states = len(listed(given.state))
-    return read[:n_states], read[n_states:], next(cells, None)
-
-
-def _log_labelled(adata: ad.AnnData, group: Group, roles: Roles) -> None:
-    """Log how many cells of a group belong to perturbations, which are candidates too."""
-    if group.label is not None:
-        return
-    labels = read_every_label(adata, roles)
-    counts = np.bincount(labels.codes[(group.codes == 0) & (labels.codes >= 0)])
-    names = [f"{labels.names[i]} ({counts[i]})" for i in np.argsort(-counts) if counts[i]]
-    if names:
-        logger.warning(
-            "%d of %d cells of the target %s are labelled: %s. They define the target, and are "
-            "also cells of candidates or controls.",
-            counts.sum(), (group.codes == 0).sum(), group.name, list_names(names, limit=5),
-        )  # fmt: skip
-
-
-def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _Read:
+def given_state(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> TargetState:
+    """Return a state that is given as means of genes; all other genes are as in control cells."""
     genes = [str(gene) for gene, _ in state.items()]
     if not genes or len(set(genes)) < len(genes):
         message = "target must name at least one gene, and each gene only once."
@@ -432,7 +354,7 @@ def _as_given(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> _
     # The name contains only the genes that change most.
     apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
     named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
-    return _Read(numbers_in_words(named, "="), mean, None)
+    return TargetState(numbers_in_words(named, "="), mean, None)
 
 
 def on_panel(given: Target, genes: Sequence[str]) -> Target:

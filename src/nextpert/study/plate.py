@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from nextpert.core.design.candidates import Candidates
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.tl._design_interventions.candidates import Admission
-    from nextpert.tl._design_interventions.target import PanelTarget
-    from nextpert.tl._plan_screen.pool import Constraints
+    from nextpert.study.panel_target import PanelTarget
+    from nextpert.study.pool import Constraints
+    from nextpert.study.ranking import Admission
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
+
 
 STRATEGIES = ("exploit", "explore", "both")
 ADVISED = "advised"  # the strategy that plans what is advised; all others fill the plate
@@ -74,7 +75,7 @@ def split_cells(total: int, size: int, least: int, n_controls: int | None = None
 
     Examples
     --------
-    >>> from nextpert.tl._plan_screen.wells import split_cells
+    >>> from nextpert.study.plate import split_cells
     >>> split_cells(1200, 4, 20)
     Wells(size=4, each=200, total=1200, least=20, n_controls=None)
     """

@@ -14,27 +14,23 @@ from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.presets import PRESETS
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.core.fit.candidates import as_asked
-from nextpert.tl._advice import logger as of_advice
-from nextpert.tl._design_interventions.candidates import admit, read_all
-from nextpert.tl._design_interventions.target import measured_goal, read_target
-from nextpert.tl._plan_screen.next_round import StoppingRule, advise
+from nextpert.study.advice import logger as of_advice
+from nextpert.study.next_round import StoppingRule
+from nextpert.study.panel_target import measured_goal
+from nextpert.study.pool import read_all
+from nextpert.study.ranking import _extend_trace, admit, is_flat, ranking_table
+from nextpert.tl._read_plan import advise_on
+from nextpert.tl._read_target import read_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import anndata as ad
-    from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.design.distances import RankedDistance
-    from nextpert.core.fit.candidates import CandidateSet
-    from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.target import Target, Vector
-    from nextpert.tl._design_interventions.candidates import Admission
-    from nextpert.tl._design_interventions.target import PanelTarget
+
 
 logger = logging.getLogger(__name__)
-
-FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by distance
 
 
 @checked(
@@ -195,7 +191,9 @@ def design_interventions(
         "trace": _extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.interventions.shifts[order]),
-        "advice": advise(adata, fit, whole, bound, is_asked, rule=StoppingRule(**stopping or {})),
+        "advice": advise_on(
+            adata, fit, whole, bound, is_asked, rule=StoppingRule(**stopping or {})
+        ),
         "floor": float(np.atleast_1d(floor)[-1]),
         "target_mean": requested.mean,
         "genes": _adata.strings(fit.genes),
@@ -242,114 +240,6 @@ def _word(option: Any, default: str) -> str:
     return "table" if hasattr(option, "items") else "list"
 
 
-def ranking_table(
-    pool: CandidateSet,
-    values: Vector,
-    removed: Vector,
-    distance: RankedDistance,
-    admission: Admission,
-    target: PanelTarget,
-    fit: FittedPosterior,
-    *,
-    flat: bool,
-) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    """Return the ranking, best first, and the positions of its rows in the pool.
-
-    The last row, beyond those of the pool, is the control; columns that do not apply to it are NaN.
-
-    ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate, and
-    ``flat`` says to rank by distance because they distinguish none.
-    """
-    median, centre = distance.median, np.maximum(distance.centre, 0.0)
-    # Ties are ordered by the distance of the expected state, which finds a state more often than
-    # the mean distance does, and so are all candidates if the acquisition distinguishes none.
-    order = np.lexsort((values, centre[:-1]) if flat else (centre[:-1], values))
-    # The control comes last in distances.
-    rows = [*order, -1]
-
-    def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
-        return np.append(of_candidates, of_control)[rows]
-
-    given = pool.interventions
-    seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
-    table = pd.DataFrame(
-        {
-            "rank": np.append(np.arange(1, len(rows)), 0),
-            "perturbation": _adata.strings(column(given.names, str(fit.params["control"]))),
-            "target_genes": _adata.strings(column([*map(", ".join, given.targets)], "")),
-            "genes_left_out": target.left_out_of(rows),
-            "shift": _adata.strings(column(given.readable(fit.genes), "")),
-            "shift_source": _adata.strings(column(given.sources, "none")),
-            "acquisition": column(values),
-            "variance_reduction": column(removed),
-            "state_distance": centre[rows],
-            "predicted_distance": median[rows],
-            "predicted_low": distance.low[rows],
-            "predicted_high": distance.high[rows],
-            "mean_distance": np.maximum(distance.mean, 0.0)[rows],
-            "relative_distance": share_of(median[rows], median[-1]),
-            "probability_best": column(distance.nearest[:-1]),
-            "probability_better": column(distance.nearer[:-1]),
-            "measured_distance": _measured(pool, target, fit)[rows],
-            "n_cells_seen": column(seen, fit.n_control_cells),
-            **{name: column[rows] for name, column in admission.columns.items()},
-            "is_control": column(np.zeros(len(order), bool), True),
-        },
-        index=pd.Index(np.arange(len(rows))),
-    )
-    first = ["rank", "perturbation", "predicted_distance"]
-    last = ["relative_distance", "probability_best", "n_cells_seen"]
-    # The main columns are at both ends, because print leaves out the middle.
-    middle = [name for name in table if name not in first + last]
-    return table[first + middle + last], order
-
-
-def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
-    """Return the ranking without the row of the control, which is not a candidate."""
-    return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
-
-
-def nothing_of(ranking: pd.DataFrame) -> pd.Series:
-    """Return the row of the control."""
-    return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
-
-
-def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> Vector:
-    """Return squared distances of the cells' means, sampling error subtracted; NaN without cells.
-
-    The shape is ``(n_candidates + 1,)``, with the control cells last.
-    """
-    goal, has_cells = measured_goal(target, fit), np.append(pool.measured, True)
-    mean = np.tile(fit.control_mean, (len(has_cells), 1))
-    if fit.means is not None:
-        mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]
-    apart = goal.distance(mean) - goal.floor
-    if fit.expectation is not None:
-        screen = fit.expectation.seen.moments
-        place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
-        for i in np.flatnonzero(has_cells):
-            apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))
-    return np.where(has_cells, np.maximum(apart, 0.0), np.nan)
-
-
-def share_of(distance: Vector, nothing: float) -> Vector:
-    """Return distances relative to that of the control; NaN if the control's is not above 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nextpert.tl._design_interventions.design_interventions import share_of
-    >>> share_of(np.array([1.0, 3.0]), 2.0).tolist(), share_of(np.array([1.0, 3.0]), -0.1).tolist()
-    ([0.5, 1.5], [nan, nan])
-    """
-    return np.asarray(distance / nothing if nothing > 0 else np.full_like(distance, np.nan))
-
-
-def is_flat(removed: Vector) -> bool:
-    """Whether the variance reductions of the candidates differ by less than 1%."""
-    return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
-
-
 def _read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame | None:
     """Return the trace of earlier rounds, or ``None`` if there are none.
 
@@ -369,15 +259,3 @@ def _read_trace(adata: ad.AnnData, key: str, genes: list[str]) -> pd.DataFrame |
         raise ValueError(message)
     trace: pd.DataFrame = stored["trace"]
     return trace
-
-
-def _extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
-    """Return the trace with one more row, last; it replaces a row of the same call."""
-    rows = [] if trace is None else trace[list(row)].to_dict("records")
-    asked = ("round", "target", "acquisition")
-    rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
-    table = pd.DataFrame([*rows, row], index=pd.Index(np.arange(len(rows) + 1)))
-    for name, value in row.items():
-        if isinstance(value, str):
-            table[name] = _adata.strings(table[name])
-    return table

@@ -5,7 +5,6 @@ Verdict, plots and report are read from these quantities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,8 @@ from nextpert.core.model.scores import (
     ratio_with_error,
 )
 from nextpert.core.screen.guides import UNKNOWN
-from nextpert.tl._diagnose.scores import (
+from nextpert.study.record import spec_of
+from nextpert.study.scores import (
     BATCHES,
     COVERAGE,
     COVERED,
@@ -37,12 +37,14 @@ from nextpert.tl._diagnose.scores import (
     R,
     measured,
 )
-from nextpert.tl._fit_dag_blr import spec_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.model.effects import Effects
+
 
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 NEGATIVE, POSITIVE = "negative controls", "positive controls"

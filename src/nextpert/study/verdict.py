@@ -12,18 +12,19 @@ import pandas as pd
 
 from nextpert._adata import list_names, strings
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.tl._diagnose import quantities as q
-from nextpert.tl._diagnose.controls import BY_GUIDES, OF_TABLE
-from nextpert.tl._diagnose.scores import LEFT
+from nextpert.study import quantities as q
+from nextpert.study.controls import BY_GUIDES, OF_TABLE
+from nextpert.study.scores import LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nextpert._adata.nested import Nested
     from nextpert._adata.undeclared_batches import Undeclared, UndeclaredBatches
-    from nextpert.tl._diagnose.controls import Nulls
-    from nextpert.tl._diagnose.quantities import Quantity
-    from nextpert.tl._diagnose.refit import Halves
+    from nextpert.study.controls import Nulls
+    from nextpert.study.held_out import Halves
+    from nextpert.study.quantities import Quantity
+
 
 TRUST, CARE, NOT = "trust", "care", "do not trust"
 _STRONG = "do not rely on them for strong perturbations"

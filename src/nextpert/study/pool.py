@@ -1,4 +1,4 @@
-"""The candidates of a plate, pairs of candidates, and constraints of the lab."""
+"""The pool of candidates, pairs of candidates, and constraints of the lab."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nextpert._adata import (
     closest,
-    fitted_roles,
     in_order,
     list_names,
-    read_every_label,
-    read_labels,
 )
 from nextpert._adata.arguments import Bound, above, at_least, check_value
-from nextpert._adata.labels import joins_guides
+from nextpert._warn import warn
 from nextpert.core.design.plate import nearest_pairs
-from nextpert.core.fit.candidates import CandidateSet
-from nextpert.tl._design_interventions.candidates import (
-    excluder,
-    read_candidates,
-    with_measured,
-)
-from nextpert.tl._design_interventions.target import without_own_genes
+from nextpert.core.fit.candidates import CandidateSet, as_fitted, fitted_candidates
+from nextpert.study.environments import unknown_genes
+from nextpert.study.panel_target import without_own_genes
+from nextpert.study.shifts import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    import anndata as ad
     from numpy.typing import NDArray
 
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.fit.naming import Naming
-    from nextpert.tl._design_interventions.target import PanelTarget
+    from nextpert.study.panel_target import PanelTarget
+
 
 COSTS = ("budget", "perturbation", "cell")  # keys of constraints["costs"]
 LISTED = 200  # pairs that join the candidates
@@ -272,32 +267,168 @@ def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[
     return list(dict.fromkeys(naming.spelled(names, known)))
 
 
-def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[str]] | None, int]:
-    """Return the guides of every perturbation and of the controls, and the usual number of guides.
-
-    The guides with the most cells come first; the usual number is the median over perturbations.
-    A level that joins guides, such as ``"STAT1_2,NTC_1"``, is a construct of a combination only.
-    Without a column of guides, these are ``None`` and 1.
-    """
-    roles = fitted_roles(adata, fit.params)
-    names = [*fit.names, fit.naming.control]
-    if roles.guide_key is None:
-        return None, 1
-    group = read_every_label(adata, roles).groups(names)
-    read = read_labels(adata, roles.guide_key, argument="guide_key")
-    labelled = (group >= 0) & (read.codes >= 0)
-    pairs, n_cells = np.unique(
-        np.column_stack([group[labelled], read.codes[labelled]]), axis=0, return_counts=True
-    )
-    guides: dict[str, list[str]] = {name: [] for name in names}
-    levels = set(read.names)
-    for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
-        name, level = names[place], read.names[guide]
-        if len(fit.naming.key(name)) > 1 or not joins_guides(level, levels):
-            guides[name].append(level)
-    return guides, usual(np.array([len(guides[name]) for name in fit.names], np.int64))
-
-
 def usual(counts: NDArray[np.int64]) -> int:
     """Return the median over perturbations, 1 if there are none."""
     return max(round(float(np.median(counts))), 1) if len(counts) else 1
+
+
+def excluder(names: Iterable[str], fit: FittedPosterior) -> Callable[..., bool]:
+    """Return a function that says whether a candidate is excluded.
+
+    It takes the name of a candidate and the genes that it targets. A candidate is excluded by its
+    own name, by that of a member or combination that it contains, or by a gene.
+    """
+    given = {str(name) for name in names}
+    members = [set(some) for name in given if (some := fit.naming.members(name))]
+
+    def is_excluded(name: str, targets: Iterable[str] = ()) -> bool:
+        combined = set(fit.naming.members(name))
+        return (
+            name in given
+            or not given.isdisjoint(targets)
+            or any(some <= combined for some in members)
+        )
+
+    return is_excluded
+
+
+def read_candidates(
+    candidates: Any, fit: FittedPosterior, target: PanelTarget | None = None
+) -> CandidateSet:
+    """Return the candidates; those given as a table have its shifts.
+
+    The perturbation that defines the target, and combinations that contain it, are left out unless
+    ``candidates`` names them, because they would be ranked first.
+
+    Raises
+    ------
+    ValueError
+        If there are no candidates, or a name is unknown (close matches are suggested).
+    """
+    table, names = None, fit.names
+    if isinstance(candidates, (pd.DataFrame, Mapping)):
+        table = read_table(candidates, fit.genes, fit.spelled, fit.naming.control)
+        names = table.names
+    elif isinstance(candidates, str):
+        names = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
+    elif candidates is not None:
+        asked = [str(name) for name in in_order(candidates)]
+        control = str(fit.params["control"])
+        if control in asked:
+            message = (
+                f"candidates names {control!r}, the label of the controls, with which all "
+                f"candidates are compared: leave it out."
+            )
+            raise ValueError(message)
+        if twice := [name for name in asked if fit.naming.repeats(name) and name not in fit.names]:
+            message = (
+                f"These candidates contain a member more than once: {list_names(twice)}. Name each "
+                f"member once."
+            )
+            raise ValueError(message)
+        names = list(dict.fromkeys(fit.spelled(asked)))
+    if not names:
+        message = (
+            'There are no candidates: give labels such as ["MYC", "MYC+STK3"], "genes" for every '
+            "gene of the panel, or a table of shifts with a row per candidate."
+        )
+        raise ValueError(message)
+    if target is not None and target.label is not None and isinstance(candidates, str | None):
+        contains = excluder([target.label], fit)
+        every, names = names, [name for name in names if not contains(name)]
+        if not names:
+            message = (
+                f"No candidate is left: {list_names(every)} defines the target state, or contains "
+                f"the perturbation that does. Name it in candidates to keep it, or give others."
+            )
+            raise ValueError(message)
+    if table is not None:
+        return CandidateSet.exact(table)
+    targets, guessed = _targets(names, fit)
+    if guessed:
+        warn(
+            f"Nothing is known about {list_names(guessed)}: they have no cells, no features and no "
+            f"target on the panel. The mean perturbation is predicted for each of them."
+        )
+    return fitted_candidates(as_fitted(names, targets, fit), fit)
+
+
+def with_measured(
+    pool: CandidateSet,
+    fit: FittedPosterior,
+    target: PanelTarget,
+    is_excluded: Callable[..., bool] | None = None,
+) -> CandidateSet:
+    """Return the candidates, and after them the measured perturbations that are not among them.
+
+    An advice is about all candidates that can still be the best, whichever of them are asked for.
+    Perturbations that are excluded, or that contain the one that defines the target, are left out.
+    Candidates with exact shifts stay as they are.
+    """
+    if pool.is_exact:
+        return pool
+    names = pool.interventions.names
+    known = {fit.naming.key(name) for name in names}
+    contains = excluder([] if target.label is None else [target.label], fit)
+    more = [
+        name for name, targets, is_seen in zip(fit.names, fit.targets, fit.seen, strict=True)
+        if is_seen and fit.naming.key(name) not in known and not contains(name)
+        and not (is_excluded and is_excluded(name, targets))
+    ]  # fmt: skip
+    return read_candidates([*names, *more], fit) if more else pool
+
+
+def read_all(
+    candidates: Any, fit: FittedPosterior, target: PanelTarget
+) -> tuple[CandidateSet, CandidateSet, PanelTarget, NDArray[np.bool_]]:
+    """Return the candidates that are asked for; these and all measured ones; and the target.
+
+    The target is that for all of the latter, and the last value says which of them are asked for.
+    """
+    pool = read_candidates(candidates, fit, target)
+    asked = {*pool.interventions.names}
+    whole, bound = without_own_genes(with_measured(pool, fit, target), target, fit, asked)
+    is_asked = np.array([name in asked for name in whole.interventions.names])
+    return whole.rows(np.flatnonzero(is_asked)), whole, bound, is_asked
+
+
+def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
+    """Whether a label can be a candidate, by its cells, its genes or its members."""
+    try:
+        _targets(fit.spelled([name]), fit)
+    except ValueError:
+        return False
+    return True
+
+
+def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]], list[str]]:
+    """Return the genes of the panel that each label targets, and the unknown labels.
+
+    A label is unknown if it has no cells, no features, no target on the panel and no members that
+    the fit knows. If most perturbations target no gene of the panel, unknown labels are accepted;
+    otherwise they raise an error, because they are probably misspelled.
+
+    Raises
+    ------
+    ValueError
+        If an unknown label is not accepted.
+    """
+    own = dict(zip(fit.names, fit.targets, strict=True))
+    seen, genes = {member for some in fit.members for member in some}, set(fit.genes)
+    naming, every, guessed = fit.naming, [], []
+    for name in names:
+        if name in own:
+            every.append(own[name])
+            continue
+        inside, outside = naming.targets(name)
+        members = naming.members(name)
+        rest = {each for each in set(members) - genes - seen if not fit.is_described(each)}
+        known = (
+            fit.is_described(name) or (len(members) > 1 and not rest) or members in fit.in_company
+        )
+        if not known and (outside or not inside):
+            if not fit.takes_any_label:
+                raise ValueError(unknown_genes(name, outside or [name], fit.genes))
+            guessed.append(name)
+        every.append(inside)
+    return every, guessed

@@ -1,0 +1,234 @@
+"""The ranking of candidates, and which untested combinations are admitted to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nextpert.core._codec import strings
+from nextpert.core.fit.candidates import CandidateSet, as_asked
+from nextpert.core.fit.naming import places
+from nextpert.study.panel_target import measured_goal
+from nextpert.study.pool import can_be_candidate, read_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from nextpert.core.design.candidates import Candidates
+    from nextpert.core.design.distances import RankedDistance
+    from nextpert.core.fit.candidates import CandidateSet
+    from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.study.panel_target import PanelTarget
+    from nextpert.study.target import Vector
+
+
+MORE_LIKELY = 0.5  # a combination is admitted if it is nearer with a probability above this
+
+
+class Admission(NamedTuple):
+    """Which candidates are admitted to a plan that looks for the nearest, and why.
+
+    ``columns``, with the control last, are the probabilities that an untested combination is nearer
+    than all its members, and than the best measured candidate. All candidates are ``admitted``
+    except untested combinations for which one of the two is 0.5 or less. ``adds_up`` says that
+    untested combinations are admitted although no measured combination shows interactions.
+    """
+
+    admitted: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[Any]]
+    adds_up: bool
+
+    def rows(self, some: NDArray[np.int64]) -> Admission:
+        """Return the admission of some candidates, and of the control."""
+        columns = {name: column[[*some, -1]] for name, column in self.columns.items()}
+        return self._replace(admitted=self.admitted[some], columns=columns)
+
+
+def admit(
+    asked: Candidates, pool: CandidateSet, fit: FittedPosterior, target: PanelTarget
+) -> Admission:
+    """Admit candidates; the probabilities of being the nearest in ``asked`` then count only these.
+
+    Combinations are compared with their members and the best measured candidate in the same draws.
+    If some members are not candidates, new draws contain them.
+    """
+    names, key, members = pool.interventions.names, fit.naming.key, fit.naming.members
+    new = {
+        i: members(name) for i, name in enumerate(names)
+        if len(members(name)) > 1 and not pool.is_exact and not pool.measured[i]
+    }  # fmt: skip
+    admitted = np.ones(len(names), bool)
+    over_members, over_best = np.full((2, len(names) + 1), np.nan)
+    columns = {
+        "probability_nearer_than_members": over_members,
+        "probability_nearer_than_measured": over_best,
+    }
+    if not new:
+        return Admission(admitted, columns, False)
+    place = {key(name): i for i, name in enumerate(names)}
+    more = dict.fromkeys(
+        each for some in new.values() for each in some
+        if key(each) not in place and can_be_candidate(each, fit)
+    )  # fmt: skip
+    draws, measured, every = asked.distances.draws, pool.measured, [*names, *more]
+    if more:
+        both, goal = read_candidates(every, fit), target.goal
+        if target.every is not None and target.control is not None:
+            *each, common = places([*both.interventions.targets, target.left_out[-1]], fit.genes)
+            goal = target.every.leave_out(common, each, target.control)
+        options: dict[str, Any] = {"n_samples": asked.n_samples, "rng": 0}
+        draws = as_asked(fit, both, goal, target.targets, **options).distances.draws
+        measured = both.measured
+        place |= {key(name): len(names) + i for i, name in enumerate(more)}
+    known = [  # without the target's own perturbation, if it is a member but not a candidate
+        int(j) for j in np.flatnonzero(measured)
+        if j < len(names) or target.label is None or key(every[j]) != key(target.label)
+    ]  # fmt: skip
+    best = min(known, key=lambda j: float(draws[:, j].mean()), default=None)
+    for i, some in new.items():
+        own = [place[key(each)] for each in some if key(each) in place]
+        if own:
+            over_members[i] = (draws[:, [i]] < draws[:, own]).all(axis=1).mean()
+        if best is not None:
+            over_best[i] = (draws[:, i] < draws[:, best]).mean()
+        admitted[i] = not (over_members[i] <= MORE_LIKELY or over_best[i] <= MORE_LIKELY)
+    if not admitted.all():
+        asked.admit(admitted)
+    joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
+    return Admission(admitted, columns, bool(admitted[[*new]].any()) and not joint)
+
+
+def not_admitted_in_words(n: int) -> str:
+    """Return why some untested combinations are not candidates of a plan."""
+    return (
+        f"{n:,} untested combinations are not candidates: the probability that they are nearer "
+        f"than their members, or than the best measured perturbation, is at most {MORE_LIKELY:g}."
+    )
+
+
+FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by distance
+
+
+def ranking_table(
+    pool: CandidateSet,
+    values: Vector,
+    removed: Vector,
+    distance: RankedDistance,
+    admission: Admission,
+    target: PanelTarget,
+    fit: FittedPosterior,
+    *,
+    flat: bool,
+) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return the ranking, best first, and the positions of its rows in the pool.
+
+    The last row, beyond those of the pool, is the control; columns that do not apply to it are NaN.
+
+    ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate, and
+    ``flat`` says to rank by distance because they distinguish none.
+    """
+    median, centre = distance.median, np.maximum(distance.centre, 0.0)
+    # Ties are ordered by the distance of the expected state, which finds a state more often than
+    # the mean distance does, and so are all candidates if the acquisition distinguishes none.
+    order = np.lexsort((values, centre[:-1]) if flat else (centre[:-1], values))
+    # The control comes last in distances.
+    rows = [*order, -1]
+
+    def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
+        return np.append(of_candidates, of_control)[rows]
+
+    given = pool.interventions
+    seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
+    table = pd.DataFrame(
+        {
+            "rank": np.append(np.arange(1, len(rows)), 0),
+            "perturbation": strings(column(given.names, str(fit.params["control"]))),
+            "target_genes": strings(column([*map(", ".join, given.targets)], "")),
+            "genes_left_out": target.left_out_of(rows),
+            "shift": strings(column(given.readable(fit.genes), "")),
+            "shift_source": strings(column(given.sources, "none")),
+            "acquisition": column(values),
+            "variance_reduction": column(removed),
+            "state_distance": centre[rows],
+            "predicted_distance": median[rows],
+            "predicted_low": distance.low[rows],
+            "predicted_high": distance.high[rows],
+            "mean_distance": np.maximum(distance.mean, 0.0)[rows],
+            "relative_distance": share_of(median[rows], median[-1]),
+            "probability_best": column(distance.nearest[:-1]),
+            "probability_better": column(distance.nearer[:-1]),
+            "measured_distance": _measured(pool, target, fit)[rows],
+            "n_cells_seen": column(seen, fit.n_control_cells),
+            **{name: column[rows] for name, column in admission.columns.items()},
+            "is_control": column(np.zeros(len(order), bool), True),
+        },
+        index=pd.Index(np.arange(len(rows))),
+    )
+    first = ["rank", "perturbation", "predicted_distance"]
+    last = ["relative_distance", "probability_best", "n_cells_seen"]
+    # The main columns are at both ends, because print leaves out the middle.
+    middle = [name for name in table if name not in first + last]
+    return table[first + middle + last], order
+
+
+def candidates_of(ranking: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranking without the row of the control, which is not a candidate."""
+    return ranking[~ranking["is_control"].to_numpy(dtype=bool)]
+
+
+def nothing_of(ranking: pd.DataFrame) -> pd.Series:
+    """Return the row of the control."""
+    return ranking[ranking["is_control"].to_numpy(dtype=bool)].iloc[0]
+
+
+def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> Vector:
+    """Return squared distances of the cells' means, sampling error subtracted; NaN without cells.
+
+    The shape is ``(n_candidates + 1,)``, with the control cells last.
+    """
+    goal, has_cells = measured_goal(target, fit), np.append(pool.measured, True)
+    mean = np.tile(fit.control_mean, (len(has_cells), 1))
+    if fit.means is not None:
+        mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]
+    apart = goal.distance(mean) - goal.floor
+    if fit.expectation is not None:
+        screen = fit.expectation.seen.moments
+        place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
+        for i in np.flatnonzero(has_cells):
+            apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))
+    return np.where(has_cells, np.maximum(apart, 0.0), np.nan)
+
+
+def share_of(distance: Vector, nothing: float) -> Vector:
+    """Return distances relative to that of the control; NaN if the control's is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nextpert.study.ranking import share_of
+    >>> share_of(np.array([1.0, 3.0]), 2.0).tolist(), share_of(np.array([1.0, 3.0]), -0.1).tolist()
+    ([0.5, 1.5], [nan, nan])
+    """
+    return np.asarray(distance / nothing if nothing > 0 else np.full_like(distance, np.nan))
+
+
+def is_flat(removed: Vector) -> bool:
+    """Whether the variance reductions of the candidates differ by less than 1%."""
+    return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
+
+
+def _extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
+    """Return the trace with one more row, last; it replaces a row of the same call."""
+    rows = [] if trace is None else trace[list(row)].to_dict("records")
+    asked = ("round", "target", "acquisition")
+    rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
+    table = pd.DataFrame([*rows, row], index=pd.Index(np.arange(len(rows) + 1)))
+    for name, value in row.items():
+        if isinstance(value, str):
+            table[name] = strings(table[name])
+    return table

@@ -1,1 +1,0 @@
-"""``tl.design_interventions`` and its helpers."""

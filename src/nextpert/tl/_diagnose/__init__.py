@@ -1,1 +1,0 @@
-"""``tl.diagnose`` and its helpers."""

@@ -1,1 +1,0 @@
-"""``tl.plan_screen`` and its helpers."""
