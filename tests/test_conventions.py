@@ -1,5 +1,6 @@
 """Conventions of the package, checked for every public function at once."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -75,6 +76,38 @@ def test_random_numbers_come_from_generators_alone():
     found = {path.name for path in SOURCE.rglob("*.py") if legacy.search(path.read_text())}
     # Packages that draw from numpy's own state, which is put back.
     assert found <= {"contrastive.py", "causaldag.py"}
+
+
+# Words that do not say what a value holds. Their number as names of arguments and variables may
+# only fall: lower MAX_EMPTY_NAMES when it does.
+EMPTY_WORDS = re.findall(
+    r"\w+",
+    """again alike apart asked away both each every few found given gone held here its kept known
+    least left made many mine more most now others own place rest said same seen several some
+    spare such taken told wanted what which whole""",
+)
+MAX_EMPTY_NAMES = 1019
+
+
+def empty_names(text):
+    """Return the arguments and variables of a file that are called by a word without meaning."""
+    nodes = list(ast.walk(ast.parse(text)))
+    arguments = [node.arg for node in nodes if isinstance(node, ast.arg)]
+    variables = [
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
+    return [name for name in arguments + variables if name in EMPTY_WORDS]
+
+
+def test_empty_names_are_counted():
+    text = "def f(some, genes, *, own=1):\n    for each in some:\n        weight = own + each\n"
+    assert sorted(empty_names(text)) == ["each", "own", "some"]
+
+
+def test_names_say_what_a_value_holds():
+    paths = SOURCE.rglob("*.py")
+    names = [name for path in paths for name in empty_names(path.read_text(encoding="utf-8"))]
+    assert len(names) <= MAX_EMPTY_NAMES
 
 
 TOP = [name for name in npt.__all__ if inspect.isfunction(getattr(npt, name))]

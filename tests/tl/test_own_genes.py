@@ -236,7 +236,7 @@ def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
     seen = []
 
     def draw(states, goal, candidates, **options):
-        seen.append((goal.own.left_out.toarray(), candidates))
+        seen.append((goal.own_nodes.left_out.toarray(), candidates))
         return draw_plate(states, goal, candidates, **options)
 
     monkeypatch.setattr("nextpert.study.next_round.draw_plate", draw)

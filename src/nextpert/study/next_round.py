@@ -175,7 +175,7 @@ def next_round(
     found = stopping(
         choice.asked.distances, is_measured, drawn[0], drawn[1],
         tolerance=rule.tolerance, min_gain=rule.min_gain, stop_probability=rule.stop_probability,
-        apart=differs_from_control(fit, measured_goal(target, fit), target.targets),
+        target_differs=differs_from_control(fit, measured_goal(target, fit), target.targets),
         distinct=bool(differs.any() or not is_measured.any()) and null.is_trusted,
     )  # fmt: skip
     chosen, needed = choice.measure([]), _cells_by_guides([], [])

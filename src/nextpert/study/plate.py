@@ -181,8 +181,8 @@ class Choice:
                 allowed = allowed & self.admitted
             seen = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
             chosen = asked.remaining.most_informative(
-                wells.size, asked.noise.at(wells.each), allowed=allowed, chosen=chosen, seen=seen,
-                price=self.price, fits=self.fits,
+                wells.size, asked.noise.at(wells.each), allowed=allowed, chosen=chosen,
+                pending=seen, price=self.price, fits=self.fits,
             )  # fmt: skip
             strategies += ["explore"] * (len(chosen) - len(strategies))
         else:

@@ -198,7 +198,7 @@ def plan_loading(
         n_usable = max(float(n_planned), n_reach)
         lanes = lanes_for(
             n_usable, single * asked.kept if filtered is None else filtered,
-            droplets=asked.droplets, most=asked.lane_cells, of_barcodes=of_screen,
+            droplets=asked.droplets, max_captured=asked.lane_cells, of_barcodes=of_screen,
         )  # fmt: skip
         barcodes = lanes.n * lanes.barcodes
         reads = barcodes * asked.reads / 1e6

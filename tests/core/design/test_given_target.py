@@ -40,7 +40,7 @@ class World:
 
     def distances(self, given):
         """Return the mean over draws of squared distances, and those of expected states."""
-        states = states_by_effects(self.effects, self.control, given=given)
+        states = states_by_effects(self.effects, self.control, given_target=given)
         rng, total = np.random.default_rng(0), []
         for some in states.draws(DRAWS, rng):
             total += [((one.states - self.target) ** 2).sum(axis=1) for one in some.sampled(rng)]
@@ -74,7 +74,7 @@ def test_no_perturbation_makes_an_unrelated_target():
 def test_expected_states_and_own_parts_follow_the_draws():
     world = World(0, np.array([0, 0.8, 0, 0, 0, 0]))
     given = world.given()
-    states = states_by_effects(world.effects, world.control, [1, 0], given=given)
+    states = states_by_effects(world.effects, world.control, [1, 0], given_target=given)
     drawn = list(states.draws(DRAWS, np.random.default_rng(0)))
     assert len(drawn) == DRAWS
     mean = np.mean([one.states[0] for one in drawn], axis=0)
@@ -110,7 +110,7 @@ def test_a_perturbation_that_others_make_is_estimated_from_them_too():
         )
         distance = ((world.states[1] - true) ** 2).sum()
         for found, out in ((given, off), (None, before)):
-            states = states_by_effects(effects, world.control, given=found)
+            states = states_by_effects(effects, world.control, given_target=found)
             drawn = [
                 one.states
                 for some in states.draws(DRAWS, rng)
@@ -133,7 +133,7 @@ def test_a_perturbation_that_others_make_is_estimated_from_them_too():
 
 
 def test_of_many_perturbations_those_most_alike_to_the_target_may_make_it(monkeypatch):
-    monkeypatch.setattr(module, "_LIKELY", 2)
+    monkeypatch.setattr(module, "_MAX_PERTURBATIONS", 2)
     rng = np.random.default_rng(0)
     mean, control, unit = rng.normal(size=(6, 4)), rng.normal(size=(3, 4)), rng.uniform(1, 2, 4)
     blocks = [(slice(0, 4), np.arange(4)), (slice(4, 6), np.arange(4, 6))]
@@ -145,6 +145,6 @@ def test_of_many_perturbations_those_most_alike_to_the_target_may_make_it(monkey
     change = np.where(np.isnan(numbers), 0.0, numbers - control.mean(axis=0)) / unit
     alike = [np.dot(change, row) ** 2 / np.dot(row, row) for row in mean / unit]
     wanted = sorted(np.argsort(alike)[-2:].tolist())
-    assert module._most_alike(numbers, effects, control, unit).tolist() == wanted
-    monkeypatch.setattr(module, "_LIKELY", 6)
-    assert module._most_alike(numbers, effects, control, unit).tolist() == list(range(6))
+    assert module._most_similar(numbers, effects, control, unit).tolist() == wanted
+    monkeypatch.setattr(module, "_MAX_PERTURBATIONS", 6)
+    assert module._most_similar(numbers, effects, control, unit).tolist() == list(range(6))

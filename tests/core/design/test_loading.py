@@ -60,7 +60,11 @@ def test_loaded_cells_reach_the_least_cells_in_nine_of_ten_perturbations(n_guide
     share = np.full(k, 1 / k)
     n_usable = cells_to_reach(0.9, share, least, cv / np.sqrt(n_guides))
     lanes = lanes_for(
-        n_usable, share_single(moi) * kept, droplets=droplets, most=10_000, of_barcodes=False
+        n_usable,
+        share_single(moi) * kept,
+        droplets=droplets,
+        max_captured=10_000,
+        of_barcodes=False,
     )
     reached = [
         (usable_cells(rng, library(rng, k, n_guides, cv), lanes, droplets, moi, kept) >= least)
@@ -73,7 +77,9 @@ def test_loaded_cells_reach_the_least_cells_in_nine_of_ten_perturbations(n_guide
 @pytest.mark.parametrize("n_cells", [300, 9_000, 200_000])
 def test_lanes_hold_the_usable_cells_and_one_fewer_does_not(n_cells, of_barcodes):
     droplets, most, usable = 57_000, 10_000, 0.6
-    lanes = lanes_for(n_cells, usable, droplets=droplets, most=most, of_barcodes=of_barcodes)
+    lanes = lanes_for(
+        n_cells, usable, droplets=droplets, max_captured=most, of_barcodes=of_barcodes
+    )
     drawn = np.bincount(
         np.random.default_rng(3).integers(droplets, size=round(lanes.captured)), minlength=droplets
     )

@@ -92,7 +92,7 @@ def test_probabilities_are_those_of_loops_over_drawn_states(rng):
     by_node = control_by_node(states, goal)
     bound = goal.leave_out(COMMON, OWN, by_node)
     factor = factors(by_node, [*OWN, []])
-    np.testing.assert_allclose(bound.own.factor, factor)
+    np.testing.assert_allclose(bound.own_nodes.factor, factor)
     assert factor[-1] == 1.0
     assert factor[2] > 1.05
     exact, control = of_states(rng, weights, centres, spread, factor, 10_000)

@@ -150,7 +150,7 @@ def test_noise_terms_are_those_of_dense_matrices():
     states, weights = rng.normal(size=(3, 5)), np.array([1.0, 2.0, 0.0, 1.0, 3.0])
     targets = rng.normal(size=(2, 5))
     found = noise.terms(Goal(np.zeros(5), states=targets, weights=weights), states)
-    w, q = np.diag(noise.own) + noise.loadings @ noise.loadings.T, np.diag(weights)
+    w, q = np.diag(noise.own_variance) + noise.loadings @ noise.loadings.T, np.diag(weights)
     away = states - targets.mean(axis=0)
     np.testing.assert_allclose(found.linear, [4 * d @ q @ w @ q @ d for d in away])
     np.testing.assert_allclose(found.square, 2 * np.trace(q @ w @ q @ w))
@@ -171,7 +171,7 @@ def test_noise_is_that_of_simulated_cells(goal):
     states = rng.normal(size=(3, 5)) - 2.0
     found = noise.terms(goal, states).at(40)
     v = 1 / 40 + 0.02
-    covariance = v * (np.diag(noise.own) + noise.loadings @ noise.loadings.T)
+    covariance = v * (np.diag(noise.own_variance) + noise.loadings @ noise.loadings.T)
     for state, variance in zip(states, found, strict=True):
         drawn = goal.distance(rng.multivariate_normal(state, covariance, size=40_000))
         # Draws give the terms of goals without a closed form.

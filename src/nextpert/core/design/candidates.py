@@ -137,9 +137,9 @@ class Candidates:
         """Distances to the target from ``n_samples`` draws, computed on first use."""
         return self.draw(self.n_samples)
 
-    def admit(self, some: NDArray[np.bool_]) -> None:
+    def admit(self, is_admitted: NDArray[np.bool_]) -> None:
         """Restrict the probability of being nearest to some candidates; all others have 0."""
-        self.__dict__["distances"] = self.distances.among(some)
+        self.__dict__["distances"] = self.distances.among(is_admitted)
 
     def draw(self, n_samples: int) -> RankedDistance:
         """Return distances to the target from new draws."""

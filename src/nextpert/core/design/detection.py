@@ -28,17 +28,19 @@ _SIZES = VARIANCE[:-1]
 _GENES = 300  # genes that determine the scale of a simulated perturbation; more change it little
 _COPIES = 12  # simulated perturbations of each class
 _Z = np.arange(0.0, 12.05, 0.05)  # means of the cells, in standard errors
-_NEVER = 40.0  # a threshold, in standard errors, that no effect reaches
+_UNREACHABLE = 40.0  # a threshold, in standard errors, that no effect reaches
 # Variances of means at which thresholds are computed, in units of the variance of a cell: from one
 # cell to 30,000.
 _LEVELS = np.geomspace(3e-5, 2.0, 23)
-_RATIOS, _MORE = (
-    13,
-    2.0,
-)  # noise of genes relative to their median, between which thresholds are interpolated
-_TESTS, _REPEATS, _FEW_LEVELS = 2000, 16, 4  # of simulated screens, and their number
-_FEW = 100.0  # degrees of freedom below which the noncentral t distribution is exact
-_CERTAIN = 30.0  # effect in standard errors from which the power is 1
+# Thresholds are interpolated between this number of values of a gene's noise relative to the
+# median, which exceed the range of the screen by a margin (of the logarithm) for other reads.
+_N_RATIOS = 13
+_RATIO_MARGIN = 2.0
+_N_TESTS = 2000  # tests in a simulated screen
+_N_REPEATS = 16  # simulated screens
+_N_LEVELS = 4  # means of their thresholds
+_MAX_EXACT_FREEDOM = 100.0  # degrees of freedom below which the noncentral t distribution is exact
+_MAX_STANDARDISED = 30.0  # effect in standard errors from which the power is 1
 _TINY = 1e-300
 
 
@@ -68,9 +70,9 @@ class Noise:
 
     def of_genes(self, index: ArrayLike) -> Noise:
         """Return the noise of some genes."""
-        which = np.asarray(index, np.int64)
+        genes = np.asarray(index, np.int64)
         return Noise(
-            self.of_model[which], self.of_means[which], self.freedom[which], self.n_perturbations
+            self.of_model[genes], self.of_means[genes], self.freedom[genes], self.n_perturbations
         )
 
 
@@ -104,7 +106,7 @@ class ByFalseSigns:
         genes = relative[generator.permutation(len(relative))[:_GENES]]
         low, high = np.log(relative.min()), np.log(relative.max())
         # Reads add noise to rare genes.
-        self._ratios = np.linspace(low - _MORE, high + _MORE, _RATIOS)
+        self._ratios = np.linspace(low - _RATIO_MARGIN, high + _RATIO_MARGIN, _N_RATIOS)
         shape = (len(sizes.classes), _COPIES, len(genes))
         uniform, normal = generator.random(shape), generator.standard_normal(shape)
         self._limits = np.stack(
@@ -136,9 +138,9 @@ class ByFalseSigns:
         """Return values of ``(..., n_levels, n_ratios)`` for the noise of genes, by logarithms."""
         middle = np.median(noise)
         k, part = _between(np.log(_LEVELS), np.log(middle))
-        found = table[..., k, :] * (1 - part) + table[..., k + 1, :] * part
+        by_ratio = table[..., k, :] * (1 - part) + table[..., k + 1, :] * part
         r, part = _between(self._ratios, np.log(noise / middle))
-        return np.asarray(found[..., r] * (1 - part) + found[..., r + 1] * part)
+        return np.asarray(by_ratio[..., r] * (1 - part) + by_ratio[..., r + 1] * part)
 
     def power(self, noise: Noise, effect: ArrayLike) -> Array:
         """Return the probability that effects are detected, ``(n_genes,)``.
@@ -150,8 +152,8 @@ class ByFalseSigns:
         # Perturbations that have an effect of this size: of classes with large effects.
         chance, limits = self.sizes.class_of(size), self._interpolated(self._limits, variance)
         z = size / np.sqrt(variance)
-        found = (ndtr(z - limits) + ndtr(-z - limits)).mean(axis=1)
-        return np.asarray((chance * found).sum(axis=0))
+        detected = (ndtr(z - limits) + ndtr(-z - limits)).mean(axis=1)
+        return np.asarray((chance * detected).sum(axis=0))
 
     def _shares_detected(self) -> Array:
         """Return the shares of all effects that are detected, ``(n_levels, n_ratios)``."""
@@ -181,7 +183,7 @@ def first_below(weights: Array, noise: float) -> Array:
     wrong = np.where(z * shrink < 1.0, 1.0, 2.0 * ndtr(-z * np.sqrt(shrink)))
     rate = weights @ (density * wrong).T / np.maximum(weights @ density.T, _TINY)
     is_below = rate < LEVEL
-    return np.where(is_below.any(axis=-1), _Z[np.argmax(is_below, axis=-1)], _NEVER)
+    return np.where(is_below.any(axis=-1), _Z[np.argmax(is_below, axis=-1)], _UNREACHABLE)
 
 
 class ByDiscoveryRate:
@@ -219,16 +221,16 @@ class ByDiscoveryRate:
             return self._last[1]
         generator = np.random.default_rng(self.rng)
         genes = np.arange(len(noise.of_means))
-        if len(genes) > _TESTS:
-            genes = np.sort(generator.choice(genes, _TESTS, replace=False))
-        n = int(np.clip(_TESTS // len(genes), 1, max(noise.n_perturbations, 1)))
+        if len(genes) > _N_TESTS:
+            genes = np.sort(generator.choice(genes, _N_TESTS, replace=False))
+        n = int(np.clip(_N_TESTS // len(genes), 1, max(noise.n_perturbations, 1)))
         sizes, variance, freedom = self.sizes, noise.of_means[genes], noise.freedom[genes]
-        found, shape = np.zeros(_REPEATS), (n, len(genes))
+        thresholds, shape = np.zeros(_N_REPEATS), (n, len(genes))
         if shape not in self._drawn:
-            every = [
-                sizes.draw(*shape, np.random.default_rng([self.rng, k])) for k in range(_REPEATS)
+            repeats = [
+                sizes.draw(*shape, np.random.default_rng([self.rng, k])) for k in range(_N_REPEATS)
             ]
-            self._drawn[shape] = np.array(every)
+            self._drawn[shape] = np.array(repeats)
         for k, effects in enumerate(self._drawn[shape]):
             squares = variance * generator.chisquare(freedom, shape) / freedom
             x = effects + np.sqrt(variance) * generator.standard_normal(shape)
@@ -238,21 +240,21 @@ class ByDiscoveryRate:
             p[0] = 0.0
             p.sort()
             rank = np.arange(1, len(p) + 1)
-            found[k] = LEVEL * rank[p <= LEVEL * rank / len(p)].max() / len(p)
+            thresholds[k] = LEVEL * rank[p <= LEVEL * rank / len(p)].max() / len(p)
         # A few means of sorted thresholds stand for all.
-        few = np.sort(found).reshape(_FEW_LEVELS, -1).mean(axis=1)
-        self._last = (noise, few)
-        return few
+        levels = np.sort(thresholds).reshape(_N_LEVELS, -1).mean(axis=1)
+        self._last = (noise, levels)
+        return levels
 
     def power(self, noise: Noise, effect: ArrayLike) -> Array:
         """Return the probability that effects are detected, as :meth:`ByFalseSigns.power`."""
         size = np.abs(np.broadcast_to(np.asarray(effect, np.float64), noise.of_means.shape))
-        z = np.minimum(size / np.sqrt(noise.of_means), _CERTAIN)
+        z = np.minimum(size / np.sqrt(noise.of_means), _MAX_STANDARDISED)
         power = np.zeros(len(z))
         for level in self.levels(noise):
             reach = -stdtrit(noise.freedom, level / 2)
             power += _beyond(reach, noise.freedom, z) + _beyond(reach, noise.freedom, -z)
-        return power / _FEW_LEVELS
+        return power / _N_LEVELS
 
     def detected(self, noise: Noise) -> float:
         """Return the share of all effects that is detected, beyond what is by chance."""
@@ -263,7 +265,7 @@ class ByDiscoveryRate:
             reach = stdtrit(noise.freedom, level / 2)[:, None] / spread
             beyond = stdtr(noise.freedom[:, None], reach)
             total += float((2 * beyond @ mixture[entries]).mean()) - level
-        return max(total / _FEW_LEVELS, 0.0)
+        return max(total / _N_LEVELS, 0.0)
 
 
 RULES = (LFSR, FDR)
@@ -271,9 +273,9 @@ RULES = (LFSR, FDR)
 
 def _between(grid: Array, value: ArrayLike) -> tuple[NDArray[np.int64], Array]:
     """Return the entries of a grid below values, and their position towards the next entry."""
-    found = np.clip(np.searchsorted(grid, value, side="right") - 1, 0, len(grid) - 2)
-    part = (np.asarray(value) - grid[found]) / (grid[found + 1] - grid[found])
-    return found, np.clip(part, 0.0, 1.0)
+    entry = np.clip(np.searchsorted(grid, value, side="right") - 1, 0, len(grid) - 2)
+    part = (np.asarray(value) - grid[entry]) / (grid[entry + 1] - grid[entry])
+    return entry, np.clip(part, 0.0, 1.0)
 
 
 def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
@@ -281,8 +283,8 @@ def _beyond(reach: Array, freedom: Array, size: Array) -> Array:
     # The usual normal approximation; its error is below 1e-4 for the values that use it.
     lower = reach * (1 - 1 / (4 * freedom)) - size
     probability = np.asarray(ndtr(-lower / np.sqrt(1 + reach**2 / (2 * freedom))))
-    few = (freedom < _FEW) & (np.abs(size) < _CERTAIN)
-    if few.any():
-        exact = nctdtr(freedom[few], -size[few], -reach[few])
-        probability[few] = np.where(np.isfinite(exact), exact, probability[few])
+    is_exact = (freedom < _MAX_EXACT_FREEDOM) & (np.abs(size) < _MAX_STANDARDISED)
+    if is_exact.any():
+        exact = nctdtr(freedom[is_exact], -size[is_exact], -reach[is_exact])
+        probability[is_exact] = np.where(np.isfinite(exact), exact, probability[is_exact])
     return probability

@@ -42,13 +42,13 @@ def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States
     [[1.0, 2.0], [0.0, 0.0]]
     """
     posteriors = [posterior] if isinstance(posterior, DagBlr) else list(posterior)
-    given = known_shifts(posteriors, shifts)
-    every = np.vstack([given, np.zeros((1, given.shape[1]))])
+    exact = known_shifts(posteriors, shifts)
+    with_control = np.vstack([exact, np.zeros((1, exact.shape[1]))])
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
-        return map(Draw, mean_draws(posteriors, given, n_samples=n_samples, rng=rng))
+        return map(Draw, mean_draws(posteriors, exact, n_samples=n_samples, rng=rng))
 
-    return States(np.mean([blr.predict_mean(every) for blr in posteriors], axis=0), draws)
+    return States(np.mean([blr.predict_mean(with_control) for blr in posteriors], axis=0), draws)
 
 
 @one_thread()
@@ -84,7 +84,7 @@ def first_order_distances(
     expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
     # A lazy map, so that only one draw is in memory at a time.
     slopes = map(partial(slope_draws, goal, centre, rng=generator), draw(n_samples, generator))
-    return expected, expected + np.concatenate([each[:, :-1] for each in slopes])
+    return expected, expected + np.concatenate([slope[:, :-1] for slope in slopes])
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,17 @@ class RankedDistance:
     nearer: Array
     draws: Array
 
-    def rows(self, some: NDArray[np.int64]) -> RankedDistance:
+    def rows(self, candidates: NDArray[np.int64]) -> RankedDistance:
         """Return some perturbations, in the given order, and the control."""
-        index = np.append(some, -1)
+        index = np.append(candidates, -1)
         names = ("mean", "median", "low", "high", "centre", "nearest", "nearer")
-        of_some = {name: getattr(self, name)[index] for name in names}
-        return RankedDistance(**of_some, draws=self.draws[:, index])
+        of_candidates = {name: getattr(self, name)[index] for name in names}
+        return RankedDistance(**of_candidates, draws=self.draws[:, index])
 
-    def among(self, some: NDArray[np.bool_]) -> RankedDistance:
+    def among(self, is_admitted: NDArray[np.bool_]) -> RankedDistance:
         """Return it with ``nearest`` computed among some perturbations; the others have 0."""
         nearest = np.zeros(len(self.nearest))
-        nearest[:-1][some] = probability_nearest(self.draws[:, :-1][:, some])
+        nearest[:-1][is_admitted] = probability_nearest(self.draws[:, :-1][:, is_admitted])
         return replace(self, nearest=nearest)
 
 
@@ -188,19 +188,20 @@ def ranked_distance(
     expected, draw = states
     goal = as_goal(target, expected.shape[1])
     drawn, distances, slopes = draw(n_samples, generator), [], []
-    own, more = generator.spawn(2)  # for the target's error, and for first-order draws
+    # For the target's error, and for first-order draws.
+    target_rng, first_order_rng = generator.spawn(2)
     for one in drawn:
-        distances.append(distance_draws(goal, one, generator, own))
+        distances.append(distance_draws(goal, one, generator, target_rng))
         if goal.is_states:
-            slopes.append(slope_draws(goal, expected, one, more))
+            slopes.append(slope_draws(goal, expected, one, first_order_rng))
     draws, control = (
-        np.concatenate(each) - 2 * goal.floor for each in zip(*distances, strict=True)
+        np.concatenate(blocks) - 2 * goal.floor for blocks in zip(*distances, strict=True)
     )
     centre = goal.distance(expected, expected[-1]) - goal.floor
     low, high = shortest_interval(np.maximum(draws, 0.0), INTERVAL)
     if slopes:  # equation 30
         linear = np.concatenate(slopes)
-        linear += goal.error_sd(expected) * more.standard_normal(linear.shape)
+        linear += goal.error_sd(expected) * first_order_rng.standard_normal(linear.shape)
         ends = (1.0 - INTERVAL) / 2, (1.0 + INTERVAL) / 2
         low = np.minimum(low, np.maximum(centre + np.quantile(linear, ends[0], axis=0), 0.0))
         high = np.maximum(np.quantile(draws, ends[1], axis=0), 0.0)
@@ -239,5 +240,5 @@ def probability_nearest(draws: Array) -> Array:
     >>> probability_nearest(np.array([[1.0, 1.0, 2.0], [3.0, 1.0, 2.0]])).tolist()
     [0.25, 0.75, 0.0]
     """
-    least = draws == draws.min(axis=1, keepdims=True, initial=np.inf)
-    return (least / np.maximum(least.sum(axis=1, keepdims=True), 1)).mean(axis=0)
+    is_nearest = draws == draws.min(axis=1, keepdims=True, initial=np.inf)
+    return (is_nearest / np.maximum(is_nearest.sum(axis=1, keepdims=True), 1)).mean(axis=0)

@@ -19,12 +19,13 @@ SIZES = VARIANCE[:-1]  # the variances of own parts, in units of the variance be
 _ROUNDS = 200  # iterations of EM
 _DRAWS = 25  # draws of a fit from which the weights are recovered
 _QUANTILES = (np.arange(20) + 0.5) / 20  # of squared scores along factors
-_RARE = 2e-3  # classes of lower frequency are left out
+_MIN_FREQUENCY = 2e-3  # classes of lower frequency are left out
 _TINY = 1e-300
 
 # Learned on Papalexi (25 perturbations), TAP-seq (14), Norman (33) and Hill (29), cells x panel, by
 # `python -m benchmarks.power --tables learned`: weights of scales (from SCALES[0]; the others are
-# 0) and of tails. The default is their mean, for a screen that has not been done.
+# 0) and of tails. The default is their mean, for a screen that has not been done. A table of
+# numbers is not set by the formatter.
 _LEARNED = (
     ((0.702, 0.021, 0.016, 0.003, 0.008, 0.032, 0.194, 0.024),
      (0.058, 0.056, 0.056, 0.231, 0.035, 0.115, 0.042, 0.145, 0.075, 0.164, 0.018, 0.003, 0.0015,
@@ -81,10 +82,10 @@ class EffectSizes:
         exponents = np.unique(np.log2(SIZES))
         log = np.clip(2.0 * np.log2(sd), exponents[0], exponents[-1])
         k = min(int(np.searchsorted(exponents, log, side="right")) - 1, len(exponents) - 2)
-        more = 2.0 ** (log - exponents[k]) - 1.0
+        upper = 2.0 ** (log - exponents[k]) - 1.0
         mixture = np.zeros(len(SIZES))
         mixture[0] = 1.0 - share
-        for entry, weight in ((k, 1.0 - more), (k + 1, more)):
+        for entry, weight in ((k, 1.0 - upper), (k + 1, upper)):
             mixture[int(np.searchsorted(np.log2(SIZES), exponents[entry]))] += share * weight
         return cls(np.ones(1), mixture[None])
 
@@ -97,16 +98,17 @@ class EffectSizes:
         return cls(scales, mixtures, np.asarray(along, np.float64))
 
     @classmethod
-    def of_draws(cls, place: NDArray[np.int8], along: Array) -> EffectSizes:
+    def of_draws(cls, entries: NDArray[np.int8], along: Array) -> EffectSizes:
         """Return the effects that a fit learned, from the draws of the variances of own parts.
 
-        ``place`` has the shape ``(n_perturbations, n_genes, n_draws)``; known variances (of target
-        genes) are ignored. ``along`` are scores along factors, of any shape. The exponent of a
-        variance is the scale of its perturbation plus a tail, and EM recovers the weights of both.
+        ``entries`` has the shape ``(n_perturbations, n_genes, n_draws)``; known variances (of
+        target genes) are ignored. ``along`` are scores along factors, of any shape. The exponent of
+        a variance is the scale of its perturbation plus a tail, and EM recovers the weights of
+        both.
         """
-        n_draws, n_sizes = place.shape[2], len(SIZES)
-        some = np.unique(np.linspace(0, n_draws - 1, min(n_draws, _DRAWS)).astype(np.int64))
-        rows = place[:, :, some].transpose(0, 2, 1).reshape(-1, place.shape[1])
+        n_draws, n_sizes = entries.shape[2], len(SIZES)
+        draws = np.unique(np.linspace(0, n_draws - 1, min(n_draws, _DRAWS)).astype(np.int64))
+        rows = entries[:, :, draws].transpose(0, 2, 1).reshape(-1, entries.shape[1])
         counts = np.array([np.bincount(row, minlength=n_sizes + 1)[:n_sizes] for row in rows])
         scales = np.full(len(SCALES), 1.0 / len(SCALES))
         tails = np.full(len(TAILS), 1.0 / len(TAILS))
@@ -136,9 +138,9 @@ class EffectSizes:
 
     def without_rare(self) -> EffectSizes:
         """Return the same without rare classes."""
-        kept = self.classes >= min(_RARE, self.classes.max())
-        classes = self.classes[kept] / self.classes[kept].sum()
-        return EffectSizes(classes, self.mixtures[kept], self.along)
+        is_frequent = self.classes >= min(_MIN_FREQUENCY, self.classes.max())
+        classes = self.classes[is_frequent] / self.classes[is_frequent].sum()
+        return EffectSizes(classes, self.mixtures[is_frequent], self.along)
 
     def share(self, size: float) -> float:
         """Return the share of effects larger than ``size``, in SD of a gene between cells."""

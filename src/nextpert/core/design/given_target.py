@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 _SIZES = 2.0 ** np.arange(-15.0, 5.0)  # variances of remainders, relative to those between cells
-_FEWEST_GIVEN = 10  # genes of a target; fewer do not show the share of genes that it changes
-_LOWEST, _HIGHEST, _STEP = -1.0, 1.5, 0.25  # coefficients: their range, and the lattice's spacing
-_LIKELY = 100  # perturbations whose moments are computed; on larger screens, those most alike
-_MOST = 16  # perturbations that may have a coefficient; a sweep takes time for each
+_MIN_GENES = 10  # genes of a target; fewer do not show the share of genes that it changes
+_MIN_COEFFICIENT = -1.0
+_MAX_COEFFICIENT = 1.5
+_STEP = 0.25  # spacing of the lattice of coefficients
+# Perturbations whose moments are computed; on larger screens, those most alike.
+_MAX_PERTURBATIONS = 100
+_MAX_COEFFICIENTS = 16  # perturbations that may have a coefficient; a sweep takes time for each
 _BURN = 30  # sweeps before the first draw of coefficients
 _TINY = 1e-300  # avoids 0 / 0; below every variance
 
@@ -45,7 +48,7 @@ class StateMoments(NamedTuple):
     control: Array
     control_variance: Array
 
-    def some(self, genes: NDArray[np.bool_]) -> StateMoments:
+    def of_genes(self, genes: NDArray[np.bool_]) -> StateMoments:
         """Return some genes."""
         return StateMoments(*(x[..., genes] for x in self))
 
@@ -115,14 +118,15 @@ def given_target(
     -------
     The changes; ``None`` if fewer than 10 genes are given, or there is one draw.
     """
-    (n_draws, p), given = control.shape, np.isfinite(numbers)
-    if given.sum() < _FEWEST_GIVEN or n_draws < 2:
+    n_draws, p = control.shape
+    is_given = np.isfinite(numbers)
+    if is_given.sum() < _MIN_GENES or n_draws < 2:
         return None
     n = 0 if effects is None else len(effects.expected)
-    rows = _most_alike(numbers, effects, control, unit)
+    rows = _most_similar(numbers, effects, control, unit)
     rows, error = rows[rows != row], np.zeros(p) if noise is None else noise
-    known = state_moments(effects, control, rows)
-    used = given & (known.control_variance > 0)
+    moments = state_moments(effects, control, rows)
+    used = is_given & (moments.control_variance > 0)
     out = GivenTarget(np.zeros((n_draws, p)), [{} for _ in control], {}, {}, np.zeros((n_draws, n)))
     if not used.any():
         return out
@@ -130,7 +134,7 @@ def given_target(
     if row >= 0 and effects is not None:
         slope_of_row = slopes_on_control(effects, control, np.array([row]))[0]
     rng = np.random.default_rng(0)
-    chain = _Chain(known.some(used), numbers[used], unit[used], error[used], rng)
+    chain = _Chain(moments.of_genes(used), numbers[used], unit[used], error[used], rng)
     for _ in range(_BURN if len(chain.rows) else 0):
         chain.sweep()
     for k in range(n_draws):
@@ -146,28 +150,30 @@ def given_target(
             mean, spread = effects.given(k, rows[makers])
             states = control[k] + mean + spread * rng.standard_normal(mean.shape)
         # The difference from the target of this draw, with its own remainder.
-        rest = numbers[used] - (1.0 - a.sum()) * control[k, used] - a[makers] @ states[:, used]
+        residual = numbers[used] - (1.0 - a.sum()) * control[k, used] - a[makers] @ states[:, used]
         remainder = np.sqrt(variance) * rng.standard_normal(len(variance))
-        rest -= remainder + np.sqrt(error[used]) * rng.standard_normal(len(variance))
+        residual -= remainder + np.sqrt(error[used]) * rng.standard_normal(len(variance))
         slope, total = chain.slope_and_variance(a)
-        rest /= total + variance
-        out.control[k, used] = slope * known.control_variance[used] * rest
-        states += known.slope[makers] * out.control[k]
-        made = (1.0 - a.sum()) * (control[k] + out.control[k])[used] + remainder + variance * rest
+        residual /= total + variance
+        out.control[k, used] = slope * moments.control_variance[used] * residual
+        states += moments.slope[makers] * out.control[k]
+        target = (
+            (1.0 - a.sum()) * (control[k] + out.control[k])[used] + remainder + variance * residual
+        )
         for j, state in zip(makers.tolist(), states, strict=True):
-            change = a[j] * known.own_variance[j, used] * rest
+            change = a[j] * moments.own_variance[j, used] * residual
             state[used] += change
-            made += a[j] * state[used]
+            target += a[j] * state[used]
             out.states[k][int(rows[j])] = state
             out.change.setdefault(int(rows[j]), np.zeros(p))[used] += change / n_draws
-            out.slope[int(rows[j])] = known.slope[j]
+            out.slope[int(rows[j])] = moments.slope[j]
         if row >= 0 and effects is not None:
             mean, spread = effects.given(k, [row])
             expected = control[k] + mean[0] + slope_of_row * out.control[k]
             state = expected + spread[0] * rng.standard_normal(p)
-            state[used] = made
+            state[used] = target
             out.states[k][row] = state
-            out.change.setdefault(row, np.zeros(p))[used] += (made - expected[used]) / n_draws
+            out.change.setdefault(row, np.zeros(p))[used] += (target - expected[used]) / n_draws
             out.slope[row] = slope_of_row
     return out
 
@@ -177,66 +183,68 @@ class _Chain:
 
     def __init__(
         self,
-        known: StateMoments,
+        moments: StateMoments,
         numbers: Array,
         unit: Array,
         noise: Array,
         rng: np.random.Generator,
     ) -> None:
         self.noise = noise
-        self.known, self.rng, self.variances = known, rng, unit[:, None] ** 2 * _SIZES
-        self.departure, self.a = numbers - known.control, np.zeros(len(known.change))
+        self.moments, self.rng, self.variances = moments, rng, unit[:, None] ** 2 * _SIZES
+        self.departure, self.a = numbers - moments.control, np.zeros(len(moments.change))
         # The most likely weights of sizes without coefficients.
         even = np.full(len(_SIZES), 1.0 / len(_SIZES))
-        chance = self.densities(known.control_variance[None] + noise, self.departure[None])[0]
+        chance = self.densities(moments.control_variance[None] + noise, self.departure[None])[0]
         self.weights = best_weights(chance + _TINY, even, even)
         gain = np.array([self.likelihood(j, self.lattice(0.0)) for j in range(len(self.a))])
         gain = (gain[:, 1:] - gain[:, :1]).max(axis=1) if len(gain) else np.zeros(0)
-        rows = np.argsort(-gain, kind="stable")[:_MOST]
+        rows = np.argsort(-gain, kind="stable")[:_MAX_COEFFICIENTS]
         self.rows = rows[gain[rows] > 0]
 
     def lattice(self, offset: float) -> Array:
         """Return 0, and coefficients at equal spacings."""
-        return np.append(0.0, np.arange(_LOWEST + offset, _HIGHEST, _STEP))
+        return np.append(0.0, np.arange(_MIN_COEFFICIENT + offset, _MAX_COEFFICIENT, _STEP))
 
-    def densities(self, variance: Array, rest: Array) -> Array:
-        """Return densities of departures ``rest``, ``(n, n_genes)``, by size of the remainder.
+    def densities(self, variance: Array, departure: Array) -> Array:
+        """Return densities of departures ``departure``, ``(n, n_genes)``, by size of the remainder.
 
         ``variance`` is that without remainders, same shape; the result is ``(n, n_genes, n_sizes)``
         without the factor of ``sqrt(2 pi)``.
         """
         total = variance[:, :, None] + self.variances
-        return np.exp(-0.5 * rest[:, :, None] ** 2 / total) / np.sqrt(total)
+        return np.exp(-0.5 * departure[:, :, None] ** 2 / total) / np.sqrt(total)
 
     def slope_and_variance(self, a: Array) -> tuple[Array, Array]:
         """Return the target's slope on the controls' means, and its variance without remainders."""
-        known = self.known
-        slope = 1.0 - a @ (1.0 - known.slope)
-        variance = slope**2 * known.control_variance + a**2 @ known.own_variance
+        moments = self.moments
+        slope = 1.0 - a @ (1.0 - moments.slope)
+        variance = slope**2 * moments.control_variance + a**2 @ moments.own_variance
         return slope, variance + self.noise
 
     def likelihood(self, j: int, values: Array) -> Array:
         """Return the log likelihood of some values of the coefficient of ``j``."""
-        known, a, value = self.known, self.a.copy(), values[:, None]
+        moments, a, value = self.moments, self.a.copy(), values[:, None]
         a[j] = 0.0
-        rest = self.departure - a @ known.change - value * known.change[j]
-        slope = 1.0 - a @ (1.0 - known.slope) - value * (1.0 - known.slope[j])
-        variance = slope**2 * known.control_variance + self.noise
-        variance += a**2 @ known.own_variance + value**2 * known.own_variance[j]
-        return np.asarray(np.log(self.densities(variance, rest) @ self.weights + _TINY).sum(axis=1))
+        departure = self.departure - a @ moments.change - value * moments.change[j]
+        slope = 1.0 - a @ (1.0 - moments.slope) - value * (1.0 - moments.slope[j])
+        variance = slope**2 * moments.control_variance + self.noise
+        variance += a**2 @ moments.own_variance + value**2 * moments.own_variance[j]
+        return np.asarray(
+            np.log(self.densities(variance, departure) @ self.weights + _TINY).sum(axis=1)
+        )
 
     def sweep(self) -> None:
         """Draw the coefficients one by one, and then the weights of sizes."""
         n, rng = len(self.a), self.rng
         for j in rng.permutation(self.rows):
-            others = np.count_nonzero(self.a) - int(self.a[j] != 0)
+            n_others = np.count_nonzero(self.a) - int(self.a[j] != 0)
             # A lattice with a random offset, which contains the present value.
-            offset = (self.a[j] - _LOWEST) % _STEP if self.a[j] else _STEP * rng.random()
+            offset = (self.a[j] - _MIN_COEFFICIENT) % _STEP if self.a[j] else _STEP * rng.random()
             values = self.lattice(offset)
             # The prior odds under Beta(1, n), given how many others have a coefficient.
-            odds = (1.0 + others) / (2.0 * n - 1.0 - others)
+            odds = (1.0 + n_others) / (2.0 * n - 1.0 - n_others)
             logs = self.likelihood(int(j), values)
-            logs[1:] += np.log(odds * _STEP / (_HIGHEST - _LOWEST))
+            logs[1:] += np.log(odds * _STEP / (_MAX_COEFFICIENT - _MIN_COEFFICIENT))
             below = np.cumsum(np.exp(logs - logs.max()))
             self.a[j] = values[np.searchsorted(below, below[-1] * rng.random())]
         counts = np.bincount(self.sizes(), minlength=len(_SIZES))
@@ -245,8 +253,8 @@ class _Chain:
     def sizes(self) -> Index:
         """Draw the size of the remainder of every gene, an index in ``_SIZES``."""
         _, variance = self.slope_and_variance(self.a)
-        rest = self.departure - self.a @ self.known.change
-        chance = self.densities(variance[None], rest[None])[0] * self.weights + _TINY
+        departure = self.departure - self.a @ self.moments.change
+        chance = self.densities(variance[None], departure[None])[0] * self.weights + _TINY
         below = np.cumsum(chance, axis=1)
         draw = below[:, -1:] * self.rng.random((len(below), 1))
         return np.asarray((draw > below[:, :-1]).sum(axis=1))
@@ -256,18 +264,20 @@ class _Chain:
         return self.variances[np.arange(len(size)), size]
 
 
-def _most_alike(numbers: Array, effects: EffectDraws | None, control: Array, unit: Array) -> Index:
+def _most_similar(
+    numbers: Array, effects: EffectDraws | None, control: Array, unit: Array
+) -> Index:
     """Return the perturbations whose expected effects are most like the target's change."""
     n = 0 if effects is None else len(effects.expected)
-    if effects is None or n <= _LIKELY:
+    if effects is None or n <= _MAX_PERTURBATIONS:
         return np.arange(n)
     change = np.where(np.isfinite(numbers), (numbers - control.mean(axis=0)) / unit, 0.0)
     along, size = np.zeros((2, n))
-    for some, index in effects.blocks():
+    for block, index in effects.blocks():
         mean = effects.posterior_mean(index) / unit
-        along[some], size[some] = mean @ change, (mean**2).sum(axis=1)
+        along[block], size[block] = mean @ change, (mean**2).sum(axis=1)
     explained = along**2 / np.maximum(size, _TINY)
-    return np.sort(np.argsort(-explained, kind="stable")[:_LIKELY])
+    return np.sort(np.argsort(-explained, kind="stable")[:_MAX_PERTURBATIONS])
 
 
 def state_moments(effects: EffectDraws | None, control: Array, rows: Index) -> StateMoments:
@@ -276,19 +286,19 @@ def state_moments(effects: EffectDraws | None, control: Array, rows: Index) -> S
     if effects is None:
         none = np.zeros((0, control.shape[1]))
         return StateMoments(none, none, none, start, square)
-    slope, own = np.zeros((2, len(rows), control.shape[1]))
+    slope, own_variance = np.zeros((2, len(rows), control.shape[1]))
     slope[:] = slopes_on_control(effects, control, rows)
-    for some, index in effects.blocks(rows):
+    for block, index in effects.blocks(rows):
         # Variance over draws of conditional means, plus that of the own parts.
         states = effects.unit[:, None] * effects.centres(index).astype(np.float64) + control.T
-        own[some] = states.var(axis=2, ddof=1) - slope[some] ** 2 * square
-    own = np.maximum(own, 0.0)
+        own_variance[block] = states.var(axis=2, ddof=1) - slope[block] ** 2 * square
+    own_variance = np.maximum(own_variance, 0.0)
     for k in range(effects.n_draws):
-        own += effects.given(k, rows)[1] ** 2 / effects.n_draws
-    return StateMoments(effects.posterior_mean(rows), slope, own, start, square)
+        own_variance += effects.given(k, rows)[1] ** 2 / effects.n_draws
+    return StateMoments(effects.posterior_mean(rows), slope, own_variance, start, square)
 
 
-def slopes_on_control(effects: EffectDraws, control: Array, which: Index) -> Array:
+def slopes_on_control(effects: EffectDraws, control: Array, index: Index) -> Array:
     """Return the slopes of states on the controls' means, ``(len(which), n_genes)``.
 
     A slope is the covariance over draws of a state and the controls' mean, divided by the variance
@@ -296,8 +306,8 @@ def slopes_on_control(effects: EffectDraws, control: Array, which: Index) -> Arr
     """
     departure = control - control.mean(axis=0)
     square = np.maximum((departure**2).sum(axis=0), _TINY)
-    slopes = np.empty((len(which), control.shape[1]), table_type(len(which) * control.shape[1]))
-    for rows, some in effects.blocks(which):
-        centre = effects.centres(some)
-        slopes[rows] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, departure) / square
+    slopes = np.empty((len(index), control.shape[1]), table_type(len(index) * control.shape[1]))
+    for block, rows in effects.blocks(index):
+        centre = effects.centres(rows)
+        slopes[block] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, departure) / square
     return slopes

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 def numbers(
-    value: ArrayLike | None, n: int, name: str, default: float, *, many: bool = False
+    value: ArrayLike | None, n: int, name: str, default: float, *, by_state: bool = False
 ) -> Array:
-    """Return ``n`` numbers, by default ``default``; with ``many``, one row of numbers per state.
+    """Return ``n`` numbers, by default ``default``; with ``by_state``, one row per state.
 
     The numbers must be finite, unless ``default`` is infinite: then they are bounds, for which
     ``default`` is the only infinite value.
     """
     if value is None:
-        return np.full((0, n) if many else n, default)
+        return np.full((0, n) if by_state else n, default)
     values = as_numbers(value, name)
-    if values.ndim != 1 + many or values.shape[-1] != n:
-        rows = "one row per state, " * many
+    if values.ndim != 1 + by_state or values.shape[-1] != n:
+        rows = "one row per state, " * by_state
         message = f"{name} has shape {values.shape}: give {rows}one value for each of {n} nodes."
         raise ValueError(message)
     if np.isfinite(default):
@@ -55,8 +55,8 @@ class Distance(NamedTuple):
     """A kind of distance: its names, and its formula unless it is a sum of squared differences.
 
     ``axis`` is its name on axes, and ``words`` its name after that of a target. ``of_changes(goal,
-    changes, wanted, shares)`` returns the distance of changes from the control, ``(n, n_nodes)``,
-    to the desired changes, ``(n_wanted, n_nodes)``. ``nearest(goal, change, wanted, shares)``
+    changes, desired, shares)`` returns the distance of changes from the control, ``(n, n_nodes)``,
+    to the desired changes, ``(n_desired, n_nodes)``. ``nearest(goal, change, desired, shares)``
     returns the change at distance 0 that is nearest to ``change``; if it is ``None``, the mean of
     the desired changes is used.
     """
@@ -67,19 +67,19 @@ class Distance(NamedTuple):
     nearest: Callable[[Goal, Array, Array, Array], Array] | None = None
 
 
-def _cosine(goal: Goal, changes: Array, wanted: Array, shares: Array) -> Array:
+def _cosine(goal: Goal, changes: Array, desired: Array, shares: Array) -> Array:
     size, total = goal.length(changes), np.ones(len(changes))
-    for v, share in zip(wanted, shares, strict=True):
-        both = size * goal.length(v)
+    for v, share in zip(desired, shares, strict=True):
+        lengths = size * goal.length(v)
         along = goal.dot(changes, v)
-        total -= share * np.divide(along, both, out=np.zeros_like(both), where=both > 0)
+        total -= share * np.divide(along, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return np.maximum(total, 0.0)
 
 
-def _along(goal: Goal, change: Array, wanted: Array, shares: Array) -> Array:
+def _along(goal: Goal, change: Array, desired: Array, shares: Array) -> Array:
     """Return the nearest change in the desired direction; if it is opposite, the desired change."""
-    sizes = goal.length(wanted)
-    v = shares @ (wanted / np.maximum(sizes, 1e-300)[:, None])
+    sizes = goal.length(desired)
+    v = shares @ (desired / np.maximum(sizes, 1e-300)[:, None])
     along = float(change @ (goal.weights * v)) / max(float(goal.square(v)), 1e-300)
     return (along if along > 0 else float(shares @ sizes)) * v
 
@@ -114,7 +114,7 @@ class OwnNodes:
         row = np.repeat(np.arange(n), np.diff(out.indptr))
         values = np.broadcast_to(states, out.shape)[row, out.indices] * x[..., out.indices]
         flat = values.reshape(int(np.prod(values.shape[:-1])), len(row))
-        total = np.array([np.bincount(row, each, n) for each in flat])
+        total = np.array([np.bincount(row, products, n) for products in flat])
         return total.reshape(*values.shape[:-1], n)
 
 
@@ -203,18 +203,20 @@ class Goal:
         self.scale = numbers(scale, p, "scale", 1.0)
         self.weights = numbers(weights, p, "weights", 1.0) * self.scale
         self.kind, self.of_changes = distance, DISTANCES[distance].of_changes
-        self.own: OwnNodes | None = None
-        self.states = numbers(states, p, "states", 0.0, many=True)
+        self.own_nodes: OwnNodes | None = None
+        self.states = numbers(states, p, "states", 0.0, by_state=True)
         self.signature = None if signature is None else as_vector(signature, p, "signature")
         self.low = numbers(low, p, "low", -np.inf)
         self.high = numbers(high, p, "high", np.inf)
         self._bounded = np.isfinite(self.low) | np.isfinite(self.high)
-        self.away_from = numbers(away_from, p, "away_from", 0.0, many=True)
+        self.away_from = numbers(away_from, p, "away_from", 0.0, by_state=True)
         self.away_weight = require_positive(away_weight, "away_weight")
         avoids = len(self.away_from) > 0
-        given = [None] * len(self.states) if variances is None else list(variances)
-        each = [numbers(np.zeros(p) if v is None else v, p, "variances", 0.0) for v in given]
-        self.variances = np.array(each).reshape(-1, p)
+        errors = [None] * len(self.states) if variances is None else list(variances)
+        variance_rows = [
+            numbers(np.zeros(p) if v is None else v, p, "variances", 0.0) for v in errors
+        ]
+        self.variances = np.array(variance_rows).reshape(-1, p)
         # Check the combination of parts, and their values.
         n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
         crossed = np.flatnonzero(self.low > self.high)[:5]
@@ -225,7 +227,7 @@ class Goal:
                 not (np.isfinite(value) & (value >= 0)).all() or not value.any()
             )
         wrong |= {
-            f"variances must have one entry for each of {n} states, or be None.": len(given) != n,
+            f"variances must have one entry for each of {n} states, or be None.": len(errors) != n,
             "variances must not be negative.": (self.variances < 0).any(),
             f"low is above high at nodes {crossed.tolist()}: exchange the bounds.": len(crossed),
             "The goal has no part: give states, a signature or bounds.": not (
@@ -248,7 +250,7 @@ class Goal:
         # Whether it consists only of the squared distance to target states, weighted or not.
         self.is_states = n > 0 and self.of_changes is None and not (signed or bounded or avoids)
         # Contribution of the target states' errors to the distance; with own nodes ``(n,)``.
-        self.floor: Any = self.shares @ [self.excess(each) for each in self.variances]
+        self.floor: Any = self.shares @ [self.excess(variance) for variance in self.variances]
 
     @classmethod
     def point(cls, mean: ArrayLike, variance: ArrayLike | None = None) -> Goal:
@@ -264,7 +266,7 @@ class Goal:
         return cls(np.zeros(len(point)), states=point[None], variances=[variance])
 
     def leave_out(
-        self, common: Sequence[int], each: Sequence[Sequence[int]], control: ArrayLike
+        self, common: Sequence[int], by_candidate: Sequence[Sequence[int]], control: ArrayLike
     ) -> Goal:
         r"""Return the goal without ``common`` nodes, and without the own nodes of each candidate.
 
@@ -275,53 +277,57 @@ class Goal:
         .. math:: \frac{d_0}{d_{0j}} \sum_{i \notin O_j} w_i (\theta_i - m_i)^2,
 
         so that a distance relative to the control's compares the two on the same nodes. ``common``
-        nodes are left out for all candidates, ``each[j]`` for candidate ``j``; ``control`` is the
-        contribution of every node to the control's expected distance, ``(n_nodes,)``. The methods
-        of this goal take the states of all candidates and, last, the control; see :meth:`rows`.
+        nodes are left out for all candidates, ``by_candidate[j]`` for candidate ``j``; ``control``
+        is the contribution of every node to the control's expected distance, ``(n_nodes,)``. The
+        methods of this goal take the states of all candidates and, last, the control; see
+        :meth:`rows`.
         """
         goal = copy(self)
         goal.weights = np.where(np.isin(np.arange(self.n_nodes), list(common)), 0.0, self.weights)
-        if any(each):
-            row = np.repeat(np.arange(len(each)), [len(some) for some in each])
-            node = np.array([i for some in each for i in some], np.int64)
-            shape = len(each) + 1, self.n_nodes
+        if any(by_candidate):
+            row = np.repeat(np.arange(len(by_candidate)), [len(nodes) for nodes in by_candidate])
+            node = np.array([i for nodes in by_candidate for i in nodes], np.int64)
+            shape = len(by_candidate) + 1, self.n_nodes
             out = csr_array((np.ones(len(row)), (row, node)), shape)
             counted = np.where(goal.weights > 0, control, 0.0)
-            left, factor = counted.sum() - out @ counted, np.ones(len(each) + 1)
+            remaining, factor = counted.sum() - out @ counted, np.ones(len(by_candidate) + 1)
             if self.of_changes is not None:
-                goal.own, goal.floor = OwnNodes(out, factor), np.zeros(len(factor))
-                left = goal.distance(np.broadcast_to(self.origin, shape))
+                goal.own_nodes, goal.floor = OwnNodes(out, factor), np.zeros(len(factor))
+                remaining = goal.distance(np.broadcast_to(self.origin, shape))
             # The last state is the control, for which no node is left out.
             # Distances are not scaled if an unbiased estimate of one of the two is not above 0.
-            known = (left > 0) & (left[-1] > 0)
-            goal.own = OwnNodes(out, np.divide(left[-1], left, out=factor.copy(), where=known))
-        goal.floor = goal.shares @ [goal.excess(each) for each in goal.variances]
+            is_scaled = (remaining > 0) & (remaining[-1] > 0)
+            goal.own_nodes = OwnNodes(
+                out, np.divide(remaining[-1], remaining, out=factor.copy(), where=is_scaled)
+            )
+        goal.floor = goal.shares @ [goal.excess(variance) for variance in goal.variances]
         return goal
 
-    def rows(self, which: Any) -> Goal:
+    def rows(self, candidates: Any) -> Goal:
         """Return the goal for some of its candidates; unchanged if none has own nodes."""
-        own = self.own
-        if own is None or (
-            isinstance(which, slice) and which.indices(len(own.factor)) == (0, len(own.factor), 1)
+        own_nodes = self.own_nodes
+        if own_nodes is None or (
+            isinstance(candidates, slice)
+            and candidates.indices(len(own_nodes.factor)) == (0, len(own_nodes.factor), 1)
         ):
             return self
         goal = copy(self)
-        goal.own = OwnNodes(own.left_out[which], own.factor[which])
-        goal.floor = self.floor[which]
+        goal.own_nodes = OwnNodes(own_nodes.left_out[candidates], own_nodes.factor[candidates])
+        goal.floor = self.floor[candidates]
         return goal
 
     def weigh(self, x: ArrayLike) -> Array:
         """Return ``x`` of every state and node, ``(n, n_nodes)``, times the weight of the node."""
         weighed = np.asarray(self.weights * np.asarray(x))
-        return weighed if self.own is None else weighed * self.own.counted
+        return weighed if self.own_nodes is None else weighed * self.own_nodes.counted
 
     def dot(self, states: Array, x: Array) -> Array:
         """Return the weighted products of states with vectors ``x`` of shape ``(..., n_nodes)``."""
         product = np.asarray(states @ (self.weights * x).T)
-        if self.own is None:
+        if self.own_nodes is None:
             return product
-        own = self.own.dot(states, self.weights * x)
-        return ((product - own.T).T * self.own.factor).T
+        left_out = self.own_nodes.dot(states, self.weights * x)
+        return ((product - left_out.T).T * self.own_nodes.factor).T
 
     @property
     def is_plain(self) -> bool:
@@ -339,25 +345,25 @@ class Goal:
         (:meth:`draw_errors`).
         """
         start = self.origin if origin is None else np.asarray(origin, np.float64)
-        every = np.asarray(states)
-        blocks = in_blocks(*every.shape) if every.ndim == 2 else []
+        all_states = np.asarray(states)
+        blocks = in_blocks(*all_states.shape) if all_states.ndim == 2 else []
         if len(blocks) > 1:
             return np.concatenate(
-                [self.rows(rows).distance(every[rows], start, errors) for rows in blocks]
+                [self.rows(rows).distance(all_states[rows], start, errors) for rows in blocks]
             )
-        given = as_numbers(states, "states", copy=False)
+        values = as_numbers(states, "states", copy=False)
         targets = self.states if errors is None else self.states + errors
         if self.of_changes is not None:
-            return self.of_changes(self, given - start, *self._wanted(targets - start))
-        total = np.zeros(len(given))
+            return self.of_changes(self, values - start, *self._desired(targets - start))
+        total = np.zeros(len(values))
         for weight, state in zip(self.shares, targets, strict=True):
-            total += weight * self.square(given - state)
+            total += weight * self.square(values - state)
         if self.signature is not None:
-            total += self._lacking(given - start) ** 2
+            total += self._lacking(values - start) ** 2
         if self._bounded.any():
-            total += self.square(np.clip(given, self.low, self.high) - given)
+            total += self.square(np.clip(values, self.low, self.high) - values)
         for state in self.away_from:
-            nearer = self.length(start - state) - self.length(given - state)
+            nearer = self.length(start - state) - self.length(values - state)
             total += self.away_weight * np.maximum(nearer, 0.0) ** 2
         return total
 
@@ -368,8 +374,8 @@ class Goal:
         it counts as 0.
         """
         if not len(self.states) or self.of_changes is not None:
-            return 0.0 if self.own is None else np.zeros(len(self.own.factor))
-        if self.own is None:
+            return 0.0 if self.own_nodes is None else np.zeros(len(self.own_nodes.factor))
+        if self.own_nodes is None:
             return float((np.asarray(variance) * self.weights).sum())
         return self.dot(np.ones(self.n_nodes), np.asarray(variance))
 
@@ -385,11 +391,11 @@ class Goal:
         For every state, ``2 sqrt(sum_s c_s^2 |V_s^(1/2) W (theta - m_s)|^2)`` with ``V_s`` the
         sampling variances of ``m_s``; shape ``(n,)``.
         """
-        every = np.asarray(states)
-        total = np.zeros(len(every))
+        values = np.asarray(states)
+        total = np.zeros(len(values))
         if np.any(self.floor):
             for c, state, variance in zip(self.shares, self.states, self.variances, strict=True):
-                total += c**2 * (self.weigh(every - state) ** 2 @ variance)
+                total += c**2 * (self.weigh(values - state) ** 2 @ variance)
         return 2.0 * np.sqrt(total)
 
     def quadratic(self, at: ArrayLike) -> Quadratic:
@@ -400,30 +406,30 @@ class Goal:
         out: a signature weights a node by its share of the direction. Nodes without a target have
         weight 0 and keep the value of ``at``.
         """
-        here = as_vector(at, self.n_nodes, "at")
+        start = as_vector(at, self.n_nodes, "at")
         w, parts = self.weights, []
         if self.of_changes is not None:
-            wanted, shares = self._wanted(self.states - self.origin)
+            desired, shares = self._desired(self.states - self.origin)
             nearest = DISTANCES[self.kind].nearest
-            change = here - self.origin
-            change = nearest(self, change, wanted, shares) if nearest else shares @ wanted
+            change = start - self.origin
+            change = nearest(self, change, desired, shares) if nearest else shares @ desired
             parts.append((self.origin + change, w))
         else:
             parts += [(m, c * w) for m, c in zip(self.states, self.shares, strict=True)]
             if self.signature is not None:
                 v = self.signature / self.length(self.signature)
-                lacking = self._lacking((here - self.origin)[None])[0]
-                parts.append((here + lacking * v, w * v**2 * w))
-            kept = np.clip(here, self.low, self.high)
-            parts.append((kept, w * self._bounded))
+                lacking = self._lacking((start - self.origin)[None])[0]
+                parts.append((start + lacking * v, w * v**2 * w))
+            within_bounds = np.clip(start, self.low, self.high)
+            parts.append((within_bounds, w * self._bounded))
             for state in self.away_from:
-                off, limit = self.length(here - state), self.length(self.origin - state)
+                off, limit = self.length(start - state), self.length(self.origin - state)
                 if 0 < off < limit:
-                    kept = state + (here - state) * (limit / off)
-                    parts.append((kept, self.away_weight * w))
+                    at_limit = state + (start - state) * (limit / off)
+                    parts.append((at_limit, self.away_weight * w))
         weights = np.sum([weight for _, weight in parts], axis=0)
         pulled = np.sum([weight * point for point, weight in parts], axis=0)
-        point = np.divide(pulled, weights, out=here.copy(), where=weights > 0)
+        point = np.divide(pulled, weights, out=start.copy(), where=weights > 0)
         return Quadratic(point, weights)
 
     def square(self, x: Array) -> Array:
@@ -440,7 +446,7 @@ class Goal:
         size = self.length(v)
         return np.maximum(size - change @ (self.weights * v) / size, 0.0)
 
-    def _wanted(self, targets: Array) -> tuple[Array, Array]:
+    def _desired(self, targets: Array) -> tuple[Array, Array]:
         """Return the desired changes and their shares: the signature, or changes to the states."""
         return (
             (targets, self.shares) if self.signature is None else (self.signature[None], np.ones(1))

@@ -118,11 +118,11 @@ NOT_JOINED = Joined()
 def states_by_effects(
     effects: EffectDraws,
     control: Array,
-    place: ArrayLike | None = None,
+    perturbations: ArrayLike | None = None,
     targets: Sequence[int] = (),
     points: Array | None = None,
     n_more: int = 0,
-    given: GivenTarget | None = None,
+    given_target: GivenTarget | None = None,
 ) -> States:
     """Return the joint posterior of states: the controls' means plus effects.
 
@@ -136,60 +136,65 @@ def states_by_effects(
         Draws of effects.
     control
         Means of the controls in the stored draws, shape ``(n_draws, n_nodes)``.
-    place
+    perturbations
         Rows of the perturbations in ``effects``, in order; the last ``n_more`` are targets that are
         not candidates. All rows by default.
     targets, points
-        For every target state, the position of its perturbation in ``place``, -1 for none, and its
-        state in the goal, ``(n_states, n_nodes)``.
+        For every target state, the position of its perturbation in ``perturbations``, -1 for none,
+        and its state in the goal, ``(n_states, n_nodes)``.
     n_more
         Number of perturbations that are only targets.
-    given
+    given_target
         The changes of the draws, given a target's numbers; its rows are those of ``effects``.
     """
-    which = np.arange(len(effects.expected)) if place is None else np.asarray(place, np.int64)
-    n, index = len(which) - n_more, np.array(targets, np.int64)
+    effect_rows = (
+        np.arange(len(effects.expected))
+        if perturbations is None
+        else np.asarray(perturbations, np.int64)
+    )
+    n, index = len(effect_rows) - n_more, np.array(targets, np.int64)
     joined = index[:, None] >= 0
     rows = tuple(np.where(index < n, index, -1).tolist())
 
     slopes = np.zeros(0)
-    if given is not None:
-        slopes = slopes_on_control(effects, control, np.append(which, which[:1]))
+    if given_target is not None:
+        slopes = slopes_on_control(effects, control, np.append(effect_rows, effect_rows[:1]))
 
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
         # Only own parts remain to be drawn, by the caller.
         del rng
         for k, count in effects.taken(n_samples):
             # One additional row for the controls, because a copy might not fit into memory.
-            states, spread = effects.given(k, np.append(which, which[:1]))
+            states, spread = effects.given(k, np.append(effect_rows, effect_rows[:1]))
             states += control[k]
             start_of_draw = control[k]
-            if given is not None:
-                start_of_draw = control[k] + given.control[k]
-                states += slopes * given.control[k]
-                for j, state in given.states[k].items():
-                    made = np.flatnonzero(which == j)
-                    states[made], spread[made] = state, 0.0
+            if given_target is not None:
+                start_of_draw = control[k] + given_target.control[k]
+                states += slopes * given_target.control[k]
+                for j, state in given_target.states[k].items():
+                    positions = np.flatnonzero(effect_rows == j)
+                    states[positions], spread[positions] = state, 0.0
             of_targets: dict[str, Any] = {}
             if points is not None and joined.any():
                 of_targets = {
-                    "target_rows": rows, "target_spread": np.where(joined, spread[index], 0.0),
+                    "target_rows": rows,
+                    "target_spread": np.where(joined, spread[index], 0.0),
                     "target_error": np.where(joined, states[index] - points, 0.0),
-                }  # fmt: skip
+                }
             states[n], spread[n] = start_of_draw, 0.0
             yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
             del states, spread  # frees memory before the next draw
 
     start = control.mean(axis=0)
-    mean = effects.posterior_mean(np.append(which[:n], which[:1]))
+    mean = effects.posterior_mean(np.append(effect_rows[:n], effect_rows[:1]))
     mean += start
     mean[n] = start
-    if given is not None:
-        moved = given.control.mean(axis=0)
+    if given_target is not None:
+        moved = given_target.control.mean(axis=0)
         mean += slopes[: n + 1] * moved
         mean[n] = start + moved
-        for j, change in given.change.items():
-            mean[:n][which[:n] == j] += change
+        for j, change in given_target.change.items():
+            mean[:n][effect_rows[:n] == j] += change
     return States(mean.astype(table_type(mean.size), copy=False), draws)
 
 
@@ -209,7 +214,7 @@ def control_by_node(states: States, goal: Goal, n_samples: int = 400) -> Array:
 
 
 def distance_draws(
-    goal: Goal, drawn: Draw, rng: np.random.Generator, own: np.random.Generator
+    goal: Goal, drawn: Draw, rng: np.random.Generator, target_rng: np.random.Generator
 ) -> tuple[Array, Array]:
     r"""Return draws of distances to a goal, and of the control's distances on the same nodes.
 
@@ -225,8 +230,8 @@ def distance_draws(
     drawn one by one, and the sum of the others is drawn from the shifted and scaled gamma
     distribution with the same mean, variance and skewness (Pearson 1959,
     doi:10.1093/biomet/46.3-4.364). For other goals, the distance of every draw is computed.
-    The generator ``rng`` draws the errors specific to each perturbation, and ``own`` those of the
-    target states.
+    The generator ``rng`` draws the errors specific to each perturbation, and ``target_rng`` those
+    of the target states.
 
     Examples
     --------
@@ -241,17 +246,22 @@ def distance_draws(
     if drawn.spread is None or not goal.is_states:
         pairs = []
         for one in drawn.sampled(rng):
-            error, start = goal.draw_errors(own), one.states[-1]
+            error, start = goal.draw_errors(target_rng), one.states[-1]
             if one.target_error is not None:
                 error = one.target_error + (0.0 if error is None else error)
-            each = goal.distance(one.states, start, error)
-            same = np.broadcast_to(start, one.states.shape)
-            pairs.append((each, goal.distance(same, start, error) if goal.own else each[-1:]))
-        return np.array([each for each, _ in pairs]), np.array([each for _, each in pairs])
+            distance = goal.distance(one.states, start, error)
+            controls = np.broadcast_to(start, one.states.shape)
+            pairs.append(
+                (
+                    distance,
+                    goal.distance(controls, start, error) if goal.own_nodes else distance[-1:],
+                )
+            )
+        return np.array([distance for distance, _ in pairs]), np.array([x for _, x in pairs])
     errors = drawn.errors(rng)
     off: Array = np.zeros((1, *goal.states.shape)) if errors is None else errors
     if np.any(goal.floor):
-        off = np.array([goal.draw_errors(own) for _ in range(drawn.count)]) + off
+        off = np.array([goal.draw_errors(target_rng) for _ in range(drawn.count)]) + off
     target = goal.states + off
     middle, reference = goal.shares @ target, goal.shares @ goal.states
     scattered = (target - middle[:, None]) ** 2  # target states about their mean
@@ -259,8 +269,10 @@ def distance_draws(
     for k in range(0, len(spread), _ROWS):
         rows = slice(k, min(k + _ROWS, len(spread)))
         weights = goal.rows(rows).weigh(np.ones(goal.n_nodes))
-        apart = goal.shares @ (scattered @ weights.T).swapaxes(0, 1).reshape(len(goal.states), -1)
-        scatter, states = apart.reshape(len(off), -1), drawn.states[rows] - reference
+        dispersion = goal.shares @ (scattered @ weights.T).swapaxes(0, 1).reshape(
+            len(goal.states), -1
+        )
+        scatter, states = dispersion.reshape(len(off), -1), drawn.states[rows] - reference
         blocks.append(
             scatter + _square_draws(states, spread[rows], off_middle, weights, drawn.count, rng)
         )
@@ -271,9 +283,9 @@ def distance_draws(
             of_row.distance(x[None], None, e)[0] for x, e in zip(states, off, strict=True)
         ]
     control = distances[:, -1:]
-    if goal.own is not None:  # without the contribution of the nodes left out
+    if goal.own_nodes is not None:  # without the contribution of the nodes left out
         square = goal.shares @ (drawn.states[-1] - target) ** 2
-        control = (control - goal.own.dot(1.0, goal.weights * square)) * goal.own.factor
+        control = (control - goal.own_nodes.dot(1.0, goal.weights * square)) * goal.own_nodes.factor
     return distances, control
 
 
@@ -294,19 +306,19 @@ def _square_draws(
     """
     # Weights per state, or common to all states.
     v, power = weights * spread**2, weights * np.ones_like(departure)
-    few = min(_DRAWN, departure.shape[1])
+    n_drawn = min(_DRAWN, departure.shape[1])
     variances = v * (v + 2.0 * weights * departure**2)
-    top = np.argpartition(variances, -few, axis=1)[:, -few:]
+    top = np.argpartition(variances, -n_drawn, axis=1)[:, -n_drawn:]
     at = np.arange(len(departure))[:, None], top
     drawn = departure[at] + spread[at] * rng.standard_normal((count, *top.shape)) - off[:, top]
     total = np.asarray((power[at] * drawn**2).sum(axis=2))
     v[at] = power[at] = 0.0
-    moments, square, own = [], off**2, np.ones_like(v)
+    moments, square, v_power = [], off**2, np.ones_like(v)
     for order, factor in enumerate((1.0, 2.0, 8.0)):
         # Sums of power (departure - off)^2, with power = w v^order, and of v^(order + 1).
-        weighted, own = power * departure, own * v
+        weighted, v_power = power * departure, v_power * v
         sums = (weighted * departure).sum(axis=1) - 2.0 * off @ weighted.T + square @ power.T
-        moments.append(factor * (own.sum(axis=1) + (order + 1) * sums))
+        moments.append(factor * (v_power.sum(axis=1) + (order + 1) * sums))
         power = power * v
     mean, variance, third = np.maximum(moments, 0.0)
     # With variance v and third central moment t, the gamma distribution has the shape 4 v^3 / t^2.
@@ -334,8 +346,8 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
                 return np.asarray(centre + step * (one.states[rows] - centre))
 
             control = moved(-1)
-            each = [goal.rows(rows).distance(moved(rows), control, off) for rows in blocks]
-            return np.concatenate(each)
+            distances = [goal.rows(rows).distance(moved(rows), control, off) for rows in blocks]
+            return np.concatenate(distances)
 
         return (at(_STEP) - at(-_STEP)) / (2 * _STEP)
 
@@ -349,21 +361,22 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
         if drawn.spread is not None:
             root[rows] = 2.0 * np.sqrt(((towards * drawn.spread[rows]) ** 2).sum(axis=1))
     if drawn.target_error is not None:
-        each = zip(goal.shares, goal.states, drawn.target_error, strict=True)
-        for weight, state, off in each:
+        target_parts = zip(goal.shares, goal.states, drawn.target_error, strict=True)
+        for weight, state, off in target_parts:
             common -= 2.0 * weight * (goal.dot(mean, off) - goal.dot(state, off))
     if drawn.spread is None:
         return common[None]
     slopes = common + root * rng.standard_normal((drawn.count, len(root)))
     if errors is not None and drawn.target_error is not None:
-        more = goal.shares[:, None] * (errors - drawn.target_error)  # own parts of the targets
+        # Own parts of the targets.
+        own_errors = goal.shares[:, None] * (errors - drawn.target_error)
         for row, states in drawn.joined(errors).items():
             towards = goal.rows([row]).weigh(mean[row] - point).reshape(-1)
             slopes[:, row] = common[row] + 2.0 * ((states - drawn.states[row]) @ towards)
         for s, state in enumerate(goal.states):
-            towards = goal.dot(state, more[:, s]).T
-            towards = towards if goal.own else towards[:, None]
-            slopes -= 2.0 * (goal.dot(mean, more[:, s]).T - towards)
+            towards = goal.dot(state, own_errors[:, s]).T
+            towards = towards if goal.own_nodes else towards[:, None]
+            slopes -= 2.0 * (goal.dot(mean, own_errors[:, s]).T - towards)
     return slopes
 
 

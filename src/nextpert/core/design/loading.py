@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(60)  # quadrature over a normal variable
-_MOST = 1e12  # maximum number of cells considered
-
-
-_MOST_CELLS = 1e9  # more than all published screens together
+_MAX_SEARCHED_CELLS = 1e12  # upper end of the search for a number of cells
+_MAX_CELLS = 1e9  # more than all published screens together
 
 
 def share_single(moi: float) -> float:
@@ -57,21 +55,21 @@ def abundance_cv(n_cells: ArrayLike) -> float:
     return float(np.sqrt(max(beyond, 0.0)) / counts.mean())
 
 
-def share_reached(n_cells: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
+def share_reached(n_cells: float, share: ArrayLike, min_cells: ArrayLike, cv: ArrayLike) -> float:
     """Return the expected share of perturbations with enough of ``n_cells`` cells (equation 38).
 
     ``share`` is the intended share of the assigned cells for each perturbation, ``(n,)``;
-    ``least`` is the number of cells that it needs, and ``cv`` the coefficient of variation of its
-    (log-normal) abundance, each a number or an array over perturbations.
+    ``min_cells`` is the number of cells that it needs, and ``cv`` the coefficient of variation of
+    its (log-normal) abundance, each a number or an array over perturbations.
     """
     sd = np.sqrt(np.log1p(np.square(np.asarray(cv, np.float64))))[..., None]
     mean = n_cells * np.asarray(share, np.float64)[:, None] * np.exp(sd * _NODES - sd**2 / 2)
     # The probability that a Poisson variable is at least a number is an incomplete gamma function.
-    reached = gammainc(np.broadcast_to(np.asarray(least, np.float64), len(mean))[:, None], mean)
+    reached = gammainc(np.broadcast_to(np.asarray(min_cells, np.float64), len(mean))[:, None], mean)
     return float((reached @ _WEIGHTS).mean() / _WEIGHTS.sum())
 
 
-def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLike) -> float:
+def cells_to_reach(reach: float, share: ArrayLike, min_cells: ArrayLike, cv: ArrayLike) -> float:
     """Return the assigned cells with which a share ``reach`` of perturbations has enough cells.
 
     The other parameters are those of :func:`share_reached`.
@@ -86,9 +84,9 @@ def cells_to_reach(reach: float, share: ArrayLike, least: ArrayLike, cv: ArrayLi
     """
 
     def short(log_cells: float) -> float:
-        return share_reached(np.exp(log_cells), share, least, cv) - reach
+        return share_reached(np.exp(log_cells), share, min_cells, cv) - reach
 
-    return float(np.exp(brentq(short, 0.0, np.log(_MOST), xtol=1e-6)))
+    return float(np.exp(brentq(short, 0.0, np.log(_MAX_SEARCHED_CELLS), xtol=1e-6)))
 
 
 class Lanes(NamedTuple):
@@ -106,7 +104,7 @@ class Lanes(NamedTuple):
 
 
 def lanes_for(
-    n_cells: float, usable: float, *, droplets: float, most: float, of_barcodes: bool
+    n_cells: float, usable: float, *, droplets: float, max_captured: float, of_barcodes: bool
 ) -> Lanes:
     """Return the smallest number of lanes for ``n_cells`` usable cells, and the load of each.
 
@@ -115,7 +113,8 @@ def lanes_for(
     Cells fall into droplets at random: with ``x`` cells per droplet on average, a share ``1 -
     exp(-x)`` of ``droplets`` has cells and ``x exp(-x)`` has one. ``usable`` is the share of usable
     cells among droplets with one cell; or, with ``of_barcodes``, among all droplets with cells,
-    doublets included, as measured in a screen. At most ``most`` cells are captured in a lane.
+    doublets included, as measured in a screen. At most ``max_captured`` cells are captured in a
+    lane.
 
     Examples
     --------
@@ -132,10 +131,13 @@ def lanes_for(
     def found(captured: float) -> float:
         return usable * lane(captured)[0 if of_barcodes else 1]
 
-    most = min(most, droplets)  # above one cell per droplet, more cells give fewer singles
-    n = max(int(np.ceil(n_cells / found(most) - 1e-9)), 1)
+    # Above one cell per droplet, more cells give fewer singles.
+    max_captured = min(max_captured, droplets)
+    n = max(int(np.ceil(n_cells / found(max_captured) - 1e-9)), 1)
     captured = (
-        brentq(lambda x: found(x) - n_cells / n, 0.0, most) if found(most) * n > n_cells else most
+        brentq(lambda x: found(x) - n_cells / n, 0.0, max_captured)
+        if found(max_captured) * n > n_cells
+        else max_captured
     )
     return Lanes(n, captured, *lane(captured))
 
@@ -157,14 +159,14 @@ def most_within(budget: float, cost: Callable[[int], float]) -> int:
     ValueError
         If the budget pays for more than a billion cells.
     """
-    many = 1
-    while cost(many) <= budget:
-        many *= 2
-        if many > _MOST_CELLS:
+    upper = 1
+    while cost(upper) <= budget:
+        upper *= 2
+        if upper > _MAX_CELLS:
             message = (
-                f"{budget:,g} pays for more than {_MOST_CELLS:,.0f} cells at these prices: check "
+                f"{budget:,g} pays for more than {_MAX_CELLS:,.0f} cells at these prices: check "
                 f"prices and budget."
             )
             raise ValueError(message)
-    # The budget is known to cover half of ``many``.
-    return bisect_left(range(1, many), True, lo=many // 2, key=lambda n: cost(n) > budget)
+    # The budget is known to cover half of ``upper``.
+    return bisect_left(range(1, upper), True, lo=upper // 2, key=lambda n: cost(n) > budget)

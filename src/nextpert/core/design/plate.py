@@ -57,12 +57,12 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     """
     half = -(-require_count(size, "size") // 2)
     first = np.argsort(expected, kind="stable")[:half]
-    rest = np.setdiff1d(np.arange(len(expected)), first)
+    remaining = np.setdiff1d(np.arange(len(expected)), first)
     probability = np.full(len(expected), np.nan)
-    if len(rest):
-        probability[rest] = probability_nearest(draws[:, rest])
-    order = np.lexsort((draws[:, rest].mean(axis=0), -probability[rest]))
-    return np.append(first, rest[order]), probability
+    if len(remaining):
+        probability[remaining] = probability_nearest(draws[:, remaining])
+    order = np.lexsort((draws[:, remaining].mean(axis=0), -probability[remaining]))
+    return np.append(first, remaining[order]), probability
 
 
 def nearest_pairs(effects: Array, change: Array, n_best: int) -> Index:
@@ -82,10 +82,10 @@ def nearest_pairs(effects: Array, change: Array, n_best: int) -> Index:
     n = len(effects)
     pairs, best = np.empty((0, 2), np.int64), np.empty(0)
     # |a + b - t|^2 = |a|^2 - 2 a't + |b|^2 - 2 b't + 2 a'b + |t|^2
-    own = (effects**2).sum(axis=1) - 2 * effects @ change
+    singles = (effects**2).sum(axis=1) - 2 * effects @ change
     for rows in in_blocks(n, n):
         first, second = np.nonzero(np.arange(n)[rows, None] < np.arange(n))
-        score = own[rows, None] + own + 2 * effects[rows] @ effects.T
+        score = singles[rows, None] + singles + 2 * effects[rows] @ effects.T
         best = np.append(best, score[first, second])
         pairs = np.vstack([pairs, np.column_stack([first + (rows.start or 0), second])])
         order = np.lexsort((*pairs.T[::-1], best))[:n_best]

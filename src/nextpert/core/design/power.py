@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _TINY = float(np.finfo(float).tiny)
-_LEAST_OTHERS = 0.1  # least share of the information on a factor that other genes have
+_MIN_SHARE_OF_OTHERS = 0.1  # minimum share of the information on a factor that other genes have
 
 
 @dataclass(frozen=True)
@@ -155,33 +155,35 @@ class ScreenNoise:
             Noise of one cell relative to this screen, for other reads, ``(n_genes,)``.
         """
         ratio = self.variance(0) / np.maximum(self.perturbed_variance, _TINY)
-        own = np.asarray(per_cell) / n_cells + layout.floor
+        cell_error = np.asarray(per_cell) / n_cells + layout.floor
         of_controls = ratio * (np.asarray(per_cell) / n_control + self.layout(0).floor)
         error = ratio * self.batch_error
-        means = own + of_controls + error
+        means = cell_error + of_controls + error
         freedom = 1 / np.maximum(
-            (own / means) ** 2 / max(n_cells - 1, 1.0)
+            (cell_error / means) ** 2 / max(n_cells - 1, 1.0)
             + ((of_controls + error) / means) ** 2 / max(n_control - 1, 1.0),
             _TINY,
         )
         # 1 / (k + T) of the perturbations, averaged over their effects, informs the control.
-        total = float(np.median(own)) + SIZES
+        total = float(np.median(cell_error)) + SIZES
         informed = n_perturbations * float(sizes.classes @ sizes.mixtures @ (1 / total))
-        kappa = own + 1 / (1 / of_controls + informed) + error
+        kappa = cell_error + 1 / (1 / of_controls + informed) + error
         # gamma' C gamma without the gene itself, C = (Gamma' Psi^-1 Gamma / kappa + I / kappa)^-1.
         gamma, psi, middle = cells.factors, cells.psi, float(np.median(kappa))
         precision = gamma.T @ (gamma / psi[:, None]) + np.eye(gamma.shape[1])
         leverage = ((gamma @ np.linalg.inv(precision)) * gamma).sum(axis=1)
-        unknown = leverage / np.maximum(1 - leverage / psi, _LEAST_OTHERS)
+        unknown = leverage / np.maximum(1 - leverage / psi, _MIN_SHARE_OF_OTHERS)
         # The part of noise along a factor that may be an effect: s kappa / (s + kappa).
         along = sizes.along
         mixed = (along / (along + middle)).mean() if along.size else 0.0
         model = kappa * (psi + unknown + mixed * (gamma**2).sum(axis=1))
         shape = psi.shape
         return Noise(
-            np.broadcast_to(model, shape), np.broadcast_to(means, shape),
-            np.broadcast_to(freedom, shape), n_perturbations,
-        )  # fmt: skip
+            np.broadcast_to(model, shape),
+            np.broadcast_to(means, shape),
+            np.broadcast_to(freedom, shape),
+            n_perturbations,
+        )
 
 
 def screen_noise(
@@ -225,24 +227,32 @@ def screen_noise(
     """
     group, batch = np.asarray(groups, np.int64), np.asarray(replicates, np.int64)
     of_guide = np.column_stack([group, np.asarray(guides, np.int64)])
-    pairs_of, place = np.unique(of_guide, axis=0, return_inverse=True)
-    place, own = place.ravel(), pairs_of[:, 0]
-    augmented, genes = screen.pool(place, len(pairs_of)), np.arange(screen.n_nodes)
-    genes = genes[: len(genes) - len(np.asarray(fixed_sd))]
-    screen, each = screen.subset(genes), augmented.subset(genes)
-    of_control = spread_within(each, np.where(own == 0, 0, -1))
-    pairs = np.bincount(own, minlength=n_groups)
-    several = (own > 0) & (pairs[own] > 1)
-    of_guides = spread_within(each, np.where(several, own, -1)) if several.any() else of_control
-    pooled = pool_guides(augmented, own, n_groups, guide_variance=of_guides, fixed_sd=fixed_sd)
-    freedom = max(int(np.maximum(each.n - 1, 0).sum()), 1)
+    group_and_guide, guide_index = np.unique(of_guide, axis=0, return_inverse=True)
+    guide_index = guide_index.ravel()
+    guide_group = group_and_guide[:, 0]
+    augmented = screen.pool(guide_index, len(group_and_guide))
+    genes = np.arange(screen.n_nodes - len(np.asarray(fixed_sd)))
+    screen = screen.subset(genes)
+    by_guide = augmented.subset(genes)
+    of_control = spread_within(by_guide, np.where(guide_group == 0, 0, -1))
+    pairs = np.bincount(guide_group, minlength=n_groups)
+    is_replicated = (guide_group > 0) & (pairs[guide_group] > 1)
+    of_guides = (
+        spread_within(by_guide, np.where(is_replicated, guide_group, -1))
+        if is_replicated.any()
+        else of_control
+    )
+    pooled = pool_guides(
+        augmented, guide_group, n_groups, guide_variance=of_guides, fixed_sd=fixed_sd
+    )
+    freedom = max(int(np.maximum(by_guide.n - 1, 0).sum()), 1)
     batches = np.unique(np.column_stack([group, batch]), axis=0)[:, 0]
     return ScreenNoise(
         pooled,
-        each.scatter / freedom,
+        by_guide.scatter / freedom,
         of_guides,
         of_control,
-        spread_within(screen, place),
+        spread_within(screen, guide_index),
         pairs,
         np.bincount(batches, minlength=n_groups),
     )

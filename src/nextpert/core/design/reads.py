@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # A decrease of expression by this share measures how log-normalised values respond to changes.
 _DECREASE = 0.2
-_LARGEST = 1e4  # noise relative to all reads, of a gene that is no longer detected
+_MAX_RELATIVE_NOISE = 1e4  # noise relative to all reads, of a gene that is no longer detected
 
 
 def noise_of_reads(
@@ -47,7 +47,8 @@ def noise_of_reads(
     >>> noise_of_reads(counts, np.ones(2000), 0.5).round(1).tolist()
     [2.4]
     """
-    generator, whole = as_rng(rng), np.asarray(counts, np.int64)
+    generator = as_rng(rng)
+    all_reads = np.asarray(counts, np.int64)
     of_count = np.asarray(value, np.float64)[:, None]
 
     def measured(thinned: NDArray[np.int64], share: float) -> tuple[Array, Array]:
@@ -56,8 +57,10 @@ def noise_of_reads(
         high, low = (np.log1p(c * of_count / share) for c in (thinned, less))
         return high.var(axis=0), (high - low).mean(axis=0)
 
-    variance, response = measured(whole, 1.0)
-    fewer, smaller = measured(generator.binomial(whole, reads), reads)
+    variance, response = measured(all_reads, 1.0)
+    fewer, smaller = measured(generator.binomial(all_reads, reads), reads)
     with np.errstate(all="ignore"):  # genes without counts
         noise = fewer / variance * (response / smaller) ** 2
-    return np.clip(np.nan_to_num(noise, nan=1.0, posinf=_LARGEST), 1.0, _LARGEST)
+    return np.clip(
+        np.nan_to_num(noise, nan=1.0, posinf=_MAX_RELATIVE_NOISE), 1.0, _MAX_RELATIVE_NOISE
+    )

@@ -34,9 +34,11 @@ class NoiseTerms(NamedTuple):
     square: Array
     shared: float = 0.0
 
-    def rows(self, some: Sequence[int]) -> NoiseTerms:
+    def rows(self, candidates: Sequence[int]) -> NoiseTerms:
         """Return the terms of some candidates."""
-        return self._replace(linear=self.linear[list(some)], square=self.square[list(some)])
+        return self._replace(
+            linear=self.linear[list(candidates)], square=self.square[list(candidates)]
+        )
 
     def at(self, n_cells: ArrayLike) -> Array:
         """Return the variance for a number of cells (above 0), common or per candidate."""
@@ -52,9 +54,9 @@ class NoiseTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class CellNoise:
-    """Covariance between cells, ``diag(own) + loadings loadings'``, squared units of the data."""
+    """Covariance between cells, ``diag(own_variance) + loadings loadings'``, squared units."""
 
-    own: Array  # (n_genes,)
+    own_variance: Array  # (n_genes,)
     loadings: Array  # (n_genes, n_factors)
     shared: float = 0.0  # variance due to guides, as in NoiseTerms
 
@@ -70,26 +72,28 @@ class CellNoise:
         point, linear = goal.shares @ goal.states, np.empty(len(states))
         for rows in in_blocks(*states.shape):
             slope = goal.rows(rows).weigh(states[rows] - point)
-            linear[rows] = slope**2 @ self.own + ((slope @ self.loadings) ** 2).sum(axis=1)
+            linear[rows] = slope**2 @ self.own_variance + ((slope @ self.loadings) ** 2).sum(axis=1)
         out: list[tuple[int, ...]] = [()] * len(states)
         factor: Any = 1.0
-        if goal.own is not None:
-            left_out, factor = goal.own.left_out, goal.own.factor
-            out = [tuple(some) for some in np.split(left_out.indices, left_out.indptr[1:-1])]
+        if goal.own_nodes is not None:
+            left_out, factor = goal.own_nodes.left_out, goal.own_nodes.factor
+            out = [tuple(nodes) for nodes in np.split(left_out.indices, left_out.indptr[1:-1])]
         # The trace of Q W Q W, with the weights Q without some nodes and the covariance W.
         trace = {}
-        for some in set(out):
-            weight = np.where(np.isin(np.arange(goal.n_nodes), some), 0, goal.weights)
+        for nodes in set(out):
+            weight = np.where(np.isin(np.arange(goal.n_nodes), nodes), 0, goal.weights)
             scaled = self.loadings * weight[:, None]
-            trace[some] = ((weight * self.own) ** 2).sum() + ((self.loadings.T @ scaled) ** 2).sum()
-            trace[some] += 2.0 * (scaled**2).sum(axis=1) @ self.own
-        square = 2.0 * factor**2 * np.array([trace[some] for some in out])
+            trace[nodes] = ((weight * self.own_variance) ** 2).sum() + (
+                (self.loadings.T @ scaled) ** 2
+            ).sum()
+            trace[nodes] += 2.0 * (scaled**2).sum(axis=1) @ self.own_variance
+        square = 2.0 * factor**2 * np.array([trace[nodes] for nodes in out])
         return NoiseTerms(4.0 * linear, square, self.shared)
 
     def _drawn(self, goal: Goal, states: Array, rng: np.random.Generator) -> NoiseTerms:
         level, terms = goal.distance(states), []
         for _ in range(_DRAWN):
-            step = np.sqrt(self.own) * rng.standard_normal(len(self.own))
+            step = np.sqrt(self.own_variance) * rng.standard_normal(len(self.own_variance))
             step = _SHIFT * (step + self.loadings @ rng.standard_normal(self.loadings.shape[1]))
             up, down = goal.distance(states + step), goal.distance(states - step)
             terms.append(((up - down) / (2 * _SHIFT), (up + down - 2 * level) / (2 * _SHIFT**2)))
@@ -122,8 +126,8 @@ class RemainingVariance:
     >>> import numpy as np
     >>> from nextpert.core.design.remaining_variance import RemainingVariance
     >>> draws = np.random.default_rng(0).normal(size=(400, 3)) * [1.0, 2.0, 1.0]
-    >>> left = RemainingVariance(draws, [1.0, 1.0, 0.0])
-    >>> int(left.gains(np.full(3, 0.5)).argmax())
+    >>> remaining = RemainingVariance(draws, [1.0, 1.0, 0.0])
+    >>> int(remaining.gains(np.full(3, 0.5)).argmax())
     1
     """
 
@@ -135,34 +139,43 @@ class RemainingVariance:
         centred = (draws - mean) / np.sqrt(n - 1)
         variance = (centred**2).sum(axis=0)
         excess = 0.0 * mean if centre is None else (mean - np.asarray(centre)) ** 2
-        whole = variance + excess
-        if count @ whole <= 1e-12 * count.sum() * whole.max():  # no weight on uncertain distances
+        total = variance + excess
+        if count @ total <= 1e-12 * count.sum() * total.max():  # no weight on uncertain distances
             count = np.ones(size)
         self.weights = count / count.sum()
         gram = (centred * self.weights) @ centred.T
-        own = (self.weights * variance) ** 2
-        seen = (gram**2).sum() - own.sum()  # weighted squares of covariances between candidates
-        chance = ((self.weights @ variance) ** 2 - own.sum() + seen) / (n - 1)
-        alike = min(max(1.0 - chance / seen, 0.0), 1.0) if seen > chance > 0 else 0.0
-        self._root, self._gram, self._within = np.sqrt(alike) * centred, alike * gram, np.eye(n)
+        own_squares = (self.weights * variance) ** 2
+        # Weighted squares of covariances between candidates.
+        shared_squares = (gram**2).sum() - own_squares.sum()
+        chance = ((self.weights @ variance) ** 2 - own_squares.sum() + shared_squares) / (n - 1)
+        shrinkage = (
+            min(max(1.0 - chance / shared_squares, 0.0), 1.0)
+            if shared_squares > chance > 0
+            else 0.0
+        )
+        self._root, self._gram, self._within = (
+            np.sqrt(shrinkage) * centred,
+            shrinkage * gram,
+            np.eye(n),
+        )
         # Variance that a candidate does not share with others.
-        self._own = (1.0 - alike) * variance + excess
-        self._common = alike * variance
+        self._own = (1.0 - shrinkage) * variance + excess
+        self._common = shrinkage * variance
         self._gain = (self._root * (self._gram @ self._root)).sum(axis=0)
-        self.before = float(self.weights @ whole)
+        self.before = float(self.weights @ total)
 
     def gains(self, noise: Array) -> Array:
         """Return the variance that cells of each candidate, with variances ``noise``, remove."""
-        whole, common = self._common + self._own, self._common
-        fall = self._gain + self.weights * (whole**2 - common**2)
-        total = whole + noise
+        uncertain, common = self._common + self._own, self._common
+        fall = self._gain + self.weights * (uncertain**2 - common**2)
+        total = uncertain + noise
         return np.divide(fall, total, out=np.zeros_like(fall), where=total > 0)
 
     @one_thread()
     def observe(self, k: int, noise: float) -> None:
         """Update with cells of a candidate, which measure its distance with variance ``noise``."""
-        u, own = self._root[:, k].copy(), self._own[k]
-        total = self._common[k] + own + noise
+        u, own_variance = self._root[:, k].copy(), self._own[k]
+        total = self._common[k] + own_variance + noise
         if total <= 0:
             return
         p = self._within @ u
@@ -172,14 +185,14 @@ class RemainingVariance:
         self._gain += a**2 * (g @ u) / total**2 - 2.0 * a * b / total
         self._within -= np.outer(p, p) / total
         # The remaining fraction of its own part, by which its weight on common parts also shrinks.
-        rest = noise / (own + noise) if own > 0 else 1.0
-        lost = self.weights[k] * (1.0 - rest**2)
+        remaining = noise / (own_variance + noise) if own_variance > 0 else 1.0
+        lost = self.weights[k] * (1.0 - remaining**2)
         self._gain -= lost * (a * (1.0 - a[k] / total)) ** 2
         self._gram -= lost * np.outer(u, u)
-        self._root[:, k] *= rest
-        self._own[k] *= rest
-        self._common[k] *= rest**2
-        self._gain[k] *= rest**2
+        self._root[:, k] *= remaining
+        self._own[k] *= remaining
+        self._common[k] *= remaining**2
+        self._gain[k] *= remaining**2
 
     def most_informative(
         self,
@@ -188,7 +201,7 @@ class RemainingVariance:
         *,
         allowed: NDArray[np.bool_],
         chosen: Sequence[int] = (),
-        seen: Iterable[tuple[int, float]] = (),
+        pending: Iterable[tuple[int, float]] = (),
         price: Array | None = None,
         fits: Callable[[list[int]], bool] | None = None,
     ) -> list[int]:
@@ -196,31 +209,31 @@ class RemainingVariance:
 
         A candidate is most informative if its cells remove most variance. The plate has at most
         ``size`` candidates; further ones must be ``allowed``. Cells of each candidate measure with
-        variances ``noise``; ``seen`` holds candidates in progress, with the variances of their
+        variances ``noise``; ``pending`` holds candidates in progress, with the variances of their
         cells. With a ``price`` of each candidate, the most informative one removes most variance
         per price; ``fits`` says whether a plate can be paid.
         """
-        left, plate, may = deepcopy(self), list(chosen), allowed.copy()
-        may[plate] = False
-        for k, variance in (*seen, *((k, float(noise[k])) for k in plate)):
-            left.observe(k, variance)
-        while len(plate) < size and may.any():
-            gains = left.gains(noise) if price is None else left.gains(noise) / price
-            best = int(np.where(may, gains, -np.inf).argmax())
-            may[best] = False
+        remaining, plate, is_selectable = deepcopy(self), list(chosen), allowed.copy()
+        is_selectable[plate] = False
+        for k, variance in (*pending, *((k, float(noise[k])) for k in plate)):
+            remaining.observe(k, variance)
+        while len(plate) < size and is_selectable.any():
+            gains = remaining.gains(noise) if price is None else remaining.gains(noise) / price
+            best = int(np.where(is_selectable, gains, -np.inf).argmax())
+            is_selectable[best] = False
             if fits is not None and not fits([*plate, best]):
                 continue
             plate.append(best)
-            left.observe(best, float(noise[best]))
+            remaining.observe(best, float(noise[best]))
         return plate
 
     @one_thread()
-    def among(self, some: Sequence[int]) -> tuple[Array, Array]:
+    def among(self, candidates: Sequence[int]) -> tuple[Array, Array]:
         """Return covariance and gain matrix of some candidates, for :func:`removed`."""
-        u, own = self._root[:, list(some)], self._own[list(some)]
-        shared, weighted = u.T @ u, self.weights[list(some)] * own
+        u, own_variance = self._root[:, list(candidates)], self._own[list(candidates)]
+        shared, weighted = u.T @ u, self.weights[list(candidates)] * own_variance
         gain = u.T @ self._gram @ u + shared * (weighted[:, None] + weighted)
-        return shared + np.diag(own), gain + np.diag(weighted * own)
+        return shared + np.diag(own_variance), gain + np.diag(weighted * own_variance)
 
 
 @one_thread()
@@ -231,35 +244,35 @@ def removed(covariance: Array, gain: Array, noise: Array, n: int) -> Array:
     """
     traces = []
     for k in range(1, n + 1):
-        some = np.ix_(*[[*range(k), *range(n, len(noise))]] * 2)
-        total = covariance[some] + np.diag(noise[some[1][0]])
-        traces.append(np.trace(np.linalg.lstsq(total, gain[some], rcond=None)[0]))
+        block = np.ix_(*[[*range(k), *range(n, len(noise))]] * 2)
+        total = covariance[block] + np.diag(noise[block[1][0]])
+        traces.append(np.trace(np.linalg.lstsq(total, gain[block], rcond=None)[0]))
     return np.array(traces)
 
 
 @one_thread()
 def split_by_variance(
-    covariance: Array, gain: Array, noise: NoiseTerms, n_cells: int, least: int, fixed: Array
+    covariance: Array, gain: Array, noise: NoiseTerms, n_cells: int, min_cells: int, fixed: Array
 ) -> NDArray[np.int64]:
     """Return the cells of each candidate on a plate, assigned 5 at a time to remove most variance.
 
     ``covariance`` and ``gain`` cover the plate, followed by candidates in progress, whose cells
     measure with variances ``fixed``; ``noise`` is that of the plate. Every candidate gets at least
-    ``least`` cells.
+    ``min_cells`` cells.
     """
     k = len(noise.linear)
-    cells = np.full(k, least, np.int64)
-    left = n_cells - least * k
+    cells = np.full(k, min_cells, np.int64)
+    unassigned = n_cells - min_cells * k
     # Keeps the matrix invertible if a distance is known exactly.
     tiny = 1e-12 * max(float(np.trace(covariance)), 1e-300)
     inverse = np.linalg.inv(covariance + np.diag(np.append(noise.at(cells), fixed) + tiny))
-    while left > 0:
-        step = min(_STEP, left)
+    while unassigned > 0:
+        step = min(_STEP, unassigned)
         fall = noise.at(cells) - noise.at(cells + step)
         change = ((inverse @ gain) * inverse).sum(axis=1)[:k]
         best = int((fall * change / (1.0 - fall * inverse.diagonal()[:k])).argmax())
         row = inverse[best]
         inverse = inverse + np.outer(row, row) * fall[best] / (1.0 - fall[best] * row[best])
         cells[best] += step
-        left -= step
+        unassigned -= step
     return cells

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Cells per perturbation at which the cells that are needed are interpolated.
 _GRID = np.unique(np.round(np.geomspace(2, 1e6, 40)))
-_MOST_GENES = 300  # genes over which power is averaged; more change the mean little
+_MAX_GENES = 300  # genes over which power is averaged; more change the mean little
 
 
 class Prices(NamedTuple):
@@ -79,9 +79,14 @@ class ScreenPlans:
     def noise_of(self, n_cells: float, layout: Layout, share: float = 1.0) -> Noise:
         """Return the noise with a number of cells, a layout and a share of the reads."""
         return self.noise.planned(
-            n_cells, layout, n_control=self.n_control, n_perturbations=self.n_perturbations,
-            cells=self.cells, sizes=self.sizes, per_cell=self.reads[share],
-        )  # fmt: skip
+            n_cells,
+            layout,
+            n_control=self.n_control,
+            n_perturbations=self.n_perturbations,
+            cells=self.cells,
+            sizes=self.sizes,
+            per_cell=self.reads[share],
+        )
 
     def power(self, n_cells: float, layout: Layout) -> Array:
         """Return the probability that the effect is detected, ``(n_genes,)``."""
@@ -100,8 +105,8 @@ class ScreenPlans:
         low, high = table[before, genes], table[first, genes]
         part = np.where(high > low, (power - low) / np.maximum(high - low, 1e-12), 1.0)
         log = np.log(grid)
-        found = np.ceil(np.exp(log[before] + np.clip(part, 0, 1) * (log[first] - log[before])))
-        return np.where(reached.any(axis=0), found, np.inf)
+        needed = np.ceil(np.exp(log[before] + np.clip(part, 0, 1) * (log[first] - log[before])))
+        return np.where(reached.any(axis=0), needed, np.inf)
 
     def table(
         self,
@@ -110,19 +115,25 @@ class ScreenPlans:
         cells: Sequence[int],
         prices: Prices,
         budget: float | None,
-        most: int | None,
+        max_perturbations: int | None,
     ) -> dict[str, list[float]]:
         """Return one row per number of guides and cells and share of the reads.
 
-        With a budget, a row has as many perturbations as it pays for, at most ``most``, and their
-        controls; rows without a perturbation are left out.
+        With a budget, a row has as many perturbations as it pays for, at most
+        ``max_perturbations``, and their controls; rows without a perturbation are left out.
         """
         p = len(self.effect)
-        genes = np.unique(np.linspace(0, p - 1, min(p, _MOST_GENES)).astype(np.int64))
+        genes = np.unique(np.linspace(0, p - 1, min(p, _MAX_GENES)).astype(np.int64))
         names = (
-            "n_guides", "n_cells", "reads", "n_perturbations", "n_controls", "cost", "power",
+            "n_guides",
+            "n_cells",
+            "reads",
+            "n_perturbations",
+            "n_controls",
+            "cost",
+            "power",
             "detected",
-        )  # fmt: skip
+        )
         rows: dict[str, list[float]] = {name: [] for name in names}
         for g in guides:
             for n in (n for n in cells if n >= max(g, 2)):
@@ -130,7 +141,7 @@ class ScreenPlans:
                     plan, k = self, self.n_perturbations
                     if budget is not None:
                         k = prices.affordable(budget, n, g, share)
-                        k = k if most is None else min(k, most)
+                        k = k if max_perturbations is None else min(k, max_perturbations)
                         if not k:
                             continue
                         controls = max(round(np.sqrt(k) * n), 2)

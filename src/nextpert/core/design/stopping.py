@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_FEWEST, _NUMBERS = 100, 20_000_000  # minimum number of draws, and maximum numbers in all draws
-_LEAST_VARIANCE = 1e-300  # avoids 0 / 0; below every variance
+_MIN_DRAWS = 100
+_MAX_NUMBERS = 20_000_000  # in all draws of a plate, 160 MB
+_MIN_VARIANCE = 1e-300  # avoids 0 / 0; below every variance
 
 
 class NextPlate(NamedTuple):
@@ -72,17 +73,17 @@ def draw_plate(
     expected, draw = states
     p = expected.shape[1]
     goal = as_goal(target, p)
-    fits = max(_NUMBERS // (p * (len(index) + 1)), _FEWEST)
+    fits = max(_MAX_NUMBERS // (p * (len(index) + 1)), _MIN_DRAWS)
     count = min(require_count(n_samples, "n_samples", least=2), fits)
     distances, rows = [], []
-    for one in (one for some in draw(count, generator) for one in some.sampled(generator)):
+    for one in (one for shared in draw(count, generator) for one in shared.sampled(generator)):
         state = one.states
         distances.append(goal.distance(state, state[-1], one.target_error) - goal.floor)
         rows.append(state)
     drawn = np.array(rows)
     mean, spread = drawn.mean(axis=0), drawn.var(axis=0)
     error = np.broadcast_to(np.asarray(variance, np.float64), p)
-    fraction = spread / np.maximum(spread + error, _LEAST_VARIANCE)
+    fraction = spread / np.maximum(spread + error, _MIN_VARIANCE)
     drawn += np.sqrt(error) * generator.standard_normal(drawn.shape)
     after = mean + fraction * (drawn - mean)
     expected_after = [goal.distance(state, mean[-1]) for state in after]
@@ -108,8 +109,9 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
     >>> knowledge_gradient(plate, [False], elsewhere=2.0)
     0.5
     """
-    distances, seen = plate.distances, np.asarray(measured, np.bool_)
-    now = min(float(distances[:, seen].mean(axis=0).min(initial=np.inf)), elsewhere)
+    distances = plate.distances
+    is_measured = np.asarray(measured, np.bool_)
+    best_now = min(float(distances[:, is_measured].mean(axis=0).min(initial=np.inf)), elsewhere)
     n = len(distances)
     order = np.argsort(plate.expected, axis=0, kind="stable")
     ordered = np.take_along_axis(distances, order, axis=0)
@@ -122,7 +124,7 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
     for prediction, true in (halves, halves[::-1]):
         best = prediction.argmin(axis=1)[:, None]
         chosen, value = (np.take_along_axis(x, best, axis=1) for x in (prediction, true))
-        gains.append(now - np.where(chosen < elsewhere, value, elsewhere).mean())
+        gains.append(best_now - np.where(chosen < elsewhere, value, elsewhere).mean())
     return max(float(np.mean(gains)), 0.0)
 
 
@@ -138,7 +140,7 @@ KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, STOP, MEASURE, ORDER)
 # tenth of the control's distance; MIN_GAIN the smallest expected gain of a round that is worth its
 # cost, relative to the same distance; STOP_PROBABILITY that with which no candidate is closer.
 TOLERANCE, MIN_GAIN, STOP_PROBABILITY = 0.1, 0.02, 0.95
-_NEAREST = 5  # spacings that determine the scale of the lower tail
+_N_SPACINGS = 5  # spacings that determine the scale of the lower tail
 _NODES = 50  # quadrature nodes over this scale, and over the gain
 _TINY = 1e-150  # avoids 0 / 0; its square is still above 0
 
@@ -168,23 +170,23 @@ def stopping(
     ranked: RankedDistance,
     measured: ArrayLike,
     plate: NextPlate | None,
-    more: NextPlate | None = None,
+    repeat: NextPlate | None = None,
     *,
     tolerance: float = TOLERANCE,
     min_gain: float = MIN_GAIN,
     stop_probability: float = STOP_PROBABILITY,
-    apart: bool = True,
+    target_differs: bool = True,
     distinct: bool = True,
 ) -> Stopping:
     """Return the expected gain of the next plate, and one of six kinds of advice.
 
-    The first applicable advice is given: the target does not differ from the control (``apart``,
-    from ``is_apart``, or an expected distance of the control of 0); no candidate with cells
-    differs from the others (``distinct``); confirm the best known candidate, because with
-    probability ``stop_probability`` or more no candidate is closer to the target by more than
-    ``tolerance`` of the control's distance; stop, because the better of the two plates gains less
-    than ``min_gain`` of that distance; measure more cells of candidates with cells first (the plate
-    ``more``), because they gain at least as much as the plate; or order the plate.
+    The first applicable advice is given: the target does not differ from the control
+    (``target_differs``, from ``is_apart``, or an expected distance of the control of 0); no
+    candidate with cells differs from the others (``distinct``); confirm the best known candidate,
+    because with probability ``stop_probability`` or more no candidate is closer to the target by
+    more than ``tolerance`` of the control's distance; stop, because the better of the two plates
+    gains less than ``min_gain`` of that distance; measure more cells of candidates with cells first
+    (the plate ``repeat``), because they gain at least as much as the plate; or order the plate.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
     expected distance of the candidate that is best known now, minus that of the candidate best
@@ -210,28 +212,29 @@ def stopping(
     >>> [stopping(found, [True, seen], plate).advice for seen in (False, True)]
     ['order this plan', 'confirm what you have']
     """
-    seen, nothing = np.asarray(measured, np.bool_), float(ranked.mean[-1])
-    known = np.append(seen, True)  # the control is known
-    chosen = int(np.where(known, ranked.mean, np.inf).argmin())
-    has_distance = apart and nothing > 0
-    enough = tolerance * max(nothing, 0.0)
+    is_measured = np.asarray(measured, np.bool_)
+    control_distance = float(ranked.mean[-1])
+    has_mean = np.append(is_measured, True)  # the control is known
+    chosen = int(np.where(has_mean, ranked.mean, np.inf).argmin())
+    has_distance = target_differs and control_distance > 0
+    enough = tolerance * max(control_distance, 0.0)
     within = ranked.draws[:, chosen] - ranked.draws.min(axis=1) <= enough
-    tried = ranked.mean[:-1][seen]
+    measured_means = ranked.mean[:-1][is_measured]
     # Above 0 if the best known candidate is the control.
-    farther = float(tried.min() - ranked.mean[chosen]) if len(tried) else 0.0
+    farther = float(measured_means.min() - ranked.mean[chosen]) if len(measured_means) else 0.0
     room = max(float(2 * ranked.centre[chosen] - ranked.mean[chosen]), 0.0)
-    n_new = int((~seen).sum())
-    record = float(record_chance(tried, n_new, farther + enough, farther + room))
+    n_new = int((~is_measured).sum())
+    record = float(record_chance(measured_means, n_new, farther + enough, farther + room))
     good = float(within.mean()) * (1 - record)
     gradients = [np.nan, np.nan]
-    for i, each in enumerate((plate, more)):
-        if each is not None:
-            elsewhere = known.copy()
-            elsewhere[each.candidates] = False
+    for i, option in enumerate((plate, repeat)):
+        if option is not None:
+            elsewhere = has_mean.copy()
+            elsewhere[option.candidates] = False
             nearest = float(ranked.mean[elsewhere].min())
-            gradients[i] = knowledge_gradient(each, seen[each.candidates], nearest)
-    n_records = 0 if plate is None else int((~seen[plate.candidates]).sum())
-    of_records = record_gain(tried, n_records, farther, room)
+            gradients[i] = knowledge_gradient(option, is_measured[option.candidates], nearest)
+    n_records = 0 if plate is None else int((~is_measured[plate.candidates]).sum())
+    of_records = record_gain(measured_means, n_records, farther, room)
     gain, of_more = float(np.nanmax([gradients[0], of_records])), gradients[1]
     if not has_distance:
         advice = AT_TARGET
@@ -239,11 +242,11 @@ def stopping(
         advice = NO_DIFFERENCE
     elif good >= stop_probability:
         advice = CONFIRM
-    elif not max(gain, 0.0 if np.isnan(of_more) else of_more) >= min_gain * nothing:
+    elif not max(gain, 0.0 if np.isnan(of_more) else of_more) >= min_gain * control_distance:
         advice = STOP
     else:
         advice = MEASURE if of_more >= gain else ORDER
-    fraction = gain / nothing if has_distance else np.nan
+    fraction = gain / control_distance if has_distance else np.nan
     return Stopping(chosen, gain, fraction, good if has_distance else np.nan, of_more, advice)
 
 
@@ -279,20 +282,20 @@ def is_apart(goal: Goal, counted: ArrayLike, covariance: ArrayLike) -> bool:
         return True
     origin, sigma = goal.origin, np.asarray(covariance, np.float64)
     bounded = np.clip(origin, goal.low, goal.high) - origin
-    within = np.maximum(sigma.diagonal(), _LEAST_VARIANCE)
-    variance = within / np.maximum(np.asarray(counted, np.float64), _LEAST_VARIANCE)
+    within = np.maximum(sigma.diagonal(), _MIN_VARIANCE)
+    variance = within / np.maximum(np.asarray(counted, np.float64), _MIN_VARIANCE)
     tests = [(bounded, variance, bounded != 0)]
     if len(goal.states):
         mean, error = goal.shares @ goal.states, goal.shares**2 @ goal.variances
         is_given = (error > 0) | ~np.isclose(mean, origin, rtol=1e-6, atol=1e-9)
         tests.append((mean - origin, variance + error, is_given))
     p_values = [np.inf]
-    for d, total, which in tests:
-        kept = np.flatnonzero(which & (goal.weights > 0))
-        root = np.sqrt(goal.weights[kept])
-        if len(kept):
-            of_kept = sigma[np.ix_(kept, kept)] * np.outer(root, root)
-            size = squared_size(d[kept] * root, (within / total)[kept][None], of_kept)
+    for d, total, is_used in tests:
+        nodes = np.flatnonzero(is_used & (goal.weights > 0))
+        root = np.sqrt(goal.weights[nodes])
+        if len(nodes):
+            of_kept = sigma[np.ix_(nodes, nodes)] * np.outer(root, root)
+            size = squared_size(d[nodes] * root, (within / total)[nodes][None], of_kept)
             p_values.append(float(size.p_value[0]))
     return min(p_values) < SIGNIFICANCE / (len(p_values) - 1 or 1)
 
@@ -305,26 +308,27 @@ def differing(q_value: ArrayLike, q_value_from_others: ArrayLike) -> NDArray[np.
     without cells (both NaN) never differ. Without any effects, one of nine perturbations
     differs in 3 of 80 screens (``benchmarks/results/power.md``).
     """
-    others = np.asarray(q_value_from_others, np.float64)
+    from_others = np.asarray(q_value_from_others, np.float64)
     differs = np.asarray(q_value, np.float64) < SIGNIFICANCE
-    return differs & ((others < SIGNIFICANCE) | np.isnan(others))
+    return differs & ((from_others < SIGNIFICANCE) | np.isnan(from_others))
 
 
-def record_gain(values: ArrayLike, n_more: int, excess: float, most: float) -> float:
+def record_gain(values: ArrayLike, n_more: int, excess: float, max_excess: float) -> float:
     """Return the expected amount by which a further value lies below the smallest known value.
 
     It is the integral of :func:`record_chance` over excesses from ``excess`` to ``excess + most``;
     0 if fewer than two values are known, which do not determine a scale.
     """
-    if len(np.asarray(values)) < 2 or n_more < 1 or not most > 0:
+    if len(np.asarray(values)) < 2 or n_more < 1 or not max_excess > 0:
         return 0.0
-    steps = (np.arange(_NODES) + 0.5) / _NODES * most
+    steps = (np.arange(_NODES) + 0.5) / _NODES * max_excess
     return float(
-        most * np.mean([record_chance(values, n_more, excess + x, excess + most) for x in steps])
+        max_excess
+        * np.mean([record_chance(values, n_more, excess + x, excess + max_excess) for x in steps])
     )
 
 
-def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike) -> Array:
+def record_chance(values: ArrayLike, n_more: int, excess: float, max_excess: ArrayLike) -> Array:
     r"""Return the probability that a further value is below the smallest by more than ``excess``.
 
     If all values come from one distribution, the smallest of all is among the ``m`` further values,
@@ -335,7 +339,7 @@ def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike
     .. math:: r = \frac{m}{k} \frac{e^{-x/s} - e^{-x_{most}/s}}{1 - e^{-x_{most}/s}},
 
     averaged over the scale: the sum of the distances from the five smallest known values to the
-    sixth has a gamma distribution with that scale. ``most`` is the largest possible excess, a
+    sixth has a gamma distribution with that scale. ``max_excess`` is the largest possible excess, a
     number or ``(n,)``; the probability of a larger ``excess`` is 0.
 
     Examples
@@ -346,15 +350,16 @@ def record_chance(values: ArrayLike, n_more: int, excess: float, most: ArrayLike
     >>> record_chance([1.0, 2.0, 3.0], 3, 0.5, [0.4, 1.0, 9.0]).round(2).tolist()
     [0.0, 0.29, 0.42]
     """
-    known, most = np.sort(np.asarray(values, np.float64)), np.asarray(most, np.float64)
-    few = min(_NEAREST, len(known) - 1)
-    possible = most > excess
-    if n_more < 1 or few < 1:
-        return possible * n_more / max(n_more + len(known), 1)
-    spacings = max(float((known[few] - known[:few]).sum()), _TINY)
-    rate = gamma.ppf((np.arange(_NODES) + 0.5) / _NODES, few)[:, None] / spacings
-    end = np.exp(-rate * np.maximum(most, excess).ravel())
+    ordered = np.sort(np.asarray(values, np.float64))
+    max_excess = np.asarray(max_excess, np.float64)
+    n_spacings = min(_N_SPACINGS, len(ordered) - 1)
+    possible = max_excess > excess
+    if n_more < 1 or n_spacings < 1:
+        return possible * n_more / max(n_more + len(ordered), 1)
+    spacings = max(float((ordered[n_spacings] - ordered[:n_spacings]).sum()), _TINY)
+    rate = gamma.ppf((np.arange(_NODES) + 0.5) / _NODES, n_spacings)[:, None] / spacings
+    end = np.exp(-rate * np.maximum(max_excess, excess).ravel())
     fraction = np.exp(-rate * excess) - end
-    ratio = n_more / len(known) * fraction / np.maximum(1 - end, _TINY)
-    chance = (ratio / (1 + ratio)).mean(axis=0).reshape(most.shape)
+    ratio = n_more / len(ordered) * fraction / np.maximum(1 - end, _TINY)
+    chance = (ratio / (1 + ratio)).mean(axis=0).reshape(max_excess.shape)
     return np.where(possible, chance, 0.0)
