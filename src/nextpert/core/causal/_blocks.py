@@ -84,14 +84,14 @@ class Regressions:
                 "use a prior_rate above 0."
             )
         if noise_var is not None and not message:
-            given = as_numbers(noise_var, "noise_var")
-            if given.shape not in ((), (1,), (self.n_nodes,)):
-                message = f"noise_var has shape {given.shape}: give one number, or one per node "
+            variance = as_numbers(noise_var, "noise_var")
+            if variance.shape not in ((), (1,), (self.n_nodes,)):
+                message = f"noise_var has shape {variance.shape}: give one number, or one per node "
                 message += f"({self.n_nodes})."
-            elif not (np.isfinite(given).all() and (given > 0).all()):
+            elif not (np.isfinite(variance).all() and (variance > 0).all()):
                 message = "noise_var must be finite and above 0 for every node."
             else:
-                self.known_noise_var = np.broadcast_to(given, (self.n_nodes,)).copy()
+                self.known_noise_var = np.broadcast_to(variance, (self.n_nodes,)).copy()
         if message:
             raise ValueError(message)
         # The scale is a number unless it is learned.
@@ -152,8 +152,8 @@ class Regressions:
         """Fill the separate blocks of M and X'X from the shared factor."""
         factor, size = cast("SharedFactor", self._factor), self.longest
         cov, xtx = np.empty(self.mptr[-1]), np.empty(self.mptr[-1])
-        held = (factor.root, factor.gram, factor.rank)
-        unfold(self.place, self.dag.order, held, np.empty((size, size)), cov, xtx)
+        shared = (factor.root, factor.gram, factor.rank)
+        unfold(self.place, self.dag.order, shared, np.empty((size, size)), cov, xtx)
         self.xtx, self._blocks = xtx, {"cov": cov, **self.estimates}
 
     def squares(self, flat: Vector) -> Iterator[Vector]:
@@ -161,16 +161,17 @@ class Regressions:
         for (first, last), d in zip(pairwise(self.mptr), np.diff(self.vptr), strict=True):
             yield flat[first:last].reshape(d, d)
 
-    def add_scatter(self, scatter: Vector, held: Container[int] = ()) -> None:
-        """Add the scatter within environments to the sums of equation 2, except at ``held`` nodes.
+    def add_scatter(self, scatter: Vector, intervened: Container[int] = ()) -> None:
+        """Add the scatter within environments to the sums of equation 2.
 
-        ``scatter`` is that of the nodes, followed by fixed columns if the cells have any.
+        Nodes in ``intervened`` are left out. ``scatter`` is that of the nodes, followed by fixed
+        columns if the cells have any.
         """
         fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
         xtx = self.xtx
         self._factor = self._blocks = None  # these sums do not update a shared factor
         for i in range(self.n_nodes):
-            if i in held:
+            if i in intervened:
                 continue
             # Sums of (x - mean)(x - mean)': the intercept's column is constant.
             columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
@@ -225,9 +226,9 @@ class Regressions:
         # One unit for all genes, the geometric mean of theirs, so that the hyperprior of the scale
         # has the same meaning for both choices, whatever the units of the data.
         middle = np.full(self.n_nodes, np.exp(np.log(noise_var).mean()))
-        alike = self.solve_blocks(self._column_precision(middle))
-        gain = self._evidence_of(by_noise) - self._evidence_of(alike)
-        return by_noise if gain.sum() > 0 else alike
+        by_common_unit = self.solve_blocks(self._column_precision(middle))
+        gain = self._evidence_of(by_noise) - self._evidence_of(by_common_unit)
+        return by_noise if gain.sum() > 0 else by_common_unit
 
     def solve_blocks(self, precision: Vector) -> dict[str, Vector]:
         """Return the blocks for the prior precision of every design column (equations 2 and 3).
@@ -274,9 +275,9 @@ class Regressions:
         # log N(y | 0, sigma^2 (I + X M X')), with sigma^2 known or integrated out.
         cells, residual = self.cells, blocks["residual"]
         constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
-        known = self.known_noise_var
-        if known is not None:
-            return constant - 0.5 * cells * np.log(known) - 0.5 * residual / known
+        noise_var = self.known_noise_var
+        if noise_var is not None:
+            return constant - 0.5 * cells * np.log(noise_var) - 0.5 * residual / noise_var
         if self.prior_rate == 0:
             message = (
                 "The evidence is undefined for the improper prior_rate=0: use a value above 0."
@@ -319,18 +320,18 @@ class Regressions:
         return np.where(self.is_weight, scale * relative, INTERCEPT_PRECISION)
 
     def _spectral_evidence(
-        self, values: Vector, scores: Vector, rest: Vector, scale: float
+        self, values: Vector, scores: Vector, squares: Vector, scale: float
     ) -> Vector:
         """Return the log evidence of every node at lambda, up to a constant, ``(n_nodes,)``.
 
-        ``values``, ``scores`` and ``rest`` are the results of :meth:`_spectra`.
+        ``values``, ``scores`` and ``squares`` are the results of :meth:`_spectra`.
         """
         p, nodes = self.n_nodes, np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
         # With eigenvalues v of the Gram matrix and X'y = s in its basis: sum log(1 + v / lambda),
         # and y'y - sum s^2 / (v + lambda), the sum of squares that is not explained.
         logdet = np.bincount(nodes, np.log1p(values / scale), p)
         explained = np.bincount(nodes, scores**2 / (values + scale), p)
-        square = np.maximum(rest - explained, 0.0)
+        square = np.maximum(squares - explained, 0.0)
         if self.known_noise_var is not None:
             return -0.5 * (logdet + square / self.known_noise_var)
         shape = self.prior_shape + self.cells / 2
@@ -345,7 +346,7 @@ class Regressions:
         """
         vptr, k = self.vptr, self.intercept + self.n_fixed
         widths = np.diff(vptr)
-        values, scores, rest = np.zeros(vptr[-1]), np.zeros(vptr[-1]), self.yty.copy()
+        values, scores, squares = np.zeros(vptr[-1]), np.zeros(vptr[-1]), self.yty.copy()
         for d in np.unique(widths[widths > k]):
             nodes = np.flatnonzero(widths == d)
             columns = vptr[nodes, None] + np.arange(d)
@@ -355,7 +356,7 @@ class Regressions:
             for c in range(k):
                 # With unknown shifts only controls inform the intercept: X'X has their number.
                 pivot = gram[:, c, c] + INTERCEPT_PRECISION
-                rest[nodes] -= cross[:, c] ** 2 / pivot
+                squares[nodes] -= cross[:, c] ** 2 / pivot
                 # Schur complement: the Gram matrix of all columns given this one.
                 slope = gram[:, c] / pivot[:, None]
                 cross = cross - slope * cross[:, c, None]
@@ -368,4 +369,4 @@ class Regressions:
                 eigenvalues, basis[i], _ = dsyevd(gram[i], lower=1)
                 values[vptr[node] + k : vptr[node + 1]] = np.maximum(eigenvalues, 0.0)
             scores[columns[:, k:]] = (basis * (cross[:, k:] * by)[:, :, None]).sum(axis=1)
-        return values, scores, rest
+        return values, scores, squares

@@ -138,8 +138,8 @@ def _summed(problem, layout, x, gx):
     """
     k, inv_n, vptr, u = problem.intercept, problem.inv_n, problem.vptr, problem.u
     w0, quad, lin, terms = problem.w0, problem.quad, problem.lin, (k, inv_n, problem.cov, u)
-    most = longest_row(vptr)
-    row, y = np.empty(most), np.empty(most)
+    width = longest_row(vptr)
+    row, y = np.empty(width), np.empty(width)
     value = 0.0
     for i in range(len(x)):
         if vptr[i] < vptr[i + 1]:
@@ -244,8 +244,8 @@ def take_off(problem, x, w):
     """Subtract from ``w`` (p, m) the reduction by cells at each state of ``x`` (equation 6)."""
     layout = (problem.indptr, problem.indices, problem.vptr, problem.mptr)
     terms = (problem.intercept, problem.inv_n, problem.cov, problem.u)
-    m, most = x.shape[1], longest_row(problem.vptr)
-    rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
+    m, width = x.shape[1], longest_row(problem.vptr)
+    rows, y, d1, d2 = np.empty((width, m)), np.empty((width, m)), np.empty(m), np.empty(m)
     for i in range(len(x)):
         _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2)
         for j in range(m):
@@ -281,22 +281,22 @@ def adjoint_by_draws(layout, order, weights, slopes):
 
 
 @entry
-def information(layout, terms, w0, x, gone, slopes):
-    """Fill ``gone`` (p, m), the fraction by which cells at states ``x`` (p, m) reduce ``w0`` (p,).
+def information(layout, terms, w0, x, resolved, slopes):
+    """Fill ``resolved`` (p, m), the fraction of ``w0`` (p,) that cells at states ``x`` remove.
 
-    The gradient of ``sum_i log(1 - gone) / 2`` in ``x`` is added to ``slopes`` (p, m). ``terms``
-    are those of :func:`look_ahead`.
+    The gradient of ``sum_i log(1 - resolved) / 2`` in ``x`` is added to ``slopes`` (p, m).
+    ``terms`` are those of :func:`look_ahead`.
     """
     k, _, _, u = terms
     indptr, indices, vptr, _ = layout
-    m, most = x.shape[1], longest_row(vptr)
-    rows, y, d1, d2 = np.empty((most, m)), np.empty((most, m)), np.empty(m), np.empty(m)
+    m, width = x.shape[1], longest_row(vptr)
+    rows, y, d1, d2 = np.empty((width, m)), np.empty((width, m)), np.empty(m), np.empty(m)
     for i in range(len(x)):
         if w0[i] > 0.0:  # otherwise no intercept, and a target of 0 for all parents
             _look_ahead_columns(layout, terms, i, x, rows, y, d1, d2)
             for j in range(m):
                 ratio = d1[j] / d2[j]
-                gone[i, j] = d1[j] * ratio / w0[i]
+                resolved[i, j] = d1[j] * ratio / w0[i]
                 # The gradient of w' in the row is 2 ratio (ratio y - u).
                 d2[j] = ratio / (w0[i] - d1[j] * ratio)
                 d1[j] = ratio

@@ -60,20 +60,20 @@ def factor_of(fitted: Any, cov: Vector, precision: Vector) -> SharedFactor | Non
     # The diagonals, prior plus sums of squares, show whether it holds: a mean may count as
     # different numbers of cells at different nodes.
     diagonal = precision + fitted.xtx[fitted.diagonal]
-    alike = np.ones(p)
-    alike[dag.parents(last)] = diagonal[vptr[last] + k : vptr[last + 1]]
-    alike = alike[dag.indices]
-    if (np.abs(diagonal[fitted.is_weight] - alike) > 1e-12 * alike).any():
+    expected = np.ones(p)
+    expected[dag.parents(last)] = diagonal[vptr[last] + k : vptr[last + 1]]
+    expected = expected[dag.indices]
+    if (np.abs(diagonal[fitted.is_weight] - expected) > 1e-12 * expected).any():
         return None
     # M = R'R with R = L^-1 lower triangular: a Cholesky factor in reversed order.
-    place = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
-    back, size = place[::-1], len(place)
+    position = np.append(np.arange(k), k + np.searchsorted(dag.parents(last), order[:-1]))
+    back, size = position[::-1], len(position)
     square, gram = (x[mptr[last] : mptr[last + 1]].reshape(size, size) for x in (cov, fitted.xtx))
     ends = np.linalg.cholesky(square[np.ix_(back, back)])
     rank = np.empty(p, np.int64)
     rank[order] = k + np.arange(p)
     root = np.ascontiguousarray(ends[::-1, ::-1].T)
-    return SharedFactor(root, gram[np.ix_(place, place)], rank[dag.indices])
+    return SharedFactor(root, gram[np.ix_(position, position)], rank[dag.indices])
 
 
 @lean

@@ -51,7 +51,7 @@ class Ranked(NamedTuple):
 
 
 # ``nextpert.core.Candidates``, candidates and target, which a higher layer defines.
-Asked: TypeAlias = Any
+CandidateStates: TypeAlias = Any
 
 
 class Acquisition:
@@ -79,13 +79,13 @@ class Acquisition:
     @classmethod
     def build(cls, posterior: DagBlr, target_mean: ArrayLike, **options: Any) -> Acquisition:
         """Return the acquisition for a posterior; the class uses those options that it accepts."""
-        made: Any = cls
+        kind: Any = cls
         # Each class accepts what it needs: greedy no domain, a mean over draws a generator.
-        taken = signature(cls).parameters
-        return made(posterior, target_mean, **{k: options[k] for k in options if k in taken})
+        accepted = signature(cls).parameters
+        return kind(posterior, target_mean, **{k: options[k] for k in options if k in accepted})
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return the acquisition for every candidate; here at exact shifts and for one graph.
 
         Raises
@@ -93,13 +93,15 @@ class Acquisition:
         ValueError
             If shifts are uncertain and the acquisition needs exact ones.
         """
-        cls._require_exact(asked)
-        own = cls.build(asked.main, asked.target_mean, n_cells=asked.n_cells, rng=asked.rng)
-        return Ranked(own.values(asked.shifts))
+        cls._require_exact(candidates)
+        of_main = cls.build(
+            candidates.main, candidates.target_mean, n_cells=candidates.n_cells, rng=candidates.rng
+        )
+        return Ranked(of_main.values(candidates.shifts))
 
     @classmethod
-    def _require_exact(cls, asked: Asked) -> None:
-        if cls.exact_only and not asked.exact:
+    def _require_exact(cls, candidates: CandidateStates) -> None:
+        if cls.exact_only and not candidates.exact:
             message = (
                 f"Acquisition {cls.name!r} needs exact shifts: fit with "
                 f"tl.fit_dag_blr(shift_sd=0), use nextpert.core, or choose 'remaining_variance' "
@@ -108,10 +110,12 @@ class Acquisition:
             raise ValueError(message)
 
     @classmethod
-    def plate(cls, asked: Asked, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Return the indices of the best ``size`` candidates among those in ``ready``."""
-        values = cls.of_candidates(asked).values
-        return ready[np.argsort(values[ready], kind="stable")[:size]]
+    def plate(
+        cls, candidates: CandidateStates, allowed: NDArray[np.int64], size: int
+    ) -> NDArray[np.int64]:
+        """Return the indices of the best ``size`` candidates among those in ``allowed``."""
+        values = cls.of_candidates(candidates).values
+        return allowed[np.argsort(values[allowed], kind="stable")[:size]]
 
     def value(self, shift: ArrayLike) -> float:
         """Return the acquisition at one shift, shape ``(n_nodes,)``."""
@@ -195,12 +199,23 @@ class LookaheadAcquisition(Acquisition):
         # The coefficients use the noise variances after these cells.
         quad, lin = self.coefficients()
         self.problem = lookahead.Problem(
-            1.0 / self.n_cells, int(posterior.intercept),
-            dag.indptr, dag.indices, dag.order,
-            posterior.vptr, posterior.mptr, posterior.estimates["weights"], cov,
-            np.ascontiguousarray(posterior.intercept_mean), u, w0, quad, lin,
-            root, root_q,
-        )  # fmt: skip
+            1.0 / self.n_cells,
+            int(posterior.intercept),
+            dag.indptr,
+            dag.indices,
+            dag.order,
+            posterior.vptr,
+            posterior.mptr,
+            posterior.estimates["weights"],
+            cov,
+            np.ascontiguousarray(posterior.intercept_mean),
+            u,
+            w0,
+            quad,
+            lin,
+            root,
+            root_q,
+        )
 
     @property
     def cov(self) -> Vector:
@@ -289,33 +304,38 @@ class LookaheadAcquisition(Acquisition):
         return self.floor + float(self._combine(self.w_now))
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return the acquisition after cells of each candidate, whose shifts must be exact."""
-        cls._require_exact(asked)
+        cls._require_exact(candidates)
         # The ranking uses the look-ahead of the call.
-        values, removed = cls._over_graphs(asked, asked.graphs, noise_aware=asked.noise_aware)
-        if not asked.noise_aware:
+        values, removed = cls._over_graphs(
+            candidates, candidates.graphs, noise_aware=candidates.noise_aware
+        )
+        if not candidates.noise_aware:
             # The reported reduction includes what the scatter of the cells is expected to resolve.
-            _, removed = cls._over_graphs(asked, asked.graphs, noise_aware=True)
+            _, removed = cls._over_graphs(candidates, candidates.graphs, noise_aware=True)
         return Ranked(values, removed)
 
     @classmethod
     def _over_graphs(
-        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+        cls, candidates: CandidateStates, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
         """Return values and variance reductions over graphs; here for the main graph only."""
-        own: Any = cls.build(
-            asked.main, asked.target_mean, domain=Pool(asked.shifts), n_cells=asked.n_cells,
+        of_main: Any = cls.build(
+            candidates.main,
+            candidates.target_mean,
+            domain=Pool(candidates.shifts),
+            n_cells=candidates.n_cells,
             noise_aware=noise_aware,
-        )  # fmt: skip
+        )
         # The reduction is relative to the current variance due to the weights, without noise.
-        excess = own.excess(asked.shifts)
-        return own.floor + excess, reduction(own.current() - own.floor, excess)
+        excess = of_main.excess(candidates.shifts)
+        return of_main.floor + excess, reduction(of_main.current() - of_main.floor, excess)
 
 
-def reduction(before: float, left: Vector) -> Vector:
+def reduction(before: float, remaining: Vector) -> Vector:
     """Return the fraction by which a variance falls; 0 if it was 0 before."""
-    return 1 - left / before if before > 0 else np.zeros_like(left)
+    return 1 - remaining / before if before > 0 else np.zeros_like(remaining)
 
 
 def project(posterior: DagBlr, target: Vector, cov: Vector | None = None) -> tuple[Vector, Vector]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 OPTIONS = ("intercept", "prior_scale", "prior_units", "prior_shape", "prior_rate")
 # Limit of a sum of squares: sums, products and differences of many of them stay finite.
-_LARGEST = 1e290
+_MAX_SQUARES = 1e290
 
 
 def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector) -> None:
@@ -51,7 +51,7 @@ def require_squares(n: ArrayLike, means: Vector, scatter: Vector, shifts: Vector
         squares **= 2
         squares = np.multiply(np.asarray(n, np.float64), squares)
         largest = np.atleast_2d(squares).sum(axis=0)
-    bad = ~(np.maximum(largest, np.diag(scatter)) < _LARGEST)
+    bad = ~(np.maximum(largest, np.diag(scatter)) < _MAX_SQUARES)
     if bad.any():
         raise too_large(bad)
 
@@ -151,15 +151,15 @@ class DagBlr(Regressions):
             raise ValueError(message)
         offset = as_vector(np.zeros(p) if shift is None else shift, p, "shift")
         require_squares(moments.n, moments.mean, moments.scatter, offset)
-        held = as_nodes(do, p, "do")
+        intervened = as_nodes(do, p, "do")
         # Scatter and mean are added separately; a held node gets neither.
         count = np.full(p, float(moments.n))
-        count[held] = 0.0
+        count[intervened] = 0.0
         # The intercept's prior variance is large: a rank-one update by a first cell loses digits.
         complete = not self.intercept or (self.cells > 0).all()
-        given = self.prior_units == "data" or self.known_noise_var is not None
-        fixed = self._blocks is not None and self.prior_scale != "evidence" and given
-        rank_one = bool(moments.n == 1 and fixed and complete and not held)
+        has_known_units = self.prior_units == "data" or self.known_noise_var is not None
+        fixed = self._blocks is not None and self.prior_scale != "evidence" and has_known_units
+        rank_one = bool(moments.n == 1 and fixed and complete and not intervened)
         factor = self.shared_factor() if rank_one else None
         new = self if inplace else self._copied(with_blocks=rank_one, factor=factor)
         if factor is not None:
@@ -167,7 +167,7 @@ class DagBlr(Regressions):
         else:
             # A single cell has no scatter.
             if moments.n > 1:
-                new.add_scatter(moments.scatter, held)
+                new.add_scatter(moments.scatter, intervened)
             blocks = new._blocks
             new.add_means(moments.mean[None], offset[None], count[None])
             if rank_one and blocks is not None:
@@ -179,8 +179,9 @@ class DagBlr(Regressions):
 
     def _add_cell(self, x: Vector, shift: Vector) -> None:
         """Update the shared factor and what follows from it; drop the blocks that it holds."""
-        factor, held = cast("SharedFactor", self._factor), self.estimates
-        held.pop("cov", None)
+        factor = cast("SharedFactor", self._factor)
+        estimates = self.estimates
+        estimates.pop("cov", None)
         vars(self).pop("xtx", None)
         update_shared(
             self.place,
@@ -188,7 +189,7 @@ class DagBlr(Regressions):
             (factor.root, factor.gram, factor.rank),
             x,
             shift,
-            (held["weights"], held["residual"], held["logdet"]),
+            (estimates["weights"], estimates["residual"], estimates["logdet"]),
             (self.xty, self.yty),
             np.empty((2, len(factor.root))),
         )
@@ -203,15 +204,15 @@ class DagBlr(Regressions):
         new._blocks = None
         if with_blocks:
             blocks = self.blocks if factor is None else self.estimates
-            kept = [name for name in blocks if factor is None or name != "cov"]
-            new._blocks = {name: blocks[name].copy() for name in kept}
+            names = [name for name in blocks if factor is None or name != "cov"]
+            new._blocks = {name: blocks[name].copy() for name in names}
         return new
 
     @property
     def options(self) -> dict[str, Any]:
         """Options with which the posterior was created, without ``n_fixed``."""
-        given = {name: getattr(self, name) for name in OPTIONS}
-        return {"noise_var": self.known_noise_var} | given
+        options = {name: getattr(self, name) for name in OPTIONS}
+        return {"noise_var": self.known_noise_var} | options
 
     # -- posterior ------------------------------------------------------------------------------
 
@@ -322,26 +323,26 @@ class DagBlr(Regressions):
             return self
         new = DagBlr(self.dag, **self.options)
         new.cells = self.cells
-        kept = np.ones(self.vptr[-1], bool)
-        kept[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
+        is_free = np.ones(self.vptr[-1], bool)
+        is_free[self.vptr[:-1, None] + 1 + np.arange(self.n_fixed)] = False
         in_squares = np.zeros(self.mptr[-1], bool)
-        each = zip(
+        squares = zip(
             self.squares(in_squares), self.squares(self.xtx), new.squares(new.xtx), strict=True
         )
-        for i, (in_square, gram, rest) in enumerate(each):
-            own = slice(self.vptr[i], self.vptr[i + 1])
-            rows, sums = kept[own], self.xty[own]
+        for i, (in_square, gram, new_gram) in enumerate(squares):
+            entries = slice(self.vptr[i], self.vptr[i + 1])
+            rows, sums = is_free[entries], self.xty[entries]
             in_square[:] = np.outer(rows, rows)
             # What the fixed columns explain, by least squares (Frisch, Waugh, Lovell).
             pivot = gram[np.ix_(~rows, ~rows)] + INTERCEPT_PRECISION * np.eye(self.n_fixed)
             cross = np.column_stack([gram[np.ix_(~rows, rows)], sums[~rows]])
             solved = np.linalg.solve(pivot, cross)
-            left = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
-            rest[:] = (left + left.T) / 2
+            schur = gram[np.ix_(rows, rows)] - gram[np.ix_(rows, ~rows)] @ solved[:, :-1]
+            new_gram[:] = (schur + schur.T) / 2
             explained = gram[np.ix_(rows, ~rows)] @ solved[:, -1]
             new.xty[new.vptr[i] : new.vptr[i + 1]] = sums[rows] - explained
             new.yty[i] = self.yty[i] - sums[~rows] @ solved[:, -1]
-        flat = {"cov": in_squares, "weights": kept, "precision": kept}
+        flat = {"cov": in_squares, "weights": is_free, "precision": is_free}
         new._blocks = {
             name: block[flat.get(name, ...)].copy() for name, block in self.blocks.items()
         }
@@ -368,9 +369,12 @@ class DagBlr(Regressions):
             reached = self.solve(np.ascontiguousarray((matrix + self.intercept_mean).T)).T
         else:
             # B and c with the rows of the held nodes set to 0, shift by shift.
-            held = np.broadcast_to(np.atleast_2d(do), matrix.shape).T
-            x = np.ascontiguousarray(matrix.T + ~held * self.intercept_mean[:, None])
-            cut = np.repeat(~held, np.diff(self.vptr), axis=0) * self.estimates["weights"][:, None]
+            intervened = np.broadcast_to(np.atleast_2d(do), matrix.shape).T
+            x = np.ascontiguousarray(matrix.T + ~intervened * self.intercept_mean[:, None])
+            cut = (
+                np.repeat(~intervened, np.diff(self.vptr), axis=0)
+                * self.estimates["weights"][:, None]
+            )
             reach_by_draws(self.place, self.dag.order, cut, x)
             reached = x.T
         return reached[0] if np.ndim(shifts) == 1 else reached
@@ -397,11 +401,11 @@ class DagBlr(Regressions):
         """Return the posterior as a flat dict of arrays, numbers and strings, for storage."""
         if "cov" not in self.estimates:
             self._unfold()
-        held = vars(self) | self.estimates
-        held |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
-        held["noise_known"] = self.known_noise_var is not None
-        held["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate
-        return copy.deepcopy(pack(SimpleNamespace(**held), StoredPosterior))
+        fields = vars(self) | self.estimates
+        fields |= {"indptr": self.dag.indptr, "indices": self.dag.indices}
+        fields["noise_known"] = self.known_noise_var is not None
+        fields["prior_rate"] = "cells" if self.prior_rate is None else self.prior_rate
+        return copy.deepcopy(pack(SimpleNamespace(**fields), StoredPosterior))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> DagBlr:
@@ -413,14 +417,14 @@ class DagBlr(Regressions):
             If ``stored`` is damaged, truncated or of another version of nextpert.
         """
         where, remedy = "The stored posterior", "fit it again (tl.fit_dag_blr)"
-        held = unpack(StoredPosterior, stored, where, remedy)
+        fields = unpack(StoredPosterior, stored, where, remedy)
         try:
-            options = {name: getattr(held, name) for name in (*OPTIONS, "n_fixed")}
-            if held.prior_rate == "cells":
+            options = {name: getattr(fields, name) for name in (*OPTIONS, "n_fixed")}
+            if fields.prior_rate == "cells":
                 options["prior_rate"] = None
-            blr = cls(held.dag, noise_var=held.known_noise_var, **options)
+            blr = cls(fields.dag, noise_var=fields.known_noise_var, **options)
         except ValueError as error:  # incompatible options
             raise damaged(where, str(error), remedy) from None
-        vars(blr).update({name: getattr(held, name).copy() for name in SUMS})
-        blr._blocks = {name: getattr(held, name).copy() for name in BLOCKS}
+        vars(blr).update({name: getattr(fields, name).copy() for name in SUMS})
+        blr._blocks = {name: getattr(fields, name).copy() for name in BLOCKS}
         return blr

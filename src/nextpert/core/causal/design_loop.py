@@ -158,11 +158,11 @@ def design_loop(
         shifts[t], values[t] = best.shift, best.value
         seconds[t] = time.perf_counter() - start
         # Observe, and update by Lemma 1.
-        held = [] if best.do is None else np.flatnonzero(best.do).tolist()
-        do = {"do": {i: float(best.shift[i]) for i in held}} if held else {}
-        seen = Moments.from_array(source.sample(cells, shifts[t], rng=noise, **do))
-        nearest = min(nearest, float(((seen.mean - target) ** 2).sum()))
-        posterior = posterior.update(seen, shifts[t], do=held, inplace=t > 0)
+        intervened = [] if best.do is None else np.flatnonzero(best.do).tolist()
+        do = {"do": {i: float(best.shift[i]) for i in intervened}} if intervened else {}
+        observed = Moments.from_array(source.sample(cells, shifts[t], rng=noise, **do))
+        nearest = min(nearest, float(((observed.mean - target) ** 2).sum()))
+        posterior = posterior.update(observed, shifts[t], do=intervened, inplace=t > 0)
         score(t + 1)
     return DesignLoopResult(shifts, values, distance, posterior, recommended, seconds)
 
@@ -215,23 +215,29 @@ def design_loops(
     >>> [result.shifts.shape for result in results]
     [(5, 4), (5, 4), (5, 4)]
     """
-    given = [dict(task) for task in tasks]
-    children = as_rng(rng).spawn(len(given))
-    for i, (task, child) in enumerate(zip(given, children, strict=True)):
+    arguments = [dict(task) for task in tasks]
+    children = as_rng(rng).spawn(len(arguments))
+    for i, (task, child) in enumerate(zip(arguments, children, strict=True)):
         try:
             signature(design_loop).bind(**task)
         except TypeError as error:
             message = f"Task {i}: {error}. Give the arguments of design_loop by name."
             raise ValueError(message) from None
-        own = task.get("rng")
+        task_rng = task.get("rng")
         # Spawned here, in the order of the tasks: workers have copies of a shared generator.
-        task["rng"] = child if own is None else own.spawn(1)[0] if hasattr(own, "spawn") else own
+        task["rng"] = (
+            child
+            if task_rng is None
+            else task_rng.spawn(1)[0]
+            if hasattr(task_rng, "spawn")
+            else task_rng
+        )
     results: dict[int, DesignLoopResult] = {}
-    with tqdm(total=len(given), desc="Design loops", disable=not progress) as bar:
-        for i, result in run_tasks(_run, [(task,) for task in given], n_jobs=n_jobs):
+    with tqdm(total=len(arguments), desc="Design loops", disable=not progress) as bar:
+        for i, result in run_tasks(_run, [(task,) for task in arguments], n_jobs=n_jobs):
             results[i] = result
             bar.update()
-    return [results[i] for i in range(len(given))]
+    return [results[i] for i in range(len(arguments))]
 
 
 def _run(task: Mapping[str, Any]) -> DesignLoopResult:

@@ -108,9 +108,9 @@ class Domain:
         rng
             Seed or generator for the random starts.
         """
-        known = acquisition.closed_form(self)
-        if known is not None:
-            return Optimum(known, acquisition.value(known))
+        optimum = acquisition.closed_form(self)
+        if optimum is not None:
+            return Optimum(optimum, acquisition.value(optimum))
         p = acquisition.n_nodes
         # Local searches from all starts; the end with the lowest value is returned.
         points = [as_vector(start, p, "A start", finite=False) for start in starts]
@@ -206,13 +206,13 @@ class Pool(Domain):
         among the sorted gaps. Candidates with equal gaps divide their share equally.
         """
         gap = ((self.shifts - np.asarray(b, dtype=np.float64)) ** 2).sum(axis=1)
-        levels, which, counts = np.unique(gap, return_inverse=True, return_counts=True)
+        levels, level, counts = np.unique(gap, return_inverse=True, return_counts=True)
         if len(levels) == 1:
             return np.full(len(gap), 1 / len(gap))
         # Each level extends half way to its neighbours.
         half = np.diff(levels) / 2
         width = np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half])
-        return (width / counts)[which] / width.sum()
+        return (width / counts)[level] / width.sum()
 
     def output_weighted_square(self, b: Vector) -> Vector:
         """Return ``E(a_i - b_i)^2`` under :meth:`output_weights`, shape ``(n_nodes,)``."""
@@ -387,10 +387,11 @@ class Sparse(Sphere):
         return self.radius * draws / np.linalg.norm(draws, axis=1, keepdims=True)
 
     def _search(self, acquisition: Any, starts: list[Vector]) -> tuple[Vector, float]:
-        p, each = acquisition.n_nodes, np.eye(acquisition.n_nodes, dtype=np.bool_)
+        p = acquisition.n_nodes
+        indicators = np.eye(p, dtype=np.bool_)
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = [acquisition.value(shift) for shift in singles]
-        best, least = singles[int(np.argmin(values))], float(min(values))
+        best, lowest = singles[int(np.argmin(values))], float(min(values))
 
         def on(nodes: NDArray[np.bool_]) -> tuple[Vector, float]:
             begin = [np.where(best != 0, best, 0.1 * self.radius), *starts]
@@ -400,19 +401,21 @@ class Sparse(Sphere):
 
         for _ in range(min(self.k, p) - 1):
             free = np.flatnonzero(best == 0)
-            shift, value = min((on((best != 0) | each[i]) for i in free), key=lambda end: end[1])
-            if value < least:
-                best, least = shift, value
+            shift, value = min(
+                (on((best != 0) | indicators[i]) for i in free), key=lambda end: end[1]
+            )
+            if value < lowest:
+                best, lowest = shift, value
         # One node is exchanged for another; each exchange lowers the value, so this ends.
         better = self.k > 1
         while better:
             better = False
-            for gone, new in product(np.flatnonzero(best), np.flatnonzero(best == 0)):
-                shift, value = on((best != 0) ^ each[gone] ^ each[new])
-                if value < least - 1e-9 * abs(least - acquisition.floor):
-                    best, least, better = shift, value, True
+            for removed, new in product(np.flatnonzero(best), np.flatnonzero(best == 0)):
+                shift, value = on((best != 0) ^ indicators[removed] ^ indicators[new])
+                if value < lowest - 1e-9 * abs(lowest - acquisition.floor):
+                    best, lowest, better = shift, value, True
                     break
-        return best, least
+        return best, lowest
 
 
 class Box(Domain):

@@ -80,8 +80,8 @@ def find_acquisition(name: str, *, on_domain: bool = False) -> type[Acquisition]
     """
     kind = _ACQUISITIONS.find(name)
     if kind is None or (on_domain and not kind.on_domain):
-        known = ", ".join(acquisitions(on_domain=on_domain))
-        message = f"Unknown acquisition {name!r}: choose one of {known}."
+        names = ", ".join(acquisitions(on_domain=on_domain))
+        message = f"Unknown acquisition {name!r}: choose one of {names}."
         raise ValueError(message)
     return kind
 
@@ -135,6 +135,11 @@ def build_acquisition(
     'cv'
     """
     return find_acquisition(acquisition, on_domain=True).build(
-        posterior, target_mean, domain=domain, n_cells=n_cells, noise_aware=noise_aware,
-        best=best, rng=rng,
-    )  # fmt: skip
+        posterior,
+        target_mean,
+        domain=domain,
+        n_cells=n_cells,
+        noise_aware=noise_aware,
+        best=best,
+        rng=rng,
+    )

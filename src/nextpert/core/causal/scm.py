@@ -64,9 +64,9 @@ class LinearScm:
         noise_var: ArrayLike,
         intercept: ArrayLike | None = None,
     ) -> None:
-        given = weights if sp.issparse(weights) else as_numbers(weights, "weights")
-        require_numbers(given, "weights")
-        matrix = sp.csr_array(given, dtype=np.float64)
+        values = weights if sp.issparse(weights) else as_numbers(weights, "weights")
+        require_numbers(values, "weights")
+        matrix = sp.csr_array(values, dtype=np.float64)
         require_finite(matrix.data, "weights")
         self.dag = Dag.from_matrix(matrix.T)
         self.weights = matrix.toarray()
@@ -75,17 +75,23 @@ class LinearScm:
         if (self.noise_var <= 0).any():
             message = "noise_var must be above 0 for every node."
             raise ValueError(message)
-        given = np.zeros(self.n_nodes) if intercept is None else intercept
-        self.intercept = as_vector(given, self.n_nodes, "intercept")
+        intercepts = np.zeros(self.n_nodes) if intercept is None else intercept
+        self.intercept = as_vector(intercepts, self.n_nodes, "intercept")
 
     @one_thread()
     def _propagate(
         self, source: NDArray[np.float64], do: Mapping[int, float] | None = None
     ) -> Vector:
         # Substitution along the topological order (equation 1); columns are cells.
-        held = {} if do is None else dict(do)
-        nodes = as_nodes(held, self.n_nodes, "do")
-        value = dict(zip(nodes, as_vector(list(held.values()), len(held), "do"), strict=True))
+        interventions = {} if do is None else dict(do)
+        nodes = as_nodes(interventions, self.n_nodes, "do")
+        value = dict(
+            zip(
+                nodes,
+                as_vector(list(interventions.values()), len(interventions), "do"),
+                strict=True,
+            )
+        )
         x = source.copy()
         for i in self.dag.order.tolist():
             parents = self.dag.parents(i)
@@ -303,7 +309,7 @@ def matched_random_dag(
         free = degree[node] + np.flatnonzero(order[degree[node] :] < 0)
         order[free[generator.integers(len(free))]] = node
     parents: list[list[int]] = [[] for _ in range(p)]
-    for place, node in enumerate(order):
+    for position, node in enumerate(order):
         if degree[node]:
-            parents[node] = generator.permutation(order[:place])[: degree[node]].tolist()
+            parents[node] = generator.permutation(order[:position])[: degree[node]].tolist()
     return Dag.from_parents(parents)

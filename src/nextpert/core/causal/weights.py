@@ -39,12 +39,12 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     integrated out at the end. ``shifts``, ``(n_perturbations, n_nodes)``, are the known shifts in
     units of the data, or ``None`` if they are unknown.
     """
-    given = np.zeros((1, posterior.n_nodes))  # for the controls, whose shift is known
+    exact = np.zeros((1, posterior.n_nodes))  # for the controls, whose shift is known
     if shifts is not None:
-        given = np.vstack([given, np.asarray(shifts, np.float64)])
-    n_known, n_fixed = len(given), cells.fixed.shape[1] if posterior.intercept else 0
-    least = given[1:] if n_known > 1 else given
-    require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, least)
+        exact = np.vstack([exact, np.asarray(shifts, np.float64)])
+    n_known, n_fixed = len(exact), cells.fixed.shape[1] if posterior.intercept else 0
+    of_perturbations = exact[1:] if n_known > 1 else exact
+    require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, of_perturbations)
     # The effects of batches have their own columns.
     if n_fixed != posterior.n_fixed:
         posterior = DagBlr(posterior.dag, n_fixed=n_fixed, **posterior.options)
@@ -57,7 +57,7 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     # Means inform the weights only if the shift is known, as it is for the controls.
     design = np.hstack([cells.mean[:n_known], cells.fixed[:n_known, :n_fixed]])
     counted = np.ascontiguousarray(cells.counted[:n_known])
-    blr.add_means(design, given, counted)
+    blr.add_means(design, exact, counted)
     # Every unknown shift costs one degree of freedom of the noise.
     free = 0 if shifts is not None else np.count_nonzero(cells.n_cells[1:])
     blr.cells += float(cells.n_cells.sum() - free)
@@ -73,8 +73,8 @@ def centred_on(posterior: DagBlr, control_mean: Array) -> DagBlr:
     at exactly this mean, which inform the intercept given the weights and have no scatter.
     """
     new = posterior._copied(with_blocks=False)
-    many = np.full((1, new.n_nodes), _EXACT)
-    new.add_means(control_mean[None], np.zeros((1, new.n_nodes)), many)
+    n_cells = np.full((1, new.n_nodes), _EXACT)
+    new.add_means(control_mean[None], np.zeros((1, new.n_nodes)), n_cells)
     new._blocks = new._fitted()
     return new
 
@@ -108,12 +108,12 @@ def known_shifts(posteriors: Sequence[DagBlr], shifts: ArrayLike) -> Array:
             f"{sizes}."
         )
         raise ValueError(message)
-    given = np.atleast_2d(as_numbers(shifts, "shifts"))
-    if given.ndim != 2 or given.shape[1] != sizes[0]:
-        message = f"shifts must have the shape (n_shifts, {sizes[0]}), but have {given.shape}."
+    values = np.atleast_2d(as_numbers(shifts, "shifts"))
+    if values.ndim != 2 or values.shape[1] != sizes[0]:
+        message = f"shifts must have the shape (n_shifts, {sizes[0]}), but have {values.shape}."
         raise ValueError(message)
-    require_finite(given, "shifts")
-    return given
+    require_finite(values, "shifts")
+    return values
 
 
 def mean_draws(
@@ -131,9 +131,9 @@ def mean_draws(
     data; its last row is the mean under no shift.
     """
     count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
-    given = known_shifts(posteriors, shifts)
+    exact = known_shifts(posteriors, shifts)
     # One column per shift, so that the kernel's inner loops access contiguous memory.
-    source = np.ascontiguousarray(np.vstack([given, np.zeros((1, given.shape[1]))]).T)
+    source = np.ascontiguousarray(np.vstack([exact, np.zeros((1, exact.shape[1]))]).T)
     # Graphs have equal weight: the same number of draws from each.
     for blr in posteriors:
         dag = blr.dag
@@ -164,21 +164,21 @@ def parent_fit(
     """
     sets = np.asarray(parents, dtype=np.int64)
     covariance, predicted = np.zeros((2, len(sets)))
-    own = 0.0
-    for known, held_out in zip(train, test, strict=True):
+    node_scatter = 0.0
+    for training, held_out in zip(train, test, strict=True):
         # Least squares in units of each parent's scatter: (n_sets, n_parents) weights.
-        scale = np.sqrt(np.diag(known.scatter))
+        scale = np.sqrt(np.diag(training.scatter))
         scale = np.where(scale > 0, scale, 1.0)[sets]
-        gram = known.scatter[sets[:, :, None], sets[:, None, :]]
+        gram = training.scatter[sets[:, :, None], sets[:, None, :]]
         gram = gram / (scale[:, :, None] * scale[:, None, :]) + _RIDGE * np.eye(sets.shape[1])
-        moment = known.scatter[sets, node] / scale
+        moment = training.scatter[sets, node] / scale
         weights = np.linalg.solve(gram, moment[:, :, None])[:, :, 0] / scale
         scatter = held_out.scatter
         covariance += (weights * scatter[sets, node]).sum(axis=1)
         block = scatter[sets[:, :, None], sets[:, None, :]]
         predicted += np.einsum("sj,sjk,sk->s", weights, block, weights)
-        own += scatter[node, node]
-    if own <= 0:
+        node_scatter += scatter[node, node]
+    if node_scatter <= 0:
         return np.full(len(sets), np.nan)
-    scale = np.sqrt(np.maximum(predicted, 0.0) * own)
+    scale = np.sqrt(np.maximum(predicted, 0.0) * node_scatter)
     return np.divide(covariance, scale, out=np.zeros(len(sets)), where=scale > 0)

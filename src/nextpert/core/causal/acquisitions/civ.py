@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
     from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.causal.domains import Domain
 
@@ -107,17 +107,17 @@ class Civ(LookaheadAcquisition):
             raise ValueError(message)
         s = 1 / self.n_cells + self.left(self._pool(shifts), do)
         ahead = self.problem.quad, self.problem.lin
-        now = self._factors(*self.posterior.spread()) if do.any() else ahead
+        current = self._factors(*self.posterior.spread()) if do.any() else ahead
         quad, lin = (
-            np.where(do.T, held[:, None], free[:, None])
-            for held, free in zip(now, ahead, strict=True)
+            np.where(do.T, intervened[:, None], free[:, None])
+            for intervened, free in zip(current, ahead, strict=True)
         )
         return np.asarray((quad * s**2 + lin * s).sum(axis=0))
 
     @classmethod
-    def _require_exact(cls, asked: Asked) -> None:
-        super()._require_exact(asked)
-        if not asked.goal.is_plain:
+    def _require_exact(cls, candidates: CandidateStates) -> None:
+        super()._require_exact(candidates)
+        if not candidates.goal.is_plain:
             message = (
                 f"Acquisition {cls.name!r} has a closed form for a single target state only: for "
                 f"signatures, bounds, several states or other distances choose "
@@ -127,55 +127,59 @@ class Civ(LookaheadAcquisition):
 
     @classmethod
     def _over_graphs(
-        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+        cls, candidates: CandidateStates, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
         """Return the values over equally weighted graphs, and the reductions within graphs.
 
         A value is the mean over graphs plus the variance between graphs of the expected gaps.
         """
-        pool = Pool(asked.shifts)
+        pool = Pool(candidates.shifts)
         parts: list[Any] = [
             cls.build(
-                blr, asked.target_mean, domain=pool, n_cells=asked.n_cells, noise_aware=noise_aware
+                blr,
+                candidates.target_mean,
+                domain=pool,
+                n_cells=candidates.n_cells,
+                noise_aware=noise_aware,
             )
             for blr in graphs
         ]
-        left = np.mean([part.excess(pool.shifts) for part in parts], axis=0)
+        remaining = np.mean([part.excess(pool.shifts) for part in parts], axis=0)
         before = float(np.mean([part.current() - part.floor for part in parts]))
-        # The expected gap of j after cells of l is moved[l] + apart[j].
+        # The expected gap of j after cells of l is moved[l] + gaps[j].
         e = [part.spread_ahead()[0] for part in parts]
         moved = np.array([e_k @ part.left(pool.shifts) for e_k, part in zip(e, parts, strict=True)])
-        level = [e_k.sum() / asked.n_cells for e_k in e]
-        apart = [((pool.shifts - part.ideal_shift) ** 2).sum(axis=1) for part in parts]
-        apart = np.array(apart) + np.array(level)[:, None]
-        # Var over graphs of moved + apart: both variances, and twice their covariance.
-        mean = apart.mean(axis=1)
-        between = moved.var(axis=0) + apart.var(axis=0).mean()
+        level = [e_k.sum() / candidates.n_cells for e_k in e]
+        gaps = [((pool.shifts - part.ideal_shift) ** 2).sum(axis=1) for part in parts]
+        gaps = np.array(gaps) + np.array(level)[:, None]
+        # Var over graphs of moved + gaps: both variances, and twice their covariance.
+        mean = gaps.mean(axis=1)
+        between = moved.var(axis=0) + gaps.var(axis=0).mean()
         between += 2.0 * (mean - mean.mean()) @ (moved - moved.mean(axis=0)) / len(parts)
-        values = np.mean([part.floor for part in parts]) + left + between
-        return values, reduction(before, left)
+        values = np.mean([part.floor for part in parts]) + remaining + between
+        return values, reduction(before, remaining)
 
     @classmethod
-    def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
-        """Return the best candidates in ``ready``, each given the cells of those already chosen."""
-        cls._require_exact(asked)
+    def plate(cls, candidates: CandidateStates, allowed: Index, size: int) -> Index:
+        """Return the best candidates in ``allowed``, given the cells of those chosen before."""
+        cls._require_exact(candidates)
         # Greedy: each candidate is scored after the hypothetical cells of those already chosen.
         chosen: list[int] = []
-        graphs = list(asked.graphs)
-        for _ in range(min(size, len(ready))):
-            values, _ = cls._over_graphs(asked, graphs, noise_aware=asked.noise_aware)
-            left = ready[~np.isin(ready, chosen)]
-            chosen.append(int(left[values[left].argmin()]))
-            graphs = [_after(blr, asked, chosen[-1]) for blr in graphs]
+        graphs = list(candidates.graphs)
+        for _ in range(min(size, len(allowed))):
+            values, _ = cls._over_graphs(candidates, graphs, noise_aware=candidates.noise_aware)
+            remaining = allowed[~np.isin(allowed, chosen)]
+            chosen.append(int(remaining[values[remaining].argmin()]))
+            graphs = [_after(blr, candidates, chosen[-1]) for blr in graphs]
         return np.array(chosen, np.int64)
 
 
-def _after(blr: DagBlr, asked: Asked, k: int) -> DagBlr:
+def _after(blr: DagBlr, candidates: CandidateStates, k: int) -> DagBlr:
     """Return the posterior after hypothetical cells of a candidate with their expected moments."""
     # n cells at their expected mean and, if noise_aware, with their expected scatter.
-    n, shift = round(asked.n_cells), asked.shifts[k]
+    n, shift = round(candidates.n_cells), candidates.shifts[k]
     reached = blr.solve(np.eye(blr.n_nodes))
-    scatter = n * (reached * blr.noise_var) @ reached.T if asked.noise_aware else 0.0 * reached
+    scatter = n * (reached * blr.noise_var) @ reached.T if candidates.noise_aware else 0.0 * reached
     return blr.update(Moments(n, blr.predict_mean(shift[None])[0], scatter), shift)
 
 

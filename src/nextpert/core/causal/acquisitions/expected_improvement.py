@@ -12,7 +12,7 @@ from nextpert.core.causal.registry import acquisition
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
     from nextpert.core.causal.dag_blr import DagBlr
 
     Array = NDArray[np.float64]
@@ -83,9 +83,9 @@ class ExpectedImprovementInt(DrawnAcquisition):
         return float(np.minimum(loss, self.best).mean()), slopes
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return the expected squared distance of the better of a candidate and the incumbent."""
-        return Ranked(kept_distance(asked.distances, asked.measured))
+        return Ranked(kept_distance(candidates.distances, candidates.measured))
 
 
 def kept_distance(distances: Any, measured: NDArray[np.bool_]) -> NDArray[np.float64]:

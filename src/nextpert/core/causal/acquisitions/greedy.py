@@ -13,7 +13,7 @@ from nextpert.core.causal.registry import acquisition
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
     from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.causal.domains import Domain
 
@@ -67,18 +67,18 @@ class Greedy(Acquisition):
         return domain.project(self.ideal_shift)
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return mean distances over draws; for exact shifts, the mean ``|a - b|^2`` over graphs.
 
         If the goal is not a single state, the value for an exact shift is the distance of its
         expected state.
         """
-        if not asked.exact:
-            return Ranked(asked.distances.mean[:-1])
-        if not asked.goal.is_plain:
-            states = asked.states.mean
-            return Ranked(asked.goal.distance(states[:-1], states[-1]))
+        if not candidates.exact:
+            return Ranked(candidates.distances.mean[:-1])
+        if not candidates.goal.is_plain:
+            states = candidates.states.mean
+            return Ranked(candidates.goal.distance(states[:-1], states[-1]))
         # One target state and exact shifts: |a - b|^2 for every graph.
-        shifts = asked.shifts
-        each = [cls(blr, asked.target_mean).values(shifts) for blr in asked.graphs]
-        return Ranked(np.mean(each, axis=0))
+        shifts = candidates.shifts
+        by_graph = [cls(blr, candidates.target_mean).values(shifts) for blr in candidates.graphs]
+        return Ranked(np.mean(by_graph, axis=0))

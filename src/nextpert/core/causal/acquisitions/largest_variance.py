@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
     from nextpert.core.causal.dag_blr import DagBlr
 
     Vector = NDArray[np.float64]
@@ -151,7 +151,7 @@ class CausalVariance(LargestVariance):
 
     @classmethod
     def _over_graphs(
-        cls, asked: Asked, graphs: Sequence[DagBlr], *, noise_aware: bool
+        cls, candidates: CandidateStates, graphs: Sequence[DagBlr], *, noise_aware: bool
     ) -> tuple[Vector, Vector]:
         """Return values and variance reductions over equally weighted graphs.
 
@@ -159,14 +159,14 @@ class CausalVariance(LargestVariance):
         between them, which is assumed constant: ``mean_k e_ki w_ki + Var_k b_ki``.
         """
         parts = [
-            cls(blr, asked.target_mean, n_cells=asked.n_cells, noise_aware=noise_aware)
+            cls(blr, candidates.target_mean, n_cells=candidates.n_cells, noise_aware=noise_aware)
             for blr in graphs
         ]
         # Total variance: within graphs, plus that of the ideal shifts between graphs.
         between = np.var([part.ideal_shift for part in parts], axis=0)[:, None]
-        now = np.mean([part.problem.lin * part.w_now for part in parts], axis=0)
+        current = np.mean([part.problem.lin * part.w_now for part in parts], axis=0)
         after = np.mean(
-            [part.problem.lin[:, None] * part.left(asked.shifts) for part in parts], axis=0
+            [part.problem.lin[:, None] * part.left(candidates.shifts) for part in parts], axis=0
         )
         values = (after + between).max(axis=0, initial=0.0)
-        return values, reduction(now.max(initial=0.0), after.max(axis=0, initial=0.0))
+        return values, reduction(current.max(initial=0.0), after.max(axis=0, initial=0.0))

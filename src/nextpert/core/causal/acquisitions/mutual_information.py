@@ -74,9 +74,10 @@ class MutualInformationInt(DrawnAcquisition):
 
     def at_means(self, x: Array) -> tuple[float, Array]:
         """Return the mean of ``sum_i log(w_i' / w_i) / 2`` over draws and its gradient in ``x``."""
-        posterior, gone, slopes = self.posterior, np.zeros_like(x), np.zeros_like(x)
+        posterior = self.posterior
+        resolved, slopes = np.zeros_like(x), np.zeros_like(x)
         terms = (int(posterior.intercept), 1.0 / self.n_cells, posterior.blocks["cov"], self.u)
-        # gone_i = d1^2 / (d2 w_i), so that log(1 - gone) is log(w' / w).
-        information(posterior.place, terms, self.w0, x, gone, slopes)
+        # resolved_i = d1^2 / (d2 w_i), so that log(1 - resolved) is log(w' / w).
+        information(posterior.place, terms, self.w0, x, resolved, slopes)
         n_samples = x.shape[1]
-        return float(np.log1p(-gone).sum()) / (2 * n_samples), slopes / n_samples
+        return float(np.log1p(-resolved).sum()) / (2 * n_samples), slopes / n_samples

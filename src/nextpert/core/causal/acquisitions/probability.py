@@ -8,7 +8,7 @@ from nextpert.core.causal.base import Acquisition, Ranked
 from nextpert.core.causal.registry import acquisition
 
 if TYPE_CHECKING:
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
 
 
 @acquisition("probability")
@@ -22,8 +22,8 @@ class Probability(Acquisition):
     --------
     >>> from nextpert.core import Candidates, Dag, DagBlr, find_acquisition
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> asked = Candidates(blr, [[1.0, 2.0], [3.0, 0.0]], [0.0, 2.0])
-    >>> find_acquisition("probability").of_candidates(asked).values.tolist()
+    >>> candidates = Candidates(blr, [[1.0, 2.0], [3.0, 0.0]], [0.0, 2.0])
+    >>> find_acquisition("probability").of_candidates(candidates).values.tolist()
     [-1.0, 0.0]
     """
 
@@ -32,6 +32,6 @@ class Probability(Acquisition):
     in_words = "the probability of being the nearest"
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return minus the probability of every candidate."""
-        return Ranked(0.0 - asked.distances.nearest[:-1])
+        return Ranked(0.0 - candidates.distances.nearest[:-1])

@@ -13,7 +13,7 @@ from nextpert.core.causal.registry import acquisition
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
     from nextpert.core.causal.dag_blr import DagBlr
     from nextpert.core.causal.domains import Domain
 
@@ -67,14 +67,16 @@ class Random(Acquisition):
         return self._rng.random(len(self._pool(shifts)))
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return a random number for every candidate."""
-        return Ranked(asked.rng.random(asked.size))
+        return Ranked(candidates.rng.random(candidates.size))
 
     @classmethod
-    def plate(cls, asked: Asked, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Return up to ``size`` candidates in ``ready``, drawn at random."""
-        return asked.rng.choice(ready, min(size, len(ready)), replace=False)
+    def plate(
+        cls, candidates: CandidateStates, allowed: NDArray[np.int64], size: int
+    ) -> NDArray[np.int64]:
+        """Return up to ``size`` candidates in ``allowed``, drawn at random."""
+        return candidates.rng.choice(allowed, min(size, len(allowed)), replace=False)
 
     def closed_form(self, domain: Domain) -> Vector | None:
         """Return a random point of ``domain``."""

@@ -12,7 +12,7 @@ from nextpert.core.causal.registry import acquisition
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
 
 
 @acquisition("remaining_variance")
@@ -30,9 +30,9 @@ class OfDistances(Acquisition):
     >>> import numpy as np
     >>> from nextpert.core import Candidates, Dag, DagBlr, find_acquisition
     >>> blr = DagBlr(Dag.from_edges(2, [(0, 1)]), noise_var=1.0, intercept=False)
-    >>> asked = Candidates(blr, [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], n_cells=10, rng=0)
-    >>> left = find_acquisition("remaining_variance").of_candidates(asked).variance_reduction
-    >>> bool(left[0] > left[1])
+    >>> candidates = Candidates(blr, [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], n_cells=10, rng=0)
+    >>> ranked = find_acquisition("remaining_variance").of_candidates(candidates)
+    >>> bool(ranked.variance_reduction[0] > ranked.variance_reduction[1])
     True
     """
 
@@ -41,16 +41,20 @@ class OfDistances(Acquisition):
     in_words = "the variance of all distances that is expected to remain after their cells"
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return the remaining variance after cells of each candidate."""
-        left = asked.remaining
-        gains = left.gains(asked.noise.at(asked.n_cells))
-        removed = gains / left.before if left.before > 0 else np.zeros_like(gains)
-        return Ranked(left.before - gains, removed)
+        remaining = candidates.remaining
+        gains = remaining.gains(candidates.noise.at(candidates.n_cells))
+        removed = gains / remaining.before if remaining.before > 0 else np.zeros_like(gains)
+        return Ranked(remaining.before - gains, removed)
 
     @classmethod
-    def plate(cls, asked: Asked, ready: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-        """Return the best candidates in ``ready``, each given the cells of those already chosen."""
-        allowed = np.isin(np.arange(asked.size), ready)
-        noise = asked.noise.at(asked.n_cells)
-        return np.array(asked.remaining.most_informative(size, noise, allowed=allowed), np.int64)
+    def plate(
+        cls, candidates: CandidateStates, allowed: NDArray[np.int64], size: int
+    ) -> NDArray[np.int64]:
+        """Return the best candidates in ``allowed``, given the cells of those chosen before."""
+        is_allowed = np.isin(np.arange(candidates.size), allowed)
+        noise = candidates.noise.at(candidates.n_cells)
+        return np.array(
+            candidates.remaining.most_informative(size, noise, allowed=is_allowed), np.int64
+        )

@@ -13,7 +13,7 @@ from nextpert.core.causal.registry import acquisition
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nextpert.core.causal.base import Asked
+    from nextpert.core.causal.base import CandidateStates
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -31,8 +31,8 @@ class Thompson(Acquisition):
     --------
     >>> from nextpert.core import Candidates, Dag, DagBlr, find_acquisition
     >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> asked = Candidates(blr, [[1.0, 2.0], [3.0, 0.0]], [0.0, 2.0])
-    >>> find_acquisition("thompson").of_candidates(asked).values.tolist()
+    >>> candidates = Candidates(blr, [[1.0, 2.0], [3.0, 0.0]], [0.0, 2.0])
+    >>> find_acquisition("thompson").of_candidates(candidates).values.tolist()
     [1.0, 13.0]
     """
 
@@ -41,16 +41,17 @@ class Thompson(Acquisition):
     in_words = "the distance in a single draw (Thompson sampling)"
 
     @classmethod
-    def of_candidates(cls, asked: Asked) -> Ranked:
+    def of_candidates(cls, candidates: CandidateStates) -> Ranked:
         """Return the distance of every candidate in a draw from a random graph."""
-        draws = asked.draw(2).draws  # equally many per graph, so that one of all draws is sampled
-        return Ranked(draws[asked.rng.integers(len(draws)), :-1])
+        # Equally many per graph, so that one of all draws is sampled.
+        draws = candidates.draw(2).draws
+        return Ranked(draws[candidates.rng.integers(len(draws)), :-1])
 
     @classmethod
-    def plate(cls, asked: Asked, ready: Index, size: int) -> Index:
-        """Return up to ``size`` candidates in ``ready``, each the nearest in its own draw."""
-        _, draws = asked.first_order(DRAWS)
-        return ready[thompson_plate(draws[:, ready], size, asked.rng)]
+    def plate(cls, candidates: CandidateStates, allowed: Index, size: int) -> Index:
+        """Return up to ``size`` candidates in ``allowed``, each the nearest in its own draw."""
+        _, draws = candidates.first_order(DRAWS)
+        return allowed[thompson_plate(draws[:, allowed], size, candidates.rng)]
 
 
 def thompson_plate(
@@ -63,11 +64,11 @@ def thompson_plate(
     choice.
     """
     generator = as_rng(rng)
-    left = np.ones(draws.shape[1], dtype=np.bool_)
+    is_remaining = np.ones(draws.shape[1], dtype=np.bool_)
     chosen: list[int] = []
     # One draw per place of the plate: the nearest of the remaining candidates.
     while len(chosen) < min(size, draws.shape[1]):
         row = draws[generator.integers(len(draws))]
-        chosen.append(int(np.where(left, row, np.inf).argmin()))
-        left[chosen[-1]] = False
+        chosen.append(int(np.where(is_remaining, row, np.inf).argmin()))
+        is_remaining[chosen[-1]] = False
     return np.array(chosen, dtype=np.int64)
