@@ -38,7 +38,7 @@ _PARTED = re.compile(rf"\r|[;\t]{_STARTS}")
 
 
 @contextmanager
-def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
+def alone(path: Path, taken_error: Exception, *, wait: float = 0.0) -> Iterator[None]:
     """Hold the hidden lock beside a file; it is released even if the process is killed."""
     from filelock import FileLock, Timeout  # takes 50 ms, which most calls need not wait for
 
@@ -46,7 +46,7 @@ def alone(path: Path, taken: Exception, *, wait: float = 0.0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise taken from None
+        raise taken_error from None
     try:
         yield
     finally:
@@ -66,7 +66,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def hidden_folder(place: Path) -> Iterator[Path]:
+def hidden_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder in another, locked as long as this process lives, and remove it.
 
     The folders of processes that were killed, whose locks are free, are removed too. Folders that
@@ -74,11 +74,11 @@ def hidden_folder(place: Path) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    for lock in place.glob(f".nextpert_*/{_LOCK}"):
+    for lock in parent.glob(f".nextpert_*/{_LOCK}"):
         if _is_made_here(lock.parent):
             with suppress(Timeout, OSError), FileLock(lock, timeout=0):
                 shutil.rmtree(lock.parent, ignore_errors=True)
-    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=place)
+    hidden = tempfile.TemporaryDirectory(prefix=".nextpert_", dir=parent)
     with hidden as name, FileLock(Path(name) / _LOCK):
         (Path(name) / _MADE).write_text(_mark(Path(name)), encoding="utf-8")
         yield Path(name)
@@ -154,14 +154,14 @@ def is_sealed(content: bytes) -> bool:
 def _write_zarr(adata: AnnData, path: Path, attributes: Mapping[str, str]) -> None:
     import zarr
 
-    held: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     is_new = hasattr(zarr.storage, "LocalStore")  # version 3
-    store: Any = zarr.storage.MemoryStore(held) if is_new else held
+    store: Any = zarr.storage.MemoryStore(contents) if is_new else contents
     with warnings.catch_warnings():  # both versions of zarr warn
         warnings.filterwarnings("ignore", message="Writing zarr v2")
         adata.write_zarr(store)
     zarr.open_group(store, mode="r+").attrs.update(attributes)
-    for key, content in held.items():
+    for key, content in contents.items():
         file = path / key
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content.to_bytes() if is_new else bytes(content))

@@ -26,7 +26,7 @@ def shown(value):
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=shown)
 def test_what_is_no_number(value):
     with pytest.raises(TypeError, match=r"^n must be a whole number of at least 2, but is "):
-        require_count(value, "n", least=2)
+        require_count(value, "n", minimum=2)
     with pytest.raises(TypeError, match=r"^x must be a finite number above 0, but is "):
         require_positive(value, "x")
 
@@ -34,7 +34,7 @@ def test_what_is_no_number(value):
 @pytest.mark.parametrize("value", [1, -3, 2.5, np.nan, np.inf, -np.inf, 10**400, 2**63, 1e300])
 def test_numbers_that_are_no_count(value):
     with pytest.raises(ValueError, match=r"^n must be a whole number of at least 2, but is "):
-        require_count(value, "n", least=2)
+        require_count(value, "n", minimum=2)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, -(10**400), 10**400])

@@ -26,7 +26,7 @@ from nextpert._adata.table import (
     rows_of,
     table_moments,
 )
-from nextpert.core._checks import LARGEST, list_names, named
+from nextpert.core._checks import MAX_VALUE, list_names, named
 from nextpert.core._codec import table_type
 from nextpert.core.screen.moments import (
     PairwiseSum,
@@ -191,10 +191,10 @@ def _sums(
 ) -> list[Part]:
     """Return the sums of a block per coding; the columns of its values ascend without repeats."""
     numbers = values.data if sp.issparse(values) else values
-    if numbers.size and max(float(numbers.max()), -float(numbers.min())) > LARGEST:
+    if numbers.size and max(float(numbers.max()), -float(numbers.min())) > MAX_VALUE:
         # Squared distances must themselves be squared.
         require_finite(values)
-        raise too_large(np.any(np.abs(dense(values)) > LARGEST, axis=0))
+        raise too_large(np.any(np.abs(dense(values)) > MAX_VALUE, axis=0))
     parts = []
     for (codes, extra, weights), fold in zip(coded, folds, strict=True):
         some = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)

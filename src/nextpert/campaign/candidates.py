@@ -34,15 +34,15 @@ logger = logging.getLogger(__name__)
 
 COLUMN = "campaign_batch"  # used if the first cells have no column of batches
 START, SAME = "start", "same"
-_FEW_CONTROLS = 20
-_FACTOR = 2.0  # largest ratio of the standard deviations of controls
-_FACTOR_PERTURBED = 3.0  # of all cells: a perturbation may change the genes that vary most
-_ENOUGH = 20  # control cells from which only controls are compared
+_MIN_CONTROLS_OF_BATCH = 20
+_MAX_SD_RATIO = 2.0  # largest ratio of the standard deviations of controls
+_MAX_SD_RATIO_OF_CELLS = 3.0  # of all cells: a perturbation may change the genes that vary most
+_MIN_CONTROLS = 20  # control cells from which only controls are compared
 # Share of values that are logarithms of multiples of one count: at least 0.8 on four real screens
 # after log1p, at most 0.3 after other transformations.
 _LOGARITHMS, _NO_LOGARITHMS = 0.6, 0.4
 _ZEROS, _NEGATIVE = 0.05, 0.01  # shares of values from which zeros and values below 0 are no chance
-_FACTOR_TOTAL = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
+_MAX_TOTAL_RATIO = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
 
 
 def with_batches(
@@ -73,10 +73,10 @@ def with_batches(
     return old, new, roles
 
 
-def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
+def _named(batches: pd.Series, batch: str | None, this_time: int) -> str:
     if batch is None:
         return f"observed {this_time}"
-    names = sorted(set(known.dropna()))
+    names = sorted(set(batches.dropna()))
     if batch == SAME and len(names) > 1:
         message = (
             f"batch='same' is ambiguous, because it could be any of {_adata.list_names(names)}: "
@@ -87,25 +87,26 @@ def _named(known: pd.Series, batch: str | None, this_time: int) -> str:
 
 
 def _require_controls(
-    old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles, given: str | None
+    old: pd.DataFrame, new: pd.DataFrame, keys: list[str], roles: Roles, requested: str | None
 ) -> None:
     """Raise if a new batch has no controls to align it by.
 
     Warn if there are few, or if the column of batches gives the name of an earlier batch.
     """
     label, control = roles.perturbation_key, roles.control
-    known, added = (
+    earlier, added = (
         set(obs.loc[obs[label].notna(), keys].itertuples(index=False, name=None))
         for obs in (old, new)
     )
-    if given is None and added <= known:
+    if requested is None and added <= earlier:
         logger.warning(
             "The batches of the new cells (%s) are known: their cells count as cells of these "
             "batches. If they were processed separately, change their obs[%r], or pass batch.",
-            _adata.list_names(sorted(", ".join(map(str, each)) for each in added)), keys[0],
-        )  # fmt: skip
+            _adata.list_names(sorted(", ".join(map(str, values)) for values in added)),
+            keys[0],
+        )
     controls = new[new[label] == control].value_counts(keys)
-    for batch in sorted(added - known):
+    for batch in sorted(added - earlier):
         name, n = ", ".join(map(str, batch)), int(controls.get(batch, 0))
         if not n:
             message = (
@@ -113,11 +114,13 @@ def _require_controls(
                 f"or pass batch='same' if its cells were processed together with earlier cells."
             )
             raise ValueError(message)
-        if n < _FEW_CONTROLS:
+        if n < _MIN_CONTROLS_OF_BATCH:
             logger.warning(
                 "The new batch %r is aligned by only %d control cells: its effect on every gene is "
-                "as uncertain as their mean.", name, n,
-            )  # fmt: skip
+                "as uncertain as their mean.",
+                name,
+                n,
+            )
 
 
 def fit_of(cells: ad.AnnData) -> FittedPosterior:
@@ -133,19 +136,31 @@ def plate_options(
     failed: Iterable[str],
 ) -> dict[str, Any]:
     """Return the options of the next plate, without perturbations in progress or failed."""
-    fit, options = fit_of(cells), dict(plan)
-    naming, names, own = fit.naming, _names(fit, plan, target), _own(fit, target)
-    more = [x for x in pending if naming.key(x) != own]
-    options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *more])))
-    known, out = ({naming.key(x) for x in each} for each in (names, (*pending, *failed)))
-    options["pending"] = {x: n for x, n in pending.items() if naming.key(x) in known} or None
-    members = {member for key in known for member in key}
-    given = plan.get("constraints") or {}
-    never = [*(given.get("exclude") or ()), *(x for x in failed if members >= {*naming.key(x)})]
-    always = [x for x in given.get("include") or () if naming.key(x) not in out]
+    fit = fit_of(cells)
+    options = dict(plan)
+    naming = fit.naming
+    names = _names(fit, plan, target)
+    target_key = _own(fit, target)
+    extra = [x for x in pending if naming.key(x) != target_key]
+    options["candidates"] = names = list(dict.fromkeys(naming.spelled([*names, *extra])))
+    candidate_keys, unavailable = (
+        {naming.key(x) for x in labels} for labels in (names, (*pending, *failed))
+    )
+    options["pending"] = {
+        x: n for x, n in pending.items() if naming.key(x) in candidate_keys
+    } or None
+    members = {member for key in candidate_keys for member in key}
+    constraints = plan.get("constraints") or {}
+    never = [
+        *(constraints.get("exclude") or ()),
+        *(x for x in failed if members >= {*naming.key(x)}),
+    ]
+    always = [x for x in constraints.get("include") or () if naming.key(x) not in unavailable]
     options["constraints"] = {
-        **given, "exclude": list(dict.fromkeys(never)) or None, "include": always or None
-    }  # fmt: skip
+        **constraints,
+        "exclude": list(dict.fromkeys(never)) or None,
+        "include": always or None,
+    }
     return options
 
 
@@ -183,23 +198,24 @@ def known_names(
     Raise if a name is not a perturbation that can be on a plate.
     """
     fit = fit_of(cells)
-    naming, known = fit.naming, [*fit.names, *marked, *_names(fit, plan)]
+    naming = fit.naming
+    spellings = [*fit.names, *marked, *_names(fit, plan)]
     if naming.control in names:
         message = (
             f"{naming.control!r} is the label of the controls, which are on every plate: name only "
             f"perturbations."
         )
         raise ValueError(message)
-    every = {*known, *fit.genes}
-    keys = {naming.key(name) for name in every}
+    all_names = {*spellings, *fit.genes}
+    keys = {naming.key(name) for name in all_names}
     unknown = [x for x in names if naming.key(x) not in keys and not can_be_candidate(x, fit)]
     if unknown:
         message = (
             f"These names are neither perturbations nor genes of the panel: "
             f"{_adata.list_names(unknown)}. Check their spelling."
         )
-        raise ValueError(message + _adata.closest(unknown, every))
-    return list(dict.fromkeys(naming.spelled(names, known)))
+        raise ValueError(message + _adata.closest(unknown, all_names))
+    return list(dict.fromkeys(naming.spelled(names, spellings)))
 
 
 def _own(fit: FittedPosterior, target: Any) -> tuple[str, ...]:
@@ -213,12 +229,12 @@ def _own(fit: FittedPosterior, target: Any) -> tuple[str, ...]:
 
 def _names(fit: FittedPosterior, plan: Mapping[str, Any], target: Any = None) -> list[str]:
     """Return the candidates, without the target's own perturbation unless the plan names it."""
-    given = plan.get("candidates")
-    if given is None or isinstance(given, str):
-        own = () if target is None else _own(fit, target)
-        every = dict.fromkeys(fit.names if given is None else [*fit.names, *fit.genes])
-        return [name for name in every if fit.naming.key(name) != own]
-    return list(dict.fromkeys(map(str, given)))
+    planned = plan.get("candidates")
+    if planned is None or isinstance(planned, str):
+        target_key = () if target is None else _own(fit, target)
+        names = dict.fromkeys(fit.names if planned is None else [*fit.names, *fit.genes])
+        return [name for name in names if fit.naming.key(name) != target_key]
+    return list(dict.fromkeys(map(str, planned)))
 
 
 def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequence[str]) -> None:
@@ -244,20 +260,20 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
     (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
     screen, is_new = cells.moments(), cells.columns["new"] > 0
     is_control = environments.is_control[cells.columns["environment"]]
-    used, who, most = is_control, "controls", _FACTOR
-    if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _ENOUGH:
-        used, who, most = np.ones_like(is_control), "cells", _FACTOR_PERTURBED
+    used, group, max_ratio = is_control, "controls", _MAX_SD_RATIO
+    if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _MIN_CONTROLS:
+        used, group, max_ratio = np.ones_like(is_control), "cells", _MAX_SD_RATIO_OF_CELLS
     old, new = (_spread(screen, used & (is_new == x)) for x in (False, True))
-    if min(old, new) > 0 and not 1 / most <= new / old <= most:
+    if min(old, new) > 0 and not 1 / max_ratio <= new / old <= max_ratio:
         raise _other_scale(
-            f"are on another scale: the standard deviation of their {who} is {new / old:.3g} times "
-            f"that of the campaign's"
+            f"are on another scale: the standard deviation of their {group} is {new / old:.3g} "
+            f"times that of the campaign's"
         )
     if used is is_control:
         control = labelled & environments.is_control[environments.codes]
         parts = [np.flatnonzero(control[:n_old]), n_old + np.flatnonzero(control[n_old:])]
         old, new = (read_scale(joined, columns, rows, roles.layer).total for rows in parts)
-        if max(new / old, old / new) > _FACTOR_TOTAL:
+        if max(new / old, old / new) > _MAX_TOTAL_RATIO:
             raise _other_scale(
                 f"are on another scale: the total of the scaled counts of their controls, over the "
                 f"panel, is {new / old:.3g} times that of the campaign's ({new:,.0f}, not "
@@ -271,9 +287,9 @@ def _unlike(old: Scale, new: Scale) -> str:
     Values that are logarithms of counts in only one of the two, that are below 0 in only one, or 0
     in only one (as after centring) were not transformed alike.
     """
-    is_log = [each.multiples >= _LOGARITHMS for each in (old, new)]
-    is_other = [each.multiples < _NO_LOGARITHMS for each in (old, new)]
-    from_counts = [a or each.zeros >= _ZEROS for a, each in zip(is_log, (old, new), strict=True)]
+    is_log = [scale.multiples >= _LOGARITHMS for scale in (old, new)]
+    is_other = [scale.multiples < _NO_LOGARITHMS for scale in (old, new)]
+    from_counts = [a or scale.zeros >= _ZEROS for a, scale in zip(is_log, (old, new), strict=True)]
     words = ["", ""]
     for k, (one, other) in enumerate(((old, new), (new, old))):
         if not from_counts[1 - k]:
@@ -300,7 +316,7 @@ def _other_scale(how: str) -> ValueError:
     )
 
 
-def _spread(screen: ScreenMoments, which: NDArray[np.bool_]) -> float:
+def _spread(screen: ScreenMoments, groups: NDArray[np.bool_]) -> float:
     """Return the standard deviation of cells within their groups, over all genes."""
-    freedom = int(screen.n[which].sum()) - int(which.sum())
-    return float(np.sqrt(screen.squares[which].sum() / freedom)) if freedom > 0 else 0.0
+    freedom = int(screen.n[groups].sum()) - int(groups.sum())
+    return float(np.sqrt(screen.squares[groups].sum() / freedom)) if freedom > 0 else 0.0

@@ -30,8 +30,8 @@ class Stamp(NamedTuple):
     name: str
 
 
-def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Stamp:
-    """Write a campaign if the file does not exist or has one of the ``known`` stamps.
+def write_campaign(adata: ad.AnnData, path: Path, stamps: Sequence[Stamp]) -> Stamp:
+    """Write a campaign if the file does not exist or has one of the ``stamps``.
 
     Returns the new stamp. A link is followed. After an error the file is unchanged, and there is no
     other file.
@@ -44,8 +44,8 @@ def write_campaign(adata: ad.AnnData, path: Path, known: Sequence[Stamp]) -> Sta
         _files.whole_file(target) as part,
     ):
         if target.exists():
-            _require_known(target, known)
-        revision = 1 + max((stamp.revision for stamp in known), default=0)
+            _require_known(target, stamps)
+        revision = 1 + max((stamp.revision for stamp in stamps), default=0)
         stamp = Stamp(revision, now(), secrets.token_hex(16))
         text = json.dumps({"format": FORMAT, **stamp._asdict()})
         _files.write_adata(adata, part, {_STAMP: text}, sealed=True)
@@ -84,10 +84,10 @@ def _opened(path: Path) -> h5py.File:
         raise _foreign(path, error) from error
 
 
-def _foreign(path: Path, what: object) -> ValueError:
+def _foreign(path: Path, content: object) -> ValueError:
     """Return the error about a file with a valid digest that Campaign.save did not write."""
     return ValueError(
-        f"{str(path)!r} has the digest of a campaign, but not its content ({what}): use a file "
+        f"{str(path)!r} has the digest of a campaign, but not its content ({content}): use a file "
         f"that Campaign.save wrote."
     )
 
@@ -96,8 +96,8 @@ def _stamp_of(file: h5py.File, path: Path) -> Stamp:
     try:
         stamp = dict(json.loads(file.attrs[_STAMP]))
         is_other = stamp.pop("format") != FORMAT
-        made = Stamp(0, "", "") if is_other else Stamp(**stamp)
-        if not is_other and not isinstance(made.revision, int):
+        parsed = Stamp(0, "", "") if is_other else Stamp(**stamp)
+        if not is_other and not isinstance(parsed.revision, int):
             message = "its revision is not a number"
             raise TypeError(message)
     except (LookupError, TypeError, ValueError, RecursionError) as error:
@@ -107,17 +107,17 @@ def _stamp_of(file: h5py.File, path: Path) -> Stamp:
             f"{str(path)!r} was saved by another version of nextpert: open it with that version."
         )
         raise ValueError(message)
-    return made
+    return parsed
 
 
-def _require_known(path: Path, known: Sequence[Stamp]) -> None:
+def _require_known(path: Path, stamps: Sequence[Stamp]) -> None:
     with _opened(path) as file:
         stamp = _stamp_of(file, path)
-    if stamp.name in {each.name for each in known}:
+    if stamp.name in {earlier.name for earlier in stamps}:
         return
     ours = "this campaign has never been saved or loaded"
-    if known:
-        last = known[-1]
+    if stamps:
+        last = stamps[-1]
         ours = f"this campaign is based on revision {last.revision}, saved at {last.saved}"
     message = (
         f"{str(path)!r} contains a campaign saved at {stamp.saved} (revision {stamp.revision}), "

@@ -56,7 +56,7 @@ def lined_up(target: Any, cells: ad.AnnData, n_start: int) -> Any:
 
 def _moved(state: Any, added: Mapping[str, float]) -> Any:
     if isinstance(state, list):
-        return [_moved(each, added) for each in state]
+        return [_moved(part, added) for part in state]
     if isinstance(state, np.ndarray) and len(state) == len(added):  # of the panel, in its order
         return state - np.array(list(added.values()))
     if not isinstance(state, (Mapping, pd.Series)):
@@ -81,12 +81,12 @@ def checked_options(
     calls: dict[str, Callable[..., Any]]
     calls = {"learn": tl.learn_dag, "fit": tl.fit_dag_blr, "plan": tl.plan_screen}
     for name, function in calls.items():
-        known = set(inspect.signature(function).parameters) - _ROLES - _OWN
-        known -= _OF_A_PLATE if name == "plan" else set()
-        unknown = sorted(set(out[name]) - known)
+        option_names = set(inspect.signature(function).parameters) - _ROLES - _OWN
+        option_names -= _OF_A_PLATE if name == "plan" else set()
+        unknown = sorted(set(out[name]) - option_names)
         if unknown:
-            hint = where_now(function, unknown[0]) or _adata.closest(unknown, known)
-            accepted = _adata.list_names(sorted(known), 30)
+            hint = where_now(function, unknown[0]) or _adata.closest(unknown, option_names)
+            accepted = _adata.list_names(sorted(option_names), 30)
             message = f"{name} has no option {_adata.list_names(unknown)}: use {accepted}.{hint}"
             raise ValueError(message)
         check_arguments(function, out[name])
@@ -95,16 +95,16 @@ def checked_options(
         raise ValueError(message)
     if out["fit"].get("features") is not None:  # of a file, its content now
         out["fit"]["features"] = _adata.load_features(out["fit"]["features"])
-    kept: dict[str, dict[str, Any]] = kept_value(out, "options")
-    return kept
+    stored_options: dict[str, dict[str, Any]] = kept_value(out, "options")
+    return stored_options
 
 
-def kept_value(value: Any, what: str) -> Any:
+def kept_value(value: Any, label: str) -> Any:
     """Return a value in the form that files keep; raise if it cannot be saved."""
-    return from_stored(to_stored(value, what))
+    return from_stored(to_stored(value, label))
 
 
-def to_stored(value: Any, what: str) -> dict[str, Any]:
+def to_stored(value: Any, label: str) -> dict[str, Any]:
     """Return a nested value as JSON, and the tables in it separately.
 
     Examples
@@ -114,7 +114,7 @@ def to_stored(value: Any, what: str) -> dict[str, Any]:
     {'target': ('batch', 'a'), 'include': ['MYC']}
     """
     tables: dict[str, Any] = {}
-    return {"json": json.dumps(_encode(value, what, tables)), "tables": tables}
+    return {"json": json.dumps(_encode(value, label, tables)), "tables": tables}
 
 
 def from_stored(stored: Mapping[str, Any]) -> Any:
@@ -132,7 +132,7 @@ def from_stored(stored: Mapping[str, Any]) -> Any:
     return json.loads(str(stored["json"]), object_hook=decode)
 
 
-def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
+def _encode(value: Any, label: str, tables: dict[str, Any]) -> Any:
     if value is None or isinstance(value, (str, np.generic, Real)):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, pd.Series):
@@ -142,17 +142,19 @@ def _encode(value: Any, what: str, tables: dict[str, Any]) -> Any:
             tables[str(len(tables))] = pack(value)
             return {kind: str(len(tables) - 1)}
     if isinstance(value, Target):
-        return {"!target": _encode(parts_of(value), what, tables)}
+        return {"!target": _encode(parts_of(value), label, tables)}
     if isinstance(value, Mapping):
-        if others := [name for name in value if not isinstance(name, str)]:
-            message = f"All keys of {what} must be strings, but {others[0]!r} is not: rename it."
+        if bad_names := [name for name in value if not isinstance(name, str)]:
+            message = (
+                f"All keys of {label} must be strings, but {bad_names[0]!r} is not: rename it."
+            )
             raise TypeError(message)
-        return {name: _encode(part, f"{what}[{name!r}]", tables) for name, part in value.items()}
+        return {name: _encode(part, f"{label}[{name!r}]", tables) for name, part in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        parts = [_encode(part, what, tables) for part in _adata.in_order(value)]
+        parts = [_encode(part, label, tables) for part in _adata.in_order(value)]
         return {"!tuple": parts} if isinstance(value, tuple) else parts
     message = (
-        f"{what} is of type {type(value).__name__}, which cannot be saved in a file: give text, "
+        f"{label} is of type {type(value).__name__}, which cannot be saved in a file: give text, "
         f"numbers, lists, mappings, arrays, DataFrames or AnnData objects."
     )
     raise TypeError(message)
@@ -299,12 +301,12 @@ class State:
     :class:`Campaign`; ``standings`` has one row per fit.
     """
 
-    target: Any = coded(partial(to_stored, what="target"), from_stored)
-    options: dict[str, dict[str, Any]] = coded(partial(to_stored, what="options"), from_stored)
+    target: Any = coded(partial(to_stored, label="target"), from_stored)
+    options: dict[str, dict[str, Any]] = coded(partial(to_stored, label="options"), from_stored)
     history: pd.DataFrame = coded(_text_index, _typed)
     standings: pd.DataFrame = coded(_text_index, _read_standings)
-    pending: dict[str, int] = coded(partial(to_stored, what="pending"), from_stored)
-    failed: dict[str, str] = coded(partial(to_stored, what="failed"), from_stored)
+    pending: dict[str, int] = coded(partial(to_stored, label="pending"), from_stored)
+    failed: dict[str, str] = coded(partial(to_stored, label="failed"), from_stored)
 
     @property
     def round(self) -> int:

@@ -78,16 +78,23 @@ def standing(
     tl.design_interventions(cells, target, acquisition="probability", **options)
     cells.uns["design"]["advice"] = stored
     fit, ranking, advice = (
-        cells.uns["dag_blr"], cells.uns["design"]["ranking"], cells.uns["design"]["advice"]
-    )  # fmt: skip
+        cells.uns["dag_blr"],
+        cells.uns["design"]["ranking"],
+        cells.uns["design"]["advice"],
+    )
     n_cells = int(fit["n_control_cells"] + fit["environments"]["n_cells"].sum())
     # With controls alone, no perturbation is known.
     if not len(fit["environments"]):
         return {
-            "best": NO_PERTURBATION, "relative_measured_distance": 1.0, "relative_distance": 1.0,
-            "probability_best": 0.0, "expected_gain": np.nan, "good_enough": np.nan, "advice": "",
+            "best": NO_PERTURBATION,
+            "relative_measured_distance": 1.0,
+            "relative_distance": 1.0,
+            "probability_best": 0.0,
+            "expected_gain": np.nan,
+            "good_enough": np.nan,
+            "advice": "",
             "n_cells": n_cells,
-        }  # fmt: skip
+        }
     control, best = nothing_of(ranking), str(advice["best_known"])
     is_none = best == NO_PERTURBATION
     row = control if is_none else ranking[ranking["perturbation"] == best].iloc[0]
@@ -180,9 +187,10 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
     """
     key = roles.perturbation_key
     labels = adata.obs[key].astype(object)
-    alike = labels.map(lambda x: naming.separator.join(naming.key(str(x))), na_action="ignore")
+    canonical = labels.map(lambda x: naming.separator.join(naming.key(str(x))), na_action="ignore")
     parts = {"var": adata.var, "uns": adata.uns, "layers": adata.layers}
-    adata = ad.AnnData(adata.X, adata.obs.assign(**{key: alike}), **parts)  # values are not copied
+    # Values are not copied.
+    adata = ad.AnnData(adata.X, adata.obs.assign(**{key: canonical}), **parts)
     _, columns = _adata.resolve_panel(adata, list(panel), gene_symbols="")
     labelled = Roles(roles.perturbation_key, layer=roles.layer)  # batches do not count
     return _adata.fingerprint(adata, labelled, columns).partition(":")[0]
@@ -198,9 +206,13 @@ def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnDat
     counts = labels_and_cells(cells, roles)
     best = standing(cells, lined_up(target, cells, sum(counts.values())), options["plan"])
     history = add_rows(
-        None, 0, "started", list(counts), n_cells=list(counts.values()),
+        None,
+        0,
+        "started",
+        list(counts),
+        n_cells=list(counts.values()),
         options={"cells": digest(cells, fit_of(cells).naming, roles, panel_of(cells))},
-    )  # fmt: skip
+    )
     return cells, State(target, options, history, add_standing(None, 0, best), {}, {})
 
 
@@ -220,16 +232,21 @@ def proposed(
     elif isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
     options = plate_options(cells, state.target, state.options["plan"], state.pending, state.failed)
-    asked = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
-    options |= asked | {"rng": np.random.default_rng([int(seed), this_round])}
+    size = {"n_perturbations": int(n_perturbations), "n_cells": int(n_cells), "strategy": strategy}
+    options |= size | {"rng": np.random.default_rng([int(seed), this_round])}
     tl.plan_screen(cells, lined_up(state.target, cells, state.n_start), **options)
     plate = cells.uns["plan"]["plate"]
     wells = plate[plate["strategy"] != "control"]
     shown = wells[["n_cells", "why", *NUMBERS]].to_dict("list")
     history = add_rows(
-        state.history, this_round, "proposed", list(wells["perturbation"]), seed=str(seed),
-        options=asked, **shown,
-    )  # fmt: skip
+        state.history,
+        this_round,
+        "proposed",
+        list(wells["perturbation"]),
+        seed=str(seed),
+        options=size,
+        **shown,
+    )
     under_way = dict(zip(wells["perturbation"], wells["n_cells"].astype(int), strict=True))
     return replace(state, history=history, pending=state.pending | under_way)
 
@@ -243,8 +260,8 @@ def observed(
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()
     )
-    seen = digest(new, fit_of(before).naming, roles, panel)
-    _require_unseen(state, seen)
+    fingerprint = digest(new, fit_of(before).naming, roles, panel)
+    _require_unseen(state, fingerprint)
     if is_table(joined):
         # The effects in every table are differences of natural logarithms.
         pass
@@ -263,9 +280,14 @@ def observed(
     if unplanned:
         logger.info("Observed without a proposal: %s.", _adata.list_names(sorted(unplanned)))
     history = add_rows(
-        state.history, state.round, "observed", names, n_cells=list(n_cells.values()),
-        why="" if batch is None else f"batch {batch}", options={"cells": seen},
-    )  # fmt: skip
+        state.history,
+        state.round,
+        "observed",
+        names,
+        n_cells=list(n_cells.values()),
+        why="" if batch is None else f"batch {batch}",
+        options={"cells": fingerprint},
+    )
     standings = add_standing(state.standings, state.round, best)
     return joined, replace(
         state, history=history, standings=standings, pending=pending, failed=failed
@@ -284,19 +306,19 @@ def marked(state: State, action: str, names: Sequence[str], **columns: Any) -> S
 
 
 def without(
-    kept: Mapping[str, Any], names: Sequence[str], key: Callable[[str], Any] = str
+    entries: Mapping[str, Any], names: Sequence[str], key: Callable[[str], Any] = str
 ) -> dict[str, Any]:
     """Return the entries of other perturbations; ``key`` is the same for all spellings of one."""
-    gone = {key(name) for name in names}
-    return {name: value for name, value in kept.items() if key(name) not in gone}
+    keys = {key(name) for name in names}
+    return {name: value for name, value in entries.items() if key(name) not in keys}
 
 
-def _require_unseen(state: State, seen: str) -> None:
+def _require_unseen(state: State, fingerprint: str) -> None:
     # Only values are compared, because labels may be spelled differently.
-    values = seen.split()[-1]
-    same = state.history[state.history["options"].str.contains(values, regex=False)]
-    if len(same):
-        first = same.iloc[0]
+    values = fingerprint.split()[-1]
+    repeats = state.history[state.history["options"].str.contains(values, regex=False)]
+    if len(repeats):
+        first = repeats.iloc[0]
         message = (
             f"These cells were observed before ({first['when']}, round {first['round']}): give "
             f"only new cells."

@@ -66,15 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
-        what = "interrupted" if number == signal.SIGINT else "terminated"
-        say(f"{what}, {'results are written' if job and job.written else 'nothing written'}")
+        outcome = "interrupted" if number == signal.SIGINT else "terminated"
+        say(f"{outcome}, {'results are written' if job and job.written else 'nothing written'}")
         return 128 + int(number)
     except BrokenPipeError:  # the reader of the output has closed it, as with "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CycloptsError, *_EXPECTED) as error:
         if job is None:
-            known = f"{argv[0]} " if argv[0] in COMMANDS else ""
-            say(f"error: {error} (see nextpert {known}--help)")
+            command = f"{argv[0]} " if argv[0] in COMMANDS else ""
+            say(f"error: {error} (see nextpert {command}--help)")
         elif job.options["debug"]:
             raise
         else:
@@ -113,7 +113,9 @@ def _messages(job: Job) -> Iterator[None]:
         elif not record.name.startswith("nextpert.core"):
             job.logged.extend(" ".join(line.split()) for line in record.getMessage().splitlines())
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], *location: Any, **details: Any
+    ) -> None:
         # Subclasses are deprecations of other packages and the like.
         if category is UserWarning:
             once(f"warning: {message}")

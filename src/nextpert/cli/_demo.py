@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from nextpert.cli._options import Job
     from nextpert.cli._run import Writers
 
-_FEWEST_JUDGED = 4  # perturbations that a diagnosis needs
-_LABELS, _TARGETS = ([each.name for each in fields(group)] for group in (Labels, TargetState))
+_MIN_PERTURBATIONS = 4  # perturbations that a diagnosis needs
+_LABELS, _TARGETS = ([field.name for field in fields(group)] for group in (Labels, TargetState))
 
 
 def run_demo(job: Job) -> None:
@@ -53,9 +53,9 @@ def run_demo(job: Job) -> None:
         **settings_file(job, out),
     }
     require_free(writers, data, overwrite=options["overwrite"])
-    given = {name: value for name, value in job.given.items() if name not in _LABELS}
+    chosen = {name: value for name, value in job.given.items() if name not in _LABELS}
     if data is None:
-        if named := [flag_of(name) for name in _TARGETS if name in given]:
+        if named := [flag_of(name) for name in _TARGETS if name in chosen]:
             message = (
                 f"The simulated screen has its own target: leave out {named[0]}, or pass a screen "
                 f"with --data FILE.h5ad."
@@ -63,16 +63,16 @@ def run_demo(job: Job) -> None:
             raise ValueError(message)
         adata = nextpert.datasets.simulated_screen(rng=options["rng"])
         target, hidden = unseen_target(adata)
-        design = arguments_of(tl.design_interventions, {"target": hidden, **given})
+        design = arguments_of(tl.design_interventions, {"target": hidden, **chosen})
         design = {"candidates": "genes", **design, "target": target}
     else:
-        design = arguments_of(tl.design_interventions, given)
+        design = arguments_of(tl.design_interventions, chosen)
         with stage(options, "Reading the screen"):
             adata = _preprocessed(data, job)
         # Other kinds of targets are checked by the ranking.
         if isinstance(design["target"], str):
-            known = _adata.read_every_label(adata, _adata.read_roles(adata))
-            known.require([design["target"]], "target")
+            labels = _adata.read_every_label(adata, _adata.read_roles(adata))
+            labels.require([design["target"]], "target")
     words = _analyse(adata, job, design)
     note_command(adata, job)
     if data is None:
@@ -86,12 +86,13 @@ def run_demo(job: Job) -> None:
 
 def _preprocessed(data: Path, job: Job) -> AnnData:
     """Return the screen, preprocessed with the options given unless it was preprocessed before."""
-    adata, given = read_screen(data), [name for name in _LABELS if name in job.given]
+    adata = read_screen(data)
+    label_options = [name for name in _LABELS if name in job.given]
     if "preprocessing" not in adata.uns:
         function = nextpert.pp.perturbation_screen
         call(job, function, adata, **arguments_of(function, job.given))
-    elif given:
-        message = f"{str(data)!r} is already preprocessed: leave out {flag_of(given[0])}."
+    elif label_options:
+        message = f"{str(data)!r} is already preprocessed: leave out {flag_of(label_options[0])}."
         raise ValueError(message)
     return adata
 
@@ -108,7 +109,7 @@ def _analyse(adata: AnnData, job: Job, design: dict[str, Any]) -> list[str]:
         call(job, tl.perturbation_effects, adata)
     with stage(options, "Ranking the candidates"):
         logged = call(job, tl.design_interventions, adata, **design)
-    if len(adata.uns["dag_blr"]["environments"]) >= _FEWEST_JUDGED:
+    if len(adata.uns["dag_blr"]["environments"]) >= _MIN_PERTURBATIONS:
         with stage(options, "Testing which parts of the fit are reliable"):
             call(job, tl.diagnose, adata, rng=options["rng"])
     return logged

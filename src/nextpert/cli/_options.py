@@ -102,7 +102,7 @@ def defaults_of(command: str) -> dict[str, Any]:
     """Return the options of a command, and the default of each."""
     function: Any = app[command].default_command
     parameters = inspect.signature(function).parameters.values()
-    return _flat({each.name: each.default for each in parameters})
+    return _flat({parameter.name: parameter.default for parameter in parameters})
 
 
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,9 +334,9 @@ def command(function: Callable[..., None]) -> Callable[..., Job]:
 
     @wraps(function)
     def job(*args: Any, **options: Any) -> Job:
-        given = signature.bind(*args, **options)
-        given.apply_defaults()
-        return Job(function.__name__, _flat(given.arguments))
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        return Job(function.__name__, _flat(bound.arguments))
 
     app.command(job, help=flowing(about).strip(), sort_key=next(_places))
     return job
@@ -364,14 +364,14 @@ def make_writable() -> None:
 
 
 @contextmanager
-def stage(options: Mapping[str, Any], what: str) -> Iterator[None]:
+def stage(options: Mapping[str, Any], action: str) -> Iterator[None]:
     """Print what a run is doing, and how long it took."""
     started = time.perf_counter()
     if not options["quiet"]:
-        say(f"{what} ...")
+        say(f"{action} ...")
     yield
     if not options["quiet"]:
-        say(f"{what}: done in {time.perf_counter() - started:.1f} s")
+        say(f"{action}: done in {time.perf_counter() - started:.1f} s")
 
 
 def flag_of(name: str) -> str:
@@ -400,8 +400,8 @@ def settings(command: str, options: Mapping[str, Any], version: str) -> str:
     # layer
     <BLANKLINE>
     """
-    again = f"nextpert {command} --config THIS.toml --overwrite"
-    lines = [f"# nextpert {version}; the same run again: {again}", f"[{command}]"]
+    rerun = f"nextpert {command} --config THIS.toml --overwrite"
+    lines = [f"# nextpert {version}; the same run again: {rerun}", f"[{command}]"]
     for name, value in options.items():
         if name not in _NOT_KEPT:
             key = flag_of(name).removeprefix("--")
@@ -409,18 +409,18 @@ def settings(command: str, options: Mapping[str, Any], version: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command_of(command: str, given: Mapping[str, Any]) -> str:
+def command_of(command: str, options: Mapping[str, Any]) -> str:
     """Return the command line of a run, from the options that differ from the defaults.
 
     Examples
     --------
     >>> from nextpert.cli._options import command_of
-    >>> given = {"screen": "my screen.h5ad", "rng": 3, "genes": ("A", "B"), "intercept": False}
-    >>> command_of("learn", given)
+    >>> options = {"screen": "my screen.h5ad", "rng": 3, "genes": ("A", "B"), "intercept": False}
+    >>> command_of("learn", options)
     "nextpert learn 'my screen.h5ad' --rng 3 --genes A B --no-intercept"
     """
     words = ["nextpert", command]
-    for name, value in given.items():
+    for name, value in options.items():
         if name in _NOT_KEPT or value is None:
             continue
         flag = flag_of(name)

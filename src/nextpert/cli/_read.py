@@ -27,45 +27,45 @@ _WORDS = {("genes", "all"), ("panel", "zhang2023")}
 _ONE = {"control", "batch_key"}
 
 
-def arguments_of(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a function for the options of a command, or raise ValueError."""
     parameters = inspect.signature(function).parameters
-    taken = {*parameters}.union(*(cls.__annotations__ for cls in options_of(function).values()))
-    names = [name for name in given if name in taken and name not in _TARGETS]
-    out = {name: value_of(name, given[name]) for name in names}
-    if "prior" in taken:
-        prior = {name: value_of(name, given[name]) for name in _PRIOR if name in given}
+    accepted = {*parameters}.union(*(cls.__annotations__ for cls in options_of(function).values()))
+    names = [name for name in options if name in accepted and name not in _TARGETS]
+    out = {name: value_of(name, options[name]) for name in names}
+    if "prior" in accepted:
+        prior = {name: value_of(name, options[name]) for name in _PRIOR if name in options}
         out |= {"prior": prior} if prior else {}
-    if "target" in taken:
+    if "target" in accepted:
         is_needed = parameters["target"].default is inspect.Parameter.empty
-        out |= {"target": target_of(given)} if is_needed or {*_TARGETS} & {*given} else {}
+        out |= {"target": target_of(options)} if is_needed or {*_TARGETS} & {*options} else {}
     out = in_mappings(function, out)
     check_arguments(function, out)
     return out
 
 
-def value_of(name: str, given: Any) -> Any:
+def value_of(name: str, value: Any) -> Any:
     """Return the value of an option as the functions take it; an error names the option."""
     try:
-        if isinstance(given, tuple) and name != "target_group":
-            given = [name for word in given for name in _names(word)]
-            if len(given) == 1 and (name in _ONE or (name, given[0]) in _WORDS):
-                return given[0]
-        return _READERS[name](given) if name in _READERS else given
+        if isinstance(value, tuple) and name != "target_group":
+            value = [name for word in value for name in _names(word)]
+            if len(value) == 1 and (name in _ONE or (name, value[0]) in _WORDS):
+                return value[0]
+        return _READERS[name](value) if name in _READERS else value
     except (OSError, TypeError, ValueError) as error:
-        shown = " ".join(map(str, given)) if isinstance(given, list | tuple) else given
+        shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
         message = f"{flag_of(name)} {shown}: {error}"
         raise ValueError(message) from error
 
 
-def target_of(given: Mapping[str, Any]) -> Any:
+def target_of(options: Mapping[str, Any]) -> Any:
     """Return the target state as :func:`nextpert.tl.design_interventions` takes it."""
-    named = [name for name in _TARGETS if name in given]
+    named = [name for name in _TARGETS if name in options]
     if len(named) != 1:
         are = ", ".join(map(flag_of, named)) if named else "none"
         message = f"Give exactly one target state, such as --target NAME; given: {are}."
         raise ValueError(message)
-    return value_of(named[0], given[named[0]])
+    return value_of(named[0], options[named[0]])
 
 
 def read_screen(path: Path) -> AnnData:
@@ -92,18 +92,18 @@ def read_target(path: Path | str) -> Target:
     from nextpert import Target
     from nextpert.study.target import STATES
 
-    given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    return Target(**given | {name: _states(given[name]) for name in STATES if name in given})
+    content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    return Target(**content | {name: _states(content[name]) for name in STATES if name in content})
 
 
-def _states(given: Any) -> Any:
+def _states(state: Any) -> Any:
     """Return a state: two words are column and value of a group, other lists are of states."""
-    if not isinstance(given, list):
-        return given
-    if len(given) == 2 and not any(isinstance(part, list | dict) for part in given):
-        return tuple(map(str, given))
+    if not isinstance(state, list):
+        return state
+    if len(state) == 2 and not any(isinstance(part, list | dict) for part in state):
+        return tuple(map(str, state))
     return [
-        part[0] if isinstance(part, list) and len(part) == 1 else _states(part) for part in given
+        part[0] if isinstance(part, list) and len(part) == 1 else _states(part) for part in state
     ]
 
 
@@ -121,15 +121,15 @@ def _shifts(word: str) -> Any:
     return pd.read_csv(word, index_col=0).fillna(0.0).astype(float)
 
 
-def _pairs(given: str | Path | Iterable[str]) -> Pairs:
+def _pairs(source: str | Path | Iterable[str]) -> Pairs:
     """Return the rows of a csv file with two columns, or the pairs in words like ``MYC=1.5``."""
-    if not isinstance(given, str | Path):
-        pairs = [(name, text) for name, _, text in (word.rpartition("=") for word in given)]
+    if not isinstance(source, str | Path):
+        pairs = [(name, text) for name, _, text in (word.rpartition("=") for word in source)]
         if not all(name for name, _ in pairs):
             message = "each must be NAME=VALUE"
             raise ValueError(message)
         return pairs
-    table = pd.read_csv(given, dtype=str, keep_default_na=False)
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
     if table.shape[1] != 2:
         message = f"the file must have two columns, but has {table.shape[1]}"
         raise ValueError(message)
@@ -137,10 +137,10 @@ def _pairs(given: str | Path | Iterable[str]) -> Pairs:
 
 
 def _numbers(
-    given: str | Path | Iterable[str], kind: Callable[[str], float] = float
+    source: str | Path | Iterable[str], kind: Callable[[str], float] = float
 ) -> dict[str, float]:
     """Return a number for every name of a csv file or of words."""
-    pairs = _pairs(given)
+    pairs = _pairs(source)
     numbers = {name: kind(text) for name, text in pairs}
     if len(numbers) < len(pairs):
         message = "a name is given more than once: give each once"

@@ -48,15 +48,28 @@ HISTORY = "commands"  # key in uns of the commands that produced a screen
 # Columns of a table that are shown; distances are squared, in units of log-normalised expression.
 _SHOWN = {
     "design": (
-        "rank", "perturbation", "predicted_distance", "predicted_low",
-        "predicted_high", "shift", "acquisition", "relative_distance", "probability_best",
+        "rank",
+        "perturbation",
+        "predicted_distance",
+        "predicted_low",
+        "predicted_high",
+        "shift",
+        "acquisition",
+        "relative_distance",
+        "probability_best",
         "n_cells_seen",
     ),
     "distances": (
-        "perturbation", "n_cells", "distance", "low", "high", "difference", "difference_low",
+        "perturbation",
+        "n_cells",
+        "distance",
+        "low",
+        "high",
+        "difference",
+        "difference_low",
         "difference_high",
     ),
-}  # fmt: skip
+}
 _WIDTH = 100  # of a table in text
 
 
@@ -123,10 +136,10 @@ def call(job: Job, function: Callable[..., Any], adata: AnnData, **arguments: An
 
 def note_command(adata: AnnData, job: Job, usual_out: Path | None = None) -> None:
     """Add the command to those of the screen; the number of workers changes no result."""
-    given = {name: value for name, value in job.given.items() if name != "n_jobs"}
-    if given.get("out") == usual_out:
-        given["out"] = None
-    adata.uns[HISTORY] = _adata.strings([*_history(adata), command_of(job.name, given)])
+    options = {name: value for name, value in job.given.items() if name != "n_jobs"}
+    if options.get("out") == usual_out:
+        options["out"] = None
+    adata.uns[HISTORY] = _adata.strings([*_history(adata), command_of(job.name, options)])
 
 
 def _history(adata: AnnData) -> list[str]:
@@ -172,9 +185,11 @@ def _usual_out(screen: Path, command: str) -> Path:
 
 def _join(adata: AnnData, other: AnnData, path: str) -> None:
     """Add the results of another file of the same cells, graph and fit."""
-    same = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(other.var_names)
+    has_same_names = adata.obs_names.equals(other.obs_names) and adata.var_names.equals(
+        other.var_names
+    )
     fits = [x.uns["dag_blr"]["digest"] for x in (adata, other) if "dag_blr" in x.uns]
-    if not same or len(set(fits)) > 1:  # distances need no fit
+    if not has_same_names or len(set(fits)) > 1:  # distances need no fit
         message = (
             f"--also {path} differs from the screen in its cells, genes or fit: pass files of the "
             f"same fit."
@@ -242,15 +257,20 @@ def rows_in_text(
     formats = {x: percent for x in names if x.startswith("probability")}
     while True:
         text = shown.to_string(
-            index=False, max_colwidth=40, float_format="{:.3g}".format, na_rep="",
+            index=False,
+            max_colwidth=40,
+            float_format="{:.3g}".format,
+            na_rep="",
             formatters={x: formats[x] for x in formats if x in shown},
-        )  # fmt: skip
+        )
         if shown.shape[1] < 3 or max(map(len, text.splitlines())) <= _WIDTH:
             break
         shown = shown.drop(columns=shown.columns[shown.shape[1] // 2])
-    rest = {"row": n_rest, "column": len(names) - shown.shape[1]}
-    more = " and ".join(f"{n} more {what}{'s' * (n > 1)}" for what, n in rest.items() if n > 0)
-    return f"{text}\n{more}: {where}\n" if more else f"{text}\n"
+    n_hidden = {"row": n_rest, "column": len(names) - shown.shape[1]}
+    hidden = " and ".join(
+        f"{n} more {noun}{'s' * (n > 1)}" for noun, n in n_hidden.items() if n > 0
+    )
+    return f"{text}\n{hidden}: {where}\n" if hidden else f"{text}\n"
 
 
 def require_ending(path: Path, option: str, *kinds: str) -> Path:
@@ -266,7 +286,7 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
     for path in writers:
         with errors_about(path):
             target = followed(path)
-            place = next(x for x in target.parents if x.exists())
+            folder = next(x for x in target.parents if x.exists())
             if source is not None and source.exists() and target == source.resolve():
                 message = f"{str(path)!r} is the screen itself: name another file with --out."
                 raise ValueError(message)
@@ -275,7 +295,7 @@ def require_free(writers: Writers, source: Path | None, *, overwrite: bool) -> N
                     f"{str(path)!r} exists: replace it with --overwrite, or name another file."
                 )
                 raise ValueError(message)
-            with hidden_folder(place):
+            with hidden_folder(folder):
                 pass
 
 

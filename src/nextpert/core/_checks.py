@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 # Maximum value in units of the data: the variance of a squared distance has its fourth power.
-LARGEST = 1e70
+MAX_VALUE = 1e70
 # Masked values would otherwise be read as numbers.
 MASKED = "{} is a masked array, whose mask would be lost: fill it first (.filled())."
 
@@ -48,9 +48,9 @@ def require_finite(value: NDArray[np.float64], name: str) -> None:
 
 def require_small(value: NDArray[Any], name: str) -> None:
     """Raise an error if a value is so large that its fourth power may overflow."""
-    if value.size and not np.abs(value).max() <= LARGEST:
+    if value.size and not np.abs(value).max() <= MAX_VALUE:
         message = (
-            f"{name} contains values above {LARGEST:g}, too large for squared distances: rescale "
+            f"{name} contains values above {MAX_VALUE:g}, too large for squared distances: rescale "
             f"it to smaller values."
         )
         raise ValueError(message)
@@ -59,14 +59,14 @@ def require_small(value: NDArray[Any], name: str) -> None:
 def as_nodes(value: Iterable[int], n: int, name: str) -> list[int]:
     """Return ``value`` as a list of node numbers below ``n``, or raise an error that names it."""
     try:
-        given = list(value)
-        numbers = [_real(node) for node in given]
+        items = list(value)
+        numbers = [_real(node) for node in items]
     except TypeError:
-        given, numbers = [], [None]
+        items, numbers = [], [None]
     if not all(x is not None and x.is_integer() and abs(x) < 2**63 for x in numbers):
         message = f"{name} must be a list of nodes (whole numbers), but is {reprlib.repr(value)}."
         raise TypeError(message)
-    nodes = [int(node) for node in given]
+    nodes = [int(node) for node in items]
     outside = [i for i in nodes if not 0 <= i < n]
     if outside:
         message = f"{name} must contain only numbers in 0..{n - 1}, but has {outside[:10]}."
@@ -115,8 +115,8 @@ def list_names(names: Iterable[str], limit: int = 10) -> str:
     Blank names are shown in quotes.
     """
     shown = [str(name) if str(name).strip() else repr(str(name)) for name in names]
-    more = len(shown) - limit
-    return ", ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")
+    n_more = len(shown) - limit
+    return ", ".join(shown[:limit]) + (f" and {n_more} more" if n_more > 0 else "")
 
 
 def named(error: ValueError, names: Any, back: NDArray[np.int64]) -> ValueError:
@@ -165,13 +165,13 @@ def require_positive(value: float, name: str) -> float:
     return number
 
 
-def require_count(value: Any, name: str, *, least: int = 1) -> int:
-    """Return ``value`` if it is a whole number of at least ``least``, or raise."""
+def require_count(value: Any, name: str, *, minimum: int = 1) -> int:
+    """Return ``value`` if it is a whole number of at least ``minimum``, or raise."""
     number = _real(value)
-    message = f"{name} must be a whole number of at least {least}, but is {reprlib.repr(value)}."
+    message = f"{name} must be a whole number of at least {minimum}, but is {reprlib.repr(value)}."
     if number is None:
         raise TypeError(message)
-    if not number.is_integer() or not least <= number < 2**63:  # 64 bits
+    if not number.is_integer() or not minimum <= number < 2**63:  # 64 bits
         raise ValueError(message)
     return int(value)
 

@@ -37,11 +37,11 @@ def table_type(size: int) -> type[np.floating[Any]]:
     return np.float32 if size > _DOUBLE else np.float64
 
 
-def damaged(where: str, what: str, remedy: str) -> ValueError:
+def damaged(where: str, problem: str, remedy: str) -> ValueError:
     """Return the error about a stored result, named ``where``, that cannot be read."""
-    what = what.rstrip(".")
+    problem = problem.rstrip(".")
     return ValueError(
-        f"{where} is damaged or was written by another version of nextpert ({what}): {remedy}."
+        f"{where} is damaged or was written by another version of nextpert ({problem}): {remedy}."
     )
 
 
@@ -98,10 +98,10 @@ shape [1] instead of [2]): run it again.
     """
     record = record or type(value)
     out = dict(getattr(record, "stored_beside", ()))
-    for each in fields(record):
-        held, part = getattr(value, each.name), each.metadata.get("part")
-        if part is not None and (held is not None or each.default is MISSING):
-            out[each.name] = _store(part, held)
+    for slot in fields(record):
+        content, part = getattr(value, slot.name), slot.metadata.get("part")
+        if part is not None and (content is not None or slot.default is MISSING):
+            out[slot.name] = _store(part, content)
     return out
 
 
@@ -141,14 +141,14 @@ def _unpacked(record: Any, stored: Any, sizes: dict[str, int]) -> Any:
             message = f"its {name} is not {value}"
             raise ValueError(message)
     values = {}
-    for each in fields(record):
-        part: Part | None = each.metadata.get("part")
+    for slot in fields(record):
+        part: Part | None = slot.metadata.get("part")
         if part is None:  # not stored
             continue
-        if each.name in stored:
-            values[each.name] = _read(part, stored[each.name], sizes, each.name)
-        elif each.default is MISSING:
-            message = f"its {each.name} is missing"
+        if slot.name in stored:
+            values[slot.name] = _read(part, stored[slot.name], sizes, slot.name)
+        elif slot.default is MISSING:
+            message = f"its {slot.name} is missing"
             raise ValueError(message)
     return record(**values)
 
@@ -164,29 +164,29 @@ def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
     if part.read is None:
         numbers = np.asarray(stored)
         usual = table_type(numbers.size) if part.is_table else np.float64
-        made: Any = numbers.astype(part.dtype or usual, casting="same_kind", copy=False)
+        value: Any = numbers.astype(part.dtype or usual, casting="same_kind", copy=False)
     else:
-        made = part.read(stored)
+        value = part.read(stored)
         if not part.shape:
-            return made
-    shape, target = list(np.shape(made)), list(part.shape)
+            return value
+    shape, target = list(np.shape(value)), list(part.shape)
     # The first array with a size sets it; all others must agree.
     for k, (length, size) in enumerate(zip(shape, part.shape, strict=False)):
         if isinstance(size, str):
-            symbol, _, more = size.partition("+")
-            target[k] = sizes.setdefault(symbol, length - int(more or 0)) + int(more or 0)
+            symbol, _, extra = size.partition("+")
+            target[k] = sizes.setdefault(symbol, length - int(extra or 0)) + int(extra or 0)
     if shape[: len(target)] != target or (part.read is None and len(shape) != len(target)):
         message = f"{name} has the shape {shape} instead of {target}"
         raise ValueError(message)
-    return made if part.shape else made.item()
+    return value if part.shape else value.item()
 
 
 # -- kinds of fields --------------------------------------------------------------------------
 
 
 def _field(kind: str, *shape: str | int, optional: bool = False, **declared: Any) -> Any:
-    held = {"part": Part(kind, shape, **declared)}
-    return field(default=None, metadata=held) if optional else field(metadata=held)
+    metadata = {"part": Part(kind, shape, **declared)}
+    return field(default=None, metadata=metadata) if optional else field(metadata=metadata)
 
 
 def array(*shape: str | int, **declared: Any) -> Any:
@@ -237,9 +237,9 @@ def coded(
     return _field("coded", store=store, read=read, optional=optional)
 
 
-def series(each: Any, *, optional: bool = False) -> Any:
+def series(inner: Any, *, optional: bool = False) -> Any:
     """Declare a list of fields of one kind, stored as ``"0"``, ``"1"`` and so on."""
-    return _field("series", inner=each.metadata["part"], optional=optional)
+    return _field("series", inner=inner.metadata["part"], optional=optional)
 
 
 def strings(values: Iterable[Any]) -> NDArray[np.object_]:
@@ -256,9 +256,9 @@ def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
 
     Strings may contain any character, so that no separator could be used to join them.
     """
-    every = [list(some) for some in lists]
-    offsets = np.cumsum([0, *map(len, every)], dtype=np.int64)
-    return {"names": strings(itertools.chain(*every)), "offsets": offsets}
+    rows = [list(row) for row in lists]
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return {"names": strings(itertools.chain(*rows)), "offsets": offsets}
 
 
 def _read_lists(stored: Mapping[str, Any]) -> list[list[str]]:
@@ -280,25 +280,25 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
         raise damaged(where, f"its format is not {FORMAT}", remedy)
     try:
         target = json.loads(str(stored.get("contents")))
-        now = describe({name: stored[name] for name in target if name in stored})
+        described = describe({name: stored[name] for name in target if name in stored})
     except (json.JSONDecodeError, TypeError):
         raise damaged(where, "the list of its contents is unreadable", remedy) from None
-    waiting = [("", now, {"parts": target})]
+    waiting = [("", described, {"parts": target})]
     # Compare each part with the list that was stored with the result.
-    for place, present, before in waiting:
+    for path, present, before in waiting:
         if not isinstance(present, dict) or not isinstance(before, dict):
             # Results of earlier versions have no sums of texts.
             (current, _, _), (former, _, has_sum) = (
                 str(x).partition(_SUM) for x in (present, before)
             )
             if current != former:
-                raise damaged(where, f"{place} is {current} instead of {former}", remedy)
+                raise damaged(where, f"{path} is {current} instead of {former}", remedy)
             if has_sum and present != before:
-                raise damaged(where, f"the text of {place} has changed", remedy)
+                raise damaged(where, f"the text of {path} has changed", remedy)
             continue
         ((kind, parts),) = before.items()
         for name, part in parts.items():
-            inside = f"{place}/{name}" if place else name
+            inside = f"{path}/{name}" if path else name
             if name not in present.get(kind, {}):
                 raise damaged(where, f"it lacks {inside}", remedy)
             waiting.append((inside, present[kind][name], part))
@@ -319,10 +319,10 @@ def digest_of(value: Any) -> str:
             waiting += [part.data, part.indices, part.indptr]
         else:
             flat = np.asarray(part).ravel()
-            some = flat[:: 1 + flat.size // 1_000_000]
-            as_text = some.dtype.kind not in "biuf"
+            sample = flat[:: 1 + flat.size // 1_000_000]
+            as_text = sample.dtype.kind not in "biuf"
             text.update(f"{flat.size}\0".encode())
-            text.update("\0".join(map(str, some)).encode() if as_text else some.tobytes())
+            text.update("\0".join(map(str, sample)).encode() if as_text else sample.tobytes())
     return text.hexdigest()[:16]
 
 
@@ -332,12 +332,12 @@ def describe(value: Any) -> Any:
     Texts also have a checksum, because a changed text has the same type and shape.
     """
     kinds = {**dict.fromkeys("biuf", "numbers"), "c": "complex"}  # all others are strings
-    every: dict[str, Any] = {}
-    waiting = [(every, "", value)]
+    described: dict[str, Any] = {}
+    waiting = [(described, "", value)]
     for into, name, part in waiting:
         if hasattr(part, "columns"):
-            each = {str(key): kinds.get(part[key].dtype.kind, "text") for key in part.columns}
-            into[name] = {"columns": each}
+            columns = {str(key): kinds.get(part[key].dtype.kind, "text") for key in part.columns}
+            into[name] = {"columns": columns}
             continue
         if isinstance(part, Mapping):
             inside: dict[str, Any] = {}
@@ -364,4 +364,4 @@ def describe(value: Any) -> Any:
             continue
         is_finite = numbers.dtype.kind != "f" or np.isfinite(numbers).all()
         into[name] = words if is_finite else f"{words} not finite"
-    return every[""]
+    return described[""]

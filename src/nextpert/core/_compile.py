@@ -76,12 +76,13 @@ def _stamp(function: Callable[..., Any]) -> str:
 
     Whole files, because a function may call one that is defined below it, which does not exist yet.
     """
-    digest, seen, waiting = hashlib.sha256(), set(), [function]
+    digest = hashlib.sha256()
+    modules, waiting = set(), [function]
     while waiting:
         one = waiting.pop()
-        if one.__module__ in seen:
+        if one.__module__ in modules:
             continue
-        seen.add(one.__module__)
+        modules.add(one.__module__)
         digest.update("".join(inspect.findsource(one)[0]).encode())
         # Functions that are called, and numbers that are compiled as constants.
         for name, value in one.__globals__.items():

@@ -32,8 +32,8 @@ class Registry(Generic[Kind]):
     (1, {'red': 1})
     """
 
-    def __init__(self, folder: str, what: str) -> None:
-        self.folder, self.what = folder, what
+    def __init__(self, folder: str, noun: str) -> None:
+        self.folder, self.noun = folder, noun
         self._known: dict[str, Kind] = {}
 
     def add(self, name: str, kind: Kind) -> Kind:
@@ -45,9 +45,9 @@ class Registry(Generic[Kind]):
             # Read the folder first, so that a name in use raises here and not at its first use.
             self.every()
         before = self._known.get(name, kind)
-        names = [getattr(each, "__qualname__", str(each)) for each in (before, kind)]
+        names = [getattr(item, "__qualname__", str(item)) for item in (before, kind)]
         if names[0] != names[1]:
-            message = f"There is {self.what} {name!r} already ({names[0]}): choose another name."
+            message = f"There is {self.noun} {name!r} already ({names[0]}): choose another name."
             raise ValueError(message)
         self._known[name] = kind
         return kind

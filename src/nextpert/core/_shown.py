@@ -29,7 +29,7 @@ def in_one_direction(text: str) -> str:
     return text.translate(_TURNING)
 
 
-def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
+def lines(title: str, facts: Mapping[str, str], footer: str = "") -> str:
     """Return a title with one fact per line, as text to print; empty facts are left out.
 
     Examples
@@ -40,8 +40,8 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
       Best so far  MYC
       Plates       2
     """
-    held = {name: words for name, words in facts.items() if words}
-    width = max(map(len, held), default=0)
+    shown = {name: words for name, words in facts.items() if words}
+    width = max(map(len, shown), default=0)
     rows = [
         textwrap.fill(
             words,
@@ -51,12 +51,12 @@ def lines(title: str, facts: Mapping[str, str], more: str = "") -> str:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        for name, words in held.items()
+        for name, words in shown.items()
     ]
-    return in_one_direction("\n".join([title, *rows, *([more] if more else [])]))
+    return in_one_direction("\n".join([title, *rows, *([footer] if footer else [])]))
 
 
-def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
+def card(title: str, facts: Mapping[str, str], html: str = "") -> str:
     """Return a title with one line per fact, as HTML; empty facts are left out.
 
     The card inherits its colours, so that it is legible in dark notebooks, too.
@@ -65,7 +65,7 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     ----------
     title, facts
         Plain text, escaped here.
-    more
+    html
         HTML to add below.
 
     Examples
@@ -76,9 +76,9 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     ... )
     True
     """
-    left = 'style="text-align:left;vertical-align:top"'
+    style = 'style="text-align:left;vertical-align:top"'
     rows = "".join(
-        f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(words)}</td></tr>'
+        f'<tr><th scope="row" {style}>{escape(name)}</th><td {style}>{escape(words)}</td></tr>'
         for name, words in facts.items()
         if words
     )
@@ -86,7 +86,7 @@ def card(title: str, facts: Mapping[str, str], more: str = "") -> str:
     return in_one_direction(
         f'<div style="{box};border-radius:6px;padding:.5em .9em;display:inline-block;'
         f'box-sizing:border-box;max-width:100%;overflow-x:auto"><strong>{escape(title)}</strong>'
-        f"<table>{rows}</table>{more}</div>"
+        f"<table>{rows}</table>{html}</div>"
     )
 
 

@@ -121,14 +121,14 @@ def perturb_cite_seq(
             raise ValueError(message)
     options = Options(condition, genes, counts, verify)
     if isinstance(source, (str, os.PathLike)) and not Path(source).is_file():
-        found = read_portal(source, subset, options).to_anndata(options)
+        result = read_portal(source, subset, options).to_anndata(options)
     elif subset is not None:
         message = "subset names files of the portal's folder: leave it out for an h5ad."
         raise ValueError(message)
     else:
-        given = fetch(SCPERTURB, cache, _BY_HAND) if source is None else source
-        with opened(given) as (adata, name):
-            found = read_object(adata, name, options).to_anndata(options)
+        readable = fetch(SCPERTURB, cache, _BY_HAND) if source is None else source
+        with opened(readable) as (adata, name):
+            result = read_object(adata, name, options).to_anndata(options)
     if protein is not None:
-        found.obsm["protein"] = proteins_of(protein, found.obs_names)
-    return found
+        result.obsm["protein"] = proteins_of(protein, result.obs_names)
+    return result

@@ -105,22 +105,22 @@ def panel_model(genes: Sequence[str], rng: np.random.Generator) -> PanelModel:
 
     Weights between genes of one regulatory module are positive; other signs are random.
     """
-    place = {gene: j for j, gene in enumerate(genes)}
+    position = {gene: j for j, gene in enumerate(genes)}
     weights = np.zeros((len(genes), len(genes)))
     for parent, child in reference_edges():
         size, sign = rng.uniform(*_WEIGHT), rng.choice([-1.0, 1.0])
-        if parent in place and child in place:
+        if parent in position and child in position:
             module = MODULE_OF.get(parent)
             together = module is not None and module == MODULE_OF.get(child)
-            weights[place[child], place[parent]] = size if together else sign * size
+            weights[position[child], position[parent]] = size if together else sign * size
     noise_sd = np.array([_NOISE_SD_OF.get(gene, _NOISE_SD) for gene in genes])
-    known = _knockouts()
-    tpm, change = np.array([known[gene][:2] for gene in genes]).T
+    knockouts = _knockouts()
+    tpm, change = np.array([knockouts[gene][:2] for gene in genes]).T
     scm = LinearScm(weights, noise_sd**2)
     return PanelModel(scm, np.maximum(tpm, _MIN_RATE), change * np.log(2))
 
 
 def cells_per_target(targets: Sequence[str]) -> NDArray[np.int64]:
     """Return the number of cells of each target's knockout in the study, ``(n_targets,)``."""
-    known = _knockouts()
-    return np.array([known[target][2] for target in targets])
+    knockouts = _knockouts()
+    return np.array([knockouts[target][2] for target in targets])

@@ -100,8 +100,8 @@ def perturb_cite_seq_standin(
     if unknown := sorted(set(undetected) - set(targets)):
         message = f"undetected names genes that are no targets: {list_names(unknown)}."
         raise ValueError(message + closest(unknown, targets))
-    others = n_cells // _OTHER_CONDITIONS
-    conditions = np.repeat(CONDITIONS, [n_cells - 2 * others, others, others]).tolist()
+    n_other = n_cells // _OTHER_CONDITIONS
+    conditions = np.repeat(CONDITIONS, [n_cells - 2 * n_other, n_other, n_other]).tolist()
     written = write_portal_standin(
         folder, targets, conditions, n_genes=n_genes, undetected=undetected, rng=rng
     )
@@ -154,13 +154,14 @@ def write_portal_standin(
     have no counts.
     """
     rng = as_rng(rng)
-    others = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
-    genes = [*others[::2], *targets, *others[1::2]][:n_genes]
+    other_genes = [f"GENE{i + 1}" for i in range(len(targets), n_genes)]
+    genes = [*other_genes[::2], *targets, *other_genes[1::2]][:n_genes]
     cells = [f"CELL_{i + 1}" for i in range(len(conditions))]
     guides = _draw_guides(len(cells), targets, rng)
     measured = [name for name in targets if name in set(genes)]
     counts, weights, expression = _draw_counts(genes, measured, conditions, guides, undetected, rng)
-    umi, antibodies = counts.sum(axis=1), [*measured[:_N_ANTIBODIES], *_ISOTYPES]
+    umi = counts.sum(axis=1)
+    antibodies = [*measured[:_N_ANTIBODIES], *_ISOTYPES]
     # An antibody binds in proportion to the square root of its gene's expression.
     bound = 20 * np.exp((expression - expression.mean(axis=0)) / 2)[:, : len(antibodies) - 4]
     protein = rng.poisson(np.hstack([bound, np.full((len(cells), 4), 3.0)]))
@@ -176,13 +177,23 @@ def write_portal_standin(
     for gene, row in zip(genes, np.log1p(counts * 1e6 / umi[:, None]).T.tolist(), strict=True):
         table.append([gene, *(f"{v:.8g}" if v else "0" for v in row)])
     write("other/RNA_expression.csv.gz", table)
-    write("metadata/RNA_metadata.csv", [
-        ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"],
-        ["TYPE", "group", "group", "numeric", "group", "numeric"],
-        *zip(cells, ["10x 3' v3 sequencing"] * len(cells), conditions, map(len, guides),
-             [some[0] if len(some) == 1 else "" for some in guides], umi.tolist(), strict=True),
-    ])  # fmt: skip
-    listed = zip(cells, [",".join(some) for some in guides], strict=True)
+    write(
+        "metadata/RNA_metadata.csv",
+        [
+            ["NAME", "library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count"],
+            ["TYPE", "group", "group", "numeric", "group", "numeric"],
+            *zip(
+                cells,
+                ["10x 3' v3 sequencing"] * len(cells),
+                conditions,
+                map(len, guides),
+                [of_cell[0] if len(of_cell) == 1 else "" for of_cell in guides],
+                umi.tolist(),
+                strict=True,
+            ),
+        ],
+    )
+    listed = zip(cells, [",".join(of_cell) for of_cell in guides], strict=True)
     write("documentation/all_sgRNA_assignments.txt", [["Cell", "sgRNAs"], *listed])
     # The study's proteins have another order of cells, and lack some of them.
     order = list(range(len(cells) - 1, 0, -1))
@@ -207,7 +218,7 @@ def _draw_guides(n_cells: int, targets: Sequence[str], rng: np.random.Generator)
     n_guides = rng.choice(len(_N_GUIDES_SHARE), n_cells, p=_N_GUIDES_SHARE)
     drawn = np.split(rng.choice(len(pool), n_guides.sum(), p=share), np.cumsum(n_guides)[:-1])
     # A guide that is drawn several times for a cell is called once.
-    return [sorted({pool[j] for j in some}) for some in drawn]
+    return [sorted({pool[j] for j in index}) for index in drawn]
 
 
 def _draw_counts(
@@ -222,10 +233,10 @@ def _draw_counts(
     model, n_cells = panel_model(measured, rng), len(conditions)
     position = {name: j for j, name in enumerate(measured)}
     shift = np.zeros((n_cells, len(measured)))
-    for i, some in enumerate(guides):
-        hit = [position[t] for t in {g.rsplit("_", 1)[0] for g in some} if t in position]
+    for i, of_cell in enumerate(guides):
+        hit = [position[t] for t in {g.rsplit("_", 1)[0] for g in of_cell} if t in position]
         shift[i, hit] = model.knockdown[hit]
-    has_guide = np.array([bool(some) for some in guides])
+    has_guide = np.array([bool(of_cell) for of_cell in guides])
     for name, size in GUIDE_FREE_SHIFT.items():
         if name in position:
             shift[~has_guide, position[name]] = size
@@ -238,9 +249,11 @@ def _draw_counts(
     rate = model.tpm * np.exp(state - model.scm.covariance().diagonal() / 2)
     rate[:, [position[name] for name in undetected]] = 0
     # Other genes share the remaining transcripts.
-    others = np.exp(rng.normal(0, 1.5, len(names)))
-    others[[names.index(name) for name in measured]] = 0
-    tpm = np.tile(others * max(1e6 - model.tpm.sum(), 0) / max(others.sum(), 1), (n_cells, 1))
+    other_rates = np.exp(rng.normal(0, 1.5, len(names)))
+    other_rates[[names.index(name) for name in measured]] = 0
+    tpm = np.tile(
+        other_rates * max(1e6 - model.tpm.sum(), 0) / max(other_rates.sum(), 1), (n_cells, 1)
+    )
     tpm[:, [names.index(name) for name in measured]] = rate
     depth = np.where(has_guide, DEPTH, GUIDE_FREE_DEPTH) * np.exp(rng.normal(-0.08, 0.4, n_cells))
     counts = rng.poisson(depth[:, None] * tpm / tpm.sum(axis=1, keepdims=True))

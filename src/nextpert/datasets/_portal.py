@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SUBSETS = ("1a", "1b_alpha", "1b_beta", "2", "3", "4")
 _METADATA = ("library_preparation_protocol", "condition", "MOI", "sgRNA", "UMI_count")
-_LARGEST = float(np.log1p(1e6)) + 1e-6  # all of a cell's reads on one gene
-_MILLION = 10.0  # how far a sum of TPM may be from a million, because values are rounded
+_MAX_VALUE = float(np.log1p(1e6)) + 1e-6  # all of a cell's reads on one gene
+_SUM_TOLERANCE = 10.0  # how far a sum of TPM may be from a million, because values are rounded
 _ZEROS = (b"0", b"0.0")  # most fields
 
 
@@ -52,10 +52,10 @@ def read_portal(
     assigned = _table(_need(root, "all_sgRNA_assignments.txt"), "Cell", "sgRNAs")
     obs, guides = _cells(metadata, assigned, verify=options.verify)
     tables = [WideTable(path) for path in paths]
-    held = pd.Index([cell for table in tables for cell in table.cells])
-    _require_same(held, obs.index, "The expression", part=subset is not None)
-    kept = options.cells(obs["condition"]) & obs.index.isin(held)
-    if not kept.any():
+    cells = pd.Index([cell for table in tables for cell in table.cells])
+    _require_same(cells, obs.index, "The expression", part=subset is not None)
+    is_requested = options.cells(obs["condition"]) & obs.index.isin(cells)
+    if not is_requested.any():
         message = (
             f"No cell has the condition {options.condition!r} in subset {subset!r}: choose another "
             f"subset or condition."
@@ -66,9 +66,9 @@ def read_portal(
     if path is not None:
         protein = _read_protein(path)
         _require_same(protein.index, obs.index, path.name, part=True)
-        obsm["protein"] = protein.reindex(obs.index[kept])
-    names = np.array([each.name for each in paths], dtype=object)
-    study = Study(obs, guides, kept, {"source": "portal", "files": names}, obsm=obsm)
+        obsm["protein"] = protein.reindex(obs.index[is_requested])
+    names = np.array([file.name for file in paths], dtype=object)
+    study = Study(obs, guides, is_requested, {"source": "portal", "files": names}, obsm=obsm)
     _read_expression(tables, study, options)
     return study
 
@@ -134,10 +134,10 @@ def _table(path: Path, *columns: str) -> pd.DataFrame:
     return table
 
 
-def _numbers(table: pd.DataFrame, column: str, *, least: float = -np.inf) -> NDArray[np.float64]:
-    """Return a column as finite numbers of at least ``least``."""
+def _numbers(table: pd.DataFrame, column: str, *, minimum: float = -np.inf) -> NDArray[np.float64]:
+    """Return a column as finite numbers of at least ``minimum``."""
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= least)))
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= minimum)))
     if len(wrong):
         name, text = table.index[wrong[0]], table[column].iloc[wrong[0]]
         file = table.attrs["file"]
@@ -154,10 +154,10 @@ def _require_same(names: pd.Index, cells: pd.Index, file: str, *, part: bool = F
     twice = names[names.duplicated()]
     other = [*names.difference(cells), *([] if part else cells.difference(names))]
     if len(twice) or other:
-        what = f"holds cells twice, such as {twice[0]!r}" if len(twice) else (
-            f"and RNA_metadata.csv differ in {len(other)} cells, such as {other[0]!r}"
-        )  # fmt: skip
-        message = f"{file} {what}: use files of the same study."
+        problem = f"holds cells twice, such as {twice[0]!r}" if len(twice) else ""
+        if not problem:
+            problem = f"and RNA_metadata.csv differ in {len(other)} cells, such as {other[0]!r}"
+        message = f"{file} {problem}: use files of the same study."
         raise ValueError(message)
 
 
@@ -167,8 +167,8 @@ def _cells(
     """Return the columns of ``obs``, and the table of guides."""
     _require_same(assigned.index, metadata.index, "all_sgRNA_assignments.txt")
     obs = metadata[["condition", "sgRNA"]].copy()
-    obs["MOI"] = _numbers(metadata, "MOI", least=0).astype(np.int64)
-    obs["UMI_count"] = _numbers(metadata, "UMI_count", least=1e-9)
+    obs["MOI"] = _numbers(metadata, "MOI", minimum=0).astype(np.int64)
+    obs["UMI_count"] = _numbers(metadata, "UMI_count", minimum=1e-9)
     obs["library_preparation_protocol"] = metadata["library_preparation_protocol"]
     listed = assigned.loc[metadata.index, "sgRNAs"]
     labels, guides = label_cells(listed, "all_sgRNA_assignments.txt")
@@ -201,14 +201,16 @@ class WideTable:
         if len(twice):
             raise self.error(f"names cell {twice[0]!r} twice")
 
-    def error(self, what: str) -> ValueError:
+    def error(self, problem: str) -> ValueError:
         """Return an error about the line read last."""
-        return ValueError(f"{self.path.name!r}, line {self.line} {what}: download the file again.")
+        return ValueError(
+            f"{self.path.name!r}, line {self.line} {problem}: download the file again."
+        )
 
-    def rows(self, bar: Any = None, most: float = _LARGEST) -> Iterator[Line]:
+    def rows(self, bar: Any = None, maximum: float = _MAX_VALUE) -> Iterator[Line]:
         """Yield every line's name, its fields that are not zero, and their values.
 
-        Values above ``most`` are errors. The progress bar advances by the bytes read.
+        Values above ``maximum`` are errors. The progress bar advances by the bytes read.
         """
         lines = self._lines(bar)
         next(lines)
@@ -227,10 +229,10 @@ class WideTable:
                 values = np.array([float(texts[i]) for i in fields])
             except ValueError as error:
                 raise self.error(f"holds a value that is not a number ({error})") from error
-            wrong = np.flatnonzero(~((values >= 0) & (values <= most)))
+            wrong = np.flatnonzero(~((values >= 0) & (values <= maximum)))
             if len(wrong):
-                what = f"holds {values[wrong[0]]:g} for cell {self.cells[fields[wrong[0]]]!r}"
-                raise self.error(f"{what}, which is not between 0 and {most:.4g}")
+                problem = f"holds {values[wrong[0]]:g} for cell {self.cells[fields[wrong[0]]]!r}"
+                raise self.error(f"{problem}, which is not between 0 and {maximum:.4g}")
             yield name, fields[values != 0], values[values != 0]
         if self.line == 1:
             raise self.error("is the only line")
@@ -250,7 +252,7 @@ class WideTable:
 def _read_protein(path: Path) -> pd.DataFrame:
     """Return cells x antibodies, as :func:`centred_log_ratios` of the raw counts."""
     wide, counts = WideTable(path), {}
-    for name, fields, values in wide.rows(most=1e9):
+    for name, fields, values in wide.rows(maximum=1e9):
         if (values != np.round(values)).any():
             raise wide.error("holds a value that is not a count")
         counts[name.removesuffix(" protein")] = column = np.zeros(len(wide.cells))
@@ -266,24 +268,24 @@ def _read_expression(tables: Sequence[WideTable], study: Study, options: Options
     genes: list[str] = []  # of the first table
     blocks, places = [], []
     for table in tables:
-        place = study.obs.index.get_indexer(pd.Index(table.cells))
-        if not study.kept[place].any():
+        rows = study.obs.index.get_indexer(pd.Index(table.cells))
+        if not study.is_requested[rows].any():
             continue
-        x, seen = _read_table(table, place, study, options)
-        genes = genes or seen
-        asked = options.genes or genes
-        at = pd.Index(seen).get_indexer(pd.Index(asked))
-        if unknown := [gene for gene, column in zip(asked, at, strict=True) if column < 0]:
+        x, measured = _read_table(table, rows, study, options)
+        genes = genes or measured
+        requested = options.genes or genes
+        at = pd.Index(measured).get_indexer(pd.Index(requested))
+        if unknown := [gene for gene, column in zip(requested, at, strict=True) if column < 0]:
             message = f"{table.path.name!r} lacks the genes {list_names(unknown)}."
-            raise ValueError(message + closest(unknown, seen))
-        if other := sorted(set(seen) ^ set(genes)):
+            raise ValueError(message + closest(unknown, measured))
+        if other := sorted(set(measured) ^ set(genes)):
             message = (
                 f"{table.path.name!r} and the first file differ in the genes {list_names(other)}: "
                 f"use files of the same study."
             )
             raise ValueError(message)
         blocks.append(x[:, at])
-        places.append(place[study.kept[place]])
+        places.append(rows[study.is_requested[rows]])
     study.facts["n_genes_study"] = len(genes)
     study.genes = options.genes or genes
     study.x = sp.vstack(blocks, "csr")[np.argsort(np.concatenate(places))]
@@ -291,29 +293,31 @@ def _read_expression(tables: Sequence[WideTable], study: Study, options: Options
 
 
 def _read_table(
-    table: WideTable, place: NDArray[np.int64], study: Study, options: Options
+    table: WideTable, rows: NDArray[np.int64], study: Study, options: Options
 ) -> tuple[sp.csr_matrix, list[str]]:
-    """Return ln(1 + TPM) of the requested cells, and the genes; ``place`` is the row of each cell.
+    """Return ln(1 + TPM) of the requested cells, and the genes; ``rows`` is the row of each cell.
 
     Genes that are not requested are checked, but have no values.
     """
-    kept, umi = study.kept[place], study.obs["UMI_count"].to_numpy(np.float64)[place]
-    row = np.where(kept, np.cumsum(kept) - 1, -1)
+    is_requested = study.is_requested[rows]
+    umi = study.obs["UMI_count"].to_numpy(np.float64)[rows]
+    row = np.where(is_requested, np.cumsum(is_requested) - 1, -1)
     genes: list[str] = []
-    sums, asked = np.zeros(len(place)), set(options.genes or ())
+    sums = np.zeros(len(rows))
+    requested = set(options.genes or ())
     data, indices, indptr = [np.empty(0, np.float32)], [np.empty(0, np.int32)], [0]
     with progress(table.path.stat().st_size, "Expression", unit="B", unit_scale=True) as bar:
         for gene, fields, values in table.rows(bar):
             sums[fields] += np.expm1(values)
             where = f"{table.path.name!r}, line {table.line},"
             require_whole(values, umi[fields], where, options)
-            some = (row[fields] >= 0) & (gene in asked or not asked)
-            data.append(values[some].astype(np.float32))
-            indices.append(row[fields[some]].astype(np.int32))
-            indptr.append(indptr[-1] + int(some.sum()))
+            is_used = (row[fields] >= 0) & (gene in requested or not requested)
+            data.append(values[is_used].astype(np.float32))
+            indices.append(row[fields[is_used]].astype(np.int32))
+            indptr.append(indptr[-1] + int(is_used.sum()))
             genes.append(gene)
     off = np.abs(sums - 1e6)
-    if options.verify and not (off <= _MILLION).all():
+    if options.verify and not (off <= _SUM_TOLERANCE).all():
         worst = int(off.argmax())
         message = (
             f"{table.path.name!r}: TPM of cell {table.cells[worst]!r} sum to {sums[worst]:.2f}, "
@@ -322,4 +326,4 @@ def _read_table(
         )
         raise ValueError(message)
     parts = (np.concatenate(data), np.concatenate(indices), np.array(indptr))
-    return sp.csc_matrix(parts, shape=(int(kept.sum()), len(genes))).tocsr(), genes
+    return sp.csc_matrix(parts, shape=(int(is_requested.sum()), len(genes))).tocsr(), genes

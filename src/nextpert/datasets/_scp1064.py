@@ -34,9 +34,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 CONDITIONS = ("Control", "IFNγ", "Co-culture")
 _COLUMNS = (
-    "condition", "MOI", "sgRNA", "guides", "UMI_count", "library_preparation_protocol",
-    "perturbation", "n_guides", "n_targets",
-)  # fmt: skip
+    "condition",
+    "MOI",
+    "sgRNA",
+    "guides",
+    "UMI_count",
+    "library_preparation_protocol",
+    "perturbation",
+    "n_guides",
+    "n_targets",
+)
 _CELLS = 10_000  # read at a time
 _WHOLE = 0.1  # how far a count may be from a whole number, because values are rounded
 
@@ -67,15 +74,15 @@ class Options(NamedTuple):
 
 @dataclass
 class Study:
-    """The study as read: ``kept`` says which cells are requested, ``facts`` describes the source.
+    """The study as read: ``is_requested`` marks cells, ``facts`` describes the source.
 
-    ``obs`` and ``guides`` include all cells; the values of X, ln(1 + TPM), and ``obsm`` only those
-    kept.
+    ``obs`` and ``guides`` include all cells; the values of X, ln(1 + TPM), and ``obsm`` only the
+    requested ones.
     """
 
     obs: pd.DataFrame
     guides: pd.DataFrame
-    kept: NDArray[np.bool_]
+    is_requested: NDArray[np.bool_]
     facts: dict[str, Any]
     x: sp.csr_matrix | None = None
     genes: Sequence[str] = ()
@@ -91,17 +98,22 @@ class Study:
             "counts": bool(options.counts),
             "verified": bool(options.verify),
         }
-        obs = self.obs.loc[self.kept, list(_COLUMNS)].copy()
+        obs = self.obs.loc[self.is_requested, list(_COLUMNS)].copy()
         # Categories are in the study's order.
         present = set(obs["condition"])
-        known = [name for name in CONDITIONS if name in present]
-        obs["condition"] = pd.Categorical(obs["condition"], [*known, *sorted(present - {*known})])
+        in_order = [name for name in CONDITIONS if name in present]
+        obs["condition"] = pd.Categorical(
+            obs["condition"], [*in_order, *sorted(present - {*in_order})]
+        )
         for name in ("sgRNA", "guides", "library_preparation_protocol", "perturbation"):
             obs[name] = pd.Categorical(obs[name])
         out = ad.AnnData(
-            self.x, obs, pd.DataFrame(index=pd.Index([*self.genes])), obsm=self.obsm,
+            self.x,
+            obs,
+            pd.DataFrame(index=pd.Index([*self.genes])),
+            obsm=self.obsm,
             uns={"guides": self.guides, "perturb_cite_seq": facts},
-        )  # fmt: skip
+        )
         if options.counts:
             counts = out.X.copy()
             umi = np.repeat(obs["UMI_count"].to_numpy(np.float64), np.diff(counts.indptr))
@@ -135,7 +147,7 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
     Guides are named ``TARGET_<number>`` and joined by commas.
     """
     codes, called = split_lists(lists, ",")
-    names = pd.Index(sorted({name for some in called for name in some}), dtype=object)
+    names = pd.Index(sorted({name for of_cell in called for name in of_cell}), dtype=object)
     unclear = names[~names.str.fullmatch(r".+_\d+").astype(bool)]
     if len(unclear):
         message = (
@@ -146,12 +158,16 @@ def label_cells(lists: pd.Series, where: str) -> tuple[pd.DataFrame, pd.DataFram
     guides = count_cells(guide_table(targets_before_number(names), "name: GENE_1"), called, codes)
     sets = guide_sets(called, guides, ",")
     without = np.where(sets["n_guides"] > 0, "control_guide", "no_guide")
-    labels = pd.DataFrame({
-        "guides": sets["name"],
-        "perturbation": sets["targets"].map("+".join).mask(sets["targets"].map(len) == 0, without),
-        "n_guides": sets["n_guides"],
-        "n_targets": sets["targets"].map(len),
-    })  # fmt: skip
+    labels = pd.DataFrame(
+        {
+            "guides": sets["name"],
+            "perturbation": sets["targets"]
+            .map("+".join)
+            .mask(sets["targets"].map(len) == 0, without),
+            "n_guides": sets["n_guides"],
+            "n_targets": sets["targets"].map(len),
+        }
+    )
     return labels.iloc[codes].set_axis(lists.index), guides
 
 
@@ -209,23 +225,23 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
         message = f"{name!r} lacks the genes {list_names(absent)}.{closest(absent, measured)}"
         raise ValueError(message)
     obs, guides = _cells(adata.obs)
-    kept = options.cells(obs["condition"])
+    is_requested = options.cells(obs["condition"])
     holds = "ln(1 + TPM)" if "perturb_cite_seq" in adata.uns else "counts"
     facts = {"source": name, "values_of_source": holds, "n_genes_study": len(measured)}
     matrix: Any = adata.X
     if getattr(matrix, "format", "") == "csc":  # rows cannot be read one by one
         matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
         matrix = sp.csr_matrix(matrix)
-    rows, blocks = np.flatnonzero(kept), []
+    rows, blocks = np.flatnonzero(is_requested), []
     for start in range(0, len(rows), _CELLS):
-        some = rows[start : start + _CELLS]
-        block = sp.csr_matrix(matrix[some], dtype=np.float64, copy=True)
-        _to_log_tpm(block, obs.iloc[some], measured, options, has_counts=holds == "counts")
+        block_rows = rows[start : start + _CELLS]
+        block = sp.csr_matrix(matrix[block_rows], dtype=np.float64, copy=True)
+        _to_log_tpm(block, obs.iloc[block_rows], measured, options, has_counts=holds == "counts")
         blocks.append(block.astype(np.float32)[:, columns])
     x = sp.vstack(blocks, "csr")
     x.sort_indices()
-    obsm = {"protein": adata.obsm["protein"][kept]} if "protein" in adata.obsm else {}
-    return Study(obs, guides, kept, facts, x, genes, obsm)
+    obsm = {"protein": adata.obsm["protein"][is_requested]} if "protein" in adata.obsm else {}
+    return Study(obs, guides, is_requested, facts, x, genes, obsm)
 
 
 def centred_log_ratios(counts: pd.DataFrame) -> pd.DataFrame:
@@ -278,8 +294,8 @@ def _cells(obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     control guides a control; labels are therefore made from ``guide_id``.
     """
     names = {"guide_id": "guides", "perturbation_2": "condition", "ncounts": "UMI_count"}
-    own = obs.drop(columns=[new for old, new in names.items() if old in obs], errors="ignore")
-    columns = own.rename(columns=names)
+    cleaned = obs.drop(columns=[new for old, new in names.items() if old in obs], errors="ignore")
+    columns = cleaned.rename(columns=names)
     needed = ("condition", "guides", "MOI", "sgRNA", "UMI_count", "library_preparation_protocol")
     if lacking := [name for name in needed if name not in columns]:
         message = (

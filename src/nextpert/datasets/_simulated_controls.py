@@ -78,14 +78,14 @@ def simulated_controls(
     if mean is None:
         drawn = _MEDIAN * np.exp(_LOG_SD * generator.normal(size=n_genes))
         mean = {f"GENE{i + 1}": float(value) for i, value in enumerate(drawn)}
-    known = pd.Series(mean, dtype=float)
-    if bad := [str(gene) for gene in known.index[~(known > 0)]]:
+    means = pd.Series(mean, dtype=float)
+    if bad := [str(gene) for gene in means.index[~(means > 0)]]:
         message = f"mean must be above 0, but is not for {', '.join(bad)}: leave these genes out."
         raise ValueError(message)
     log_sd = np.sqrt(np.log1p(_DEPTH_CV**2))
     depth = np.exp(generator.normal(-(log_sd**2) / 2, log_sd, (n_cells, 1)))
-    gamma = generator.gamma(1 / dispersion, dispersion, (n_cells, len(known)))
-    counts = generator.poisson(known.to_numpy() * depth * gamma).astype(np.float32)
+    gamma = generator.gamma(1 / dispersion, dispersion, (n_cells, len(means)))
+    counts = generator.poisson(means.to_numpy() * depth * gamma).astype(np.float32)
     obs = pd.DataFrame({"perturbation": pd.Categorical(["control"] * n_cells)})
     obs.index = [f"cell_{i}" for i in range(n_cells)]
-    return ad.AnnData(sp.csr_matrix(counts), obs, pd.DataFrame(index=known.index.astype(str)))
+    return ad.AnnData(sp.csr_matrix(counts), obs, pd.DataFrame(index=means.index.astype(str)))

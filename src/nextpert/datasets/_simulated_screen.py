@@ -148,9 +148,9 @@ def expression_model(
 
     unit = random_scm(n_genes, "erdos_renyi", expected_degree=expected_degree, rng=rng)
     # Random graphs are in topological order; shuffled names do not reveal it.
-    place = rng.permutation(n_genes)
+    order = rng.permutation(n_genes)
     mean = rng.uniform(1.0, 3.0, n_genes)
     spread = mean * rng.uniform(1 / 5, 1 / 3, n_genes)
-    weights = unit.weights[np.ix_(place, place)] * spread[:, None] / spread
-    noise_var = unit.noise_var[place] * spread**2
+    weights = unit.weights[np.ix_(order, order)] * spread[:, None] / spread
+    noise_var = unit.noise_var[order] * spread**2
     return LinearScm(weights, noise_var, intercept=mean - weights @ mean), mean

@@ -32,7 +32,7 @@ from nextpert._adata.table import (
     scales,
     shrunk_correlation,
 )
-from nextpert.core._checks import LARGEST, list_names, require_small
+from nextpert.core._checks import MAX_VALUE, list_names, require_small
 from nextpert.core._codec import table_type
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
 from nextpert.core.screen.guides import distinct, pool_guides, spread_within
@@ -494,8 +494,8 @@ def _numbers(
     frame: pd.DataFrame,
     names: list[str],
     argument: str,
-    minimum: float = -LARGEST,
-    maximum: float = LARGEST,
+    minimum: float = -MAX_VALUE,
+    maximum: float = MAX_VALUE,
 ) -> Array | None:
     """Return :func:`_values` as numbers within bounds."""
     values = _values(option, frame, names, argument)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order
-from nextpert.core._checks import LARGEST, list_names
+from nextpert._adata.signature import as_signature
+from nextpert.core._checks import MAX_VALUE, list_names
 from nextpert.core.design.goal import DISTANCES
 from nextpert.study.signature import as_signature
 
@@ -29,11 +30,11 @@ Numbers = Mapping[str, float] | pd.Series
 
 NAMED = 5  # genes of a target that its name lists
 _STATES = "str | tuple[str, str] | Mapping[str, float] | Vector | None"
-_SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= LARGEST)
+_SQUARED = Bound("that is not too large to be squared", lambda value: abs(value) <= MAX_VALUE)
 _WEIGHT = Bound(
-    "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= LARGEST
+    "of at least 0 that is not too large to be squared", lambda value: 0 <= value <= MAX_VALUE
 )
-_POSITIVE = Bound("above 0", lambda value: 0 < value <= LARGEST)
+_POSITIVE = Bound("above 0", lambda value: 0 < value <= MAX_VALUE)
 _DISTANCES, _OWN_GENES = one_of(lambda: DISTANCES), one_of("exclude", "include")
 _OTHERS = one_of("ignore", "control")
 STATES = ("state", "away_from")  # the parts that consist of states
@@ -316,7 +317,7 @@ def _vector(value: NDArray[Any], name: str, needed: str) -> Vector:
     """Return a vector of means in double precision, or raise."""
     is_vector = value.dtype.kind in "iuf" and value.ndim == 1 and value.size
     means = value.astype(np.float64) if is_vector else np.full(1, np.nan)
-    if not (np.abs(means) <= LARGEST).all():
+    if not (np.abs(means) <= MAX_VALUE).all():
         message = (
             f"{name} must be {needed}, but is an array of shape {value.shape} and type "
             f"{value.dtype}, or holds values that are NaN, infinite or too large to be squared: "

@@ -56,7 +56,7 @@ def test_a_plate_takes_what_removes_most_after_those_chosen_and_in_progress(prob
     draws, weights, noise, _ = problem
     allowed = np.ones(12, bool)
     allowed[[0, 5]] = False
-    options = {"allowed": allowed, "chosen": [2, 9], "seen": [(0, 0.3)]}
+    options = {"allowed": allowed, "chosen": [2, 9], "pending": [(0, 0.3)]}
     left = RemainingVariance(draws, weights)
     plate = left.most_informative(5, noise, **options)
     assert len(plate) == len({*plate}) == 5

@@ -126,7 +126,7 @@ def test_shares_are_nan_where_the_control_is_at_the_target():
     rng = np.random.default_rng(0)
     for nothing, apart in ((0.0, False), (1.0, False), (-1.0, True)):
         found = ranked(rng.normal([3.0, 4.0, nothing], 0.3, (400, 3)))
-        result = advised(found, [True, True], told=True, apart=apart)
+        result = advised(found, [True, True], told=True, target_differs=apart)
         assert result.advice == AT_TARGET
         assert np.isnan([result.relative_gain, result.good_enough]).all()
         assert result.gain >= 0

@@ -128,7 +128,10 @@ def design_loop(
     >>> bool(result.distance[-1] < result.distance[0])
     True
     """
-    rounds, cells = require_count(n_rounds, "n_rounds", least=0), require_count(n_cells, "n_cells")
+    rounds, cells = (
+        require_count(n_rounds, "n_rounds", minimum=0),
+        require_count(n_cells, "n_cells"),
+    )
     # An unknown name raises before cells are drawn.
     find_acquisition(acquisition, on_domain=True)
     p = posterior.n_nodes

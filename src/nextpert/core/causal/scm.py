@@ -117,7 +117,7 @@ class LinearScm:
 
         ``do`` maps nodes to the values at which they are held, whatever their parents.
         """
-        count = require_count(n_cells, "n_cells", least=0)
+        count = require_count(n_cells, "n_cells", minimum=0)
         # x = (I - B)^-1 (c + a + noise), by substitution.
         noise = as_rng(rng).standard_normal((count, self.n_nodes)) * np.sqrt(self.noise_var)
         return self._propagate((noise + self._source(shift)).T, do).T

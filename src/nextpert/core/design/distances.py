@@ -183,7 +183,7 @@ def ranked_distance(
     >>> found.mean.tolist(), found.nearest.tolist(), found.nearer.tolist()
     ([1.0, 13.0, 4.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     """
-    require_count(n_samples, "n_samples", least=2)
+    require_count(n_samples, "n_samples", minimum=2)
     generator = as_rng(rng)
     expected, draw = states
     goal = as_goal(target, expected.shape[1])

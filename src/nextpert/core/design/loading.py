@@ -119,7 +119,7 @@ def lanes_for(
     Examples
     --------
     >>> from nextpert.core.design.loading import lanes_for
-    >>> lanes = lanes_for(7_000, 0.7, droplets=57_000, most=10_000, of_barcodes=False)
+    >>> lanes = lanes_for(7_000, 0.7, droplets=57_000, max_captured=10_000, of_barcodes=False)
     >>> lanes.n, round(lanes.captured), round(float(1 - lanes.singles / lanes.barcodes), 3)
     (2, 5507, 0.048)
     """

@@ -74,7 +74,7 @@ def draw_plate(
     p = expected.shape[1]
     goal = as_goal(target, p)
     fits = max(_MAX_NUMBERS // (p * (len(index) + 1)), _MIN_DRAWS)
-    count = min(require_count(n_samples, "n_samples", least=2), fits)
+    count = min(require_count(n_samples, "n_samples", minimum=2), fits)
     distances, rows = [], []
     for one in (one for shared in draw(count, generator) for one in shared.sampled(generator)):
         state = one.states

@@ -137,7 +137,7 @@ class Dag:
     @classmethod
     def from_edges(cls, n_nodes: int, edges: Iterable[tuple[int, int]]) -> Dag:
         """Return the graph with the edges ``(parent, child)``."""
-        p = require_count(n_nodes, "n_nodes", least=0)
+        p = require_count(n_nodes, "n_nodes", minimum=0)
         listed = list(edges)
         wrong = [edge for edge in listed if not is_pair(edge)]
         pairs = np.array([] if wrong else listed)
@@ -271,9 +271,9 @@ def perturb_dag(
     6
     """
     generator, p = as_rng(rng), dag.n_nodes
-    missing = require_count(n_missing, "n_missing", least=0)
-    extra = require_count(n_extra, "n_extra", least=0)
-    turned = require_count(n_reversed, "n_reversed", least=0)
+    missing = require_count(n_missing, "n_missing", minimum=0)
+    extra = require_count(n_extra, "n_extra", minimum=0)
+    turned = require_count(n_reversed, "n_reversed", minimum=0)
     # Missing, reversed and extra edges are drawn from disjoint pairs.
     free = p * (p - 1) // 2 - dag.n_edges
     if missing + turned > dag.n_edges:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from nextpert.core._checks import LARGEST, as_vector
+from nextpert.core._checks import MAX_VALUE, as_vector
 from nextpert.core.screen.moments import Moments
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # Cells of the target state, its mean, or several of these.
     MeanTarget: TypeAlias = Moments | ArrayLike | tuple[Moments | Vector, ...]
 
-_LARGEST = LARGEST**2  # maximum squared distance
+_MAX_SQUARE = MAX_VALUE**2  # maximum squared distance
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def mean_distance(
         square = (differences**2).mean(axis=0)
         plug_in = float(square.sum())
         noise = np.diag(covariances[0]) + sum(np.diag(v) for v in covariances[1:]) / share
-    if not max(plug_in, float(noise.sum())) < _LARGEST:
+    if not max(plug_in, float(noise.sum())) < _MAX_SQUARE:
         message = "The values of the cells are too large for squared distances: rescale the values."
         raise ValueError(message)
     d = differences.mean(axis=0)

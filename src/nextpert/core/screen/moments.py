@@ -224,7 +224,7 @@ class Moments:
     @classmethod
     def zeros(cls, n_nodes: int) -> Moments:
         """Return the moments of no cells."""
-        n_nodes = require_count(n_nodes, "n_nodes", least=0)
+        n_nodes = require_count(n_nodes, "n_nodes", minimum=0)
         return cls(0, np.zeros(n_nodes), np.zeros((n_nodes, n_nodes)))
 
     @classmethod

@@ -142,7 +142,7 @@ def boss(
     start_orders = list(checked_orders(orders, knowledge))
     if n_starts is None:
         n_starts = 1 if start_orders else default_starts(knowledge.n_nodes)
-    n_starts = require_count(n_starts, "n_starts", least=0 if start_orders else 1)
+    n_starts = require_count(n_starts, "n_starts", minimum=0 if start_orders else 1)
     # Drawn starts are numbers and given ones are orders; each has a seed, however many workers.
     starts = [*range(n_starts), *start_orders]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
