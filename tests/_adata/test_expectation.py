@@ -60,7 +60,7 @@ def test_of_candidates_own_changes_are_those_of_the_efficacy(small_screen, edges
     unseen = [name for name in names if name not in fit.names]
     assert unseen
     pool = read_candidates(names, fit)
-    np.testing.assert_array_equal(pool.place, fit.rows_of(names))
+    np.testing.assert_array_equal(pool.fit_rows, fit.rows_of(names))
     assert pool.measured.sum() + len(unseen) == 3
     for row, name in enumerate(unseen):
         gene, mean = fit.genes.index(name), fit.efficacy.mean

@@ -110,7 +110,7 @@ def test_unseen_combinations_are_those_of_the_core(fitted):
     alone = np.zeros((2, 7, GENES))
     alone[:, 6] = np.nan  # G
     row = {str(name): i for i, name in enumerate(fit.environments["perturbation"])}
-    screen = fit.expectation.seen.moments
+    screen = fit.expectation.measured.moments
     within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
     learned = fit.hierarchical.effects
     for k, name in enumerate(SINGLES):
@@ -137,7 +137,7 @@ def test_where_no_combination_was_measured_singles_tell_the_scale(truth):
     fit, genes = posterior_from(adata), list(adata.var_names)
     learned = fit.hierarchical.effects
     mean, variance = learned.posterior_mean(), learned.sd() ** 2
-    screen = fit.expectation.seen.moments
+    screen = fit.expectation.measured.moments
     within = screen.scatter.diagonal() / (screen.n.sum() - len(screen.n))
     square = (mean**2 + variance) / within
     # Random effects of genes: a mean of six squares, of which a part is chance.

@@ -38,7 +38,7 @@ def test_means_and_weights_are_those_of_the_cells_and_survive_a_file(screen, tmp
         cells = x[label == name]
         assert back.means.n[row] == len(cells) == back.counted[row]
         np.testing.assert_allclose(back.means.mean[row], cells.mean(axis=0))
-    assert back.seen.all()
+    assert back.is_measured.all()
     np.testing.assert_array_equal(back.posterior.mean().toarray(), fit.posterior.mean().toarray())
     np.testing.assert_array_equal(back.data_weight(), fit.data_weight())
     again.uns["dag_blr"]["format"] = 2

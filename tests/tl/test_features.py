@@ -99,7 +99,7 @@ def test_candidates_without_features_have_wider_intervals(modules, informed):
 def test_a_label_of_which_nothing_is_known_is_the_mean_perturbation(modules, plain):
     found = plain.uns["perturbation_effects"]
     assert np.ptp(found["mean"], axis=0).max() < 1e-9
-    seen = posterior_from(plain).expectation.seen
+    seen = posterior_from(plain).expectation.measured
     share = weights(plain)["mean perturbation"]
     assert share > 0.3
     np.testing.assert_allclose(found["mean"][0], share * seen.observed.mean(axis=0), atol=0.02)

@@ -84,9 +84,9 @@ def test_candidates_without_cells_have_what_is_expected(fitted):
     # By the weights of the predictors: the graph's, and what the others say of each gene.
     weight = fit.expectation.weights
     graph = fit.posterior.predict_mean(shift) - fit.posterior.predict_mean(np.zeros(fitted.n_vars))
-    told = Perturbations(fit.expectation.seen.moments, 0, [-1], [[own]], shift)
-    wanted = weight["coexpression"] * Coexpression().predict(fit.expectation.seen, told).effects
-    mean = MeanPerturbation().predict(fit.expectation.seen, told).effects
+    told = Perturbations(fit.expectation.measured.moments, 0, [-1], [[own]], shift)
+    wanted = weight["coexpression"] * Coexpression().predict(fit.expectation.measured, told).effects
+    mean = MeanPerturbation().predict(fit.expectation.measured, told).effects
     assert np.abs(mean).max() > 0.01
     wanted += weight["mean perturbation"] * mean
     wanted = wanted + weight["graph"] * graph + (1 - weight["graph"]) * shift

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from nextpert.datasets._simulated_screen import simulated_screen
 
 __all__ = [
+    "hill_2018",
+    "norman_2019",
+    "papalexi_2021",
     "perturb_cite_seq",
     "perturb_cite_seq_standin",
+    "replogle_2022",
     "schraivogel_2020",
     "simulated_controls",
     "simulated_screen",

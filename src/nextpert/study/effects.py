@@ -53,7 +53,7 @@ class Wanted:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
         shape = len(self.names), len(fit.genes)
         table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
-        means, place = fit.means, self.pool.place
+        means, place = fit.means, self.pool.fit_rows
         if means is None or not self.pool.measured.any():
             return table
         for rows in in_blocks(*shape):
@@ -80,7 +80,7 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
         return Wanted(fitted_candidates(every, fit), fit.n_cells)
     pool = read_candidates(candidates, fit)
     is_table = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.full(len(pool.place), -1) if is_table else fit.rows_of(pool.interventions.names)
+    place = np.full(len(pool.fit_rows), -1) if is_table else fit.rows_of(pool.interventions.names)
     return Wanted(pool, np.append(fit.n_cells, 0)[place])
 
 
@@ -96,7 +96,7 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
         effects = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
         effects.lfsr[wanted.unseen] = np.nan
         return effects
-    draws = fit.effects(pool.place, pool.without_cells)
+    draws = fit.effects(pool.fit_rows, pool.without_cells)
     mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
     lfsr[wanted.unseen] = np.nan
     direct = mean.copy()
@@ -104,8 +104,8 @@ def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> E
         direct -= (fit.posterior.mean() @ mean.T).T
     weight = fit.data_weight()
     # -1, without cells, is last.
-    if not np.array_equal(pool.place, np.arange(len(weight))):
-        weight = np.vstack([weight, np.zeros((1, mean.shape[1]), weight.dtype)])[pool.place]
+    if not np.array_equal(pool.fit_rows, np.arange(len(weight))):
+        weight = np.vstack([weight, np.zeros((1, mean.shape[1]), weight.dtype)])[pool.fit_rows]
     return Effects(mean, sd, lower, upper, lfsr, direct, weight)
 
 
@@ -139,9 +139,9 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     The hierarchical model gives them for the perturbations with cells; empty without that model.
     """
     model = fit.hierarchical
-    if model is None or not fit.seen.any():
+    if model is None or not fit.is_measured.any():
         return {}
-    seen = np.flatnonzero(fit.seen)
+    seen = np.flatnonzero(fit.is_measured)
     names = np.array(fit.names, object)[seen]
     targets = np.zeros((len(seen), len(fit.genes)), bool)
     for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):

@@ -209,7 +209,7 @@ def panel_target(
     # The parts of the target that are drawn jointly with the candidates.
     if fit.hierarchical is not None:
         rows_found = fit.rows_of(state.label or "" for state in states)
-        rows = (int(row) if row >= 0 and fit.seen[row] else -1 for row in rows_found)
+        rows = (int(row) if row >= 0 and fit.is_measured[row] else -1 for row in rows_found)
         by_numbers = len(states) == 1 and not states[0].n_cells
         numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
         targets = Joined(tuple(rows), numbers)
@@ -326,7 +326,7 @@ def measured_goal(target: PanelTarget, fit: FittedPosterior) -> Goal:
         return cells
     variance: Any = 0.0
     if fit.expectation is not None:  # the controls are its first environment
-        variance = fit.expectation.seen.moments.mean_variance(0)
+        variance = fit.expectation.measured.moments.mean_variance(0)
     # Equation 36: the unbiased contribution of every gene to the control's distance.
     square = cells.shares @ ((fit.control_mean - cells.states) ** 2 - cells.variances)
     *each, common = places(target.left_out, fit.genes)

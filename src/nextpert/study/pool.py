@@ -371,7 +371,7 @@ def with_measured(
     known = {fit.naming.key(name) for name in names}
     contains = excluder([] if target.label is None else [target.label], fit)
     more = [
-        name for name, targets, is_seen in zip(fit.names, fit.targets, fit.seen, strict=True)
+        name for name, targets, is_seen in zip(fit.names, fit.targets, fit.is_measured, strict=True)
         if is_seen and fit.naming.key(name) not in known and not contains(name)
         and not (is_excluded and is_excluded(name, targets))
     ]  # fmt: skip

@@ -50,7 +50,7 @@ CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbatio
 NEGATIVE, POSITIVE = "negative controls", "positive controls"
 FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # change of a target gene
 SURE = 2.0  # standard errors
-FEWEST = 3  # perturbations that can be distinguished
+MIN_PERTURBATIONS = 3  # perturbations that can be distinguished
 # Thresholds of size, because with many perturbations a negligible gain is also significant: for
 # "trust", and for "do not trust".
 LARGEST_RATIO = 0.8  # of squared errors
@@ -129,7 +129,7 @@ _NOT_ABOVE_ONE = Rule(
     "not above 1 by 2 standard errors", lambda q: q.value - SURE * q.error <= 1, fewest=1
 )
 _HALF = Rule("half of them or more", lambda q: 2 * q.value >= q.n, is_count=True, fewest=1)
-_ENOUGH = _at_least(FEWEST, is_count=True)
+_ENOUGH = _at_least(MIN_PERTURBATIONS, is_count=True)
 _FEW_FALSE = _at_most(FALSE_SHARE, is_count=True)
 
 

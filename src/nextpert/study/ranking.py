@@ -99,7 +99,7 @@ def admit(
         admitted[i] = not (over_members[i] <= MORE_LIKELY or over_best[i] <= MORE_LIKELY)
     if not admitted.all():
         asked.admit(admitted)
-    joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.seen))
+    joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.is_measured))
     return Admission(admitted, columns, bool(admitted[[*new]].any()) and not joint)
 
 
@@ -194,10 +194,10 @@ def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> 
     goal, has_cells = measured_goal(target, fit), np.append(pool.measured, True)
     mean = np.tile(fit.control_mean, (len(has_cells), 1))
     if fit.means is not None:
-        mean[:-1][pool.measured] = fit.means.mean[pool.place[pool.measured]]
+        mean[:-1][pool.measured] = fit.means.mean[pool.fit_rows[pool.measured]]
     apart = goal.distance(mean) - goal.floor
     if fit.expectation is not None:
-        screen = fit.expectation.seen.moments
+        screen = fit.expectation.measured.moments
         place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
         for i in np.flatnonzero(has_cells):
             apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))

@@ -193,7 +193,7 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, hel
 EXACT = "exact_"  # in front of a strategy whose model takes shifts as exact
 N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
 N_WARMUP = 100  # control cells that a campaign starts from, as in the paper
-FEWEST = 4  # cells of a perturbation: half of a target's cells are held back
+MIN_CELLS = 4  # cells of a perturbation: half of a target's cells are held back
 _CLEAR = 3.0  # minimum standard errors between a target and the controls, unless it is named
 
 

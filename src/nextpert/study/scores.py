@@ -395,7 +395,7 @@ def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
     by_members = names_of(lambda kind: "together" in kind.draws_on)
     together = dict.fromkeys([name for name in by_members if name in kept], 1.0)
     weighted = cast("Weighted", model.weighted)  # of three perturbations or more
-    learned, seen = weighted.weights, weighted.seen
+    learned, seen = weighted.weights, weighted.measured
     some = [each for each in weighted.predictors() if each.name in kept]
     if all(each.fixed for each in some):  # none has a weight to learn
         return together

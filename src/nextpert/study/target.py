@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from nextpert._adata.arguments import KINDS, Bound, Kind, check_value, one_of
 from nextpert._adata.panel import in_order
-from nextpert._adata.signature import as_signature
 from nextpert.core._checks import MAX_VALUE, list_names
 from nextpert.core.design.goal import DISTANCES
 from nextpert.study.signature import as_signature

@@ -234,7 +234,7 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatche
 def _positive(of: _Rows) -> Part:
     """Return the verdict on the change of target genes."""
     expected, opposite = of["n_found"], of["n_opposite"]
-    none_found = not expected.value and expected.n >= q.FEWEST
+    none_found = not expected.value and expected.n >= q.MIN_PERTURBATIONS
     cases: _Cases = [
         (not expected.n, CARE, "could not be judged, because no target gene is on the panel"),
         (opposite.value >= max(expected.value, 1) or none_found, NOT, "check labels and guides"),

@@ -247,7 +247,7 @@ def fit_dag_blr(
     if batches is not None:
         warn_undeclared_batches(batches)
     if spec.features is not None and model.weighted is not None:
-        _adata.warn_own_effects(features, spec.features, model.weighted.seen, genes)
+        _adata.warn_own_effects(features, spec.features, model.weighted.measured, genes)
     if exact:
         environments.warn_hardly_expressed(model.expected.used, cells.control, genes)
     _log(model, is_table=is_table(adata))

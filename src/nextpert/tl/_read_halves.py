@@ -12,7 +12,7 @@ from nextpert import _adata
 from nextpert._adata.nested import undeclared_guides
 from nextpert._adata.screen import read_environments
 from nextpert._adata.table import in_halves, is_table, of_samples
-from nextpert.core.fit.learn import FEWEST, folds_of
+from nextpert.core.fit.learn import MIN_PERTURBATIONS, folds_of
 from nextpert.study.held_out import FEWEST_CONTROLS, MOST, Halves, Refit, _deal
 from nextpert.study.record import spec_of
 from nextpert.study.searches import graphs_without
@@ -125,10 +125,11 @@ def read_refit(
             f"needs learned effects: fit without shift_sd."
         )
         raise ValueError(message)
-    if n <= FEWEST:  # the others have to suffice if one is left out
+    if n <= MIN_PERTURBATIONS:  # the others have to suffice if one is left out
         message = (
             f"The fit in adata.uns[{key!r}] has {n} perturbation{'s' * (n != 1)}, but at least "
-            f"{FEWEST + 1} are needed to predict one from the others: fit more perturbations."
+            f"{MIN_PERTURBATIONS + 1} are needed to predict one from the others: fit more "
+            f"perturbations."
         )
         raise ValueError(message)
     sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))

@@ -19,7 +19,7 @@ from nextpert.study.pool import excluder
 from nextpert.study.record import spec_of
 from nextpert.study.replay import (
     _CLEAR,
-    FEWEST,
+    MIN_CELLS,
     Replayed,
     Setting,
     _names,
@@ -179,11 +179,11 @@ def read_pool(adata: ad.AnnData, fit: FittedPosterior) -> tuple[CellPool, Settin
     roles = _adata.fitted_roles(adata, fit.params)
     every = read_environments(adata, roles, named=fit.names)
     n_cells = every.table["n_cells"].groupby(every.groups(fit.names)).sum()
-    enough = n_cells.reindex(range(len(fit.names)), fill_value=0) >= FEWEST
+    enough = n_cells.reindex(range(len(fit.names)), fill_value=0) >= MIN_CELLS
     if enough.sum() < 2:
         message = (
-            f"A replay needs at least two perturbations with {FEWEST} cells or more, but the fit "
-            f"has {enough.sum()}: fit more perturbations."
+            f"A replay needs at least two perturbations with {MIN_CELLS} cells or more, but the "
+            f"fit has {enough.sum()}: fit more perturbations."
         )
         raise ValueError(message)
     spec = spec_of(fit).rows(np.flatnonzero(enough).tolist())
@@ -233,7 +233,7 @@ def read_goals(
     labels.require(requested, "Targets")
     if few := [name for name in requested if name not in names]:
         message = (
-            f"Targets must be perturbations of the fit with {FEWEST} cells or more (under known "
+            f"Targets must be perturbations of the fit with {MIN_CELLS} cells or more (under known "
             f"shifts, with a target gene on the panel): leave out {_adata.list_names(few)}."
         )
         raise ValueError(message)

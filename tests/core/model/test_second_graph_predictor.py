@@ -48,7 +48,7 @@ def test_a_second_predictor_on_the_graph_predicts_untested_perturbations(
     assert weights["weights"][at] > 0
     # Its prediction is that of the graph: the mean over one graph, by two ways.
     fit = npt._adata.posterior_from(small_screen)
-    seen, own = fit.expectation.seen, np.zeros((1, len(fit.genes)))
+    seen, own = fit.expectation.measured, np.zeros((1, len(fit.genes)))
     own[0, 0] = -1.0
     asked = type(seen)(seen.moments, 0, np.full(1, -1), [(0,)], own, names=["MYC"])
     one, two = (kind.over_graphs(fit.posteriors, seen, asked) for kind in (Graph, Second))

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 class CandidateSet:
     """Interventions to choose from, with their expected effects.
 
-    ``place`` is the row of each candidate in the fit, -1 if it has no cells; ``without_cells`` are
-    the expected effects of candidates without cells, in their order, or ``None`` for exact shifts,
-    which act on the graph.
+    ``fit_rows`` is the row of each candidate in the fit, -1 if it has no cells; ``without_cells``
+    are the expected effects of candidates without cells, in their order, or ``None`` for exact
+    shifts, which act on the graph.
     """
 
     interventions: Interventions
-    place: NDArray[np.int64]
+    fit_rows: NDArray[np.int64]
     without_cells: WithoutCells | None = None
 
     @classmethod
@@ -61,15 +61,15 @@ class CandidateSet:
     @property
     def measured(self) -> NDArray[np.bool_]:
         """Which candidates have cells, shape ``(n_candidates,)``; none for exact shifts."""
-        return self.place >= 0
+        return self.fit_rows >= 0
 
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
         """Return some of the candidates, in the given order."""
-        some, prior = np.asarray(index, np.int64), self.without_cells
-        number = (np.cumsum(~self.measured) - 1)[some]
+        selected, prior = np.asarray(index, np.int64), self.without_cells
+        number = (np.cumsum(~self.measured) - 1)[selected]
         return CandidateSet(
-            self.interventions.rows(some.tolist()), self.place[some],
-            None if prior is None else prior.rows(number[~self.measured[some]]),
+            self.interventions.rows(selected.tolist()), self.fit_rows[selected],
+            None if prior is None else prior.rows(number[~self.measured[selected]]),
         )  # fmt: skip
 
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
@@ -80,7 +80,7 @@ class CandidateSet:
         """
         if self.is_exact:
             return states_of(fit.posteriors, self.interventions.shifts)
-        return fit.states(self.place, self.without_cells, targets)
+        return fit.states(self.fit_rows, self.without_cells, targets)
 
 
 def as_asked(
@@ -112,8 +112,8 @@ def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NO
         covariance = loadings @ loadings.T
         error = covariance.diagonal() / fit.n_control_cells
     else:
-        own, factors = model.within_cells()
-        covariance = np.diag(own) + factors @ factors.T
+        own_variance, factors = model.within_cells()
+        covariance = np.diag(own_variance) + factors @ factors.T
         # At least the variance of the draws, which includes guides and batches of the controls.
         error = covariance.diagonal() / fit.n_control_cells
         error = np.maximum(error, model.control.var(axis=0))
@@ -129,26 +129,26 @@ def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NO
 def as_expected(interventions: Interventions, fit: FittedPosterior) -> CandidateSet:
     """Return candidates, as fitted if they have cells, and otherwise as predicted."""
     # A row of the fit is used only if it has cells.
-    place = fit.rows_of(interventions.names)
-    place = np.where(np.append(fit.seen, False)[place], place, -1)
-    new = np.flatnonzero(place < 0)
-    own = interventions.shifts[new]
-    variance = np.full(own.shape, np.nan)
+    fit_rows = fit.rows_of(interventions.names)
+    fit_rows = np.where(np.append(fit.is_measured, False)[fit_rows], fit_rows, -1)
+    new = np.flatnonzero(fit_rows < 0)
+    shifts = interventions.shifts[new]
+    variance = np.full(shifts.shape, np.nan)
     if fit.efficacy is not None:
         # A shift without cells is the full shift times the mean efficacy; its SD is proportional.
         mean, sd = fit.efficacy.mean, fit.efficacy.sd
-        spread = sd / max(abs(mean), 1e-12) * np.abs(own)
+        spread = sd / max(abs(mean), 1e-12) * np.abs(shifts)
         variance = np.where(spread > 0, spread**2, np.nan)
     # With too few perturbations for weights, the graph is the only predictor.
     if fit.expectation is None:
-        effect = own + downstream(fit.posteriors, own)
+        effect = shifts + downstream(fit.posteriors, shifts)
         prior = WithoutCells(effect, variance, np.ones((len(new), 2)))
     else:
         targets = places([interventions.targets[i] for i in new], fit.genes)
         prior = fit.expectation.without_cells(
-            [interventions.names[i] for i in new], targets, own, variance, fit.posteriors
+            [interventions.names[i] for i in new], targets, shifts, variance, fit.posteriors
         )
-    return CandidateSet(interventions, place, prior)
+    return CandidateSet(interventions, fit_rows, prior)
 
 
 def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) -> Interventions:
@@ -191,9 +191,9 @@ def fitted_candidates(interventions: Interventions, fit: FittedPosterior) -> Can
     prior = pool.without_cells
     if not rows or prior is None:
         return pool
-    known, numbers = _interactions(members, fit)
+    interactions, numbers = _interactions(members, fit)
     number = (np.cumsum(~pool.measured) - 1)[rows]
-    prior.effect[number], prior.own_variance[number] = known.predict(numbers)
+    prior.effect[number], prior.own_variance[number] = interactions.predict(numbers)
     return pool
 
 
@@ -222,15 +222,17 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
             strength = fit.expectation.interactions.strength
     # The strength times the sum of the members' shares.
     shared = np.zeros((len(rows), len(fit.genes)))
-    for each, some in zip(shared, members, strict=True):
-        each += np.sum([data_weight[row[m]] if m in row else expected for m in some], axis=0)
-        each *= strength if len(some) > 1 else 1.0
+    for share, combination in zip(shared, members, strict=True):
+        share += np.sum(
+            [data_weight[row[m]] if m in row else expected for m in combination], axis=0
+        )
+        share *= strength if len(combination) > 1 else 1.0
     return rows, shared
 
 
 def _alone_in(fit: FittedPosterior) -> dict[str, int]:
     """Return the row of every member that was perturbed alone."""
-    return {some[0]: j for j, some in enumerate(fit.members) if len(some) == 1}
+    return {members[0]: j for j, members in enumerate(fit.members) if len(members) == 1}
 
 
 def _without_cells(
@@ -240,12 +242,14 @@ def _without_cells(
 
     Single perturbations that have cells only in combinations are included.
     """
-    new = ~np.append(fit.seen, False)[fit.rows_of(names)]
-    every = [fit.naming.members(name) for name in names]
+    new = ~np.append(fit.is_measured, False)[fit.rows_of(names)]
+    all_members = [fit.naming.members(name) for name in names]
     rows = [
-        i for i, some in enumerate(every) if new[i] and (len(some) > 1 or some in fit.in_company)
+        i
+        for i, members in enumerate(all_members)
+        if new[i] and (len(members) > 1 or members in fit.in_company)
     ]
-    return rows, [every[i] for i in rows]
+    return rows, [all_members[i] for i in rows]
 
 
 def _interactions(
@@ -256,10 +260,12 @@ def _interactions(
     record = None if expectation is None else expectation.interactions
     unit = np.sqrt(fit.posterior.noise_var)
     if expectation is not None:
-        unit = Perturbations(expectation.seen.moments, 0, [], []).unit
+        unit = Perturbations(expectation.measured.moments, 0, [], []).unit
     squares, joint = np.zeros((0, len(fit.genes))), []
     if record is not None:
-        joint = [j for j, some in enumerate(fit.members) if len(some) > 1 and fit.seen[j]]
+        joint = [
+            j for j, members in enumerate(fit.members) if len(members) > 1 and fit.is_measured[j]
+        ]
     labels, numbers = numbered([*(fit.members[j] for j in joint), *combinations])
     # Effects of members alone: fitted for members with cells, predicted for all others.
     single = _alone_in(fit)
@@ -273,31 +279,33 @@ def _interactions(
     ]  # fmt: skip
     if single:
         # From all singles, so that the effect of a pair does not depend on the other candidates.
-        every = np.array(sorted(single.values()))
-        mean, spread = _alone(fit, every)
-        rows = np.searchsorted(every, np.array([single[labels[k]] for k in cells], np.int64))
+        single_rows = np.array(sorted(single.values()))
+        mean, spread = _alone(fit, single_rows)
+        rows = np.searchsorted(single_rows, np.array([single[labels[k]] for k in cells], np.int64))
         alone[cells], variance[cells] = mean[rows], spread[rows]
         squares = mean**2 + spread
     if without:
         names = [labels[k] for k in without]
         inside = [[name] if name in fit.genes else [] for name in names]
         unseen = as_expected(as_fitted(names, inside, fit), fit)
-        alone[without], variance[without] = _alone(fit, unseen.place, unseen.without_cells)
+        alone[without], variance[without] = _alone(fit, unseen.fit_rows, unseen.without_cells)
     # Observed effects of the measured combinations, and the learned additivity.
     effects, noise = np.zeros((2, len(joint), len(fit.genes)))
     if expectation is not None and joint:
-        seen = Perturbations(expectation.seen.moments, 0, 1 + np.array(joint), [()] * len(joint))
-        effects, noise = seen.observed, seen.variance
-    known = learn_interactions(
+        measured = Perturbations(
+            expectation.measured.moments, 0, 1 + np.array(joint), [()] * len(joint)
+        )
+        effects, noise = measured.observed, measured.variance
+    interactions = learn_interactions(
         alone, variance, numbers[: len(joint)], effects, noise,
         scale=size_of_effects(squares, unit), learned=record,
     )  # fmt: skip
-    return known, numbers[len(joint) :]
+    return interactions, numbers[len(joint) :]
 
 
 def _alone(
-    fit: FittedPosterior, place: NDArray[np.int64], prior: WithoutCells | None = None
+    fit: FittedPosterior, fit_rows: NDArray[np.int64], prior: WithoutCells | None = None
 ) -> tuple[Array, Array]:
     """Return posterior mean and variance of effects, ``(n_perturbations, n_genes)``."""
-    draws = fit.effects(place, prior)
+    draws = fit.effects(fit_rows, prior)
     return draws.posterior_mean(), draws.sd() ** 2

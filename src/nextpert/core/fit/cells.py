@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-_FEWEST_REPLICATES = 2  # degrees of freedom of the variance between replicates
+_MIN_REPLICATE_FREEDOM = 2  # degrees of freedom of the variance between replicates
 
 
 class ByCondition(NamedTuple):
@@ -78,11 +78,11 @@ class FitCells:
 
     def rows(self, index: ArrayLike) -> FitCells:
         """Return some groups, in the given order; the scatter of all groups is kept."""
-        which, by = np.asarray(index, np.int64), self.conditions
+        groups, by = np.asarray(index, np.int64), self.conditions
         if by is not None:
-            by = ByCondition(by.names, [part.rows(which) for part in by.parts])
+            by = ByCondition(by.names, [part.rows(groups) for part in by.parts])
         return replace(
-            self, pooled=self.pooled.rows(which), screen=self.screen.some(which), conditions=by
+            self, pooled=self.pooled.rows(groups), screen=self.screen.some(groups), conditions=by
         )
 
     @property
@@ -92,49 +92,49 @@ class FitCells:
 
 
 def with_conditions(
-    whole: FitCells,
+    fit_cells: FitCells,
     screen: ScreenMoments,
     group: NDArray[np.int64],
     condition: NDArray[np.int64],
     names: Sequence[str],
     *,
     guide: NDArray[np.int64] | None = None,
-    alike: NDArray[np.bool_] | None = None,
+    equal_guides: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
 ) -> FitCells:
-    """Return ``whole``, the cells of a fit, with the same cells by condition.
+    """Return ``fit_cells``, the cells of a fit, with the same cells by condition.
 
     The other parameters are as in :func:`pool_cells`. ``condition`` is the position in ``names`` of
     each environment's condition; batches were compared within conditions. Conditions without
     controls or without perturbed cells are left out. If fewer than two conditions remain, or a
-    perturbation has cells in none of them, ``whole`` is returned unchanged.
+    perturbation has cells in none of them, ``fit_cells`` is returned unchanged.
     """
-    n_groups, some = len(whole.pooled.n), screen.n > 0
+    n_groups, has_cells = len(fit_cells.pooled.n), screen.n > 0
     controls, perturbed = (
-        {k for k in range(len(names)) if (some & which & (condition == k)).any()}
-        for which in (group == 0, group > 0)
+        {k for k in range(len(names)) if (has_cells & is_group & (condition == k)).any()}
+        for is_group in (group == 0, group > 0)
     )
     # A condition without controls has no reference.
-    held = sorted(controls & perturbed)
-    if len(held) < 2:
-        return whole
-    if alike is None:  # as in pool_cells, of all conditions
-        alike = (np.arange(n_groups) == 0) & (guide is not None) & (whole.n_guides == 1)
+    usable = sorted(controls & perturbed)
+    if len(usable) < 2:
+        return fit_cells
+    if equal_guides is None:  # as in pool_cells, of all conditions
+        equal_guides = (np.arange(n_groups) == 0) & (guide is not None) & (fit_cells.n_guides == 1)
     parts = []
-    for k in held:
-        kept = condition == k
+    for k in usable:
+        in_condition = condition == k
         parts.append(
             pool_cells(
-                _of_own_variances(screen.some(kept)), group[kept], n_groups,
-                guide=None if guide is None else guide[kept], spread=whole.spread,
-                alike=alike, fixed_sd=fixed_sd,
+                _of_own_variances(screen.some(in_condition)), group[in_condition], n_groups,
+                guide=None if guide is None else guide[in_condition], spread=fit_cells.spread,
+                equal_guides=equal_guides, fixed_sd=fixed_sd,
             ).pooled
         )  # fmt: skip
     # Every perturbation needs cells in a condition with controls.
     cells = np.sum([part.n_cells for part in parts], axis=0)
-    if ((cells == 0) & (whole.pooled.n_cells > 0)).any():
-        return whole
-    return replace(whole, conditions=ByCondition([names[k] for k in held], parts))
+    if ((cells == 0) & (fit_cells.pooled.n_cells > 0)).any():
+        return fit_cells
+    return replace(fit_cells, conditions=ByCondition([names[k] for k in usable], parts))
 
 
 def _of_own_variances(screen: ScreenMoments) -> ScreenMoments:
@@ -146,8 +146,10 @@ def _of_own_variances(screen: ScreenMoments) -> ScreenMoments:
     if screen.counted is not None:
         return screen
     # S_ij sqrt(own_i own_j / S_ii S_jj): correlations of all cells, own variances.
-    own, whole = screen.squares.sum(axis=0), screen.scatter.diagonal()
-    root = np.sqrt(np.divide(own, whole, out=np.zeros_like(own), where=whole > 0))
+    own_squares, all_squares = screen.squares.sum(axis=0), screen.scatter.diagonal()
+    root = np.sqrt(
+        np.divide(own_squares, all_squares, out=np.zeros_like(own_squares), where=all_squares > 0)
+    )
     return replace(screen, scatter=screen.scatter * np.outer(root, root))
 
 
@@ -158,7 +160,7 @@ def pool_cells(
     *,
     guide: NDArray[np.int64] | None = None,
     spread: GuideSpread | float | None = None,
-    alike: NDArray[np.bool_] | None = None,
+    equal_guides: NDArray[np.bool_] | None = None,
     fixed_sd: ArrayLike = (),
     are_replicates: bool = True,
 ) -> FitCells:
@@ -167,10 +169,10 @@ def pool_cells(
     ``screen`` has one environment per perturbation, guide and batch, and batch columns after the
     genes (:meth:`~nextpert.core.ScreenMoments.without_batches`); ``group`` and ``guide`` are those
     of each environment. ``spread`` is the variance between guides (a number: relative to that of
-    cells), learned by default. ``alike`` marks groups whose guides are assumed not to differ: by
-    default the controls, if all their cells have one guide. If perturbations are in several
-    batches, these are replicates: the variance of effects between them is learned in the same way,
-    and enters all errors, unless ``are_replicates`` is false, as for conditions.
+    cells), learned by default. ``equal_guides`` marks groups whose guides are assumed not to
+    differ: by default the controls, if all their cells have one guide. If perturbations are in
+    several batches, these are replicates: the variance of effects between them is learned in the
+    same way, and enters all errors, unless ``are_replicates`` is false, as for conditions.
     """
     p = screen.n_nodes - len(np.asarray(fixed_sd))  # the last nodes are the batch columns
     replicate = None
@@ -178,31 +180,31 @@ def pool_cells(
         replicate = _replicates(screen, p, group, fixed_sd)
     unit = replicate if guide is None else guide
     # One environment per perturbation and guide; batch effects are already subtracted.
-    pairs, place = distinct(group, np.zeros_like(group) if unit is None else unit)
+    pairs, index = distinct(group, np.zeros_like(group) if unit is None else unit)
     of_group = pairs[:, 0]
-    augmented = screen.pool(place, len(pairs))
+    augmented = screen.pool(index, len(pairs))
     genes = augmented.subset(np.arange(p))
-    whole = genes.pool(of_group, n_groups)
+    by_group = genes.pool(of_group, n_groups)
     if unit is None:
         pooled = pool_guides(augmented, of_group, n_groups, fixed_sd=fixed_sd)
-        return FitCells(pooled, whole, None, 0.0, 0)
+        return FitCells(pooled, by_group, None, 0.0, 0)
     if guide is None:  # the controls define the effects of batches
         departs = np.arange(n_groups) > 0
         pooled, _, variance = _with_departures(augmented, genes, of_group, departs, None, fixed_sd)
-        return FitCells(pooled, whole, None, 0.0, 0, replicate_variance=variance)
-    if alike is None:
+        return FitCells(pooled, by_group, None, 0.0, 0, replicate_variance=variance)
+    if equal_guides is None:
         controls = np.flatnonzero((of_group == 0) & (genes.n > 0))
-        alike = (np.arange(n_groups) == 0) & (len(controls) == 1)
+        equal_guides = (np.arange(n_groups) == 0) & (len(controls) == 1)
     pooled, spread, variance = _with_departures(
-        augmented, genes, of_group, ~alike, spread, fixed_sd
+        augmented, genes, of_group, ~equal_guides, spread, fixed_sd
     )
-    found = FitCells(pooled, whole, spread, variance, int((of_group == 0).sum()))
+    fit_cells = FitCells(pooled, by_group, spread, variance, int((of_group == 0).sum()))
     if replicate is None:
-        return found
-    pairs, place = distinct(group, replicate)
-    by_replicate = screen.pool(place, len(pairs)).subset(np.arange(p))
+        return fit_cells
+    pairs, index = distinct(group, replicate)
+    by_replicate = screen.pool(index, len(pairs)).subset(np.arange(p))
     pooled, variance = _with_replicates(pooled, by_replicate, pairs[:, 0])
-    return replace(found, pooled=pooled, replicate_variance=variance)
+    return replace(fit_cells, pooled=pooled, replicate_variance=variance)
 
 
 def _replicates(
@@ -217,12 +219,12 @@ def _replicates(
     if not columns.shape[1]:
         return None
     replicate = np.unique(columns.round(9), axis=0, return_inverse=True)[1].ravel()
-    pairs, place = distinct(group, replicate)
-    n_cells = np.bincount(place, screen.n, len(pairs))
+    pairs, index = distinct(group, replicate)
+    n_cells = np.bincount(index, screen.n, len(pairs))
     pairs = pairs[(pairs[:, 0] > 0) & (n_cells >= FEWEST_CELLS)]
     # Differences within perturbations, minus the effects of batches.
     freedom = len(pairs) - len(np.unique(pairs[:, 0])) - (len(np.unique(pairs[:, 1])) - 1)
-    return np.asarray(replicate, np.int64) if freedom >= _FEWEST_REPLICATES else None
+    return np.asarray(replicate, np.int64) if freedom >= _MIN_REPLICATE_FREEDOM else None
 
 
 def _with_replicates(
@@ -236,16 +238,16 @@ def _with_replicates(
     errors = pooled.errors
     assert errors is not None
     n_groups, cells = len(pooled.n), errors.cells
-    whole = screen.pool(group, n_groups)
-    guides = Guides.of(screen, group, whole.mean, pooled.variance_ratio, cells)
+    by_group = screen.pool(group, n_groups)
+    guides = Guides.of(screen, group, by_group.mean, pooled.variance_ratio, cells)
     spread = learn_spread(guides, np.arange(n_groups) > 0)
-    share = screen.n / np.maximum(whole.n[group], 1)
-    several = np.bincount(group, share**2, n_groups)[:, None]
-    several[0] = 0.0  # the controls define the effects of batches
-    own = errors.own + several * spread.own_variance()
-    along = errors.along + several * spread.along
-    found = replace(pooled, errors=errors._replace(own=own, along=along))
-    return found, spread.variance_on(cells)
+    share = screen.n / np.maximum(by_group.n[group], 1)
+    replicate_share = np.bincount(group, share**2, n_groups)[:, None]
+    replicate_share[0] = 0.0  # the controls define the effects of batches
+    own_error = errors.own + replicate_share * spread.own_variance()
+    along = errors.along + replicate_share * spread.along
+    result = replace(pooled, errors=errors._replace(own=own_error, along=along))
+    return result, spread.variance_on(cells)
 
 
 def _with_departures(

@@ -91,13 +91,14 @@ class PredictorRecord:
 class Expectation:
     """Weights of predictors by name, and the screen that they predict from.
 
-    ``seen`` are the perturbations of the fit, with the moments of their cells and of the controls.
-    ``scales`` are factors on the variances of departures from expected effects, shape ``(2, 2)``:
-    rows without and with side information, columns for shared and own parts; ``None`` for 1.
+    ``measured`` are the perturbations of the fit, with the moments of their cells and of the
+    controls. ``scales`` are factors on the variances of departures from expected effects, shape
+    ``(2, 2)``: rows without and with side information, columns for shared and own parts; ``None``
+    for 1.
     """
 
     weights: Mapping[str, float]
-    seen: Perturbations
+    measured: Perturbations
     features: SideInformation | None
     interactions: Additivity | None
     scales: Array | None = None
@@ -106,59 +107,59 @@ class Expectation:
         self,
         names: Sequence[str],
         targets: Sequence[Sequence[int]],
-        own: Array,
+        target_changes: Array,
         *,
         weights: Array | None = None,
         together: Together | None = None,
     ) -> list[Prediction]:
         """Return each predictor's unweighted prediction for perturbations without cells.
 
-        Names, targets and ``own`` are as in :meth:`without_cells`. Without ``weights``, the edge
-        weights ``(n_genes, n_genes)``, the graph makes no prediction; ``together`` holds the
-        effects of combinations predicted from their members, if there are any.
+        Names, targets and ``target_changes`` are as in :meth:`without_cells`. Without ``weights``,
+        the edge weights ``(n_genes, n_genes)``, the graph makes no prediction; ``together`` holds
+        the effects of combinations predicted from their members, if there are any.
         """
         # Perturbations without cells have row -1 and the expected change of their targets.
-        asked = Perturbations(
-            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        candidates = Perturbations(
+            self.measured.moments, 0, np.full(len(names), -1), targets, target_changes, names=names
         )
         sources = Sources(weights, features=self.features, together=together)
         out = []
-        for each in build_predictors(sources):
+        for predictor in build_predictors(sources):
             # Members predict combinations even if no weight was learned.
-            has_weight = each.name in self.weights or "together" in each.draws_on
-            if has_weight and (weights is not None or "weights" not in each.draws_on):
-                out.append(each.predict(self.seen, asked))
+            has_weight = predictor.name in self.weights or "together" in predictor.draws_on
+            if has_weight and (weights is not None or "weights" not in predictor.draws_on):
+                out.append(predictor.predict(self.measured, candidates))
         return out
 
     def without_cells(
         self,
         names: Sequence[str],
         targets: Sequence[Sequence[int]],
-        own: Array,
+        target_changes: Array,
         own_variance: Array,
         posteriors: Sequence[DagBlr],
     ) -> WithoutCells:
         """Return the weighted prediction for perturbations without cells.
 
-        ``targets`` are the genes of the panel that each perturbation targets; ``own`` and
-        ``own_variance`` are the expected change of target genes and its variance, 0 and NaN for
+        ``targets`` are the genes of the panel that each perturbation targets; ``target_changes``
+        and ``own_variance`` are the expected change of target genes and its variance, 0 and NaN for
         other genes, shape ``(n_perturbations, n_genes)``. The ``posteriors`` on several graphs have
         equal weights.
         """
-        effect = own.copy()
-        for each in self.predictions(names, targets, own):
-            effect += self.weights[each.name] * each.effects
+        effect = target_changes.copy()
+        for prediction in self.predictions(names, targets, target_changes):
+            effect += self.weights[prediction.name] * prediction.effects
         # Predictors that draw on the graph, averaged over the bootstrap graphs.
-        asked = Perturbations(
-            self.seen.moments, 0, np.full(len(names), -1), targets, own, names=names
+        candidates = Perturbations(
+            self.measured.moments, 0, np.full(len(names), -1), targets, target_changes, names=names
         )
         for kind in predictors():
             if "weights" in kind.draws_on and self.weights.get(kind.name, 0.0):
-                of_graphs = kind.over_graphs(posteriors, self.seen, asked, self.features)
+                of_graphs = kind.over_graphs(posteriors, self.measured, candidates, self.features)
                 effect += self.weights[kind.name] * of_graphs
         # Row 1 of the scales is for those with side information.
-        known = () if self.features is None else self.features.place
-        described = np.array([name in known for name in names], np.int64)
+        feature_rows = () if self.features is None else self.features.place
+        described = np.array([name in feature_rows for name in names], np.int64)
         scales = np.ones((2, 2)) if self.scales is None else self.scales
         return WithoutCells(effect, own_variance, scales[described])
 
@@ -248,7 +249,7 @@ class FittedPosterior:
     n_cells: NDArray[np.int64] = field(init=False)  # (n_perturbations,)
     is_exact: bool = field(init=False)  # shifts are assumed exact, as in Zhang et al. 2023
     counted: Array = field(init=False)  # effective numbers of cells, 0 for exact shifts
-    seen: NDArray[np.bool_] = field(init=False)  # perturbations with such cells
+    is_measured: NDArray[np.bool_] = field(init=False)  # perturbations with such cells
     posteriors: list[DagBlr] = field(init=False)  # on bootstrap graphs, with equal weights
     n_graphs: int = field(init=False)
     naming: Naming = field(init=False)
@@ -264,15 +265,17 @@ class FittedPosterior:
             n_cells=self.environments["n_cells"].to_numpy(np.int64),
             is_exact=self.hierarchical is None,
             counted=counted,
-            seen=counted > 0,
+            is_measured=counted > 0,
             posteriors=posteriors,
             n_graphs=len(posteriors),
             naming=Naming(frozenset(self.genes), str(params["separator"]), str(params["control"])),
             fingerprint=cells,
             origin={"cells": cells, "fit": self.digest or ""},
         )
-        known = {kind.name for kind in predictors()}
-        if self.predictors is not None and (unknown := set(self.predictors.predictors) - known):
+        predictor_names = {kind.name for kind in predictors()}
+        if self.predictors is not None and (
+            unknown := set(self.predictors.predictors) - predictor_names
+        ):
             message = f"it has weights for unknown predictors {sorted(unknown)}"
             raise ValueError(message)
 
@@ -290,12 +293,12 @@ class FittedPosterior:
         if self.predictors is None or self.screen is None:
             return None
         # Environment 0 holds the controls, and environment j + 1 perturbation j.
-        own = places(self.targets, self.genes)
-        every = np.arange(1, 1 + len(own))
-        seen = Perturbations(self.screen, 0, every, own, names=self.names)
+        target_genes = places(self.targets, self.genes)
+        environments = np.arange(1, 1 + len(target_genes))
+        measured = Perturbations(self.screen, 0, environments, target_genes, names=self.names)
         learned = self.predictors
         weights = dict(zip(learned.predictors, learned.weights.tolist(), strict=True))
-        return Expectation(weights, seen, self.features, learned.interactions, learned.scales)
+        return Expectation(weights, measured, self.features, learned.interactions, learned.scales)
 
     @cached_property
     def members(self) -> list[tuple[str, ...]]:
@@ -307,12 +310,12 @@ class FittedPosterior:
         """Members of the combinations in the fit, each as a tuple of one member."""
         if self.expectation is None or self.expectation.interactions is None:
             return set()
-        return {(member,) for some in self.members if len(some) > 1 for member in some}
+        return {(member,) for members in self.members if len(members) > 1 for member in members}
 
     def is_described(self, name: str) -> bool:
         """Whether side information has a row for a label."""
-        known = None if self.expectation is None else self.expectation.features
-        return known is not None and name in known.place
+        features = None if self.expectation is None else self.expectation.features
+        return features is not None and name in features.place
 
     @cached_property
     def takes_any_label(self) -> bool:
@@ -321,32 +324,32 @@ class FittedPosterior:
 
     def spelled(self, labels: Iterable[str]) -> list[str]:
         """Return labels in the spelling of the cells, or else of the features."""
-        known = () if self.features is None else self.features.perturbations
-        return self.naming.spelled(labels, [*self.names, *known])
+        described = () if self.features is None else self.features.perturbations
+        return self.naming.spelled(labels, [*self.names, *described])
 
-    def effects(self, place: NDArray[np.int64], new: WithoutCells | None = None) -> EffectDraws:
+    def effects(self, fit_rows: NDArray[np.int64], new: WithoutCells | None = None) -> EffectDraws:
         """Return joint draws of effects from the hierarchical model.
 
         Parameters
         ----------
-        place
+        fit_rows
             Row of each perturbation in the fit, -1 if it has no cells, shape
             ``(n_perturbations,)``.
         new
             Expected effects of the perturbations without cells, in their order.
         """
-        _, draws, rows = self._drawn(len(place), place, new)
+        _, draws, rows = self._drawn(len(fit_rows), fit_rows, new)
         return draws.rows(rows)
 
     def _drawn(
-        self, size: int, place: NDArray[np.int64], new: WithoutCells | None
+        self, size: int, fit_rows: NDArray[np.int64], new: WithoutCells | None
     ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
         """Return the model, the draws that fit in memory for ``size`` perturbations, and rows."""
         assert self.hierarchical is not None  # shifts are not exact
         model = self.hierarchical.thinned(size * len(self.genes))
         # Draws have rows only for perturbations with cells.
-        rows = np.append(np.cumsum(self.seen) - 1, -1)[place]
-        without = np.flatnonzero(place < 0)
+        rows = np.append(np.cumsum(self.is_measured) - 1, -1)[fit_rows]
+        without = np.flatnonzero(fit_rows < 0)
         if new is None or not len(without):
             return model, model.effects, rows
         rows[without] = len(model.effects.expected) + np.arange(len(without))
@@ -366,9 +369,9 @@ class FittedPosterior:
         if self.hierarchical is None or self.means is None:
             return weight
         effects, means = self.hierarchical.effects, self.means
-        if not self.seen.any():
+        if not self.is_measured.any():
             return weight
-        weight[self.seen] = effects.sd()
+        weight[self.is_measured] = effects.sd()
         for rows in in_blocks(*shape):
             # posterior variance / sampling variance, at most 1.
             counted = means.n[rows, None] / means.ratio[rows]
@@ -382,18 +385,18 @@ class FittedPosterior:
         """
         model = self.hierarchical
         assert model is not None
-        number = int(np.count_nonzero(self.seen[:row]))
+        number = int(np.count_nonzero(self.is_measured[:row]))
         effects = model.effects.rows([number])
         state = np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
-        given = self._given(joined, model)
-        if given is not None and number in given.change:
-            moved = given.control.mean(axis=0)
-            state += given.slope[number] * moved + given.change[number]
+        changes = self._given(joined, model)
+        if changes is not None and number in changes.change:
+            moved = changes.control.mean(axis=0)
+            state += changes.slope[number] * moved + changes.change[number]
         return state
 
     def states(
         self,
-        place: NDArray[np.int64],
+        fit_rows: NDArray[np.int64],
         new: WithoutCells | None = None,
         joined: Joined = NOT_JOINED,
     ) -> States:
@@ -404,16 +407,16 @@ class FittedPosterior:
         """
         # A target that is also a candidate has one draw, not two.
         targets = joined.rows
-        more = [row for row in dict.fromkeys(targets) if row >= 0 and row not in place]
-        every = np.append(place, np.array(more, np.int64))
-        at = [int(np.flatnonzero(every == row)[0]) if row >= 0 else -1 for row in targets]
+        target_rows = [row for row in dict.fromkeys(targets) if row >= 0 and row not in fit_rows]
+        all_rows = np.append(fit_rows, np.array(target_rows, np.int64))
+        at = [int(np.flatnonzero(all_rows == row)[0]) if row >= 0 else -1 for row in targets]
         none = np.zeros(len(self.genes))
         points = np.array(
             [self.expected_state(row, joined) if row >= 0 else none for row in targets]
         )
-        model, draws, rows = self._drawn(len(place), every, new)
-        given = self._given(joined, model)
-        return states_by_effects(draws, model.control, rows, at, points, len(more), given)
+        model, draws, rows = self._drawn(len(fit_rows), all_rows, new)
+        changes = self._given(joined, model)
+        return states_by_effects(draws, model.control, rows, at, points, len(target_rows), changes)
 
     def _given(self, joined: Joined, model: Hierarchical) -> GivenTarget | None:
         """Return the changes of draws given a target, from all perturbations with cells.
@@ -424,16 +427,16 @@ class FittedPosterior:
         numbers, effects, noise, row = joined.numbers, model.effects, None, -1
         if len(joined.rows) == 1 and joined.rows[0] >= 0 and self.means is not None:
             j = joined.rows[0]
-            row, numbers = int(np.count_nonzero(self.seen[:j])), self.means.mean[j]
+            row, numbers = int(np.count_nonzero(self.is_measured[:j])), self.means.mean[j]
             noise = effects.unit**2 * self.means.ratio[j] / self.means.n[j]
         if numbers is None:
             return None
         key = row, numbers.tobytes(), effects.n_draws
         if vars(self).get("_last_given", (None, None))[0] != key:
-            found = given_target(
+            changes = given_target(
                 numbers, effects, model.control, effects.unit, noise=noise, row=row
             )
-            vars(self)["_last_given"] = key, found
+            vars(self)["_last_given"] = key, changes
         last: GivenTarget | None = vars(self)["_last_given"][1]
         return last
 
@@ -455,19 +458,19 @@ class FittedPosterior:
                 "pp.setup_screen(adata, condition_key=...), and fit again."
             )
             raise ValueError(message)
-        by_name = {each.name: k for k, each in enumerate(model.conditions)}
+        by_name = {condition.name: k for k, condition in enumerate(model.conditions)}
         if name not in by_name:
             message = f"There is no condition {name!r}: give one of {list_names(by_name)}."
             raise ValueError(message)
         assert self.means is not None
         # Cells and means of the condition replace those of all conditions.
-        one, seen = model.conditions[by_name[name]], np.flatnonzero(self.seen)
+        one, measured = model.conditions[by_name[name]], np.flatnonzero(self.is_measured)
         table, n, mean = self.environments.copy(), self.means.n.copy(), self.means.mean.copy()
         n_cells = self.n_cells.copy()
         # Effective cells in proportion to cells; never 0, so that the seen rows do not change.
-        n[seen] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[seen], 1)
-        mean[seen] = self.control_mean + one.change
-        n_cells[seen] = one.n_cells
+        n[measured] *= np.maximum(one.n_cells, 1e-9) / np.maximum(n_cells[measured], 1)
+        mean[measured] = self.control_mean + one.change
+        n_cells[measured] = one.n_cells
         table["n_cells"] = n_cells
         return replace(
             self, environments=table, means=replace(self.means, n=n, mean=mean),

@@ -53,10 +53,10 @@ class Interventions:
 
     def readable(self, genes: Sequence[str]) -> list[str]:
         """Return the shifts of the target genes as text, such as ``"-1.20, -0.33"``."""
-        place = {gene: i for i, gene in enumerate(genes)}
+        position = {gene: i for i, gene in enumerate(genes)}
         shown = []
         for row, targets in zip(self.shifts, self.targets, strict=True):
-            values = [float(row[place[gene]]) for gene in targets]
+            values = [float(row[position[gene]]) for gene in targets]
             shown.append(
                 ", ".join(f"{x:+.2f}" if abs(x) >= 0.1 or x == 0 else f"{x:+.2g}" for x in values)
             )
@@ -97,10 +97,10 @@ def in_full(
 ) -> Interventions:
     """Return interventions that shift their targets fully, and no other gene."""
     shifts, full = np.zeros((len(names), len(genes))), own_shift(kind, control_mean)
-    for row, own in zip(shifts, places(targets, genes), strict=True):
+    for row, positions in zip(shifts, places(targets, genes), strict=True):
         # Pages of zeros that are never written take no memory.
-        if own:
-            row[own] = full[own]
+        if positions:
+            row[positions] = full[positions]
     return Interventions(names, targets, shifts, [kind] * len(names))
 
 
@@ -109,11 +109,11 @@ def shift_environments(plan: Plan, genes: Sequence[str], control: Moments) -> In
     if isinstance(plan.shift, str):
         # Full knockouts or activations; later multiplied by the efficacy.
         used = in_full(plan.names, plan.targets, plan.shift, genes, control.mean)
-        sources = [plan.shift if some else "not measured" for some in plan.targets]
+        sources = [plan.shift if targets else "not measured" for targets in plan.targets]
         return replace(used, sources=sources)
     # A table: shifts as given, 0 for perturbations without a row.
-    given = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
+    table_shifts = dict(zip(plan.shift.names, plan.shift.shifts, strict=True))
     shifts = np.zeros((len(plan.names), len(genes)))
     for row, name in zip(shifts, plan.names, strict=True):
-        row[:] = given.get(name, 0.0)
+        row[:] = table_shifts.get(name, 0.0)
     return Interventions(plan.names, plan.targets, shifts, ["table"] * len(plan.names))

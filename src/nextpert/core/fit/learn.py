@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 # Minimum weight of another screen as a predictor with which its effects are also used for
 # perturbations that have cells. With permuted labels the weight is near 0; if half of the
 # perturbations have similar effects, it is 0.45.
-_ALIKE = 0.25
+_MIN_WEIGHT_OF_SCREEN = 0.25
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,13 @@ class Graphs:
 class Expected:
     """Expected shifts of perturbations, and their variance for target genes.
 
-    ``own`` is the variance of the shift of target genes, in squared units of the data, NaN if
-    unknown, ``(n_perturbations, n_genes)``; ``efficacy`` is ``None`` for exact shifts or a table.
+    ``own_variance`` is the variance of the shift of target genes, in squared units of the data, NaN
+    if unknown, ``(n_perturbations, n_genes)``; ``efficacy`` is ``None`` for exact shifts or a
+    table.
     """
 
     used: Interventions
-    own: Array
+    own_variance: Array
     efficacy: Efficacy | None
 
 
@@ -117,10 +118,12 @@ def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
     """
     plan, control = spec.plan, cells.control
     used = shift_environments(plan, spec.genes, control)
-    own = np.broadcast_to(np.nan, used.shifts.shape)  # takes no memory
+    own_variance = np.broadcast_to(np.nan, used.shifts.shape)  # takes no memory
     if spec.exact or not isinstance(plan.shift, str):
-        return Expected(used, own, None)
-    pairs = [(j, i) for j, some in enumerate(places(plan.targets, spec.genes)) for i in some]
+        return Expected(used, own_variance, None)
+    pairs = [
+        (j, i) for j, positions in enumerate(places(plan.targets, spec.genes)) for i in positions
+    ]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     size = np.abs(own_shift(plan.shift, control.mean))[columns]
     direction, says = 1, np.ones(len(columns), bool)
@@ -132,16 +135,20 @@ def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
     used = replace(used, shifts=np.zeros(used.shifts.shape))
     if len(rows):
         used.shifts[rows, columns] = direction * efficacy.mean * size
-        own = np.full(used.shifts.shape, np.nan)
-        own[rows[says], columns[says]] = (efficacy.sd * size[says]) ** 2
-    return Expected(used, own, efficacy)
+        own_variance = np.full(used.shifts.shape, np.nan)
+        own_variance[rows[says], columns[says]] = (efficacy.sd * size[says]) ** 2
+    return Expected(used, own_variance, efficacy)
 
 
-_SINGLES = 300  # maximum number of single perturbations that are fitted, unless more are members
+# Maximum number of single perturbations that are fitted, unless more are members.
+_MAX_SINGLES = 300
 
 
 def expect_combinations(
-    members: Sequence[tuple[str, ...]], cells: FitCells, expected: Expected, seen: Perturbations
+    members: Sequence[tuple[str, ...]],
+    cells: FitCells,
+    expected: Expected,
+    perturbations: Perturbations,
 ) -> tuple[Additivity, Together]:
     """Return the additivity of effects, and the predicted effect of each combination (12).
 
@@ -151,40 +158,49 @@ def expect_combinations(
     no cells of its own. ``members`` holds the members of every label.
     """
     # First row of every set of members.
-    first = {some: j for j, some in reversed(list(enumerate(members)))}
-    rows = np.array([j for j, some in enumerate(members) if len(some) > 1], np.int64)
+    first = {combination: j for j, combination in reversed(list(enumerate(members)))}
+    rows = np.array([j for j, combination in enumerate(members) if len(combination) > 1], np.int64)
     labels, combined = numbered(members[j] for j in rows.tolist())
-    has, unit = seen.n[rows] > 0, seen.unit
+    has, unit = perturbations.n[rows] > 0, perturbations.unit
     alone, spread, common = np.full((3, len(labels), len(unit)), np.nan)
     # Other single perturbations are fitted with the members: from few effects, the prior is not
     # learned, and strong effects are shrunk too much.
     at = {label: k for k, label in enumerate(labels)}
-    row = {some[0]: j for some, j in first.items() if len(some) == 1 and cells.pooled.n[1 + j] > 0}
-    mine, others = sorted(row.keys() & at.keys()), sorted(row.keys() - at.keys())
-    if mine:
-        single = np.array([row[x] for x in [*mine, *others][: max(len(mine), _SINGLES)]])
+    row = {
+        combination[0]: j
+        for combination, j in first.items()
+        if len(combination) == 1 and cells.pooled.n[1 + j] > 0
+    }
+    needed, other_labels = sorted(row.keys() & at.keys()), sorted(row.keys() - at.keys())
+    if needed:
+        single = np.array(
+            [row[x] for x in [*needed, *other_labels][: max(len(needed), _MAX_SINGLES)]]
+        )
         pooled_cells = cells.pooled.rows(np.append(0, 1 + single))
-        prior = Prior(expected.used.shifts[single], own_variance=expected.own[single])
+        prior = Prior(expected.used.shifts[single], own_variance=expected.own_variance[single])
         effects = fit_hierarchical(pooled_cells, prior, rng=0).effects
-        place, own = [at[label] for label in mine], slice(len(mine))
-        alone[place], spread[place] = effects.posterior_mean(own), effects.sd()[own] ** 2
+        positions, needed_rows = [at[label] for label in needed], slice(len(needed))
+        alone[positions], spread[positions] = (
+            effects.posterior_mean(needed_rows),
+            effects.sd()[needed_rows] ** 2,
+        )
         # The share of an effect that follows the cells' mean, and thus the controls' error.
-        counted = pooled_cells.counted[1:][own]
-        common[place] = np.minimum(counted * spread[place] / effects.unit**2, 1.0)
+        counted = pooled_cells.counted[1:][needed_rows]
+        common[positions] = np.minimum(counted * spread[positions] / effects.unit**2, 1.0)
     measured = [combined[k] for k in np.flatnonzero(has)]
-    observed, noise = seen.observed[rows[has]], seen.variance[rows[has]]
-    known = learn_interactions(alone, spread, measured, observed, noise, unit=unit)
+    observed, noise = perturbations.observed[rows[has]], perturbations.variance[rows[has]]
+    interactions = learn_interactions(alone, spread, measured, observed, noise, unit=unit)
     means = np.zeros((2, len(rows), len(unit)))
     # Each measured combination is predicted without its own cells.
-    means[:, has] = known.left_out()
-    means[:, ~has] = known.predict([combined[k] for k in np.flatnonzero(~has)])
-    learned = known.learned
+    means[:, has] = interactions.left_out()
+    means[:, ~has] = interactions.predict([combined[k] for k in np.flatnonzero(~has)])
+    learned = interactions.learned
     shared = learned.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
-    rest = (learned.rest_sd * learned.scale) ** 2
-    return learned, Together(rows, means[0], means[1], shared, rest)
+    residual_variance = (learned.rest_sd * learned.scale) ** 2
+    return learned, Together(rows, means[0], means[1], shared, residual_variance)
 
 
-FEWEST = 3  # perturbations needed to learn weights
+MIN_PERTURBATIONS = 3  # perturbations needed to learn weights
 _FOLDS = 5  # folds of perturbations, each left out of one graph
 
 
@@ -193,14 +209,14 @@ class Weighted:
     """Predictors with their weights, and departures of observed effects from predictions.
 
     ``interactions`` is the additivity of effects, and ``together`` the predictions of combinations
-    from their members. All are learned from the perturbations ``seen``; ``predictors()`` returns
-    each predictor's predictions for ``seen`` without their cells, and ``left_out`` holds the
-    departures of observed effects from predictions made as for candidates.
+    from their members. All are learned from the perturbations ``measured``; ``predictors()``
+    returns each predictor's predictions for ``measured`` without their cells, and ``left_out``
+    holds the departures of observed effects from predictions made as for candidates.
     """
 
     weights: PredictorWeights
     interactions: Additivity | None
-    seen: Perturbations
+    measured: Perturbations
     predictors: Callable[[], list[Prediction]]
     together: Together | None = None
     left_out: LeftOut | None = None
@@ -208,7 +224,7 @@ class Weighted:
 
 def folds_of(names: Sequence[str]) -> list[list[str]]:
     """Return folds of labels; the cells of a fold are left out of the same graph."""
-    if len(names) < FEWEST:
+    if len(names) < MIN_PERTURBATIONS:
         return []
     return [list(names[k::_FOLDS]) for k in range(min(_FOLDS, len(names)))]
 
@@ -240,63 +256,63 @@ def weigh_predictors(
     predictor. ``by_graph`` comes from :func:`weights_without`.
     """
     names = expected.used.names
-    if len(names) < FEWEST:
+    if len(names) < MIN_PERTURBATIONS:
         return None
     targets = places(expected.used.targets, spec.genes)
-    every = np.arange(1, len(targets) + 1)
-    seen = Perturbations(
-        cells.screen, 0, every, targets, batches=cells.pooled.fixed_errors, names=names
+    environments = np.arange(1, len(targets) + 1)
+    measured = Perturbations(
+        cells.screen, 0, environments, targets, batches=cells.pooled.fixed_errors, names=names
     )
     additivity = together = None
     members = [spec.naming.members(name) for name in names]
-    if any(len(some) > 1 for some in members):
-        additivity, together = expect_combinations(members, cells, expected, seen)
-    asked = build_predictors(
+    if any(len(combination) > 1 for combination in members):
+        additivity, together = expect_combinations(members, cells, expected, measured)
+    built = build_predictors(
         Sources(held_out_weights=by_graph, features=spec.features, together=together)
     )
     once: dict[Predictor, Prediction] = {}
 
     def held_out(change: Array | None) -> list[Prediction]:
         """Return predictions, given the change of target genes (``None``: as observed)."""
-        for each in asked:
-            if each not in once or (each.by_change and any(targets)):
-                once[each] = each.held_out(replace(seen, change=change))
-        every = [once[each] for each in asked]
-        return every if together is None else [each.silenced(together.rows) for each in every]
+        for predictor in built:
+            if predictor not in once or (predictor.by_change and any(targets)):
+                once[predictor] = predictor.held_out(replace(measured, change=change))
+        out = [once[predictor] for predictor in built]
+        return out if together is None else [one.silenced(together.rows) for one in out]
 
     weights = learn_predictor_weights(
-        seen.observed, seen.variance, held_out(None), seen.scored(), sd=seen.sd
+        measured.observed, measured.variance, held_out(None), measured.scored(), sd=measured.sd
     )
     # Without cells, the change of the target gene is also unknown: its expectation is used.
-    own = expected.used.shifts
-    predictions = held_out(own)
+    target_changes = expected.used.shifts
+    predictions = held_out(target_changes)
     # Departures from predictions; those of combinations have a separate model.
-    left_out, scored = None, seen.scored()
+    left_out, scored = None, measured.scored()
     if together is not None:
         scored[together.rows] = False
     rows = LeftOut.rows(scored)
     free = any(w for w, e in zip(weights.weights, predictions, strict=True) if not e.fixed)
     if free and len(rows):
         described = alone = weights.expected(predictions)
-        place: Mapping[str, int] = {}
+        feature_rows: Mapping[str, int] = {}
         if spec.features is not None:
-            place = spec.features.place
-            unnamed = replace(seen, names=[""] * len(names))  # without side information
+            feature_rows = spec.features.place
+            unnamed = replace(measured, names=[""] * len(names))  # without side information
             alone = weights.expected([
-                each.predict(unnamed, unnamed)
-                if {"features", "other_screen"} & set(each.draws_on)
+                predictor.predict(unnamed, unnamed)
+                if {"features", "other_screen"} & set(predictor.draws_on)
                 else prediction
-                for each, prediction in zip(asked, predictions, strict=True)
+                for predictor, prediction in zip(built, predictions, strict=True)
             ])  # fmt: skip
-        observed = seen.observed[rows] - own[rows]
+        observed = measured.observed[rows] - target_changes[rows]
         left_out = LeftOut(
-            observed - described[rows], observed - alone[rows], seen.variance[rows], scored[rows],
-            np.array([names[j] in place for j in rows]),
+            observed - described[rows], observed - alone[rows], measured.variance[rows],
+            scored[rows], np.array([names[j] in feature_rows for j in rows]),
         )  # fmt: skip
     # Large predictions are not kept, because the draws of effects need the memory.
     if len(names) * len(spec.genes) > ENOUGH:
         once.clear()
-    return Weighted(weights, additivity, seen, partial(held_out, None), together, left_out)
+    return Weighted(weights, additivity, measured, partial(held_out, None), together, left_out)
 
 
 def learn_effects(
@@ -321,56 +337,57 @@ def learn_effects(
     """
     names = spec.plan.names
     # The order, and thus the draws, must not depend on the spelling of labels.
-    seen = np.array(
+    measured = np.array(
         sorted(np.flatnonzero(cells.pooled.n[1:] > 0), key=lambda j: spec.naming.key(names[j]))
     )
-    if not len(seen):
+    if not len(measured):
         return controls_alone(cells.pooled)
     # E_j of (13): its own change, and downstream effects on the graph or effects of its members.
-    effect, own, doubt = expected.used.shifts, expected.own, None
+    effect, own_variance, doubt = expected.used.shifts, expected.own_variance, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
             learned = weighted.weights
-            own_change = replace(weighted.seen, change=effect)
+            own_change = replace(weighted.measured, change=effect)
             for kind in predictors():
                 if kind.predicts_measured and kind.name in learned.names:
                     weight = learned.left_out[:, [learned.names.index(kind.name)]]
-                    of_graphs = kind.over_graphs(posteriors, weighted.seen, own_change)
+                    of_graphs = kind.over_graphs(posteriors, weighted.measured, own_change)
                     effect = effect + weight * of_graphs
         together = weighted.together
         if together is not None:
-            effect, own = effect.copy(), own.copy()
-            effect[together.rows], own[together.rows] = together.clear(), np.nan
+            effect, own_variance = effect.copy(), own_variance.copy()
+            effect[together.rows], own_variance[together.rows] = together.clear(), np.nan
             doubt = np.zeros(effect.shape)
             doubt[together.rows] = together.doubt()
-            doubt = doubt[seen]
-    own_cells, each = cells.pooled, cells.conditions
-    if not np.array_equal(seen, np.arange(len(names))):  # avoids a copy of a large screen
-        effect, own = effect[seen], own[seen]
-        own_cells = own_cells.rows(np.append(0, seen + 1))
-    prior = Prior(effect, doubt, own)
+            doubt = doubt[measured]
+    own_cells, by_condition = cells.pooled, cells.conditions
+    if not np.array_equal(measured, np.arange(len(names))):  # avoids a copy of a large screen
+        effect, own_variance = effect[measured], own_variance[measured]
+        own_cells = own_cells.rows(np.append(0, measured + 1))
+    prior = Prior(effect, doubt, own_variance)
     # A fixed seed, so that results do not depend on earlier calls.
     options: dict[str, Any] = {
-        "rng": 0, "progress": progress, "n_jobs": n_jobs or threads(len(seen) * len(spec.genes)),
+        "rng": 0, "progress": progress,
+        "n_jobs": n_jobs or threads(len(measured) * len(spec.genes)),
     }  # fmt: skip
     elsewhere = None
-    if each is None and spec.features is not None and weighted is not None:
+    if by_condition is None and spec.features is not None and weighted is not None:
         weights = dict(zip(weighted.weights.names, weighted.weights.weights, strict=True))
         by_effects = names_of(lambda kind: "other_screen" in kind.draws_on)
-        if sum(weights.get(name, 0.0) for name in by_effects) >= _ALIKE:
-            elsewhere = spec.features.measured([names[j] for j in seen])
+        if sum(weights.get(name, 0.0) for name in by_effects) >= _MIN_WEIGHT_OF_SCREEN:
+            elsewhere = spec.features.measured([names[j] for j in measured])
     if elsewhere is not None:
         model = fit_each([own_cells, of_table(own_cells, *elsewhere)], prior, [0], **options)[0]
-    elif each is None:
+    elif by_condition is None:
         model = fit_hierarchical(own_cells, prior, **options)
     else:
-        parts = [part.rows(np.append(0, seen + 1)) for part in each.parts]
+        parts = [part.rows(np.append(0, measured + 1)) for part in by_condition.parts]
         options["chain"] = Chain.of_size((1 + len(parts)) * effect.size)  # the same for all fits
         model = fit_hierarchical(own_cells, prior, **options)
-        by_name = zip(fit_each(parts, prior, **options), parts, each.names, strict=True)
+        by_name = zip(fit_each(parts, prior, **options), parts, by_condition.names, strict=True)
         control = own_cells.mean[0]
         model = replace(model, conditions=[as_condition(*one, control) for one in by_name])
-    back = np.argsort(seen)
+    back = np.argsort(measured)
     return model if np.array_equal(back, np.arange(len(back))) else model.rows(back)
 
 
@@ -412,16 +429,16 @@ class Model(NamedTuple):
             If genes are linearly dependent; the error names them.
         """
         if spec.exact:  # as in the paper, all perturbations have the same variances
-            alike = np.ones_like(cells.pooled.variance_ratio)
-            cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=alike))
+            equal_ratio = np.ones_like(cells.pooled.variance_ratio)
+            cells = replace(cells, pooled=replace(cells.pooled, variance_ratio=equal_ratio))
         # Expected shifts, from the efficacy of the screen (equation 10).
         expected = expect_shifts(spec, cells)
-        known = expected.used.shifts if spec.exact else None
+        exact_shifts = expected.used.shifts if spec.exact else None
         weighted = effects = scales = None
         try:
             # Weights of each graph: M and m of equations 2 and 3, with free shifts or known ones.
             posterior, *resampled = (
-                fit_weights(spec.posterior(dag), cells.pooled, known)
+                fit_weights(spec.posterior(dag), cells.pooled, exact_shifts)
                 for dag in (graphs.dag, *graphs.resampled)
             )
             if spec.centred:

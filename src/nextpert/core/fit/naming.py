@@ -66,42 +66,44 @@ class Naming:
 
     def _parts(self, label: str) -> list[str]:
         """Return the parts of a label; a label that is itself a gene is never split."""
-        whole = label in self.genes or not self.separator
-        return [label] if whole else list(map(str.strip, label.split(self.separator)))
+        is_whole = label in self.genes or not self.separator
+        return [label] if is_whole else list(map(str.strip, label.split(self.separator)))
 
     def key(self, label: str) -> tuple[str, ...]:
         """Return the key that all labels of a perturbation share: its members, or the label."""
         return self.members(label) or (label,)
 
-    def spelled(self, labels: Iterable[str], known: Iterable[str] = ()) -> list[str]:
-        """Replace every label by the first equivalent label in ``known`` and then ``labels``."""
+    def spelled(self, labels: Iterable[str], preferred: Iterable[str] = ()) -> list[str]:
+        """Replace labels by the first equivalent label in ``preferred`` and then ``labels``."""
         # The first spelling of each set of members replaces all others.
         first: dict[tuple[str, ...], str] = {}
-        given = list(known)
-        n_known, out = len(given), []
-        for label in (*given, *labels):
+        preferred_labels = list(preferred)
+        n_known, out = len(preferred_labels), []
+        for label in (*preferred_labels, *labels):
             out.append(first.setdefault(self.members(label) or (label,), label))
         return out[n_known:]
 
-    def renamed(self, given: Mapping[str, T], known: Iterable[str], what: str) -> dict[str, T]:
-        """Return a mapping whose labels are spelled as in ``known``.
+    def renamed(
+        self, values: Mapping[str, T], preferred: Iterable[str], title: str
+    ) -> dict[str, T]:
+        """Return a mapping whose labels are spelled as in ``preferred``.
 
         Raises
         ------
         ValueError
-            If two labels name the same perturbation; ``what`` names the mapping in the error.
+            If two labels name the same perturbation; ``title`` names the mapping in the error.
         """
-        names = [str(name) for name in given]
-        self.require_distinct(names, what)
-        return dict(zip(self.spelled(names, known), given.values(), strict=True))
+        names = [str(name) for name in values]
+        self.require_distinct(names, title)
+        return dict(zip(self.spelled(names, preferred), values.values(), strict=True))
 
-    def require_distinct(self, labels: Iterable[str], what: str) -> None:
+    def require_distinct(self, labels: Iterable[str], title: str) -> None:
         """Raise if two labels name the same perturbation."""
-        some = list(labels)
-        for first, label in zip(self.spelled(some), some, strict=True):
+        all_labels = list(labels)
+        for first, label in zip(self.spelled(all_labels), all_labels, strict=True):
             if first != label:
                 message = (
-                    f"{what} names one perturbation more than once: {first} and {label}. Give it "
+                    f"{title} names one perturbation more than once: {first} and {label}. Give it "
                     f"one row."
                 )
                 raise ValueError(message)
@@ -109,15 +111,15 @@ class Naming:
 
 def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[int]]:
     """Return the panel positions of the genes of each group, such as a perturbation's targets."""
-    place = {gene: i for i, gene in enumerate(genes)}
-    return [[place[gene] for gene in group] for group in groups]
+    position = {gene: i for i, gene in enumerate(genes)}
+    return [[position[gene] for gene in group] for group in groups]
 
 
 def numbered(
     labels: Iterable[tuple[str, ...]], first: Sequence[str] = ()
 ) -> tuple[list[str], list[tuple[int, ...]]]:
     """Return all distinct members, beginning with ``first``, and every label's member numbers."""
-    some = list(labels)
-    names = list(dict.fromkeys([*first, *(name for members in some for name in members)]))
-    place = {name: k for k, name in enumerate(names)}
-    return names, [tuple(place[name] for name in members) for members in some]
+    all_labels = list(labels)
+    names = list(dict.fromkeys([*first, *(name for members in all_labels for name in members)]))
+    position = {name: k for k, name in enumerate(names)}
+    return names, [tuple(position[name] for name in members) for members in all_labels]

@@ -55,7 +55,7 @@ _SHORT = Chain(50, 100, 1)  # short chain that identifies the changed genes
 def fit_each(
     parts: Sequence[PooledGuides],
     prior: Prior = NO_PRIOR,
-    which: Sequence[int] | None = None,
+    returned: Sequence[int] | None = None,
     *,
     chain: Chain | None = None,
     rng: int | np.random.Generator | None = None,
@@ -69,7 +69,7 @@ def fit_each(
     parts
         The controls and perturbations of each condition. Perturbations may lack cells in some
         conditions; controls may not.
-    which
+    returned
         Numbers of the conditions to fit; all by default.
     prior, chain, rng, n_jobs, progress
         As in :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
@@ -95,7 +95,7 @@ def fit_each(
     for part in complete:
         effects = fit(part, part, short).effects
         changes = np.maximum(changes, np.abs(effects.posterior_mean()) > effects.sd())
-    selected = range(len(parts)) if which is None else which
+    selected = range(len(parts)) if returned is None else returned
     return [fit(joined(complete, k, changes), complete[k], length) for k in selected]
 
 
@@ -114,13 +114,13 @@ def as_condition(
     )
 
 
-def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGuides:
-    """Return the cells of condition ``here``, plus those of other conditions that agree with it.
+def joined(parts: Sequence[PooledGuides], number: int, changes: Array) -> PooledGuides:
+    """Return the cells of condition ``number``, plus those of other conditions that agree with it.
 
     ``changes`` is 1 for genes that count as changed, else 0, ``(n_perturbations, n_genes)``.
     """
     # In units of the variance within the cells of this condition.
-    part_here = parts[here]
+    part_here = parts[number]
     varies = part_here.covariance.diagonal()
     unit = filled(varies)
     precision, differences = [], [part.mean[1:] - part.mean[0] for part in parts]
@@ -136,7 +136,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         noise = np.maximum(there / unit, 1.0) / part.counted[1:]
         of_control = 1.0 / part_here.counted[0] + np.maximum(there / unit, 1.0) / part.counted[0]
         difference_variance = noise + 1.0 / part_here.counted[1:] + of_control
-        square = (change - differences[here]) ** 2 / unit
+        square = (change - differences[number]) ** 2 / unit
         weight = np.empty(noise.shape)
         for rows, chance in departures(square, difference_variance, changes * significance):
             # Small departures count as sampling error. Without cells here, departures cannot be
@@ -149,7 +149,7 @@ def joined(parts: Sequence[PooledGuides], here: int, changes: Array) -> PooledGu
         of_here, of_there = (1.0 / x.counted[1:] + 1.0 / x.counted[0] for x in (part_here, part))
         used = np.sqrt(significance)
         agreement = shared_effects(
-            used * differences[here], used * change, of_here, of_there, cells
+            used * differences[number], used * change, of_here, of_there, cells
         )
         precision.append(significance * weight * agreement[:, None])
     # Means weighted by precision: own cells, and those of conditions that agree.

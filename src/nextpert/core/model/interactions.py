@@ -438,7 +438,7 @@ class Together:
         and their square.
     shared
         Share of the control mean's sampling error in ``mean``, shape ``(len(rows), n_nodes)``.
-    rest
+    residual_variance
         The part of the variance due to effects specific to a combination, same shape as
         ``variance`` or one number per node.
     """
@@ -447,7 +447,7 @@ class Together:
     mean: Array
     variance: Array
     shared: Array
-    rest: Array | float = 0.0
+    residual_variance: Array | float = 0.0
 
     def clear(self) -> Array:
         """Return the mean if it is at least 2.5 standard deviations from 0, and otherwise 0.
@@ -465,7 +465,7 @@ class Together:
         then treated as any perturbation.
         """
         possible = self.mean**2 >= _POSSIBLE**2 * self.variance
-        return np.where(possible, np.maximum(self.variance - self.rest, 0.0), 0.0)
+        return np.where(possible, np.maximum(self.variance - self.residual_variance, 0.0), 0.0)
 
 
 def size_of_effects(squares: Array, unit: ArrayLike) -> Array:

@@ -368,7 +368,7 @@ class LeftOut(NamedTuple):
         Sampling variance of the observed effects, same shape.
     scored
         Whether an effect is used for learning, same shape.
-    known
+    has_features
         Whether there is side information about a perturbation, shape ``(n_perturbations,)``.
     """
 
@@ -376,7 +376,7 @@ class LeftOut(NamedTuple):
     alone: Array
     variance: Array
     scored: Mask
-    known: Mask
+    has_features: Mask
 
     @classmethod
     def rows(cls, scored: Mask) -> NDArray[np.int64]:
@@ -398,7 +398,7 @@ def learn_scales(model: Hierarchical, left_out: LeftOut) -> Array:
     perturbations. With side information, the prior is centred at the ``x`` without it.
     """
     # Without side information first: its mode is the prior of those with it.
-    thinned, known_rows = model.thinned(_SIZE), left_out.known
+    thinned, known_rows = model.thinned(_SIZE), left_out.has_features
     parts = [(left_out.alone, np.ones_like(known_rows))]
     if not np.array_equal(left_out.described[known_rows], left_out.alone[known_rows]):
         parts.append((left_out.described, known_rows))

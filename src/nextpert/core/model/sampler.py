@@ -61,7 +61,7 @@ class Chain(NamedTuple):
         Number of initial sweeps that are discarded.
     keep
         Number of draws that are stored.
-    every
+    thinning
         Number of sweeps from one draw to the next.
     warm
         Number of initial sweeps in which the weights of tails have their most probable values.
@@ -69,7 +69,7 @@ class Chain(NamedTuple):
 
     burn: int = 50
     keep: int = 200
-    every: int = 1
+    thinning: int = 1
     warm: int = 0
 
     @classmethod
@@ -94,7 +94,7 @@ class Chain(NamedTuple):
         The draw is ``None`` for sweeps without a stored draw. The arguments are as in
         :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
         """
-        n_sweeps = self.burn + self.keep * self.every
+        n_sweeps = self.burn + self.keep * self.thinning
         with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
 
             def shared(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
@@ -106,7 +106,7 @@ class Chain(NamedTuple):
             # A chain has many short sweeps, so a single thread avoids the pool.
             workers: Workers = map if n_jobs == 1 else shared
             for number in range(n_sweeps):
-                draw, remainder = divmod(number - self.burn + 1, self.every)
+                draw, remainder = divmod(number - self.burn + 1, self.thinning)
                 yield number, draw - 1 if draw > 0 and remainder == 0 else None, workers
                 if progress is not None:
                     progress(number + 1, n_sweeps)

@@ -100,10 +100,12 @@ def shared_errors(
         # Which perturbations are small depends on the features alone, not on the errors.
         length = (z**2).sum(axis=1)
         for largest in (np.inf, np.median(length)):
-            some = (length <= largest) & (length > 1e-12)
-            if some.sum() >= MIN_PERTURBATIONS // 2:
-                freedom = 1 - share[some].mean(axis=1)
-                tests.append(_compared(y[some] @ rotation, z[some] @ rotation, freedom, spread))
+            is_used = (length <= largest) & (length > 1e-12)
+            if is_used.sum() >= MIN_PERTURBATIONS // 2:
+                freedom = 1 - share[is_used].mean(axis=1)
+                tests.append(
+                    _compared(y[is_used] @ rotation, z[is_used] @ rotation, freedom, spread)
+                )
     return min(tests, key=lambda test: test.deviations, default=SharedErrors())
 
 
@@ -116,13 +118,13 @@ def _predictions(y: Array, x: Array, columns: Index) -> Iterator[Array]:
     u, size, _ = np.linalg.svd(x, full_matrices=False)
     rank = min(int((size > 1e-9 * max(size[0], 1e-300)).sum()), max(len(y) // 6, 1))
     scores = u[:, :rank] * size[:rank]
-    for mine, other in ((even, ~even), (~even, even)):
+    for half, other in ((even, ~even), (~even, even)):
         product = x[other].T @ y[other]
         squares = (x[other] ** 2).sum(axis=0)[:, None]
         slope = product / np.where(squares > 0, squares, np.inf)
         best = (product * slope).argmax(axis=0)  # explains most of the sum of squares
-        matched[mine] = x[mine][:, best] * slope[best, np.arange(y.shape[1])]
-        components[mine] = scores[mine] @ np.linalg.lstsq(scores[other], y[other], rcond=None)[0]
+        matched[half] = x[half][:, best] * slope[best, np.arange(y.shape[1])]
+        components[half] = scores[half] @ np.linalg.lstsq(scores[other], y[other], rcond=None)[0]
     yield matched
     yield components
 
@@ -134,8 +136,8 @@ def _compared(y: Array, z: Array, freedom: Array, spread: Array) -> SharedErrors
     ``freedom`` that centring leaves of those of a perturbation.
     """
     squares = (z**2).sum(axis=1)
-    left = float(((y**2).sum(axis=1) - (y * z).sum(axis=1) ** 2 / squares).sum())
+    residual = float(((y**2).sum(axis=1) - (y * z).sum(axis=1) ** 2 / squares).sum())
     lost = (z**2 @ spread) / squares
     expected = float((freedom * (spread.sum() - lost)).sum())
     sd = float(np.sqrt(2 * len(y) * (spread**2).sum()))
-    return SharedErrors(left / expected, (left - expected) / sd)
+    return SharedErrors(residual / expected, (residual - expected) / sd)

@@ -136,9 +136,9 @@ class ScreenMoments:
         counted = None if self.counted is None else self.counted[:, index]
         return ScreenMoments(self.n, self.mean[:, index], self.squares[:, index], scatter, counted)
 
-    def some(self, which: ArrayLike) -> ScreenMoments:
+    def some(self, index: ArrayLike) -> ScreenMoments:
         """Return some environments, with the pooled scatter in proportion to their cells."""
-        index = np.asarray(which)
+        index = np.asarray(index)
         if np.array_equal(index, np.arange(self.n_environments)):
             return self
         # Only the scatter of all environments is known: each cell has an equal share.
@@ -338,7 +338,7 @@ class Screen:
         one = ScreenMoments.from_part(part, len(fold))
         return cls(columns, fold, one.n, one.mean, one.squares, part.scatter)
 
-    def some(self, which: ArrayLike) -> Screen:
+    def some(self, index: ArrayLike) -> Screen:
         """Return some environments; each fold must be selected as a whole or not at all.
 
         If folds overlap, the environments must be those of one fold.
@@ -348,7 +348,7 @@ class Screen:
         ValueError
             If a fold is divided, because the scatter of its parts is unknown.
         """
-        selected = np.asarray(which, bool)
+        selected = np.asarray(index, bool)
         overlap = self.fold.ndim == 2
         if overlap:
             folds = set(np.flatnonzero(((self.fold.T > 0) == selected).all(axis=1)).tolist()[:1])

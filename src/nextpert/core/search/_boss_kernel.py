@@ -235,13 +235,13 @@ class State(NamedTuple):
     """The order, and for every node its score and the sets of grown and passed-over nodes."""
 
     order: NDArray[np.int64]
-    place: NDArray[np.int64]
+    position: NDArray[np.int64]
     score: NDArray[np.float64]
     grown: NDArray[np.bool_]
     passed: NDArray[np.bool_]
     prefix: NDArray[np.bool_]  # (p,) workspace
     trial: NDArray[np.bool_]  # (3, p) workspace: the sets that ``trace`` fills
-    own: NDArray[np.bool_]  # (3, p) the same for the node that moves
+    moved: NDArray[np.bool_]  # (3, p) the same for the node that moves
     gain: NDArray[np.float64]  # (p,) workspace
     queue: NDArray[np.int64]  # (n_moving,) the nodes in the order in which a sweep moves them
 
@@ -251,13 +251,13 @@ class State(NamedTuple):
         p = len(order)
         return cls(
             order=order.copy(),
-            place=np.argsort(order),
+            position=np.argsort(order),
             score=np.zeros(p),
             grown=np.zeros((p, p), np.bool_),
             passed=np.zeros((p, p), np.bool_),
             prefix=np.zeros(p, np.bool_),
             trial=np.zeros((3, p), np.bool_),
-            own=np.zeros((3, p), np.bool_),
+            moved=np.zeros((3, p), np.bool_),
             gain=np.zeros(p),
             queue=np.arange(p - n_context),
         )
@@ -284,13 +284,13 @@ def _settle_all(problem, forest, growth, scratch, state):
 @spliced
 def _weigh(problem, forest, growth, scratch, state, v, low, high):
     """Fill ``gain[j]``, the increase of the score if v is moved to place j."""
-    a = state.place[v]
+    a = state.position[v]
     prefix, gain = state.prefix, state.gain
     prefix[:] = False
     # v is at place low or later, and so is not among these.
     for m in range(low):
         prefix[state.order[m]] = True
-    node_score = trace(problem, forest, growth, scratch, v, prefix, state.own)
+    node_score = trace(problem, forest, growth, scratch, v, prefix, state.moved)
     # The gain of all other nodes together as v moves on from place low.
     shift = 0.0
     gain[low] = node_score
@@ -304,8 +304,8 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
             prefix[v] = False
             shift += -change if j < a else change
         prefix[node] = True
-        if state.own[1, node]:
-            node_score = trace(problem, forest, growth, scratch, v, prefix, state.own)
+        if state.moved[1, node]:
+            node_score = trace(problem, forest, growth, scratch, v, prefix, state.moved)
         gain[j + 1] = node_score + shift
     # Relative to the current place of v.
     current_gain = gain[a]
@@ -316,14 +316,14 @@ def _weigh(problem, forest, growth, scratch, state, v, low, high):
 @spliced
 def _move(problem, forest, growth, scratch, state, v, target):
     """Move v to place ``target`` and update the scores that change."""
-    a = state.place[v]
+    a = state.position[v]
     step = 1 if target > a else -1
     # The nodes between move one place towards the former place of v.
     for m in range(a, target, step):
         state.order[m] = state.order[m + step]
-        state.place[state.order[m]] = m
+        state.position[state.order[m]] = m
     state.order[target] = v
-    state.place[v] = target
+    state.position[v] = target
     state.prefix[:] = False
     for m in range(max(a, target) + 1):
         node = state.order[m]
@@ -362,11 +362,11 @@ def _improve(problem, forest, growth, scratch, state, random):
         for v in queue:
             low, high = _limits(problem.before, problem.after, state, v)
             _weigh(problem, forest, growth, scratch, state, v, low, high)
-            best, gain = state.place[v], 1e-6 + 1e-11 * problem.weight  # more than rounding
+            best, gain = state.position[v], 1e-6 + 1e-11 * problem.weight  # more than rounding
             for j in range(low, high + 1):
                 if state.gain[j] > gain:
                     best, gain = j, state.gain[j]
-            if best != state.place[v]:
+            if best != state.position[v]:
                 has_moved = True
                 _move(problem, forest, growth, scratch, state, v, best)
 
