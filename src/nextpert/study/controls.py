@@ -85,7 +85,7 @@ def judge_controls(
         # One guide is on both sides.
         if split.kind != BY_GUIDES and not halves.by_guides[0]:
             alike[[0, *range(halves.n_groups, held.n_groups)]] = True
-        cells = held.pool(split.screen, every=True, by_guide=halves.declared, alike=alike)
+        cells = held.pool(split.screen, every=True, by_guide=halves.declared, equal_guides=alike)
         new = [f"{prefix}{k}" for k in range(len(fold))]
         effects = refit.effects(refit.learned(cells.rows(held.scored), new))
         mine = slice(-len(fold), None)
@@ -95,7 +95,11 @@ def judge_controls(
         z.append(_z_scores(cells)[mine])
         if undeclared is not None:
             cells = held.pool(
-                split.screen, every=True, by_guide=True, spread=undeclared.variance, alike=alike
+                split.screen,
+                every=True,
+                by_guide=True,
+                spread=undeclared.variance,
+                equal_guides=alike,
             )
             z_of_tests.append(_z_scores(cells)[mine])
         covariance = cells.pooled.covariance

@@ -91,7 +91,7 @@ class Halves:
         """Return the cells of some environments as a fit takes them, for the groups to score.
 
         ``every`` returns all groups, not only those that are scored. ``by_guide`` says whether
-        guides are separate; ``guides`` are ``spread`` and ``alike`` of
+        guides are separate; ``guides`` are ``spread`` and ``equal_guides`` of
         :func:`~nextpert.core.fit.cells.pool_cells`. The scatter within the other environments is
         included, with the weight of the chosen ones, because it contains no information on means.
         """

@@ -93,7 +93,7 @@ def read_sides(refit: Refit, halves: Halves, whole: FitCells) -> list[Side]:
     sides = []
     for part in halves.parts:
         cells = halves.pool(
-            part, by_guide=halves.declared, spread=whole.spread, alike=~halves.by_guides
+            part, by_guide=halves.declared, spread=whole.spread, equal_guides=~halves.by_guides
         )
         seen, share = measured(refit.spec, cells), spread * halves.guide_shares(part)
         by_guides = halves.by_guides[halves.scored]
@@ -239,7 +239,7 @@ def _left_out(
     """
     # In all groups the guides differ.
     whole, none = halves.whole, np.zeros(halves.n_groups, bool)
-    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, alike=none)
+    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, equal_guides=none)
     mine, other = measured(refit.spec, cells), measured(refit.spec, halves.pool(whole, held))
     used = (mine.n > 1) & (other.n >= LEFT)
     effects = refit.effects(refit.learned(cells))

@@ -139,7 +139,7 @@ def diagnose(
     if undeclared is not None:  # cells that share a level are not independent replicates
         alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         tested = halves.pool(
-            halves.whole, every=True, by_guide=True, spread=undeclared.variance, alike=alike
+            halves.whole, every=True, by_guide=True, spread=undeclared.variance, equal_guides=alike
         )
     by_part = q.part_scores(fit, tested, effects, nulls.factor)
     halved = np.where(halves.by_guides, "guides", "table" if halves.of_table else "cells")
