@@ -66,7 +66,7 @@ def test_factors_of_many_genes_are_those_of_all_eigenvectors(monkeypatch):
     x = rng.normal(size=(4000, 3)) @ rng.normal(size=(3, 80)) + rng.normal(size=(4000, 80))
     correlation = np.corrcoef(x.T)
     gamma, psi = within_cells.factors(correlation, 3)
-    monkeypatch.setattr(within_cells, "_DENSE", 10)
+    monkeypatch.setattr(within_cells, "_MAX_DENSE_GENES", 10)
     few_gamma, few_psi = within_cells.factors(correlation, 3)
     np.testing.assert_allclose(few_psi, psi, atol=1e-4)
     np.testing.assert_allclose(few_gamma @ few_gamma.T, gamma @ gamma.T, atol=1e-4)

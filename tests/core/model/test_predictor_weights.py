@@ -275,7 +275,7 @@ def test_weights_of_very_large_screens_are_those_of_some_genes(monkeypatch):
     truth, wrong = rng.normal(size=(2, 20, 50))
     seen, noise = truth + 0.1 * rng.normal(size=truth.shape), np.full(truth.shape, 0.01)
     tables = [Prediction("right", truth, 0.1 * noise), Prediction("wrong", wrong)]
-    monkeypatch.setattr("nextpert.core.model.predictor_weights.ENOUGH", 900)
+    monkeypatch.setattr("nextpert.core.model.predictor_weights.ENOUGH_EFFECTS", 900)
     monkeypatch.setattr("nextpert.core.model.predictor_weights._LEARNED", 400)
     some = np.sort(np.random.default_rng(0).choice(50, 20, replace=False))
     found = learn_predictor_weights(seen, noise, tables, noise > 0, sd=np.ones(50))

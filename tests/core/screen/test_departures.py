@@ -8,7 +8,7 @@ from nextpert.core import ScreenMoments
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.screen._departures_kernel import N_POINTS, combine
 from nextpert.core.screen.departures import (
-    LARGE,
+    LARGE_VARIANCES,
     SIZES,
     USUAL_ALONG,
     USUAL_OWN,
@@ -99,8 +99,8 @@ def test_off_targets_are_large_departures():
     own = rng.normal(size=(120, P)) * (rng.random((120, P)) < 0.05)
     spread = learned(own, 3).spread
     assert spread.own < 0.005
-    assert spread.large @ LARGE == pytest.approx(0.05, rel=0.2)
-    assert spread.large[LARGE == 1.0].sum() > 0.03
+    assert spread.large @ LARGE_VARIANCES == pytest.approx(0.05, rel=0.2)
+    assert spread.large[LARGE_VARIANCES == 1.0].sum() > 0.03
 
 
 def test_an_effect_of_one_guide_of_four_is_uncertain_and_one_of_all_is_not():
@@ -138,14 +138,14 @@ def test_an_effect_of_a_single_guide_may_be_its_departure():
     off = (rng.random((50, P)) < 0.05) * rng.choice([-1.0, 1.0], (50, P))
     real = (rng.random((50, P)) < 0.05) * rng.choice([-1.0, 1.0], (50, P))
     seen = 0.1 * rng.normal(size=(50, P))
-    large = np.where(LARGE == 1.0, 0.05, 0.0)
+    large = np.where(LARGE_VARIANCES == 1.0, 0.05, 0.0)
     spread = GuideSpread(np.zeros(1), 0.001, large, 80.0)
     alone, both = (unseen_departure(seen + x, noise, spread) for x in (off, off + real))
     # All large parts are departures; about half of them are.
     assert alone[off != 0].mean() > 0.6
     assert 0.3 < both[(off != 0) ^ (real != 0)].mean() < 0.65
     assert np.median(alone[off == 0]) < 0.01
-    quiet = GuideSpread(np.zeros(1), 0.001, np.zeros(len(LARGE)), 80.0)
+    quiet = GuideSpread(np.zeros(1), 0.001, np.zeros(len(LARGE_VARIANCES)), 80.0)
     np.testing.assert_allclose(unseen_departure(seen + real, noise, quiet), 0.001)
 
 
@@ -165,9 +165,9 @@ def test_sizes_of_departures_are_those_of_off_targets():
     assert spread.sizes[near].sum() == pytest.approx(0.05, rel=0.15)
     assert spread.sizes[SIZES > 1.3].sum() < 0.005
     # Without guides that differ, those of normal departures: P(|x| > 0.22) = 2 Phi(-0.22 / sd).
-    normal = GuideSpread(np.zeros(1), 0.0, np.eye(len(LARGE))[3], 0.0).sizes
+    normal = GuideSpread(np.zeros(1), 0.0, np.eye(len(LARGE_VARIANCES))[3], 0.0).sizes
     edge = SIZES[0] / np.sqrt(SIZES[1] / SIZES[0])
-    assert normal.sum() == pytest.approx(2 * norm.cdf(-edge / np.sqrt(LARGE[3])))
+    assert normal.sum() == pytest.approx(2 * norm.cdf(-edge / np.sqrt(LARGE_VARIANCES[3])))
 
 
 @pytest.mark.parametrize("n_guides", [2, 3])

@@ -10,7 +10,7 @@ import numpy as np
 
 from nextpert.core.model.within_cells import coexpression
 from nextpert.core.screen.departures import (
-    FEWEST_CELLS,
+    MIN_CELLS_OF_GUIDE,
     Guides,
     GuideSpread,
     combine_guides,
@@ -221,7 +221,7 @@ def _replicates(
     replicate = np.unique(columns.round(9), axis=0, return_inverse=True)[1].ravel()
     pairs, index = distinct(group, replicate)
     n_cells = np.bincount(index, screen.n, len(pairs))
-    pairs = pairs[(pairs[:, 0] > 0) & (n_cells >= FEWEST_CELLS)]
+    pairs = pairs[(pairs[:, 0] > 0) & (n_cells >= MIN_CELLS_OF_GUIDE)]
     # Differences within perturbations, minus the effects of batches.
     freedom = len(pairs) - len(np.unique(pairs[:, 0])) - (len(np.unique(pairs[:, 1])) - 1)
     return np.asarray(replicate, np.int64) if freedom >= _MIN_REPLICATE_FREEDOM else None

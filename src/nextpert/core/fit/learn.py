@@ -16,7 +16,7 @@ from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_kno
 from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
 from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
 from nextpert.core.model.interactions import Additivity, Together, learn_interactions
-from nextpert.core.model.perturbations import ENOUGH, Perturbations
+from nextpert.core.model.perturbations import ENOUGH_EFFECTS, Perturbations
 from nextpert.core.model.predictor_weights import (
     LeftOut,
     PredictorWeights,
@@ -310,7 +310,7 @@ def weigh_predictors(
             scored[rows], np.array([names[j] in feature_rows for j in rows]),
         )  # fmt: skip
     # Large predictions are not kept, because the draws of effects need the memory.
-    if len(names) * len(spec.genes) > ENOUGH:
+    if len(names) * len(spec.genes) > ENOUGH_EFFECTS:
         once.clear()
     return Weighted(weights, additivity, measured, partial(held_out, None), together, left_out)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _POOLED_CELLS = 10  # weight, in cells, of the pooled variance in that of a perturbation
 # Number of effects that suffices to learn a parameter common to all genes, such as the weight of a
 # predictor.
-ENOUGH = 10_000_000
+ENOUGH_EFFECTS = 10_000_000
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from nextpert.core._blas import in_blocks, one_thread
 from nextpert.core.model.effect_draws import VARIANCE
-from nextpert.core.model.perturbations import ENOUGH
+from nextpert.core.model.perturbations import ENOUGH_EFFECTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ def learn_predictor_weights(
     """
     n, p = scored.shape
     n_some = max(_LEARNED // max(n, 1), 1)
-    if n * p > ENOUGH and n_some < p:
+    if n * p > ENOUGH_EFFECTS and n_some < p:
         # For screens with more than 10 million effects, genes are drawn with a fixed seed until
         # there are 4 million effects: more effects would hardly change the weights.
         drawn_genes = np.sort(np.random.default_rng(0).choice(p, n_some, replace=False))

@@ -192,7 +192,7 @@ def correlations(
 
 # Level of all tests of effects: false discovery rate, local false sign rate, family-wise error.
 SIGNIFICANCE = 0.05
-SURE = 2.0  # standard errors by which a width must exceed another to be called wider
+MIN_STANDARD_ERRORS = 2.0  # standard errors by which a width must exceed another to be called wider
 MEDIAN = float(norm.ppf(0.75))  # median of |z| for standard normal z
 # A standard deviation estimated from the median of |z| over n values has a relative variance of
 # this number divided by n: (2 MEDIAN phi(MEDIAN))^-2 / 4 = 1.36. It is 0.5 for root mean squares.
@@ -217,7 +217,7 @@ class NullWidth:
     @property
     def factor(self) -> float:
         """Factor on standard errors: the width if it exceeds 1 by two standard errors, else 1."""
-        return self.value if self.value - SURE * self.error > 1.0 else 1.0
+        return self.value if self.value - MIN_STANDARD_ERRORS * self.error > 1.0 else 1.0
 
 
 def null_width(z: ArrayLike, covariance: ArrayLike) -> NullWidth:

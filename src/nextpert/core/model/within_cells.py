@@ -36,7 +36,8 @@ _PRIOR_PRECISION = 64.0
 _FACTORS = 8  # maximum number of coexpression factors; a tenth of the genes if these are few
 # Up to this many genes, factors come from eigenvectors of the whole correlation matrix; above, from
 # a subspace with a few more columns than factors, updated by one power iteration per step.
-_DENSE, _MORE = 1000, 8
+_MAX_DENSE_GENES = 1000
+_N_EXTRA_COLUMNS = 8
 # Variance ratios above this, in a table, mean that almost nothing is known of a gene.
 _OUTLYING = 4.0
 
@@ -107,21 +108,23 @@ def factors(correlation: Array, n_factors: int) -> tuple[Array, Array]:
     ``(n_genes, n_factors)``, and ``psi`` ``(n_genes,)``.
     """
     p, basis = len(correlation), np.zeros((0, 0))
-    if p <= _DENSE:
+    if p <= _MAX_DENSE_GENES:
         psi: Any = 1.0 / np.linalg.inv(correlation + 1e-3 * np.eye(p)).diagonal()
     else:  # a random subspace, updated with psi (Halko et al. 2011)
         psi = np.full(p, MIN_PSI)
-        basis = np.random.default_rng(0).standard_normal((p, n_factors + _MORE))
+        basis = np.random.default_rng(0).standard_normal((p, n_factors + _N_EXTRA_COLUMNS))
     for _ in range(200):
         # Largest eigenvectors of R - Psi give Gamma, 1 - |Gamma_i|^2 gives Psi.
         bounded_psi = np.maximum(psi, MIN_PSI)
-        if p <= _DENSE:
+        if p <= _MAX_DENSE_GENES:
             reduced = correlation - np.diag(bounded_psi)
             values, vectors = eigh(reduced, subset_by_index=[p - n_factors, p - 1])
         else:
             basis = np.linalg.qr(correlation @ basis - bounded_psi[:, None] * basis)[0]
             small = basis.T @ (correlation @ basis - bounded_psi[:, None] * basis)
-            values, turned = eigh(small, subset_by_index=[_MORE, n_factors + _MORE - 1])
+            values, turned = eigh(
+                small, subset_by_index=[_N_EXTRA_COLUMNS, n_factors + _N_EXTRA_COLUMNS - 1]
+            )
             vectors = basis @ turned
         gamma = vectors * np.sqrt(np.maximum(values, 0.0))
         before, psi = psi, np.maximum(1.0 - (gamma**2).sum(axis=1), MIN_PSI)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 # Variances of large own departures, in units of the variance of a gene between cells: up to an SD
 # of four. Departures of less than four times the usual variance are not distinguished from usual
 # ones.
-LARGE = 4.0 ** np.arange(-3.0, 3.0)
-_APART = 4.0
+LARGE_VARIANCES = 4.0 ** np.arange(-3.0, 3.0)
+_MIN_VARIANCE_RATIO = 4.0
 # Variances of effects, in the same units, among which those that guides share are counted.
 _EFFECTS = 4.0 ** np.arange(-5.0, 3.0)
 # Sizes of large departures, up to the same four, whose coincidence is considered; and the standard
@@ -60,8 +60,8 @@ _PRIOR_USUAL, _PRIOR_GENES, _PRIOR_FREEDOM = 2.0, 20.0, 4.0
 _OF_FACTORS = 10.0
 _PAIRS = 10_000  # differences from which frequencies are learned; more change them little
 _ROUNDS = 60  # iterations of EM
-FEWEST_CELLS = 5  # of a guide, from which its departure is learned
-_RARE = 1e-4  # departures of lower frequency are left out
+MIN_CELLS_OF_GUIDE = 5  # of a guide, from which its departure is learned
+_MIN_FREQUENCY = 1e-4  # departures of lower frequency are left out
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class GuideSpread:
     own
         Variance of usual own departures, in units of the variance of a gene between cells.
     large
-        Frequencies of the variances :data:`LARGE` of own departures, shape ``(n_large,)``.
+        Frequencies of the variances :data:`LARGE_VARIANCES` of own departures, shape
+        ``(n_large,)``.
     freedom
         Number of compared guides minus the number of their groups; 0 for the default.
     sizes
@@ -102,7 +103,7 @@ class GuideSpread:
     @classmethod
     def of_variance(cls, variance: float) -> GuideSpread:
         """Return a spread with one variance along factors, in units of noise, and in genes."""
-        return cls(np.array([variance]), variance, np.zeros(len(LARGE)), 0.0)
+        return cls(np.array([variance]), variance, np.zeros(len(LARGE_VARIANCES)), 0.0)
 
     def on(self, n_factors: int) -> GuideSpread:
         """Return the spread for other genes, whose factors have the mean variance."""
@@ -113,9 +114,9 @@ class GuideSpread:
 
     def mixture(self) -> tuple[Array, Array]:
         """Return variances of own departures and their frequencies, the usual variance first."""
-        is_used = (self.large > _RARE) & (_APART * self.own < LARGE)
+        is_used = (self.large > _MIN_FREQUENCY) & (_MIN_VARIANCE_RATIO * self.own < LARGE_VARIANCES)
         usual = 1.0 - self.large[is_used].sum()
-        return np.append(self.own, LARGE[is_used]), np.append(usual, self.large[is_used])
+        return np.append(self.own, LARGE_VARIANCES[is_used]), np.append(usual, self.large[is_used])
 
     def own_variance(self) -> float:
         """Return the mean variance of own departures, in units of the variance of a gene."""
@@ -205,7 +206,8 @@ class Guides(NamedTuple):
         """
         of, cells = self.group[guides], self.cells
         departures = (self.mean[guides, genes] - self.centre[of, genes]) / cells.unit[genes]
-        scores, factors = self.scores[guides], cells.factors[genes]
+        scores = self.scores[guides]
+        factors = cells.factors[genes]
         if isinstance(genes, slice):
             departures -= scores @ factors.T
             n = self.n[guides, None]
@@ -227,7 +229,7 @@ def learn_spread(
     """
     cells = guides.cells
     order = np.argsort(guides.group, kind="stable")
-    order = order[departs[guides.group[order]] & (guides.n[order] >= FEWEST_CELLS)]
+    order = order[departs[guides.group[order]] & (guides.n[order] >= MIN_CELLS_OF_GUIDE)]
     group = guides.group[order]
     size = np.bincount(group)[group]
     n_factors = cells.factors.shape[1]
@@ -267,7 +269,8 @@ def learn_spread(
     square = (n[:, None] * (guides.scores[grouped] - mean[of]) ** 2).sum(axis=0) / freedom
     count = float(n.sum() - (np.bincount(of, n**2) / np.maximum(total, 1.0)).sum()) / freedom
     projection = cells.projection()
-    of_noise, of_own = projection**2 @ cells.psi, (projection**2).sum(axis=1)
+    of_noise = projection**2 @ cells.psi
+    of_own = (projection**2).sum(axis=1)
     along = (square - 1.0 - of_noise) / count - spread.own_variance() * of_own
     middle = (freedom * max(float(along.mean()), 0.0) + _PRIOR_FREEDOM * USUAL_ALONG) / (
         freedom + _PRIOR_FREEDOM
@@ -282,23 +285,25 @@ def _own_departures(difference: Array, noise: Array) -> tuple[float, Array]:
     They are learned from differences between two guides, whose variance is ``noise + T_k + T_l``
     with probability ``pi_k pi_l``; T_0, the usual variance, is updated by Fisher scoring.
     """
-    one, two = np.tril_indices(1 + len(LARGE))
-    members = np.zeros((len(one), 1 + len(LARGE)))
+    one, two = np.tril_indices(1 + len(LARGE_VARIANCES))
+    members = np.zeros((len(one), 1 + len(LARGE_VARIANCES)))
     np.add.at(members, (np.arange(len(one)), one), 0.5)
     np.add.at(members, (np.arange(len(one)), two), 0.5)
-    twice, square = np.where(one == two, 1.0, 2.0), difference[:, None] ** 2
-    n, usual = len(difference), USUAL_OWN
+    twice = np.where(one == two, 1.0, 2.0)
+    square = difference[:, None] ** 2
+    n = len(difference)
+    usual = USUAL_OWN
     prior = np.append(1.0 - USUAL_LARGE.sum(), USUAL_LARGE)
     weights = prior.copy()
     for _ in range(_ROUNDS):
-        sizes = np.append(usual, LARGE)
+        sizes = np.append(usual, LARGE_VARIANCES)
         total = noise[:, None] + sizes[one] + sizes[two]
         chance = weights[one] * weights[two] * twice * np.exp(-0.5 * square / total)
         chance = np.maximum(chance / np.sqrt(total), 1e-300)
         chance /= chance.sum(axis=1, keepdims=True)
         counts = chance.sum(axis=0) @ members + _PRIOR_GENES * prior
         weights = counts / counts.sum()
-        weights[1:] *= _APART * usual < LARGE
+        weights[1:] *= _MIN_VARIANCE_RATIO * usual < LARGE_VARIANCES
         weights /= weights.sum()
         # Both guides usual: s = noise + 2 T_0 moves by sum (d^2 - s) / s^2 over sum 1 / s^2.
         inverse = chance[:, 0] / total[:, 0] ** 2
@@ -311,7 +316,7 @@ def _own_departures(difference: Array, noise: Array) -> tuple[float, Array]:
 def _normal_sizes(large: Array) -> Array:
     """Return the frequencies of :data:`SIZES` among normal departures of variances ``large``."""
     edges = np.append(SIZES / np.sqrt(SIZES[1] / SIZES[0]), np.inf)
-    below = 2.0 * ndtr(edges[:, None] / np.sqrt(LARGE)) - 1.0
+    below = 2.0 * ndtr(edges[:, None] / np.sqrt(LARGE_VARIANCES)) - 1.0
     return np.asarray(np.diff(below, axis=0) @ large)
 
 
@@ -376,7 +381,8 @@ def combine_guides(
     shares = np.where(departs, np.bincount(of, share**2, n_groups), 0.0)
     along = (guides.ratio.mean(axis=1) * noise)[:, None] + np.outer(shares, spread.along)
     sizes, weights = spread.mixture()
-    room, order = np.empty((3, N_POINTS)), np.argsort(of, kind="stable")
+    room = np.empty((3, N_POINTS))
+    order = np.argsort(of, kind="stable")
     starts = np.searchsorted(of[order], np.arange(n_groups + 1))
     count = np.diff(starts)
     agreements = {}
@@ -437,7 +443,8 @@ class _Agreement(NamedTuple):
         """
         (offset, noise), (centre, variance, evidence) = departures, shared
         own_effect, along = _effects(guides, group)
-        effect, error = own_effect + centre, np.sqrt(variance)
+        effect = own_effect + centre
+        error = np.sqrt(variance)
         width = variance[:, None] + np.append(0.0, _EFFECTS)
         sizes = evidence[:, None] - 0.5 * effect[:, None] ** 2 / width
         sizes -= 0.5 * np.log(2.0 * np.pi * width)
@@ -448,7 +455,8 @@ class _Agreement(NamedTuple):
         of_others = np.sqrt(guides.cells.factors**2 @ noise_along)
         doubted = along * np.sign(along + effect) < _CONFIRMED * of_others
         is_tested = doubted & (np.abs(effect) > _SEEN * error)
-        values, total = (offset + own_effect)[:, is_tested], noise[:, is_tested] + spread.own
+        values = (offset + own_effect)[:, is_tested]
+        total = noise[:, is_tested] + spread.own
         usual = np.exp(-0.5 * values**2 / total) / np.sqrt(total) * (1.0 - spread.sizes.sum())
         with_large = np.maximum(usual + _at_sizes(values, total) @ spread.sizes, 1e-300)
         large = np.full(len(effect), -np.inf)
@@ -483,15 +491,15 @@ def unseen_departure(effect: Array, noise: Array, spread: GuideSpread) -> Array:
     least this size, over that of both together, which is learned from all perturbations with one
     guide. ``effect`` and its sampling variance ``noise`` have the shape ``(n_groups, n_genes)``.
     """
-    total = (noise + spread.own)[..., None] + np.append(0.0, LARGE)
+    total = (noise + spread.own)[..., None] + np.append(0.0, LARGE_VARIANCES)
     density = np.exp(-0.5 * effect[..., None] ** 2 / total) / np.sqrt(total)
     density = np.maximum(density, 1e-300)
     prior = np.append(1.0, spread.large + 0.01)
-    frequency = _frequencies(density.reshape(1, -1, 1 + len(LARGE)), prior)[0]
+    frequency = _frequencies(density.reshape(1, -1, 1 + len(LARGE_VARIANCES)), prior)[0]
     share = np.cumsum(spread.large[::-1])[::-1] / np.cumsum(frequency[:0:-1])[::-1]
     chance = density * frequency
     chance /= chance.sum(axis=-1, keepdims=True)
-    return np.asarray(spread.own + chance[..., 1:] @ (np.minimum(share, 1.0) * LARGE))
+    return np.asarray(spread.own + chance[..., 1:] @ (np.minimum(share, 1.0) * LARGE_VARIANCES))
 
 
 def _frequencies(density: Array, prior: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nextpert.core._codec import array, table_type, texts
 from nextpert.core._registry import Registry
-from nextpert.core.model.perturbations import ENOUGH
+from nextpert.core.model.perturbations import ENOUGH_EFFECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -222,7 +222,7 @@ class Predictor(ABC):
         n = len(screen.targets)
         size = n * screen.moments.n_nodes
         effects, shared = np.zeros((2, n, screen.moments.n_nodes), table_type(size))
-        n_blocks = _BLOCKS if size <= ENOUGH else _BLOCKS_OF_LARGE_SCREENS
+        n_blocks = _BLOCKS if size <= ENOUGH_EFFECTS else _BLOCKS_OF_LARGE_SCREENS
         # Predicted without their own cells, like candidates.
         for block in np.array_split(np.arange(n), max(n if n <= _SINGLY else n_blocks, 1)):
             block_of = self.predict(screen.without(block), screen.some(block))

@@ -30,7 +30,8 @@ _COMPONENTS = 50  # components of effects used to choose rho; further ones are m
 # an uninformative table does with probability 0.03. The third largest of 99 gains varies less than
 # the largest of 20. With the latter, one in 16 permuted tables increased the error on Papalexi by
 # more than 1%, and the worst of 280 by 17%; with the former, one in 35, and the worst by 11%.
-_PERMUTATIONS, _HIGHEST = 99, 3
+_PERMUTATIONS = 99
+_RANK_TO_EXCEED = 3
 
 
 class Solved(NamedTuple):
@@ -230,7 +231,7 @@ def _beyond_chance(gain: Callable[[NDArray[np.int64]], float], n: int) -> float:
     """
     observed_gain = gain(np.arange(n))
     rng = np.random.default_rng(0)
-    highest = [0.0] * _HIGHEST
+    highest = [0.0] * _RANK_TO_EXCEED
     for _ in range(_PERMUTATIONS):
         highest = sorted([*highest, gain(rng.permutation(n))])[1:]
         if observed_gain <= highest[0]:
