@@ -307,7 +307,9 @@ class Campaign:
         cells, stamp = read_campaign(Path(path))
         require_cells(cells, str(path))
         out = cls.__new__(cls)
-        out._cells, out._state, out._stamps = cells, read_state(cells), [stamp]
+        out._cells = cells
+        out._state = read_state(cells)
+        out._stamps = [stamp]
         return out
 
     def __repr__(self) -> str:

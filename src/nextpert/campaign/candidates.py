@@ -59,7 +59,8 @@ def with_batches(
     if not keys:
         if batch == SAME:
             return old, new, roles
-        keys, roles = [COLUMN], replace(roles, batch_key=(COLUMN,))
+        keys = [COLUMN]
+        roles = replace(roles, batch_key=(COLUMN,))
         old[COLUMN] = START
     if batch is not None or not are_there:
         if len(keys) > 1:
@@ -107,7 +108,8 @@ def _require_controls(
         )
     controls = new[new[label] == control].value_counts(keys)
     for batch in sorted(added - earlier):
-        name, n = ", ".join(map(str, batch)), int(controls.get(batch, 0))
+        name = ", ".join(map(str, batch))
+        n = int(controls.get(batch, 0))
         if not n:
             message = (
                 f"The new batch {name!r} has no control cells ({label} == {control!r}): add them, "
@@ -258,11 +260,16 @@ def require_same_scale(joined: ad.AnnData, n_old: int, roles: Roles, panel: Sequ
         raise _other_scale(differs)
     by = {"environment": environments.codes, "new": np.where(labelled, is_new, -1)}
     (cells,) = read_screens(joined, columns, [coding(by)], layer=roles.layer)
-    screen, is_new = cells.moments(), cells.columns["new"] > 0
+    screen = cells.moments()
+    is_new = cells.columns["new"] > 0
     is_control = environments.is_control[cells.columns["environment"]]
-    used, group, max_ratio = is_control, "controls", _MAX_SD_RATIO
+    used = is_control
+    group = "controls"
+    max_ratio = _MAX_SD_RATIO
     if min(screen.n[is_control & (is_new == x)].sum() for x in (False, True)) < _MIN_CONTROLS:
-        used, group, max_ratio = np.ones_like(is_control), "cells", _MAX_SD_RATIO_OF_CELLS
+        used = np.ones_like(is_control)
+        group = "cells"
+        max_ratio = _MAX_SD_RATIO_OF_CELLS
     old, new = (_spread(screen, used & (is_new == x)) for x in (False, True))
     if min(old, new) > 0 and not 1 / max_ratio <= new / old <= max_ratio:
         raise _other_scale(

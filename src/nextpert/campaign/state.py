@@ -234,7 +234,8 @@ def now() -> str:
 
 def summary_table(state: State, cells: ad.AnnData) -> pd.DataFrame:
     """Return one row per round; round 0 is the start of the campaign."""
-    rows, control = [], str(cells.uns["screen"]["control"])
+    rows = []
+    control = str(cells.uns["screen"]["control"])
     for this_round in range(state.round + 1):
         at = state.history[state.history["round"] == this_round]
         names = at.groupby("action")["perturbation"].unique()

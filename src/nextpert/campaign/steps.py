@@ -95,7 +95,8 @@ def standing(
             "advice": "",
             "n_cells": n_cells,
         }
-    control, best = nothing_of(ranking), str(advice["best_known"])
+    control = nothing_of(ranking)
+    best = str(advice["best_known"])
     is_none = best == NO_PERTURBATION
     row = control if is_none else ranking[ranking["perturbation"] == best].iloc[0]
     measured = share_of(row["measured_distance"], float(control["measured_distance"]))
@@ -198,7 +199,8 @@ def digest(adata: ad.AnnData, naming: Naming, roles: Roles, panel: Sequence[str]
 
 def started(adata: ad.AnnData, target: Any, options: Options) -> tuple[ad.AnnData, State]:
     """Return the cells of a new campaign, fitted, and its state."""
-    target, roles = kept_value(target, "target"), read_roles(adata)
+    target = kept_value(target, "target")
+    roles = read_roles(adata)
     cells = first_cells(adata, target, roles)
     if is_table(cells) and options["learn"] == LEARN:  # the default needs cells
         options = options | {"learn": kept_value({"method": "given", "dag": []}, "options")}
@@ -226,7 +228,8 @@ def proposed(
 ) -> State:
     """Plan a plate, and return the state in which its perturbations are in progress."""
     # The seed is recorded, so that the plate can be reproduced.
-    this_round, seed = state.round + 1, rng
+    this_round = state.round + 1
+    seed = rng
     if seed is None:
         seed = secrets.randbits(63)
     elif isinstance(seed, np.random.Generator):
@@ -255,7 +258,8 @@ def observed(
     before: ad.AnnData, state: State, cells: ad.AnnData, batch: str | None, *, check_scale: bool
 ) -> tuple[ad.AnnData, State]:
     """Return all cells including the new ones, fitted, and the state."""
-    roles, panel = read_roles(before), panel_of(before)
+    roles = read_roles(before)
+    panel = panel_of(before)
     earlier = state.history[state.history["action"] == "observed"]
     joined, new, roles = with_new_cells(
         before, cells, roles, panel, batch, 1 + earlier["options"].nunique()
@@ -270,7 +274,8 @@ def observed(
     else:
         roles = replace(roles, values={"checked": False})
     set_up(joined, roles, state.options)
-    naming, n_cells = fit_of(joined).naming, labels_and_cells(new, roles)
+    naming = fit_of(joined).naming
+    n_cells = labels_and_cells(new, roles)
     names = naming.spelled(n_cells, labels_and_cells(joined, roles))
     failed, pending = (without(x, names, naming.key) for x in (state.failed, state.pending))
     target = lined_up(state.target, joined, state.n_start)

@@ -177,7 +177,8 @@ def deliver(
 
 def _usual_out(screen: Path, command: str) -> Path:
     """Return the path of a screen, with the command in place of its last step."""
-    suffix, stem = screen.suffix if screen.suffix in SCREENS else SCREENS[0], screen.stem
+    suffix = screen.suffix if screen.suffix in SCREENS else SCREENS[0]
+    stem = screen.stem
     for name in STEPS:
         stem = stem.removesuffix(f".{name}")
     return screen.with_name(f"{stem}.{command}{suffix}")
@@ -245,7 +246,8 @@ def rows_in_text(
     table = table_of(command, adata)
     if not n or not len(table):
         return ""
-    shown, n_rest = table.head(n), len(table) - n
+    shown = table.head(n)
+    n_rest = len(table) - n
     if command == "design":
         candidates = candidates_of(table)
         n_rest = len(candidates) - n

@@ -99,7 +99,8 @@ shape [1] instead of [2]): run it again.
     record = record or type(value)
     out = dict(getattr(record, "stored_beside", ()))
     for slot in fields(record):
-        content, part = getattr(value, slot.name), slot.metadata.get("part")
+        content = getattr(value, slot.name)
+        part = slot.metadata.get("part")
         if part is not None and (content is not None or slot.default is MISSING):
             out[slot.name] = _store(part, content)
     return out
@@ -262,7 +263,8 @@ def stored_lists(lists: Iterable[Sequence[str]]) -> dict[str, NDArray[Any]]:
 
 
 def _read_lists(stored: Mapping[str, Any]) -> list[list[str]]:
-    names, offsets = list(map(str, stored["names"])), np.asarray(stored["offsets"]).tolist()
+    names = list(map(str, stored["names"]))
+    offsets = np.asarray(stored["offsets"]).tolist()
     return [names[a:b] for a, b in itertools.pairwise(offsets)]
 
 
@@ -306,7 +308,8 @@ def require_as_described(stored: Any, where: str, remedy: str) -> None:
 
 def digest_of(value: Any) -> str:
     """Return a digest of a result, with a subset of the values of arrays above a million."""
-    text, waiting = hashlib.sha256(), [value]
+    text = hashlib.sha256()
+    waiting = [value]
     # Depth first, with every name before its part.
     while waiting:
         part = waiting.pop()
@@ -349,7 +352,8 @@ def describe(value: Any) -> Any:
             continue
         try:
             if sp.issparse(part):
-                numbers, words = part.data, f"sparse {list(part.shape)}"
+                numbers = part.data
+                words = f"sparse {list(part.shape)}"
                 if part.format in ("csr", "csc"):
                     part.check_format(full_check=True)
             else:

@@ -77,7 +77,8 @@ def _stamp(function: Callable[..., Any]) -> str:
     Whole files, because a function may call one that is defined below it, which does not exist yet.
     """
     digest = hashlib.sha256()
-    modules, waiting = set(), [function]
+    modules = set()
+    waiting = [function]
     while waiting:
         one = waiting.pop()
         if one.__module__ in modules:

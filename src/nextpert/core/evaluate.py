@@ -189,7 +189,8 @@ def by_means(
     Every gene and perturbation is estimated separately. The effects of batches are removed by least
     squares on the cells seen so far; guides are ignored.
     """
-    environments, control = task.environments, 0
+    environments = task.environments
+    control = 0
     row_of = np.full(int(environments.group.max()) + 1, -1)
     row_of[np.append(control, task.candidates + 1)] = np.arange(len(task.candidates) + 1)
     has = (screen.n > 0) & (row_of[environments.group] >= 0)
@@ -262,11 +263,13 @@ def replay_plates(
     # In the order of the deal, so that ties are broken at random.
     may = deal.first if candidates is None else deal.first[np.isin(deal.first, candidates)]
     environments = pool.environments
-    task, n = Task(deal.target, environments, may, n_cells, rng), len(environments.group)
+    task = Task(deal.target, environments, may, n_cells, rng)
+    n = len(environments.group)
     screen = ScreenMoments.from_array(
         pool.control[deal.warmup], environments.control[deal.warmup], n
     )
-    drawn, available = np.zeros(len(may), np.int64), np.array([len(deal.orders[j]) for j in may])
+    drawn = np.zeros(len(may), np.int64)
+    available = np.array([len(deal.orders[j]) for j in may])
     chosen = np.full((n_rounds, n_perturbations), -1)
     recommended = np.empty(n_rounds + 1, dtype=np.int64)
     for t in range(n_rounds + 1):

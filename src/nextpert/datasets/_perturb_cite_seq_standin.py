@@ -230,7 +230,8 @@ def _draw_counts(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Return UMI counts (n_cells, n_genes), the model's weights, and its log expression."""
-    model, n_cells = panel_model(measured, rng), len(conditions)
+    model = panel_model(measured, rng)
+    n_cells = len(conditions)
     position = {name: j for j, name in enumerate(measured)}
     shift = np.zeros((n_cells, len(measured)))
     for i, of_cell in enumerate(guides):

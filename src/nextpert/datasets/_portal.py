@@ -188,7 +188,8 @@ class WideTable:
     """A csv file with a column per cell, gzipped or not: ``cells``, and the ``line`` read last."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.line = path, 1
+        self.path = path
+        self.line = 1
         header = next(self._lines(), b"")
         try:
             corner, *self.cells = header.decode("utf-8-sig").replace('"', "").split(",")
@@ -251,7 +252,8 @@ class WideTable:
 
 def _read_protein(path: Path) -> pd.DataFrame:
     """Return cells x antibodies, as :func:`centred_log_ratios` of the raw counts."""
-    wide, counts = WideTable(path), {}
+    wide = WideTable(path)
+    counts = {}
     for name, fields, values in wide.rows(maximum=1e9):
         if (values != np.round(values)).any():
             raise wide.error("holds a value that is not a count")

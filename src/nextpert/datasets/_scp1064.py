@@ -232,7 +232,8 @@ def read_object(adata: ad.AnnData, name: str, options: Options) -> Study:
     if getattr(matrix, "format", "") == "csc":  # rows cannot be read one by one
         matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
         matrix = sp.csr_matrix(matrix)
-    rows, blocks = np.flatnonzero(is_requested), []
+    rows = np.flatnonzero(is_requested)
+    blocks = []
     for start in range(0, len(rows), _CELLS):
         block_rows = rows[start : start + _CELLS]
         block = sp.csr_matrix(matrix[block_rows], dtype=np.float64, copy=True)
@@ -268,7 +269,8 @@ def proteins_of(source: ad.AnnData | str | os.PathLike[str], cells: pd.Index) ->
         has_counts = adata.X is not None and adata.n_vars > 1
         matrix: Any = adata.X[:] if has_counts else np.zeros(adata.shape)
         counts = np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix, np.float64)
-        names, antibodies = adata.obs_names, adata.var_names.astype(str)
+        names = adata.obs_names
+        antibodies = adata.var_names.astype(str)
     message = ""
     if not has_counts:
         message = (
@@ -318,7 +320,8 @@ def _to_log_tpm(
     """Turn counts into ln(1 + TPM) in place, and check the counts, or those behind ln(1 + TPM)."""
     block.sum_duplicates()
     block.eliminate_zeros()
-    data, cells = block.data, np.repeat(np.arange(len(obs)), np.diff(block.indptr))
+    data = block.data
+    cells = np.repeat(np.arange(len(obs)), np.diff(block.indptr))
     umi = obs["UMI_count"].to_numpy()
     wrong = ~np.isfinite(data) | (data < 0) | (has_counts & (data != np.round(data)))
     if wrong.any():

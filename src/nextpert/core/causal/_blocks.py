@@ -97,7 +97,8 @@ class Regressions:
         # The scale is a number unless it is learned.
         scale: Any = prior_scale
         self.prior_scale = scale if learned else require_positive(scale, "prior_scale")
-        self.prior_units, self.prior_rate = units, None if prior_rate is None else float(prior_rate)
+        self.prior_units = units
+        self.prior_rate = None if prior_rate is None else float(prior_rate)
         # Positions of the blocks of every node in flat arrays, for the kernels.
         fixed = self.intercept + self.n_fixed
         width = dag.in_degree + fixed
@@ -150,11 +151,13 @@ class Regressions:
 
     def _unfold(self) -> None:
         """Fill the separate blocks of M and X'X from the shared factor."""
-        factor, size = cast("SharedFactor", self._factor), self.longest
+        factor = cast("SharedFactor", self._factor)
+        size = self.longest
         cov, xtx = np.empty(self.mptr[-1]), np.empty(self.mptr[-1])
         shared = (factor.root, factor.gram, factor.rank)
         unfold(self.place, self.dag.order, shared, np.empty((size, size)), cov, xtx)
-        self.xtx, self._blocks = xtx, {"cov": cov, **self.estimates}
+        self._blocks = {"cov": cov, **self.estimates}
+        self.xtx = xtx
 
     def squares(self, flat: Vector) -> Iterator[Vector]:
         """Yield the square block of every node as a view of an array laid out as ``cov``."""
@@ -167,7 +170,8 @@ class Regressions:
         Nodes in ``intervened`` are left out. ``scatter`` is that of the nodes, followed by fixed
         columns if the cells have any.
         """
-        fixed, dag = np.arange(self.n_nodes, len(scatter)), self.dag
+        fixed = np.arange(self.n_nodes, len(scatter))
+        dag = self.dag
         xtx = self.xtx
         self._factor = self._blocks = None  # these sums do not update a shared factor
         for i in range(self.n_nodes):
@@ -175,7 +179,8 @@ class Regressions:
                 continue
             # Sums of (x - mean)(x - mean)': the intercept's column is constant.
             columns = np.append(fixed, dag.indices[dag.indptr[i] : dag.indptr[i + 1]])
-            width, n = self.vptr[i + 1] - self.vptr[i], len(columns)
+            width = self.vptr[i + 1] - self.vptr[i]
+            n = len(columns)
             square = xtx[self.mptr[i] : self.mptr[i + 1]].reshape(width, width)
             square[width - n :, width - n :] += scatter[columns[:, None], columns]
             self.xty[self.vptr[i + 1] - n : self.vptr[i + 1]] += scatter[columns, i]
@@ -183,7 +188,8 @@ class Regressions:
 
     def add_means(self, means: Vector, shifts: Vector, counted: Vector) -> None:
         """Add the means of environments; that of j counts as ``counted[j, i]`` cells at node i."""
-        sums, room = (self.xtx, self.xty, self.yty), np.empty(self.longest)
+        sums = (self.xtx, self.xty, self.yty)
+        room = np.empty(self.longest)
         self._factor = self._blocks = None
         kernels.add_means(self.place, means, shifts, counted, sums, room)
 
@@ -199,7 +205,8 @@ class Regressions:
 
         It is always above 0: the mean square if the cells do not vary, and 1 if there are none.
         """
-        cells, square = np.maximum(self.cells, 1), self.yty
+        cells = np.maximum(self.cells, 1)
+        square = self.yty
         variance = square.copy()
         if self.intercept:
             variance -= self.xty[self.vptr[:-1]] ** 2 / cells
@@ -273,7 +280,8 @@ class Regressions:
             If the prior of the noise variances is improper.
         """
         # log N(y | 0, sigma^2 (I + X M X')), with sigma^2 known or integrated out.
-        cells, residual = self.cells, blocks["residual"]
+        cells = self.cells
+        residual = blocks["residual"]
         constant = -0.5 * cells * np.log(2 * np.pi) + 0.5 * blocks["logdet"]
         noise_var = self.known_noise_var
         if noise_var is not None:
@@ -326,7 +334,8 @@ class Regressions:
 
         ``values``, ``scores`` and ``squares`` are the results of :meth:`_spectra`.
         """
-        p, nodes = self.n_nodes, np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
+        p = self.n_nodes
+        nodes = np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
         # With eigenvalues v of the Gram matrix and X'y = s in its basis: sum log(1 + v / lambda),
         # and y'y - sum s^2 / (v + lambda), the sum of squares that is not explained.
         logdet = np.bincount(nodes, np.log1p(values / scale), p)
@@ -344,9 +353,11 @@ class Regressions:
         Fixed columns are projected out. Nodes with the same number of columns are processed
         together.
         """
-        vptr, k = self.vptr, self.intercept + self.n_fixed
+        vptr = self.vptr
+        k = self.intercept + self.n_fixed
         widths = np.diff(vptr)
-        values, scores, squares = np.zeros(vptr[-1]), np.zeros(vptr[-1]), self.yty.copy()
+        values, scores = np.zeros(vptr[-1]), np.zeros(vptr[-1])
+        squares = self.yty.copy()
         for d in np.unique(widths[widths > k]):
             nodes = np.flatnonzero(widths == d)
             columns = vptr[nodes, None] + np.arange(d)

@@ -181,8 +181,10 @@ class LookaheadAcquisition(Acquisition):
         noise_aware: bool = False,
     ) -> None:
         super().__init__(posterior, target_mean, n_cells=n_cells)
-        self.noise_aware, posterior = bool(noise_aware), self.posterior
-        dag, self._settled = posterior.dag, None
+        self.noise_aware = bool(noise_aware)
+        posterior = self.posterior
+        dag = posterior.dag
+        self._settled = None
         if self.noise_aware:
             self.w_now = project(posterior, self.target_mean)[1]
             self._settled = settle_by_noise(posterior, self.n_cells)
@@ -366,7 +368,8 @@ def settle_by_noise(posterior: DagBlr, n_cells: float) -> Vector:
     ahead = np.empty_like(blocks["cov"])
     pairs = zip(posterior.squares(blocks["cov"]), posterior.squares(ahead), strict=True)
     for i, (cov, later) in enumerate(pairs):
-        parents, noise = dag.parents(i), np.zeros_like(cov)
+        parents = dag.parents(i)
+        noise = np.zeros_like(cov)
         # The intercept's column is constant.
         k = len(cov) - len(parents)
         noise[k:, k:] = n_cells * spread[np.ix_(parents, parents)]
@@ -395,8 +398,10 @@ class DrawnAcquisition(Acquisition):
         rng: int | np.random.Generator | None,
     ) -> None:
         super().__init__(posterior, target_mean, n_cells=n_cells)
-        posterior, p = self.posterior, self.n_nodes
-        count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+        posterior = self.posterior
+        p = self.n_nodes
+        count = require_count(n_samples, "n_samples")
+        generator = as_rng(rng)
         weights, noise_var = posterior.sample(count, generator)
         # One column per draw: weights (vptr[-1], n_samples), and c plus noise, (p, n_samples).
         weights = np.ascontiguousarray(weights.T)

@@ -269,7 +269,8 @@ class DagBlr(Regressions):
         if self.known_noise_var is not None:
             return self.known_noise_var, 2 * self.known_noise_var**2
         # Moments of an inverse gamma: e = E sigma^2 and kappa = 2 E sigma^4 + Var sigma^2.
-        alpha, beta = self.shape + extra_cells / 2, self.rate
+        alpha = self.shape + extra_cells / 2
+        beta = self.rate
         if expected:
             beta = beta + extra_cells / 2 * self.noise_var
         if (alpha <= 2).any():
@@ -298,14 +299,16 @@ class DagBlr(Regressions):
         noise_var
             Noise variances, shape ``(n_samples, n_nodes)``.
         """
-        count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+        count = require_count(n_samples, "n_samples")
+        generator = as_rng(rng)
         if self.known_noise_var is None:  # inverse gamma
             # beta / Gamma(alpha) is inverse gamma.
             drawn = generator.standard_gamma(self.shape, size=(count, self.n_nodes))
             noise_var = self.rate / drawn
         else:
             noise_var = np.tile(self.known_noise_var, (count, 1))
-        draws, sd = generator.standard_normal((count, int(self.vptr[-1]))), np.sqrt(noise_var)
+        draws = generator.standard_normal((count, int(self.vptr[-1])))
+        sd = np.sqrt(noise_var)
         for i, block in enumerate(self.squares(self.blocks["cov"])):
             columns = slice(self.vptr[i], self.vptr[i + 1])
             # B_iP | sigma_i^2 ~ N(m, sigma_i^2 M).

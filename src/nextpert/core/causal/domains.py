@@ -298,7 +298,8 @@ class Sphere(Domain):
         ``kappa`` is the concentration of a bimodal von Mises-Fisher density about +-b, which
         replaces equation 8 of the paper for p = 3 (its Fig. 3), where CIV-OW would equal CIV.
         """
-        p, norm = len(b), np.linalg.norm(b)
+        p = len(b)
+        norm = np.linalg.norm(b)
         if norm == 0 or p == 1:
             return b**2 + self.radius**2 / p
         # t = a'b / |b| has mean square tau R^2; the other p - 1 directions share the rest.
@@ -313,7 +314,8 @@ class Sphere(Domain):
         self, acquisition: Any, start: Vector, on: NDArray[np.bool_] | slice = ALL_NODES
     ) -> tuple[Vector, float]:
         """Return the best shift of the nodes ``on`` that a search from ``start`` finds."""
-        floor, unit = acquisition.floor, np.zeros(len(start))
+        floor = acquisition.floor
+        unit = np.zeros(len(start))
         if on is ALL_NODES and getattr(acquisition, "is_sum", False):
             from nextpert.core.causal._sphere_search import minimise_on_sphere
 
@@ -391,7 +393,8 @@ class Sparse(Sphere):
         indicators = np.eye(p, dtype=np.bool_)
         singles = self.radius * np.vstack([np.eye(p), -np.eye(p)])
         values = [acquisition.value(shift) for shift in singles]
-        best, lowest = singles[int(np.argmin(values))], float(min(values))
+        best = singles[int(np.argmin(values))]
+        lowest = float(min(values))
 
         def on(nodes: NDArray[np.bool_]) -> tuple[Vector, float]:
             begin = [np.where(best != 0, best, 0.1 * self.radius), *starts]
@@ -413,7 +416,8 @@ class Sparse(Sphere):
             for removed, new in product(np.flatnonzero(best), np.flatnonzero(best == 0)):
                 shift, value = on((best != 0) ^ indicators[removed] ^ indicators[new])
                 if value < lowest - 1e-9 * abs(lowest - acquisition.floor):
-                    best, lowest, better = shift, value, True
+                    best, lowest = shift, value
+                    better = True
                     break
         return best, lowest
 
@@ -478,7 +482,8 @@ class Box(Domain):
     def _descend(self, acquisition: Any, start: Vector) -> tuple[Vector, float]:
         """Return the best shift that a bounded search from ``start`` finds, and its value."""
         low, high = self._bounds(len(start))
-        width, floor = high - low, acquisition.floor
+        width = high - low
+        floor = acquisition.floor
         begin = self.project(start)
         scale = abs(acquisition.value(begin) - floor) or 1.0
 

@@ -196,7 +196,8 @@ def random_scm(
     >>> bool(abs(scm.covariance().diagonal() - 1).max() < 1e-12)
     True
     """
-    count, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
+    count = require_count(n_nodes, "n_nodes")
+    generator = as_rng(rng)
     if not 0 <= low <= high:
         message = f"Weights need 0 <= low <= high, but low is {low} and high is {high}."
         raise ValueError(message)
@@ -262,7 +263,8 @@ def random_target(
     >>> (shift != 0).tolist(), bool(abs(scm.optimal_shift(target_mean) - shift).max() < 1e-12)
     ([False, False, False, True, True], True)
     """
-    count, generator = require_count(n_targets, "n_targets"), as_rng(rng)
+    count = require_count(n_targets, "n_targets")
+    generator = as_rng(rng)
     if count > scm.n_nodes:
         message = f"n_targets must be at most {scm.n_nodes}, the number of nodes, but is {count}."
         raise ValueError(message)
@@ -294,7 +296,8 @@ def matched_random_dag(
     >>> matched_random_dag([2, 0, 1], rng=0).in_degree.tolist()
     [2, 0, 1]
     """
-    degree, generator = np.asarray(in_degree, dtype=np.int64), as_rng(rng)
+    degree = np.asarray(in_degree, dtype=np.int64)
+    generator = as_rng(rng)
     p = len(degree)
     if (degree < 0).any() or (np.sort(degree) > np.arange(p)).any():
         message = (

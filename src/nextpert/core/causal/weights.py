@@ -42,7 +42,8 @@ def fit_weights(posterior: DagBlr, cells: PooledGuides, shifts: ArrayLike | None
     exact = np.zeros((1, posterior.n_nodes))  # for the controls, whose shift is known
     if shifts is not None:
         exact = np.vstack([exact, np.asarray(shifts, np.float64)])
-    n_known, n_fixed = len(exact), cells.fixed.shape[1] if posterior.intercept else 0
+    n_known = len(exact)
+    n_fixed = cells.fixed.shape[1] if posterior.intercept else 0
     of_perturbations = exact[1:] if n_known > 1 else exact
     require_squares(cells.n_cells[1:, None], cells.mean[1:], cells.scatter, of_perturbations)
     # The effects of batches have their own columns.
@@ -87,7 +88,8 @@ def downstream(posteriors: Sequence[DagBlr], changes: Array) -> Array:
     if not any(blr.dag.n_edges for blr in posteriors):
         return np.zeros_like(changes)
     # (I - B)^-1 a - a, by one substitution per graph.
-    columns, reached = np.ascontiguousarray(changes.T), np.zeros_like(changes)
+    columns = np.ascontiguousarray(changes.T)
+    reached = np.zeros_like(changes)
     for blr in posteriors:
         reached += blr.solve(columns).T
     return reached / len(posteriors) - changes
@@ -130,7 +132,8 @@ def mean_draws(
     shape ``(n_shifts, n_nodes)``. A draw has the shape ``(n_shifts + 1, n_nodes)``, in units of the
     data; its last row is the mean under no shift.
     """
-    count, generator = require_count(n_samples, "n_samples"), as_rng(rng)
+    count = require_count(n_samples, "n_samples")
+    generator = as_rng(rng)
     exact = known_shifts(posteriors, shifts)
     # One column per shift, so that the kernel's inner loops access contiguous memory.
     source = np.ascontiguousarray(np.vstack([exact, np.zeros((1, exact.shape[1]))]).T)

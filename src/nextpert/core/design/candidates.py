@@ -91,13 +91,17 @@ class Candidates:
                 message = "Give states, the joint posterior of the states, or exact shifts."
                 raise ValueError(message)
             states = states_of(self.graphs, self._shifts)
-        self.states, self.size = states, len(states.mean) - 1
+        self.states = states
+        self.size = len(states.mean) - 1
         self.goal = as_goal(target, self.graphs[0].n_nodes)
-        self.n_cells, self.noise_aware = n_cells, bool(noise_aware)
-        self.n_samples, self.rng = n_samples, as_rng(rng)
+        self.n_cells = n_cells
+        self.noise_aware = bool(noise_aware)
+        self.n_samples = n_samples
+        self.rng = as_rng(rng)
         none = np.zeros(self.size, bool)
         self.measured = none if measured is None else np.asarray(measured, bool)
-        self.main, self._noise = self.graphs[0] if main is None else main, noise
+        self.main = self.graphs[0] if main is None else main
+        self._noise = noise
 
     @property
     def exact(self) -> bool:

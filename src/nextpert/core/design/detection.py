@@ -119,7 +119,8 @@ class ByFalseSigns:
 
         They are in standard errors, shape ``(n_classes, n_copies, n_ratios)``.
         """
-        mixtures, noise = self.sizes.mixtures, level * genes
+        mixtures = self.sizes.mixtures
+        noise = level * genes
         # Means of perturbations of every class, and the probability of the classes given these.
         entry = np.array(
             [np.searchsorted(np.cumsum(m), u) for m, u in zip(mixtures, uniform, strict=True)]
@@ -150,7 +151,8 @@ class ByFalseSigns:
         variance = noise.of_model
         size = np.abs(np.broadcast_to(np.asarray(effect, np.float64), variance.shape))
         # Perturbations that have an effect of this size: of classes with large effects.
-        chance, limits = self.sizes.class_of(size), self._interpolated(self._limits, variance)
+        chance = self.sizes.class_of(size)
+        limits = self._interpolated(self._limits, variance)
         z = size / np.sqrt(variance)
         detected = (ndtr(z - limits) + ndtr(-z - limits)).mean(axis=1)
         return np.asarray((chance * detected).sum(axis=0))
@@ -177,7 +179,8 @@ def first_below(weights: Array, noise: float) -> Array:
     ``weights`` are those of prior variances, ``(..., n_sizes)``. As in the summary of a fit, a
     component whose mean is below the standard error counts half for either sign.
     """
-    shrink, z = _SIZES / (_SIZES + noise), _Z[:, None]
+    shrink = _SIZES / (_SIZES + noise)
+    z = _Z[:, None]
     # N(x; 0, noise + T), relative to that at 0, and twice the probability of the other sign.
     density = np.exp(-0.5 * z**2 * (1.0 - shrink)) * np.sqrt(1.0 - shrink)
     wrong = np.where(z * shrink < 1.0, 1.0, 2.0 * ndtr(-z * np.sqrt(shrink)))
@@ -224,8 +227,10 @@ class ByDiscoveryRate:
         if len(genes) > _N_TESTS:
             genes = np.sort(generator.choice(genes, _N_TESTS, replace=False))
         n = int(np.clip(_N_TESTS // len(genes), 1, max(noise.n_perturbations, 1)))
-        sizes, variance, freedom = self.sizes, noise.of_means[genes], noise.freedom[genes]
-        thresholds, shape = np.zeros(_N_REPEATS), (n, len(genes))
+        sizes = self.sizes
+        variance, freedom = noise.of_means[genes], noise.freedom[genes]
+        thresholds = np.zeros(_N_REPEATS)
+        shape = (n, len(genes))
         if shape not in self._drawn:
             repeats = [
                 sizes.draw(*shape, np.random.default_rng([self.rng, k])) for k in range(_N_REPEATS)
@@ -258,7 +263,8 @@ class ByDiscoveryRate:
 
     def detected(self, noise: Noise) -> float:
         """Return the share of all effects that is detected, beyond what is by chance."""
-        mixture, total = self.sizes.classes @ self.sizes.mixtures, 0.0
+        mixture = self.sizes.classes @ self.sizes.mixtures
+        total = 0.0
         entries = np.flatnonzero(mixture > 1e-5)
         spread = np.sqrt(1.0 + _SIZES[entries] / noise.of_means[:, None])
         for level in self.levels(noise):

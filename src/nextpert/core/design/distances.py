@@ -81,7 +81,8 @@ def first_order_distances(
     centre, draw = states
     goal = as_goal(target, centre.shape[1])
 
-    expected, generator = goal.distance(centre, centre[-1])[:-1], as_rng(rng)
+    expected = goal.distance(centre, centre[-1])[:-1]
+    generator = as_rng(rng)
     # A lazy map, so that only one draw is in memory at a time.
     slopes = map(partial(slope_draws, goal, centre, rng=generator), draw(n_samples, generator))
     return expected, expected + np.concatenate([slope[:, :-1] for slope in slopes])
@@ -187,7 +188,9 @@ def ranked_distance(
     generator = as_rng(rng)
     expected, draw = states
     goal = as_goal(target, expected.shape[1])
-    drawn, distances, slopes = draw(n_samples, generator), [], []
+    drawn = draw(n_samples, generator)
+    distances = []
+    slopes = []
     # For the target's error, and for first-order draws.
     target_rng, first_order_rng = generator.spawn(2)
     for one in drawn:

@@ -118,7 +118,8 @@ class EffectSizes:
             logs = counts @ np.log(np.maximum(mixtures, _TINY)).T
             logs += np.log(np.maximum(scales, _TINY))
             chance = np.exp(logs - logsumexp(logs, axis=1)[:, None])
-            scales, by_scale = chance.mean(axis=0), chance.T @ counts
+            scales = chance.mean(axis=0)
+            by_scale = chance.T @ counts
             tails = np.sum([by_scale[m, m : m + len(TAILS)] for m in range(len(SCALES))], axis=0)
             tails = tails / max(tails.sum(), _TINY)
         squares = np.quantile(along**2, _QUANTILES) if along.size else np.zeros(0)
@@ -148,7 +149,8 @@ class EffectSizes:
 
     def draw(self, n: int, n_genes: int, rng: np.random.Generator) -> Array:
         """Return the effects of ``n`` perturbations, ``(n, n_genes)``, in SD of genes."""
-        limits, effects = np.cumsum(self.mixtures, axis=1), np.empty((n, n_genes))
+        limits = np.cumsum(self.mixtures, axis=1)
+        effects = np.empty((n, n_genes))
         for row, c in enumerate(rng.choice(len(self.classes), n, p=self.classes)):
             entry = np.searchsorted(limits[c], rng.random(n_genes) * limits[c, -1])
             effects[row] = np.sqrt(SIZES[np.minimum(entry, len(SIZES) - 1)])

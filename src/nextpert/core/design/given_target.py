@@ -124,7 +124,8 @@ def given_target(
         return None
     n = 0 if effects is None else len(effects.expected)
     rows = _most_similar(numbers, effects, control, unit)
-    rows, error = rows[rows != row], np.zeros(p) if noise is None else noise
+    rows = rows[rows != row]
+    error = np.zeros(p) if noise is None else noise
     moments = state_moments(effects, control, rows)
     used = is_given & (moments.control_variance > 0)
     out = GivenTarget(np.zeros((n_draws, p)), [{} for _ in control], {}, {}, np.zeros((n_draws, n)))
@@ -140,9 +141,10 @@ def given_target(
     for k in range(n_draws):
         if len(chain.rows):
             chain.sweep()
-        a, size = chain.a, chain.sizes()
+        a = chain.a
+        variance = chain.sizes_of_genes(chain.sizes())
         out.coefficients[k, rows] = a
-        makers, variance = np.flatnonzero(a), chain.sizes_of_genes(size)
+        makers = np.flatnonzero(a)
         if row >= 0 and not len(makers):
             continue
         states = np.zeros((0, p))
@@ -190,8 +192,10 @@ class _Chain:
         rng: np.random.Generator,
     ) -> None:
         self.noise = noise
-        self.moments, self.rng, self.variances = moments, rng, unit[:, None] ** 2 * _SIZES
-        self.departure, self.a = numbers - moments.control, np.zeros(len(moments.change))
+        self.moments, self.rng = moments, rng
+        self.variances = unit[:, None] ** 2 * _SIZES
+        self.departure = numbers - moments.control
+        self.a = np.zeros(len(moments.change))
         # The most likely weights of sizes without coefficients.
         even = np.full(len(_SIZES), 1.0 / len(_SIZES))
         chance = self.densities(moments.control_variance[None] + noise, self.departure[None])[0]
@@ -223,7 +227,9 @@ class _Chain:
 
     def likelihood(self, j: int, values: Array) -> Array:
         """Return the log likelihood of some values of the coefficient of ``j``."""
-        moments, a, value = self.moments, self.a.copy(), values[:, None]
+        moments = self.moments
+        a = self.a.copy()
+        value = values[:, None]
         a[j] = 0.0
         departure = self.departure - a @ moments.change - value * moments.change[j]
         slope = 1.0 - a @ (1.0 - moments.slope) - value * (1.0 - moments.slope[j])
@@ -235,7 +241,8 @@ class _Chain:
 
     def sweep(self) -> None:
         """Draw the coefficients one by one, and then the weights of sizes."""
-        n, rng = len(self.a), self.rng
+        n = len(self.a)
+        rng = self.rng
         for j in rng.permutation(self.rows):
             n_others = np.count_nonzero(self.a) - int(self.a[j] != 0)
             # A lattice with a random offset, which contains the present value.
@@ -275,7 +282,8 @@ def _most_similar(
     along, size = np.zeros((2, n))
     for block, index in effects.blocks():
         mean = effects.posterior_mean(index) / unit
-        along[block], size[block] = mean @ change, (mean**2).sum(axis=1)
+        along[block] = mean @ change
+        size[block] = (mean**2).sum(axis=1)
     explained = along**2 / np.maximum(size, _TINY)
     return np.sort(np.argsort(-explained, kind="stable")[:_MAX_PERTURBATIONS])
 

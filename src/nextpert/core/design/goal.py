@@ -68,7 +68,8 @@ class Distance(NamedTuple):
 
 
 def _cosine(goal: Goal, changes: Array, desired: Array, shares: Array) -> Array:
-    size, total = goal.length(changes), np.ones(len(changes))
+    size = goal.length(changes)
+    total = np.ones(len(changes))
     for v, share in zip(desired, shares, strict=True):
         lengths = size * goal.length(v)
         along = goal.dot(changes, v)
@@ -110,7 +111,8 @@ class OwnNodes:
 
     def dot(self, states: Array | float, x: Array) -> Array:
         """Return products with vectors ``(..., n_nodes)`` over the nodes left out, ``(..., n)``."""
-        n, out = self.left_out.shape[0], self.left_out
+        n = self.left_out.shape[0]
+        out = self.left_out
         row = np.repeat(np.arange(n), np.diff(out.indptr))
         values = np.broadcast_to(states, out.shape)[row, out.indices] * x[..., out.indices]
         flat = values.reshape(int(np.prod(values.shape[:-1])), len(row))
@@ -202,7 +204,8 @@ class Goal:
         self.origin = numbers(origin, p, "origin", 0.0)
         self.scale = numbers(scale, p, "scale", 1.0)
         self.weights = numbers(weights, p, "weights", 1.0) * self.scale
-        self.kind, self.of_changes = distance, DISTANCES[distance].of_changes
+        self.kind = distance
+        self.of_changes = DISTANCES[distance].of_changes
         self.own_nodes: OwnNodes | None = None
         self.states = numbers(states, p, "states", 0.0, by_state=True)
         self.signature = None if signature is None else as_vector(signature, p, "signature")
@@ -218,7 +221,9 @@ class Goal:
         ]
         self.variances = np.array(variance_rows).reshape(-1, p)
         # Check the combination of parts, and their values.
-        n, signed, bounded = len(self.states), self.signature is not None, self._bounded.any()
+        n = len(self.states)
+        signed = self.signature is not None
+        bounded = self._bounded.any()
         crossed = np.flatnonzero(self.low > self.high)[:5]
         wrong: dict[str, Any] = {}
         for name in ("scale", "weights"):
@@ -290,9 +295,11 @@ class Goal:
             shape = len(by_candidate) + 1, self.n_nodes
             out = csr_array((np.ones(len(row)), (row, node)), shape)
             counted = np.where(goal.weights > 0, control, 0.0)
-            remaining, factor = counted.sum() - out @ counted, np.ones(len(by_candidate) + 1)
+            remaining = counted.sum() - out @ counted
+            factor = np.ones(len(by_candidate) + 1)
             if self.of_changes is not None:
-                goal.own_nodes, goal.floor = OwnNodes(out, factor), np.zeros(len(factor))
+                goal.own_nodes = OwnNodes(out, factor)
+                goal.floor = np.zeros(len(factor))
                 remaining = goal.distance(np.broadcast_to(self.origin, shape))
             # The last state is the control, for which no node is left out.
             # Distances are not scaled if an unbiased estimate of one of the two is not above 0.
@@ -407,7 +414,8 @@ class Goal:
         weight 0 and keep the value of ``at``.
         """
         start = as_vector(at, self.n_nodes, "at")
-        w, parts = self.weights, []
+        w = self.weights
+        parts = []
         if self.of_changes is not None:
             desired, shares = self._desired(self.states - self.origin)
             nearest = DISTANCES[self.kind].nearest

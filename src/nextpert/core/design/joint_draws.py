@@ -152,7 +152,8 @@ def states_by_effects(
         if perturbations is None
         else np.asarray(perturbations, np.int64)
     )
-    n, index = len(effect_rows) - n_more, np.array(targets, np.int64)
+    n = len(effect_rows) - n_more
+    index = np.array(targets, np.int64)
     joined = index[:, None] >= 0
     rows = tuple(np.where(index < n, index, -1).tolist())
 
@@ -173,7 +174,8 @@ def states_by_effects(
                 states += slopes * given_target.control[k]
                 for j, state in given_target.states[k].items():
                     positions = np.flatnonzero(effect_rows == j)
-                    states[positions], spread[positions] = state, 0.0
+                    states[positions] = state
+                    spread[positions] = 0.0
             of_targets: dict[str, Any] = {}
             if points is not None and joined.any():
                 of_targets = {
@@ -181,7 +183,8 @@ def states_by_effects(
                     "target_spread": np.where(joined, spread[index], 0.0),
                     "target_error": np.where(joined, states[index] - points, 0.0),
                 }
-            states[n], spread[n] = start_of_draw, 0.0
+            states[n] = start_of_draw
+            spread[n] = 0.0
             yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
             del states, spread  # frees memory before the next draw
 
@@ -246,7 +249,8 @@ def distance_draws(
     if drawn.spread is None or not goal.is_states:
         pairs = []
         for one in drawn.sampled(rng):
-            error, start = goal.draw_errors(target_rng), one.states[-1]
+            error = goal.draw_errors(target_rng)
+            start = one.states[-1]
             if one.target_error is not None:
                 error = one.target_error + (0.0 if error is None else error)
             distance = goal.distance(one.states, start, error)
@@ -265,14 +269,17 @@ def distance_draws(
     target = goal.states + off
     middle, reference = goal.shares @ target, goal.shares @ goal.states
     scattered = (target - middle[:, None]) ** 2  # target states about their mean
-    spread, off_middle, blocks = drawn.spread, middle - reference, []
+    spread = drawn.spread
+    off_middle = middle - reference
+    blocks = []
     for k in range(0, len(spread), _ROWS):
         rows = slice(k, min(k + _ROWS, len(spread)))
         weights = goal.rows(rows).weigh(np.ones(goal.n_nodes))
         dispersion = goal.shares @ (scattered @ weights.T).swapaxes(0, 1).reshape(
             len(goal.states), -1
         )
-        scatter, states = dispersion.reshape(len(off), -1), drawn.states[rows] - reference
+        scatter = dispersion.reshape(len(off), -1)
+        states = drawn.states[rows] - reference
         blocks.append(
             scatter + _square_draws(states, spread[rows], off_middle, weights, drawn.count, rng)
         )
@@ -313,7 +320,9 @@ def _square_draws(
     drawn = departure[at] + spread[at] * rng.standard_normal((count, *top.shape)) - off[:, top]
     total = np.asarray((power[at] * drawn**2).sum(axis=2))
     v[at] = power[at] = 0.0
-    moments, square, v_power = [], off**2, np.ones_like(v)
+    moments = []
+    square = off**2
+    v_power = np.ones_like(v)
     for order, factor in enumerate((1.0, 2.0, 8.0)):
         # Sums of power (departure - off)^2, with power = w v^order, and of v^(order + 1).
         weighted, v_power = power * departure, v_power * v
@@ -353,7 +362,8 @@ def slope_draws(goal: Goal, mean: Array, drawn: Draw, rng: np.random.Generator) 
 
     if not goal.is_states:
         return np.array([slope(one) for one in drawn.sampled(rng)])
-    errors, point = drawn.errors(rng), goal.shares @ goal.states
+    errors = drawn.errors(rng)
+    point = goal.shares @ goal.states
     common, root = np.zeros((2, len(mean)))
     for rows in blocks:
         towards = goal.rows(rows).weigh(mean[rows] - point)

@@ -169,7 +169,8 @@ class ScreenNoise:
         informed = n_perturbations * float(sizes.classes @ sizes.mixtures @ (1 / total))
         kappa = cell_error + 1 / (1 / of_controls + informed) + error
         # gamma' C gamma without the gene itself, C = (Gamma' Psi^-1 Gamma / kappa + I / kappa)^-1.
-        gamma, psi, middle = cells.factors, cells.psi, float(np.median(kappa))
+        gamma, psi = cells.factors, cells.psi
+        middle = float(np.median(kappa))
         precision = gamma.T @ (gamma / psi[:, None]) + np.eye(gamma.shape[1])
         leverage = ((gamma @ np.linalg.inv(precision)) * gamma).sum(axis=1)
         unknown = leverage / np.maximum(1 - leverage / psi, _MIN_SHARE_OF_OTHERS)

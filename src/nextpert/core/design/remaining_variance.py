@@ -69,7 +69,8 @@ class CellNoise:
         """
         if not goal.is_states:
             return self._drawn(goal, states, np.random.default_rng(seed))
-        point, linear = goal.shares @ goal.states, np.empty(len(states))
+        point = goal.shares @ goal.states
+        linear = np.empty(len(states))
         for rows in in_blocks(*states.shape):
             slope = goal.rows(rows).weigh(states[rows] - point)
             linear[rows] = slope**2 @ self.own_variance + ((slope @ self.loadings) ** 2).sum(axis=1)
@@ -91,7 +92,8 @@ class CellNoise:
         return NoiseTerms(4.0 * linear, square, self.shared)
 
     def _drawn(self, goal: Goal, states: Array, rng: np.random.Generator) -> NoiseTerms:
-        level, terms = goal.distance(states), []
+        level = goal.distance(states)
+        terms = []
         for _ in range(_DRAWN):
             step = np.sqrt(self.own_variance) * rng.standard_normal(len(self.own_variance))
             step = _SHIFT * (step + self.loadings @ rng.standard_normal(self.loadings.shape[1]))
@@ -153,11 +155,8 @@ class RemainingVariance:
             if shared_squares > chance > 0
             else 0.0
         )
-        self._root, self._gram, self._within = (
-            np.sqrt(shrinkage) * centred,
-            shrinkage * gram,
-            np.eye(n),
-        )
+        self._root, self._gram = np.sqrt(shrinkage) * centred, shrinkage * gram
+        self._within = np.eye(n)
         # Variance that a candidate does not share with others.
         self._own = (1.0 - shrinkage) * variance + excess
         self._common = shrinkage * variance
@@ -166,7 +165,8 @@ class RemainingVariance:
 
     def gains(self, noise: Array) -> Array:
         """Return the variance that cells of each candidate, with variances ``noise``, remove."""
-        uncertain, common = self._common + self._own, self._common
+        uncertain = self._common + self._own
+        common = self._common
         fall = self._gain + self.weights * (uncertain**2 - common**2)
         total = uncertain + noise
         return np.divide(fall, total, out=np.zeros_like(fall), where=total > 0)
@@ -174,7 +174,8 @@ class RemainingVariance:
     @one_thread()
     def observe(self, k: int, noise: float) -> None:
         """Update with cells of a candidate, which measure its distance with variance ``noise``."""
-        u, own_variance = self._root[:, k].copy(), self._own[k]
+        u = self._root[:, k].copy()
+        own_variance = self._own[k]
         total = self._common[k] + own_variance + noise
         if total <= 0:
             return
@@ -213,7 +214,9 @@ class RemainingVariance:
         cells. With a ``price`` of each candidate, the most informative one removes most variance
         per price; ``fits`` says whether a plate can be paid.
         """
-        remaining, plate, is_selectable = deepcopy(self), list(chosen), allowed.copy()
+        remaining = deepcopy(self)
+        plate = list(chosen)
+        is_selectable = allowed.copy()
         is_selectable[plate] = False
         for k, variance in (*pending, *((k, float(noise[k])) for k in plate)):
             remaining.observe(k, variance)

@@ -101,7 +101,8 @@ class ScreenPlans:
         table = np.array([self.power(n, layout) for n in grid])
         reached = table >= power
         first = np.argmax(reached, axis=0)
-        before, genes = np.maximum(first - 1, 0), np.arange(table.shape[1])
+        before = np.maximum(first - 1, 0)
+        genes = np.arange(table.shape[1])
         low, high = table[before, genes], table[first, genes]
         part = np.where(high > low, (power - low) / np.maximum(high - low, 1e-12), 1.0)
         log = np.log(grid)
@@ -138,7 +139,8 @@ class ScreenPlans:
         for g in guides:
             for n in (n for n in cells if n >= max(g, 2)):
                 for share in self.reads:
-                    plan, k = self, self.n_perturbations
+                    plan = self
+                    k = self.n_perturbations
                     if budget is not None:
                         k = prices.affordable(budget, n, g, share)
                         k = k if max_perturbations is None else min(k, max_perturbations)

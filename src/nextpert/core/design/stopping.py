@@ -69,7 +69,8 @@ def draw_plate(
     n_samples, rng
         Number of draws (fewer if a plate with many nodes would not fit into memory), and seed.
     """
-    generator, index = as_rng(rng), np.asarray(candidates, np.int64)
+    generator = as_rng(rng)
+    index = np.asarray(candidates, np.int64)
     expected, draw = states
     p = expected.shape[1]
     goal = as_goal(target, p)
@@ -235,7 +236,8 @@ def stopping(
             gradients[i] = knowledge_gradient(option, is_measured[option.candidates], nearest)
     n_records = 0 if plate is None else int((~is_measured[plate.candidates]).sum())
     of_records = record_gain(measured_means, n_records, farther, room)
-    gain, of_more = float(np.nanmax([gradients[0], of_records])), gradients[1]
+    gain = float(np.nanmax([gradients[0], of_records]))
+    of_more = gradients[1]
     if not has_distance:
         advice = AT_TARGET
     elif not distinct:
@@ -280,7 +282,8 @@ def is_apart(goal: Goal, counted: ArrayLike, covariance: ArrayLike) -> bool:
     """
     if goal.signature is not None:
         return True
-    origin, sigma = goal.origin, np.asarray(covariance, np.float64)
+    origin = goal.origin
+    sigma = np.asarray(covariance, np.float64)
     bounded = np.clip(origin, goal.low, goal.high) - origin
     within = np.maximum(sigma.diagonal(), _MIN_VARIANCE)
     variance = within / np.maximum(np.asarray(counted, np.float64), _MIN_VARIANCE)

@@ -25,7 +25,8 @@ class CycleError(ValueError):
     """Error about a cycle in a graph or an order; ``cycle`` lists its nodes."""
 
     def __init__(self, cycle: Sequence[int], names: Sequence[str] | None = None) -> None:
-        self.cycle, self._names = list(cycle), names
+        self.cycle = list(cycle)
+        self._names = names
         shown = [str(names[i]) if names is not None else str(i) for i in self.cycle]
         path = " -> ".join([*shown, shown[0]])
         super().__init__(f"The graph has a cycle, {path}: remove one of its edges.")
@@ -116,7 +117,8 @@ class Dag:
             sorter.prepare()
         except graphlib.CycleError as error:
             raise CycleError(error.args[1][:-1]) from None
-        ready, order = list(sorter.get_ready()), []
+        ready = list(sorter.get_ready())
+        order = []
         heapq.heapify(ready)
         while ready:
             order.append(heapq.heappop(ready))
@@ -270,7 +272,8 @@ def perturb_dag(
     >>> shd(dag, perturb_dag(dag, n_missing=2, n_extra=3, n_reversed=1, rng=0))
     6
     """
-    generator, p = as_rng(rng), dag.n_nodes
+    generator = as_rng(rng)
+    p = dag.n_nodes
     missing = require_count(n_missing, "n_missing", minimum=0)
     extra = require_count(n_extra, "n_extra", minimum=0)
     turned = require_count(n_reversed, "n_reversed", minimum=0)
@@ -383,7 +386,8 @@ class Pdag:
         a node; with ``forbidden``, no edge into it may be forbidden. Whichever node is removed
         first, the rest has such a graph if the whole has one. The result is None if there is none.
         """
-        remaining, edges = self.edges.copy(), np.zeros_like(self.edges)
+        remaining = self.edges.copy()
+        edges = np.zeros_like(self.edges)
         after = np.zeros_like(remaining) if before is None else before
         barred = np.zeros_like(remaining) if forbidden is None else forbidden
         waiting = np.ones(len(remaining), np.bool_)

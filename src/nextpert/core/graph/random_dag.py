@@ -34,7 +34,8 @@ def _erdos_renyi(p: int, density: float, rng: np.random.Generator) -> Edges:
 def _barabasi_albert(p: int, density: float, rng: np.random.Generator) -> Edges:
     # Every new node gets m parents, drawn in proportion to their number of neighbours plus one.
     m = max(round(density * (p - 1) / 2), 1)
-    edges, weight = [], np.ones(p)
+    edges = []
+    weight = np.ones(p)
     for i in range(1, p):
         parents = rng.choice(i, min(m, i), replace=False, p=weight[:i] / weight[:i].sum())
         edges += [(int(k), i) for k in parents]
@@ -73,7 +74,9 @@ def _chordal(p: int, density: float, rng: np.random.Generator) -> Edges:
 def _clique_tree(p: int, density: float, rng: np.random.Generator) -> Edges:
     # Cliques of 3 or 4 nodes; each has three more that share 1 or 2 nodes with it.
     first = list(range(min(int(rng.integers(3, 5)), p)))
-    used, waiting, edges = len(first), deque([first]), set(combinations(first, 2))
+    used = len(first)
+    waiting = deque([first])
+    edges = set(combinations(first, 2))
     while used < p:
         clique = waiting.popleft()
         for _ in range(3):
@@ -168,7 +171,8 @@ def random_dag(
     >>> random_dag(4, "path").edges()
     [(0, 1), (1, 2), (2, 3)]
     """
-    p, generator = require_count(n_nodes, "n_nodes"), as_rng(rng)
+    p = require_count(n_nodes, "n_nodes")
+    generator = as_rng(rng)
     if family not in FAMILIES:
         message = f"Unknown graph family {family!r}: choose one of {sorted(FAMILIES)}."
         raise ValueError(message)

@@ -78,7 +78,8 @@ def level_effects(
         ``None`` if no block has cells of two levels, or no node varies.
     """
     block = np.unique(np.asarray(blocks, np.int64), return_inverse=True)[1].ravel()
-    level, n = np.asarray(levels, np.int64), screen.n.astype(np.float64)
+    level = np.asarray(levels, np.int64)
+    n = screen.n.astype(np.float64)
     n_blocks = int(block.max(initial=-1)) + 1
     size = np.bincount(block, n, n_blocks)
     counts = np.zeros((n_blocks, n_levels))
@@ -108,7 +109,8 @@ def level_effects(
     score = np.zeros((n_levels, screen.n_nodes))
     np.add.at(score, level, n[:, None] * departure)
     score = np.where(varies, score / np.sqrt(np.where(varies, variance, 1.0)), 0.0)[:, varies]
-    effects, n_nodes = inverse @ score, int(varies.sum())
+    effects = inverse @ score
+    n_nodes = int(varies.sum())
     statistic = float((score * effects).sum())
     # Cumulants of the weighted sum: the traces of R, R^2 and R^3 of the correlation matrix R.
     scatter = screen.scatter[np.ix_(varies, varies)]

@@ -157,7 +157,8 @@ def mean_distance(
 
 def _sides(cells: Sequence[Moments], target: MeanTarget, weights: ArrayLike | None) -> _Sides:
     """Return cells and target, without nodes of weight 0."""
-    n_nodes, states = cells[0].n_nodes, target if isinstance(target, tuple) else (target,)
+    n_nodes = cells[0].n_nodes
+    states = target if isinstance(target, tuple) else (target,)
     samples = [*cells, *(state for state in states if isinstance(state, Moments))]
     if any(side.n_nodes != n_nodes for side in samples):
         message = (
@@ -218,7 +219,8 @@ def squared_trace(covariance: Matrix, n_cells: int) -> float:
     correction is exact for normal cells.
     """
     # E tr S^2 = tr V^2 (1 + 1/(n-1)) + (tr V)^2 / (n-1) for normal cells.
-    n, trace, squares = n_cells, float(np.trace(covariance)), float(np.sum(covariance**2))
+    n = n_cells
+    trace, squares = float(np.trace(covariance)), float(np.sum(covariance**2))
     lower_bound = trace**2 / len(covariance)  # by Cauchy and Schwarz
     if n > 2:
         squares = (n - 1) ** 2 / ((n - 2) * (n + 1)) * (squares - trace**2 / (n - 1))
@@ -270,7 +272,9 @@ def distance_difference(
     its bounds are in squared units of the data, and below 0 if ``cells`` are nearer.
     """
     (cells, others), (to_a, to_b), sampled, *_ = _sides([cells, others], target, weights)
-    a, b, share = to_a.mean(axis=0), to_b.mean(axis=0), 1.0 / len(to_a)
+    a = to_a.mean(axis=0)
+    b = to_b.mean(axis=0)
+    share = 1.0 / len(to_a)
     of_cells, of_others = covariance_of_mean(cells), covariance_of_mean(others)
     of_target = sum(
         (share**2 * covariance_of_mean(state) for state in sampled),

@@ -171,7 +171,8 @@ def _by_fold(
             if in_fold.any():
                 yield k, slice(None) if in_fold.all() else np.flatnonzero(in_fold)
         return
-    folds, of_cell = np.unique(fold), fold[row_of_cell]
+    folds = np.unique(fold)
+    of_cell = fold[row_of_cell]
     if len(folds) == 1:
         yield int(folds[0]), slice(None)
         return

@@ -115,7 +115,8 @@ class ScreenMoments:
         n = int(self.n[environment])
         if self.counted is None:
             return self.squares[environment] / max(n * (n - 1), 1)
-        counted, within = self.counted[environment], self.scatter.diagonal()
+        counted = self.counted[environment]
+        within = self.scatter.diagonal()
         within = within / max(int(self.n.sum()) - self.n_environments, 1)
         return np.divide(within, counted, out=np.zeros_like(counted), where=counted > 0)
 
@@ -181,7 +182,8 @@ class ScreenMoments:
 
     def _pooled_means(self, codes: NDArray[np.int64], n_groups: int) -> ScreenMoments:
         """Return :meth:`pool` for a table, in which some environments may have unknown means."""
-        members, counted = _members(codes, n_groups), np.asarray(self.counted)
+        members = _members(codes, n_groups)
+        counted = np.asarray(self.counted)
         n = np.asarray(members @ self.n, np.int64)
         total = members @ counted
         # If all means are unknown, any mean will do.
@@ -273,7 +275,8 @@ class ScreenMoments:
     def _within_groups(self, table: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
         """Return a table minus its group means, times the square root of the cells."""
         # Frisch, Waugh, Lovell: one mean per group is projected out.
-        codes, weight = np.asarray(groups, np.int64), self.n.astype(np.float64)[:, None]
+        codes = np.asarray(groups, np.int64)
+        weight = self.n.astype(np.float64)[:, None]
         members = _members(codes, int(codes.max(initial=-1)) + 1)
         mean = members @ (weight * table) / np.maximum(members @ weight, 1.0)
         return np.sqrt(weight) * (table - mean[codes])

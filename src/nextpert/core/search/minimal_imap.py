@@ -196,7 +196,8 @@ def make_tests(
     ``-n / 2 log(1 - threshold[m - 1])`` drops exactly such parents, the weakest first.
     """
     require_kind(moments, Moments, "moments")
-    p, n = moments.n_nodes, moments.n
+    p = moments.n_nodes
+    n = moments.n
     knowledge = checked_prior(prior, p)
     correlation = checked_correlation(moments)
     n_conditioned = np.arange(max(p - 1, 1))

@@ -129,12 +129,14 @@ class PriorKnowledge:
         for k, nodes in zip(places, targets_of_context.values(), strict=True):
             acts = np.zeros(p, np.bool_)
             acts[as_nodes(nodes, p, f"The targets of context node {k}")] = True
-            out.required[p + k, :p], out.forbidden[p + k, :p] = acts, ~acts
+            out.required[p + k, :p] = acts
+            out.forbidden[p + k, :p] = ~acts
         return out
 
     def nearest_order(self, order: ArrayLike) -> NDArray[np.int64]:
         """Return an order that agrees, by repeatedly taking the first allowed node of ``order``."""
-        remaining, missing = np.asarray(order, np.int64), self.before.sum(axis=0)
+        remaining = np.asarray(order, np.int64)
+        missing = self.before.sum(axis=0)
         nearest = []
         while len(remaining):
             first = int(np.argmin(missing[remaining]))  # no remaining node must precede it

@@ -177,7 +177,8 @@ class Civ(LookaheadAcquisition):
 def _after(blr: DagBlr, candidates: CandidateStates, k: int) -> DagBlr:
     """Return the posterior after hypothetical cells of a candidate with their expected moments."""
     # n cells at their expected mean and, if noise_aware, with their expected scatter.
-    n, shift = round(candidates.n_cells), candidates.shifts[k]
+    n = round(candidates.n_cells)
+    shift = candidates.shifts[k]
     reached = blr.solve(np.eye(blr.n_nodes))
     scatter = n * (reached * blr.noise_var) @ reached.T if candidates.noise_aware else 0.0 * reached
     return blr.update(Moments(n, blr.predict_mean(shift[None])[0], scatter), shift)

@@ -43,8 +43,10 @@ class LargestVariance(LookaheadAcquisition):
 
     def value_and_grad(self, shift: ArrayLike) -> tuple[float, Vector]:
         """Return the acquisition and its gradient at one shift, shape ``(n_nodes,)``."""
-        vector, slopes = as_vector(shift, self.n_nodes, "shift"), np.zeros((self.n_nodes, 1))
-        posterior, terms = self.posterior, self._terms(vector)
+        vector = as_vector(shift, self.n_nodes, "shift")
+        slopes = np.zeros((self.n_nodes, 1))
+        posterior = self.posterior
+        terms = self._terms(vector)
         i = int(terms.argmax())
         if terms[i] > 0:
             # In equation 6, d1 = v' M x' and d2 = 1/n + x'' M x': the gradient of -d1^2 / d2 in x'.
@@ -104,7 +106,8 @@ class MaxVariance(LargestVariance):
         return np.asarray(self.problem.lin * np.array(tops))
 
     def _terms(self, shift: Vector) -> Vector:
-        x, terms = self.posterior.predict_mean(shift), np.zeros(self.n_nodes)
+        x = self.posterior.predict_mean(shift)
+        terms = np.zeros(self.n_nodes)
         # Largest first, so that few eigenvalues are computed.
         for i in np.argsort(-self._before):
             # Cells only reduce variances, so that the other terms can stay 0.

@@ -149,7 +149,8 @@ def boss(
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     tasks = (delayed(task.search)(seed, start) for seed, start in zip(seeds, starts, strict=True))
     scores = np.empty(len(starts))
-    best, best_parents = -1, task.problem.before
+    best = -1
+    best_parents = task.problem.before
     for k, (total, parents) in enumerate(workers(tasks)):
         scores[k] = total
         # By more than rounding, so that the first of equals is kept on any machine.
@@ -216,7 +217,8 @@ class _Task(NamedTuple):
         targets: Mapping[int, Iterable[int]] | None,
     ) -> _Task:
         """Return the task; starting orders treat nodes as dependent if an edge raises the BIC."""
-        p, n = knowledge.n_nodes, moments.n
+        p = knowledge.n_nodes
+        n = moments.n
         # Context nodes come last; they have no parents, and known targets are required edges.
         padded = knowledge.with_context(n_context, targets)
         problem = make_score(moments, penalty, padded)
@@ -260,7 +262,8 @@ class _Task(NamedTuple):
         self, problem: Score, slack: int, seed: np.uint64
     ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
         """Climb from a drawn order with the context nodes first."""
-        p, random = len(self.precision), np.array([seed], np.uint64)
+        p = len(self.precision)
+        random = np.array([seed], np.uint64)
         after = problem.after[:p, :p].copy()
         order, _ = sparse_order(self.precision, self.threshold, after, slack, random)
         return self._climb(problem, np.append(np.arange(p, p + self.n_context), order), random)
@@ -270,7 +273,8 @@ class _Task(NamedTuple):
     ) -> tuple[float, NDArray[np.bool_], NDArray[np.int64]]:
         """Climb from an order; return the score, the parent sets and the final order."""
         p = len(order)
-        state, parents = State.start(order, self.n_context), np.zeros((p, p), np.bool_)
+        state = State.start(order, self.n_context)
+        parents = np.zeros((p, p), np.bool_)
         climb(problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state, random, parents)
         return float(state.score.sum()), parents, state.order
 

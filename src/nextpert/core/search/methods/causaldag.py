@@ -86,7 +86,8 @@ def causaldag_gsp(
             "P": precision,
             "rho": precision / np.outer(scale, scale),
         }
-        nodes, tested = set(range(moments.n_nodes)), tester(test, statistics, alpha=alpha)
+        nodes = set(range(moments.n_nodes))
+        tested = tester(test, statistics, alpha=alpha)
         edges = search(nodes, tested, depth=DEPTH, nruns=require_count(n_runs, "n_runs")).arcs
     return Dag.from_edges(moments.n_nodes, sorted((int(k), int(i)) for k, i in edges))
 

@@ -134,7 +134,9 @@ def gsp(
     # With weight -1 and no penalty, the score is the sum of log residual variances, to break ties.
     log_residual = tests._replace(constant=np.zeros_like(tests.constant), weight=-1.0)
     n_edges = np.empty(len(starts), np.int64)
-    best_run, best_fit, best_parents = -1, np.inf, tests.before
+    best_run = -1
+    best_fit = np.inf
+    best_parents = tests.before
     workers = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
     # Bound to the function, because Dask scatters large arguments and loses them with a worker.
     task = delayed(partial(_run, tests, threshold, precision, knowledge))
