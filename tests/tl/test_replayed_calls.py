@@ -10,6 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.evaluate import replay_plates
+from nextpert.study import replay
 from nextpert.study.plate import STRATEGIES, Wells
 from nextpert.tl import _replay_design as campaigns
 
@@ -74,10 +75,10 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     streams = np.random.default_rng(SEED).spawn(2 * N_ROUNDS)
     target = dict(zip(setting.spec.genes, deal.target.states[0], strict=True))
     candidates = [names[j] for j in deal.first]
-    options = {"candidates": candidates, "n_samples": campaigns.N_SAMPLES}
+    options = {"candidates": candidates, "n_samples": replay.N_SAMPLES}
     planning = import_module("nextpert.tl._plan_screen")
     rounds = import_module("nextpert.study.next_round")
-    monkeypatch.setattr(rounds, "N_SAMPLES", campaigns.N_SAMPLES)
+    monkeypatch.setattr(rounds, "N_SAMPLES", replay.N_SAMPLES)
     wells = Wells(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
     monkeypatch.setattr(planning, "split_cells", lambda *_: wells)
     for t in range(N_ROUNDS):

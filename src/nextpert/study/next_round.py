@@ -26,7 +26,7 @@ from nextpert.core.design.stopping import (
 from nextpert.core.fit.candidates import as_asked, differs_from_control
 from nextpert.study.advice import FAR, NO_PERTURBATION, in_words, name_of
 from nextpert.study.panel_target import measured_goal
-from nextpert.study.plate import N_SAMPLES, Choice
+from nextpert.study.plate import ADVISED, N_SAMPLES, Choice
 from nextpert.study.pool import Constraints
 from nextpert.study.ranking import admit
 
@@ -78,29 +78,41 @@ class NextRound(NamedTuple):
     target: PanelTarget
 
 
-def advise(
+def next_plate(
     fit: FittedPosterior,
     pool: CandidateSet,
     target: PanelTarget,
-    allowed: NDArray[np.bool_],
+    limits: Constraints,
     wells: Wells,
     null: StoredNull,
     *,
+    strategy: str = ADVISED,
     n_guides: int,
     rule: StoppingRule | None = None,
     rng: int | np.random.Generator | None = 0,
-) -> dict[str, Any]:
-    """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
+) -> tuple[NextRound, Admission]:
+    """Return the next plate with its advice, and which of the candidates are admitted.
 
-    ``pool`` holds all candidates that can still be the best, of which those that are ``allowed``,
-    ``(n_candidates,)``, can be planned. ``wells`` is the size of the plan, and ``null`` has the
-    tests of a stored diagnosis.
+    ``pool`` holds all candidates that can still be the best, and ``limits`` says which of them can
+    be planned. ``wells`` is the size of the plate, ``null`` has the tests of a stored diagnosis,
+    and ``n_guides`` is the number of guides per perturbation. A ``strategy`` other than
+    ``"advised"`` fills the plate with candidates that can be planned; the advice is about all.
     """
     options: dict[str, Any] = {"n_guides": n_guides, "rng": rng}
-    choice, admission = ask(fit, pool, target, Constraints(allowed), wells, **options)
-    return next_round(
-        fit, pool, target, choice, admission, null, rule=rule or StoppingRule(), **options
-    ).advice
+    filled: NextRound | None = None
+    if strategy != ADVISED:
+        can_be_planned = limits.allowed.copy()
+        can_be_planned[[*limits.include, *limits.under_way]] = True
+        rows = np.flatnonzero(can_be_planned)
+        planned, of_planned = pool.rows(rows), target.rows(rows)
+        choice, admission = ask(fit, planned, of_planned, limits.rows(rows), wells, **options)
+        filled = NextRound({}, choice.choose(strategy), choice, admission, planned, of_planned)
+    choice, admission = ask(fit, pool, target, limits, wells, **options)
+    rule = rule or StoppingRule()
+    advised = next_round(fit, pool, target, choice, admission, null, rule=rule, **options)
+    if filled is None:
+        return advised, admission
+    return filled._replace(advice=advised.advice), filled.admission
 
 
 def ask(

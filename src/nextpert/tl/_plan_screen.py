@@ -18,7 +18,7 @@ from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.study.advice import chosen_of, is_advised, name_of, orders_cells
 from nextpert.study.advice import logger as of_advice
 from nextpert.study.constructs import constructs_table
-from nextpert.study.next_round import StoppingRule, ask, next_round
+from nextpert.study.next_round import StoppingRule, next_plate
 from nextpert.study.plate import ADVISED, N_SAMPLES, STRATEGIES, plate_table, split_cells
 from nextpert.study.pool import priced, read_pool
 from nextpert.tl._read_plan import guides_of, kinds_of_constructs, stored_null, with_guide_columns
@@ -165,36 +165,20 @@ def plan_screen(
             name: [guide for guide in guides if null.weak.isdisjoint(parts_of(guide))]
             for name, guides in existing.items()
         }
-    options: dict[str, Any] = {"n_guides": usual, "rng": rng}
-    is_advised_plan = strategy == ADVISED
-    if not is_advised_plan:  # these choose among the candidates that are asked for
-        is_asked = limits.allowed.copy()
-        is_asked[[*limits.include, *limits.under_way]] = True
-        part = np.flatnonzero(is_asked)
-        asked_for = pool.rows(part), requested.rows(part)
-        filled, of_filled = ask(fit, *asked_for, limits.rows(part), wells, **options)
-        by_strategy = filled.choose(strategy)
-    choice, admission = ask(fit, pool, requested, limits, wells, **options)
-    again = next_round(fit, pool, requested, choice, admission, null, rule=rule, **options)
-    chosen = again.chosen
-    if is_advised_plan:
-        choice, pool, requested = again.choice, again.pool, again.target
-    else:
-        choice, admission, (pool, requested) = filled, of_filled, asked_for
-        chosen = by_strategy
-    n_not_admitted, adds_up = int((~admission.admitted).sum()), admission.adds_up
-    n_candidates = int(admission.admitted.sum())
-    if is_advised_plan:
-        admission = again.admission
+    plan, examined = next_plate(
+        fit, pool, requested, limits, wells, null,
+        strategy=strategy, n_guides=usual, rule=rule, rng=rng,
+    )  # fmt: skip
+    chosen, choice, pool, requested = plan.chosen, plan.choice, plan.pool, plan.target
     names = pool.interventions.names
     # Where guides vary, new cells come from new guides; otherwise from those of the screen.
-    n_new = int(again.advice["n_new_guides"]) if choice.asked.noise.shared > 0 else 0
-    if not is_advised_plan or not n_new:
+    n_new = int(plan.advice["n_new_guides"]) if choice.asked.noise.shared > 0 else 0
+    if strategy != ADVISED or not n_new:
         n_new = usual if choice.asked.noise.shared > 0 else 0
     own = [n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
     guides = np.minimum(np.array(own, np.int64), chosen.cells)
     plate = plate_table(
-        pool, choice, chosen, admission, guides, requested, fit, again.advice["perturbations"]
+        pool, choice, chosen, plan.admission, guides, requested, fit, plan.advice["perturbations"]
     )
     under_way = [names[i] for i in choice.limits.under_way]
     kinds = kinds_of_constructs(adata, has_guides=existing is not None)
@@ -209,11 +193,11 @@ def plan_screen(
             "n_controls": chosen.n_controls if len(plate) else 0,
             "probability_contains_best": _last(plate["probability_contains_best"]),
             "variance_reduction": _last(plate["variance_reduction"]),
-            "n_not_admitted": n_not_admitted,
-            "if_effects_add_up": int(adds_up),
+            "n_not_admitted": int((~examined.admitted).sum()),
+            "if_effects_add_up": int(examined.adds_up),
             "is_diagnosed": int(null.tests is not None),
         },
-        "advice": again.advice,
+        "advice": plan.advice,
         "pending": pd.DataFrame(
             {
                 "perturbation": _adata.strings(under_way),
@@ -231,7 +215,7 @@ def plan_screen(
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
             "max_combination": asked.max_combination,
-            "n_candidates": n_candidates,
+            "n_candidates": int(examined.admitted.sum()),
             "min_cells": asked.min_cells,
             "n_guides": int(guides.max(initial=0)),
             "n_samples": N_SAMPLES,

@@ -13,9 +13,9 @@ from nextpert._adata.labels import joins_guides
 from nextpert._adata.stored import read_stored
 from nextpert.study.constructs import COMPOUNDS, CONSTRUCTS, GUIDES
 from nextpert.study.controls import StoredNull, weak_guides
-from nextpert.study.next_round import PLAN, advise
+from nextpert.study.next_round import PLAN, next_plate
 from nextpert.study.plate import split_cells
-from nextpert.study.pool import usual
+from nextpert.study.pool import Constraints, usual
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -42,14 +42,20 @@ def advise_on(
     rule: StoppingRule | None = None,
     rng: int | np.random.Generator | None = 0,
 ) -> dict[str, Any]:
-    """Return the advice on a screen: :func:`advise` with what is stored.
+    """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
+
+    ``pool`` holds all candidates that can still be the best, of which those that are ``allowed``,
+    ``(n_candidates,)``, can be planned.
 
     The plan has the size of the plan in ``uns["plan"]``, or :data:`PLAN`; ``n_guides`` is that of
     the screen by default.
     """
     guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
     size, null = stored_size(adata), stored_null(adata, fit)
-    return advise(fit, pool, target, allowed, size, null, n_guides=guides, rule=rule, rng=rng)
+    plan, _ = next_plate(
+        fit, pool, target, Constraints(allowed), size, null, n_guides=guides, rule=rule, rng=rng
+    )
+    return plan.advice
 
 
 def stored_size(adata: ad.AnnData) -> Wells:

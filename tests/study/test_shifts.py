@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._adata import effects as shifts
 from nextpert.core.fit.interventions import in_full
+from nextpert.study import shifts
 
 GENES = ["A", "B", "C"]
 CONTROL = np.array([2.0, -1.0, 0.5])
