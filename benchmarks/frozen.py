@@ -424,7 +424,7 @@ def with_interval(values: Array) -> str:
     """Return a mean over units, its 95% interval, and Wilcoxon's p-value."""
     n, mean = len(values), values.mean()
     if n < 3:
-        return f"{mean:.3f} ({n} units)"
+        return f"{mean:.3f} ({n} unit{'s' * (n > 1)})"
     half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
     p = stats.wilcoxon(values).pvalue if np.any(values) else 1.0
     return f"{mean:.3f} ({mean - half:.3f} to {mean + half:.3f}), p = {p:.2g}"

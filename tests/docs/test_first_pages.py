@@ -35,10 +35,12 @@ def text_of(path):
 def statements(path):
     """The statements of a page's Python, one by one and without comments.
 
-    Those of the paper run on another screen, in test_the_paper.py.
+    Those of other screens run elsewhere: of the paper in test_the_paper.py, of the first question
+    below.
     """
     every = [code for _, code in pages.blocks(path.read_text(encoding="utf-8"))]
-    code = "\n".join(code for code in every if "perturb_cite_seq" not in code)
+    others = ("perturb_cite_seq", "papalexi_2021")
+    code = "\n".join(code for code in every if not any(name in code for name in others))
     return [ast.unparse(statement) for statement in ast.parse(code).body]
 
 
@@ -122,6 +124,38 @@ def assert_printed(adata):
     assert told(f"{shown}control's is {control}, without", text_of(README)) > 0
     of_pairs = f"none of the {summary['n_not_admitted']} pairs is."
     assert of_pairs in text_of(README)
+
+
+def test_the_first_question(screen_path, tmp_path, monkeypatch):
+    """The six lines give the answer below them."""
+    file = screen_path / "papalexi_thp1" / "papalexi_lowmoi.h5ad"
+    if not file.is_file():
+        pytest.skip("the screen of Papalexi is not in the folder of the real screens")
+    text = README.read_text(encoding="utf-8")
+    (code,) = [code for _, code in pages.blocks(text) if "papalexi_2021" in code]
+    load = partial(npt.datasets.papalexi_2021, file)
+    monkeypatch.setattr(npt.datasets, "papalexi_2021", load)
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    exec(code, space)
+    adata = space["adata"]
+    advice = adata.uns["plan"]["advice"]
+    assert advice["kind"] == "confirm what you have"
+    npt.tl.design_interventions(adata, "IFNGR1")
+    ranking = adata.uns["design"]["ranking"].set_index("perturbation")
+    shares = (100 * ranking.loc[["JAK2", "IFNGR2"], "relative_distance"]).round()
+    plate = adata.uns["plan"]["plate"].set_index("perturbation")["n_cells"]
+    assert advice["perturbations"].tolist() == ["JAK2", "IFNGR2", "STAT1"]
+    assert set(plate.drop("control")) == {30}
+    assert shares.between(1, 2).all()
+    assert len(pd.read_csv("order.csv")) > 0
+    answer = (
+        "**JAK2 or IFNGR2: each leaves 1% of the control's squared distance. Order nothing new; "
+    )
+    answer += "confirm them, and STAT1, with 30 cells each.**"
+    for path in (README, LANDING):
+        assert answer in text_of(path)
+        assert f"Which of {len(ranking) - 1} other knockouts" in text_of(path)
 
 
 @pytest.mark.parametrize("path", [README, LANDING], ids=["README", "landing page"])
