@@ -1,13 +1,14 @@
-"""Tables in csv: labels that a spreadsheet could run are text, and come back as they were."""
+"""Files that are written: labels in csv are no formulas, and the seal of an h5ad is checked."""
 
 import csv
+import hashlib
 import io
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._files import as_csv, write_xlsx
+from nextpert._files import _SEAL, as_csv, is_sealed, write_xlsx
 
 EVIL = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "a\r=1", "a;=1"]
 
@@ -57,3 +58,18 @@ def test_no_gene_becomes_a_date(gene):
     table = pd.DataFrame({"perturbation": [gene, "MYC", "SEPTIN2", "DECR1", "JUN", "MARCKSL1"]})
     lines = as_csv(table).splitlines()
     assert lines == ["perturbation", f"'{gene}", "MYC", "SEPTIN2", "DECR1", "JUN", "MARCKSL1"]
+
+
+def test_the_seal_of_a_file_is_the_digest_of_the_bytes_before_it():
+    content = b"bytes of a file"
+    sealed = content + _SEAL + hashlib.sha256(content).digest()
+    assert is_sealed(sealed)
+    damaged = (
+        content,
+        b"",
+        b"B" + sealed[1:],
+        sealed + b"x",
+        sealed[:-1],
+        sealed.replace(_SEAL, b""),
+    )
+    assert not any(map(is_sealed, damaged))

@@ -1,5 +1,8 @@
 """Labels to target genes, names to columns."""
 
+import warnings
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -8,10 +11,12 @@ import pytest
 from nextpert._adata import (
     LabelTable,
     closest,
+    environments,
     list_names,
     read_labels,
     resolve_panel,
 )
+from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.naming import Naming, numbered
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
@@ -96,3 +101,14 @@ def test_perturbations_are_all_labels_but_the_controls_or_those_named():
         labels.perturbations(["D"], "groups")
     with pytest.raises(ValueError, match="perturbations names the controls, 'ctrl'"):
         labels.perturbations(["C", "ctrl"])
+
+
+def test_targets_outside_the_panel_are_a_warning_only_if_a_name_looks_wrong(caplog):
+    plan = Plan(["MYCC"], [[]], [], "knockout", unmeasured=[("MYCC", "not measured")])
+    with caplog.at_level("INFO", logger="nextpert"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        environments.report(plan)
+    assert "without a target on the panel: 1." in caplog.text
+    caplog.clear()
+    with pytest.warns(UserWarning, match=r"MYCC \(not measured\)\. Close matches: MYC\."):
+        environments.report(replace(plan, hint=" Close matches: MYC."))

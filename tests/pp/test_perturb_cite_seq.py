@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata.panel import ZHANG2023
+from nextpert.pp._expression import _require_log_tpm
 
 from .conftest import CELLS, CONDITIONS, PANEL, SINGLE
 
@@ -156,3 +157,16 @@ def test_views_backed_files_and_copies_give_the_same(small_study, tmp_path, asse
             npt.pp.perturb_cite_seq(part, **options)
     assert_same_adata(npt.pp.perturb_cite_seq(backed[few], **options, copy=True), expected)
     backed.file.close()
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_one_value_in_twenty_may_not_come_from_a_count(form):
+    counts, depth = np.ones((25, 4)), np.full(25, 1000.0)
+    for n_halves, is_refused in ((0, False), (5, False), (6, True)):  # of 100 values
+        counts[:n_halves, 0] = 1.5
+        x = form(np.log1p(1e6 * counts / depth[:, None]))
+        if is_refused:
+            with pytest.raises(ValueError, match="the counts behind them are not whole numbers"):
+                _require_log_tpm(x, depth)
+        else:
+            _require_log_tpm(x, depth)

@@ -14,10 +14,10 @@ from nextpert._adata.undeclared_batches import Undeclared
 from nextpert._report.results import verdict_of
 from nextpert.core.design.stopping import differing
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.study import quantities as q
-from nextpert.study.controls import NOT_JUDGED, Nulls
-from nextpert.study.quantities import Quantity
-from nextpert.study.verdict import _graph, _left_out, _shrinkage, _unseen, judge
+from nextpert.tl._diagnose import quantities as q
+from nextpert.tl._diagnose.controls import NOT_JUDGED, Nulls
+from nextpert.tl._diagnose.quantities import Quantity
+from nextpert.tl._diagnose.verdict import _graph, _left_out, _positive, _shrinkage, _unseen, judge
 
 NAN = float("nan")
 
@@ -177,3 +177,26 @@ def test_batches_that_cannot_be_left_out_are_said_to_be(weak):
     parts = one.uns["diagnosis"]["parts"].set_index("part")["verdict"]
     assert "could not be judged, because all cells are in one batch" in parts["batches"]
     assert "could not be judged, because fewer than two guides of the controls" in parts["guides"]
+
+
+@pytest.mark.parametrize(
+    ("found", "opposite", "n", "level", "words"),
+    [
+        (0, 0, 0, "care", "no target gene is on the panel"), (6, 0, 6, "trust", "in 6 of 6"),
+        (6, 1, 8, "care", "in 6 of 8"), (1, 3, 8, "do not trust", "check labels and guides"),
+        (0, 0, 8, "do not trust", "check labels and guides"),
+    ],
+)  # fmt: skip
+def test_positive_controls_are_judged_only_if_target_genes_are_measured(
+    found, opposite, n, level, words
+):
+    counts = {"n_found": found, "n_opposite": opposite}
+    part = _positive(
+        {
+            name: Quantity(q.POSITIVE, name, rule[0], counts[name], NAN, n)
+            for name, rule in q.ROWS[q.POSITIVE].items()
+        }
+    )
+    assert part.level == level
+    assert words in part.verdict
+    assert ("could not be judged" in part.verdict) == (n == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -15,9 +16,14 @@ from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
 from nextpert.core.fit import cells
 from nextpert.core.screen.departures import GuideSpread
-from nextpert.study.controls import StoredNull, _in_place_of_perturbations, judge_controls
-from nextpert.tl._read_halves import read_halves, read_refit
-from nextpert.tl._read_plan import stored_null
+from nextpert.tl._diagnose.controls import (
+    StoredNull,
+    _in_place_of_perturbations,
+    _split,
+    judge_controls,
+    stored_null,
+)
+from nextpert.tl._diagnose.refit import read_halves, read_refit
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -362,3 +368,19 @@ def test_control_guides_of_nested_batches_are_judged_in_each():
     assert sorted(found["negative_controls"]["name"]) == sorted(set(names) - {
         "control_0 in c", "control_1 in c",
     })  # fmt: skip
+
+
+def test_a_control_guide_is_judged_only_if_other_controls_remain_in_its_batch():
+    # Two control guides in each of two batches, and two perturbations, each in one batch.
+    batch = np.array([0, 0, 1, 1, 0, 1])
+    guide = np.array([0, 1, 0, 1, 2, 3])
+    halves = SimpleNamespace(
+        whole=SimpleNamespace(n=np.array([30, 25, 40, 10, 50, 50])), of_table=False, n_groups=3,
+        group=np.array([0, 0, 0, 0, 1, 2]), guide=guide, batch=batch,
+        guide_name=np.array(["c0", "c1", "c0", "c1", "P0", "P1"], object),
+        batch_name=np.array(list("ab"), object)[batch],
+    )  # fmt: skip
+    # In batch b, 10 controls would remain beside the 40 cells of c0; c1 has 10 cells itself.
+    members = _split(halves).members
+    assert list(members) == ["c0 in a", "c1 in a"]
+    assert [np.flatnonzero(which).tolist() for which in members.values()] == [[0], [1]]

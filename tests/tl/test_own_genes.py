@@ -15,9 +15,8 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, draw_plate
-from nextpert.study.panel_target import without_own_genes
-from nextpert.study.pool import read_candidates
-from nextpert.tl._read_target import read_target
+from nextpert.tl._design_interventions.candidates import read_candidates, with_measured
+from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
 GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
 SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])
@@ -233,10 +232,11 @@ def test_the_advice_on_a_plan_with_pairs_is_that_on_those_admitted(fitted):
 
 
 def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
-    seen = []
+    seen, variances = [], []
 
     def draw(states, goal, candidates, **options):
-        seen.append((goal.own_nodes.left_out.toarray(), candidates))
+        seen.append((goal.own.left_out.toarray(), candidates))
+        variances.append(options["variance"])
         return draw_plate(states, goal, candidates, **options)
 
     monkeypatch.setattr("nextpert.study.next_round.draw_plate", draw)
@@ -247,3 +247,18 @@ def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
             own = () if j is None else names[j].split("+")
             assert {GENES[i] for i in np.flatnonzero(row)} == set(own)
     assert seen
+    # Sampling errors are those of the cells of the hierarchical model, of a whole number of cells.
+    fit = posterior_from(fitted)
+    n, unit = fit.means.n, fit.hierarchical.effects.unit
+    of_cell = unit**2 * [n.sum() / sum(n / ratio) for ratio in fit.means.ratio.T]
+    n_cells = of_cell / variances[-1]
+    np.testing.assert_allclose(n_cells, np.round(n_cells[0]), rtol=1e-9)
+
+
+def test_an_advice_compares_the_candidates_with_each_measured_perturbation_once(fitted):
+    fit = posterior_from(fitted)
+    target = read_target(fitted, "T", fit)
+    pool = read_candidates(["B+A", "C"], fit, target)
+    measured = with_measured(pool, fit, target, lambda name, targets: name == "S")
+    # "T" defines the target, and "S" is excluded.
+    assert measured.interventions.names == ["A+B", "C", "A", "B", "Q"]

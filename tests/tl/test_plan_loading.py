@@ -25,7 +25,11 @@ def loaded(adata, **options):
 
 
 def test_each_step_follows_from_those_before(planned):
-    _, x = loaded(planned, loading={"moi": 0.5, "kept": 0.7, "recovery": 0.5, "reads": 40_000})
+    _, x = loaded(
+        planned,
+        loading={"moi": 0.5, "kept": 0.7, "recovery": 0.5, "reads": 40_000, "lane_cells": 5000},
+    )
+    assert x["lanes"] > 1
     singles = x["droplets_with_cells"] * (1 - x["share_doublets"])
     assert x["planned_cells"] == 3000
     assert x["usable_cells"] == pytest.approx(singles * x["share_single"] * 0.7)

@@ -176,3 +176,13 @@ def test_numbers_of_a_target_correct_the_error_of_the_controls():
     np.testing.assert_allclose(moved[:, told].std(axis=0), sd, rtol=0.2)
     before, after = (((x.mean(axis=0) - truth)[told] ** 2).mean() for x in (control, moved))
     assert after < 0.4 * before
+
+
+def test_without_own_parts_slopes_are_exact():
+    rng = np.random.default_rng(3)
+    states, mean, points = (rng.normal(size=(n, 6)) for n in (4, 4, 2))
+    goal, off = goals(points, 6, rng)[1], rng.normal(size=(2, 6))
+    drawn = Draw(states, None, 1, target_error=off, target_rows=(-1, -1))
+    found = slope_draws(goal, mean, drawn, rng)
+    ends = [goal.distance(mean + step * (states - mean), None, step * off) for step in (0.5, -0.5)]
+    np.testing.assert_allclose(found, [ends[0] - ends[1]])  # of a square, exact at any step
