@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._files import _SEAL, as_csv, is_sealed, write_xlsx
+from nextpert._files import _SEAL, as_csv, is_sealed, whole_file, write_xlsx
 
 EVIL = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "a\r=1", "a;=1"]
 
@@ -73,3 +73,13 @@ def test_the_seal_of_a_file_is_the_digest_of_the_bytes_before_it():
         sealed.replace(_SEAL, b""),
     )
     assert not any(map(is_sealed, damaged))
+
+
+def test_a_file_that_exists_is_replaced_and_a_folder_is_named(tmp_path):
+    path = tmp_path / "table.csv"
+    for text in ("old", "new"):
+        with whole_file(path) as part:
+            part.write_text(text)
+    assert path.read_text() == "new"
+    with pytest.raises(ValueError, match=f"'{tmp_path}' is a folder"), whole_file(tmp_path):
+        pass

@@ -70,6 +70,7 @@ def test_table_of_environments(screen):
     np.testing.assert_allclose(stored["shifts"].toarray(), wanted, atol=1e-12)
     np.testing.assert_allclose(stored["control_mean"], mean)
     assert stored["n_control_cells"] == 400
+    assert "replicate_variance" not in stored  # of effects, which exact shifts do not have
 
 
 def test_left_out_labels_are_named_and_kept(screen):

@@ -313,6 +313,13 @@ def test_graphs_of_folds_know_the_targets(chain, monkeypatch):
 def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
     """Beyond the number of nodes that a search takes: as by least squares on the cells."""
     monkeypatch.setattr(context_module, "_MOST", 2)
+    real, n_columns = context_module.context_moments, []
+
+    def record(screen, columns, **options):
+        n_columns.append(columns.shape[1])
+        return real(screen, columns, **options)
+
+    monkeypatch.setattr(context_module, "context_moments", record)
     rng = np.random.default_rng(0)
     group = rng.integers(0, 6, 900)
     x = rng.normal(size=(900, 3)) + np.array([0.0, 0.1, 3.0, 0.2, -2.0, 0.1])[group, None]
@@ -322,6 +329,7 @@ def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
     screen = screen_moments(adata, np.arange(3), environments)
     joint = Joint.of(screen, 3, context_nodes(environments, list("ABC")))
     assert joint.names == ["Q", "S"]
+    assert n_columns[:3] == [2, 2, 1]  # the shares of five nodes, at most two at once
     fixed = np.column_stack([np.ones(900), *(group == k for k in (1, 3, 5))])
     nodes = np.column_stack([x, group == 2, group == 4])
     left = nodes - fixed @ np.linalg.lstsq(fixed, nodes)[0]

@@ -249,6 +249,7 @@ def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
     assert seen
     # Sampling errors are those of the cells of the hierarchical model, of a whole number of cells.
     fit = posterior_from(fitted)
+    assert fit.replicate_variance == 0.0  # known without batches, too
     n, unit = fit.means.n, fit.hierarchical.effects.unit
     of_cell = unit**2 * [n.sum() / sum(n / ratio) for ratio in fit.means.ratio.T]
     n_cells = of_cell / variances[-1]
