@@ -159,6 +159,7 @@ def test_report_and_summary_have_a_banner(shown, change, tmp_path):
         assert "do not belong to the present screen" in words
         assert "the next round" in words
         if change is genes:
+            assert "genes are missing: Genes not in adata.var_names: MYC" in words
             return
         page = npt.report(adata, tmp_path / "page.html").read_text()
     assert '<p class="changes" role="alert">' in page
@@ -233,3 +234,24 @@ def test_every_reader_is_tested():
     assert set(PLOTS) | OF_CELLS == set(npt.pl.__all__)
     assert importlib.import_module("nextpert.get").__all__
     assert set(TABLES) == {"diagnosis_df", "effects_df", "order_df", "plan_df", "ranking_df"}
+
+
+def test_an_empty_plan_of_changed_cells_says_so(shown, described_anew):
+    shown.uns["plan"]["plate"] = shown.uns["plan"]["plate"].head(0)
+    described_anew(shown.uns["plan"])
+    with pytest.raises(ValueError, match=r"^The plan is empty"):
+        npt.pl.plan_screen(shown, show=False)
+    adata = counts(shown)
+    words = (
+        r"uns\['plan'\] does not .* \(values of adata.X\).* tl.plan_screen again. The plan is empty"
+    )
+    with pytest.warns(UserWarning, match=NOT_OURS), pytest.raises(ValueError, match=words):
+        npt.pl.plan_screen(adata, show=False)
+
+
+def test_a_result_without_a_field_is_damaged_and_not_absent(shown):
+    del shown.uns["plan"]["plate"]
+    with pytest.raises(ValueError, match=r"uns\['plan'\] is damaged .*lacks plate"):
+        npt.get.plan_df(shown)
+    with pytest.raises(ValueError, match=r"adata\.uns has no plan .design.: run tl\.plan_screen"):
+        npt.get.plan_df(shown, key="design")

@@ -136,13 +136,15 @@ def test_another_version(campaign, path):
             call(path)
 
 
-@pytest.mark.parametrize("part", ["obs", "values", "screen", "dag_blr", "design"])
+@pytest.mark.parametrize("part", ["obs", "values", "screen", "dag_blr", "design", "dag", "varp"])
 def test_a_file_without_parts_of_the_campaign(saved, part):
     adata, stamp = campaign_file.read_campaign(saved)
     if part == "obs":
         adata.obs = adata.obs[[]]
     elif part == "values":
         adata.X = None
+    elif part == "varp":
+        del adata.varp["dag"]
     else:
         del adata.uns[part]
     text = json.dumps({"format": campaign_file.FORMAT, **stamp._asdict()})

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata.scale import Scale
+from nextpert.campaign.candidates import _unlike
 
 pytestmark = pytest.mark.brief_chain
 
@@ -133,3 +135,19 @@ def test_a_reason_with_a_null_character_is_refused(campaign):
     assert not campaign.failed
     campaign.mark_failed(["B"], reason="")
     assert campaign.failed == {"B": ""}
+
+
+def test_without_counts_a_quarter_of_the_values_below_0_is_another_kind():
+    positive = Scale("assumed log-normalised")
+    for share, words in ((0.2, ""), (0.3, "values below 0")):
+        assert words in _unlike(positive, positive._replace(negative=share))
+        assert bool(_unlike(positive, positive._replace(negative=share))) == bool(words)
+    assert not _unlike(positive._replace(negative=0.1), positive._replace(negative=0.5))
+
+
+def test_numbers_in_place_of_labels_are_refused(campaign, later, assert_same_adata):
+    before = campaign.adata.copy()
+    later.obs["perturbation"] = np.linspace(0.5, 2, later.n_obs)
+    with pytest.raises(ValueError, match=r"obs\['perturbation'\] .* numbers such as 0.5: give the"):
+        campaign.observe(later)
+    assert_same_adata(campaign.adata, before)

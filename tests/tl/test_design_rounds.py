@@ -98,7 +98,7 @@ CHANGES = {
     "other cells": (other_cells, "values of adata.X"),
     "labels swapped": (swapped_labels, "names, or columns perturbation"),
     "a new label": (new_label, "names, or columns perturbation"),
-    "no labels": (no_labels, "a column or layer of the fit is missing"),
+    "no labels": (no_labels, r"a column or layer of the fit is missing: obs\['perturbation'\]"),
 }
 
 
@@ -118,7 +118,7 @@ def test_fewer_cells_and_an_absent_layer_are_noticed(fitted):
     npt.tl.fit_dag_blr(fitted)
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
     del fitted.layers["lognorm"]
-    with pytest.warns(UserWarning, match=r"a column or layer of the fit is missing"):
+    with pytest.warns(UserWarning, match=r"layer of the fit is missing: layers\['lognorm'\]"):
         npt.tl.design_interventions(fitted, {"MYC": 0.5})
 
 
@@ -129,4 +129,18 @@ def test_what_changes_nothing_for_the_fit_is_not_noticed(fitted):
     fitted.layers["lognorm"][:] = 0
     fitted.X = sp.csr_matrix(fitted.X)
     fitted = fitted[np.random.default_rng(0).permutation(fitted.n_obs)].copy()
+    silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
+
+
+def test_a_graph_that_is_gone_is_named(fitted, edges):
+    missing = r"uns\['dag'\].* graph of the fit in adata.uns\['dag_blr'\], is no longer there: run"
+    for slot in ("uns", "varp"):
+        without = fitted.copy()
+        del getattr(without, slot)["dag"]
+        with pytest.warns(UserWarning, match=missing):
+            npt.tl.design_interventions(without, {"MYC": 0.5})
+    # A graph that a user wrote has no record, and a panel of every gene.
+    npt.tl.learn_dag(fitted, method="given", dag=edges, genes=list(fitted.var_names))
+    del fitted.uns["dag"]
+    npt.tl.fit_dag_blr(fitted, shift_sd=0)
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})

@@ -20,11 +20,14 @@ from nextpert._adata.origin import (
     changes_of_fit,
     changes_since,
     fingerprint,
+    missing_roles,
     one_look,
     origin_of_cells,
     read_result,
+    remedy_of,
     same_cells,
     say_changes,
+    words_of,
 )
 from nextpert._adata.panel import (
     closest,

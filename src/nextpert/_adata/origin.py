@@ -21,7 +21,7 @@ from nextpert._adata.graph import panel_of, symbols_of
 from nextpert._adata.labels import column_of, read_labels
 from nextpert._adata.panel import resolve_panel
 from nextpert._adata.read import read_blocks, require_layer, slot
-from nextpert._adata.roles import KEY, declared, fitted_roles, role_texts
+from nextpert._adata.roles import KEY, Roles, declared, fitted_roles, role_texts
 from nextpert._adata.sources import dense
 from nextpert._adata.stored import read_stored
 from nextpert._adata.table import SE, is_table
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import NDArray
 
-    from nextpert._adata.roles import Roles
 
 # Cells whose values are compared if the matrix is in a file: transformations of a matrix usually
 # change all of its cells.
@@ -148,6 +147,19 @@ def changed_roles(adata: ad.AnnData, params: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {x!r}" for name, x in roles.items() if x != used[name])
 
 
+def missing_roles(adata: ad.AnnData, params: Mapping[str, Any]) -> str:
+    """Return the columns and the layer of a result that are no longer there, in words, or ``""``.
+
+    ``params`` are those of the result, with the roles.
+    """
+    used = {**vars(Roles()), **params}
+    names = [used["perturbation_key"], used["guide_key"], *used["batch_key"], *used["covariates"]]
+    absent = [f"obs[{str(x)!r}]" for x in names if x is not None and str(x) not in adata.obs]
+    if used["layer"] is not None and used["layer"] not in adata.layers:
+        absent.append(f"layers[{used['layer']!r}]")
+    return f"a column or layer of the fit is missing: {list_names(absent)}" if absent else ""
+
+
 def changed_cells(adata: ad.AnnData, origin: Origin) -> str:
     """Return what has changed in the cells since, in words, or an empty string."""
     look = _LOOK.get()
@@ -157,17 +169,18 @@ def changed_cells(adata: ad.AnnData, origin: Origin) -> str:
     words, symbols = "", symbols_of({"params": origin.params})
     try:
         roles = fitted_roles(adata, origin.params)
-        if roles.perturbation_key not in adata.obs or not (
+        is_there = roles.perturbation_key in adata.obs and (
             roles.layer is None or roles.layer in adata.layers
-        ):
-            words = "a column or layer of the fit is missing"
+        )
     except ValueError:
-        words = "a column or layer of the fit is missing"
+        is_there = False
+    if not is_there:
+        words = missing_roles(adata, origin.params) or "roles of columns"
     if not words:
         try:
             _, columns = resolve_panel(adata, origin.genes, gene_symbols=symbols)
-        except ValueError:
-            words = "genes are missing"
+        except ValueError as error:
+            words = f"genes are missing: {str(error).partition('. ')[0]}"
     if not words:
         now = fingerprint(adata, roles, columns, only_controls=origin.only_controls)
         if now.split()[0] != origin.cells.split()[0]:
@@ -265,10 +278,12 @@ def read_result(
         Whether a result of changed cells is returned, with a warning, or raises an error.
     """
     stored = adata.uns.get(key)
-    if not hasattr(stored, "keys") or part not in stored:
+    # What this package wrote has "contents": without its part, it is damaged.
+    is_result = hasattr(stored, "keys") and bool({part, "contents"} & set(stored))
+    result = read_stored(adata, key, function) if is_result else {}
+    if part not in result:
         message = f"adata.uns has no {what} {key!r}: run {function} first."
         raise ValueError(message)
-    result = read_stored(adata, key, function)
     if not allow_stale and (changed := changes_since(adata, result)):
         message = (
             f"{words_of(key, changed)}: {remedy_of(result, function)}, or pass allow_stale=True."

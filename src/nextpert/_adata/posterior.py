@@ -61,8 +61,13 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     fit = replace(fit, columns=columns)
     dag_key = str(fit.params["dag_key"])
     of_graph = adata.uns.get(dag_key, {})
-    # A graph written by a user, or deleted since, has no panel to compare with.
-    if panel_of(of_graph) is not None and dag_key in adata.varp:
+    # A graph written by a user has no panel to compare with; its panel is every gene.
+    if (panel_of(of_graph) is None and len(genes) < adata.n_vars) or dag_key not in adata.varp:
+        warn(
+            f"adata.uns[{dag_key!r}] or adata.varp[{dag_key!r}], the graph of the fit in "
+            f"adata.uns[{key!r}], is no longer there: run tl.learn_dag and tl.fit_dag_blr again."
+        )
+    elif panel_of(of_graph) is not None:
         names, _, dag = read_graph(adata, dag_key, symbols)
         if differ := sorted(set(names) ^ set(genes)):
             message = (

@@ -42,7 +42,8 @@ _MIN_CONTROLS = 20  # control cells from which only controls are compared
 # after log1p, at most 0.3 after other transformations.
 _LOGARITHMS, _NO_LOGARITHMS = 0.6, 0.4
 _ZEROS, _NEGATIVE = 0.05, 0.01  # shares of values from which zeros and values below 0 are no chance
-_MAX_TOTAL_RATIO = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
+_CENTRED = 0.25  # share of values below 0 that centring alone explains, as of signals above 0
+_FACTOR_TOTAL = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
 
 
 def with_batches(
@@ -292,18 +293,20 @@ def _unlike(old: Scale, new: Scale) -> str:
     """Return how the kinds of two scales differ, naming both, or an empty string.
 
     Values that are logarithms of counts in only one of the two, that are below 0 in only one, or 0
-    in only one (as after centring) were not transformed alike.
+    in only one (as after centring) were not transformed alike. If neither is of counts, a quarter
+    of the values of one must be below 0.
     """
     is_log = [scale.multiples >= _LOGARITHMS for scale in (old, new)]
     is_other = [scale.multiples < _NO_LOGARITHMS for scale in (old, new)]
     from_counts = [a or scale.zeros >= _ZEROS for a, scale in zip(is_log, (old, new), strict=True)]
     words = ["", ""]
     for k, (one, other) in enumerate(((old, new), (new, old))):
-        if not from_counts[1 - k]:
-            continue
-        if one.negative > _NEGATIVE and not other.negative:
+        is_centred = one.negative > (_NEGATIVE if from_counts[1 - k] else _CENTRED)
+        if is_centred and not other.negative:
             words = ["values of at least 0"] * 2
             words[k] = "values below 0 (centred values, z-scores or residuals)"
+        elif not from_counts[1 - k]:
+            continue
         elif other.zeros >= _ZEROS and one.zeros < _ZEROS / 20:
             words = [f"{percent(other.zeros)} zeros"] * 2
             words[k] = "no zeros (a constant was added or subtracted)"

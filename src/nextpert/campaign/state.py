@@ -263,13 +263,22 @@ def changes(cells: ad.AnnData) -> str:
 def require_cells(cells: ad.AnnData, path: str) -> None:
     """Raise if a file lacks results of a campaign, or columns, genes or values of its fit."""
     remedy = "use a file that Campaign.save wrote, and leave its content unchanged."
-    if absent := [key for key in ("screen", "dag_blr", "design", KEY) if key not in cells.uns]:
-        message = f"The campaign {path!r} lacks uns[{absent[0]!r}]: {remedy}"
+    parts = {"uns": ("screen", "dag", "dag_blr", "design", KEY), "varp": ("dag", "dag_blr_mean")}
+    if absent := [
+        f"{slot}[{key!r}]"
+        for slot, keys in parts.items()
+        for key in keys
+        if key not in getattr(cells, slot)
+    ]:
+        message = f"The campaign {path!r} lacks {list_names(absent)}: {remedy}"
         raise ValueError(message)
     if cells.X is None and not len(cells.layers):
         message = f"The campaign {path!r} has no values of its cells: {remedy}"
         raise ValueError(message)
     stored = _adata.read_stored(cells, "dag_blr", "npt.Campaign")
+    if missing := _adata.missing_roles(cells, stored["params"]):
+        message = f"In the campaign {path!r}, {missing}: {remedy}"
+        raise ValueError(message)
     try:
         roles = fitted_roles(cells, stored["params"])
         _adata.read_labels(cells, roles.perturbation_key)

@@ -146,6 +146,13 @@ def with_new_cells(
     _adata.require_layer(cells, roles.layer)
     for name in set(roles.columns) - set(roles.batch_key):
         column_of(cells, name, "the new cells need it, because it has a role in this campaign")
+    values = cells.obs[roles.perturbation_key]
+    if values.dtype.kind == "f" and (values.dropna() % 1 != 0).any():
+        message = (
+            f"obs[{roles.perturbation_key!r}] of the new cells holds numbers such as "
+            f"{values.dropna().iloc[0]:.3g}: give the label of the perturbation of every cell."
+        )
+        raise ValueError(message)
     columns = [str(name) for name in before.obs.columns if name in cells.obs.columns]
     new = kept_cells(cells, columns, roles.layer, numbers=roles.covariates, genes=genes)
     n_cells = labels_and_cells(new, roles)

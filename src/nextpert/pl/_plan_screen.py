@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextpert._adata import read_result
+from nextpert._adata import changes_since, read_result, remedy_of, words_of
 from nextpert._adata.arguments import checked
 from nextpert.pl._figure import (
     BLACK,
@@ -106,6 +106,9 @@ def plan_screen(
             f"The plan is empty, so there is nothing to draw: {stored['advice']['words']} To fill "
             f"a plate nevertheless, give strategy='exploit' to tl.plan_screen."
         )
+        if changed := changes_since(adata, stored):
+            since = f"{words_of(key, changed)}: {remedy_of(stored, 'tl.plan_screen')}"
+            message = f"{since}. {message}"
         raise ValueError(message)
     panels = row_panels(len(table), [4.0, 1.8, 2.5], shared=3, min_height=3.4)
     handles = _draw_distances(panels[0], table, stored)
