@@ -3,7 +3,8 @@
 Every case changes one input of a valid call: a table of effects, side information, columns or
 values of a screen, an argument, a stored result, the cells behind a fit or behind a result that is
 shown, cells that a campaign observes, or a file. ``clear``: an error or
-a warning of the package that names the input, and nothing is changed. ``same``: the result is that
+a warning of the package that has the exact name of the input (the slot, column, gene, file or
+argument), and nothing is changed. ``same``: the result is that
 of the valid call, so the change has no effect. ``unclear``: an error of a dependency, or one that
 does not name the input. ``silent``: a different result without a message. ``hang``: more than 20
 seconds.
@@ -15,6 +16,7 @@ seconds.
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import traceback
 import warnings
@@ -68,7 +70,7 @@ def fitted(**roles: str) -> ad.AnnData:
     npt.tl.fit_dag_blr(adata)
     npt.tl.perturbation_effects(adata)
     npt.tl.design_interventions(adata, TARGET, n_samples=20)
-    npt.tl.plan_screen(adata, TARGET, n_perturbations=2, n_cells=200)
+    npt.tl.plan_screen(adata, TARGET, n_perturbations=2, n_cells=200, strategy="exploit")
     return adata
 
 
@@ -87,13 +89,13 @@ def effect_table(rng: np.random.Generator) -> Case:
     what = rng.choice(["se", "effect", "tiny", "name", "gene", "shape", "twice", "number", "text"])
     if what == "se":
         se.loc[row, gene] = rng.choice([-1.0, 0.0, -np.inf, -1e-9])
-        words = ("se", "standard error")
+        words = (gene,)
     elif what == "effect":
         effects.loc[row, gene] = rng.choice([np.inf, -np.inf, 1e200])
-        words = (gene, row, "effect")
+        words = (gene,)
     elif what == "tiny":
         se.loc[row, gene] = 10.0 ** -rng.integers(101, 300)
-        words = ("1e-100", "standard error")
+        words = (gene,)
     elif what == "name":
         effects.index = se.index = [BLANK[rng.integers(5)] if n == row else n for n in NAMES[:3]]
         words = ("name", "left out")
@@ -102,7 +104,7 @@ def effect_table(rng: np.random.Generator) -> Case:
         words = ("name", "gene")
     elif what == "shape":
         se = se.drop(columns=gene) if rng.random() < 0.5 else se.drop(index=row)
-        words = (gene, row, "se")
+        words = (gene, row)
     elif what == "twice":
         effects.index = se.index = [NAMES[0], NAMES[0], NAMES[1]]
         words = (NAMES[0],)
@@ -111,7 +113,7 @@ def effect_table(rng: np.random.Generator) -> Case:
         told[name] = rng.choice([0.0, -3.0, np.nan, np.inf])
         words = (name,)
     else:
-        effects, words = effects.astype(object), (gene, "number", "text")
+        effects, words = effects.astype(object), (gene,)
         effects.loc[row, gene] = str(rng.choice(["high", "1,5", "-", "5%"]))
 
     def call() -> Any:
@@ -217,7 +219,7 @@ def argument(rng: np.random.Generator, base: ad.AnnData) -> Case:
     target = given.pop("target", TARGET)
     if function is npt.tl.plan_cells and target is None:  # which is its default
         target = "NOPE"
-    words = (*map(str, names), *(str(v) for v in given.values()), "posterior", "candidate", "NOPE")
+    words = (*map(str, names), *(v for v in given.values() if isinstance(v, str)), "NOPE")
     said = f"{function.__name__}({', '.join(f'{k}={v!r}'[:40] for k, v in given.items())})"
     return said, partial(function, adata, target, **given), words, adata
 
@@ -249,7 +251,7 @@ def stored(rng: np.random.Generator, base: ad.AnnData) -> Case:
         npt.tl.perturbation_effects(adata)
         return results(adata)
 
-    return f"{'/'.join(path)} {what}", call, (path[0], *path), None
+    return f"{'/'.join(path)} {what}", call, (f"uns[{path[0]!r}]",), None
 
 
 def changed(rng: np.random.Generator, base: ad.AnnData) -> Case:
@@ -269,13 +271,13 @@ def changed(rng: np.random.Generator, base: ad.AnnData) -> Case:
         if (column == adata.obs[what].to_numpy(object)).all():
             column[0] = "G1" if what == "perturbation" else "new"
         adata.obs[what] = column
-    words = ("have changed", "changed since", "other cells", "of the fit", "tl.fit_dag_blr again")
+    words = ({"values": "adata.X", "cells": "names", "roles": "batch_key"}.get(what, what),)
     return what, partial(npt.tl.plan_screen, adata, TARGET, n_cells=200), words, None
 
 
 def says(text: str, words: tuple[str, ...]) -> bool:
-    """Whether a message names the thing that was changed."""
-    return any(word and word.lower() in text.lower() for word in words)
+    """Whether a message has the exact name of the thing that was changed, as a whole word."""
+    return any(word and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for word in words)
 
 
 def outcome(case: Case, sound: list[Any]) -> tuple[str, str]:
@@ -319,7 +321,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options("attacks", __doc__)
     parser.add_argument("--n", type=int, default=2750)
     parser.add_argument("--seed", type=int, default=40)
-    parser.add_argument("--kind", help="only kinds that contain this")
+    parser.add_argument(
+        "--kind", nargs="+", default=[""], help="only kinds with one of these words"
+    )
     parser.add_argument("--show", action="store_true", help="print what is not clear")
     args = parser.parse_args(arguments)
     Chain.of_size = classmethod(lambda cls, size: cls(10, 10, 1))  # effects are compared with none
@@ -327,10 +331,13 @@ def main(arguments: list[str] | None = None) -> None:
         warnings.simplefilter("ignore")
         base = fitted(guide_key="guide", batch_key="batch")
         again = base.copy()
-        screen = cells()
+        screen = more.logged_counts()
         npt.pp.setup_screen(screen, guide_key="guide", batch_key="batch")
         learn = {"method": "given", "dag": [["G0", "G3"]], "genes": GENES}
-        campaign, file = npt.Campaign(screen, TARGET, learn=learn), more.FOLDER / "campaign.h5ad"
+        campaign, file = (
+            npt.Campaign(screen, {"G3": 4.0}, learn=learn),
+            more.FOLDER / "campaign.h5ad",
+        )
         campaign.save(file)
     kinds = {
         "tables of effects": effect_table,
@@ -341,11 +348,11 @@ def main(arguments: list[str] | None = None) -> None:
         "cells after a fit": lambda rng: changed(rng, base),
         "results shown after a change": lambda rng: more.shown(rng, base),
         "damaged results that are shown": lambda rng: more.damaged(rng, base),
-        "cells that a campaign observes": lambda rng: more.observed(rng, campaign, cells),
+        "cells that a campaign observes": lambda rng: more.observed(rng, campaign),
         "files of campaigns": lambda rng: more.campaign_file(rng, file),
         "data and files that are loaded": lambda rng: more.loaded(rng, base),
     }
-    kinds = {kind: draw for kind, draw in kinds.items() if (args.kind or "") in kind}
+    kinds = {kind: draw for kind, draw in kinds.items() if any(x in kind for x in args.kind)}
     npt.tl.plan_screen(again, TARGET, n_perturbations=2, n_cells=200)
     npt.tl.perturbation_effects(again)
     wanted = results(again)
