@@ -8,6 +8,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from nextpert.tl._design_interventions.candidates import read_candidates, with_measured
+from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
 import nextpert as npt
 from nextpert._adata import posterior_from
@@ -15,8 +17,6 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, draw_plate
-from nextpert.tl._design_interventions.candidates import read_candidates, with_measured
-from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
 GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
 SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])

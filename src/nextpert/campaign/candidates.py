@@ -43,7 +43,7 @@ _MIN_CONTROLS = 20  # control cells from which only controls are compared
 _LOGARITHMS, _NO_LOGARITHMS = 0.6, 0.4
 _ZEROS, _NEGATIVE = 0.05, 0.01  # shares of values from which zeros and values below 0 are no chance
 _CENTRED = 0.25  # share of values below 0 that centring alone explains, as of signals above 0
-_FACTOR_TOTAL = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
+_MAX_TOTAL_RATIO = 1.5  # largest ratio of the total of controls (replicates of four screens: 1.17)
 
 
 def with_batches(

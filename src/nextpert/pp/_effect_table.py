@@ -32,7 +32,7 @@ from nextpert._adata.table import (
     scales,
     shrunk_correlation,
 )
-from nextpert.core._checks import LARGEST, list_names
+from nextpert.core._checks import MAX_VALUE, list_names
 from nextpert.core._codec import table_type
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, without_responses
 from nextpert.core.screen.guides import distinct, pool_guides, spread_within
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 CONSERVATIVE = "conservative"  # the error of controls about which nothing is known
 _MAX_CELLS = 1e12  # a thousand such numbers add up to an exact whole number
 _MIN_SE = 1e-100  # smallest standard error, because its square is squared again
-_TOO_LARGE = f"are above {LARGEST:g}, too large for squared distances, for"
+_TOO_LARGE = f"are above {MAX_VALUE:g}, too large for squared distances, for"
 # If numbers of cells are not given, they only set a scale: an effect of 10 standard errors is one
 # standard deviation of a gene, about as in screens with 100 cells per perturbation.
 _ASSUMED_CELLS = 100
@@ -360,8 +360,8 @@ def _known_entries(
     for is_bad, problem in (
         (is_low, "Standard errors must be above a billionth of their median, but are not for"),
         (np.isinf(effects), "Effects are infinite for"),
-        (is_known & (np.abs(effects) > LARGEST), f"Effects {_TOO_LARGE}"),
-        (is_known & (errors > LARGEST), f"Standard errors {_TOO_LARGE}"),
+        (is_known & (np.abs(effects) > MAX_VALUE), f"Effects {_TOO_LARGE}"),
+        (is_known & (errors > MAX_VALUE), f"Standard errors {_TOO_LARGE}"),
     ):
         if is_bad.any():
             pairs = zip(*np.nonzero(is_bad), strict=True)

@@ -195,7 +195,10 @@ def next_round(
     if found.advice == CONFIRM and found.chosen < len(names):
         named = _as_near(choice, found, is_measured, rule.tolerance)
         needed = _cells_needed(choice, named, fit, n_guides, rule.tolerance)
-        chosen = choice.confirm(named, _best(needed)["n_cells"] if _is_near(choice, found) else 0.0)
+        # Cells are counted only if the best known candidate is nearer than the control is.
+        median = choice.asked.distances.median
+        is_near = median[found.chosen] <= FAR * median[-1]
+        chosen = choice.confirm(named, _best(needed)["n_cells"] if is_near else 0.0)
     elif found.advice in (MEASURE, ORDER) or _is_short_of_cells(found, choice, null, rule):
         chosen = order if found.advice == ORDER else more
         named = [i for i in chosen.candidates if i not in choice.limits.include]
@@ -260,12 +263,6 @@ def _as_near(
     also = also[np.argsort(distances.mean[also], kind="stable")]
     named: list[int] = [first, *also[also != first].tolist()]
     return named[:_NAMED]
-
-
-def _is_near(choice: Choice, found: Stopping) -> bool:
-    """Whether the best known candidate is nearer to the target than the control is."""
-    median = choice.asked.distances.median
-    return bool(median[found.chosen] <= FAR * median[-1])
 
 
 def _cells_needed(
