@@ -11,13 +11,13 @@ import pytest
 from nextpert._adata import (
     LabelTable,
     closest,
-    environments,
     list_names,
     read_labels,
     resolve_panel,
 )
 from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.naming import Naming, numbered
+from nextpert.study import environments
 
 GENES = {"MYC", "STK3", "HLA-A", "A+B"}
 

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from nextpert.tl._diagnose.controls import NOT_JUDGED, Nulls
-from nextpert.tl._diagnose.quantities import Quantity
-from nextpert.tl._diagnose.verdict import _graph, _left_out, _positive, _shrinkage, _unseen, judge
 
 import nextpert as npt
 from nextpert._adata.undeclared_batches import Undeclared
 from nextpert._report.results import verdict_of
 from nextpert.core.design.stopping import differing
 from nextpert.core.model.scores import SIGNIFICANCE
-from nextpert.tl._diagnose import quantities as q
+from nextpert.study import quantities as q
+from nextpert.study.controls import NOT_JUDGED, Nulls
+from nextpert.study.quantities import Quantity
+from nextpert.study.verdict import _graph, _left_out, _positive, _shrinkage, _unseen, judge
 
 NAN = float("nan")
 

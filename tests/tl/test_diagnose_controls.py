@@ -9,14 +9,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from nextpert.tl._diagnose.controls import (
-    StoredNull,
-    _in_place_of_perturbations,
-    _split,
-    judge_controls,
-    stored_null,
-)
-from nextpert.tl._diagnose.refit import read_halves, read_refit
 from scipy.stats import binom, norm
 
 import nextpert as npt
@@ -24,6 +16,14 @@ from nextpert._adata import posterior_from, read_roles
 from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
 from nextpert.core.fit import cells
 from nextpert.core.screen.departures import GuideSpread
+from nextpert.study.controls import (
+    StoredNull,
+    _in_place_of_perturbations,
+    _split,
+    judge_controls,
+)
+from nextpert.tl._read_halves import read_halves, read_refit
+from nextpert.tl._read_plan import stored_null
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]

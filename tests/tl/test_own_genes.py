@@ -8,8 +8,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from nextpert.tl._design_interventions.candidates import read_candidates, with_measured
-from nextpert.tl._design_interventions.target import read_target, without_own_genes
 
 import nextpert as npt
 from nextpert._adata import posterior_from
@@ -17,6 +15,9 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, draw_plate
+from nextpert.study.panel_target import without_own_genes
+from nextpert.study.pool import read_candidates, with_measured
+from nextpert.tl._read_target import read_target
 
 GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
 SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])
@@ -235,7 +236,7 @@ def test_the_gain_of_a_plan_leaves_the_same_genes_out(fitted, monkeypatch):
     seen, variances = [], []
 
     def draw(states, goal, candidates, **options):
-        seen.append((goal.own.left_out.toarray(), candidates))
+        seen.append((goal.own_nodes.left_out.toarray(), candidates))
         variances.append(options["variance"])
         return draw_plate(states, goal, candidates, **options)
 
