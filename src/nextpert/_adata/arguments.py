@@ -32,20 +32,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 
-# Removed arguments and options, each with the sentence that names its replacement.
-GONE = {
-    **{role: f"Declare it once with npt.pp.setup_screen(adata, {role}=...)" for role in ROLES},
-    "prior_network": "Give required edges as prior={'required': [(parent, child)]}",
-    "targets_upstream": "Give a known order as prior={'tiers': [targets, others]}",
-    "penalty": "The BIC penalty has a factor of 2; core.boss takes other factors",
-    "dag_key": "The graph of the fit is used",
-    "standardize": "Scale the genes of the layer first, with scanpy.pp.scale",
-    "spec": "For the exact model of the paper, fit with shift_sd=0",
-    "guides_key": "The guides of each cell are read from adata.obs['guides']",
-    "shift": "The shifts of the fit are used, unless candidates is a table of shifts",
-    "costs": "Pass costs to tl.plan_loading",
-    "n_guides": "A plan has as many guides per perturbation as the screen",
-}
+# Roles are declared once, and are not arguments of the calls that use them.
+_OF_ROLES = {role: f"Declare it once with npt.pp.setup_screen(adata, {role}=...)" for role in ROLES}
 
 
 class Bound(NamedTuple):
@@ -162,7 +150,7 @@ def where_now(function: Callable[..., Any], name: str) -> str:
     for argument, cls in options_of(function).items():
         if name in cls.__annotations__:
             return f" Give it as {argument}={{{name!r}: ...}}."
-    return f" {GONE[name]}." if name in GONE else ""
+    return f" {_OF_ROLES[name]}." if name in _OF_ROLES else ""
 
 
 def _public_name(function: Callable[..., Any]) -> str:
@@ -192,8 +180,8 @@ def checked(
     Raises
     ------
     TypeError
-        If an argument is unknown or not of the declared kind. For a removed argument, the error
-        names the replacement.
+        If an argument is unknown or not of the declared kind. For the name of a role, the error
+        names the call that declares it.
     ValueError
         If a value is out of bounds, NaN, infinite or empty.
 
@@ -415,8 +403,7 @@ def _options(cls: type) -> Kind:
         known = list(cls.__annotations__)
         if unknown := [str(key) for key in value if key not in known]:
             message = f"{name} takes {', '.join(known)}, but holds {list_names(unknown)}."
-            now = [f" {old} was removed. {GONE[old]}." for old in unknown if old in GONE]
-            raise ValueError(message + ("".join(now) or closest(unknown, known)))
+            raise ValueError(message + closest(unknown, known))
         return check_arguments(cls, value, f"{name}[{{!r}}]")
 
     return Kind("a mapping of options", _is(Mapping), take)

@@ -393,7 +393,7 @@ def settings(command: str, options: Mapping[str, Any], version: str) -> str:
     --------
     >>> from nextpert.cli._options import settings
     >>> print(settings("fit", {"screen": "a.h5ad", "shift_sd": 0.0, "layer": None}, "0.2"))
-    # nextpert 0.2; the same run again: nextpert fit --config THIS.toml --overwrite
+    # nextpert 0.1.0; the same run again: nextpert fit --config THIS.toml --overwrite
     [fit]
     screen = "a.h5ad"
     shift-sd = 0.0
