@@ -134,13 +134,15 @@ def test_the_error_of_the_controls_is_shared():
     assert (away**2).mean() == pytest.approx(0.1**2, rel=0.15)
 
 
-def test_batches_have_controls_of_their_own():
+def test_batches_have_controls_of_their_own(caplog):
     table, se = effects()
     batch = {name: "ab"[j % 2] for j, name in enumerate(NAMES)}
     told = {"n_cells": 100, "n_controls": {"a": 400, "b": 50}, "batch": batch}
     se = se * np.sqrt(np.where([[batch[name] == "b"] for name in NAMES], 1 / 100 + 1 / 50,
                                1 / 100 + 1 / 400) * 100)  # fmt: skip
-    screen = npt.pp.effect_table(table, se, **told)
+    with caplog.at_level("WARNING", logger="nextpert"):
+        screen = npt.pp.effect_table(table, se, **told)
+    assert "variation between clones or replicates" in caplog.text
     assert screen.obs["batch"].tolist()[:2] == ["a", "b"]
     assert screen.obs_names[:2].tolist() == ["control (a)", "control (b)"]
     assert screen.obs["n_cells"].tolist()[:2] == [400, 50]
@@ -152,14 +154,16 @@ def test_batches_have_controls_of_their_own():
     assert np.allclose(found["raw_mean"][order], table, atol=1e-6)
 
 
-def test_a_perturbation_of_two_batches_is_one():
+def test_a_perturbation_of_two_batches_is_one(caplog):
     table, _ = effects()
     both = pd.concat([table, table.iloc[:2] + 0.2])
     obs = pd.DataFrame({"perturbation": both.index, "batch": ["a"] * 8 + ["b"] * 2},
                        index=[str(i) for i in range(10)])  # fmt: skip
     adata = ad.AnnData(both.to_numpy(copy=True), obs, pd.DataFrame(index=GENES))
     adata.layers["se"] = np.full(adata.shape, 0.1)
-    screen = npt.pp.effect_table(adata, n_cells=100, n_controls=1000)
+    with caplog.at_level("WARNING", logger="nextpert"):
+        screen = npt.pp.effect_table(adata, n_cells=100, n_controls=1000)
+    assert "variation between clones" not in caplog.text
     # They differ by twice their standard errors: by the root of 2 times what these expect.
     np.testing.assert_allclose(screen.layers["se"][2:], 0.1 * np.sqrt(2), rtol=1e-6)
     npt.tl.fit_dag_blr(screen)
