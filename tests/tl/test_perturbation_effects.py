@@ -10,9 +10,11 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.model.effects import exact_effects
+from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
+from nextpert.core.model.sampler import Chain
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,10 @@ def test_genes_outside_the_panel_are_shrunken(narrow):
 
 @pytest.mark.parametrize("at_once", [500, 20])
 def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch):
-    """One gene in ten responds; nine tenths of the intervals of the others cover 0."""
+    """One gene in ten responds; nine tenths of the intervals of the others cover 0.
+
+    The chain of every block has the sweeps of all genes outside the panel, not those of the block.
+    """
     rng, names = np.random.default_rng(0), [f"P{j}" for j in range(12)]
     label = np.repeat(["control", *names], [500, *[40] * 12])
     truth = 1.5 * rng.choice([-1, 1], (12, 40)) * (rng.random((12, 40)) < 0.1)
@@ -215,7 +220,21 @@ def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch)
     npt.tl.learn_dag(adata, method="given", dag=[], genes=["g0", "g1"])
     npt.tl.fit_dag_blr(adata)
     monkeypatch.setattr("nextpert.tl._perturbation_effects._AT_ONCE", at_once)
+    sizes, chains = [], []
+
+    def of_size(size):
+        sizes.append(size)
+        return Chain(50, 50, 2)
+
+    def fit(*given, chain, **options):
+        chains.append(chain)
+        return fit_hierarchical(*given, chain=chain, **options)
+
+    monkeypatch.setattr(Chain, "of_size", of_size)
+    monkeypatch.setattr("nextpert.tl._perturbation_effects.fit_hierarchical", fit)
     effects = npt.tl.perturbation_effects(adata, genes="all", as_anndata=True)[names]
+    assert sizes == [12 * 2, 12 * 38]  # of the panel, and of the other genes
+    assert set(chains) == {Chain(50, 100, 1)}
     outside = np.arange(40) >= 2
     mean, lower, upper, lfsr, weight = (
         np.asarray(table)[:, outside]

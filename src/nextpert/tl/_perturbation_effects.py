@@ -14,7 +14,7 @@ from nextpert._adata.progress import progress
 from nextpert.core._codec import table_type
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.sampler import Prior, threads
+from nextpert.core.model.sampler import Chain, Prior, threads
 from nextpert.study.effects import _own_genes, panel_effects, program_tables, read_wanted
 from nextpert.tl._cells import fit_environments, read_cells
 
@@ -213,6 +213,8 @@ def outside_tables(
     environments, guided = fit_environments(adata, roles, names), roles.guide_key is not None
     place = np.where(wanted.n_cells > 0, fit.rows_of(wanted.names), -1)
     raw = place >= 0
+    # Lengths of chains are those of the whole, so that a block takes no more sweeps than a panel.
+    chain = Chain.of_size(len(names) * len(columns)).unthinned()
     blocks = range(0, len(columns), _AT_ONCE)
     for first in progress(len(blocks), "Genes outside the panel", iterable=blocks):
         here = np.arange(first, min(first + _AT_ONCE, len(columns)))
@@ -233,7 +235,7 @@ def outside_tables(
         (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
         n_jobs = threads(shift.size)
         prior = Prior(shift, own_variance=variance)
-        model = fit_hierarchical(some, prior, rng=0, n_jobs=n_jobs)
+        model = fit_hierarchical(some, prior, chain=chain, rng=0, n_jobs=n_jobs)
         unseen = model.predict(expected, own_variance=of_new, rng=0)
         draws = model.effects.joined(unseen).rows(number)
         for name, table in draws.summary(level, n_jobs=n_jobs)._asdict().items():

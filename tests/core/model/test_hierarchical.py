@@ -426,7 +426,7 @@ def test_many_effects_are_kept_in_fewer_draws():
     assert Chain.of_size(2_500) == Chain.of_size(400_000) == Chain()
     lengths = [Chain.of_size(size) for size in (10**6, 10**7, 2 * 10**7, 10**8)]
     assert [each.keep for each in lengths] == [80, 40, 25, 10]
-    assert [each.burn for each in lengths] == [80, 40, 25, 15]
+    assert [each.burn for each in lengths] == [50, 40, 25, 15]
     _, cells = screen()
     seen = []
     fit = fit_hierarchical(
@@ -434,6 +434,19 @@ def test_many_effects_are_kept_in_fewer_draws():
     )
     assert fit.effects.n_draws == 4
     assert seen == [(k, 23) for k in range(1, 24)]
+
+
+@pytest.mark.full_chain
+def test_chains_of_more_effects_have_no_more_sweeps_or_draws():
+    chains = [Chain.of_size(int(size)) for size in np.geomspace(1e3, 1e9, 500)]
+    sweeps = np.array([chain.burn + chain.keep * chain.thinning for chain in chains])
+    assert (np.diff(sweeps) <= 0).all()
+    assert (np.diff([chain.keep for chain in chains]) <= 0).all()
+    assert sweeps[0] == 250
+    assert Chain.of_size(402_000) == Chain(50, 100, 2, 10)  # 250 sweeps as for 400,000
+    every = [chain.unthinned() for chain in chains]
+    assert [chain.burn + chain.keep for chain in every] == sweeps.tolist()
+    assert {chain.thinning for chain in every} == {1}
 
 
 def test_of_more_effects_fewer_draws_are_taken_evenly():

@@ -74,17 +74,28 @@ class Chain(NamedTuple):
 
     @classmethod
     def of_size(cls, size: int) -> Chain:
-        """Return lengths for a number of effects; with many effects, few sweeps suffice.
+        """Return lengths for a number of effects; with more effects, never more sweeps.
 
         With up to 400,000 effects, 50 sweeps are discarded and 200 draws stored: on TAP-seq with 20
         cells per perturbation, means have an error of 0.07 to 0.11 SD (root mean square, four
-        seeds), and of 0.07 SD with 1,000 sweeps. With 10 million effects, 40 sweeps are discarded,
-        and 80 give 40 draws; with at least 50 million, 15 are discarded, and 20 give 10 draws.
+        seeds), and of 0.07 SD with 1,000 sweeps. With up to 800,000 effects, every second of these
+        draws is stored. With 10 million effects, 40 sweeps are discarded, and 80 give 40 draws;
+        with at least 50 million, 15 are discarded, and 20 give 10 draws.
         """
         # Draws that fit into memory, but at least the minimum.
         min_draws = np.clip(_MAX_STORED_EFFECTS // max(size, 1), 10, 40)
         keep = int(np.clip(_ROOM // max(size, 1), min_draws, cls().keep))
-        return cls() if keep == cls().keep else cls(max(keep, 15), keep, 2, 10)
+        if keep == cls().keep:
+            return cls()
+        keep = min(keep, cls().keep // 2)
+        return cls(int(np.clip(keep, 15, cls().burn)), keep, 2, 10)
+
+    def unthinned(self) -> Chain:
+        """Return the chain that stores every sweep after the discarded ones.
+
+        It is for parts of a screen, which have room for more draws than the whole.
+        """
+        return self._replace(keep=self.keep * self.thinning, thinning=1)
 
     def sweeps(
         self, n_jobs: int, progress: Callable[[int, int], object] | None
