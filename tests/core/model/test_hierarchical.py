@@ -449,6 +449,14 @@ def test_chains_of_more_effects_have_no_more_sweeps_or_draws():
     assert {chain.thinning for chain in every} == {1}
 
 
+def test_draws_of_large_tables_are_those_of_small_ones(monkeypatch):
+    fit = fit_hierarchical(screen()[1], rng=0, chain=Chain(3, 20, 1))
+    small = list(fit.effects.draws(30, rng=0))
+    monkeypatch.setattr("nextpert.core.model.effect_draws._HELD", 0)
+    for one, two in zip(small, fit.effects.draws(30, rng=0), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_of_more_effects_fewer_draws_are_taken_evenly():
     fit = fit_hierarchical(screen()[1], rng=0, chain=Chain(3, 20, 1))
     fewer = fit.thinned(10**8)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from nextpert.core.model.hierarchical import fit_hierarchical
-from nextpert.core.model.programs import _loadings, _varimax, find_programs, strongest
+from nextpert.core.model.programs import (
+    _loadings,
+    _Products,
+    _varimax,
+    find_programs,
+    strongest,
+)
 from nextpert.core.screen.guides import PooledGuides
 
 N, P = 25, 60
@@ -96,7 +102,8 @@ def test_loadings_do_without_the_diagonal():
     rng = np.random.default_rng(0)
     true = np.zeros((20, 2))
     true[:8, 0], true[8:15, 1] = rng.uniform(0.5, 1.0, 8), rng.uniform(-1.0, -0.5, 7)
-    products = true @ true.T + np.diag(rng.uniform(0, 50, 20))
+    specific = np.diag(np.sqrt(rng.uniform(0, 50, 20)))  # each in a gene of its own
+    products = _Products(np.hstack([true, specific]))
     found = _loadings(products, 2)
     np.testing.assert_allclose(found @ found.T, true @ true.T, atol=1e-4)
     turned = _varimax(found)
@@ -106,12 +113,33 @@ def test_loadings_do_without_the_diagonal():
     assert _loadings(products, 0).shape == (20, 0)
 
 
+@pytest.mark.parametrize(("n", "p"), [(30, 8), (100, 20), (100, 60)])
+def test_eigenvalues_of_products_are_those_of_the_matrix(n, p):
+    """Of small matrices, of products without their matrix, and with it."""
+    rng = np.random.default_rng(0)
+    effects, diagonal = rng.normal(size=(n, p)), rng.uniform(0, 5, n)
+    products = _Products(effects)
+    assert (products.matrix is None) == (p == 20)
+    values, vectors = products.largest(diagonal, 3)
+    matrix = effects @ effects.T
+    np.fill_diagonal(matrix, diagonal)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(matrix)[:-4:-1])
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-8)
+
+
+def test_programs_do_not_depend_on_draws_in_memory(fitted, monkeypatch):
+    held = find_programs(fitted, nothing(fitted.effects))
+    monkeypatch.setattr("nextpert.core.model.programs._MAX_HELD", 0)
+    for one, two in zip(held, find_programs(fitted, nothing(fitted.effects)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_of_many_perturbations_the_strongest_are_compared(fitted, monkeypatch):
     """Programs are learned from some; scores are of all."""
     whole = find_programs(fitted, nothing(fitted.effects))
     monkeypatch.setattr("nextpert.core.model.programs.MAX_COMPARED", 12)
-    among = strongest(fitted.effects, nothing(fitted.effects))
-    size = (fitted.effects.posterior_mean() ** 2 / fitted.effects.unit**2).sum(axis=1)
+    mean = fitted.effects.posterior_mean() / fitted.effects.unit
+    among, size = strongest(mean), (mean**2).sum(axis=1)
     assert sorted(size[among]) == sorted(size)[-12:]
     assert (np.diff(among) > 0).all()
     found = find_programs(fitted, nothing(fitted.effects))

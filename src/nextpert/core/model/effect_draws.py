@@ -38,6 +38,7 @@ VARIANCE = np.append(
 # variance of noise. Prior precisions, and what multiplies the precision of the cells.
 PRIOR_PRECISION = np.tile(1.0 / VARIANCE, 2)
 NOISE_PRECISION = np.repeat([1.0, 0.5], len(VARIANCE))
+_DRAWS_AT_ONCE = 8  # stored draws that are copied together: 8 bytes per effect
 _ROWS = 4096  # effects summarised by one task
 _HELD = 2_000_000  # maximum effects times draws whose means are kept in memory: 8 MB
 
@@ -309,14 +310,21 @@ class EffectDraws:
         """
         generator = as_rng(rng)
         # Given a stored draw, effects are independent normal variables.
-        for k, count in self.taken(n_samples):
-            mean, spread = self.given(k)
-            for _ in range(count):
-                drawn = generator.standard_normal(spread.shape, spread.dtype)
-                drawn *= spread
-                drawn += mean
-                yield drawn
-            del mean, spread, drawn  # frees memory before the next draw
+        taken = self.taken(n_samples)
+        for first in range(0, len(taken), _DRAWS_AT_ONCE):
+            block = taken[first : first + _DRAWS_AT_ONCE]
+            # Entries of one draw are far apart in memory, so a block of draws is copied at once. Of
+            # small tables, `centres` holds all draws.
+            is_small = self.place.size <= _HELD
+            of_block = self if is_small else self.some_draws([k for k, _ in block])
+            for number, (k, count) in enumerate(block):
+                mean, spread = of_block.given(k if is_small else number)
+                for _ in range(count):
+                    drawn = generator.standard_normal(spread.shape, spread.dtype)
+                    drawn *= spread
+                    drawn += mean
+                    yield drawn
+                del mean, spread, drawn  # frees memory before the next draw
 
     def given(self, k: int, index: ArrayLike | None = None) -> tuple[Array, Array]:
         """Return conditional means and standard deviations of all effects in draw ``k``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from nextpert.core._blas import in_blocks, one_thread
 
@@ -27,6 +27,7 @@ MAX_COMPARED = 1000
 CLEAR = 3.0  # standard deviations from 0 that a program, or a score on it, must exceed
 _PART = 0.25  # minimum score to share a program, relative to the largest score
 _DRAWS = 100  # maximum number of draws for standard deviations
+_MAX_HELD = 25_000_000  # maximum effects times draws that are held in memory: 200 MB
 _TURNS, _STILL = 200, 1e-9  # maximum number of iterations, and tolerance of convergence
 
 
@@ -66,14 +67,13 @@ def _takes_part(scores: Array, sd: Array) -> Mask:
     return (size > CLEAR * sd) & (size > _PART * size.max(axis=0, initial=0.0))
 
 
-def strongest(effects: EffectDraws, targets: Mask) -> NDArray[np.int64]:
+def strongest(mean: Array) -> NDArray[np.int64]:
     """Return the perturbations with the largest effects, at most :data:`MAX_COMPARED`, in order.
 
-    The size is the sum of squared posterior means in units of ``effects.unit``, over the genes that
-    a perturbation does not target.
+    ``mean`` are posterior means in units of cells, 0 for target genes; the size is the sum of their
+    squares.
     """
-    # Squared effects in units of cells, without target genes.
-    size = (_in_others(effects.posterior_mean(), effects, targets) ** 2).sum(axis=1)
+    size = (mean**2).sum(axis=1)
     return np.sort(np.argsort(-size, kind="stable")[:MAX_COMPARED])
 
 
@@ -93,10 +93,14 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     """
     effects, unit = fit.effects, fit.effects.unit
     mean = _in_others(effects.posterior_mean(), effects, targets)
-    among = strongest(effects, targets)
+    among = strongest(mean)
     strong_mean, strong, strong_targets = mean[among], effects.rows(among), targets[among]
-    compared = (_in_others(x, strong, strong_targets) for x in _taken(strong, _DRAWS))
-    base = _varimax(_loadings(strong_mean @ strong_mean.T, _clear(strong_mean, compared)))
+    compared: Iterable[Array] = _taken(strong, strong_targets)
+    # If all are compared, and their draws fit into memory, these are drawn once.
+    is_held = len(among) == len(mean) and mean.size * min(_DRAWS, effects.n_draws) <= _MAX_HELD
+    compared = list(compared) if is_held else compared
+    products = _Products(strong_mean)
+    base = _varimax(_loadings(products, _clear(products, compared)))
     # Genes regressed on loadings, then perturbations on genes: (D'D)^-1 D' x with separate D.
     by_base = _inverses(base, (~strong_targets).T)
     genes = np.einsum("ikl,il->ki", by_base, strong_mean.T @ base)
@@ -106,8 +110,7 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     scores = np.einsum("jkl,jl->jk", by_genes, mean @ genes.T)
     # The same regressions on every draw give the standard deviations.
     drawn = []
-    for drawn_effects in _taken(effects, _DRAWS):
-        x = _in_others(drawn_effects, effects, targets)
+    for x in compared if is_held else _taken(effects, targets):
         of_genes = np.einsum("ikl,il->ki", by_base, x[among].T @ base)
         drawn.append((of_genes, np.einsum("jkl,jl->jk", by_genes, x @ genes.T)))
     genes_sd, scores_sd = (np.std(values, axis=0) for values in zip(*drawn, strict=True))
@@ -127,9 +130,10 @@ def find_programs(fit: Hierarchical, targets: Mask) -> Programs:
     )
 
 
-def _taken(effects: EffectDraws, n_draws: int) -> Iterator[Array]:
-    """Return draws of effects; large screens have fewer."""
-    return effects.draws(min(n_draws, effects.n_draws), rng=0)
+def _taken(effects: EffectDraws, targets: Mask) -> Iterator[Array]:
+    """Yield draws of effects as in :func:`_in_others`; large screens have fewer."""
+    for drawn in effects.draws(min(_DRAWS, effects.n_draws), rng=0):
+        yield _in_others(drawn, effects, targets)
 
 
 def _in_others(values: Array, effects: EffectDraws, targets: Mask) -> Array:
@@ -153,43 +157,56 @@ def _inverses(design: Array, included: Mask) -> Array:
     return np.asarray(np.linalg.pinv(products, hermitian=True), np.float64)
 
 
-def _clear(mean: Array, draws: Iterable[Array]) -> int:
+def _clear(products: _Products, draws: Iterable[Array]) -> int:
     """Return the number of directions in which draws of the products are clearly above 0."""
     # The diagonal contains specific effects and noise, and is left out.
-    values, vectors = np.linalg.eigh(_hollow(mean @ mean.T))
-    vectors = vectors[:, values > 0][:, ::-1][:, :_MAX_PROGRAMS]
+    n = len(products.effects)
+    values, vectors = products.largest(np.zeros(n), min(_MAX_PROGRAMS, n))
+    vectors = vectors[:, values > 0]
     # v' (X X' without its diagonal) v, for every direction v and draw X.
-    products = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
-    clear = np.mean(products, axis=0) > CLEAR * np.std(products, axis=0)
+    drawn = [((vectors.T @ x) ** 2).sum(axis=1) - (x**2).sum(axis=1) @ vectors**2 for x in draws]
+    clear = np.mean(drawn, axis=0) > CLEAR * np.std(drawn, axis=0)
     return int(clear.size if clear.all() else clear.argmin())
 
 
-def _hollow(matrix: Array) -> Array:
-    return matrix - np.diag(matrix.diagonal())
-
-
-def _loadings(products: Array, n_programs: int) -> Array:
+def _loadings(products: _Products, n_programs: int) -> Array:
     """Return loadings ``(n, n_programs)`` with the given products, except on the diagonal."""
-    loadings = np.zeros((len(products), n_programs))
+    loadings = np.zeros((len(products.effects), n_programs))
     for _ in range(_TURNS if n_programs else 0):
         # The diagonal comes from the loadings; A of A A' from the largest eigenvalues.
-        filled = _hollow(products) + np.diag((loadings**2).sum(axis=1))
-        values, vectors = _largest(filled, n_programs)
-        before, loadings = loadings, vectors * np.sqrt(np.maximum(values, 0.0))
-        if np.abs((loadings**2).sum(axis=1) - (before**2).sum(axis=1)).max() < _STILL:
+        diagonal = (loadings**2).sum(axis=1)
+        values, vectors = products.largest(diagonal, n_programs)
+        loadings = vectors * np.sqrt(np.maximum(values, 0.0))
+        if np.abs((loadings**2).sum(axis=1) - diagonal).max() < _STILL:
             break
     return loadings
 
 
-def _largest(matrix: Array, k: int) -> tuple[Array, Array]:
-    """Return the ``k`` largest eigenvalues of a symmetric matrix, and their vectors as columns."""
-    # Lanczos' method requires few of many eigenvalues.
-    if 4 * k >= len(matrix):
-        values, vectors = np.linalg.eigh(matrix)
-    else:
-        values, vectors = eigsh(matrix, k, which="LA", v0=np.ones(len(matrix)))
-    order = np.argsort(-values)[:k]
-    return values[order], vectors[:, order]
+class _Products:
+    """The products of the effects of perturbations, with another diagonal."""
+
+    def __init__(self, effects: Array) -> None:
+        self.effects, self.diagonal = effects, (effects**2).sum(axis=1)
+        n, p = effects.shape
+        # With few genes, a product with a vector takes longer from the matrix than from effects.
+        self.matrix = effects @ effects.T if 2 * p >= n or n <= 4 * _MAX_PROGRAMS else None
+
+    def largest(self, diagonal: Array, k: int) -> tuple[Array, Array]:
+        """Return the ``k`` largest eigenvalues, and their vectors as columns."""
+        n, effects, added = len(diagonal), self.effects, diagonal - self.diagonal
+        if self.matrix is None:
+            matrix = LinearOperator(
+                (n, n), lambda v: effects @ (v @ effects) + added * v, dtype=np.float64
+            )
+        else:
+            matrix = self.matrix + np.diag(added)
+        # Lanczos' method requires few of many eigenvalues.
+        if 4 * k >= n:
+            values, vectors = np.linalg.eigh(matrix)
+        else:
+            values, vectors = eigsh(matrix, k, which="LA", v0=np.ones(n))
+        order = np.argsort(-values)[:k]
+        return values[order], vectors[:, order]
 
 
 def _varimax(base: Array) -> Array:
