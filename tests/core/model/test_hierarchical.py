@@ -412,9 +412,12 @@ def test_draws_have_the_moments_of_the_summary():
 
 def test_the_same_bits_for_any_number_of_threads():
     _, cells = screen(n=70)
-    one, two = (fit_hierarchical(cells, rng=5, chain=Chain(3, 4, 1), n_jobs=k) for k in (1, 2))
-    np.testing.assert_array_equal(one.effects.place, two.effects.place)
-    np.testing.assert_array_equal(one.program, two.program)
+    one, two, every = (
+        fit_hierarchical(cells, rng=5, chain=Chain(3, 4, 1), n_jobs=k) for k in (1, 2, -1)
+    )
+    for other in (two, every):
+        np.testing.assert_array_equal(one.effects.place, other.effects.place)
+        np.testing.assert_array_equal(one.program, other.program)
     for each in zip(one.effects.summary(), two.effects.summary(n_jobs=2), strict=True):
         np.testing.assert_array_equal(*each)
     other = fit_hierarchical(cells, rng=6, chain=Chain(3, 4, 1))

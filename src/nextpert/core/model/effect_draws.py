@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import Parallel, delayed
 from scipy.special import ndtri
 
 from nextpert.core._blas import in_blocks
@@ -395,8 +395,8 @@ class EffectDraws:
             for table, numbers in zip(tables, filled, strict=True):
                 table[rows] = numbers
 
-        tasks = (delayed(fill)(first) for first in range(0, n, step))
-        Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem")(tasks)
+        with ThreadPoolExecutor(n_jobs) as pool:
+            list(pool.map(fill, range(0, n, step)))  # raises errors of tasks
         return Summary(*tables)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 from scipy.linalg import eigh
 
 from nextpert.core._blas import in_blocks
@@ -36,7 +37,7 @@ _PRIOR_COUNT = 5.0
 _NO_PROGRAM = 1e-12  # variance of the program in a model without one
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on the thread
 
-_FOR_ALL = 150_000  # with more effects than this, all processors are used
+_FOR_ALL = 20_000  # with more effects than this, all processors are used
 # Maximum effects of all stored draws, one byte each: with more, sweeps take hours and summaries
 # minutes. The second number applies to screens for which the first allows fewer than 40 draws.
 _ROOM = 80_000_000
@@ -46,8 +47,8 @@ _MAX_STORED_EFFECTS = 500_000_000
 def threads(size: int) -> int:
     """Return the number of threads for a number of effects: all for many effects, otherwise one.
 
-    Results do not depend on it. On two cores, 90,000 effects take 0.8 times as long as on one,
-    200,000 effects 0.7 times, and few effects longer. A worker process uses one thread.
+    Results do not depend on it. On two cores, 10,000 effects take 0.9 times as long as on one,
+    30,000 to 60,000 effects 0.8 times, and 4,000 effects longer. A worker process uses one thread.
     """
     return cpu_count() if size > _FOR_ALL and parent_process() is None else 1
 
@@ -106,16 +107,12 @@ class Chain(NamedTuple):
         :func:`~nextpert.core.model.hierarchical.fit_hierarchical`.
         """
         n_sweeps = self.burn + self.keep * self.thinning
-        with Parallel(n_jobs=n_jobs, prefer="threads", require="sharedmem") as pool:
-
-            def shared(task: Callable[[int], Any], blocks: Sequence[int]) -> Iterable[Any]:
-                if len(blocks) == 1:
-                    return map(task, blocks)
-                done: Iterable[Any] = pool(map(delayed(task), blocks))
-                return done
-
-            # A chain has many short sweeps, so a single thread avoids the pool.
-            workers: Workers = map if n_jobs == 1 else shared
+        if n_jobs < 0:  # -1 are all processors
+            n_jobs = max(cpu_count() + 1 + n_jobs, 1)
+        # A chain has many short sweeps: a single thread avoids the pool, and a pool of joblib takes
+        # longer than a sweep of 60,000 effects gains. Results come in the order of the blocks.
+        with ThreadPoolExecutor(n_jobs) as pool:
+            workers: Workers = map if n_jobs == 1 else pool.map
             for number in range(n_sweeps):
                 draw, remainder = divmod(number - self.burn + 1, self.thinning)
                 yield number, draw - 1 if draw > 0 and remainder == 0 else None, workers
