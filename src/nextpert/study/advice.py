@@ -82,27 +82,31 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
             "batches, and fit again; if all are declared, use more control guides."
         )
     if kind == NO_DIFFERENCE:
-        others = f"the {untested} untested candidates" if untested > 1 else "other perturbations"
+        alternatives = (
+            f"the {untested} untested candidates" if untested > 1 else "other perturbations"
+        )
         why = "no candidate with cells differs both from the controls and from the others"
         if not len(advice["perturbations"]):
             return (
                 f"Order nothing by this ranking: {why}, and more cells of them are expected to "
-                f"gain too little. Test {others}."
+                f"gain too little. Test {alternatives}."
             )
         named = list_names(advice["perturbations"], limit=8)
         return (
             f"Do not rely on this ranking yet, because {why}: measure more cells of {named} "
-            f"({_each_in_words(advice)}), or test {others}."
+            f"({_each_in_words(advice)}), or test {alternatives}."
         )
     best = str(advice["best_known"])
     best = "the control" if best == NO_PERTURBATION else best
     # Rounded down, so that no probability below 0.95 reads as 95%.
     enough, n = floor(100 * advice["good_enough"]) / 100, len(advice["candidates"])
-    which, probability = ("none", enough) if enough >= 0.5 else ("at least one", 1 - enough)
+    nearer_in_words, probability = (
+        ("none", enough) if enough >= 0.5 else ("at least one", 1 - enough)
+    )
     chance = (
-        f"with probability {percent(probability)}, {which} of the {n} candidates is closer to "
-        f"{target} than {best} by more than {100 * advice['tolerance']:g}% of the control's "
-        f"distance"
+        f"with probability {percent(probability)}, {nearer_in_words} of the {n} candidates is "
+        f"closer to {target} than {best} by more than {100 * advice['tolerance']:g}% of the "
+        f"control's distance"
     )
     named, x = list_names(advice["perturbations"], limit=8), advice["relative_distance"]
     fraction = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
@@ -110,38 +114,44 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     if kind == CONFIRM and best == "the control":
         return f"Order nothing: {chance}."
     if kind == CONFIRM:
-        what = "nothing, as no candidate comes close"
+        action = "nothing, as no candidate comes close"
         if x <= FAR:
-            what = f"nothing new; confirm {named}{_cells_needed_in_words(advice)}"
-        return f"Order {what}: {chance}.{distance_of_best}"
+            action = f"nothing new; confirm {named}{_cells_needed_in_words(advice)}"
+        return f"Order {action}: {chance}.{distance_of_best}"
     gain, of_more = (
         percent(advice[name]).replace("<", "less than")
         for name in ("relative_gain", "relative_gain_of_more")
     )
     if kind == STOP:
-        more = max((advice["relative_gain"], advice["relative_gain_of_more"]))
-        least = f"{100 * advice['min_gain']:g}%"
-        closer = percent(more).replace("<", "less than")
-        closer = f"less than {least}" if closer == least else closer
+        larger_gain = max((advice["relative_gain"], advice["relative_gain_of_more"]))
+        min_gain = f"{100 * advice['min_gain']:g}%"
+        closer = percent(larger_gain).replace("<", "less than")
+        closer = f"less than {min_gain}" if closer == min_gain else closer
         use = "no candidate comes close" if x > FAR else f"use {best}"
         use = "no candidate is known to be closer" if best == "the control" else use
         return (
             f"Order nothing; {use}: another round is expected to bring cells closer by "
             f"{closer} of the control's distance, below the smallest gain that is worth a round "
-            f"({least}). "
+            f"({min_gain}). "
             f"{as_sentence(chance)}.{distance_of_best * (best != 'the control')}"
         )
-    n, each = int(advice["n_perturbations"]), _each_in_words(advice)
-    what, instead = f"Order {n} perturbation{'s' * (n > 1)} ({each})", ""
+    n, cells_in_words = int(advice["n_perturbations"]), _each_in_words(advice)
+    action, instead = f"Order {n} perturbation{'s' * (n > 1)} ({cells_in_words})", ""
     if kind == MEASURE:
-        what, gain, of_more = f"Measure more cells of {named} first ({each})", of_more, gain
+        action, gain, of_more = (
+            f"Measure more cells of {named} first ({cells_in_words})",
+            of_more,
+            gain,
+        )
     if untested:
-        other = "the best plan with untested candidates" if kind == MEASURE else (
-            "more cells of measured candidates"
-        )  # fmt: skip
+        other = (
+            "the best plan with untested candidates"
+            if kind == MEASURE
+            else ("more cells of measured candidates")
+        )
         instead = f" ({other}: {of_more})"
     return (
-        f"{what}: after that, the best known perturbation is expected to be closer by {gain} of "
+        f"{action}: after that, the best known perturbation is expected to be closer by {gain} of "
         f"the control's distance{instead}. {as_sentence(chance)}."
     )
 
@@ -151,13 +161,15 @@ def _cells_needed_in_words(advice: Mapping[str, Any]) -> str:
     needed, n_guides = float(advice["cells_needed"]), int(advice["n_new_guides"])
     if not 0 < needed < float("inf"):
         return ""
-    each = " each" * (len(advice["perturbations"]) > 1)
+    per_candidate = " each" * (len(advice["perturbations"]) > 1)
     guides = f" in {n_guides} new guide{'s' * (n_guides > 1)}" * (n_guides > 0)
-    return f" with at least {needed:,.0f} new cells{guides}{each}"
+    return f" with at least {needed:,.0f} new cells{guides}{per_candidate}"
 
 
 def _each_in_words(advice: Mapping[str, Any]) -> str:
     """Return the cells, and new guides if guides vary, of each perturbation that is named."""
     n, n_new = int(advice["n_perturbations"]), int(advice["n_new_guides"])
-    each = f"{advice['n_cells']:,} cells{' each' * (n > 1)}"
-    return each + f", with {n_new} new guide{'s' * (n_new > 1)}{' each' * (n > 1)}" * (n_new > 0)
+    cells_in_words = f"{advice['n_cells']:,} cells{' each' * (n > 1)}"
+    return cells_in_words + f", with {n_new} new guide{'s' * (n_new > 1)}{' each' * (n > 1)}" * (
+        n_new > 0
+    )

@@ -43,19 +43,29 @@ class Cells:
         Guides are separate if ``guided``. ``spread`` is the variance between guides, if it is known
         from other genes.
         """
-        known, screen = self.fits[fit]
-        cells, keys, sd = known.without_batches(screen, names)
+        environments, screen = self.fits[fit]
+        cells, keys, sd = environments.without_batches(screen, names)
         pooled = pool_cells(
-            cells, keys[:, 0], 1 + len(names), guide=keys[:, 1] if guided else None,
-            spread=spread, fixed_sd=sd, are_replicates=known.roles.condition_key is None,
-        )  # fmt: skip
-        if known.roles.condition_key is None:
+            cells,
+            keys[:, 0],
+            1 + len(names),
+            guide=keys[:, 1] if guided else None,
+            spread=spread,
+            fixed_sd=sd,
+            are_replicates=environments.roles.condition_key is None,
+        )
+        if environments.roles.condition_key is None:
             return pooled
-        cells, keys, sd = known.without_batches(screen, names, by_condition=True)
+        cells, keys, sd = environments.without_batches(screen, names, by_condition=True)
         return with_conditions(
-            pooled, cells, keys[:, 0], keys[:, 3], condition_names(known),
-            guide=keys[:, 1] if guided else None, fixed_sd=sd,
-        )  # fmt: skip
+            pooled,
+            cells,
+            keys[:, 0],
+            keys[:, 3],
+            condition_names(environments),
+            guide=keys[:, 1] if guided else None,
+            fixed_sd=sd,
+        )
 
 
 def condition_names(environments: Environments) -> list[str]:

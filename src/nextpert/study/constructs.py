@@ -44,12 +44,12 @@ def with_doses(constructs: pd.DataFrame) -> pd.DataFrame:
     >>> with_doses(table)[["compound", "dose"]].to_numpy().tolist()
     [['trametinib', '0.1uM'], ['BI-2536', '10'], ['JQ1', ''], ['', '']]
     """
-    found = []
+    parsed = []
     for label, kind in zip(constructs["perturbation"], constructs["kind"], strict=True):
         match = _DOSE.fullmatch(str(label))
         parts = (match["compound"], match["dose"]) if match else (str(label), "")
-        found.append(("", "") if kind == "control" else parts)
-    compounds, doses = zip(*found, strict=True) if found else ((), ())
+        parsed.append(("", "") if kind == "control" else parts)
+    compounds, doses = zip(*parsed, strict=True) if parsed else ((), ())
     return constructs.assign(compound=strings(compounds), dose=strings(doses))
 
 
@@ -72,7 +72,7 @@ def constructs_table(
     """
     naming = fit.naming
     guides_of = {naming.key(name): list((guides or {}).get(name, ())) for name in fit.names}
-    in_screen = {each for name in [*fit.names, *pending] for each in naming.members(name)}
+    in_screen = {member for name in [*fit.names, *pending] for member in naming.members(name)}
     is_control = plate["strategy"].astype(str) == "control"
     cells, constructs = (plate.loc[~is_control, name].sum() for name in ("n_cells", "n_guides"))
     rows = []
@@ -94,23 +94,33 @@ def constructs_table(
         kind = kinds[min(len(members), 3) - 1].format(n=len(members))
         # Existing constructs, then combinations of existing guides, then constructs to design;
         # unknown guides are empty texts.
-        made: list[Construct] = []
+        designs: list[Construct] = []
         if members in guides_of and not are_new:
-            made = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
+            designs = [(guide, "existing", "") for guide in guides_of[members][:n] or [""] * n]
         is_designed = are_new and members in guides_of
-        if (len(members) > 1 or not made) and not is_designed:
-            new = ", ".join(each for each in members if each not in in_screen)
-            existing = [guides_of.get(naming.key(each), [])[:n] or [""] * n for each in members]
-            made += [
+        if (len(members) > 1 or not designs) and not is_designed:
+            new = ", ".join(member for member in members if member not in in_screen)
+            existing = [guides_of.get(naming.key(member), [])[:n] or [""] * n for member in members]
+            designs += [
                 (", ".join(filter(None, parts)), "design" if new else "clone", new)
                 for parts in islice(combined(existing), n)
             ]
-        made += [("", "design", ", ".join(members))] * n
-        each = _evenly(n_cells, n)
-        for i, (ids, status, new) in enumerate(made[:n]):
-            rows.append((label, i + 1, kind, status, ids, new, ", ".join(genes), each[i]))
-    names = ["perturbation", "construct", "kind", "status", "guides", "new_guides_of",
-             "target_genes", "n_cells"]  # fmt: skip
+        designs += [("", "design", ", ".join(members))] * n
+        cells_of_construct = _evenly(n_cells, n)
+        for i, (ids, status, new) in enumerate(designs[:n]):
+            rows.append(
+                (label, i + 1, kind, status, ids, new, ", ".join(genes), cells_of_construct[i])
+            )
+    names = [
+        "perturbation",
+        "construct",
+        "kind",
+        "status",
+        "guides",
+        "new_guides_of",
+        "target_genes",
+        "n_cells",
+    ]
     table = pd.DataFrame(rows, columns=names).astype({"construct": int, "n_cells": int})
     is_advised = plate.set_index("perturbation")["is_advised"]
     table["is_advised"] = table["perturbation"].map(is_advised).to_numpy(bool)
@@ -134,12 +144,12 @@ def combined(lists: Sequence[Sequence[str]]) -> Iterator[tuple[str, ...]]:
     [('a', '1'), ('b', '2'), ('a', '3'), ('b', '1'), ('a', '2'), ('b', '3')]
     """
     longest = max(range(len(lists)), key=lambda i: len(lists[i]))
-    others = [range(1 if i == longest else len(each)) for i, each in enumerate(lists)]
-    for offsets in product(*others):
+    ranges = [range(1 if i == longest else len(items)) for i, items in enumerate(lists)]
+    for offsets in product(*ranges):
         for start in range(len(lists[longest])):
             yield tuple(
-                each[(start + offset) % len(each)]
-                for each, offset in zip(lists, offsets, strict=True)
+                items[(start + offset) % len(items)]
+                for items, offset in zip(lists, offsets, strict=True)
             )
 
 

@@ -43,7 +43,7 @@ def context_nodes(
         inside, outside = naming.targets(name)
         sets[name] = [*inside, *outside] or [name]
     sets = _distinguishable(sets)
-    parts = sorted({part for each in sets.values() for part in each})
+    parts = sorted({part for members in sets.values() for part in members})
     column = {part: k for k, part in enumerate(parts)}
     label, roles = environments.perturbation, environments.roles
     rows = np.zeros((len(label), len(parts)), np.bool_)
@@ -54,27 +54,27 @@ def context_nodes(
     guide = np.full(len(label), -1)
     if roles.guide_key is not None:
         is_control = environments.is_control
-        own = environments.table[roles.guide_key].to_numpy(dtype=object)[is_control]
-        guide[is_control] = np.unique(own.astype(str), return_inverse=True)[1]
+        control_guides = environments.table[roles.guide_key].to_numpy(dtype=object)[is_control]
+        guide[is_control] = np.unique(control_guides.astype(str), return_inverse=True)[1]
     group = np.unique(label.astype(str), return_inverse=True)[1]
     batches = environments.indicators(environments.roles.batch_key)[1]
     first, targets, acts_on = environments.covariate_names, {}, acts_on or {}
-    place = {gene: i for i, gene in enumerate(genes)}
+    column_of = {gene: i for i, gene in enumerate(genes)}
     merged = ["+".join(nodes) for nodes in groups]
     for k, (name, nodes) in enumerate(zip(merged, groups, strict=True), start=len(first)):
         # A node acts on its given targets, or else on the targets of all its members.
         parts = [part for x in nodes for part in ([x] if x in acts_on else naming.key(x))]
         parts = [name] if name in acts_on else parts
         if all(part in acts_on for part in parts):
-            targets[k] = sorted({place[gene] for part in parts for gene in acts_on[part]})
+            targets[k] = sorted({column_of[gene] for part in parts for gene in acts_on[part]})
     return ContextNodes(first + merged, columns, batches, group, guide, targets)
 
 
 def _distinguishable(sets: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return the members of every label, or the label itself if they cannot be distinguished."""
     names = sorted({part for parts in sets.values() for part in parts})
-    place = {name: k for k, name in enumerate(names)}
-    pairs = [(r, place[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]
+    column_of = {name: k for k, name in enumerate(names)}
+    pairs = [(r, column_of[part]) for r, parts in enumerate(sets.values()) for part in set(parts)]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     holds = sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=(len(sets), len(names)))
     n_groups, group = connected_components(holds.T @ holds, directed=False)

@@ -47,10 +47,10 @@ class CPCA:
                 cosines = np.linalg.svd(other.T @ one, compute_uv=False)
                 affinity[i, j] = affinity[j, i] = np.nan_to_num(cosines[0] * cosines[1])
         search = SpectralClustering(n_alphas_to_return, affinity="precomputed").fit(affinity)
-        found = []
+        medoids = []
         for label in range(n_alphas_to_return):
             members = np.flatnonzero(search.labels_ == label)
             if len(members) and 0 not in members:
                 within = affinity[np.ix_(members, members)].sum(axis=0)
-                found.append(alphas[members[within.argmax()]])
-        return np.sort(found), alphas, affinity[0], search.labels_
+                medoids.append(alphas[members[within.argmax()]])
+        return np.sort(medoids), alphas, affinity[0], search.labels_

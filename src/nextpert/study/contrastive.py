@@ -41,8 +41,8 @@ def contrast(
     means = np.array([np.sqrt(group.n) * (group.mean - grand) for group in moments])
     pooled = sum(group.scatter for group in moments)
     separation = []
-    for each in candidates:
-        mapping = engine.directions(each)[0]
+    for candidate in candidates:
+        mapping = engine.directions(candidate)[0]
         between, within = means @ mapping, mapping.T @ pooled @ mapping
         ratio = np.linalg.pinv(within, hermitian=True) @ (between.T @ between)
         separation.append(float(np.trace(ratio)))
@@ -95,13 +95,13 @@ class CovarianceCpca(CPCA):
 
         The search is between 0.1 and :meth:`largest_alpha`.
         """
-        most = np.log10(np.clip(self.largest_alpha(), 1, 1000))
+        log_largest = np.log10(np.clip(self.largest_alpha(), 1, 1000))
         # With one thread, because the problems are tiny, and threads that wait for each other on a
         # busy machine cost a hundred times what they save.
         with threadpool_limits(1), _seeded_global_state(rng), warnings.catch_warnings():
             # Subspaces that share no direction split the affinity graph, which does no harm.
             warnings.filterwarnings("ignore", message="Graph is not fully connected")
-            alphas, *_ = self.find_spectral_alphas(40, most, 4)
+            alphas, *_ = self.find_spectral_alphas(40, log_largest, 4)
         return np.asarray(alphas, dtype=np.float64)
 
     def largest_alpha(self) -> float:

@@ -80,40 +80,43 @@ def judge_controls(
     rows: list[tuple[Any, ...]] = []
     z, z_of_tests, covariance = [np.zeros((0, len(refit.spec.genes)))], [], np.zeros((0, 0))
     for fold in progress(n_folds, "Negative controls", iterable=folds):
-        held = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
-        alike = np.zeros(held.n_groups, bool)
+        held_out = _in_place_of_perturbations(split.halves, [split.members[name] for name in fold])
+        equal_guides = np.zeros(held_out.n_groups, bool)
         # One guide is on both sides.
         if split.kind != BY_GUIDES and not halves.by_guides[0]:
-            alike[[0, *range(halves.n_groups, held.n_groups)]] = True
-        cells = held.pool(split.screen, every=True, by_guide=halves.declared, equal_guides=alike)
+            equal_guides[[0, *range(halves.n_groups, held_out.n_groups)]] = True
+        cells = held_out.pool(
+            split.screen, all_groups=True, by_guide=halves.declared, equal_guides=equal_guides
+        )
         new = [f"{prefix}{k}" for k in range(len(fold))]
-        effects = refit.effects(refit.learned(cells.rows(held.scored), new))
-        mine = slice(-len(fold), None)
-        inside = (effects.lower[mine] <= 0) & (effects.upper[mine] >= 0)
-        n_false = (effects.lfsr[mine] < SIGNIFICANCE).sum(axis=1)
-        rows += zip(fold, cells.n_cells[mine], n_false, inside.mean(axis=1), strict=True)
-        z.append(_z_scores(cells)[mine])
+        effects = refit.effects(refit.learned(cells.rows(held_out.scored), new))
+        null_rows = slice(-len(fold), None)
+        inside = (effects.lower[null_rows] <= 0) & (effects.upper[null_rows] >= 0)
+        n_false = (effects.lfsr[null_rows] < SIGNIFICANCE).sum(axis=1)
+        rows += zip(fold, cells.n_cells[null_rows], n_false, inside.mean(axis=1), strict=True)
+        z.append(_z_scores(cells)[null_rows])
         if undeclared is not None:
-            cells = held.pool(
+            cells = held_out.pool(
                 split.screen,
-                every=True,
+                all_groups=True,
                 by_guide=True,
                 spread=undeclared.variance,
-                equal_guides=alike,
+                equal_guides=equal_guides,
             )
-            z_of_tests.append(_z_scores(cells)[mine])
+            z_of_tests.append(_z_scores(cells)[null_rows])
         covariance = cells.pooled.covariance
     table = pd.DataFrame(rows, columns=["name", "n_cells", "n_false", "coverage"])
     table = table.astype({"n_cells": np.int64, "n_false": np.int64, "coverage": np.float64})
-    every = np.vstack(z)
-    width = null_width(every, covariance)
+    z_scores = np.vstack(z)
+    width = null_width(z_scores, covariance)
     factor = (null_width(np.vstack(z_of_tests), covariance) if z_of_tests else width).factor
-    n, size, false = every.size, len(table), int(table["n_false"].sum())
+    n, size, false = z_scores.size, len(table), int(table["n_false"].sum())
     covered, share, low, high = (
         (float(table["coverage"].mean()), false / n, *binomtest(false, n).proportion_ci())
-        if n else np.full(4, np.nan)
-    )  # fmt: skip
-    rate, least = (
+        if n
+        else np.full(4, np.nan)
+    )
+    rate, rate_low = (
         min(x / share_called, 1.0) if share_called > 0 else NO_ERROR for x in (share, low)
     )
     share_error, covered_error = (np.sqrt(p * (1 - p) / n) if n else p for p in (share, covered))
@@ -123,20 +126,20 @@ def judge_controls(
         "false_share_lower": (low, NO_ERROR, n),
         "false_share_upper": (high, NO_ERROR, n),
         "false_discovery_rate": (rate, NO_ERROR, n),
-        "false_discovery_rate_lower": (least, NO_ERROR, n),
+        "false_discovery_rate_lower": (rate_low, NO_ERROR, n),
         "coverage_90": (covered, covered_error, n),
         "null_width": (width.value, width.error, size),
         "standard_error_factor": (factor, NO_ERROR, size),
     }
     # Only the z-scores of a table's perturbations show whether its standard errors are right.
     if halves.of_table:
-        cells = halves.pool(halves.whole, every=True)
-        known = cells.pooled.variance_ratio[1:] < UNKNOWN
-        sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), known, strict=True)]
+        cells = halves.pool(halves.whole, all_groups=True)
+        measured = cells.pooled.variance_ratio[1:] < UNKNOWN
+        sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), measured, strict=True)]
         # About 1 if standard errors are right and this share of perturbations changes few genes.
-        least = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
-        numbers["perturbations_width"] = least, NO_ERROR, len(refit.fit.names)
-    return Nulls(split.kind, table.assign(name=strings(table["name"])), every, factor, numbers)
+        rate_low = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
+        numbers["perturbations_width"] = rate_low, NO_ERROR, len(refit.fit.names)
+    return Nulls(split.kind, table.assign(name=strings(table["name"])), z_scores, factor, numbers)
 
 
 def _split(halves: Halves) -> _Split:
@@ -150,45 +153,47 @@ def _split(halves: Halves) -> _Split:
     and 20 other controls stay in every batch. Otherwise the error that the controls of a batch add
     to its perturbations would be missed.
     """
-    whole, control, guide, name = halves.whole, halves.group == 0, halves.guide, halves.guide_name
+    moments, control, guide, name = halves.whole, halves.group == 0, halves.guide, halves.guide_name
     if halves.of_table:
-        return _Split(OF_TABLE, halves, whole, {})
+        return _Split(OF_TABLE, halves, moments, {})
     _, batch = np.unique(halves.batch, return_inverse=True)
     inside = np.zeros((batch.max() + 1, halves.n_groups))
-    np.add.at(inside, (batch, halves.group), whole.n)
+    np.add.at(inside, (batch, halves.group), moments.n)
     nested = len(inside) > 1 and np.mean((inside[:, 1:] >= LEFT).sum(axis=0) > 1) < 0.5
     if nested:
         guide = distinct(halves.guide, batch)[1]
         name = np.where(name == "", "", name + " in " + halves.batch_name)
     named = control & (name != "")
-    size = np.bincount(guide[named], whole.n[named])
+    size = np.bincount(guide[named], moments.n[named])
     large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
     if nested:  # sorted by batch, so that those of a batch go to different folds
         of_batch = {k: batch[guide == k][0] for k in large}
         large = [k for k in large if inside[of_batch[k], 0] - size[k] >= LEFT]
         large.sort(key=of_batch.__getitem__)
-    elif len(large) == 2 and whole.n[control].sum() - size[large].sum() < LEFT:
+    elif len(large) == 2 and moments.n[control].sum() - size[large].sum() < LEFT:
         large = large[1:]  # each is the other's control, and gives the same result
     elif len(large) < 2:
         large = []
     if large:
         members = {name[guide == k][0]: control & (guide == k) for k in large}
-        return _Split(BY_GUIDES, halves, whole, members)
+        return _Split(BY_GUIDES, halves, moments, members)
     one, two = halves.parts
     if min(part.n[control].sum() for part in halves.parts) < LEFT:
-        return _Split(NOT_JUDGED, halves, whole, {})
+        return _Split(NOT_JUDGED, halves, moments, {})
     screen = ScreenMoments(
-        np.append(one.n, two.n), np.vstack([one.mean, two.mean]),
-        np.vstack([one.squares, two.squares]), one.scatter + two.scatter,
-    )  # fmt: skip
+        np.append(one.n, two.n),
+        np.vstack([one.mean, two.mean]),
+        np.vstack([one.squares, two.squares]),
+        one.scatter + two.scatter,
+    )
     columns = ("group", "condition", "guide", "batch")
     doubled: dict[str, Any] = {name: np.tile(getattr(halves, name), 2) for name in columns}
     twice = replace(halves, fixed=np.vstack([halves.fixed, halves.fixed]), **doubled)
     second = np.append(np.zeros_like(control), control)
     members = {
-        f"half of the controls in {halves.batch_name[here][0]}": second & np.tile(here, 2)
-        for here in (batch == b for b in range(len(inside) if nested else 0))
-        if min(part.n[control & here].sum() for part in halves.parts) >= LEFT
+        f"half of the controls in {halves.batch_name[in_batch][0]}": second & np.tile(in_batch, 2)
+        for in_batch in (batch == b for b in range(len(inside) if nested else 0))
+        if min(part.n[control & in_batch].sum() for part in halves.parts) >= LEFT
     }
     return _Split(BY_CELLS, twice, screen, members or {"half of the control cells": second})
 
@@ -197,9 +202,9 @@ def _in_place_of_perturbations(halves: Halves, members: list[NDArray[np.bool_]])
     """Return the same cells, with some of the controls as groups after the perturbations."""
     group, condition = halves.group.copy(), halves.condition.copy()
     step = int(condition.max()) + 1
-    for k, which in enumerate(members):
-        group[which] = halves.n_groups + k
-        condition[which] += (k + 1) * step
+    for k, is_member in enumerate(members):
+        group[is_member] = halves.n_groups + k
+        condition[is_member] += (k + 1) * step
     new = halves.n_groups + np.arange(len(members))
     scored, n_groups = np.append(halves.scored, new), halves.n_groups + len(members)
     return replace(halves, group=group, condition=condition, n_groups=n_groups, scored=scored)

@@ -53,14 +53,14 @@ class Wanted:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
         shape = len(self.names), len(fit.genes)
         table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
-        means, place = fit.means, self.pool.fit_rows
+        means, fit_rows = fit.means, self.pool.fit_rows
         if means is None or not self.pool.measured.any():
             return table
         for rows in in_blocks(*shape):
-            seen = self.pool.measured[rows] & (self.n_cells[rows] > 0)
-            difference = means.mean[place[rows]] - fit.control_mean
-            known = seen[:, None] & (means.ratio[place[rows]] < UNKNOWN)
-            table[rows] = np.where(known, difference, np.nan)
+            is_measured = self.pool.measured[rows] & (self.n_cells[rows] > 0)
+            difference = means.mean[fit_rows[rows]] - fit.control_mean
+            has_value = is_measured[:, None] & (means.ratio[fit_rows[rows]] < UNKNOWN)
+            table[rows] = np.where(has_value, difference, np.nan)
         return table
 
 
@@ -76,29 +76,31 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     """
     if candidates is None:
         sources = fit.environments["shift_source"].astype(str).tolist()
-        every = Interventions(fit.names, fit.targets, fit.shifts, sources)
-        return Wanted(fitted_candidates(every, fit), fit.n_cells)
+        interventions = Interventions(fit.names, fit.targets, fit.shifts, sources)
+        return Wanted(fitted_candidates(interventions, fit), fit.n_cells)
     pool = read_candidates(candidates, fit)
     is_table = isinstance(candidates, (pd.DataFrame, Mapping))
-    place = np.full(len(pool.fit_rows), -1) if is_table else fit.rows_of(pool.interventions.names)
-    return Wanted(pool, np.append(fit.n_cells, 0)[place])
+    fit_rows = (
+        np.full(len(pool.fit_rows), -1) if is_table else fit.rows_of(pool.interventions.names)
+    )
+    return Wanted(pool, np.append(fit.n_cells, 0)[fit_rows])
 
 
-def panel_effects(fit: FittedPosterior, wanted: Wanted, level: float = 0.9) -> Effects:
+def panel_effects(fit: FittedPosterior, candidates: Wanted, level: float = 0.9) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
     All effects that a user gets are computed here, and a diagnosis scores the same effects. The
     local false sign rate is NaN without cells: predictors are weighted by their accuracy averaged
     over the screen, so the direction of a single gene is wrong more often than the draws suggest.
     """
-    pool = wanted.pool
+    pool = candidates.pool
     if pool.is_exact:
         effects = exact_effects(fit.posteriors, pool.interventions.shifts, level=level)
-        effects.lfsr[wanted.unseen] = np.nan
+        effects.lfsr[candidates.unseen] = np.nan
         return effects
     draws = fit.effects(pool.fit_rows, pool.without_cells)
     mean, sd, lower, upper, lfsr = draws.summary(level, n_jobs=threads(draws.expected.size))
-    lfsr[wanted.unseen] = np.nan
+    lfsr[candidates.unseen] = np.nan
     direct = mean.copy()
     if fit.posterior.dag.n_edges:  # (I - B) times the effect
         direct -= (fit.posterior.mean() @ mean.T).T
@@ -117,20 +119,20 @@ def _own_genes(
 ) -> tuple[Array, Array]:
     """Return the expected shifts of target genes (0 elsewhere) and their variances (NaN there)."""
     shift = np.zeros((len(names), len(genes)))
-    own = np.full(shift.shape, np.nan)
+    variance = np.full(shift.shape, np.nan)
     if fit.efficacy is None:
-        return shift, own
+        return shift, variance
     mean, sd = fit.efficacy.mean, fit.efficacy.sd
     full = own_shift(str(fit.params["shift"]), pooled.mean[0])
     noise = np.sqrt(pooled.scatter.diagonal() / pooled.n_cells.sum())
     speaks = speaks_of_knockouts(np.abs(full), noise)
-    place = {gene: i for i, gene in enumerate(genes) if speaks[i]}
-    naming = replace(fit.naming, genes=place)
+    column_of = {gene: i for i, gene in enumerate(genes) if speaks[i]}
+    naming = replace(fit.naming, genes=column_of)
     for j, name in enumerate(names):
-        index = [place[gene] for gene in naming.targets(name)[0]]
+        index = [column_of[gene] for gene in naming.targets(name)[0]]
         shift[j, index] = mean * full[index]
-        own[j, index] = (sd * full[index]) ** 2
-    return shift, own
+        variance[j, index] = (sd * full[index]) ** 2
+    return shift, variance
 
 
 def program_tables(fit: FittedPosterior) -> dict[str, Any]:
@@ -141,11 +143,13 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     model = fit.hierarchical
     if model is None or not fit.is_measured.any():
         return {}
-    seen = np.flatnonzero(fit.is_measured)
-    names = np.array(fit.names, object)[seen]
-    targets = np.zeros((len(seen), len(fit.genes)), bool)
-    for row, own in zip(targets, places([fit.targets[j] for j in seen], fit.genes), strict=True):
-        row[own] = True
+    measured = np.flatnonzero(fit.is_measured)
+    names = np.array(fit.names, object)[measured]
+    targets = np.zeros((len(measured), len(fit.genes)), bool)
+    for row, target_columns in zip(
+        targets, places([fit.targets[j] for j in measured], fit.genes), strict=True
+    ):
+        row[target_columns] = True
     shared = find_programs(model, targets)
     number, on = np.arange(1, 1 + len(shared.share)), shared.takes_part
     genes = _long(number, "gene", fit.genes, {"effect": shared.genes, "sd": shared.genes_sd})
@@ -157,13 +161,15 @@ def program_tables(fit: FittedPosterior) -> dict[str, Any]:
     return {"programs": {"shares": shares, "genes": genes, "scores": scores}}
 
 
-def _long(number: Any, what: str, names: Any, columns: Mapping[str, Any]) -> pd.DataFrame:
+def _long(number: Any, label: str, names: Any, columns: Mapping[str, Any]) -> pd.DataFrame:
     """Return tables (programs x names) in long form, the largest values of each program first."""
     k, n = len(number), len(names)
-    table = pd.DataFrame({
-        "program": np.repeat(number, n),
-        what: np.tile(np.array(names, object), k),
-        **{name: values.ravel() for name, values in columns.items()},
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "program": np.repeat(number, n),
+            label: np.tile(np.array(names, object), k),
+            **{name: values.ravel() for name, values in columns.items()},
+        }
+    )
     size = np.abs(next(iter(columns.values()))).ravel()
     return table.iloc[np.lexsort((-size, table["program"]))].reset_index(drop=True)

@@ -48,22 +48,24 @@ def plan_environments(
     measured: Sequence[str],
     perturbations: Sequence[str] | None,
     shift: Any,
-    every: bool = False,
-    what: str = "perturbations",
+    include_all: bool = False,
+    argument: str = "perturbations",
 ) -> Plan:
-    """Choose the labels whose shift is known on the panel, or all labels with ``every``.
+    """Choose the labels whose shift is known on the panel, or all labels with ``include_all``.
 
-    ``labels`` come from :func:`~nextpert._adata.labels.read_perturbations`; ``what`` is the name
-    of the argument ``perturbations`` in errors.
+    ``labels`` come from :func:`~nextpert._adata.labels.read_perturbations`; ``argument`` is the
+    name of ``perturbations`` in errors.
     """
     naming = replace(labels.naming or Naming(), genes=set(genes))
-    asked = labels.perturbations(perturbations, what)
+    requested = labels.perturbations(perturbations, argument)
     n_unlabelled = int((labels.codes < 0).sum()) - sum(labels.left_out.values())
     if n_unlabelled:
         logger.warning(
             "%d of %d cells have no label (missing in adata.obs[%r]): only targets use them.",
-            n_unlabelled, len(labels.codes), labels.key,
-        )  # fmt: skip
+            n_unlabelled,
+            len(labels.codes),
+            labels.key,
+        )
     if labels.pooled:
         say_pooled(labels)
     left_out: Reasons = []
@@ -74,25 +76,27 @@ def plan_environments(
         table = read_table(shift, genes, labels.spelled, naming.control)
         labels.require(table.names, "Perturbations of the table of shifts")
         rows = {name: row for row, name in enumerate(table.names)}
-        used = [name for name in asked if every or name in rows]
-        left_out += [(name, "no row in the table of shifts") for name in asked if name not in used]
+        used = [name for name in requested if include_all or name in rows]
+        left_out += [
+            (name, "no row in the table of shifts") for name in requested if name not in used
+        ]
         targets = [table.targets[rows[name]] if name in rows else [] for name in used]
         return Plan(used, targets, left_out, table)
-    known = set(measured)
+    measured_genes = set(measured)
     names: list[str] = []
     inside_all: list[list[str]] = []
     absent: list[str] = []
     unmeasured: Reasons = []
-    for name in asked:
+    for name in requested:
         inside, outside = naming.targets(name)
         if outside or not inside:
-            reasons = unmeasured if every else left_out
-            reasons.append((name, _reason(outside or [name], known)))
-            absent += [gene for gene in outside if gene not in known]
-        if every or not (outside or not inside):
+            reasons = unmeasured if include_all else left_out
+            reasons.append((name, _reason(outside or [name], measured_genes)))
+            absent += [gene for gene in outside if gene not in measured_genes]
+        if include_all or not (outside or not inside):
             names.append(name)
             inside_all.append(inside)
-    hint = (guide_hint(absent, known) + id_hint(absent, measured)) if absent else ""
+    hint = (guide_hint(absent, measured_genes) + id_hint(absent, measured)) if absent else ""
     return Plan(names, inside_all, left_out, shift, hint, unmeasured)
 
 
@@ -103,11 +107,11 @@ def _reason(outside: Sequence[str], measured: Collection[str]) -> str:
     return f"measured but outside the panel: {list_names(outside)}"
 
 
-def require_varying(control: Moments, genes: Sequence[str], what: str = "control cells") -> None:
-    """Raise if a gene of the panel is constant among the control cells, or among ``what``."""
+def require_varying(control: Moments, genes: Sequence[str], cells: str = "control cells") -> None:
+    """Raise if a gene of the panel is constant among the control cells, or among ``cells``."""
     constant = [genes[i] for i in control.constant_nodes()]
     if constant:
-        message = f"Genes constant among the {control.n} {what}: {list_names(constant)}. "
+        message = f"Genes constant among the {control.n} {cells}: {list_names(constant)}. "
         raise ValueError(message + "Drop these genes.")
 
 
@@ -154,19 +158,19 @@ def warn_assumed_guides(spread: GuideSpread, key: str) -> None:
     if spread.freedom >= _FEWEST_COMPARED:
         return
     if spread.freedom:
-        found = (
+        problem = (
             f"Only two guides of adata.obs[{key!r}] can be compared with another of the same "
             f"perturbation (or of the controls), so that the variance between guides is uncertain"
         )
     else:
-        found = (
+        problem = (
             f"No two guides of adata.obs[{key!r}] belong to the same perturbation (or to the "
             f"controls), so that the variance between guides cannot be estimated: that of two real "
             f"screens is assumed ({USUAL_VARIANCE:.2g} of the variance of a cell)"
         )
     warn(
-        f"{found}. If guides of this screen differ more, effects called significant may be false: "
-        f"use two or more guides per perturbation, and at least four control guides."
+        f"{problem}. If guides of this screen differ more, effects called significant may be "
+        f"false: use two or more guides per perturbation, and at least four control guides."
     )
 
 
@@ -178,8 +182,8 @@ def _by_reason(reasons: Reasons) -> str:
         why, _, genes = reason.partition(": ")
         named.setdefault(why if genes == name else reason, []).append(name or "(empty)")
     shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
-    more = len(reasons) - _MOST_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
+    n_unnamed = len(reasons) - _MOST_NAMED
+    return f"{shown} and {n_unnamed} more" if n_unnamed > 0 else shown
 
 
 def warn_hardly_expressed(used: Interventions, control: Moments, genes: Sequence[str]) -> None:

@@ -73,35 +73,37 @@ class Halves:
         With shares ``w`` of the group's cells in each guide it is ``sum w^2``, which is one over
         the number of guides if guides have equal numbers of cells.
         """
-        pairs, place = distinct(self.group, self.guide)
-        cells = np.bincount(place, screen.n, len(pairs))
-        whole = np.bincount(pairs[:, 0], cells, self.n_groups)
+        pairs, pair_of = distinct(self.group, self.guide)
+        cells = np.bincount(pair_of, screen.n, len(pairs))
+        of_group = np.bincount(pairs[:, 0], cells, self.n_groups)
         squares = np.bincount(pairs[:, 0], cells**2, self.n_groups)
-        return np.asarray(squares / np.maximum(whole, 1.0) ** 2)[self.scored]
+        return np.asarray(squares / np.maximum(of_group, 1.0) ** 2)[self.scored]
 
     def pool(
         self,
         screen: ScreenMoments,
-        which: NDArray[np.bool_] | None = None,
+        chosen: NDArray[np.bool_] | None = None,
         *,
-        every: bool = False,
+        all_groups: bool = False,
         by_guide: bool = False,
         **guides: Any,
     ) -> FitCells:
         """Return the cells of some environments as a fit takes them, for the groups to score.
 
-        ``every`` returns all groups, not only those that are scored. ``by_guide`` says whether
+        ``all_groups`` returns all groups, not only those that are scored. ``by_guide`` says whether
         guides are separate; ``guides`` are ``spread`` and ``equal_guides`` of
         :func:`~nextpert.core.fit.cells.pool_cells`. The scatter within the other environments is
         included, with the weight of the chosen ones, because it contains no information on means.
         """
-        kept = np.ones(len(self.group), bool) if which is None else which
-        clean, sd = screen.some(kept).without_batches(self.fixed[kept], self.condition[kept])
-        group = self.group[kept]
-        guides |= {"guide": self.guide[kept] if by_guide else None}
+        is_chosen = np.ones(len(self.group), bool) if chosen is None else chosen
+        clean, sd = screen.some(is_chosen).without_batches(
+            self.fixed[is_chosen], self.condition[is_chosen]
+        )
+        group = self.group[is_chosen]
+        guides |= {"guide": self.guide[is_chosen] if by_guide else None}
         guides |= {"are_replicates": not self.by_condition}
         pooled = pool_cells(clean, group, self.n_groups, fixed_sd=sd, **guides)
-        return pooled if every else pooled.rows(self.scored)
+        return pooled if all_groups else pooled.rows(self.scored)
 
 
 def _deal(
@@ -117,9 +119,9 @@ def _deal(
     half = np.full(len(group), -1, np.int64)
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    for mine in np.split(order, starts[1:]):
-        guides, place = np.unique(guide[mine], return_inverse=True)
-        size = np.bincount(place, cells[mine])
+    for members in np.split(order, starts[1:]):
+        guides, guide_of = np.unique(guide[members], return_inverse=True)
+        size = np.bincount(guide_of, cells[members])
         enough = size >= max(FEWEST_CELLS, _SHARE * size.max())
         if enough.sum() < 2:
             continue
@@ -129,7 +131,7 @@ def _deal(
         for k in order[np.argsort(-size[order], kind="stable")]:
             of_guide[k] = first if total[first] <= total[1 - first] else 1 - first
             total[of_guide[k]] += size[k]
-        half[mine] = of_guide[place]
+        half[members] = of_guide[guide_of]
     return half
 
 
@@ -146,22 +148,24 @@ class Refit:
     # the graphs learned without it and without each fold of the others.
     without: list[list[Dag]]
 
-    def learned(self, cells: FitCells, others: Sequence[str] = ()) -> Model:
+    def learned(self, cells: FitCells, untargeted: Sequence[str] = ()) -> Model:
         """Return the model of the perturbations that are judged, and of others after these.
 
         The others have no targets. Perturbation ``j`` stays in the fold without which its graph was
         learned.
         """
         plan, dag = self.spec.plan, self.fit.posterior.dag
-        targets = [*plan.targets, *([] for _ in others)]
-        spec = replace(self.spec, plan=replace(plan, names=[*plan.names, *others], targets=targets))
-        known = [*(first for first, *_ in self.without), *[dag] * len(others)]
-        return Model.fit(spec, cells, Graphs(dag, [], lambda folds: known[: len(folds)]))
+        targets = [*plan.targets, *([] for _ in untargeted)]
+        spec = replace(
+            self.spec, plan=replace(plan, names=[*plan.names, *untargeted], targets=targets)
+        )
+        dags = [*(first for first, *_ in self.without), *[dag] * len(untargeted)]
+        return Model.fit(spec, cells, Graphs(dag, [], lambda folds: dags[: len(folds)]))
 
     def without_fold(self, fold: int) -> Model:
         """Return the model fitted without the cells of a fold of perturbations."""
-        gone, names = set(self.folds[fold]), self.spec.plan.names
-        spec = self.spec.rows([j for j, name in enumerate(names) if name not in gone])
+        held_out, names = set(self.folds[fold]), self.spec.plan.names
+        spec = self.spec.rows([j for j, name in enumerate(names) if name not in held_out])
         cells = self.cells.fit_cells(spec.plan.names, fold, guided=self.guided)
         first, *inner = self.without[fold]
         return Model.fit(spec, cells, Graphs(first, [], lambda _: inner))

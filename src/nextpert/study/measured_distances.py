@@ -27,9 +27,19 @@ if TYPE_CHECKING:
 
 
 COLUMNS = (
-    "perturbation", "n_cells", "distance", "sd", "low", "high", "genes_left_out",
-    "plug_in_distance", "relative_distance", "difference", "difference_low", "difference_high",
-)  # fmt: skip
+    "perturbation",
+    "n_cells",
+    "distance",
+    "sd",
+    "low",
+    "high",
+    "genes_left_out",
+    "plug_in_distance",
+    "relative_distance",
+    "difference",
+    "difference_low",
+    "difference_high",
+)
 
 
 class _Asked(NamedTuple):
@@ -70,12 +80,12 @@ class _Cells(NamedTuple):
     weights: Vector
 
 
-def _require_states(given: Target) -> None:
+def _require_states(target: Target) -> None:
     """Raise unless a target is only of states, at squared distances."""
     parts = ("signature", "at_least", "at_most", "away_from")
-    unusable = [name for name in parts if getattr(given, name) is not None]
-    if DISTANCES[given.distance].of_changes is not None:
-        unusable.append(f"distance={given.distance!r}")
+    unusable = [name for name in parts if getattr(target, name) is not None]
+    if DISTANCES[target.distance].of_changes is not None:
+        unusable.append(f"distance={target.distance!r}")
     if unusable:
         message = (
             f"tl.target_distances takes no Target with {list_names(unusable)}, because the "
@@ -86,10 +96,10 @@ def _require_states(given: Target) -> None:
         raise ValueError(message)
 
 
-def _genes_of(given: Target, state: Mapping[str, float] | pd.Series) -> list[str]:
+def _genes_of(target: Target, state: Mapping[str, float] | pd.Series) -> list[str]:
     """Return the genes of a state that is a mapping, the only ones that count."""
     genes = [str(gene) for gene, _ in state.items()]
-    weights: Any = [] if given.weights is None else given.weights
+    weights: Any = [] if target.weights is None else target.weights
     weighted = weights if isinstance(weights, list) else weights.keys()
     if absent := [str(gene) for gene in weighted if str(gene) not in genes]:
         message = (
@@ -113,7 +123,7 @@ def _as_mean(state: Mapping[str, float] | pd.Series, panel: Sequence[str]) -> Ve
 
 
 def _rows(
-    labels: LabelTable, perturbations: Sequence[str] | None, control: str, asked: _Asked
+    labels: LabelTable, perturbations: Sequence[str] | None, control: str, target: _Asked
 ) -> tuple[list[str], list[str]]:
     """Return the labels to measure, without those of the target, and those with too few cells.
 
@@ -123,16 +133,16 @@ def _rows(
     if perturbations is not None:
         chosen = labels.spelled(map(str, perturbations))
         labels.require(chosen, "Perturbations")
-    of_target = [group.label for group in asked.groups]
+    of_target = [group.label for group in target.groups]
     rows = [name for name in dict.fromkeys([control, *chosen]) if name not in of_target]
     if not rows:
-        message = f"There is no label other than that of the target, {asked.name!r}: label more "
+        message = f"There is no label other than that of the target, {target.name!r}: label more "
         raise ValueError(message + "cells.")
-    codes = np.where(asked.is_cell, -1, labels.groups(rows))
+    codes = np.where(target.is_cell, -1, labels.groups(rows))
     counts = dict(zip(rows, np.bincount(codes[codes >= 0], minlength=len(rows)), strict=True))
     short = [
         f"the target {group.name!r} has {n}"
-        for group in asked.groups
+        for group in target.groups
         if (n := int((group.codes == 0).sum())) < 2
     ]
     if counts.get(control, 2) < 2:
@@ -140,29 +150,29 @@ def _rows(
     if short:
         message = f"At least 2 cells are needed to estimate the variance of a mean, but {short[0]}."
         raise ValueError(message)
-    few = [name for name in rows if counts[name] < 2]
-    if few:
+    too_few = [name for name in rows if counts[name] < 2]
+    if too_few:
         message = (
             f"Perturbations with fewer than 2 cells outside the target are left out: "
-            f"{list_names(few)}."
+            f"{list_names(too_few)}."
         )
         warn(message)
-    return [name for name in rows if name not in few], few
+    return [name for name in rows if name not in too_few], too_few
 
 
 def _measure(
-    cells: _Cells, asked: _Asked, rows: list[str], naming: Naming, confidence: float
+    cells: _Cells, target: _Asked, rows: list[str], naming: Naming, confidence: float
 ) -> tuple[pd.DataFrame, PanelTarget]:
     """Return the table of distances, nearest first, and the target with the genes left out."""
     n_controls = int(rows[0] == naming.control)
-    bound, kept = _without_target_genes(cells, asked, rows, naming)
-    order = [*range(n_controls), *kept]
+    bound, measured = _without_target_genes(cells, target, rows, naming)
+    order = [*range(n_controls), *measured]
     # The control is the last row of the target.
-    place = [-1] * n_controls + list(range(len(kept)))
-    left_out, of_control = bound.left_out_of(place), np.nan
+    positions = [-1] * n_controls + list(range(len(measured)))
+    left_out, of_control = bound.left_out_of(positions), np.nan
     records: list[tuple[Any, ...]] = []
-    for i, j, genes in zip(order, place, left_out, strict=True):
-        weights = np.ravel(bound.goal.rows([j]).weigh(np.ones(len(asked.genes))))
+    for i, j, genes in zip(order, positions, left_out, strict=True):
+        weights = np.ravel(bound.goal.rows([j]).weigh(np.ones(len(target.genes))))
         options: dict[str, Any] = {"confidence": confidence, "weights": weights}
         errors = np.vstack([cells.errors[[i]], cells.state_errors])
         x = mean_distance(cells.rows[i], cells.states, errors=errors, **options)
@@ -175,8 +185,8 @@ def _measure(
                 cells.rows[i], cells.rows[0], cells.states, errors=errors, **options
             )
         relative = x.estimate / of_control if of_control > 0 else np.nan
-        known = (x.estimate, x.sd, x.low, x.high, genes, x.plug_in, relative)
-        records.append((rows[i], int(cells.rows[i].n), *known, *difference))
+        estimates = (x.estimate, x.sd, x.low, x.high, genes, x.plug_in, relative)
+        records.append((rows[i], int(cells.rows[i].n), *estimates, *difference))
     table = pd.DataFrame(records, columns=COLUMNS)
     for name in ("perturbation", "genes_left_out"):
         table[name] = strings(table[name])
@@ -184,30 +194,30 @@ def _measure(
 
 
 def _without_target_genes(
-    cells: _Cells, asked: _Asked, rows: list[str], naming: Naming
+    cells: _Cells, requested: _Asked, rows: list[str], naming: Naming
 ) -> tuple[PanelTarget, NDArray[np.int64]]:
     """Return the target without target genes, as in a ranking, and the perturbations to measure."""
     means = [state.mean if isinstance(state, Moments) else state for state in cells.states]
-    goal = Goal(np.zeros(len(asked.genes)), states=means, weights=cells.weights)
-    labels = [group.label or "" for group in asked.groups]
-    label = labels[0] if len(asked.states) == 1 and labels else None
-    target = PanelTarget(asked.name, goal, goal, asked.given.distance, label)
-    every = np.arange(int(rows[0] == naming.control), len(rows))
-    if asked.given.own_genes != "exclude" or not asked.are_perturbations(naming.control):
-        return target, every
+    goal = Goal(np.zeros(len(requested.genes)), states=means, weights=cells.weights)
+    labels = [group.label or "" for group in requested.groups]
+    label = labels[0] if len(requested.states) == 1 and labels else None
+    target = PanelTarget(requested.name, goal, goal, requested.given.distance, label)
+    perturbations = np.arange(int(rows[0] == naming.control), len(rows))
+    if requested.given.own_genes != "exclude" or not requested.are_perturbations(naming.control):
+        return target, perturbations
     of_labels = (gene for name in labels for gene in naming.targets(name)[0])
     common = tuple(dict.fromkeys(of_labels))
     target = replace(target, target_genes=common)
-    names = [rows[i] for i in every]
+    names = [rows[i] for i in perturbations]
     targets = [naming.targets(name)[0] for name in names]
-    control = np.zeros(len(asked.genes))
-    weights = np.where(np.isin(asked.genes, common), 0.0, cells.weights)
+    control = np.zeros(len(requested.genes))
+    weights = np.where(np.isin(requested.genes, common), 0.0, cells.weights)
     if weights.any():
         errors = np.vstack([cells.errors[:1], cells.state_errors])
-        found = mean_distance(
+        distance = mean_distance(
             cells.rows[0], cells.states, confidence=0.9, errors=errors, weights=weights
         )
         # Shares of a distance that is not significantly above 0 (one-sided, 5%) are noise.
-        control = found.by_node if found.low > 0 else control
-    kept, bound = bind(target, asked.genes, names, targets, control, "measured")
-    return bound, every[kept]
+        control = distance.by_node if distance.low > 0 else control
+    measured, bound = bind(target, requested.genes, names, targets, control, "measured")
+    return bound, perturbations[measured]

@@ -131,9 +131,15 @@ def ask(
     ``admission`` is given if it is known already.
     """
     ranked = as_asked(
-        fit, pool, target.goal, target.targets, n_guides=n_guides, n_cells=wells.each,
-        n_samples=N_SAMPLES, rng=as_rng(rng),
-    )  # fmt: skip
+        fit,
+        pool,
+        target.goal,
+        target.targets,
+        n_guides=n_guides,
+        n_cells=wells.each,
+        n_samples=N_SAMPLES,
+        rng=as_rng(rng),
+    )
     if admission is None:
         admission = admit(ranked, pool, fit, target)
     elif not admission.admitted.all():
@@ -166,9 +172,15 @@ def next_round(
         part = np.flatnonzero(is_part)
         pool, target, admission = pool.rows(part), target.rows(part), admission.rows(part)
         choice, _ = ask(
-            fit, pool, target, choice.limits.rows(part), choice.wells, n_guides=n_guides, rng=rng,
+            fit,
+            pool,
+            target,
+            choice.limits.rows(part),
+            choice.wells,
+            n_guides=n_guides,
+            rng=rng,
             admission=admission,
-        )  # fmt: skip
+        )
     names, is_measured = pool.interventions.names, pool.measured
     rows = fit.rows_of(names)
     if fit.is_exact:
@@ -177,32 +189,37 @@ def next_round(
     tests = tests.set_index("perturbation").reindex(fit.names)
     differs = differing(tests["q_value"], tests["q_value_from_others"])[rows[is_measured]]
     order = choice.choose("exploit")
-    more = choice.measure(choice.likely(is_measured, _LIKELY))
+    remeasure = choice.measure(choice.likely(is_measured, _LIKELY))
     if is_measured[order.candidates].all():  # nothing untested would be ordered
-        order = more
+        order = remeasure
     drawn = [
         _draw(plate, fit, pool, target, choice) if plate.candidates else None
-        for plate in (order, more)
+        for plate in (order, remeasure)
     ]
-    found = stopping(
-        choice.asked.distances, is_measured, drawn[0], drawn[1],
-        tolerance=rule.tolerance, min_gain=rule.min_gain, stop_probability=rule.stop_probability,
+    decision = stopping(
+        choice.asked.distances,
+        is_measured,
+        drawn[0],
+        drawn[1],
+        tolerance=rule.tolerance,
+        min_gain=rule.min_gain,
+        stop_probability=rule.stop_probability,
         target_differs=differs_from_control(fit, measured_goal(target, fit), target.targets),
         distinct=bool(differs.any() or not is_measured.any()) and null.is_trusted,
-    )  # fmt: skip
+    )
     chosen, needed = choice.measure([]), _cells_by_guides([], [])
     named: list[int] = []
-    if found.advice == CONFIRM and found.chosen < len(names):
-        named = _as_near(choice, found, is_measured, rule.tolerance)
+    if decision.advice == CONFIRM and decision.chosen < len(names):
+        named = _as_near(choice, decision, is_measured, rule.tolerance)
         needed = _cells_needed(choice, named, fit, n_guides, rule.tolerance)
         # Cells are counted only if the best known candidate is nearer than the control is.
         median = choice.asked.distances.median
-        is_near = median[found.chosen] <= FAR * median[-1]
+        is_near = median[decision.chosen] <= FAR * median[-1]
         chosen = choice.confirm(named, _best(needed)["n_cells"] if is_near else 0.0)
-    elif found.advice in (MEASURE, ORDER) or _is_short_of_cells(found, choice, null, rule):
-        chosen = order if found.advice == ORDER else more
+    elif decision.advice in (MEASURE, ORDER) or _is_short_of_cells(decision, choice, null, rule):
+        chosen = order if decision.advice == ORDER else remeasure
         named = [i for i in chosen.candidates if i not in choice.limits.include]
-    advice = _stored(found, choice, names, named, rule) | {
+    advice = _stored(decision, choice, names, named, rule) | {
         "perturbations": strings(names[i] for i in named),
         "n_perturbations": len(named),
         "n_cells": round(float(np.median(chosen.cells))) if named and len(chosen.cells) else 0,
@@ -219,23 +236,23 @@ def next_round(
 
 
 def _is_short_of_cells(
-    found: Stopping, choice: Choice, null: StoredNull, rule: StoppingRule
+    decision: Stopping, choice: Choice, null: StoredNull, rule: StoppingRule
 ) -> bool:
     """Whether no perturbation may differ yet because of few cells.
 
     More cells of measured candidates are then expected to gain as much as a round has to.
     """
-    if found.advice != NO_DIFFERENCE or not null.is_trusted:
+    if decision.advice != NO_DIFFERENCE or not null.is_trusted:
         return False
     enough = rule.min_gain * float(choice.asked.distances.mean[-1])
-    return bool(found.gain_of_more >= enough)
+    return bool(decision.gain_of_more >= enough)
 
 
 def _draw(
     plate: Chosen, fit: FittedPosterior, pool: CandidateSet, target: PanelTarget, choice: Choice
 ) -> NextPlate:
     """Draw what the cells of a plate will show."""
-    some = np.array(plate.candidates, np.int64)
+    candidates = np.array(plate.candidates, np.int64)
     # The variance of a perturbed cell, the mean over perturbations.
     if fit.hierarchical is None or fit.means is None:
         of_cell: Vector = np.asarray(fit.posterior.noise_var, np.float64)
@@ -246,19 +263,22 @@ def _draw(
         of_cell = np.asarray(fit.hierarchical.effects.unit**2 * ratio)
     n_cells = round(float(np.median(plate.cells)))
     return draw_plate(
-        pool.rows(some).states(fit, target.targets), target.goal.rows([*some, -1]), some,
+        pool.rows(candidates).states(fit, target.targets),
+        target.goal.rows([*candidates, -1]),
+        candidates,
         variance=(1 / n_cells + choice.asked.noise.shared) * of_cell,
-        n_samples=len(choice.asked.distances.draws), rng=0,
-    )  # fmt: skip
+        n_samples=len(choice.asked.distances.draws),
+        rng=0,
+    )
 
 
 def _as_near(
-    choice: Choice, found: Stopping, is_measured: NDArray[np.bool_], tolerance: float
+    choice: Choice, decision: Stopping, is_measured: NDArray[np.bool_], tolerance: float
 ) -> list[int]:
     """Return the best known candidate, and measured candidates that are probably as near."""
-    distances, first = choice.asked.distances, found.chosen
-    apart = distances.draws - distances.draws.min(axis=1, keepdims=True)
-    near = (apart <= tolerance * float(distances.mean[-1])).mean(axis=0)[:-1]
+    distances, first = choice.asked.distances, decision.chosen
+    excess = distances.draws - distances.draws.min(axis=1, keepdims=True)
+    near = (excess <= tolerance * float(distances.mean[-1])).mean(axis=0)[:-1]
     also = np.flatnonzero(is_measured & (near >= _AS_NEAR))
     also = also[np.argsort(distances.mean[also], kind="stable")]
     named: list[int] = [first, *also[also != first].tolist()]
@@ -281,7 +301,7 @@ def _cells_needed(
         noise._replace(shared=noise.shared * n_guides / g).cells_for((at_most / _INTERVAL) ** 2)
         for g in guides
     ]
-    return _cells_by_guides(guides, [10.0 * np.ceil(each.max() / 10) for each in cells])
+    return _cells_by_guides(guides, [10.0 * np.ceil(n_cells.max() / 10) for n_cells in cells])
 
 
 def _cells_by_guides(n_guides: list[int], n_cells: list[float]) -> pd.DataFrame:
@@ -298,20 +318,20 @@ def _best(needed: pd.DataFrame) -> dict[str, Any]:
 
 
 def _stored(
-    found: Stopping, choice: Choice, names: list[str], named: list[int], rule: StoppingRule
+    decision: Stopping, choice: Choice, names: list[str], named: list[int], rule: StoppingRule
 ) -> dict[str, Any]:
     """Return the numbers of an advice that follow from distances."""
-    distances, first = choice.asked.distances, found.chosen
+    distances, first = choice.asked.distances, decision.chosen
     nothing = float(distances.mean[-1])
-    is_apart = np.isfinite(found.relative_gain)
-    of_more = 0.0 if np.isnan(found.gain_of_more) else found.gain_of_more
+    is_apart = np.isfinite(decision.relative_gain)
+    of_more = 0.0 if np.isnan(decision.gain_of_more) else decision.gain_of_more
     relative = distances.median[first] / distances.median[-1] if is_apart else np.nan
     return {
-        "kind": found.advice,
+        "kind": decision.advice,
         "best_known": [*names, NO_PERTURBATION][first],
         "probability_best_known": float(distances.nearest[first]),
-        "good_enough": found.good_enough,
-        "relative_gain": found.relative_gain,
+        "good_enough": decision.good_enough,
+        "relative_gain": decision.relative_gain,
         "relative_gain_of_more": of_more / nothing if is_apart else np.nan,
         "relative_distance": float(relative),
         "tolerance": rule.tolerance,

@@ -99,14 +99,16 @@ class PanelTarget:
         """Return the genes left out for some candidates and the control (-1), joined."""
         return strings(", ".join(self.left_out[i]) if self.left_out else "" for i in rows)
 
-    def rows(self, some: NDArray[np.int64]) -> PanelTarget:
+    def rows(self, candidates: NDArray[np.int64]) -> PanelTarget:
         """Return the target for some candidates, in the order given, and for the control."""
         if not self.left_out:
             return self
-        index = [*some.tolist(), -1]
+        index = [*candidates.tolist(), -1]
         return replace(
-            self, goal=self.goal.rows(index), left_out=[self.left_out[i] for i in index],
-        )  # fmt: skip
+            self,
+            goal=self.goal.rows(index),
+            left_out=[self.left_out[i] for i in index],
+        )
 
     @property
     def genes_in_words(self) -> str:
@@ -115,7 +117,7 @@ class PanelTarget:
             return ""
         first = self.left_out[-1]
         names = [list_names(first)] if first else []
-        if any(len(some) > len(first) for some in self.left_out):
+        if any(len(genes) > len(first) for genes in self.left_out):
             names.append("the target genes of each candidate")
         return f"without {' and '.join(names)}"
 
@@ -138,18 +140,18 @@ class Group(NamedTuple):
     label: str | None = None
 
 
-def weights_of(given: Target, genes: Sequence[str]) -> Vector:
+def weights_of(target: Target, genes: Sequence[str]) -> Vector:
     """Return the weight of every gene in a target, shape ``(n_genes,)``."""
-    if given.weights is None:
-        named = named_genes(given)
+    if target.weights is None:
+        named = named_genes(target)
         return np.ones(len(genes)) if named is None else np.isin(genes, named).astype(np.float64)
-    is_list = not isinstance(given.weights, (Mapping, pd.Series))
-    each = dict.fromkeys(given.weights, 1.0) if is_list else given.weights
-    return _by_gene(each, genes, "weights", 0.0)
+    is_list = not isinstance(target.weights, (Mapping, pd.Series))
+    weights = dict.fromkeys(target.weights, 1.0) if is_list else target.weights
+    return _by_gene(weights, genes, "weights", 0.0)
 
 
 def panel_target(
-    given: Target,
+    requested: Target,
     fit: FittedPosterior,
     states: Sequence[TargetState],
     avoided: Sequence[TargetState],
@@ -165,15 +167,15 @@ def panel_target(
         If a gene is outside the panel, parts contradict each other, or control cells reach the
         target already.
     """
-    weights = weights_of(given, fit.genes)
+    weights = weights_of(requested, fit.genes)
     scale = np.ones(len(fit.genes))
     if control is not None:
         scale = 1 / cell_variance(control, fit.genes, weights)
-    low = _by_gene(given.at_least, fit.genes, "at_least", -np.inf, weights)
-    high = _by_gene(given.at_most, fit.genes, "at_most", np.inf, weights)
+    low = _by_gene(requested.at_least, fit.genes, "at_least", -np.inf, weights)
+    high = _by_gene(requested.at_most, fit.genes, "at_most", np.inf, weights)
     signature = None
-    if given.signature is not None:
-        signature = _by_gene(given.signature, fit.genes, "signature", 0.0, weights)
+    if requested.signature is not None:
+        signature = _by_gene(requested.signature, fit.genes, "signature", 0.0, weights)
         signature = signature / np.sqrt(scale)
     crossed = [fit.genes[i] for i in np.flatnonzero(low > high)]
     if crossed:
@@ -188,18 +190,20 @@ def panel_target(
         low=low,
         high=high,
         away_from=[state.mean for state in avoided] or None,
-        away_weight=given.away_weight,
+        away_weight=requested.away_weight,
         weights=weights,
         scale=scale,
-        distance=given.distance,
+        distance=requested.distance,
     )
-    means, variances = [each.mean for each in states], [each.variance for each in states]
+    means, variances = [state.mean for state in states], [state.variance for state in states]
     of_cells = make(states=means or None, variances=variances)
-    name = target_in_words(given, [each.name for each in states], [each.name for each in avoided])
+    name = target_in_words(
+        requested, [state.name for state in states], [state.name for state in avoided]
+    )
     # Raise if control cells have reached the target already.
     message, origin = "", of_cells.origin
-    same = [np.array_equal(state, origin) for state in of_cells.states]
-    if any(same) and (len(same) == 1 or of_cells.of_changes):
+    is_control = [np.array_equal(state, origin) for state in of_cells.states]
+    if any(is_control) and (len(is_control) == 1 or of_cells.of_changes):
         message = f"The target {name!r} is the control state itself: give another target."
     elif of_cells.distance(origin[None])[0] == 0:
         message = f"The control cells already reach the target {name!r}: give another target."
@@ -222,10 +226,10 @@ def panel_target(
         goal = make(states=means, variances=variances)
     label = states[0].label if len(states) == 1 else None
     genes = None
-    plain = goal.is_states or (goal.of_changes is not None and given.state is not None)
-    if given.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
+    plain = goal.is_states or (goal.of_changes is not None and requested.state is not None)
+    if requested.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
         genes = tuple(dict.fromkeys(gene for row in targets.rows for gene in fit.targets[row]))
-    return PanelTarget(name, goal, of_cells, given.distance, label, targets, genes)
+    return PanelTarget(name, goal, of_cells, requested.distance, label, targets, genes)
 
 
 def without_own_genes(
@@ -252,11 +256,13 @@ def without_own_genes(
         return pool, replace(target, goal=target.cells, targets=NOT_JOINED, target_genes=None)
     if target.target_genes is None:
         return pool, target
-    given = pool.interventions
+    interventions = pool.interventions
     states = fit.states(np.empty(0, np.int64), None, target.targets)
     control = control_by_node(states, target.goal)
-    kept, bound = bind(target, fit.genes, given.names, given.targets, control, "ranked", required)
-    return pool.rows(kept) if bound.not_ranked else pool, bound
+    ranked, bound = bind(
+        target, fit.genes, interventions.names, interventions.targets, control, "ranked", required
+    )
+    return pool.rows(ranked) if bound.not_ranked else pool, bound
 
 
 def bind(
@@ -265,13 +271,13 @@ def bind(
     names: Sequence[str],
     targets: Sequence[Sequence[str]],
     control: Vector,
-    what: str,
+    purpose: str,
     required: Collection[str] | None = None,
 ) -> tuple[NDArray[np.int64], PanelTarget]:
     """Return the candidates with enough genes left, and the target without their target genes.
 
     ``control`` is the contribution of every gene to the control's distance, ``(n_genes,)``, and
-    ``what`` what is done with candidates, such as "ranked". What is left out is logged.
+    ``purpose`` what is done with candidates, such as "ranked". What is left out is logged.
 
     Raises
     ------
@@ -279,44 +285,51 @@ def bind(
         If no gene is left, or less than half of the control's distance for all candidates, or for
         all that are ``required``.
     """
-    place = {gene: i for i, gene in enumerate(genes)}
-    common = [place[gene] for gene in target.target_genes or () if gene in place]
-    counted = (target.goal.weights > 0) & ~np.isin(np.arange(len(place)), common)
+    column_of = {gene: i for i, gene in enumerate(genes)}
+    common = [column_of[gene] for gene in target.target_genes or () if gene in column_of]
+    counted = (target.goal.weights > 0) & ~np.isin(np.arange(len(column_of)), common)
     remedy = f"Give nextpert.Target(state={target.label or '...'!r}, own_genes='include')."
-    each = [[place[g] for g in some if g in place and counted[place[g]]] for some in targets]
-    left, total = np.ones(len(each)), control[counted].sum()
+    target_columns = [
+        [column_of[g] for g in target_genes if g in column_of and counted[column_of[g]]]
+        for target_genes in targets
+    ]
+    remaining, total = np.ones(len(target_columns)), control[counted].sum()
     if total > 0:
-        left -= np.array([control[some].sum() for some in each]) / total
-    kept = np.flatnonzero(left >= LEAST_LEFT)
+        remaining -= np.array([control[columns].sum() for columns in target_columns]) / total
+    admitted = np.flatnonzero(remaining >= LEAST_LEFT)
     message = ""
     if not counted.any():
         message = f"All genes with a weight are targets of {target.name}: give other weights, or "
         message += "nextpert.Target(own_genes='include')."
-    elif len(names) and not any(required is None or names[int(i)] in required for i in kept):
-        message = f"No candidate can be {what}: the target genes of each make up more than half of "
+    elif len(names) and not any(required is None or names[int(i)] in required for i in admitted):
+        message = (
+            f"No candidate can be {purpose}: the target genes of each make up more than half of "
+        )
         message += f"the control's distance to {target.name}. {remedy}"
     if message:
         raise ValueError(message)
     first = [genes[i] for i in common if target.goal.weights[i] > 0]
     bound = replace(
         target,
-        goal=target.goal.leave_out(common, each, control),
+        goal=target.goal.leave_out(common, target_columns, control),
         every=target.goal,
         control=control,
-        left_out=[[*first, *(genes[i] for i in some)] for some in [*each, []]],
+        left_out=[[*first, *(genes[i] for i in columns)] for columns in [*target_columns, []]],
     )
-    if len(kept) < len(left):
+    if len(admitted) < len(remaining):
         reasons = {
-            names[i]: f"without {list_names(targets[i])}, {100 * max(left[i], 0.0):.0f}% of the "
+            names[
+                i
+            ]: f"without {list_names(targets[i])}, {100 * max(remaining[i], 0.0):.0f}% of the "
             f"control's distance is left"
-            for i in map(int, np.flatnonzero(left < LEAST_LEFT))
+            for i in map(int, np.flatnonzero(remaining < LEAST_LEFT))
         }
-        bound = replace(bound.rows(kept), not_ranked=reasons)
+        bound = replace(bound.rows(admitted), not_ranked=reasons)
         words = (f"{name} ({why})" for name, why in reasons.items())
-        logger.warning("Not %s: %s. %s", what, list_names(words), remedy)
+        logger.warning("Not %s: %s. %s", purpose, list_names(words), remedy)
     if any(bound.left_out):
         logger.info("Distances to %s are measured %s.", bound.name, bound.genes_in_words)
-    return kept, bound
+    return admitted, bound
 
 
 def measured_goal(target: PanelTarget, fit: FittedPosterior) -> Goal:
@@ -329,8 +342,8 @@ def measured_goal(target: PanelTarget, fit: FittedPosterior) -> Goal:
         variance = fit.expectation.measured.moments.mean_variance(0)
     # Equation 36: the unbiased contribution of every gene to the control's distance.
     square = cells.shares @ ((fit.control_mean - cells.states) ** 2 - cells.variances)
-    *each, common = places(target.left_out, fit.genes)
-    return cells.leave_out(common, each, cells.weights * (square - variance))
+    *target_columns, common = places(target.left_out, fit.genes)
+    return cells.leave_out(common, target_columns, cells.weights * (square - variance))
 
 
 def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
@@ -338,8 +351,8 @@ def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
 
     Such genes are treated as if they were not named, because their numbers add no information.
     """
-    same = np.isclose(mean, fit.control_mean, rtol=1e-6, atol=1e-9)
-    return np.where(same, np.nan, mean)
+    is_unchanged = np.isclose(mean, fit.control_mean, rtol=1e-6, atol=1e-9)
+    return np.where(is_unchanged, np.nan, mean)
 
 
 def given_state(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> TargetState:
@@ -348,16 +361,18 @@ def given_state(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) ->
     if not genes or len(set(genes)) < len(genes):
         message = "target must name at least one gene, and each gene only once."
         raise ValueError(message)
-    place = panel_index(genes, fit.genes, "target")
+    columns = panel_index(genes, fit.genes, "target")
     mean = fit.control_mean.copy()
-    mean[place] = [float(value) for _, value in state.items()]
+    mean[columns] = [float(value) for _, value in state.items()]
     # The name contains only the genes that change most.
-    apart = np.abs(mean - fit.control_mean)[place] if len(genes) > NAMED else np.zeros(len(genes))
-    named = {genes[i]: float(mean[place[i]]) for i in np.argsort(-apart, kind="stable")}
+    change = (
+        np.abs(mean - fit.control_mean)[columns] if len(genes) > NAMED else np.zeros(len(genes))
+    )
+    named = {genes[i]: float(mean[columns[i]]) for i in np.argsort(-change, kind="stable")}
     return TargetState(numbers_in_words(named, "="), mean, None)
 
 
-def on_panel(given: Target, genes: Sequence[str]) -> Target:
+def on_panel(target: Target, genes: Sequence[str]) -> Target:
     """Return a target without genes of its signature that are outside the panel, with a warning.
 
     Raises
@@ -365,35 +380,37 @@ def on_panel(given: Target, genes: Sequence[str]) -> Target:
     ValueError
         If some are outside, and fewer than three are on the panel.
     """
-    if given.signature is None:
-        return given
-    inside = {gene: x for gene, x in given.signature.items() if str(gene) in {*genes}}
-    outside = [str(gene) for gene, _ in given.signature.items() if gene not in inside]
+    if target.signature is None:
+        return target
+    inside = {gene: x for gene, x in target.signature.items() if str(gene) in {*genes}}
+    outside = [str(gene) for gene, _ in target.signature.items() if gene not in inside]
     if not outside:
-        return given
+        return target
     remedy = "to use them, pass the target as panel to pp.perturbation_screen, and fit again"
-    what = f"{len(outside)} of {len(outside) + len(inside)} genes of the signature"
+    share = f"{len(outside)} of {len(outside) + len(inside)} genes of the signature"
     if len(inside) < _FEWEST_IN_SIGNATURE:
         message = (
-            f"{what} are outside the panel ({list_names(outside)}), so that fewer than "
+            f"{share} are outside the panel ({list_names(outside)}), so that fewer than "
             f"{_FEWEST_IN_SIGNATURE} remain: {remedy}.{closest(outside, genes)}"
         )
         raise ValueError(message)
-    warn(f"{what} are outside the panel and are left out: {list_names(outside)}; {remedy}.")
-    return replace(given, signature=inside)
+    warn(f"{share} are outside the panel and are left out: {list_names(outside)}; {remedy}.")
+    return replace(target, signature=inside)
 
 
 def _by_gene(
-    given: Any, genes: Sequence[str], name: str, default: float, weights: Vector | None = None
+    numbers: Any, genes: Sequence[str], name: str, default: float, weights: Vector | None = None
 ) -> Vector:
     """Return numbers by gene, ``(n_genes,)``; ``name`` is the part of the target that has them.
 
     Raise if a number is given for a gene whose weight is 0.
     """
     values = np.full(len(genes), default)
-    if given is not None:
-        place = panel_index([str(gene) for gene, _ in given.items()], genes, f"{name} of target")
-        values[place] = [float(value) for _, value in given.items()]
+    if numbers is not None:
+        columns = panel_index(
+            [str(gene) for gene, _ in numbers.items()], genes, f"{name} of target"
+        )
+        values[columns] = [float(value) for _, value in numbers.items()]
     counts = np.ones(len(genes)) if weights is None else weights
     lost = [genes[int(i)] for i in np.flatnonzero((values != default) & (counts == 0))]
     if lost:

@@ -59,13 +59,13 @@ class Wells(NamedTuple):
             controls = self.n_controls
             if controls is None:
                 controls = round(dunnett_controls(self.total, k))
-            each, more = divmod(self.total - controls, k)
-            if each >= self.least:
-                return each + (np.arange(k) < more).astype(np.int64), controls
+            cells_each, n_larger = divmod(self.total - controls, k)
+            if cells_each >= self.least:
+                return cells_each + (np.arange(k) < n_larger).astype(np.int64), controls
         return np.zeros(0, np.int64), 0
 
 
-def split_cells(total: int, size: int, least: int, n_controls: int | None = None) -> Wells:
+def split_cells(total: int, size: int, min_cells: int, n_controls: int | None = None) -> Wells:
     """Return the number of perturbations for which the cells suffice, and the cells of each.
 
     Raises
@@ -79,12 +79,12 @@ def split_cells(total: int, size: int, least: int, n_controls: int | None = None
     >>> split_cells(1200, 4, 20)
     Wells(size=4, each=200, total=1200, least=20, n_controls=None)
     """
-    wells = Wells(size, least, total, least, n_controls)
-    cells, _ = wells.share_out(min(size, (total - (n_controls or 0)) // least))
+    wells = Wells(size, min_cells, total, min_cells, n_controls)
+    cells, _ = wells.share_out(min(size, (total - (n_controls or 0)) // min_cells))
     if not len(cells):
         message = (
-            f"{total} cells do not suffice for one perturbation with at least {least} cells and "
-            f"its controls: raise n_cells, or lower min_cells."
+            f"{total} cells do not suffice for one perturbation with at least {min_cells} cells "
+            f"and its controls: raise n_cells, or lower min_cells."
         )
         raise ValueError(message)
     return wells._replace(size=len(cells), each=int(cells[-1]))
@@ -121,10 +121,10 @@ class Choice:
         """Return the cells of chosen candidates and of controls that cells and budget allow."""
         limits, wells = self.limits, self.wells
         if limits.price is not None:
-            spare = limits.budget - float(limits.price[list(chosen)].sum())
-            total = wells.total if spare >= 0 else 0
+            cell_budget = limits.budget - float(limits.price[list(chosen)].sum())
+            total = wells.total if cell_budget >= 0 else 0
             if limits.cell_price > 0:
-                total = min(total, int(spare / limits.cell_price))
+                total = min(total, int(cell_budget / limits.cell_price))
             wells = wells._replace(total=total)
         return wells.share_out(len(chosen))
 
@@ -159,8 +159,8 @@ class Choice:
 
         ``strategy`` is one of :data:`STRATEGIES`, or the name of an acquisition.
         """
-        asked, limits, wells = self.asked, self.limits, self.wells
-        chosen, chance = list(limits.include), np.full(asked.size, np.nan)
+        candidates, limits, wells = self.asked, self.limits, self.wells
+        chosen, chance = list(limits.include), np.full(candidates.size, np.nan)
         if len(chosen) > wells.size:
             message = (
                 f"include has {len(chosen)} candidates, but the plate has room for {wells.size}: "
@@ -179,24 +179,29 @@ class Choice:
             allowed = limits.allowed
             if strategy == "exploit" and (allowed & self.admitted).any():
                 allowed = allowed & self.admitted
-            seen = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
-            chosen = asked.remaining.most_informative(
-                wells.size, asked.noise.at(wells.each), allowed=allowed, chosen=chosen,
-                pending=seen, price=self.price, fits=self.fits,
-            )  # fmt: skip
+            pending = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
+            chosen = candidates.remaining.most_informative(
+                wells.size,
+                candidates.noise.at(wells.each),
+                allowed=allowed,
+                chosen=chosen,
+                pending=pending,
+                price=self.price,
+                fits=self.fits,
+            )
             strategies += ["explore"] * (len(chosen) - len(strategies))
         else:
-            some = np.flatnonzero(limits.allowed)
-            n_ranked = wells.size if limits.price is None else len(some)
-            order = find_acquisition(strategy).plate(asked, some, n_ranked)
+            allowed_rows = np.flatnonzero(limits.allowed)
+            n_ranked = wells.size if limits.price is None else len(allowed_rows)
+            order = find_acquisition(strategy).plate(candidates, allowed_rows, n_ranked)
             self._add(chosen, order, wells.size)
             strategies += ["acquisition"] * (len(chosen) - len(strategies))
         cells, n_controls = self.share_out(chosen)
         # For "explore", cells are divided to reduce uncertainty most, otherwise equally.
         if strategy == "explore":
             covariance, gains, fixed = self.among(chosen)
-            own, total = asked.noise.rows(chosen), int(cells.sum())
-            cells = split_by_variance(covariance, gains, own, total, wells.least, fixed)
+            noise, total = candidates.noise.rows(chosen), int(cells.sum())
+            cells = split_by_variance(covariance, gains, noise, total, wells.least, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
         return Chosen(chosen, strategies, chance, cells, n_controls)
 
@@ -213,34 +218,34 @@ class Choice:
         those that are the nearest with less than some probability.
         """
         distances, limits = self.asked.distances, self.limits
-        some = np.flatnonzero(is_measured & limits.allowed)
-        some = some[~np.isin(some, limits.include)]
+        measured = np.flatnonzero(is_measured & limits.allowed)
+        measured = measured[~np.isin(measured, limits.include)]
         size = self.wells.size - len(limits.include)
-        if not len(some) or size < 1:
+        if not len(measured) or size < 1:
             return []
-        order, _ = best_order(distances.centre[some], distances.draws[:, some], size)
-        some = self._per_price(some[order])[:size]
-        is_likely = distances.nearest[some] >= probability
-        found: list[int] = (some[is_likely] if is_likely.any() else some).tolist()
-        return found
+        order, _ = best_order(distances.centre[measured], distances.draws[:, measured], size)
+        measured = self._per_price(measured[order])[:size]
+        is_likely = distances.nearest[measured] >= probability
+        likely: list[int] = (measured[is_likely] if is_likely.any() else measured).tolist()
+        return likely
 
-    def measure(self, some: Sequence[int]) -> Chosen:
+    def measure(self, candidates: Sequence[int]) -> Chosen:
         """Return a plate of the candidates to include and of some others, with equal cells."""
         chosen = list(self.limits.include)
-        self._add(chosen, some, len(chosen) + len(some))
+        self._add(chosen, candidates, len(chosen) + len(candidates))
         cells, n_controls = self.share_out(chosen)
-        strategies = ["include"] * len(self.limits.include) + ["measure"] * len(some)
+        strategies = ["include"] * len(self.limits.include) + ["measure"] * len(candidates)
         n = len(cells)
         return Chosen(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
 
-    def confirm(self, some: Sequence[int], n_cells: float) -> Chosen:
+    def confirm(self, candidates: Sequence[int], n_cells: float) -> Chosen:
         """Return a plate of the candidates to include and of those to confirm.
 
         Those to confirm get ``n_cells`` cells, or as many as the budget allows; none if this is 0
         or not finite, or they cannot be planned.
         """
         is_finite = 0 < n_cells < np.inf
-        also = [i for i in some if self.limits.allowed[i] and i not in self.limits.include]
+        also = [i for i in candidates if self.limits.allowed[i] and i not in self.limits.include]
         plate = self.measure(also if is_finite else [])
         cells = np.minimum(plate.cells, max(int(n_cells) if is_finite else 0, self.wells.least))
         if not also or not is_finite:
@@ -259,15 +264,15 @@ class Choice:
         half). The number is how many perturbations ``"exploit"`` chooses; with ``strategy="both"``,
         as many as contain the nearest of all candidates with probability :data:`SURE`.
         """
-        asked, limits, centre = self.asked, self.limits, self.asked.distances.centre
-        expected, draws = asked.first_order(len(asked.distances.draws))
-        some = np.flatnonzero(limits.allowed & self.admitted)
+        candidates, limits, centre = self.asked, self.limits, self.asked.distances.centre
+        expected, draws = candidates.first_order(len(candidates.distances.draws))
+        allowed = np.flatnonzero(limits.allowed & self.admitted)
         is_nearer = centre[:-1] < centre[-1]
 
         def ordered(size: int) -> tuple[Index, Vector]:
-            chance = np.full(asked.size, np.nan)
-            order, chance[some] = best_order(expected[some], draws[:, some], size)
-            order = some[order][is_nearer[some[order]]]
+            chance = np.full(candidates.size, np.nan)
+            order, chance[allowed] = best_order(expected[allowed], draws[:, allowed], size)
+            order = allowed[order][is_nearer[allowed[order]]]
             return self._per_price(order), chance
 
         n_best = max(self.wells.size - len(limits.include), 0)
@@ -275,7 +280,7 @@ class Choice:
             return *ordered(self.wells.size), n_best
         nearest = probability_nearest(draws)
         elsewhere = nearest[[*limits.include, *limits.under_way]].sum()
-        for n in range(min(n_best, len(some) + 1)):
+        for n in range(min(n_best, len(allowed) + 1)):
             order = ordered(max(n, 1))[0]
             order = order[~np.isin(order, limits.include)][:n]
             if elsewhere + nearest[order].sum() >= SURE:
@@ -304,7 +309,7 @@ def plate_table(
     ``n_guides`` is the number of guides of each, shape ``(n_perturbations,)``, and ``advised`` are
     the perturbations that the advice names.
     """
-    given, distance, limits = pool.interventions, choice.asked.distances, choice.limits
+    interventions, distance, limits = pool.interventions, choice.asked.distances, choice.limits
     chosen = plan.candidates
     # The control is last in distances.
     rows = [*chosen, -1]
@@ -315,22 +320,21 @@ def plate_table(
     before = choice.asked.remaining.before
     reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
     reduction = np.append(reduction, reduction[-1] if chosen else 0.0)
-    names = [given.names[i] for i in chosen]
-    seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
+    names = [interventions.names[i] for i in chosen]
+    cells_seen = np.append(fit.n_cells, 0)[fit.rows_of(names)]
     n_cells = np.append(plan.cells, plan.n_controls)
     # The reason for each candidate cites the value of the column that chose it.
     state, why = np.maximum(distance.centre, 0.0), []
     ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
-    place, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
-    more = 100 * np.diff(reduction[:-1], prepend=0.0)
+    rank, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
+    added = 100 * np.diff(reduction[:-1], prepend=0.0)
     for i, strategy, chance, percentage in zip(
-        chosen, plan.strategies, plan.chance, more, strict=True
+        chosen, plan.strategies, plan.chance, added, strict=True
     ):
         words = "named in include"
         if strategy == "exploit" and np.isnan(chance):
             words = (
-                f"rank {place[i]} of {n} by state_distance ({state[i]:.3g}; control "
-                f"{state[-1]:.3g})"
+                f"rank {rank[i]} of {n} by state_distance ({state[i]:.3g}; control {state[-1]:.3g})"
             )
         elif strategy == "exploit":
             words = f"nearest of the remaining candidates with probability {percent(chance)}"
@@ -350,9 +354,9 @@ def plate_table(
             "perturbation": strings([*names, str(fit.params["control"])]),
             "n_guides": np.append(n_guides, 0),
             "strategy": strings([*plan.strategies, "control"]),
-            "target_genes": strings([*(", ".join(given.targets[i]) for i in chosen), ""]),
+            "target_genes": strings([*(", ".join(interventions.targets[i]) for i in chosen), ""]),
             "genes_left_out": target.left_out_of(rows),
-            "n_cells_seen": np.append(seen, fit.n_control_cells),
+            "n_cells_seen": np.append(cells_seen, fit.n_control_cells),
             "why": strings([*why, "reference for all others"]),
             "is_advised": np.append(is_advised, is_advised.any()),
             "probability_contains_best": np.minimum(covered, 1.0),

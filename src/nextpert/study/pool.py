@@ -54,26 +54,36 @@ class Constraints:
     cell_price: float = 0.0
     budget: float = np.inf
 
-    def rows(self, some: NDArray[np.int64]) -> Constraints:
+    def rows(self, candidates: NDArray[np.int64]) -> Constraints:
         """Return the constraints by position among some candidates.
 
         They have to contain all candidates that are included or in progress.
         """
-        place = {int(i): k for k, i in enumerate(some)}
-        include, under_way = ([place[i] for i in part] for part in (self.include, self.under_way))
-        price = None if self.price is None else self.price[some]
+        position_of = {int(i): k for k, i in enumerate(candidates)}
+        include, under_way = (
+            [position_of[i] for i in part] for part in (self.include, self.under_way)
+        )
+        price = None if self.price is None else self.price[candidates]
         return replace(
-            self, allowed=self.allowed[some], include=include, under_way=under_way, price=price
+            self,
+            allowed=self.allowed[candidates],
+            include=include,
+            under_way=under_way,
+            price=price,
         )
 
 
 def priced(
-    limits: Constraints, costs: Mapping[str, Any], names: Sequence[str], naming: Naming, least: int
+    limits: Constraints,
+    costs: Mapping[str, Any],
+    names: Sequence[str],
+    naming: Naming,
+    min_cells: int,
 ) -> Constraints:
     """Return the constraints with the prices and the budget of ``constraints["costs"]``.
 
-    Candidates that the budget does not pay alone, with ``least`` cells and as many controls, are
-    not allowed.
+    Candidates that the budget does not pay alone, with ``min_cells`` cells and as many controls,
+    are not allowed.
 
     Raises
     ------
@@ -89,21 +99,27 @@ def priced(
         raise ValueError(message)
     budget = float(check_value(costs["budget"], "costs['budget']", "float", above(0)))
     cell = float(check_value(costs.get("cell", 0.0), "costs['cell']", "float", at_least(0)))
-    each = costs.get("perturbation", 0.0)
-    if isinstance(each, Mapping):
-        each = naming.renamed(each, names, "costs['perturbation']")
+    by_perturbation = costs.get("perturbation", 0.0)
+    if isinstance(by_perturbation, Mapping):
+        by_perturbation = naming.renamed(by_perturbation, names, "costs['perturbation']")
         can_be_planned = [names[i] for i in (*np.flatnonzero(limits.allowed), *limits.include)]
-        if missing := [name for name in can_be_planned if name not in each]:
+        if missing := [name for name in can_be_planned if name not in by_perturbation]:
             message = f"costs['perturbation'] has no cost of {list_names(missing)}: give one for "
             message += "each candidate."
             raise ValueError(message)
-    by_name = each if isinstance(each, Mapping) else dict.fromkeys(names, each)
-    given = [by_name.get(name, 0.0) for name in names]  # 0: measured, and not to be planned
+    by_name = (
+        by_perturbation
+        if isinstance(by_perturbation, Mapping)
+        else dict.fromkeys(names, by_perturbation)
+    )
+    prices = [by_name.get(name, 0.0) for name in names]  # 0: measured, and not to be planned
     where = "costs['perturbation']"
-    price = np.array([float(check_value(one, where, "float", at_least(0))) for one in given])
-    allowed = limits.allowed & (price + 2 * least * cell <= budget)
+    price = np.array([float(check_value(one, where, "float", at_least(0))) for one in prices])
+    allowed = limits.allowed & (price + 2 * min_cells * cell <= budget)
     if not allowed.any() and not limits.include:
-        message = f"The budget of {budget:g} pays for no perturbation with {least} cells and as "
+        message = (
+            f"The budget of {budget:g} pays for no perturbation with {min_cells} cells and as "
+        )
         message += "many controls: raise costs['budget'], or lower min_cells."
         raise ValueError(message)
     return replace(limits, allowed=allowed, price=price, cell_price=cell, budget=budget)
@@ -132,22 +148,23 @@ def read_pool(
         If no candidate is left, a name is not among the candidates (close matches are suggested),
         or a name is in two constraints.
     """
-    own = target.label
+    target_label = target.label
     pool = read_candidates(candidates, fit, target)
-    given = pool.interventions
+    interventions = pool.interventions
     unwanted = sorted(_named(exclude, (), "exclude", fit.naming))
     # Excluding the perturbation that defines the target is redundant, but not an error.
-    known = {*given.names, *([] if own is None else [own])}
-    members = {member for name in known for member in fit.naming.members(name)}
-    known |= {*members, *(gene for some in given.targets for gene in some)}
+    mentionable = {*interventions.names, *([] if target_label is None else [target_label])}
+    members = {member for name in mentionable for member in fit.naming.members(name)}
+    mentionable |= {*members, *(gene for genes in interventions.targets for gene in genes)}
     lost = [
-        name for name in unwanted
-        if name not in known and not members.issuperset(fit.naming.members(name) or (name,))
-    ]  # fmt: skip
+        name
+        for name in unwanted
+        if name not in mentionable and not members.issuperset(fit.naming.members(name) or (name,))
+    ]
     if lost:
         message = (
             f"exclude contains names that match no candidate and no target gene of a candidate: "
-            f"{list_names(lost)}.{closest(lost, sorted(known))}"
+            f"{list_names(lost)}.{closest(lost, sorted(mentionable))}"
         )
         raise ValueError(message)
     is_excluded = excluder(unwanted, fit)
@@ -157,55 +174,62 @@ def read_pool(
         }
     else:
         amounts = dict.fromkeys(_named(pending, (), "pending", fit.naming), cells_each)
-    under_way = {*_named(amounts, given.names, "pending", fit.naming)}
-    kept = [
+    under_way = {*_named(amounts, interventions.names, "pending", fit.naming)}
+    not_excluded = [
         i
-        for i, (name, targets) in enumerate(zip(given.names, given.targets, strict=True))
+        for i, (name, targets) in enumerate(
+            zip(interventions.names, interventions.targets, strict=True)
+        )
         if name in under_way or not is_excluded(name, targets)
     ]
-    if not kept:
+    if not not_excluded:
         message = "No candidate is left: all are in exclude. Give other candidates."
         raise ValueError(message)
-    pool = pool.rows(kept) if len(kept) < len(given.names) else pool
+    pool = pool.rows(not_excluded) if len(not_excluded) < len(interventions.names) else pool
     if pairs:
         pool = with_pairs(pool, fit, target, is_excluded)
     can_be_planned = {*pool.interventions.names}
     pool = with_measured(pool, fit, target, is_excluded)
     pool, target = without_own_genes(pool, target, fit, can_be_planned)
-    place = {name: i for i, name in enumerate(pool.interventions.names)}
-    included = _named(include, place, "include", fit.naming)
-    in_progress = fit.naming.renamed(amounts, place, "pending")
+    position_of = {name: i for i, name in enumerate(pool.interventions.names)}
+    included = _named(include, position_of, "include", fit.naming)
+    in_progress = fit.naming.renamed(amounts, position_of, "pending")
     # Names in pending that define or contain the target, or are not ranked, are ignored.
-    contains = excluder([] if own is None else [own], fit)
+    contains = excluder([] if target_label is None else [target_label], fit)
     counted = [
-        name for name in in_progress
-        if name in place or not (name in target.not_ranked or contains(name))
-    ]  # fmt: skip
-    for what, names in (("pending", counted), ("include", included)):
-        unknown = [name for name in names if name not in place]
+        name
+        for name in in_progress
+        if name in position_of or not (name in target.not_ranked or contains(name))
+    ]
+    for argument, names in (("pending", counted), ("include", included)):
+        unknown = [name for name in names if name not in position_of]
         if not_ranked := [x for x in unknown if x in target.not_ranked]:
             message = (
-                f"{what} names {list_names(not_ranked)}, which cannot be ranked, because their "
+                f"{argument} names {list_names(not_ranked)}, which cannot be ranked, because their "
                 f"target genes make up more than half of the control's distance. Leave them out, "
                 f"or give nextpert.Target(own_genes='include')."
             )
             raise ValueError(message)
         if unknown:
             message = (
-                f"{what} has names that are not among the candidates: {list_names(unknown)}."
-                f"{closest(unknown, place)} Add them to candidates, and remove them from exclude."
+                f"{argument} has names that are not among the candidates: {list_names(unknown)}."
+                f"{closest(unknown, position_of)} Add them to candidates, and remove them from "
+                f"exclude."
             )
             raise ValueError(message)
-    if both := [name for name in included if name in counted]:
-        message = f"include and pending both name {list_names(both)}: remove this from one of them."
+    if conflicting := [name for name in included if name in counted]:
+        message = f"include and pending both name {list_names(conflicting)}: remove this from "
+        message += "one of them."
         raise ValueError(message)
     if can_be_planned <= {*counted}:
         message = "No candidate is left: all are in exclude or pending. Give other candidates."
         raise ValueError(message)
-    cells = dict(sorted((place[name], in_progress[name]) for name in counted))
-    allowed = np.array([name in can_be_planned for name in place])
-    allowed &= ~np.isin(np.arange(len(place)), list(cells))
-    limits = Constraints(allowed, [place[name] for name in included], [*cells], [*cells.values()])
+    cells = dict(sorted((position_of[name], in_progress[name]) for name in counted))
+    allowed = np.array([name in can_be_planned for name in position_of])
+    allowed &= ~np.isin(np.arange(len(position_of)), list(cells))
+    limits = Constraints(
+        allowed, [position_of[name] for name in included], [*cells], [*cells.values()]
+    )
     return pool, target, limits
 
 
@@ -245,26 +269,26 @@ def with_pairs(
         gene = {name: i for i, name in enumerate(fit.genes)}
         root[[gene[name] for name in target.target_genes]] = 0.0
         for row, i in enumerate(single):
-            own = [gene[name] for name in pool.interventions.targets[i]]
-            effects[row, own] = change[own]
-    known, pairs = {members(name) for name in names}, []
+            columns = [gene[name] for name in pool.interventions.targets[i]]
+            effects[row, columns] = change[columns]
+    present, pairs = {members(name) for name in names}, []
     for pair in nearest_pairs(effects * root, change * root, LISTED):
         label = separator.join(sorted(members(names[single[i]])[0] for i in pair))
-        if members(label) not in known and not is_excluded(label):
+        if members(label) not in present and not is_excluded(label):
             pairs.append(label)
     return read_candidates([*names, *pairs], fit)
 
 
-def _named(given: Any, known: Iterable[str], what: str, naming: Naming) -> list[str]:
+def _named(requested: Any, spellings: Iterable[str], argument: str, naming: Naming) -> list[str]:
     """Return the given names, each once, as the candidates spell them; raise for the controls."""
-    names = [] if given is None else [str(name) for name in in_order(given)]
+    names = [] if requested is None else [str(name) for name in in_order(requested)]
     if naming.control in names:
         message = (
-            f"{what} names {naming.control!r}, the label of the controls, which are on every plate "
-            f"and are not candidates: leave it out."
+            f"{argument} names {naming.control!r}, the label of the controls, which are on every "
+            f"plate and are not candidates: leave it out."
         )
         raise ValueError(message)
-    return list(dict.fromkeys(naming.spelled(names, known)))
+    return list(dict.fromkeys(naming.spelled(names, spellings)))
 
 
 def usual(counts: NDArray[np.int64]) -> int:
@@ -278,15 +302,15 @@ def excluder(names: Iterable[str], fit: FittedPosterior) -> Callable[..., bool]:
     It takes the name of a candidate and the genes that it targets. A candidate is excluded by its
     own name, by that of a member or combination that it contains, or by a gene.
     """
-    given = {str(name) for name in names}
-    members = [set(some) for name in given if (some := fit.naming.members(name))]
+    excluded = {str(name) for name in names}
+    members = [set(parts) for name in excluded if (parts := fit.naming.members(name))]
 
     def is_excluded(name: str, targets: Iterable[str] = ()) -> bool:
         combined = set(fit.naming.members(name))
         return (
-            name in given
-            or not given.isdisjoint(targets)
-            or any(some <= combined for some in members)
+            name in excluded
+            or not excluded.isdisjoint(targets)
+            or any(parts <= combined for parts in members)
         )
 
     return is_excluded
@@ -312,21 +336,23 @@ def read_candidates(
     elif isinstance(candidates, str):
         names = list(dict.fromkeys(fit.spelled([*fit.names, *fit.genes])))
     elif candidates is not None:
-        asked = [str(name) for name in in_order(candidates)]
+        requested = [str(name) for name in in_order(candidates)]
         control = str(fit.params["control"])
-        if control in asked:
+        if control in requested:
             message = (
                 f"candidates names {control!r}, the label of the controls, with which all "
                 f"candidates are compared: leave it out."
             )
             raise ValueError(message)
-        if twice := [name for name in asked if fit.naming.repeats(name) and name not in fit.names]:
+        if twice := [
+            name for name in requested if fit.naming.repeats(name) and name not in fit.names
+        ]:
             message = (
                 f"These candidates contain a member more than once: {list_names(twice)}. Name each "
                 f"member once."
             )
             raise ValueError(message)
-        names = list(dict.fromkeys(fit.spelled(asked)))
+        names = list(dict.fromkeys(fit.spelled(requested)))
     if not names:
         message = (
             'There are no candidates: give labels such as ["MYC", "MYC+STK3"], "genes" for every '
@@ -335,11 +361,12 @@ def read_candidates(
         raise ValueError(message)
     if target is not None and target.label is not None and isinstance(candidates, str | None):
         contains = excluder([target.label], fit)
-        every, names = names, [name for name in names if not contains(name)]
+        unfiltered, names = names, [name for name in names if not contains(name)]
         if not names:
             message = (
-                f"No candidate is left: {list_names(every)} defines the target state, or contains "
-                f"the perturbation that does. Name it in candidates to keep it, or give others."
+                f"No candidate is left: {list_names(unfiltered)} defines the target state, or "
+                f"contains the perturbation that does. Name it in candidates to keep it, or give "
+                f"others."
             )
             raise ValueError(message)
     if table is not None:
@@ -368,14 +395,17 @@ def with_measured(
     if pool.is_exact:
         return pool
     names = pool.interventions.names
-    known = {fit.naming.key(name) for name in names}
+    present = {fit.naming.key(name) for name in names}
     contains = excluder([] if target.label is None else [target.label], fit)
-    more = [
-        name for name, targets, is_seen in zip(fit.names, fit.targets, fit.is_measured, strict=True)
-        if is_seen and fit.naming.key(name) not in known and not contains(name)
+    measured = [
+        name
+        for name, targets, is_seen in zip(fit.names, fit.targets, fit.is_measured, strict=True)
+        if is_seen
+        and fit.naming.key(name) not in present
+        and not contains(name)
         and not (is_excluded and is_excluded(name, targets))
-    ]  # fmt: skip
-    return read_candidates([*names, *more], fit) if more else pool
+    ]
+    return read_candidates([*names, *measured], fit) if measured else pool
 
 
 def read_all(
@@ -386,10 +416,17 @@ def read_all(
     The target is that for all of the latter, and the last value says which of them are asked for.
     """
     pool = read_candidates(candidates, fit, target)
-    asked = {*pool.interventions.names}
-    whole, bound = without_own_genes(with_measured(pool, fit, target), target, fit, asked)
-    is_asked = np.array([name in asked for name in whole.interventions.names])
-    return whole.rows(np.flatnonzero(is_asked)), whole, bound, is_asked
+    requested = {*pool.interventions.names}
+    candidates_and_measured, bound = without_own_genes(
+        with_measured(pool, fit, target), target, fit, requested
+    )
+    is_asked = np.array([name in requested for name in candidates_and_measured.interventions.names])
+    return (
+        candidates_and_measured.rows(np.flatnonzero(is_asked)),
+        candidates_and_measured,
+        bound,
+        is_asked,
+    )
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:
@@ -413,22 +450,31 @@ def _targets(names: Sequence[str], fit: FittedPosterior) -> tuple[list[list[str]
     ValueError
         If an unknown label is not accepted.
     """
-    own = dict(zip(fit.names, fit.targets, strict=True))
-    seen, genes = {member for some in fit.members for member in some}, set(fit.genes)
-    naming, every, guessed = fit.naming, [], []
+    fitted_targets = dict(zip(fit.names, fit.targets, strict=True))
+    fitted_members, genes = (
+        {member for members in fit.members for member in members},
+        set(fit.genes),
+    )
+    naming, target_genes, guessed = fit.naming, [], []
     for name in names:
-        if name in own:
-            every.append(own[name])
+        if name in fitted_targets:
+            target_genes.append(fitted_targets[name])
             continue
         inside, outside = naming.targets(name)
         members = naming.members(name)
-        rest = {each for each in set(members) - genes - seen if not fit.is_described(each)}
-        known = (
-            fit.is_described(name) or (len(members) > 1 and not rest) or members in fit.in_company
+        undescribed = {
+            member
+            for member in set(members) - genes - fitted_members
+            if not fit.is_described(member)
+        }
+        is_described = (
+            fit.is_described(name)
+            or (len(members) > 1 and not undescribed)
+            or members in fit.in_company
         )
-        if not known and (outside or not inside):
+        if not is_described and (outside or not inside):
             if not fit.takes_any_label:
                 raise ValueError(unknown_genes(name, outside or [name], fit.genes))
             guessed.append(name)
-        every.append(inside)
-    return every, guessed
+        target_genes.append(inside)
+    return target_genes, guessed

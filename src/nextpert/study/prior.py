@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from nextpert._adata.screen import Environments
 
 
-def pairs_of_names(pairs: Any, what: str) -> list[tuple[str, str]]:
+def pairs_of_names(pairs: Any, argument: str) -> list[tuple[str, str]]:
     """Return a list of pairs of gene names, or raise if ``pairs`` is something else."""
     rows = [] if pairs is None else list(pairs)
     if any(isinstance(row, str) or len(row) != 2 for row in rows):
-        message = f"{what} must be a list of pairs of gene names, such as [('MYC', 'STK3')]."
+        message = f"{argument} must be a list of pairs of gene names, such as [('MYC', 'STK3')]."
         raise ValueError(message)
     return [(str(first), str(second)) for first, second in rows]
 
@@ -95,11 +95,11 @@ def read_knowledge(stored: Any, n_genes: int) -> PriorKnowledge | None:
 
 
 def edges_by_index(
-    pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], what: str
+    pairs: Iterable[tuple[str, str]] | None, genes: Sequence[str], argument: str
 ) -> list[tuple[int, int]]:
-    """Return edges as pairs of positions on the panel; ``what`` is their name in errors."""
-    rows = pairs_of_names(pairs, what)
-    flat = panel_index([gene for row in rows for gene in row], genes, what)
+    """Return edges as pairs of positions on the panel; ``argument`` is their name in errors."""
+    rows = pairs_of_names(pairs, argument)
+    flat = panel_index([gene for row in rows for gene in row], genes, argument)
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -112,19 +112,19 @@ def read_targets(
     a name is not a perturbation, or is a combination whose members have their own nodes.
     """
     naming = environments.naming_on(genes)
-    every = [naming.targets(label) for label in environments.perturbations()]
+    label_targets = [naming.targets(label) for label in environments.perturbations()]
     if isinstance(targets, str):
-        measured = sorted({gene for inside, _ in every for gene in inside})
+        measured = sorted({gene for inside, _ in label_targets for gene in inside})
         return {gene: (gene,) for gene in measured if targets == "known"}
     nodes = context_nodes(environments, genes).names[len(environments.covariate_names) :]
-    nodes += sorted({part for inside, outside in every for part in [*inside, *outside]})
-    known = nodes + environments.perturbations()
+    nodes += sorted({part for inside, outside in label_targets for part in [*inside, *outside]})
+    allowed = nodes + environments.perturbations()
     out: dict[str, tuple[str, ...]] = {}
-    for name, acts in naming.renamed(targets, known, "perturbation_targets").items():
-        if name not in known:
+    for name, acts in naming.renamed(targets, allowed, "perturbation_targets").items():
+        if name not in allowed:
             message = (
                 f"perturbation_targets names {name}, which is not a perturbation of the cells that "
-                f"are read: leave it out.{closest([name], known)}"
+                f"are read: leave it out.{closest([name], allowed)}"
             )
             raise ValueError(message)
         if name not in nodes:
@@ -133,17 +133,17 @@ def read_targets(
                 f"members: give the targets of {list_names(naming.members(name))} instead."
             )
             raise ValueError(message)
-        what = f"perturbation_targets[{name!r}]"
-        some = [acts] if isinstance(acts, str) else acts
-        check_value(some, what, "Iterable[str]")
-        out[name] = tuple(str(gene) for gene in in_order(some))
-        panel_index(out[name], genes, what)
+        argument = f"perturbation_targets[{name!r}]"
+        genes_acted_on = [acts] if isinstance(acts, str) else acts
+        check_value(genes_acted_on, argument, "Iterable[str]")
+        out[name] = tuple(str(gene) for gene in in_order(genes_acted_on))
+        panel_index(out[name], genes, argument)
     return out
 
 
 def stored_targets(targets: Mapping[str, Sequence[str]]) -> dict[str, pd.DataFrame]:
     """Return known targets as a table, one row per gene; the gene is empty if there is none."""
-    rows = [(name, gene) for name, some in targets.items() for gene in some or ("",)]
+    rows = [(name, gene) for name, genes in targets.items() for gene in genes or ("",)]
     columns = ("perturbation", "gene")
     table = {c: strings(row[k] for row in rows) for k, c in enumerate(columns)}
     return {"perturbation_targets": pd.DataFrame(table)} if rows else {}

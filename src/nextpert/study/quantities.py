@@ -219,18 +219,18 @@ def _target_genes(
     spec, pooled = spec_of(fit), cells.pooled
     change, error = pooled.to_controls()
     z = change / (factor * np.sqrt(np.maximum(pooled.covariance.diagonal() * error, 1e-300)))
-    own = (
+    is_target = (
         measured(spec, cells).own()
         & (cells.n_cells > 0)[:, None]
         & (pooled.variance_ratio[1:] < UNKNOWN)
     )
-    weakest = np.arange(len(own)), np.where(own, np.abs(z), np.inf).argmin(axis=1)
+    weakest = np.arange(len(is_target)), np.where(is_target, np.abs(z), np.inf).argmin(axis=1)
     expected = np.sign(shift_environments(spec.plan, fit.genes, cells.control).shifts)
     if fit.params["shift"] == "knockout":
-        expected = np.where(own, -1.0, expected)  # also if control means are unknown or 0
+        expected = np.where(is_target, -1.0, expected)  # also if control means are unknown or 0
     status = np.where(np.sign(effects.mean) * expected < 0, OPPOSITE, FOUND)
     status = np.where(effects.lfsr < SIGNIFICANCE, status, NOT_FOUND)
-    has_target = own.any(axis=1)
+    has_target = is_target.any(axis=1)
     return pd.DataFrame(
         {
             **{
@@ -246,12 +246,18 @@ def _target_genes(
 def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the stored scores of each perturbation; NaN or empty if it was not judged."""
     names = scores[CELLS].index
-    halves = {"split_by": "split_by", SHRUNKEN: "error_half", MEANS: "error_half_raw_means",
-              NOTHING: "error_half_no_effect"}  # fmt: skip
+    halves = {
+        "split_by": "split_by",
+        SHRUNKEN: "error_half",
+        MEANS: "error_half_raw_means",
+        NOTHING: "error_half_no_effect",
+    }
     parts = [
-        scores[CELLS].drop(columns=["is_significant", "is_distinct"]), scores[POSITIVE],
-        scores[SHRINKAGE][[*halves]].rename(columns=halves), scores[UNSEEN][[R]],
-    ]  # fmt: skip
+        scores[CELLS].drop(columns=["is_significant", "is_distinct"]),
+        scores[POSITIVE],
+        scores[SHRINKAGE][[*halves]].rename(columns=halves),
+        scores[UNSEEN][[R]],
+    ]
     table = pd.concat([part.reindex(names) for part in parts], axis=1)
     table.insert(0, "perturbation", names)
     texts = ["perturbation", "target_gene_found", "split_by"]
@@ -260,16 +266,16 @@ def perturbation_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def quantities(
-    scores: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping[str, Numbers]]
+    scores: Mapping[str, pd.DataFrame], numbers: Mapping[str, Mapping[str, Numbers]]
 ) -> list[Quantity]:
-    """Return the quantities of all parts that were judged, from scores or ``known`` numbers."""
+    """Return the quantities of all parts that were judged, from scores or known ``numbers``."""
     rows = []
     for part, of_part in ROWS.items():
         for name, (rule, *how) in of_part.items():
             if how and part in scores:
                 rows.append(Quantity(part, name, rule, *measure(scores[part], *how)))
-            elif name in known.get(part, ()):
-                rows.append(Quantity(part, name, rule, *known[part][name]))
+            elif name in numbers.get(part, ()):
+                rows.append(Quantity(part, name, rule, *numbers[part][name]))
     return rows
 
 
@@ -290,12 +296,12 @@ def measure(scores: pd.DataFrame, kind: str, column: str, under: str = "") -> Nu
     if kind == "coverage":
         return *ratio_with_error(of, scores[under]), int(scores[under].sum())
     little = 0.01 * max(float(scores[NOTHING].sum()), 0.0)
-    both = scores[[WHOLE, column]].dropna()
-    n = len(both)
+    errors = scores[[WHOLE, column]].dropna()
+    n = len(errors)
     if little == 0:
         return 1.0, NO_ERROR, n
-    over_sum, under_sum = (max(float(both[each].sum()), 0.0) + little for each in both)
-    error = float(np.sqrt(n) * (both[WHOLE] - both[column]).std(ddof=1)) / under_sum
+    over_sum, under_sum = (max(float(errors[name].sum()), 0.0) + little for name in errors)
+    error = float(np.sqrt(n) * (errors[WHOLE] - errors[column]).std(ddof=1)) / under_sum
     return over_sum / under_sum, error, n
 
 
@@ -303,10 +309,17 @@ def summary_table(quantities: list[Quantity]) -> pd.DataFrame:
     """Return the summary as a table; ``passed`` is ``"yes"``, ``"no"`` or empty."""
     word = {True: "yes", False: "no", None: ""}
     rows = [
-        (q.part, q.name, q.value, q.error, q.n,
-         q.rule.words if q.rule and q.passed is not None else "", word[q.passed])
+        (
+            q.part,
+            q.name,
+            q.value,
+            q.error,
+            q.n,
+            q.rule.words if q.rule and q.passed is not None else "",
+            word[q.passed],
+        )
         for q in quantities
-    ]  # fmt: skip
+    ]
     names = ["part", "quantity", "value", "standard_error", "n", "rule", "passed"]
     table = pd.DataFrame(rows, columns=names)
     texts = ["part", "quantity", "rule", "passed"]

@@ -43,25 +43,26 @@ class Admission(NamedTuple):
     columns: Mapping[str, NDArray[Any]]
     adds_up: bool
 
-    def rows(self, some: NDArray[np.int64]) -> Admission:
+    def rows(self, candidates: NDArray[np.int64]) -> Admission:
         """Return the admission of some candidates, and of the control."""
-        columns = {name: column[[*some, -1]] for name, column in self.columns.items()}
-        return self._replace(admitted=self.admitted[some], columns=columns)
+        columns = {name: column[[*candidates, -1]] for name, column in self.columns.items()}
+        return self._replace(admitted=self.admitted[candidates], columns=columns)
 
 
 def admit(
-    asked: Candidates, pool: CandidateSet, fit: FittedPosterior, target: PanelTarget
+    ranked: Candidates, pool: CandidateSet, fit: FittedPosterior, target: PanelTarget
 ) -> Admission:
-    """Admit candidates; the probabilities of being the nearest in ``asked`` then count only these.
+    """Admit candidates; the probabilities of being the nearest in ``ranked`` then count only these.
 
     Combinations are compared with their members and the best measured candidate in the same draws.
     If some members are not candidates, new draws contain them.
     """
     names, key, members = pool.interventions.names, fit.naming.key, fit.naming.members
     new = {
-        i: members(name) for i, name in enumerate(names)
+        i: members(name)
+        for i, name in enumerate(names)
         if len(members(name)) > 1 and not pool.is_exact and not pool.measured[i]
-    }  # fmt: skip
+    }
     admitted = np.ones(len(names), bool)
     over_members, over_best = np.full((2, len(names) + 1), np.nan)
     columns = {
@@ -70,35 +71,40 @@ def admit(
     }
     if not new:
         return Admission(admitted, columns, False)
-    place = {key(name): i for i, name in enumerate(names)}
-    more = dict.fromkeys(
-        each for some in new.values() for each in some
-        if key(each) not in place and can_be_candidate(each, fit)
-    )  # fmt: skip
-    draws, measured, every = asked.distances.draws, pool.measured, [*names, *more]
-    if more:
-        both, goal = read_candidates(every, fit), target.goal
+    position_of = {key(name): i for i, name in enumerate(names)}
+    extra_members = dict.fromkeys(
+        part
+        for parts in new.values()
+        for part in parts
+        if key(part) not in position_of and can_be_candidate(part, fit)
+    )
+    draws, measured, all_names = ranked.distances.draws, pool.measured, [*names, *extra_members]
+    if extra_members:
+        extended, goal = read_candidates(all_names, fit), target.goal
         if target.every is not None and target.control is not None:
-            *each, common = places([*both.interventions.targets, target.left_out[-1]], fit.genes)
-            goal = target.every.leave_out(common, each, target.control)
-        options: dict[str, Any] = {"n_samples": asked.n_samples, "rng": 0}
-        draws = as_asked(fit, both, goal, target.targets, **options).distances.draws
-        measured = both.measured
-        place |= {key(name): len(names) + i for i, name in enumerate(more)}
-    known = [  # without the target's own perturbation, if it is a member but not a candidate
-        int(j) for j in np.flatnonzero(measured)
-        if j < len(names) or target.label is None or key(every[j]) != key(target.label)
-    ]  # fmt: skip
-    best = min(known, key=lambda j: float(draws[:, j].mean()), default=None)
-    for i, some in new.items():
-        own = [place[key(each)] for each in some if key(each) in place]
-        if own:
-            over_members[i] = (draws[:, [i]] < draws[:, own]).all(axis=1).mean()
+            *target_columns, common = places(
+                [*extended.interventions.targets, target.left_out[-1]], fit.genes
+            )
+            goal = target.every.leave_out(common, target_columns, target.control)
+        options: dict[str, Any] = {"n_samples": ranked.n_samples, "rng": 0}
+        draws = as_asked(fit, extended, goal, target.targets, **options).distances.draws
+        measured = extended.measured
+        position_of |= {key(name): len(names) + i for i, name in enumerate(extra_members)}
+    comparable = [  # without the target's own perturbation, if it is a member but not a candidate
+        int(j)
+        for j in np.flatnonzero(measured)
+        if j < len(names) or target.label is None or key(all_names[j]) != key(target.label)
+    ]
+    best = min(comparable, key=lambda j: float(draws[:, j].mean()), default=None)
+    for i, parts in new.items():
+        part_positions = [position_of[key(part)] for part in parts if key(part) in position_of]
+        if part_positions:
+            over_members[i] = (draws[:, [i]] < draws[:, part_positions]).all(axis=1).mean()
         if best is not None:
             over_best[i] = (draws[:, i] < draws[:, best]).mean()
         admitted[i] = not (over_members[i] <= MORE_LIKELY or over_best[i] <= MORE_LIKELY)
     if not admitted.all():
-        asked.admit(admitted)
+        ranked.admit(admitted)
     joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.is_measured))
     return Admission(admitted, columns, bool(admitted[[*new]].any()) and not joint)
 
@@ -142,16 +148,16 @@ def ranking_table(
     def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
         return np.append(of_candidates, of_control)[rows]
 
-    given = pool.interventions
-    seen = np.append(fit.n_cells, 0)[fit.rows_of(given.names)]
+    interventions = pool.interventions
+    cells_seen = np.append(fit.n_cells, 0)[fit.rows_of(interventions.names)]
     table = pd.DataFrame(
         {
             "rank": np.append(np.arange(1, len(rows)), 0),
-            "perturbation": strings(column(given.names, str(fit.params["control"]))),
-            "target_genes": strings(column([*map(", ".join, given.targets)], "")),
+            "perturbation": strings(column(interventions.names, str(fit.params["control"]))),
+            "target_genes": strings(column([*map(", ".join, interventions.targets)], "")),
             "genes_left_out": target.left_out_of(rows),
-            "shift": strings(column(given.readable(fit.genes), "")),
-            "shift_source": strings(column(given.sources, "none")),
+            "shift": strings(column(interventions.readable(fit.genes), "")),
+            "shift_source": strings(column(interventions.sources, "none")),
             "acquisition": column(values),
             "variance_reduction": column(removed),
             "state_distance": centre[rows],
@@ -163,7 +169,7 @@ def ranking_table(
             "probability_best": column(distance.nearest[:-1]),
             "probability_better": column(distance.nearer[:-1]),
             "measured_distance": _measured(pool, target, fit)[rows],
-            "n_cells_seen": column(seen, fit.n_control_cells),
+            "n_cells_seen": column(cells_seen, fit.n_control_cells),
             **{name: column[rows] for name, column in admission.columns.items()},
             "is_control": column(np.zeros(len(order), bool), True),
         },
@@ -195,13 +201,15 @@ def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> 
     mean = np.tile(fit.control_mean, (len(has_cells), 1))
     if fit.means is not None:
         mean[:-1][pool.measured] = fit.means.mean[pool.fit_rows[pool.measured]]
-    apart = goal.distance(mean) - goal.floor
+    distance = goal.distance(mean) - goal.floor
     if fit.expectation is not None:
         screen = fit.expectation.measured.moments
-        place = 1 + np.append(fit.rows_of(pool.interventions.names), -1)  # the controls are first
+        environment_of = 1 + np.append(
+            fit.rows_of(pool.interventions.names), -1
+        )  # the controls are first
         for i in np.flatnonzero(has_cells):
-            apart[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(place[i])))
-    return np.where(has_cells, np.maximum(apart, 0.0), np.nan)
+            distance[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(environment_of[i])))
+    return np.where(has_cells, np.maximum(distance, 0.0), np.nan)
 
 
 def share_of(distance: Vector, nothing: float) -> Vector:
@@ -225,8 +233,8 @@ def is_flat(removed: Vector) -> bool:
 def _extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
     """Return the trace with one more row, last; it replaces a row of the same call."""
     rows = [] if trace is None else trace[list(row)].to_dict("records")
-    asked = ("round", "target", "acquisition")
-    rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in asked)]
+    keys = ("round", "target", "acquisition")
+    rows = [earlier for earlier in rows if any(earlier[name] != row[name] for name in keys)]
     table = pd.DataFrame([*rows, row], index=pd.Index(np.arange(len(rows) + 1)))
     for name, value in row.items():
         if isinstance(value, str):

@@ -39,10 +39,14 @@ def record_of(
     if model.weighted is not None:
         learned, features = model.weighted.weights, spec.features
         predictors = PredictorRecord(
-            list(learned.names), learned.weights, np.nan_to_num(learned.alone, nan=1.0),
-            float(np.nan_to_num(learned.error, nan=1.0)), learned.residual_variance,
-            model.weighted.interactions, model.scales,
-        )  # fmt: skip
+            list(learned.names),
+            learned.weights,
+            np.nan_to_num(learned.alone, nan=1.0),
+            float(np.nan_to_num(learned.error, nan=1.0)),
+            learned.residual_variance,
+            model.weighted.interactions,
+            model.scales,
+        )
     if not spec.exact:
         ratio = pooled.variance_ratio[1:]
         if pooled.errors is not None:

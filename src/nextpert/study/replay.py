@@ -50,10 +50,10 @@ _VERDICTS = {-1: "nearer", 0: "no difference seen", 1: "further"}
 _HEADS = ("nearer than", "not significantly different from", "further than")
 
 
-def _names(strategies: Sequence[str], known: list[str]) -> list[str]:
+def _names(strategies: Sequence[str], available: list[str]) -> list[str]:
     names = list(dict.fromkeys(map(str, in_order(strategies))))
-    unknown = [name for name in names if name not in known]
-    inexact = [name for name in unknown if EXACT + name in known]
+    unknown = [name for name in names if name not in available]
+    inexact = [name for name in unknown if EXACT + name in available]
     if inexact:
         message = (
             f"Strategies {list_names(inexact)} need exact shifts: write "
@@ -64,7 +64,7 @@ def _names(strategies: Sequence[str], known: list[str]) -> list[str]:
     if unknown:
         message = (
             f"Unknown strategies: {list_names(unknown)}."
-            f"{closest(unknown, known)} Choose from {', '.join(known)}."
+            f"{closest(unknown, available)} Choose from {', '.join(available)}."
         )
         raise ValueError(message)
     return list(dict.fromkeys([*names, BASELINE]))
@@ -76,9 +76,9 @@ def judged(recommended: Index, goals: Sequence[Replayed]) -> tuple[Array, NDArra
     Distances are relative to the control's. All arrays have the shape ``(n_targets, n_strategies,
     n_repeats, n_rounds + 1)``.
     """
-    relative = np.array([
-        g.truth.distance[x] / g.truth.control for g, x in zip(goals, recommended, strict=True)
-    ])  # fmt: skip
+    relative = np.array(
+        [g.truth.distance[x] / g.truth.control for g, x in zip(goals, recommended, strict=True)]
+    )
     good = [g.candidates[g.truth.as_good(g.candidates)] for g in goals]
     return relative, np.array([np.isin(x, y) for x, y in zip(recommended, good, strict=True)])
 
@@ -86,13 +86,15 @@ def judged(recommended: Index, goals: Sequence[Replayed]) -> tuple[Array, NDArra
 def targets_table(goals: Sequence[Replayed], names: Sequence[str]) -> pd.DataFrame:
     """Return one row per target: the best candidate, and distances in squared units of the data."""
     distances = [goal.truth.distance[goal.candidates] for goal in goals]
-    best = [goal.candidates[each.argmin()] for goal, each in zip(goals, distances, strict=True)]
+    best = [
+        goal.candidates[distance.argmin()] for goal, distance in zip(goals, distances, strict=True)
+    ]
     columns = {
         "target": strings(goal.name for goal in goals),
         "best": strings(names[j] for j in best),
-        "best_distance": [each.min() for each in distances],
+        "best_distance": [distance.min() for distance in distances],
         "control_distance": [goal.truth.control for goal in goals],
-        "pool_distance": [each.mean() for each in distances],
+        "pool_distance": [distance.mean() for distance in distances],
     }
     return pd.DataFrame(columns)
 
@@ -102,11 +104,11 @@ def rounds_table(
 ) -> pd.DataFrame:
     """Return one row per target, strategy and round; ``relative`` is as in ``overall_table``."""
     low, median, high = np.quantile(relative, [_ENDS[0], 0.5, _ENDS[1]], axis=2)
-    every = pd.MultiIndex.from_product(
+    index = pd.MultiIndex.from_product(
         [targets, strategies, range(relative.shape[-1])], names=["target", "strategy", "round"]
     )
     columns = {"median": median.ravel(), "low": low.ravel(), "high": high.ravel()}
-    table = pd.DataFrame(columns, every).reset_index()
+    table = pd.DataFrame(columns, index).reset_index()
     return table.assign(**{x: strings(table[x]) for x in ("target", "strategy")})
 
 
@@ -148,8 +150,8 @@ def overall_table(
 def holm(p_values: Array) -> Array:
     """Return p-values adjusted by Holm's step-down method, in the order given; NaN stay NaN."""
     out = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(np.isfinite(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
+    finite = np.flatnonzero(np.isfinite(p_values))
+    order = finite[np.argsort(p_values[finite], kind="stable")]
     factors = len(order) - np.arange(len(order))
     out[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
     return out
@@ -169,14 +171,14 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, hel
         f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
         for name, row in rows.sort_values("plates").iterrows()
     )
-    others, words = rows.drop(index=BASELINE).sort_values("relative_difference"), []
+    compared, words = rows.drop(index=BASELINE).sort_values("relative_difference"), []
     for verdict, head in zip(_VERDICTS.values(), _HEADS, strict=True):
-        each = [
+        differences = [
             f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
-            for name, row in others[others["verdict"] == verdict].iterrows()
+            for name, row in compared[compared["verdict"] == verdict].iterrows()
         ]
-        if each:
-            words.append(f"{head} {BASELINE}: {list_names(each, limit=len(each))}")
+        if differences:
+            words.append(f"{head} {BASELINE}: {list_names(differences, limit=len(differences))}")
     distances = targets[["best_distance", "pool_distance"]]
     best, blind = distances.div(targets["control_distance"], axis=0).mean()
     ends = ", ".join(f"{name} {last:.2f}" for name, last in rows["relative_last"].items())
@@ -246,30 +248,36 @@ def by_model(
     ``tl.plan_screen``, with equal numbers of cells and no controls.
     """
     spec = replace(setting.spec, exact=exact)
-    its, has = task.environments, np.flatnonzero(screen.n)
-    group = its.group[has]
+    environments, nonempty = task.environments, np.flatnonzero(screen.n)
+    group = environments.group[nonempty]
     # With exact shifts, perturbations without a known shift are left out.
-    taken = [
-        j - 1 for j in np.unique(group[group > 0]).tolist()
-        if not exact or spec.plan.targets[j - 1]
-    ]  # fmt: skip
-    place = np.full(len(spec.plan.names) + 1, -1)
-    place[[0, *(j + 1 for j in taken)]] = np.arange(len(taken) + 1)
-    used = has[place[group] >= 0]
-    seen = ScreenMoments(screen.n[used], screen.mean[used], screen.squares[used], screen.scatter)
-    clean, sd = seen.without_batches(its.fixed[used], its.condition[used])
-    guide = its.guide[used] if setting.guided and not exact else None
+    modelled = [
+        j - 1 for j in np.unique(group[group > 0]).tolist() if not exact or spec.plan.targets[j - 1]
+    ]
+    row_of = np.full(len(spec.plan.names) + 1, -1)
+    row_of[[0, *(j + 1 for j in modelled)]] = np.arange(len(modelled) + 1)
+    used = nonempty[row_of[group] >= 0]
+    measured = ScreenMoments(
+        screen.n[used], screen.mean[used], screen.squares[used], screen.scatter
+    )
+    clean, sd = measured.without_batches(environments.fixed[used], environments.condition[used])
+    guide = environments.guide[used] if setting.guided and not exact else None
     cells = pool_cells(
-        clean, place[its.group[used]], len(taken) + 1, guide=guide, fixed_sd=sd,
-        are_replicates=len(np.unique(its.condition)) == len(np.unique(its.group)),
-    )  # fmt: skip
+        clean,
+        row_of[environments.group[used]],
+        len(modelled) + 1,
+        guide=guide,
+        fixed_sd=sd,
+        are_replicates=len(np.unique(environments.condition)) == len(np.unique(environments.group)),
+    )
     naming, shift = spec.naming, spec.plan.shift
     params = {
-        "separator": naming.separator, "control": naming.control,
+        "separator": naming.separator,
+        "control": naming.control,
         "shift": shift if isinstance(shift, str) else "table",
         "shift_sd": 0.0 if exact else "learned",
-    }  # fmt: skip
-    model = Model.fit(spec.rows(taken), cells, setting.graphs)
+    }
+    model = Model.fit(spec.rows(modelled), cells, setting.graphs)
     fit = record_of(model, params, left_out=pd.DataFrame())
     fit = replace(fit, columns=np.arange(len(spec.genes)))
     plan = spec.rows(task.candidates.tolist()).plan
@@ -278,19 +286,25 @@ def by_model(
     else:
         shifts = shift_environments(plan, spec.genes, cells.control)
     numbers = given_by_numbers(task.goal.states[0], fit)  # they are part of the draws
-    asked = partial(
-        as_asked, fit, fitted_candidates(shifts, fit), task.goal, Joined(numbers=numbers),
+    rank = partial(
+        as_asked,
+        fit,
+        fitted_candidates(shifts, fit),
+        task.goal,
+        Joined(numbers=numbers),
         n_samples=N_SAMPLES,
-    )  # fmt: skip
-    best = int(asked(rng=task.rng.spawn(1)[0]).distances.mean[:-1].argmin())
+    )
+    best = int(rank(rng=task.rng.spawn(1)[0]).distances.mean[:-1].argmin())
     if not size:
         return best, ready[:0]
     n_guides = 1
     if setting.guided:  # as many as the cells so far have, the median over perturbations
-        pairs = np.unique(np.column_stack([place[its.group[used]], its.guide[used]]), axis=0)
-        n_guides = usual(np.bincount(pairs[:, 0], minlength=len(taken) + 1)[1:])
+        pairs = np.unique(
+            np.column_stack([row_of[environments.group[used]], environments.guide[used]]), axis=0
+        )
+        n_guides = usual(np.bincount(pairs[:, 0], minlength=len(modelled) + 1)[1:])
     n_cells = task.n_cells
-    candidates = asked(n_cells=n_cells, n_guides=n_guides, rng=task.rng.spawn(1)[0])
+    candidates = rank(n_cells=n_cells, n_guides=n_guides, rng=task.rng.spawn(1)[0])
     limits = Constraints(np.isin(np.arange(candidates.size), ready))
     wells = Wells(size, n_cells, size * n_cells, n_cells, n_controls=0)
     choice = Choice(candidates, limits, wells, np.ones(candidates.size, bool))
@@ -315,16 +329,16 @@ def run_all(
     """
     jobs = [
         (pool, goal, strategies, stream, plates)
-        for goal, own in zip(goals, rng.spawn(len(goals)), strict=True)
-        for stream in own.spawn(n_repeats)
+        for goal, target_rng in zip(goals, rng.spawn(len(goals)), strict=True)
+        for stream in target_rng.spawn(n_repeats)
     ]
     done = {}
     with progress(len(jobs), "Replayed campaigns") as bar:
         for i, result in run_tasks(_one, jobs, n_jobs=n_jobs):
             done[i] = result
             bar.update()
-    every = np.array([done[i] for i in range(len(jobs))])
-    return every.reshape(len(goals), n_repeats, *every.shape[1:]).swapaxes(1, 2)
+    recommended = np.array([done[i] for i in range(len(jobs))])
+    return recommended.reshape(len(goals), n_repeats, *recommended.shape[1:]).swapaxes(1, 2)
 
 
 def _one(

@@ -66,33 +66,37 @@ class Found(NamedTuple):
         return _BY_RULE[self.rule == LFSR]
 
 
-def in_words(found: Found) -> list[str]:
+def in_words(plan: Found) -> list[str]:
     """Return all results in sentences."""
-    sentences = [_of_cells(found), _of_effects(found), _of_reads(found)]
-    if found.n_control is not None:
-        sentences.insert(0, (
-            f"There is no fit: the noise is that of {found.n_control:,} control cells (and as many "
-            f"controls are assumed), and guides are assumed to vary as in two published screens."
-        ))  # fmt: skip
-    if found.budget is not None:
-        sentences.append(_of_budget(found, found.budget))
+    sentences = [_of_cells(plan), _of_effects(plan), _of_reads(plan)]
+    if plan.n_control is not None:
+        sentences.insert(
+            0,
+            (
+                f"There is no fit: the noise is that of {plan.n_control:,} control cells (and as "
+                f"many controls are assumed), and guides are assumed to vary as in two published "
+                f"screens."
+            ),
+        )
+    if plan.budget is not None:
+        sentences.append(_of_budget(plan, plan.budget))
     return sentences
 
 
-def _of_cells(found: Found) -> str:
+def _of_cells(plan: Found) -> str:
     """Return how many cells detect a change in one gene."""
-    cells = found.genes["cells_needed"].to_numpy(float)
-    median, most = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
-    layout = found.layout
+    cells = plan.genes["cells_needed"].to_numpy(float)
+    median, nine_tenths = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
+    layout = plan.layout
     parts = [
-        f"{n} {what}{'s' * (n > 1)}"
-        for n, what in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
+        f"{n} {unit}{'s' * (n > 1)}"
+        for n, unit in ((layout.n_guides, "guide"), (layout.n_replicates, "replicate"))
     ]
     text = (
-        f"Detecting a change of {found.effect:g} with {100 * found.power:g}% power "
-        f"({found.by_rule}) takes {cells_in_words(median)} per perturbation "
-        f"({' and '.join(parts)}) for the median gene and {cells_in_words(most)} for 90% of the "
-        f"genes."
+        f"Detecting a change of {plan.effect:g} with {100 * plan.power:g}% power "
+        f"({plan.by_rule}) takes {cells_in_words(median)} per perturbation "
+        f"({' and '.join(parts)}) for the median gene and {cells_in_words(nine_tenths)} for 90% of "
+        f"the genes."
     )
     if lacking := int((cells > MANY).sum()):
         text += (
@@ -102,52 +106,52 @@ def _of_cells(found: Found) -> str:
     return text
 
 
-def _of_effects(found: Found) -> str:
+def _of_effects(plan: Found) -> str:
     """Return how many effects are not zero, and by what."""
-    if found.given is not None:
-        share, sd = found.given
+    if plan.given is not None:
+        share, sd = plan.given
         return (
             f"As given, {percent(share)} of the effects are not zero, with an SD of {sd:g} of that "
             f"of a gene between cells."
         )
-    by = "On this screen" if found.source == SCREEN else f"As on {USUAL} (without a fit)"
-    return f"{by}, {percent(found.share)} of the effects exceed 0.2 SD of a gene between cells."
+    by = "On this screen" if plan.source == SCREEN else f"As on {USUAL} (without a fit)"
+    return f"{by}, {percent(plan.share)} of the effects exceed 0.2 SD of a gene between cells."
 
 
-def _of_reads(found: Found) -> str:
+def _of_reads(plan: Found) -> str:
     """Return what half of the reads costs in power, or why it is not known."""
-    if found.missing:
-        return f"Fewer reads per cell are not planned: {found.missing}."
-    table = found.screens[found.screens["n_guides"] == found.layout.n_guides]
+    if plan.missing:
+        return f"Fewer reads per cell are not planned: {plan.missing}."
+    table = plan.screens[plan.screens["n_guides"] == plan.layout.n_guides]
     if table.empty:
         return "Fewer reads per cell are planned in the table of screens."
     of_reads = {
         f: table[table["reads"] == f].set_index("n_cells")["power"] for f in (1.0, 0.5, 0.25)
     }
-    nearest = int(np.argmin(np.abs(of_reads[1.0].to_numpy() - found.power)))
+    nearest = int(np.argmin(np.abs(of_reads[1.0].to_numpy() - plan.power)))
     row = int(of_reads[1.0].index[nearest])
-    whole, half, quarter = (100 * float(of_reads[f].get(row, np.nan)) for f in (1.0, 0.5, 0.25))
+    full, half, quarter = (100 * float(of_reads[f].get(row, np.nan)) for f in (1.0, 0.5, 0.25))
     return (
-        f"With {cells_in_words(row)} per perturbation, power averaged over genes is {whole:.0f}% "
+        f"With {cells_in_words(row)} per perturbation, power averaged over genes is {full:.0f}% "
         f"with all reads, {half:.0f}% with half and {quarter:.0f}% with a quarter."
     )
 
 
-def _of_budget(found: Found, budget: float) -> str:
+def _of_budget(plan: Found, budget: float) -> str:
     """Return the screens that a budget pays for: most effects, and enough power."""
-    prices, table = found.prices, found.screens
+    prices, table = plan.prices, plan.screens
     in_cells = not prices.construct and not prices.million_reads and prices.cell == 1.0
-    what = f"A screen of {cells_in_words(budget)}" if in_cells else f"A budget of {budget:,.0f}"
+    spending = f"A screen of {cells_in_words(budget)}" if in_cells else f"A budget of {budget:,.0f}"
     if table.empty:
-        return f"{what} does not pay for one perturbation with {found.layout.n_guides} guides."
+        return f"{spending} does not pay for one perturbation with {plan.layout.n_guides} guides."
     best = table[table["is_best"]].iloc[0]
-    reads = "" if found.missing else f", {100 * best['reads']:g}% of the reads"
+    reads = "" if plan.missing else f", {100 * best['reads']:g}% of the reads"
     text = (
-        f"{what} is expected to detect most effects ({best['detected']:,.0f}; {found.by_rule}) "
+        f"{spending} is expected to detect most effects ({best['detected']:,.0f}; {plan.by_rule}) "
         f"with {_screen(best)}{reads}."
     )
-    enough = table[table["power"] >= found.power]
-    change = f"a change of {found.effect:g} with {100 * found.power:g}% power, averaged over genes"
+    enough = table[table["power"] >= plan.power]
+    change = f"a change of {plan.effect:g} with {100 * plan.power:g}% power, averaged over genes"
     if enough.empty:
         return f"{text} None of the screens detects {change}."
     largest = enough.sort_values(["n_perturbations", "detected"]).iloc[-1]
@@ -189,9 +193,13 @@ class _Effect:
 
 
 @options(
-    total=above(0), construct=at_least(0), cell=at_least(0), million_reads=at_least(0),
-    reads=at_least(1), n_perturbations=at_least(1),
-)  # fmt: skip
+    total=above(0),
+    construct=at_least(0),
+    cell=at_least(0),
+    million_reads=at_least(0),
+    reads=at_least(1),
+    n_perturbations=at_least(1),
+)
 @dataclass(frozen=True)
 class _Budget:
     """Fields of ``budget``, documented in :func:`plan_cells`."""
@@ -205,10 +213,10 @@ class _Budget:
 
     def prices(self) -> Prices:
         """Return all prices; without any, a cell costs 1."""
-        given = (self.construct, self.cell, self.million_reads)
-        if all(price is None for price in given):
+        unit_prices = (self.construct, self.cell, self.million_reads)
+        if all(price is None for price in unit_prices):
             return Prices(reads=self.reads)
-        construct, cell, million_reads = (price or 0.0 for price in given)
+        construct, cell, million_reads = (price or 0.0 for price in unit_prices)
         prices = Prices(construct, cell, million_reads, self.reads)
         if self.total is not None and not prices.of_cell(1.0):
             message = (
@@ -225,11 +233,11 @@ def _limits_of(budget: float | Mapping[str, Any] | None) -> _Budget:
     return _Budget(**budget) if isinstance(budget, Mapping) else _Budget(total=float(budget))
 
 
-def _check(asked: _Effect, n_guides: int | None) -> None:
+def _check(effect: _Effect, n_guides: int | None) -> None:
     """Raise if an SD of effects has no share, or there are more guides than planned cells."""
-    if asked.sd is not None and asked.share is None:
+    if effect.sd is not None and effect.share is None:
         message = (
-            f"effect has the SD of effects that are not zero ({asked.sd:g}), but not their share: "
+            f"effect has the SD of effects that are not zero ({effect.sd:g}), but not their share: "
             f"add 'share', such as 0.05, or leave 'sd' out."
         )
         raise ValueError(message)
@@ -241,45 +249,53 @@ def _check(asked: _Effect, n_guides: int | None) -> None:
         raise ValueError(message)
 
 
-def _sizes_of(fit: FittedPosterior | None, asked: _Effect) -> tuple[EffectSizes, str]:
+def _sizes_of(fit: FittedPosterior | None, effect: _Effect) -> tuple[EffectSizes, str]:
     """Return the distribution of effects, and where it is from."""
-    if asked.share is not None:
-        return EffectSizes.of_share(asked.share, asked.sd or USUAL_SD), GIVEN
+    if effect.share is not None:
+        return EffectSizes.of_share(effect.share, effect.sd or USUAL_SD), GIVEN
     if fit is None or fit.hierarchical is None:
         return EffectSizes.usual(), USUAL
     return EffectSizes.of_draws(fit.hierarchical.effects.place, fit.hierarchical.along), SCREEN
 
 
 def _plans_of(
-    noise: ScreenNoise, sizes: EffectSizes, rule: str, size: float, n_perturbations: int,
+    noise: ScreenNoise,
+    sizes: EffectSizes,
+    rule: str,
+    size: float,
+    n_perturbations: int,
     reads: Mapping[float, NDArray[np.float64]],
-) -> ScreenPlans:  # fmt: skip
+) -> ScreenPlans:
     """Return what determines the power of screens."""
     n_control, cells = int(noise.pooled.n_cells[0]), coexpression(noise.pooled)
     pattern = noise.planned(
-        100, Layout(), n_control=n_control, n_perturbations=n_perturbations, cells=cells,
+        100,
+        Layout(),
+        n_control=n_control,
+        n_perturbations=n_perturbations,
+        cells=cells,
         sizes=sizes,
-    )  # fmt: skip
+    )
     by_rule = ByFalseSigns(sizes, pattern.of_model) if rule == LFSR else ByDiscoveryRate(sizes)
     sd = np.sqrt(np.maximum(noise.perturbed_variance, np.finfo(float).tiny))
     return ScreenPlans(noise, cells, sizes, by_rule, size / sd, n_control, n_perturbations, reads)
 
 
 def _genes_table(
-    panel: Sequence[str], plans: ScreenPlans, layout: Layout, now: float, power: float
+    panel: Sequence[str], plans: ScreenPlans, layout: Layout, n_cells: float, power: float
 ) -> pd.DataFrame:
     """Return the power with the present cells of every gene, and the cells that it needs."""
     sd = np.sqrt(plans.noise.perturbed_variance)
-    width, found = np.full((2, len(sd)), np.nan)
-    if np.isfinite(now):
-        width = INTERVAL * sd * np.sqrt(plans.noise_of(now, layout).of_means)
-        found = plans.power(now, layout)
+    width, power_now = np.full((2, len(sd)), np.nan)
+    if np.isfinite(n_cells):
+        width = INTERVAL * sd * np.sqrt(plans.noise_of(n_cells, layout).of_means)
+        power_now = plans.power(n_cells, layout)
     return pd.DataFrame(
         {
             "gene": strings(panel),
             "cell_sd": sd,
             "half_width": width,
-            "power": found,
+            "power": power_now,
             "cells_needed": plans.cells_needed(layout, power),
         }
     )
@@ -292,8 +308,8 @@ def _screens_table(
     guides = sorted({layout.n_guides, *(GUIDES if layout.guide_variance > 0 else ())})
     columns = plans.table(layout, guides, CELLS, prices, limits.total, limits.n_perturbations)
     table = pd.DataFrame({name: np.array(values, float) for name, values in columns.items()})
-    whole = ["n_guides", "n_cells", "n_perturbations", "n_controls"]
-    table = table.astype(dict.fromkeys(whole, np.int64))
+    counts = ["n_guides", "n_cells", "n_perturbations", "n_controls"]
+    table = table.astype(dict.fromkeys(counts, np.int64))
     best = np.zeros(len(table), bool)
     if limits.total is not None and len(table):
         # Of the equally good, the cheapest.
@@ -303,12 +319,12 @@ def _screens_table(
 
 def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
     """Return the noise of controls and perturbations, by guide and batch."""
-    known, sums = cells.fits[0]
-    screen, keys, sd = known.without_batches(sums, names)
+    environments, sums = cells.fits[0]
+    screen, keys, sd = environments.without_batches(sums, names)
     # Conditions are ignored, because they would split guides.
-    rows, place = distinct(*keys.T)
+    rows, row_of = distinct(*keys.T)
     group, guide, batch, _ = rows.T
-    screen = screen.pool(place, len(rows))
+    screen = screen.pool(row_of, len(rows))
     return screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
 
 

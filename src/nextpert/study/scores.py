@@ -74,8 +74,8 @@ class Side(NamedTuple):
     large: NDArray[np.bool_]  # which effects are 3 standard errors or more
 
 
-def read_sides(refit: Refit, halves: Halves, whole: FitCells) -> list[Side]:
-    """Return both halves of the cells; ``whole`` has the variance between guides of the fit.
+def read_sides(refit: Refit, halves: Halves, fit_cells: FitCells) -> list[Side]:
+    """Return both halves of the cells; ``fit_cells`` has the variance between guides of the fit.
 
     The estimates are judged as effects of perturbations, whatever the guide. The mean of half of
     the guides differs from this effect by the deviations of these guides, which an interval for the
@@ -89,20 +89,20 @@ def read_sides(refit: Refit, halves: Halves, whole: FitCells) -> list[Side]:
     The two halves of a perturbation with one guide share the deviation of that guide. It is then
     taken as 0, also in the half that is learned from, so only sampling is judged.
     """
-    spread = whole.guide_variance if halves.declared else 0.0
+    spread = fit_cells.guide_variance if halves.declared else 0.0
     sides = []
     for part in halves.parts:
         cells = halves.pool(
-            part, by_guide=halves.declared, spread=whole.spread, equal_guides=~halves.by_guides
+            part, by_guide=halves.declared, spread=fit_cells.spread, equal_guides=~halves.by_guides
         )
-        seen, share = measured(refit.spec, cells), spread * halves.guide_shares(part)
+        means, share = measured(refit.spec, cells), spread * halves.guide_shares(part)
         by_guides = halves.by_guides[halves.scored]
         variance, unseen = (
-            seen.variance + (of[1:] + of[0])[:, None] * seen.within
+            means.variance + (of[1:] + of[0])[:, None] * means.within
             for of in (np.where(by_guides, share, 0.0), share)
         )
-        large = np.abs(seen.observed) >= SURE * np.sqrt(variance)
-        sides.append(Side(cells, seen, variance, unseen, large))
+        large = np.abs(means.observed) >= SURE * np.sqrt(variance)
+        sides.append(Side(cells, means, variance, unseen, large))
     return sides
 
 
@@ -119,11 +119,11 @@ def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
     """
     parts = []
     used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
-    for mine, other in (sides, sides[::-1]):
-        effects = refit.effects(refit.learned(mine.cells))
-        estimates = {SHRUNKEN: effects.mean, MEANS: mine.seen.observed}
+    for training, other in (sides, sides[::-1]):
+        effects = refit.effects(refit.learned(training.cells))
+        estimates = {SHRUNKEN: effects.mean, MEANS: training.seen.observed}
         observed, variance = other.seen.observed, other.variance
-        parts.append(_score(effects, estimates, observed, variance, used, large=mine.large))
+        parts.append(_score(effects, estimates, observed, variance, used, large=training.large))
     return _mean_of(parts).set_axis(refit.spec.plan.names)
 
 
@@ -136,24 +136,27 @@ def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.
     """
     parts: dict[str, list[pd.DataFrame]] = {GUIDES: [], BATCHES: []}
     n, control = halves.whole.n, halves.group == 0
-    pairs, place = distinct(halves.group, halves.guide)
-    size = np.bincount(place, n, len(pairs))
+    pairs, pair_of = distinct(halves.group, halves.guide)
+    size = np.bincount(pair_of, n, len(pairs))
     enough = [np.flatnonzero((pairs[:, 0] == g) & (size >= LEFT)) for g in range(halves.n_groups)]
-    several = [some for some in enough[1:] if len(some) > 1]
-    n_folds = min(_FOLDS, max(map(len, several), default=0))
+    by_perturbation = [guides for guides in enough[1:] if len(guides) > 1]
+    n_folds = min(_FOLDS, max(map(len, by_perturbation), default=0))
     for fold in range(n_folds if halves.declared and len(enough[0]) > 1 else 0):
         of_control = enough[0][fold % 2 :: 2]
-        held = [of_control, *(some[[fold % len(some)]] for some in several)]
+        left_out_guides = [
+            of_control,
+            *(guides[[fold % len(guides)]] for guides in by_perturbation),
+        ]
         share = size[of_control] / size[of_control].sum()
         extra = spread * (1.0 + float((share**2).sum()))
-        left_out = np.isin(place, np.concatenate(held))
+        left_out = np.isin(pair_of, np.concatenate(left_out_guides))
         parts[GUIDES].append(_left_out(refit, halves, left_out, spread=spread, extra=extra))
     for batch in np.argsort(-np.bincount(halves.batch, n), kind="stable")[:_MOST_BATCHES]:
         left_out = halves.batch == batch
         if min(n[control & left_out].sum(), n[control & ~left_out].sum()) >= LEFT:
             part = _left_out(refit, halves, left_out)
             parts[BATCHES] += [part] * bool(part[COVERAGE].notna().any())
-    return {name: _mean_of(some) for name, some in parts.items() if some}
+    return {name: _mean_of(tables) for name, tables in parts.items() if tables}
 
 
 def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
@@ -165,10 +168,11 @@ def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
         why[GUIDES] = f"fewer than two guides of {who} have {LEFT} cells"
     if (halves.batch_name != "").any() and BATCHES not in judged:
         why[BATCHES] = (
-            "all cells are in one batch" if len(set(halves.batch)) < 2 else
-            f"no batch can be left out: it must contain {LEFT} cells of the controls and of a "
+            "all cells are in one batch"
+            if len(set(halves.batch)) < 2
+            else f"no batch can be left out: it must contain {LEFT} cells of the controls and of a "
             f"perturbation, and the other batches {LEFT} of the controls and 2 of the perturbation"
-        )  # fmt: skip
+        )
     return why
 
 
@@ -188,37 +192,37 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
     number of guides.
     """
     clean, _ = halves.whole.without_batches(halves.fixed, halves.condition)
-    pairs, place = distinct(halves.group, halves.guide)
-    screen = clean.pool(place, len(pairs))
-    name = pd.Series(halves.guide_name).groupby(place).first().to_numpy()
+    pairs, pair_of = distinct(halves.group, halves.guide)
+    screen = clean.pool(pair_of, len(pairs))
+    name = pd.Series(halves.guide_name).groupby(pair_of).first().to_numpy()
     control = np.flatnonzero((pairs[:, 0] == 0) & (screen.n > 0))
     n = np.maximum(screen.n.astype(np.float64), 1e-9)
     noise = screen.squares.sum(axis=0) / np.maximum(n - 1.0, 0.0).sum().clip(1.0)
 
-    def of_mean(some: NDArray[np.int64], within: NDArray[np.int64], gene: int) -> Array:
+    def of_mean(guides: NDArray[np.int64], within: NDArray[np.int64], gene: int) -> Array:
         """Return the mean of some guides and its variance, with the cells of guides ``within``."""
-        share = n[some] / n[some].sum()
+        share = n[guides] / n[guides].sum()
         cells = screen.squares[within, gene].sum() / max((n[within] - 1.0).sum(), 1.0)
-        variance = share**2 @ (cells / n[some] + spread * noise[gene])
-        return np.array([share @ screen.mean[some, gene], max(variance, 1e-300)])
+        variance = share**2 @ (cells / n[guides] + spread * noise[gene])
+        return np.array([share @ screen.mean[guides, gene], max(variance, 1e-300)])
 
-    found: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for j, targets in enumerate(places(fit.targets, fit.genes), start=1):
-        mine = np.flatnonzero((pairs[:, 0] == j) & (screen.n > 0))
-        if len(targets) != 1 or len(mine) < 2 or n[mine].sum() <= len(mine):
+        members = np.flatnonzero((pairs[:, 0] == j) & (screen.n > 0))
+        if len(targets) != 1 or len(members) < 2 or n[members].sum() <= len(members):
             continue
         gene = targets[0]
         start, of_start = of_mean(control, control, gene)
-        for e in mine[screen.n[mine] >= FEWEST_CELLS]:
-            a, of_guide = of_mean(np.array([e]), mine, gene)
-            b, of_others = of_mean(mine[mine != e], mine, gene)
+        for e in members[screen.n[members] >= FEWEST_CELLS]:
+            a, of_guide = of_mean(np.array([e]), members, gene)
+            b, of_others = of_mean(members[members != e], members, gene)
             a, b = a - start, b - start
             z_others = abs(b) / np.sqrt(of_others + of_start)
             # In b / 2 - a, half of the controls' error remains.
             z = np.sign(b) * (b / 2.0 - a) / np.sqrt(of_guide + (of_others + of_start) / 4.0)
-            found.append((fit.names[j - 1], name[e], screen.n[e], a, b, norm.sf(z), z_others))
+            rows.append((fit.names[j - 1], name[e], screen.n[e], a, b, norm.sf(z), z_others))
     names = ["perturbation", "guide", "n_cells", "change", "change_of_others", "p_value", "z"]
-    table = pd.DataFrame(found, columns=names)
+    table = pd.DataFrame(rows, columns=names)
     level = scores.SIGNIFICANCE / max(len(table), 1)
     table = table[2.0 * norm.sf(table.pop("z").astype(np.float64)) < level]
     weak = table["p_value"] * len(table) < scores.SIGNIFICANCE
@@ -228,7 +232,7 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
 def _left_out(
     refit: Refit,
     halves: Halves,
-    held: NDArray[np.bool_],
+    is_left_out: NDArray[np.bool_],
     *,
     spread: float | None = None,
     extra: float = 0.0,
@@ -238,13 +242,18 @@ def _left_out(
     ``extra`` is the variance between guides that intervals include, relative to that of noise.
     """
     # In all groups the guides differ.
-    whole, none = halves.whole, np.zeros(halves.n_groups, bool)
-    cells = halves.pool(whole, ~held, by_guide=spread is not None, spread=spread, equal_guides=none)
-    mine, other = measured(refit.spec, cells), measured(refit.spec, halves.pool(whole, held))
-    used = (mine.n > 1) & (other.n >= LEFT)
+    moments, none = halves.whole, np.zeros(halves.n_groups, bool)
+    cells = halves.pool(
+        moments, ~is_left_out, by_guide=spread is not None, spread=spread, equal_guides=none
+    )
+    training, other = (
+        measured(refit.spec, cells),
+        measured(refit.spec, halves.pool(moments, is_left_out)),
+    )
+    used = (training.n > 1) & (other.n >= LEFT)
     effects = refit.effects(refit.learned(cells))
     observed, error = cells.pooled.to_controls()
-    large = np.abs(observed) >= SURE * np.sqrt(mine.within * error)
+    large = np.abs(observed) >= SURE * np.sqrt(training.within * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
     between = extra * other.within
     return _score(
@@ -269,18 +278,18 @@ def _score(
     from errors; it is infinite for missing values of a table, which are not scored. ``between`` is
     further variance that intervals include.
     """
-    known = np.isfinite(variance) & used[:, None]
-    noise = np.where(known, variance, 0.0)
-    every = estimates | {NOTHING: np.zeros_like(observed)}
+    is_scored = np.isfinite(variance) & used[:, None]
+    noise = np.where(is_scored, variance, 0.0)
+    compared = estimates | {NOTHING: np.zeros_like(observed)}
     table = pd.DataFrame(
         {
             # Squared error on these means minus their variance: unbiased, so it can be below 0.
-            name: (np.where(known, each - observed, 0.0) ** 2 - noise).sum(axis=1)
-            for name, each in every.items()
+            name: (np.where(is_scored, estimate - observed, 0.0) ** 2 - noise).sum(axis=1)
+            for name, estimate in compared.items()
         }
     )
-    inside, large = scores.holds(effects, observed, noise + between) & known, large & known
-    table[COVERAGE] = _coverage(inside, known)
+    inside, large = scores.holds(effects, observed, noise + between) & is_scored, large & is_scored
+    table[COVERAGE] = _coverage(inside, is_scored)
     table[~used] = np.nan
     return table.assign(**{COVERED: (inside & large).sum(axis=1), LARGE: large.sum(axis=1)})
 
@@ -293,8 +302,8 @@ def _coverage(inside: NDArray[np.bool_], scored: NDArray[np.bool_]) -> Array:
 
 def _mean_of(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Return the mean over splits of the scores of each perturbation; counts are added."""
-    every = pd.concat(parts).groupby(level=0)
-    return every.mean().assign(**{name: every[name].sum() for name in (COVERED, LARGE)})
+    grouped = pd.concat(parts).groupby(level=0)
+    return grouped.mean().assign(**{name: grouped[name].sum() for name in (COVERED, LARGE)})
 
 
 def judge_unseen(
@@ -317,9 +326,9 @@ def judge_unseen(
     table
         Errors of all predictors, of some, and of "no effect"; ``R``; and coverage.
     """
-    seen, names = measured(refit.spec, cells), refit.spec.plan.names
-    by, used = np.where(seen.sd > 0, seen.sd, 1.0), seen.scored()
-    noise = np.where(used, seen.variance, 0.0) / by**2
+    means, names = measured(refit.spec, cells), refit.spec.plan.names
+    by, used = np.where(means.sd > 0, means.sd, 1.0), means.scored()
+    noise = np.where(used, means.variance, 0.0) / by**2
     # Effects have the weights that are used to learn predictor weights: smaller with few cells.
     record, tiny = cast("PredictorRecord", refit.fit.predictors), np.finfo(np.float64).tiny
     counts = np.where(used, 1 / np.maximum(noise + record.residual_variance, tiny), 0.0)
@@ -331,17 +340,17 @@ def judge_unseen(
     models = run_tasks(refit.without_fold, tasks, n_jobs=n_jobs)
     for k, model in progress(n_folds, "Held-out perturbations", iterable=models):
         fit = refit.as_stored(model)
-        asked = [name for name in refit.folds[k] if can_be_candidate(name, fit)]
-        if not asked:
+        predictable = [name for name in refit.folds[k] if can_be_candidate(name, fit)]
+        if not predictable:
             continue
         with warnings.catch_warnings():  # ignored: a table has no row for labels left out
             warnings.simplefilter("ignore", UserWarning)
-            chosen = read_wanted(asked, fit)
+            chosen = read_wanted(predictable, fit)
         rows = [names.index(name) for name in chosen.names]
         effects = panel_effects(fit, chosen)
-        for name, each in vars(effects).items():
-            tables[name][rows] = each
-        observed = seen.observed[rows] / by
+        for name, values in vars(effects).items():
+            tables[name][rows] = values
+        observed = means.observed[rows] / by
         for name, (effect, covariance) in _estimates(model, chosen, fit, effects).items():
             predicted, shared = effect / by, covariance / by**2
             departure = (observed - predicted) ** 2 - noise[rows] + 2 * shared
@@ -352,16 +361,18 @@ def judge_unseen(
     effects = Effects(**tables)
     used &= table[NOTHING].notna().to_numpy()[:, None]
     share = cells.guide_variance * halves.guide_shares(halves.whole)
-    variance = seen.variance + (share[1:] + share[0])[:, None] * seen.within
-    inside = scores.holds(effects, seen.observed, np.where(used, variance, 0.0)) & used
+    variance = means.variance + (share[1:] + share[0])[:, None] * means.within
+    inside = scores.holds(effects, means.observed, np.where(used, variance, 0.0)) & used
     table[COVERAGE] = _coverage(inside, used)
     table[[COVERED, LARGE]] = 0
-    both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
-    for mine, other in (sides, sides[::-1]):
-        spread = np.where(both, other.variance_unseen, 0.0)
-        which = both & mine.large
-        table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & which).sum(axis=1)
-        table[LARGE] += which.sum(axis=1)
+    in_both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
+    for training, other in (sides, sides[::-1]):
+        spread = np.where(in_both, other.variance_unseen, 0.0)
+        is_large = in_both & training.large
+        table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & is_large).sum(
+            axis=1
+        )
+        table[LARGE] += is_large.sum(axis=1)
     return effects, table
 
 
@@ -389,19 +400,19 @@ def _estimates(
     }
 
 
-def _weights(model: Model, kept: Collection[str]) -> dict[str, float]:
+def _weights(model: Model, included: Collection[str]) -> dict[str, float]:
     """Return the weights of some predictors, learned without the others."""
     # Members have weight 1, even if there was no combination from which to learn a weight.
     by_members = names_of(lambda kind: "together" in kind.draws_on)
-    together = dict.fromkeys([name for name in by_members if name in kept], 1.0)
+    together = dict.fromkeys([name for name in by_members if name in included], 1.0)
     weighted = cast("Weighted", model.weighted)  # of three perturbations or more
-    learned, seen = weighted.weights, weighted.measured
-    some = [each for each in weighted.predictors() if each.name in kept]
-    if all(each.fixed for each in some):  # none has a weight to learn
+    learned, means = weighted.weights, weighted.measured
+    subset = [predictor for predictor in weighted.predictors() if predictor.name in included]
+    if all(predictor.fixed for predictor in subset):  # none has a weight to learn
         return together
-    if len(some) < len(learned.names):
+    if len(subset) < len(learned.names):
         learned = learn_predictor_weights(
-            seen.observed, seen.variance, some, seen.scored(), sd=seen.sd
+            means.observed, means.variance, subset, means.scored(), sd=means.sd
         )
     return together | dict(zip(learned.names, learned.weights.tolist(), strict=True))
 
@@ -416,12 +427,17 @@ def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> di
     chosen, names = candidates.pool.interventions, candidates.names
     rows, shared = shared_with_controls(names, fit)
     together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
-    every = cast("Expectation", fit.expectation).predictions(
-        names, places(chosen.targets, fit.genes), chosen.shifts,
-        weights=fit.posterior.mean().toarray(), together=together,
-    )  # fmt: skip
+    predictions = cast("Expectation", fit.expectation).predictions(
+        names,
+        places(chosen.targets, fit.genes),
+        chosen.shifts,
+        weights=fit.posterior.mean().toarray(),
+        together=together,
+    )
     nothing = np.zeros_like(effects.mean)
     return {
-        each.name: np.array([each.effects, nothing if each.shared is None else each.shared])
-        for each in (one.silenced(together.rows) for one in every)
+        prediction.name: np.array(
+            [prediction.effects, nothing if prediction.shared is None else prediction.shared]
+        )
+        for prediction in (one.silenced(together.rows) for one in predictions)
     }

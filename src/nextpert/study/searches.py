@@ -49,7 +49,7 @@ class HeldOut(NamedTuple):
 
     def unknown(self, sets: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         """Return those of some sets of perturbations without which no graph is stored."""
-        return [some for some in sets if frozenset(some) not in self.known]
+        return [members for members in sets if frozenset(members) not in self.known]
 
 
 def graphs_without(
@@ -70,12 +70,12 @@ def graphs_without(
     """
     if held_out is None:
         return [dag] * len(sets)
-    known = dict(held_out.known)
+    graphs = dict(held_out.known)
     unknown = held_out.unknown(sets)
     if unknown and searches is not None:
-        found = learn_without(held_out, searches[1], genes, unknown, n_jobs=n_jobs)
-        known |= zip(map(frozenset, unknown), found, strict=True)
-    return [known[frozenset(some)] for some in sets]
+        searched = learn_without(held_out, searches[1], genes, unknown, n_jobs=n_jobs)
+        graphs |= zip(map(frozenset, unknown), searched, strict=True)
+    return [graphs[frozenset(members)] for members in sets]
 
 
 def learn_without(
@@ -93,10 +93,13 @@ def learn_without(
     which draws the effects.
     """
     parts = without_sets(held_out.environments, screen, sets)
-    contexts = ((some, context_nodes(rest, genes, held_out.targets)) for rest, some in parts)
+    contexts = (
+        (screen_part, context_nodes(remaining, genes, held_out.targets))
+        for remaining, screen_part in parts
+    )
     tasks = (
-        delayed(_search_part)(Joint.of(some, len(genes), context), genes, held_out)
-        for some, context in contexts
+        delayed(_search_part)(Joint.of(screen_part, len(genes), context), genes, held_out)
+        for screen_part, context in contexts
     )
     if not registry.searches()[held_out.options.method].threads:
         n_jobs = 1
@@ -106,15 +109,16 @@ def learn_without(
     workers = {} if n_jobs is None else {"n_jobs": n_jobs}
     pool = Parallel(**workers, prefer="threads", return_as="generator")
     with progress(len(sets), "Held-out graphs") as bar:
-        found = [(one, bar.update())[0] for one in pool(tasks)]
-    for some, (_, lost) in zip(sets, found, strict=True):
+        results = [(one, bar.update())[0] for one in pool(tasks)]
+    for members, (_, lost) in zip(sets, results, strict=True):
         if lost:
             logger.info(
                 "Without the cells of %s, the other genes determine %s: in the graph that predicts "
                 "these perturbations, they have no edges.",
-                list_names(some), list_names([genes[i] for i in sorted(lost)]),
-            )  # fmt: skip
-    return [dag for dag, _ in found]
+                list_names(members),
+                list_names([genes[i] for i in sorted(lost)]),
+            )
+    return [dag for dag, _ in results]
 
 
 def _search_part(joint: Joint, genes: Sequence[str], held_out: HeldOut) -> tuple[Dag, set[int]]:
@@ -131,10 +135,10 @@ def _search_part(joint: Joint, genes: Sequence[str], held_out: HeldOut) -> tuple
             return search(part, genes, held_out.options, rng, where).dag, lost
         except ValueError as error:
             columns = np.asarray(getattr(error, "columns", ())).astype(int).tolist()
-            more = set(part.dependent(columns, len(genes))) if columns else set()
-            if not more - lost:
+            dependent = set(part.dependent(columns, len(genes))) if columns else set()
+            if not dependent - lost:
                 raise
-            lost |= more
+            lost |= dependent
 
 
 def resampled_graphs(

@@ -61,9 +61,9 @@ def read_table(
     return Interventions(names, targets, shifts, ["table"] * len(names))
 
 
-def _require_unique(names: Sequence[str], what: str) -> None:
+def _require_unique(names: Sequence[str], kind: str) -> None:
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        message = f"{what} given more than once in the table of shifts: {list_names(twice)}. Give "
+        message = f"{kind} given more than once in the table of shifts: {list_names(twice)}. Give "
         message += "each of these once."
         raise ValueError(message)

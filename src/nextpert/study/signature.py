@@ -20,7 +20,7 @@ _LEVEL = 0.05  # false discovery rate below which genes of a table count
 _SIDES = {"up": 1.0, "down": -1.0}
 
 
-def as_signature(given: Any) -> Any:
+def as_signature(signature: Any) -> Any:
     """Return a signature as a mapping gene -> change; other values stay as they are.
 
     ``{"up": genes, "down": genes}`` and lists of genes become changes by 1 and -1, a table of
@@ -42,34 +42,40 @@ def as_signature(given: Any) -> Any:
     >>> as_signature(pd.Series({"STAT1": 2.0}, name="log2FoldChange")).round(2).to_dict()
     {'STAT1': 1.39}
     """
-    if isinstance(given, pd.DataFrame):
-        return _of_table(given)
-    if isinstance(given, pd.Series):
-        values = given.dropna()
-        return _natural(values) if given.name in _LOG2 else values
-    if isinstance(given, Mapping):
-        if given and {*given} <= {*_SIDES} and not any(_is_number(x) for x in given.values()):
-            return _of_sides(given)
-        return given
-    if isinstance(given, str | Path):
-        return dict.fromkeys(_of_file(str(given)), 1.0)
-    if isinstance(given, Iterable) and not isinstance(given, bytes):
-        genes = [*in_order(given)]
+    if isinstance(signature, pd.DataFrame):
+        return _of_table(signature)
+    if isinstance(signature, pd.Series):
+        values = signature.dropna()
+        return _natural(values) if signature.name in _LOG2 else values
+    if isinstance(signature, Mapping):
+        if (
+            signature
+            and {*signature} <= {*_SIDES}
+            and not any(_is_number(x) for x in signature.values())
+        ):
+            return _of_sides(signature)
+        return signature
+    if isinstance(signature, str | Path):
+        return dict.fromkeys(_of_file(str(signature)), 1.0)
+    if isinstance(signature, Iterable) and not isinstance(signature, bytes):
+        genes = [*in_order(signature)]
         if all(isinstance(gene, str) for gene in genes):
             return dict.fromkeys(genes, 1.0)
-    return given
+    return signature
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number)
 
 
-def _of_sides(given: Mapping[str, Any]) -> dict[str, float]:
-    genes = {side: [str(gene) for gene in in_order(some)] for side, some in given.items()}
-    if both := {*genes.get("up", ())} & {*genes.get("down", ())}:
-        message = f"signature has {list_names(sorted(both))} both up and down: name each once."
+def _of_sides(sides: Mapping[str, Any]) -> dict[str, float]:
+    genes = {side: [str(gene) for gene in in_order(members)] for side, members in sides.items()}
+    if conflicting := {*genes.get("up", ())} & {*genes.get("down", ())}:
+        message = (
+            f"signature has {list_names(sorted(conflicting))} both up and down: name each once."
+        )
         raise ValueError(message)
-    return {gene: _SIDES[side] for side, some in genes.items() for gene in some}
+    return {gene: _SIDES[side] for side, members in genes.items() for gene in members}
 
 
 def _of_table(table: pd.DataFrame) -> pd.Series:
@@ -100,16 +106,16 @@ def _natural(values: pd.Series) -> pd.Series:
     return (values.astype(float) * np.log(2)).rename("change")
 
 
-def _of_file(given: str) -> list[str]:
+def _of_file(address: str) -> list[str]:
     """Return the genes of a set in a gmt file, ``"FILE.gmt"`` or ``"FILE.gmt:SET"``."""
     from nextpert._adata.features import read_gmt
 
-    name, ending, chosen = given.rpartition(".gmt")
+    name, ending, chosen = address.rpartition(".gmt")
     path = Path(f"{name}.gmt")
     if not ending or (chosen and chosen[0] != ":") or not path.is_file():
         message = (
-            f"signature is {given!r}, but no such gmt file exists: give 'FILE.gmt:SET', a list of "
-            f"genes, {{'up': [...], 'down': [...]}}, or a mapping of genes to changes."
+            f"signature is {address!r}, but no such gmt file exists: give 'FILE.gmt:SET', a list "
+            f"of genes, {{'up': [...], 'down': [...]}}, or a mapping of genes to changes."
         )
         raise ValueError(message)
     sets, chosen = read_gmt(path), chosen[1:]

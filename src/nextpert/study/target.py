@@ -141,7 +141,7 @@ class Target:
             states = value if isinstance(value, list) else [value]
             for state in states:
                 check_value(state, name, _STATES, _SQUARED)
-            if isinstance(value, list) and (not states or any(each is None for each in states)):
+            if isinstance(value, list) and (not states or any(state is None for state in states)):
                 message = f"{name} is an empty list or contains None: list at least one state, not "
                 message += "None."
                 raise ValueError(message)
@@ -152,8 +152,8 @@ class Target:
         if not pulls and not bounds:
             message = "A Target needs a part: give state, signature, at_least or at_most."
         elif DISTANCES[self.distance].of_changes is not None:
-            both = self.state is not None and self.signature is not None
-            if not pulls or both or bounds or self.away_from is not None:
+            has_both = self.state is not None and self.signature is not None
+            if not pulls or has_both or bounds or self.away_from is not None:
                 message = f"distance={self.distance!r} takes only state or signature, and weights: "
                 message += "leave out all other parts."
         if message:
@@ -177,9 +177,9 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
     >>> as_target(np.array([2.0, 0.5]), ["STAT1", "B2M"])
     Target(state={'STAT1': 2.0, 'B2M': 0.5})
     """
-    given = target if isinstance(target, Target) else Target(state=target)
+    converted = target if isinstance(target, Target) else Target(state=target)
     if genes is None:
-        return given
+        return converted
 
     def by_gene(state: Any) -> Any:
         if not isinstance(state, np.ndarray):
@@ -190,7 +190,9 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
-    return replace(given, **{name: each_state(getattr(given, name), by_gene) for name in STATES})
+    return replace(
+        converted, **{name: each_state(getattr(converted, name), by_gene) for name in STATES}
+    )
 
 
 def each_state(states: Any, change: Callable[[Any], Any]) -> Any:
@@ -200,9 +202,9 @@ def each_state(states: Any, change: Callable[[Any], Any]) -> Any:
 
 def parts_of(target: Target) -> dict[str, Any]:
     """Return the parts of a target by name, so that ``Target(**parts)`` equals it."""
-    held = {field.name: getattr(target, field.name) for field in fields(target)}
-    given = {field.name: field.default for field in fields(target)}
-    return {name: value for name, value in held.items() if not _is_default(value, given[name])}
+    values = {field.name: getattr(target, field.name) for field in fields(target)}
+    defaults = {field.name: field.default for field in fields(target)}
+    return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
 
 
 def named_genes(target: Target) -> list[str] | None:
@@ -247,9 +249,9 @@ def columns_of(target: Any) -> list[str]:
     >>> columns_of(Target(state=["STAT1", ("cell_type", "memory"), ("day", 7)]))
     ['cell_type', 'day']
     """
-    given = as_target(target)
-    states = [*listed(given.state), *listed(given.away_from)]
-    return list(dict.fromkeys(str(each[0]) for each in states if isinstance(each, tuple)))
+    requested = as_target(target)
+    states = [*listed(requested.state), *listed(requested.away_from)]
+    return list(dict.fromkeys(str(state[0]) for state in states if isinstance(state, tuple)))
 
 
 def listed(states: State | list[Any] | None) -> list[Any]:

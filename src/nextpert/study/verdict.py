@@ -133,7 +133,7 @@ def judge(
         (2 * len(confounded) >= n, NOT, without_controls),
         (set(judged) == {TRUST}, TRUST, "Trust the model here"),
         (True, CARE, "Trust the model with care"),
-    ]  # fmt: skip
+    ]
     level, start = next((level, start) for holds, level, start in cases if holds)
     if n_judged < n:
         start += f" (fits to parts of the cells are judged by {n_judged:,} of {n:,} perturbations, "
@@ -147,11 +147,11 @@ def _with(parts: list[Part], added: Part, *, first: bool = False) -> list[Part]:
     for part in parts:
         if part.name == added.name:
             one, other = (added, part) if first else (part, added)
-            more = other.verdict.split(": ", 1)[1]
+            sentence = other.verdict.split(": ", 1)[1]
             level = max(part.level, added.level, key=[TRUST, CARE, NOT].index)
-            added = Part(part.name, level, f"{one.verdict} {more[:1].upper()}{more[1:]}")
-    others = [part for part in parts if part.name != added.name]
-    return [added, *others] if first else [*others, added]
+            added = Part(part.name, level, f"{one.verdict} {sentence[:1].upper()}{sentence[1:]}")
+    unmerged = [part for part in parts if part.name != added.name]
+    return [added, *unmerged] if first else [*unmerged, added]
 
 
 def _cells(of: _Rows, factor: Quantity, undeclared: Undeclared) -> Part:
@@ -197,18 +197,22 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatche
         words = f"could not be judged, because the controls have fewer than {2 * LEFT} cells."
         return _part(q.NEGATIVE, [(True, CARE, "")], words)
     of_guides = nulls.kind == BY_GUIDES
-    what = f"{n} control guide{'s' * (n != 1)}" if of_guides else "half of the control cells"
+    what_nulls = f"{n} control guide{'s' * (n != 1)}" if of_guides else "half of the control cells"
     share, low, high, rate = (
         f"{of[name]:.2%}" if of[name].value < 0.1 else f"{of[name]:.0%}"
-        for name in ("false_share", "false_share_lower", "false_share_upper",
-                     "false_discovery_rate")
-    )  # fmt: skip
+        for name in (
+            "false_share",
+            "false_share_lower",
+            "false_share_upper",
+            "false_discovery_rate",
+        )
+    )
     worst = nulls.table.iloc[int(nulls.table["n_false"].to_numpy().argmax())]
     by = f", {worst['n_false']} of them by {worst['name']}" if n > 1 < worst["n_false"] else ""
     words = (
-        f"Of {of['n_false'].n} effects of {what}, taken as perturbations, {of['n_false']:.0f} "
-        f"{'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < {SIGNIFICANCE:g}), "
-        f"{share} ({low} to {high}){by}. The width of their "
+        f"Of {of['n_false'].n} effects of {what_nulls}, taken as perturbations, "
+        f"{of['n_false']:.0f} {'is' if of['n_false'].value == 1 else 'are'} significant (lfsr < "
+        f"{SIGNIFICANCE:g}), {share} ({low} to {high}){by}. The width of their "
         f"null is {of['null_width']}"
     )
     width = of["null_width"]
@@ -219,15 +223,24 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatche
     words += "." if of_guides else _WEAKER
     if batches is not None:
         words += _HIDE_BATCHES.format(batches.column)
-    few = (of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate"))
+    are_few_false = (
+        of[f"false_{name}_lower"].passed is not False for name in ("share", "discovery_rate")
+    )
     cases = [
-        (not all(few) or width.value - q.SURE * width.error > q.LARGEST_WIDTH
-         or (batches is not None and batches.width > q.LARGEST_WIDTH), NOT,
-         "do not rely on significant effects"),
-        (not width.passed or not of["coverage_90"].passed or batches is not None, CARE,
-         "read significant effects with care"),
+        (
+            not all(are_few_false)
+            or width.value - q.SURE * width.error > q.LARGEST_WIDTH
+            or (batches is not None and batches.width > q.LARGEST_WIDTH),
+            NOT,
+            "do not rely on significant effects",
+        ),
+        (
+            not width.passed or not of["coverage_90"].passed or batches is not None,
+            CARE,
+            "read significant effects with care",
+        ),
         (True, TRUST, "calibrated"),
-    ]  # fmt: skip
+    ]
     return _part(q.NEGATIVE, cases, words)
 
 
@@ -295,7 +308,7 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
         (of["coverage_90_large"].is_hopeless, NOT, _STRONG),
         (nothing.passed and mean.passed and covers, TRUST, "they can be ranked"),
         (True, CARE, "rank them with care"),
-    ]  # fmt: skip
+    ]
     # The error relative to the mean perturbation is stated if it decides.
     stated = [(nothing, "no effect"), (mean, "the mean perturbation")]
     stated = stated if no_gain[1] and not no_gain[0] else stated[:1]
@@ -315,12 +328,11 @@ def _graph(of: _Rows) -> Part:
     adds = of["weight"].passed and share.value < 1
     unsure = adds and not share.value + share.error < 1  # a gain below its standard error
     cases: _Cases = [
-        (not adds, NOT,
-         "it adds nothing here; do not rank unseen perturbations by it"),
+        (not adds, NOT, "it adds nothing here; do not rank unseen perturbations by it"),
         (share.passed and q.BELOW_ONE.holds(alone), TRUST, "it helps"),
         (unsure, CARE, "it is not certain that it helps"),
         (True, CARE, "it helps a little"),
-    ]  # fmt: skip
+    ]
     ratio = f"{share}" if unsure else f"{share:.2f}"
     words = (
         f"Its weight is {of['weight']:.2f}. Alone it has {_errors((alone, 'no effect'))}; all "
@@ -361,15 +373,15 @@ def _guides(left_out: _Rows | None, guides: pd.DataFrame | None) -> list[Part]:
         return parts
     weak = guides[guides["weak"]]
     share = weak["change"] / weak["change_of_others"]
-    each = [
+    weak_guides = [
         f"{guide} ({x:.0%})" if x >= 0 else f"{guide} (opposite direction)"
         for guide, x in zip(weak["guide"], share, strict=True)
     ]
     words = (
-        f"Of {len(guides)} guides that can be compared on their target gene, {list_names(each)} "
-        f"change{'s' * (len(each) == 1)} it by less than half as much as the other guides of the "
-        f"perturbation. Drop the cells of guides that do not work, and fit again; a guide for "
-        f"knockouts may work without a change in expression."
+        f"Of {len(guides)} guides that can be compared on their target gene, "
+        f"{list_names(weak_guides)} change{'s' * (len(weak_guides) == 1)} it by less than half as "
+        f"much as the other guides of the perturbation. Drop the cells of guides that do not work, "
+        f"and fit again; a guide for knockouts may work without a change in expression."
     )
     if not parts:
         return [_part(q.GUIDES, [(True, CARE, "")], words)]
@@ -426,9 +438,9 @@ def _errors(*rows: tuple[Quantity, str]) -> str:
 
 def _intervals(of: _Rows) -> tuple[bool, str]:
     """Return whether intervals pass their rules (of large effects too, if any), and a sentence."""
-    every, large = of["coverage_90"], of["coverage_90_large"]
-    words = f" 90% intervals cover {every:.0%} of all effects"
+    overall, large = of["coverage_90"], of["coverage_90_large"]
+    words = f" 90% intervals cover {overall:.0%} of all effects"
     if large.passed is not None:  # enough of them
         but = "and" if large.value >= q.LEAST_COVERAGE else "but only"
         words += f" {but} {large:.0%} of the large ones"
-    return bool(every.passed) and large.passed is not False, f"{words}."
+    return bool(overall.passed) and large.passed is not False, f"{words}."

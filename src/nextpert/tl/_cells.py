@@ -28,9 +28,9 @@ def fit_environments(adata: ad.AnnData, roles: Roles, names: Sequence[str]) -> E
     """
     if roles.batch_key:
         return read_environments(adata, roles, named=names)
-    every = read_environments(adata, replace(roles, covariates=()), named=names)
-    asked = every.numbered(names) >= 0
-    return every.only(sorted(set(every.perturbation[asked])))
+    environments = read_environments(adata, replace(roles, covariates=()), named=names)
+    is_requested = environments.numbered(names) >= 0
+    return environments.only(sorted(set(environments.perturbation[is_requested])))
 
 
 def read_cells(
@@ -67,25 +67,25 @@ def read_cells(
     """
     layer, labels = environments.roles.layer, set(environments.perturbation)
     fits, codings = [], []
-    for some in without:
-        gone = environments.groups(list(some)) >= 0
-        rest = environments.only(sorted(labels - set(environments.perturbation[gone])))
-        fits.append(rest)
+    for members in without:
+        left_out = environments.groups(list(members)) >= 0
+        remaining = environments.only(sorted(labels - set(environments.perturbation[left_out])))
+        fits.append(remaining)
         # Their order determines the order of the sums.
-        group = rest.numbered(names)
-        of_cell = {"order": np.append(group, -1)[rest.codes], "environment": rest.codes}
-        codings.append(coding(of_cell, fold=np.append(group >= 0, -1)[rest.codes]))
+        group = remaining.numbered(names)
+        of_cell = {"order": np.append(group, -1)[remaining.codes], "environment": remaining.codes}
+        codings.append(coding(of_cell, fold=np.append(group >= 0, -1)[remaining.codes]))
     if halves is not None:
-        known, half = halves
-        half = np.where(known.codes >= 0, half, -1)
-        codings.append(coding({"environment": known.codes, "half": half}, fold=half))
+        split_environments, half = halves
+        half = np.where(split_environments.codes >= 0, half, -1)
+        codings.append(coding({"environment": split_environments.codes, "half": half}, fold=half))
     other: list[Screen] = []
     if searches is not None:
-        held = coding_without(searches, sets)
+        search_coding = coding_without(searches, sets)
         if searches.roles.layer == layer:
-            codings.append(held)
+            codings.append(search_coding)
         else:
-            other = read_screens(adata, columns, [held], layer=searches.roles.layer)
+            other = read_screens(adata, columns, [search_coding], layer=searches.roles.layer)
     screens = read_screens(adata, columns, codings, layer=layer)
     screens += other
     return Cells(

@@ -125,15 +125,15 @@ def cpca(
     _adata.check_scale(adata, columns, np.flatnonzero(codes >= 0), roles, only_warn=True)
     grouping = codes, len(foreground) + 1
     (moments,), batches = _adata.read_groupings(adata, columns, [grouping], roles)
-    for kind, each in (("control", moments[:1]), ("perturbed", moments[1:])):
-        if sum(group.n for group in each) < 2:
+    for kind, sets in (("control", moments[:1]), ("perturbed", moments[1:])):
+        if sum(group.n for group in sets) < 2:
             message = f"There is only one {kind} cell: add cells, a covariance needs at least two."
             raise ValueError(message)
     with one_thread():
         result, loadings = contrast(moments, n_components, alpha, as_rng(rng))
     scores = np.zeros((adata.n_obs, n_components))
-    every = np.arange(adata.n_obs)
-    for cells, block in _adata.read_blocks(adata, columns, every, layer=roles.layer):
+    rows = np.arange(adata.n_obs)
+    for cells, block in _adata.read_blocks(adata, columns, rows, layer=roles.layer):
         with one_thread():
             scores[cells] = block @ loadings
             if batches is not None:

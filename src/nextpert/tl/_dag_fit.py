@@ -124,24 +124,26 @@ def dag_fit(
     codes = np.full(adata.n_obs, -1, dtype=np.int64)
     codes[cells] = generator.permutation(np.arange(len(cells)) % n_folds)
     (folds,), _ = _adata.read_groupings(adata, columns, [(codes, n_folds)], roles)
-    every = sum(folds[1:], start=folds[0])
-    require_varying(every, genes)
+    all_cells = sum(folds[1:], start=folds[0])
+    require_varying(all_cells, genes)
     warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    others = [
+    training = [
         sum((fold for g, fold in enumerate(folds) if g != f), start=Moments.zeros(len(genes)))
         for f in range(n_folds)
     ]
     graphs = [dag, *(matched_random_dag(dag.in_degree, rng=generator) for _ in range(n_random))]
     nodes = np.flatnonzero(dag.in_degree).tolist()
     r = np.column_stack(  # one row per graph, one column per gene; the first row is of this graph
-        [parent_fit(others, folds, i, [graph.parents(i) for graph in graphs]) for i in nodes]
+        [parent_fit(training, folds, i, [graph.parents(i) for graph in graphs]) for i in nodes]
     )
     table = pd.DataFrame(
         {
             "gene": _adata.strings(genes[i] for i in nodes),
             "n_parents": dag.in_degree[nodes],
             "r": r[0],
-            "r_in_sample": [parent_fit([every], [every], i, [dag.parents(i)])[0] for i in nodes],
+            "r_in_sample": [
+                parent_fit([all_cells], [all_cells], i, [dag.parents(i)])[0] for i in nodes
+            ],
             "random_mean": r[1:].mean(axis=0),
             "random_sd": r[1:].std(axis=0, ddof=1),
             "p_value": (r >= r[0]).mean(axis=0),
@@ -149,36 +151,41 @@ def dag_fit(
         index=pd.Index(np.arange(len(nodes))),
     )
     mean = r.mean(axis=1)  # over all genes
-    own, random = float(mean[0]), mean[1:]
+    graph_mean, random = float(mean[0]), mean[1:]
     sd = float(random.std(ddof=1))
     stored = {
-        "mean_r": own,
+        "mean_r": graph_mean,
         "random_mean_r": random,
-        "z": (own - float(random.mean())) / sd if sd > 0 else float("nan"),
-        "p_value": float((mean >= own).mean()),
+        "z": (graph_mean - float(random.mean())) / sd if sd > 0 else float("nan"),
+        "p_value": float((mean >= graph_mean).mean()),
         "table": table,
         "random_r": r[1:],
         "n_cells": len(cells),
         "genes": _adata.strings(genes),
         **_adata.origin_of_cells(adata, roles, columns, only_controls=True),
         "params": {
-            "dag_key": dag_key, **roles.stored(), "n_folds": n_folds, "n_random": n_random,
+            "dag_key": dag_key,
+            **roles.stored(),
+            "n_folds": n_folds,
+            "n_random": n_random,
             "rng": _adata.seed_of(rng),
         },
-    }  # fmt: skip
+    }
     logger.info(
         "Mean r of %d genes with their parents: %.3f, in random graphs %.3f.",
-        len(nodes), own, random.mean(),
-    )  # fmt: skip
+        len(nodes),
+        graph_mean,
+        random.mean(),
+    )
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
 def _require_enough(n_cells: int, n_folds: int, dag: Dag, genes: list[str]) -> None:
-    most = int(dag.in_degree.max())
-    if n_cells - -(-n_cells // n_folds) < most + 2 or n_cells < 2 * n_folds:
+    max_parents = int(dag.in_degree.max())
+    if n_cells - -(-n_cells // n_folds) < max_parents + 2 or n_cells < 2 * n_folds:
         message = (
             f"{n_cells} control cells in {n_folds} folds do not suffice to regress "
-            f"{genes[int(dag.in_degree.argmax())]} on its {most} parents: use more control cells, "
-            f"or a graph with fewer parents."
+            f"{genes[int(dag.in_degree.argmax())]} on its {max_parents} parents: use more control "
+            f"cells, or a graph with fewer parents."
         )
         raise ValueError(message)

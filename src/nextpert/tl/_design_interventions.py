@@ -34,9 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 @checked(
-    acquisition=one_of(lambda: ("auto", *core.acquisitions())), candidates=one_of("genes"),
-    n_samples=at_least(2), stopping=StoppingRule, preset=one_of(*PRESETS),
-)  # fmt: skip
+    acquisition=one_of(lambda: ("auto", *core.acquisitions())),
+    candidates=one_of("genes"),
+    n_samples=at_least(2),
+    stopping=StoppingRule,
+    preset=one_of(*PRESETS),
+)
 def design_interventions(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
@@ -137,28 +140,34 @@ def design_interventions(
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)
     requested = read_target(adata, target, fit)
-    pool, whole, bound, is_asked = read_all(candidates, fit, requested)
+    pool, candidates_and_measured, bound, is_asked = read_all(candidates, fit, requested)
     requested = bound.rows(np.flatnonzero(is_asked))
     this_round = 1
     # A call on the same cells repeats the last round.
     if trace is not None and len(trace):
         before = str(_adata.eager(adata.uns[key_added]).get("cells", ""))
-        same = bool(fit.fingerprint) and _adata.same_cells(before, fit.fingerprint)
-        this_round = int(trace["round"].max()) + (not same)
+        are_same_cells = bool(fit.fingerprint) and _adata.same_cells(before, fit.fingerprint)
+        this_round = int(trace["round"].max()) + (not are_same_cells)
     # A seed is combined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
-    asked = as_asked(
-        fit, pool, requested.goal, requested.targets, n_cells=n_cells, noise_aware=noise_aware,
-        n_samples=n_samples, rng=np.random.default_rng(seeds),
-    )  # fmt: skip
-    admission = admit(asked, pool, fit, requested)
+    ranked = as_asked(
+        fit,
+        pool,
+        requested.goal,
+        requested.targets,
+        n_cells=n_cells,
+        noise_aware=noise_aware,
+        n_samples=n_samples,
+        rng=np.random.default_rng(seeds),
+    )
+    admission = admit(ranked, pool, fit, requested)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         of_exact = "civ" if requested.goal.is_plain else "remaining_variance"
         acquisition = of_exact if fit.is_exact else "probability"
-    values, reduction = core.find_acquisition(acquisition).of_candidates(asked)
+    values, reduction = core.find_acquisition(acquisition).of_candidates(ranked)
     # The uncertainty that their cells are expected to resolve, if the acquisition computes it.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
-    distance = asked.distances
+    distance = ranked.distances
     # The paper ranks by CIV in all cases.
     flat = is_flat(removed) and (noise_aware or not fit.is_exact)
     ranking, order = ranking_table(
@@ -192,7 +201,12 @@ def design_interventions(
         "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.interventions.shifts[order]),
         "advice": advise_on(
-            adata, fit, whole, bound, is_asked, rule=StoppingRule(**stopping or {})
+            adata,
+            fit,
+            candidates_and_measured,
+            bound,
+            is_asked,
+            rule=StoppingRule(**stopping or {}),
         ),
         "floor": float(np.atleast_1d(floor)[-1]),
         "target_mean": requested.mean,
@@ -220,15 +234,22 @@ def design_interventions(
     of_advice.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
     logger.info(
         "Round %d, target %s: %s ranks first of %d candidates by %s.",
-        this_round, requested.name, row["chosen"], int(admission.admitted.sum()), acquisition,
-    )  # fmt: skip
+        this_round,
+        requested.name,
+        row["chosen"],
+        int(admission.admitted.sum()),
+        acquisition,
+    )
     if flat:
         logger.warning(
             "The candidates differ by less than 1%% in variance reduction (%d cells of each are "
             "expected to resolve %.2g to %.2g%% of the remaining uncertainty, by %s), so they are "
             "ranked by state_distance.",
-            n_cells, 100 * removed.min(), 100 * removed.max(), acquisition,
-        )  # fmt: skip
+            n_cells,
+            100 * removed.min(),
+            100 * removed.max(),
+            acquisition,
+        )
     return written
 
 

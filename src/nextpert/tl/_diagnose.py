@@ -125,11 +125,13 @@ def diagnose(
     fit = _adata.posterior_from(adata, posterior_key)
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
     # Scores of each part: of all cells, of halves, and without perturbations, guides or a batch.
-    cells = halves.pool(halves.whole, every=True, by_guide=halves.declared)
+    cells = halves.pool(halves.whole, all_groups=True, by_guide=halves.declared)
     sides = scores.read_sides(refit, halves, cells)
     effects = panel_effects(fit, read_wanted(None, fit))
-    others = ~scores.measured(spec_of(fit), cells).own()
-    called = float((effects.lfsr[others] < SIGNIFICANCE).mean()) if others.any() else 0.0
+    is_not_target = ~scores.measured(spec_of(fit), cells).own()
+    called = (
+        float((effects.lfsr[is_not_target] < SIGNIFICANCE).mean()) if is_not_target.any() else 0.0
+    )
     nulls = judge_controls(refit, halves, undeclared, called)
     roles = _adata.fitted_roles(adata, fit.params)
     batches = undeclared_batches(adata, fit.columns, fit.names, roles)
@@ -137,9 +139,13 @@ def diagnose(
         nulls = nulls.widened(batches.width)
     tested = cells
     if undeclared is not None:  # cells that share a level are not independent replicates
-        alike = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
+        equal_guides = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         tested = halves.pool(
-            halves.whole, every=True, by_guide=True, spread=undeclared.variance, equal_guides=alike
+            halves.whole,
+            all_groups=True,
+            by_guide=True,
+            spread=undeclared.variance,
+            equal_guides=equal_guides,
         )
     by_part = q.part_scores(fit, tested, effects, nulls.factor)
     halved = np.where(halves.by_guides, "guides", "table" if halves.of_table else "cells")
@@ -160,9 +166,15 @@ def diagnose(
     weight = of_graph, q.NO_ERROR, int(by_part[q.UNSEEN][scores.WHOLE].count())
     rows = q.quantities(by_part, {q.NEGATIVE: nulls.numbers, q.GRAPH_PART: {"weight": weight}})
     level, verdict, parts = verdicts.judge(
-        rows, weights, nulls, halves, Undeclared(undeclared, batches, covariates), guides,
-        scores.not_judged(halves, by_part), scores.confounded(fit, cells),
-    )  # fmt: skip
+        rows,
+        weights,
+        nulls,
+        halves,
+        Undeclared(undeclared, batches, covariates),
+        guides,
+        scores.not_judged(halves, by_part),
+        scores.confounded(fit, cells),
+    )
     stored: dict[str, Any] = {
         "verdict": verdict,
         "level": level,

@@ -42,9 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 @options(
-    prior_scale=(one_of("evidence"), above(0)), prior_units=one_of("noise", "data", "evidence"),
-    noise_var=(one_of("controls"), above(0)), intercept=one_of("centred"),
-)  # fmt: skip
+    prior_scale=(one_of("evidence"), above(0)),
+    prior_units=one_of("noise", "data", "evidence"),
+    noise_var=(one_of("controls"), above(0)),
+    intercept=one_of("centred"),
+)
 @dataclass(frozen=True)
 class _PriorOptions:
     """``prior_options``: each is documented there."""
@@ -56,9 +58,12 @@ class _PriorOptions:
 
 
 @checked(
-    preset=one_of(*PRESETS), shift=one_of(*KINDS), shift_sd=(one_of("learned"), one_of(0)),
-    prior_options=_PriorOptions, n_jobs=WORKERS,
-)  # fmt: skip
+    preset=one_of(*PRESETS),
+    shift=one_of(*KINDS),
+    shift_sd=(one_of("learned"), one_of(0)),
+    prior_options=_PriorOptions,
+    n_jobs=WORKERS,
+)
 def fit_dag_blr(
     adata: ad.AnnData,
     *,
@@ -173,9 +178,13 @@ def fit_dag_blr(
     perturbations = None if perturbations is None else _adata.in_order(perturbations)
     labels = _adata.read_perturbations(adata, roles, named=perturbations)
     plan = environments.plan_environments(
-        labels, genes, measured=_adata.measured_genes(adata, symbols),
-        perturbations=perturbations, shift=shift, every=not exact,
-    )  # fmt: skip
+        labels,
+        genes,
+        measured=_adata.measured_genes(adata, symbols),
+        perturbations=perturbations,
+        shift=shift,
+        include_all=not exact,
+    )
     used = np.flatnonzero(labels.groups([roles.control, *plan.names]) >= 0)
     _adata.check_scale(adata, columns, used, roles)
     # All cells in one pass: those of the fit, and of graphs without some perturbations.
@@ -191,15 +200,21 @@ def fit_dag_blr(
             "version wrote it, or labels, roles or cells differ): they are learned now. Run "
             "tl.learn_dag again to store them.",
             dag_key,
-        )  # fmt: skip
-    found = fit_environments(adata, replace(roles, guide_key=None) if exact else roles, plan.names)
+        )
+    screen_environments = fit_environments(
+        adata, replace(roles, guide_key=None) if exact else roles, plan.names
+    )
     read_once = read_cells(
-        adata, columns, found, plan.names,
-        searches=held_out.environments if held_out is not None and unknown else None, sets=unknown,
-    )  # fmt: skip
+        adata,
+        columns,
+        screen_environments,
+        plan.names,
+        searches=held_out.environments if held_out is not None and unknown else None,
+        sets=unknown,
+    )
     guided = roles.guide_key is not None and not exact
     if guided:
-        found.say_without_guide()
+        screen_environments.say_without_guide()
     cells = read_once.fit_cells(plan.names, guided=guided)
     if not exact:  # the exact model estimates no effect in units of a gene's deviation
         environments.require_varying(cells.control, genes)
@@ -215,31 +230,39 @@ def fit_dag_blr(
     if isinstance(noise_var, (Mapping, pd.Series)):
         noise_var = _noise_variances(noise_var, genes)
     on = partial(
-        DagBlr, intercept=bool(chosen.intercept), prior_scale=chosen.prior_scale,
+        DagBlr,
+        intercept=bool(chosen.intercept),
+        prior_scale=chosen.prior_scale,
         prior_units=chosen.prior_units,
-    )  # fmt: skip
+    )
     if isinstance(noise_var, str):
         noise_var = noise_of_controls(adata, columns, replace(roles, guide_key=None), on(dag))
     spec = Spec(
-        genes, plan, partial(on, noise_var=noise_var),
-        found.naming_on(genes),
-        None if features is None else _adata.read_features(features, genes, labels), exact,
+        genes,
+        plan,
+        partial(on, noise_var=noise_var),
+        screen_environments.naming_on(genes),
+        None if features is None else _adata.read_features(features, genes, labels),
+        exact,
         chosen.intercept == "centred",
-    )  # fmt: skip
+    )
     # For every fold, a graph learned without it; a graph that was given, or was learned from the
     # controls alone, was learned without all of them.
     every_graph = Graphs(
-        dag, graphs,
-        lambda folds: [dag] * len(folds) if held_out is None else graphs_without(
-            dag, held_out, searches, genes, folds, n_jobs=n_jobs
+        dag,
+        graphs,
+        lambda folds: (
+            [dag] * len(folds)
+            if held_out is None
+            else graphs_without(dag, held_out, searches, genes, folds, n_jobs=n_jobs)
         ),
-    )  # fmt: skip
+    )
     with reported("Sampling effects") as progress:
         model = Model.fit(spec, cells, every_graph, progress, n_jobs)
 
     # Report what a user has to know about the cells and the result.
     environments.warn_other_layer(roles.layer, adata.uns.get(dag_key))
-    environments.report(plan, found.confounded(plan.names) if roles.batch_key else [])
+    environments.report(plan, screen_environments.confounded(plan.names) if roles.batch_key else [])
     if undeclared is not None:
         warn_undeclared(undeclared)
     if cells.spread is not None:
@@ -267,9 +290,11 @@ def fit_dag_blr(
         params["gene_symbols"] = symbols
     n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
     record = record_of(
-        model, params, left_out=left_out_table(n_cells, [why for _, why in plan.left_out]),
+        model,
+        params,
+        left_out=left_out_table(n_cells, [why for _, why in plan.left_out]),
         cells=dict(zip(("roles", "values"), present.split(), strict=True)),
-    )  # fmt: skip
+    )
     mean = _adata.to_all_genes(model.posterior.mean().T, columns, adata.n_vars)
     stored = pack(record)
     stored["digest"] = digest_of({name: stored[name] for name in stored if name != "cells"})
@@ -283,16 +308,21 @@ def _log(model: Model, *, is_table: bool) -> None:
     efficacy, of_targets = model.expected.efficacy, ""
     if efficacy is not None:
         n = efficacy.n_measured
-        known = f"from {n} target genes" if n else "assumed, because no target gene was measured"
-        of_targets = f" Efficacy {efficacy.mean:.2f} ± {efficacy.sd:.2f} ({known})."
+        efficacy_in_words = (
+            f"from {n} target genes" if n else "assumed, because no target gene was measured"
+        )
+        of_targets = f" Efficacy {efficacy.mean:.2f} ± {efficacy.sd:.2f} ({efficacy_in_words})."
     n_cells = model.cells.pooled.n_cells[1:]
     logger.info(
         "Fitted %d edge weights to %s of %d perturbations%s.%s",
         model.posterior.dag.n_edges,
-        "the effects" if is_table else
-        f"{model.cells.control.n} control cells and {n_cells.sum()} cells",
-        len(n_cells), " (exact shifts)" if model.spec.exact else "", of_targets,
-    )  # fmt: skip
+        "the effects"
+        if is_table
+        else f"{model.cells.control.n} control cells and {n_cells.sum()} cells",
+        len(n_cells),
+        " (exact shifts)" if model.spec.exact else "",
+        of_targets,
+    )
 
 
 def noise_of_controls(
@@ -304,19 +334,19 @@ def noise_of_controls(
     """
     read = read_cells(adata, columns, fit_environments(adata, roles, []), [])
     pooled = read.fit_cells([], guided=False).pooled
-    alike = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
-    return fit_weights(blr, alike, np.zeros((0, blr.n_nodes))).noise_var
+    unscaled = replace(pooled, variance_ratio=np.ones_like(pooled.variance_ratio))
+    return fit_weights(blr, unscaled, np.zeros((0, blr.n_nodes))).noise_var
 
 
 def _noise_variances(
     noise_var: Mapping[str, float] | pd.Series, genes: Sequence[str]
 ) -> NDArray[np.float64]:
-    known = {str(gene): float(value) for gene, value in noise_var.items()}
-    absent = [gene for gene in genes if gene not in known]
+    by_gene = {str(gene): float(value) for gene, value in noise_var.items()}
+    absent = [gene for gene in genes if gene not in by_gene]
     if absent:
         message = (
             f"noise_var has no value for {_adata.list_names(absent)}: give a value for every gene "
             f"of the panel, or None to infer all noise variances."
         )
         raise ValueError(message)
-    return np.array([known[gene] for gene in genes])
+    return np.array([by_gene[gene] for gene in genes])

@@ -65,9 +65,12 @@ class _SearchOptions:
 
 
 @checked(
-    method=one_of(lambda: [*searches(), "given"]), environments=one_of("control", "all"),
-    n_jobs=WORKERS, search_options=_SearchOptions, preset=one_of(*PRESETS),
-)  # fmt: skip
+    method=one_of(lambda: [*searches(), "given"]),
+    environments=one_of("control", "all"),
+    n_jobs=WORKERS,
+    search_options=_SearchOptions,
+    preset=one_of(*PRESETS),
+)
 def learn_dag(
     adata: ad.AnnData,
     *,
@@ -174,15 +177,15 @@ def learn_dag(
     else:
         require_cells(adata, f"learn_dag with method={method!r}")
         names, columns = _adata.resolve_panel(adata, genes, least=2)
-        every = read_environments(adata, roles)
+        all_environments = read_environments(adata, roles)
         kind, is_all = searches()[method], environments == "all"
-        read = every if is_all else every.only([roles.control])
+        read = all_environments if is_all else all_environments.only([roles.control])
         n_runs = int(kind.default_runs(len(names)) if chosen.n_runs is None else chosen.n_runs)
         prior = GraphPrior(**chosen.prior or {})
-        asked = SearchOptions(method, n_runs, read_prior(names, prior))
+        options = SearchOptions(method, n_runs, read_prior(names, prior))
         _adata.check_scale(adata, columns, np.flatnonzero(read.codes >= 0), roles)
         if is_all:
-            say_left_out(every.left_out, roles.perturbation_key)
+            say_left_out(all_environments.left_out, roles.perturbation_key)
         if prior.perturbation_targets != "learned" and not is_all:
             message = (
                 f'perturbation_targets needs environments="all", but environments is '
@@ -191,15 +194,15 @@ def learn_dag(
             raise ValueError(message)
         targets = read_targets(prior.perturbation_targets, read, names)
         panel = _Panel(adata, columns, names, read, targets)
-        graph, stored, frequency = _from_cells(panel, n_graphs, asked, as_rng(rng), n_jobs)
+        graph, stored, frequency = _from_cells(panel, n_graphs, options, as_rng(rng), n_jobs)
         if is_all:
-            stored["left_out"] = left_out_table(every.left_out)
-        elif stored["edges"]["oriented_by"].eq(OPEN).any() and every.perturbations():
+            stored["left_out"] = left_out_table(all_environments.left_out)
+        elif stored["edges"]["oriented_by"].eq(OPEN).any() and all_environments.perturbations():
             logger.info(
                 'The cells of %d perturbations were not read: method="boss", environments="all" '
                 "also learns from perturbed cells, and orients more edges.",
-                len(every.perturbations()),
-            )  # fmt: skip
+                len(all_environments.perturbations()),
+            )
         stored |= _adata.origin_of_cells(adata, roles, columns, only_controls=not is_all)
         params |= {"n_runs": n_runs, "environments": environments, "n_graphs": n_graphs}
         params |= {**roles.stored(), "rng": _adata.seed_of(rng)}
@@ -261,14 +264,16 @@ def _from_cells(
     # All cells, and the cells without each fold, in one pass.
     coding = coding_without(environments, [[], *folds])
     (screen,) = read_screens(adata, columns, [coding], layer=environments.roles.layer)
-    ((_, whole),) = without_sets(environments, screen, [[]])
-    joint = Joint.of(whole, len(genes), context)
+    ((_, moments),) = without_sets(environments, screen, [[]])
+    joint = Joint.of(moments, len(genes), context)
     held_out = HeldOut(environments, options, known_targets, deepcopy(rng), {})
     logger.info("%s.", describe(environments))
     log_explained(joint, context)
     is_control = environments.is_control
-    what = "control cells" if is_control.all() else "cells"
-    _require_enough(joint.moments.subset(np.arange(len(genes))), genes, options.method, what)
+    kind_of_cells = "control cells" if is_control.all() else "cells"
+    _require_enough(
+        joint.moments.subset(np.arange(len(genes))), genes, options.method, kind_of_cells
+    )
     with progress(options.n_runs, options.method.upper()) as bar:
 
         def show(done: int, total: int) -> None:
@@ -279,7 +284,7 @@ def _from_cells(
     edges = oriented_by(best.dag, best.context_edges, options.prior)
     stored = {
         "order": strings(genes[i] for i in best.order),
-        "n_control_cells": int(whole.n[is_control].sum()),
+        "n_control_cells": int(moments.n[is_control].sum()),
         "n_cells": joint.moments.n,
         "edges": pd.DataFrame(
             {
@@ -302,9 +307,11 @@ def _from_cells(
         graphs, of_context = resampled_graphs(screens, streams, genes, context, from_there, n_jobs)
         of_context = of_context[joint.present]
         frequency = sp.csr_array(sum(graphs[1:], start=graphs[0]) / n_graphs)
-        each = frequency.toarray()
-        stored["edges"]["frequency"] = np.array([each[x, y] for x, y, _ in edges])
-        stored["edges"]["adjacency"] = np.array([each[x, y] + each[y, x] for x, y, _ in edges])
+        frequencies = frequency.toarray()
+        stored["edges"]["frequency"] = np.array([frequencies[x, y] for x, y, _ in edges])
+        stored["edges"]["adjacency"] = np.array(
+            [frequencies[x, y] + frequencies[y, x] for x, y, _ in edges]
+        )
         stored["graphs"] = pack(graphs_record(graphs))
     if folds:
         dags = learn_without(held_out, screen, genes, folds, n_jobs=n_jobs)
@@ -316,18 +323,19 @@ def _from_cells(
     by = [how for _, _, how in edges]
     logger.info(
         "%d edges are oriented by interventions; %d remain unoriented (see the table 'edges').",
-        by.count(INTERVENTIONS), by.count(OPEN),
-    )  # fmt: skip
+        by.count(INTERVENTIONS),
+        by.count(OPEN),
+    )
     return best.dag, stored, frequency
 
 
-def _require_enough(cells: Moments, genes: list[str], method: str, what: str) -> None:
-    require_varying(cells, genes, what)
+def _require_enough(cells: Moments, genes: list[str], method: str, kind_of_cells: str) -> None:
+    require_varying(cells, genes, kind_of_cells)
     if are_few(cells.n, len(genes)) and cells.n > 3:
         hint = ' GSP then finds few edges: use method="boss".' if method == "gsp" else ""
         message = (
-            f"Only {cells.n} {what} for {len(genes)} genes: correlations are shrunk, as if 5 cells "
-            f"of independent genes had been added, and weak edges are missed. Use fewer "
-            f"genes (genes=[...]) or at least {len(genes) + 2} {what}.{hint}"
+            f"Only {cells.n} {kind_of_cells} for {len(genes)} genes: correlations are shrunk, as "
+            f"if 5 cells of independent genes had been added, and weak edges are missed. Use fewer "
+            f"genes (genes=[...]) or at least {len(genes) + 2} {kind_of_cells}.{hint}"
         )
         warn(message)

@@ -120,16 +120,18 @@ def perturbation_effects(
     """
     fit = _adata.posterior_from(adata, posterior_key)
     fit = fit if condition is None else fit.in_condition(condition)
-    wanted = read_wanted(candidates, fit)
+    perturbations = read_wanted(candidates, fit)
     symbols = str(fit.params.get("gene_symbols", ""))
     listed: Any = fit.genes if genes is None else genes
     if isinstance(listed, str):
         listed = None if listed == "all" else [listed]
     chosen, columns = _adata.resolve_panel(adata, listed, gene_symbols=symbols)
     shared = program_tables(fit)
-    tables = vars(panel_effects(fit, wanted, level)) | {"raw_mean": wanted.raw_mean(fit)}
+    tables = vars(panel_effects(fit, perturbations, level)) | {
+        "raw_mean": perturbations.raw_mean(fit)
+    }
     in_graph = np.isin(chosen, fit.genes)
-    outside, every = np.flatnonzero(~in_graph), list(fit.genes)
+    outside, all_genes = np.flatnonzero(~in_graph), list(fit.genes)
     if len(outside) and condition is not None:
         message = (
             f"Effects per condition are computed only for genes of the panel: leave out "
@@ -138,17 +140,21 @@ def perturbation_effects(
         raise ValueError(message)
     if len(outside):
         names = [chosen[i] for i in outside]
-        more = outside_tables(adata, names, columns[outside], fit, wanted, level=level)
-        tables = {name: np.hstack([table, more.pop(name)]) for name, table in tables.items()}
-        every += names
-    place = {gene: i for i, gene in enumerate(every)}
-    order = [place[gene] for gene in chosen]
+        outside_values = outside_tables(
+            adata, names, columns[outside], fit, perturbations, level=level
+        )
+        tables = {
+            name: np.hstack([table, outside_values.pop(name)]) for name, table in tables.items()
+        }
+        all_genes += names
+    column_of = {gene: i for i, gene in enumerate(all_genes)}
+    order = [column_of[gene] for gene in chosen]
     # Tables of very large screens are stored in single precision, and converted one by one.
-    kind = table_type(len(wanted.names) * len(chosen))
-    same = order == list(range(len(every)))
+    kind = table_type(len(perturbations.names) * len(chosen))
+    is_in_order = order == list(range(len(all_genes)))
     for name in list(tables):
         table = tables.pop(name)
-        tables[name] = np.ascontiguousarray(table if same else table[:, order], kind)
+        tables[name] = np.ascontiguousarray(table if is_in_order else table[:, order], kind)
     params: dict[str, Any] = {
         "posterior_key": posterior_key,
         "level": float(level),
@@ -161,29 +167,30 @@ def perturbation_effects(
     if condition is not None:
         params["condition"] = condition
     if as_anndata:
-        known = {"panel": _adata.strings(fit.genes), "fit_params": dict(fit.params)}
+        stored_panel = {"panel": _adata.strings(fit.genes), "fit_params": dict(fit.params)}
         obs = pd.DataFrame(
-            {"n_cells": wanted.n_cells}, index=pd.Index(wanted.names, name="perturbation")
+            {"n_cells": perturbations.n_cells},
+            index=pd.Index(perturbations.names, name="perturbation"),
         )
         return ad.AnnData(
             tables.pop("mean"),
             obs if condition is None else obs.assign(condition=condition),
             pd.DataFrame({"in_graph": in_graph}, index=chosen),
             layers=tables,
-            uns={"params": params, **shared, **fit.origin, **known},
+            uns={"params": params, **shared, **fit.origin, **stored_panel},
         )
     stored = {
         **tables,
-        "perturbations": _adata.strings(wanted.names),
+        "perturbations": _adata.strings(perturbations.names),
         "genes": _adata.strings(chosen),
         "in_graph": in_graph,
-        "n_cells": wanted.n_cells,
+        "n_cells": perturbations.n_cells,
         **shared,
         **fit.origin,
         "params": params,
     }
     if condition is not None:
-        stored["condition"] = _adata.strings([condition] * len(wanted.names))
+        stored["condition"] = _adata.strings([condition] * len(perturbations.names))
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
@@ -195,7 +202,7 @@ def outside_tables(
     genes: Sequence[str],
     columns: NDArray[np.int64],
     fit: FittedPosterior,
-    wanted: Wanted,
+    perturbations: Wanted,
     *,
     level: float,
 ) -> dict[str, Array]:
@@ -204,44 +211,48 @@ def outside_tables(
     These genes are fitted like the panel, 500 at a time. A perturbation that targets such a gene is
     expected to change it by the efficacy of the screen. ``direct`` is NaN without a graph.
     """
-    shape = (len(wanted.names), len(genes))
+    shape = (len(perturbations.names), len(genes))
     kind = table_type(shape[0] * shape[1])
     tables = {name: np.zeros(shape, kind) for name in (*Effects.__dataclass_fields__, "raw_mean")}
     tables["lfsr"][:] = 1.0
     tables["direct"][:] = tables["raw_mean"][:] = np.nan
     roles, names = _adata.fitted_roles(adata, fit.params), fit.names
     environments, guided = fit_environments(adata, roles, names), roles.guide_key is not None
-    place = np.where(wanted.n_cells > 0, fit.rows_of(wanted.names), -1)
-    raw = place >= 0
+    fit_rows = np.where(perturbations.n_cells > 0, fit.rows_of(perturbations.names), -1)
+    raw = fit_rows >= 0
     # Lengths of chains are those of the whole, so that a block takes no more sweeps than a panel.
     chain = Chain.of_size(len(names) * len(columns)).unthinned()
     blocks = range(0, len(columns), _AT_ONCE)
     for first in progress(len(blocks), "Genes outside the panel", iterable=blocks):
-        here = np.arange(first, min(first + _AT_ONCE, len(columns)))
-        cells = read_cells(adata, columns[here], environments, names)
+        block = np.arange(first, min(first + _AT_ONCE, len(columns)))
+        cells = read_cells(adata, columns[block], environments, names)
         pooled = cells.fit_cells(names, guided=guided, spread=fit.guide_spread).pooled
-        tables["raw_mean"][np.ix_(raw, here)] = (pooled.mean[1:] - pooled.mean[0])[place[raw]]
+        tables["raw_mean"][np.ix_(raw, block)] = (pooled.mean[1:] - pooled.mean[0])[fit_rows[raw]]
         varies = np.flatnonzero(pooled.scatter.diagonal() > 0)
         has = pooled.n_cells[1:] > 0
-        seen = np.flatnonzero(has)
-        if not len(varies) or not len(seen):
+        measured = np.flatnonzero(has)
+        if not len(varies) or not len(measured):
             continue
-        number = np.append(np.where(has, np.cumsum(has) - 1, -1), -1)[place]
+        number = np.append(np.where(has, np.cumsum(has) - 1, -1), -1)[fit_rows]
         new = np.flatnonzero(number < 0)
-        number[new] = len(seen) + np.arange(len(new))
-        some = pooled.subset(varies).rows(np.append(0, 1 + seen))
-        labels = [*(names[j] for j in seen), *(wanted.names[j] for j in new)]
-        own = _own_genes([genes[int(i)] for i in here[varies]], labels, fit, some)
-        (shift, expected), (variance, of_new) = (np.split(each, [len(seen)]) for each in own)
+        number[new] = len(measured) + np.arange(len(new))
+        pooled_block = pooled.subset(varies).rows(np.append(0, 1 + measured))
+        labels = [*(names[j] for j in measured), *(perturbations.names[j] for j in new)]
+        expected_shifts = _own_genes(
+            [genes[int(i)] for i in block[varies]], labels, fit, pooled_block
+        )
+        (shift, expected), (variance, of_new) = (
+            np.split(table, [len(measured)]) for table in expected_shifts
+        )
         n_jobs = threads(shift.size)
         prior = Prior(shift, own_variance=variance)
-        model = fit_hierarchical(some, prior, chain=chain, rng=0, n_jobs=n_jobs)
+        model = fit_hierarchical(pooled_block, prior, chain=chain, rng=0, n_jobs=n_jobs)
         unseen = model.predict(expected, own_variance=of_new, rng=0)
         draws = model.effects.joined(unseen).rows(number)
         for name, table in draws.summary(level, n_jobs=n_jobs)._asdict().items():
-            tables[name][:, here[varies]] = table
-        counted = np.vstack([some.counted[1:], np.zeros((len(new), len(varies)))])[number]
+            tables[name][:, block[varies]] = table
+        counted = np.vstack([pooled_block.counted[1:], np.zeros((len(new), len(varies)))])[number]
         weight = np.minimum(counted * (draws.sd() / draws.unit) ** 2, 1.0)
-        tables["data_weight"][:, here[varies]] = weight
-    tables["lfsr"][wanted.unseen] = np.nan
+        tables["data_weight"][:, block[varies]] = weight
+    tables["lfsr"][perturbations.unseen] = np.nan
     return tables

@@ -59,9 +59,12 @@ FIRST_PERTURBATIONS = 20  # its perturbations, if no budget determines them
 
 
 @checked(
-    effect=(above(0), _Effect), budget=(above(0), _Budget), stopping=StoppingRule,
-    rule=one_of(*RULES), candidates=one_of("genes"),
-)  # fmt: skip
+    effect=(above(0), _Effect),
+    budget=(above(0), _Budget),
+    stopping=StoppingRule,
+    rule=one_of(*RULES),
+    candidates=one_of("genes"),
+)
 def plan_cells(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target | None = None,
@@ -141,10 +144,12 @@ def plan_cells(
     50
     """
     require_cells(adata, "plan_cells")
-    asked = _Effect(**effect) if isinstance(effect, Mapping) else _Effect(size=float(effect))
+    chosen_effect = (
+        _Effect(**effect) if isinstance(effect, Mapping) else _Effect(size=float(effect))
+    )
     limits = _limits_of(budget)
     prices = limits.prices()
-    _check(asked, n_guides)
+    _check(chosen_effect, n_guides)
     fit = goal = None
     if target is None and posterior_key == "dag_blr" and posterior_key not in adata.uns:
         panel, columns, noise, roles = _read_controls(adata)
@@ -156,20 +161,34 @@ def plan_cells(
         roles = _adata.fitted_roles(adata, fit.params)
         usual_guides, n_perturbations = guides_of(adata, fit)[1], len(fit.names)
     layout = Layout(
-        usual_guides if n_guides is None else n_guides, usual(noise.n_replicates[1:]),
-        noise.guide_variance, noise.replicate_variance,
-    )  # fmt: skip
-    sizes, source = _sizes_of(fit, asked)
+        usual_guides if n_guides is None else n_guides,
+        usual(noise.n_replicates[1:]),
+        noise.guide_variance,
+        noise.replicate_variance,
+    )
+    sizes, source = _sizes_of(fit, chosen_effect)
     reads, missing = _read_depths(adata, columns, roles, noise)
-    plans = _plans_of(noise, sizes, rule, asked.size, n_perturbations, reads)
-    now = _median(noise.pooled.n_cells[1:])
-    genes = _genes_table(panel, plans, layout, now, asked.power)
+    plans = _plans_of(noise, sizes, rule, chosen_effect.size, n_perturbations, reads)
+    n_cells = _median(noise.pooled.n_cells[1:])
+    genes = _genes_table(panel, plans, layout, n_cells, chosen_effect.power)
     screens = _screens_table(plans, layout, prices, limits)
-    found = Found(
-        genes, screens, layout, rule, asked.size, asked.power, sizes.share(SIZE),
-        None if asked.share is None else (asked.share, asked.sd or USUAL_SD), source, missing,
-        limits.total, prices, None if fit else plans.n_control,
-    )  # fmt: skip
+    result = Found(
+        genes,
+        screens,
+        layout,
+        rule,
+        chosen_effect.size,
+        chosen_effect.power,
+        sizes.share(SIZE),
+        None
+        if chosen_effect.share is None
+        else (chosen_effect.share, chosen_effect.sd or USUAL_SD),
+        source,
+        missing,
+        limits.total,
+        prices,
+        None if fit else plans.n_control,
+    )
     stored: dict[str, Any] = {
         "genes": genes,
         "screens": screens,
@@ -181,15 +200,15 @@ def plan_cells(
             "n_control_cells": plans.n_control,
             "n_guides": _median(noise.n_guides[1:]),
             "n_replicates": _median(noise.n_replicates[1:]),
-            "n_cells": now,
+            "n_cells": n_cells,
         },
     }
-    sentences = in_words(found)
+    sentences = in_words(result)
     params: dict[str, Any] = {
-        "effect": asked.size,
-        "power": asked.power,
-        "share": asked.share,
-        "sd": asked.sd,
+        "effect": chosen_effect.size,
+        "power": chosen_effect.power,
+        "share": chosen_effect.share,
+        "sd": chosen_effect.sd,
         "rule": rule,
         "n_guides": layout.n_guides,
         "budget": limits.total,
@@ -207,9 +226,15 @@ def plan_cells(
             "genes_left_out": bound.genes_in_words,
         }
         stored["advice"] = advise_on(
-            adata, fit, pool, bound, is_asked, n_guides=layout.n_guides,
-            rule=StoppingRule(**stopping or {}), rng=rng,
-        )  # fmt: skip
+            adata,
+            fit,
+            pool,
+            bound,
+            is_asked,
+            n_guides=layout.n_guides,
+            rule=StoppingRule(**stopping or {}),
+            rng=rng,
+        )
         sentences.append(stored["advice"]["words"])
     if fit is None:
         origin = _adata.origin_of_cells(adata, roles, columns, only_controls=True)
@@ -226,13 +251,13 @@ def _read_depths(
     adata: ad.AnnData, columns: NDArray[np.int64], roles: _adata.Roles, noise: ScreenNoise
 ) -> tuple[dict[float, NDArray[np.float64]], str]:
     """Return the noise of a cell by share of the reads, and why there is only one share."""
-    every = {1.0: np.ones(len(columns))}
+    variances = {1.0: np.ones(len(columns))}
     labels = _adata.read_every_label(adata, roles)
     controls = np.flatnonzero(labels.groups([roles.control]) == 0)
     counts, value, missing = read_counts(adata, columns, controls, roles.layer)
     if missing:
-        return every, missing
-    return every | {f: noise_of_reads(counts, value, f) for f in READS[1:]}, ""
+        return variances, missing
+    return variances | {f: noise_of_reads(counts, value, f) for f in READS[1:]}, ""
 
 
 def _read_noise(adata: ad.AnnData, fit: FittedPosterior) -> ScreenNoise:

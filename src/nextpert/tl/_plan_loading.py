@@ -39,10 +39,13 @@ _SHARE, _MOI, _MOST_LANES, _MOST_PRICE = 1e-3, 10.0, 10_000, 1e12
 
 
 @options(
-    moi=between(1e-3, _MOI, inclusive=True), kept=between(_SHARE, 1, inclusive=True),
-    recovery=between(_SHARE, 1, inclusive=True), droplets=between(1000, 1e9, inclusive=True),
-    lane_cells=between(1, 1e9, inclusive=True), reads=between(1, 1e9, inclusive=True),
-)  # fmt: skip
+    moi=between(1e-3, _MOI, inclusive=True),
+    kept=between(_SHARE, 1, inclusive=True),
+    recovery=between(_SHARE, 1, inclusive=True),
+    droplets=between(1000, 1e9, inclusive=True),
+    lane_cells=between(1, 1e9, inclusive=True),
+    reads=between(1, 1e9, inclusive=True),
+)
 @dataclass(frozen=True)
 class _Loading:
     """Fields of ``loading``, documented in :func:`plan_loading`, with their typical values."""
@@ -60,9 +63,11 @@ class _Loading:
 
 @options(
     construct=between(0, _MOST_PRICE, inclusive=True),
-    cell=between(0, _MOST_PRICE, inclusive=True), lane=between(0, _MOST_PRICE, inclusive=True),
-    million_reads=between(0, _MOST_PRICE, inclusive=True), budget=between(0, _MOST_PRICE),
-)  # fmt: skip
+    cell=between(0, _MOST_PRICE, inclusive=True),
+    lane=between(0, _MOST_PRICE, inclusive=True),
+    million_reads=between(0, _MOST_PRICE, inclusive=True),
+    budget=between(0, _MOST_PRICE),
+)
 @dataclass(frozen=True)
 class _Prices:
     """Fields of ``costs``, documented in :func:`plan_loading`."""
@@ -158,14 +163,14 @@ def plan_loading(
     """
     # Read the plan, and what this screen shows about the library and the filters.
     plan = _adata.read_result(adata, key, "tl.plan_screen", what="plan", part="plate")
-    plate, constructs, given = plan["plate"], plan["constructs"], dict(loading or {})
+    plate, constructs, loading_options = plan["plate"], plan["constructs"], dict(loading or {})
     if not len(plate):
         message = (
             "The plan is empty, because the advice is to profile no cells: there is nothing to "
             "load. To fill a plate nevertheless, give strategy='exploit' to tl.plan_screen."
         )
         raise ValueError(message)
-    asked, prices = _Loading(**given), vars(_Prices(**costs or {})).copy()
+    experiment, prices = _Loading(**loading_options), vars(_Prices(**costs or {})).copy()
     budget = prices.pop("budget")
     if budget is not None and not any(prices[name] for name in ("cell", "lane", "million_reads")):
         message = (
@@ -181,27 +186,30 @@ def plan_loading(
     # There are more controls than cells of a perturbation by design: they do not show abundance.
     is_perturbed = (labels.codes >= 0) & (labels.groups([roles.control]) < 0)
     counts = np.bincount(groups.codes[(groups.codes >= 0) & is_perturbed])
-    filtered = None if given.keys() & {"moi", "kept"} else _share_filtered(adata)
+    filtered = None if loading_options.keys() & {"moi", "kept"} else _share_filtered(adata)
     # Compute usable cells, their share, and lanes.
-    n_planned, least = int(plate["n_cells"].sum()), int(plan["params"]["min_cells"])
+    n_planned, min_cells = int(plate["n_cells"].sum()), int(plan["params"]["min_cells"])
     planned = plate[plate["strategy"].astype(str) != "control"]
     n_guides = np.maximum(planned["n_guides"].to_numpy(float), 1)
     share = planned["n_cells"].to_numpy(float) / n_planned
     cv = abundance_cv(counts[counts > 0])
-    each = cv / np.sqrt(n_guides) if by_guide else cv
+    cv_of_perturbation = cv / np.sqrt(n_guides) if by_guide else cv
     n_new = int((constructs["status"].astype(str) != "existing").sum())
-    n_reach = cells_to_reach(REACH, share, least, each)
-    single, of_screen = share_single(asked.moi), filtered is not None
+    n_reach = cells_to_reach(REACH, share, min_cells, cv_of_perturbation)
+    single, of_screen = share_single(experiment.moi), filtered is not None
 
     def load(n_planned: int) -> tuple[float, Lanes, dict[str, float]]:
         """Return usable cells, lanes, and the amounts to pay for, of a plan with these shares."""
         n_usable = max(float(n_planned), n_reach)
         lanes = lanes_for(
-            n_usable, single * asked.kept if filtered is None else filtered,
-            droplets=asked.droplets, max_captured=asked.lane_cells, of_barcodes=of_screen,
-        )  # fmt: skip
+            n_usable,
+            single * experiment.kept if filtered is None else filtered,
+            droplets=experiment.droplets,
+            max_captured=experiment.lane_cells,
+            of_barcodes=of_screen,
+        )
         barcodes = lanes.n * lanes.barcodes
-        reads = barcodes * asked.reads / 1e6
+        reads = barcodes * experiment.reads / 1e6
         return n_usable, lanes, dict(zip(prices, (n_new, barcodes, lanes.n, reads), strict=True))
 
     def cost_of(amounts: dict[str, float]) -> float:
@@ -209,81 +217,136 @@ def plan_loading(
 
     n_usable, used, amounts = load(n_planned)
     barcodes, million_reads, captured = (
-        amounts["cell"], amounts["million_reads"], used.n * used.captured,
-    )  # fmt: skip
+        amounts["cell"],
+        amounts["million_reads"],
+        used.n * used.captured,
+    )
     usable, doublets = n_usable / barcodes, 1 - used.singles / used.barcodes
-    n_load, total = captured / asked.recovery, cost_of(amounts)
+    n_load, total = captured / experiment.recovery, cost_of(amounts)
     paid = None if budget is None else most_within(budget, lambda n: cost_of(load(n)[-1]))
-    held = None if lanes is None else most_within(lanes, lambda n: load(n)[1].n)
+    n_in_lanes = None if lanes is None else most_within(lanes, lambda n: load(n)[1].n)
 
     def of(name: str) -> str:
-        return GIVEN if name in given else TYPICAL
+        return GIVEN if name in loading_options else TYPICAL
 
     rows: list[tuple[str, float, str, str]] = [
         ("planned_cells", n_planned, PLAN, "usable cells of the plan, controls included"),
-        ("abundance_cv", cv, SCREEN, "coefficient of variation of the abundance of "
-         f"{'guides' if by_guide else 'perturbations'}, beyond sampling"),
-        ("usable_cells", n_usable, "", f"usable cells with which {percent(REACH)} of the "
-         f"perturbations reach {least} cells, and no fewer than planned"),
-        ("share_reached", share_reached(n_usable, share, least, each), "",
-         f"share of the perturbations that reach {least} cells"),
-        *([] if of_screen else [
-            ("share_single", single, of("moi"), "share of transduced cells with one construct"),
-            ("share_kept", asked.kept, of("kept"), "share of cells with one construct whose "
-             "construct is detected and that pass filters"),
-        ]),
-        ("share_usable", usable, SCREEN if of_screen else "",
-         "usable cells over droplets with cells"),
-        ("share_doublets", doublets, "",
-         "share of droplets with cells that contain several"),
+        (
+            "abundance_cv",
+            cv,
+            SCREEN,
+            "coefficient of variation of the abundance of "
+            f"{'guides' if by_guide else 'perturbations'}, beyond sampling",
+        ),
+        (
+            "usable_cells",
+            n_usable,
+            "",
+            f"usable cells with which {percent(REACH)} of the "
+            f"perturbations reach {min_cells} cells, and no fewer than planned",
+        ),
+        (
+            "share_reached",
+            share_reached(n_usable, share, min_cells, cv_of_perturbation),
+            "",
+            f"share of the perturbations that reach {min_cells} cells",
+        ),
+        *(
+            []
+            if of_screen
+            else [
+                ("share_single", single, of("moi"), "share of transduced cells with one construct"),
+                (
+                    "share_kept",
+                    experiment.kept,
+                    of("kept"),
+                    "share of cells with one construct whose "
+                    "construct is detected and that pass filters",
+                ),
+            ]
+        ),
+        (
+            "share_usable",
+            usable,
+            SCREEN if of_screen else "",
+            "usable cells over droplets with cells",
+        ),
+        ("share_doublets", doublets, "", "share of droplets with cells that contain several"),
         ("droplets_with_cells", barcodes, "", "droplets that software counts as cells"),
         ("captured_cells", captured, "", "cells in droplets"),
-        ("lanes", used.n, "", f"lanes of at most {asked.lane_cells:,.0f} captured cells"),
-        ("recovery", asked.recovery, of("recovery"), "captured cells over cells loaded"),
+        ("lanes", used.n, "", f"lanes of at most {experiment.lane_cells:,.0f} captured cells"),
+        ("recovery", experiment.recovery, of("recovery"), "captured cells over cells loaded"),
         ("cells_to_load", n_load, "", "cells to load in all lanes"),
         ("cells_to_load_per_lane", n_load / used.n, "", "cells to load in each lane"),
-        ("million_reads", million_reads, of("reads"), f"million reads, at {asked.reads:,.0f} reads "
-         "per droplet with cells"),
-        *([] if held is None else [
-            ("planned_cells_in_lanes", held, GIVEN, f"planned cells that {lanes} lanes hold, with "
-             "the shares of this plan"),
-        ]),
-        *([] if paid is None else [
-            ("planned_cells_paid", paid, GIVEN, f"planned cells that the budget of {budget:,.0f} "
-             "pays for, with the shares of this plan"),
-        ]),
-    ]  # fmt: skip
+        (
+            "million_reads",
+            million_reads,
+            of("reads"),
+            f"million reads, at {experiment.reads:,.0f} reads per droplet with cells",
+        ),
+        *(
+            []
+            if n_in_lanes is None
+            else [
+                (
+                    "planned_cells_in_lanes",
+                    n_in_lanes,
+                    GIVEN,
+                    f"planned cells that {lanes} lanes hold, with the shares of this plan",
+                ),
+            ]
+        ),
+        *(
+            []
+            if paid is None
+            else [
+                (
+                    "planned_cells_paid",
+                    paid,
+                    GIVEN,
+                    f"planned cells that the budget of {budget:,.0f} "
+                    "pays for, with the shares of this plan",
+                ),
+            ]
+        ),
+    ]
     quantities, values, sources, meanings = zip(*rows, strict=True)
     table = pd.DataFrame(
         {
-            "quantity": _adata.strings(quantities), "value": np.array(values, float),
-            "source": _adata.strings(sources), "meaning": _adata.strings(meanings),
+            "quantity": _adata.strings(quantities),
+            "value": np.array(values, float),
+            "source": _adata.strings(sources),
+            "meaning": _adata.strings(meanings),
         }
-    )  # fmt: skip
+    )
     n, price = np.array([[amounts[name], value] for name, value in prices.items()]).T
     cost = pd.DataFrame(
         {
-            "item": _adata.strings([*prices, "total"]), "n": np.append(n, np.nan),
-            "price": np.append(price, np.nan), "total": np.append(n * price, total),
+            "item": _adata.strings([*prices, "total"]),
+            "n": np.append(n, np.nan),
+            "price": np.append(price, np.nan),
+            "total": np.append(n * price, total),
         }
-    )  # fmt: skip
-    more = f" (more than the {n_planned:,} planned, so that {percent(REACH)} of the perturbations "
-    more += f"reach {least})"
+    )
+    surplus_in_words = (
+        f" (more than the {n_planned:,} planned, so that {percent(REACH)} of the perturbations "
+    )
+    surplus_in_words += f"reach {min_cells})"
     words = (
         f"Load {n_load:,.0f} cells in {used.n} lane{'s' * (used.n > 1)} to obtain "
-        f"{n_usable:,.0f} usable cells{more * (round(n_usable) > n_planned)}: about "
+        f"{n_usable:,.0f} usable cells{surplus_in_words * (round(n_usable) > n_planned)}: about "
         f"{barcodes:,.0f} droplets with cells ({percent(usable)} usable, {percent(doublets)} "
         f"doublets) and {million_reads:,.0f} million reads. {n_new} "
         f"construct{'s' * (n_new != 1)} must be made"
     )
     words += f"; the total cost is {total:,.0f}." if total else "."
-    if lanes is not None and held is not None:
+    if lanes is not None and n_in_lanes is not None:
         words += (
-            f" {lanes} lane{'s' * (lanes > 1)} hold{'s' * (lanes == 1)} {held:,} planned cells: "
-            f"npt.tl.plan_screen(..., n_cells={held})."
+            f" {lanes} lane{'s' * (lanes > 1)} hold{'s' * (lanes == 1)} {n_in_lanes:,} planned "
+            f"cells: npt.tl.plan_screen(..., n_cells={n_in_lanes})."
         )
     if budget is not None and paid is not None:
-        words += f" {_budget_in_words(budget, budget - total, paid, least)}"
+        words += f" {_budget_in_words(budget, budget - total, paid, min_cells)}"
     # Write.
     stored: dict[str, Any] = {
         **{name: plan[name] for name in ("cells", "fit") if name in plan},
@@ -295,7 +358,7 @@ def plan_loading(
             "key": key,
             "posterior_key": str(plan["params"]["posterior_key"]),
             "n_lanes": lanes,
-            **vars(asked),
+            **vars(experiment),
             **{f"cost_{name}": price for name, price in prices.items()},
             "cost_budget": budget,
         },
@@ -305,22 +368,22 @@ def plan_loading(
     return written
 
 
-def _budget_in_words(budget: float, rest: float, paid: int, least: int) -> str:
+def _budget_in_words(budget: float, remaining: float, paid: int, min_cells: int) -> str:
     """Return how many planned cells a budget pays for, and what remains of it after the plan."""
-    again = f"npt.tl.plan_screen(..., n_cells={paid})"
-    if rest >= 0:
+    call = f"npt.tl.plan_screen(..., n_cells={paid})"
+    if remaining >= 0:
         return (
-            f"Of the budget of {budget:,.0f}, {rest:,.0f} remains; the budget would pay for "
-            f"{paid:,} planned cells: {again}."
+            f"Of the budget of {budget:,.0f}, {remaining:,.0f} remains; the budget would pay for "
+            f"{paid:,} planned cells: {call}."
         )
     if not paid:
         return (
-            f"The budget of {budget:,.0f} does not pay for {least} cells of each perturbation: "
+            f"The budget of {budget:,.0f} does not pay for {min_cells} cells of each perturbation: "
             f"plan fewer perturbations, or reduce min_cells."
         )
     return (
-        f"The plan exceeds the budget of {budget:,.0f} by {-rest:,.0f}; the budget pays for "
-        f"{paid:,} planned cells: {again}."
+        f"The plan exceeds the budget of {budget:,.0f} by {-remaining:,.0f}; the budget pays for "
+        f"{paid:,} planned cells: {call}."
     )
 
 
@@ -333,5 +396,5 @@ def _share_filtered(adata: ad.AnnData) -> float | None:
     steps = stored.get("steps") if hasattr(stored, "get") else None
     if steps is None or "n_cells_kept" not in getattr(steps, "columns", ()) or len(steps) < 2:
         return None
-    kept = steps["n_cells_kept"].to_numpy(float)
-    return float(kept[-1] / kept[0]) if 0 < kept[-1] < kept[0] else None
+    n_passing = steps["n_cells_kept"].to_numpy(float)
+    return float(n_passing[-1] / n_passing[0]) if 0 < n_passing[-1] < n_passing[0] else None

@@ -48,8 +48,10 @@ class _Constraints:
 
 @checked(
     strategy=one_of(lambda: (ADVISED, *STRATEGIES, *acquisitions())),
-    candidates=one_of("genes"), constraints=_Constraints, stopping=StoppingRule,
-)  # fmt: skip
+    candidates=one_of("genes"),
+    constraints=_Constraints,
+    stopping=StoppingRule,
+)
 def plan_screen(
     adata: ad.AnnData,
     target: str | tuple[str, str] | Mapping[str, float] | pd.Series | Vector | Target,
@@ -147,17 +149,23 @@ def plan_screen(
     1          MYC      586           841
     2      control      828          7760
     """
-    asked, rule = _Constraints(**constraints or {}), StoppingRule(**stopping or {})
+    limits_of_lab, rule = _Constraints(**constraints or {}), StoppingRule(**stopping or {})
     fit = _adata.posterior_from(adata, posterior_key)
     requested = read_target(adata, target, fit)
-    wells = split_cells(n_cells, n_perturbations, asked.min_cells)
+    wells = split_cells(n_cells, n_perturbations, limits_of_lab.min_cells)
     pool, requested, limits = read_pool(
-        candidates, fit, requested, include=asked.include, exclude=asked.exclude, pending=pending,
-        pairs=asked.max_combination > 1, cells_each=wells.each,
-    )  # fmt: skip
-    if asked.costs is not None:
+        candidates,
+        fit,
+        requested,
+        include=limits_of_lab.include,
+        exclude=limits_of_lab.exclude,
+        pending=pending,
+        pairs=limits_of_lab.max_combination > 1,
+        cells_each=wells.each,
+    )
+    if limits_of_lab.costs is not None:
         names, naming = pool.interventions.names, fit.naming
-        limits = priced(limits, asked.costs, names, naming, asked.min_cells)
+        limits = priced(limits, limits_of_lab.costs, names, naming, limits_of_lab.min_cells)
     existing, usual = guides_of(adata, fit)
     null = stored_null(adata, fit)
     if existing and null.weak:  # these are not ordered
@@ -166,17 +174,27 @@ def plan_screen(
             for name, guides in existing.items()
         }
     plan, examined = next_plate(
-        fit, pool, requested, limits, wells, null,
-        strategy=strategy, n_guides=usual, rule=rule, rng=rng,
-    )  # fmt: skip
+        fit,
+        pool,
+        requested,
+        limits,
+        wells,
+        null,
+        strategy=strategy,
+        n_guides=usual,
+        rule=rule,
+        rng=rng,
+    )
     chosen, choice, pool, requested = plan.chosen, plan.choice, plan.pool, plan.target
     names = pool.interventions.names
     # Where guides vary, new cells come from new guides; otherwise from those of the screen.
     n_new = int(plan.advice["n_new_guides"]) if choice.asked.noise.shared > 0 else 0
     if strategy != ADVISED or not n_new:
         n_new = usual if choice.asked.noise.shared > 0 else 0
-    own = [n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates]
-    guides = np.minimum(np.array(own, np.int64), chosen.cells)
+    n_guides_of = [
+        n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates
+    ]
+    guides = np.minimum(np.array(n_guides_of, np.int64), chosen.cells)
     plate = plate_table(
         pool, choice, chosen, plan.admission, guides, requested, fit, plan.advice["perturbations"]
     )
@@ -214,9 +232,9 @@ def plan_screen(
             "strategy": strategy,
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
-            "max_combination": asked.max_combination,
+            "max_combination": limits_of_lab.max_combination,
             "n_candidates": int(examined.admitted.sum()),
-            "min_cells": asked.min_cells,
+            "min_cells": limits_of_lab.min_cells,
             "n_guides": int(guides.max(initial=0)),
             "n_samples": N_SAMPLES,
             "posterior_key": posterior_key,
@@ -247,8 +265,11 @@ def _log_plan(stored: dict[str, Any], has_guides: bool) -> None:
         logger.warning(
             "%d of %d perturbations %s chosen to reduce uncertainty (strategy 'explore'), because "
             "no other candidate has an expected state nearer to %s than the control.",
-            n_explored, n, "is" if n_explored == 1 else "are", target,
-        )  # fmt: skip
+            n_explored,
+            n,
+            "is" if n_explored == 1 else "are",
+            target,
+        )
     if not n:
         logger.info("The plate is empty.")
         return
@@ -259,8 +280,13 @@ def _log_plan(stored: dict[str, Any], has_guides: bool) -> None:
         head = f"Planned by strategy {params['strategy']!r}, but not advised: a plate"
     log(
         "%s of %d perturbation%s (%d cells, of which %d are controls) towards %s: %s.",
-        head, n, "s" * (n != 1), summary["n_cells"], summary["n_controls"], target,
+        head,
+        n,
+        "s" * (n != 1),
+        summary["n_cells"],
+        summary["n_controls"],
+        target,
         _adata.list_names(chosen["perturbation"].astype(str), limit=8),
-    )  # fmt: skip
+    )
     if has_guides and not summary["is_diagnosed"]:
         logger.info("Guides were not checked: tl.diagnose finds guides not to order again.")

@@ -50,25 +50,28 @@ def read_held_out(
     params: Any = stored.get("params") if hasattr(stored, "get") else None
     if not hasattr(params, "get") or params.get("environments") != "all":
         return None
-    own = fitted_roles(adata, params)
-    if (own.perturbation_key, own.control) != (roles.perturbation_key, roles.control):
+    roles_of_fit = fitted_roles(adata, params)
+    if (roles_of_fit.perturbation_key, roles_of_fit.control) != (
+        roles.perturbation_key,
+        roles.control,
+    ):
         return None
     prior = read_knowledge(stored.get("prior"), len(genes))
     options = SearchOptions(str(params["method"]), int(params["n_runs"]), prior)
-    separated = replace(own, separator=roles.separator)
+    separated = replace(roles_of_fit, separator=roles.separator)
     environments = read_environments(adata, separated, named=names)
-    known: dict[frozenset[str], Dag] = {}
+    graphs: dict[frozenset[str], Dag] = {}
     record = read_held_out_graphs(adata, dag_key, len(genes))
     if record is not None:
         labels = {name for fold in record.folds for name in fold}
-        same = separated == own and labels == set(environments.perturbations())
-        if (own.columns, own.layer) != (roles.columns, roles.layer):
-            cells = fingerprint(adata, own, columns)
-        if same and same_cells(cells, record.cells):
-            known = dict(zip(map(frozenset, record.folds), record.graphs.dags, strict=True))
+        is_same_screen = separated == roles_of_fit and labels == set(environments.perturbations())
+        if (roles_of_fit.columns, roles_of_fit.layer) != (roles.columns, roles.layer):
+            cells = fingerprint(adata, roles_of_fit, columns)
+        if is_same_screen and same_cells(cells, record.cells):
+            graphs = dict(zip(map(frozenset, record.folds), record.graphs.dags, strict=True))
     text = str(params.get("rng", ""))
     rng = as_rng(int(text) if text.isdigit() else 0)  # 0 if the seed was not a number
-    return HeldOut(environments, options, read_stored_targets(stored), rng, known)
+    return HeldOut(environments, options, read_stored_targets(stored), rng, graphs)
 
 
 def given_graph(

@@ -50,11 +50,11 @@ def read_halves(
     :func:`~nextpert.tl._cells.read_cells`.
     """
     column = undeclared if roles.guide_key is None else roles.guide_key
-    every = read_environments(adata, replace(roles, guide_key=column), named=names)
-    mine = every.numbered(names) >= 0
-    every = every.only(sorted(set(every.perturbation[mine])))
-    group, codes, n = every.numbered(names), every.codes, len(every.table)
-    guide, of_table = every.levels(*([] if column is None else [column])), is_table(adata)
+    environments = read_environments(adata, replace(roles, guide_key=column), named=names)
+    is_fitted = environments.numbered(names) >= 0
+    environments = environments.only(sorted(set(environments.perturbation[is_fitted])))
+    group, codes, n = environments.numbered(names), environments.codes, len(environments.table)
+    guide, of_table = environments.levels(*([] if column is None else [column])), is_table(adata)
     half = np.zeros(len(codes), np.int64)
     # Every second cell of an environment, in random order.
     if not of_table:
@@ -76,32 +76,40 @@ def read_halves(
         )
         raise ValueError(message)
     sample = np.arange(len(names)) if sample is None else sample
-    some = [names[j] for j in sample]
-    fits = fit_environments(adata, roles, some)
-    cells = read_cells(adata, columns, fits, some, halves=(every, half), **options)
+    sampled = [names[j] for j in sample]
+    fits = fit_environments(adata, roles, sampled)
+    cells = read_cells(adata, columns, fits, sampled, halves=(environments, half), **options)
     screen = cast("Screen", cells.halves)
     if of_table:
-        whole = screen.pool("environment", n)
-        one, two = in_halves(whole, rng)
+        all_cells = screen.pool("environment", n)
+        one, two = in_halves(all_cells, rng)
     else:
         one, two = (part.pool("environment", n) for part in screen.halves("half"))
-        whole = one + two
-    several = np.bincount(group[group > 0], minlength=1).max() > 1
+        all_cells = one + two
+    has_several = np.bincount(group[group > 0], minlength=1).max() > 1
     guide_name, batch_name = np.full((2, n), "", object)
-    for row, levels in enumerate(every.table[list(roles.batch_key)].to_numpy(object)):
+    for row, levels in enumerate(environments.table[list(roles.batch_key)].to_numpy(object)):
         batch_name[row] = " ".join(map(str, levels))
     if column is not None:
-        guide_name[:] = every.table[column].astype(str)
+        guide_name[:] = environments.table[column].astype(str)
     return Halves(
-        group=group, condition=every.levels(roles.perturbation_key, *every.condition_names),
-        guide=guide, batch=every.levels(*roles.batch_key),
-        fixed=every.indicators(roles.batch_key)[1], n_groups=1 + len(names),
+        group=group,
+        condition=environments.levels(roles.perturbation_key, *environments.condition_names),
+        guide=guide,
+        batch=environments.levels(*roles.batch_key),
+        fixed=environments.indicators(roles.batch_key)[1],
+        n_groups=1 + len(names),
         scored=np.append(0, 1 + sample),
-        declared=roles.guide_key is not None, by_guides=by_guides, parts=(one, two),
-        guide_name=guide_name, batch_name=batch_name, by_condition=roles.condition_key is not None,
-        of_table=of_table, whole=whole,
-        has_replicates=not of_table or bool(several) or of_samples(adata),
-    ), cells  # fmt: skip
+        declared=roles.guide_key is not None,
+        by_guides=by_guides,
+        parts=(one, two),
+        guide_name=guide_name,
+        batch_name=batch_name,
+        by_condition=roles.condition_key is not None,
+        of_table=of_table,
+        whole=all_cells,
+        has_replicates=not of_table or bool(has_several) or of_samples(adata),
+    ), cells
 
 
 def read_refit(
@@ -133,19 +141,19 @@ def read_refit(
         )
         raise ValueError(message)
     sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))
-    some = [names[j] for j in sample]
-    folds = folds_of(some)
+    sampled = [names[j] for j in sample]
+    folds = folds_of(sampled)
     # For each fit without a fold, the further folds without which its graphs are learned.
-    inner = [folds_of([name for name in some if name not in fold]) for fold in folds]
+    inner = [folds_of([name for name in sampled if name not in fold]) for fold in folds]
     sets = [
-        each
-        for fold, others in zip(folds, inner, strict=True)
-        for each in (fold, *(fold + more for more in others))
+        labels
+        for fold, inner_folds in zip(folds, inner, strict=True)
+        for labels in (fold, *(fold + inner_fold for inner_fold in inner_folds))
     ]
     # A large screen has one graph, learned without all judged perturbations, instead of thirty: at
     # least half of the perturbations remain.
     if n >= 2 * MOST:
-        sets = [some]
+        sets = [sampled]
     roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
     held_out = read_held_out(adata, dag_key, roles, fit.genes, fit.columns, names, fit.fingerprint)
     # The graphs without one fold are those of the fit; those without a further fold are the graphs
@@ -153,15 +161,22 @@ def read_refit(
     unknown = [] if held_out is None else held_out.unknown(sets)
     undeclared = undeclared_guides(adata, fit.columns, names, roles)
     halves, cells = read_halves(
-        adata, fit.columns, names, roles, rng, sample=sample, without=folds, sets=unknown,
+        adata,
+        fit.columns,
+        names,
+        roles,
+        rng,
+        sample=sample,
+        without=folds,
+        sets=unknown,
         searches=held_out.environments if held_out is not None and unknown else None,
         undeclared=None if undeclared is None else undeclared.column,
-    )  # fmt: skip
+    )
     learned = graphs_without(
         fit.posterior.dag, held_out, cells.searches, fit.genes, sets, n_jobs=n_jobs
     )
     graphs = cycle(learned)
-    without = [[next(graphs) for _ in range(1 + len(rest))] for rest in inner]
+    without = [[next(graphs) for _ in range(1 + len(inner_folds))] for inner_folds in inner]
     spec = spec_of(fit).rows(sample.tolist())
     guided = roles.guide_key is not None
     return Refit(fit, cells, guided, spec, folds, without), halves, undeclared

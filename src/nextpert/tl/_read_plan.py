@@ -88,8 +88,8 @@ def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[s
     )
     guides: dict[str, list[str]] = {name: [] for name in names}
     levels = set(read.names)
-    for place, guide in pairs[np.argsort(-n_cells, kind="stable")]:
-        name, level = names[place], read.names[guide]
+    for row, guide in pairs[np.argsort(-n_cells, kind="stable")]:
+        name, level = names[row], read.names[guide]
         if len(fit.naming.key(name)) > 1 or not joins_guides(level, levels):
             guides[name].append(level)
     return guides, usual(np.array([len(guides[name]) for name in fit.names], np.int64))
@@ -126,7 +126,10 @@ def with_guide_columns(constructs: pd.DataFrame, adata: ad.AnnData) -> pd.DataFr
         if name in COLUMNS:
             continue
         of_guide = table[name].astype(str).to_dict()
-        joined = [", ".join(filter(None, (of_guide.get(x, "") for x in some))) for some in guides]
+        joined = [
+            ", ".join(filter(None, (of_guide.get(x, "") for x in perturbations)))
+            for perturbations in guides
+        ]
         out[f"guide_{name}" if name in constructs else name] = strings(joined)
     return out
 

@@ -64,27 +64,27 @@ def read_target(adata: ad.AnnData, target: Any, fit: FittedPosterior) -> PanelTa
     TypeError
         If ``target`` is none of its forms.
     """
-    given = on_panel(as_target(target, fit.genes), fit.genes)
-    states, avoided, control = _read_states(adata, given, fit)
-    return panel_target(given, fit, states, avoided, control)
+    requested = on_panel(as_target(target, fit.genes), fit.genes)
+    states, avoided, control = _read_states(adata, requested, fit)
+    return panel_target(requested, fit, states, avoided, control)
 
 
 def _read_states(
-    adata: ad.AnnData, given: Target, fit: FittedPosterior
+    adata: ad.AnnData, target: Target, fit: FittedPosterior
 ) -> tuple[list[TargetState], list[TargetState], Moments | None]:
     """Return target states, states to avoid and, for distances by noise, moments of the controls.
 
     Cells are read in one pass, as in :func:`read_target`.
     """
-    asked = [*listed(given.state), *listed(given.away_from)]
+    states = [*listed(target.state), *listed(target.away_from)]
     roles = fitted_roles(adata, fit.params)
     groups = [
         None  # given as numbers
         if isinstance(state, (Mapping, pd.Series))
         else read_group(adata, state, roles)
-        for state in asked
+        for state in states
     ]
-    if given.distance == "noise":
+    if target.distance == "noise":
         groups.append(read_group(adata, str(fit.params["control"]), roles))
     codes = [(group.codes, 1) for group in groups if group is not None]
     moments: list[list[Moments]] = []
@@ -93,15 +93,17 @@ def _read_states(
         moments, batches = read_groupings(adata, fit.columns, codes, roles)
     cells = (one for (one,) in moments)
     read = []
-    for state, group in zip(asked, groups, strict=False):
+    for state, group in zip(states, groups, strict=False):
         if group is None:
             read.append(given_state(state, fit))
-            if given.weights is None and named_genes(given) and len(state) < len(fit.genes):
+            if target.weights is None and named_genes(target) and len(state) < len(fit.genes):
                 logger.info(
                     "The target names %d of %d genes, and only these count. To hold the others at "
                     "their mean in control cells, pass nextpert.Target(state=..., "
-                    "others='control').", len(state), len(fit.genes),
-                )  # fmt: skip
+                    "others='control').",
+                    len(state),
+                    len(fit.genes),
+                )
             continue
         _log_labelled(adata, group, roles)
         one, variance = next(cells), None
@@ -116,7 +118,7 @@ def _read_states(
             )
             raise ValueError(message)
         read.append(TargetState(group.name, one.mean, variance, group.label, int(one.n)))
-    n_states = len(listed(given.state))
+    n_states = len(listed(target.state))
     return read[:n_states], read[n_states:], next(cells, None)
 
 
@@ -131,5 +133,8 @@ def _log_labelled(adata: ad.AnnData, group: Group, roles: Roles) -> None:
         logger.warning(
             "%d of %d cells of the target %s are labelled: %s. They define the target, and are "
             "also cells of candidates or controls.",
-            counts.sum(), (group.codes == 0).sum(), group.name, list_names(names, limit=5),
-        )  # fmt: skip
+            counts.sum(),
+            (group.codes == 0).sum(),
+            group.name,
+            list_names(names, limit=5),
+        )

@@ -130,8 +130,8 @@ def replay_design(
     require_cells(adata, "replay_design")
     fit = _adata.posterior_from(adata)
     pool, setting = read_pool(adata, fit)
-    known, labels = known_strategies(setting), setting.spec.plan.names
-    names = _names(strategies, list(known))
+    available, labels = known_strategies(setting), setting.spec.plan.names
+    names = _names(strategies, list(available))
     if n_rounds > len(pool.cells):
         message = (
             f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer plates: give fewer "
@@ -140,13 +140,19 @@ def replay_design(
         raise ValueError(message)
     goals = read_goals(adata, targets, fit, pool, labels, held_out=held_out)
     plates = {
-        "n_rounds": n_rounds, "n_perturbations": min(n_perturbations, pool.n_perturbations),
+        "n_rounds": n_rounds,
+        "n_perturbations": min(n_perturbations, pool.n_perturbations),
         "n_cells": n_cells,
-    }  # fmt: skip
+    }
     recommended = run_all(
-        pool, [known[name] for name in names], goals, n_repeats, as_rng(rng), n_jobs=n_jobs,
+        pool,
+        [available[name] for name in names],
+        goals,
+        n_repeats,
+        as_rng(rng),
+        n_jobs=n_jobs,
         **plates,
-    )  # fmt: skip
+    )
     relative, is_good = judged(recommended, goals)
     heads, overall = targets_table(goals, labels), overall_table(relative, is_good, names)
     stored = {
@@ -156,10 +162,13 @@ def replay_design(
         "targets": heads,
         **fit.origin,
         "params": {
-            **plates, "n_repeats": n_repeats, "strategies": _adata.strings(names),
-            "held_out": held_out, "rng": _adata.seed_of(rng),
+            **plates,
+            "n_repeats": n_repeats,
+            "strategies": _adata.strings(names),
+            "held_out": held_out,
+            "rng": _adata.seed_of(rng),
         },
-    }  # fmt: skip
+    }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     logger.info("%s", stored["summary"])
     return written
@@ -177,8 +186,8 @@ def read_pool(adata: ad.AnnData, fit: FittedPosterior) -> tuple[CellPool, Settin
         If fewer than two perturbations have enough cells.
     """
     roles = _adata.fitted_roles(adata, fit.params)
-    every = read_environments(adata, roles, named=fit.names)
-    n_cells = every.table["n_cells"].groupby(every.groups(fit.names)).sum()
+    all_environments = read_environments(adata, roles, named=fit.names)
+    n_cells = all_environments.table["n_cells"].groupby(all_environments.groups(fit.names)).sum()
     enough = n_cells.reindex(range(len(fit.names)), fill_value=0) >= MIN_CELLS
     if enough.sum() < 2:
         message = (
@@ -188,25 +197,30 @@ def read_pool(adata: ad.AnnData, fit: FittedPosterior) -> tuple[CellPool, Settin
         raise ValueError(message)
     spec = spec_of(fit).rows(np.flatnonzero(enough).tolist())
     groups = [roles.control, *spec.plan.names]
-    every = every.only(sorted(set(every.perturbation[every.groups(groups) >= 0])))
-    group = every.groups(groups)
-    of_cell = np.append(group, -1)[every.codes]
+    all_environments = all_environments.only(
+        sorted(set(all_environments.perturbation[all_environments.groups(groups) >= 0]))
+    )
+    group = all_environments.groups(groups)
+    of_cell = np.append(group, -1)[all_environments.codes]
     rows = np.flatnonzero(of_cell >= 0)
-    cells, place = np.empty((len(rows), len(fit.genes))), np.cumsum(of_cell >= 0) - 1
+    cells, row_in_pool = np.empty((len(rows), len(fit.genes))), np.cumsum(of_cell >= 0) - 1
     batches = _adata.read_batches(adata, fit.columns, roles)
-    for which, values in _adata.read_blocks(adata, fit.columns, rows, layer=roles.layer):
-        cells[place[which]] = dense(values)
+    for block, values in _adata.read_blocks(adata, fit.columns, rows, layer=roles.layer):
+        cells[row_in_pool[block]] = dense(values)
         if batches is not None:
-            cells[place[which]] -= batches.of_cells(which)
+            cells[row_in_pool[block]] -= batches.of_cells(block)
     order = np.argsort(of_cell[rows], kind="stable")
     control, *perturbed = np.split(order, np.cumsum(np.bincount(of_cell[rows]))[:-1])
-    codes = every.codes[rows]
+    codes = all_environments.codes[rows]
     environments = PoolEnvironments(
-        group, every.levels(roles.perturbation_key, *every.condition_names),
-        every.levels(*([] if roles.guide_key is None else [roles.guide_key])),
-        every.indicators(roles.batch_key)[1], codes[control], codes[np.concatenate(perturbed)],
-    )  # fmt: skip
-    pool = CellPool(cells[control], [cells[some] for some in perturbed], environments)
+        group,
+        all_environments.levels(roles.perturbation_key, *all_environments.condition_names),
+        all_environments.levels(*([] if roles.guide_key is None else [roles.guide_key])),
+        all_environments.indicators(roles.batch_key)[1],
+        codes[control],
+        codes[np.concatenate(perturbed)],
+    )
+    pool = CellPool(cells[control], [cells[rows_of] for rows_of in perturbed], environments)
     graphs = Graphs.single(fit.posterior.dag)
     return pool, Setting(spec, graphs, guided=roles.guide_key is not None)
 
@@ -231,20 +245,20 @@ def read_goals(
     labels = _adata.read_every_label(adata, roles)
     requested = names if targets is None else labels.spelled(_adata.in_order(targets))
     labels.require(requested, "Targets")
-    if few := [name for name in requested if name not in names]:
+    if too_few := [name for name in requested if name not in names]:
         message = (
             f"Targets must be perturbations of the fit with {MIN_CELLS} cells or more (under known "
-            f"shifts, with a target gene on the panel): leave out {_adata.list_names(few)}."
+            f"shifts, with a target gene on the panel): leave out {_adata.list_names(too_few)}."
         )
         raise ValueError(message)
-    every, goals = np.arange(len(names)), []
+    all_candidates, goals = np.arange(len(names)), []
     for name in dict.fromkeys(requested):
         goal = names.index(name)
         truth = pool.truth(goal)
         if targets is not None or truth.control > _CLEAR * truth.control_sd:
             contains = excluder([name], fit)
-            kept = [not (held_out and contains(other)) for other in names]
-            goals.append(Replayed(name, goal, truth, every[kept]))
+            is_candidate = [not (held_out and contains(other)) for other in names]
+            goals.append(Replayed(name, goal, truth, all_candidates[is_candidate]))
     if not goals:
         message = (
             f"There is no target: name some perturbations (the default are those more than "

@@ -138,22 +138,22 @@ def target_distances(
     _adata.say_pooled(labels)
     if perturbations is None:
         say_left_out(labels.left_out, roles.perturbation_key)
-    asked = _read_target(adata, as_target(target), genes, roles)
-    rows, few = _rows(labels, perturbations, roles.control, asked)
-    codes = np.where(asked.is_cell, -1, labels.groups(rows))
-    cells = _read_cells(adata, asked, codes, rows, roles)
+    requested = _read_target(adata, as_target(target), genes, roles)
+    rows, too_few = _rows(labels, perturbations, roles.control, requested)
+    codes = np.where(requested.is_cell, -1, labels.groups(rows))
+    cells = _read_cells(adata, requested, codes, rows, roles)
     naming = labels.naming or Naming(control=roles.control)
-    table, bound = _measure(cells, asked, rows, naming, confidence)
-    why = dict.fromkeys(few, "fewer than 2 cells outside the target") | {**bound.not_ranked}
+    table, bound = _measure(cells, requested, rows, naming, confidence)
+    why = dict.fromkeys(too_few, "fewer than 2 cells outside the target") | {**bound.not_ranked}
     stored = {
         "table": table,
         "not_measured": pd.DataFrame(
             {"perturbation": _adata.strings(why), "why": _adata.strings(why.values())}
         ),
         "target": bound.name,
-        "n_target_cells": int(asked.is_cell.sum()),
-        "genes": _adata.strings(asked.genes),
-        **_adata.origin_of_cells(adata, roles, asked.columns),
+        "n_target_cells": int(requested.is_cell.sum()),
+        "genes": _adata.strings(requested.genes),
+        **_adata.origin_of_cells(adata, roles, requested.columns),
         "params": {
             **roles.stored(),
             "confidence": float(confidence),
@@ -165,23 +165,23 @@ def target_distances(
 
 
 def _read_target(
-    adata: ad.AnnData, given: Target, genes: Iterable[str] | None, roles: Roles
+    adata: ad.AnnData, target: Target, genes: Iterable[str] | None, roles: Roles
 ) -> _Asked:
-    _require_states(given)
-    states = listed(given.state)
+    _require_states(target)
+    states = listed(target.state)
     if len(states) == 1 and isinstance(states[0], (Mapping, pd.Series)):
         if genes is not None:
             message = "A target that is a mapping already names the genes: do not pass genes."
             raise ValueError(message)
-        genes = _genes_of(given, states[0])
+        genes = _genes_of(target, states[0])
     panel, columns = _adata.resolve_panel(adata, genes, gene_symbols=roles.gene_symbols)
-    given = as_target(given, panel)  # vectors become mappings
-    weights = weights_of(given, panel)
+    target = as_target(target, panel)  # vectors become mappings
+    weights = weights_of(target, panel)
     counted = np.flatnonzero(weights > 0)
     panel = [panel[int(i)] for i in counted]
     read: list[Group | Vector] = []
     names, is_cell = [], np.zeros(adata.n_obs, bool)
-    for state in listed(given.state):
+    for state in listed(target.state):
         if isinstance(state, (Mapping, pd.Series)):
             read.append(_as_mean(state, panel))
             names.append(numbers_in_words(state, "="))
@@ -190,34 +190,36 @@ def _read_target(
             read.append(group)
             names.append(group.name)
             is_cell |= group.codes == 0
-    name = target_in_words(given, names)
-    return _Asked(given, read, name, panel, columns[counted], weights[counted], is_cell)
+    name = target_in_words(target, names)
+    return _Asked(target, read, name, panel, columns[counted], weights[counted], is_cell)
 
 
 def _read_cells(
-    adata: ad.AnnData, asked: _Asked, codes: NDArray[np.int64], rows: list[str], roles: Roles
+    adata: ad.AnnData, target: _Asked, codes: NDArray[np.int64], rows: list[str], roles: Roles
 ) -> _Cells:
     """Read the moments of all groups in one pass over the cells."""
-    used = np.flatnonzero((codes >= 0) | asked.is_cell)
-    _adata.check_scale(adata, asked.columns, used, roles, only_warn=True)
-    groupings = [(codes, len(rows)), *((group.codes, 1) for group in asked.groups)]
-    if asked.given.distance == "noise":
+    used = np.flatnonzero((codes >= 0) | target.is_cell)
+    _adata.check_scale(adata, target.columns, used, roles, only_warn=True)
+    groupings = [(codes, len(rows)), *((group.codes, 1) for group in target.groups)]
+    if target.given.distance == "noise":
         groupings.append((read_group(adata, roles.control, roles).codes, 1))
-    (of_rows, *others), batches = _adata.read_groupings(adata, asked.columns, groupings, roles)
-    weights = asked.weights
-    if asked.given.distance == "noise":
-        (controls,) = others.pop()
-        weights = weights / cell_variance(controls, asked.genes, weights)
-    of_groups = iter(others)
+    (of_rows, *state_codes), batches = _adata.read_groupings(
+        adata, target.columns, groupings, roles
+    )
+    weights = target.weights
+    if target.given.distance == "noise":
+        (controls,) = state_codes.pop()
+        weights = weights / cell_variance(controls, target.genes, weights)
+    of_groups = iter(state_codes)
     states = tuple(
-        next(of_groups)[0] if isinstance(state, Group) else state for state in asked.states
+        next(of_groups)[0] if isinstance(state, Group) else state for state in target.states
     )
     errors, state_errors = np.zeros((len(rows), 0)), np.zeros((len(states), 0))
     # Errors of the means of batches; known means have none.
     if batches is not None:
         errors = batches.errors(codes, len(rows))
         state_errors = np.zeros((len(states), errors.shape[1]))
-        for k, state in enumerate(asked.states):
+        for k, state in enumerate(target.states):
             if isinstance(state, Group):
                 state_errors[k] = batches.errors(state.codes, 1)[0]
     return _Cells(of_rows, states, errors, state_errors, weights)
