@@ -139,8 +139,8 @@ def even(pool: Pool, total: int) -> Seen:
     """Return the cells seen after one plate of all candidates with equally many cells."""
     if total < 2 * len(pool.candidates):
         return pool.start()
-    wells = split_cells(total, len(pool.candidates), 1)
-    cells, controls = wells.share_out(wells.size)
+    plate_size = split_cells(total, len(pool.candidates), 1)
+    cells, controls = plate_size.share_out(plate_size.size)
     plate = dict(zip(pool.candidates, cells.tolist(), strict=True)) | {pool.control: controls}
     return pool.more(pool.start(), plate)
 

@@ -86,7 +86,7 @@ EMPTY_WORDS = re.findall(
     least left made many mine more most now others own place rest said same seen several some
     spare such taken told wanted what which whole""",
 )
-MAX_EMPTY_NAMES = 271
+MAX_EMPTY_NAMES = 262
 
 
 def empty_names(text):

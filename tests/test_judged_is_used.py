@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
-from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.effects import panel_effects, read_requested
 from nextpert.study.scores import judge_unseen, predictors, read_sides
 from nextpert.tl._read_halves import read_refit
 
@@ -99,7 +99,7 @@ def unseen_of(adata):
     """Return the fits without a fold, and what is scored of perturbations without their fold."""
     fit = posterior_from(adata)
     refit, halves, _ = read_refit(adata, fit, "dag_blr", np.random.default_rng(0))
-    cells = halves.pool(halves.whole, by_guide=halves.declared)
+    cells = halves.pool(halves.all_cells, by_guide=halves.declared)
     sides = read_sides(refit, halves, cells)
     return refit, judge_unseen(refit, halves, cells, sides)[0]
 
@@ -166,7 +166,7 @@ def test_each_predictor_is_scored_by_what_it_is_used_for(judged):
     spoke = set()
     for k, (fold, adata) in reduced.items():
         left_out = refit.as_stored(refit.without_fold(k))
-        wanted = read_wanted(fold, left_out)
+        wanted = read_requested(fold, left_out)
         scored = predictors(wanted, left_out, panel_effects(left_out, wanted))
         npt.tl.perturbation_effects(adata, candidates=fold)
         every = adata.uns["perturbation_effects"]["mean"]

@@ -102,7 +102,7 @@ def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):
     ("options", "message"),
     [
         ({"learn": {"metod": "boss"}}, r"learn has no option metod.*Close matches: method"),
-        ({"learn": {"search_options": {"penalty": 1.0}}}, "penalty was removed"),
+        ({"learn": {"search_options": {"penalty": 1.0}}}, "holds penalty"),
         ({"learn": {"n_runs": 2}}, "Give it as search_options={'n_runs': ...}"),
         ({"fit": {"layer": "counts"}}, "fit has no option layer"),
         ({"plan": {"pending": ["CDK4"]}}, "plan has no option pending"),

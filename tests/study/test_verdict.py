@@ -15,7 +15,7 @@ from nextpert._report.results import verdict_of
 from nextpert.core.design.stopping import differing
 from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.study import quantities as q
-from nextpert.study.controls import NOT_JUDGED, Nulls
+from nextpert.study.controls import NOT_JUDGED, NegativeControls
 from nextpert.study.quantities import Quantity
 from nextpert.study.verdict import _graph, _left_out, _positive, _shrinkage, _unseen, judge
 
@@ -107,7 +107,7 @@ def test_random_choice_is_advised_only_if_predictions_are_not_trusted(unseen):
         q.NEGATIVE: rows(q.NEGATIVE, **dict.fromkeys(q.ROWS[q.NEGATIVE], (1.0, NAN))),
     }
     halves = SimpleNamespace(scored=np.arange(10), n_groups=10, has_replicates=True)
-    nulls = Nulls(NOT_JUDGED, pd.DataFrame(), np.zeros((0, 2)), 1.0, {})
+    nulls = NegativeControls(NOT_JUDGED, pd.DataFrame(), np.zeros((0, 2)), 1.0, {})
     flat = [row for part in parts.values() for row in part.values()]
     flat = [row for row in flat if row.name != "perturbations_width"]
     level, verdict, table = judge(flat, {}, nulls, halves, Undeclared(), None, {"guides": "of x"})

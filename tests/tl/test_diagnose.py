@@ -202,15 +202,15 @@ def test_halves_are_halves_of_every_environment(screen):
     for code, name in enumerate(["control", *names]):
         x = np.asarray(screen.X[(labels == name).to_numpy()])
         mine = found.group == code
-        assert found.whole.n[mine].sum() == len(x)
-        mean = np.average(found.whole.mean[mine], axis=0, weights=found.whole.n[mine])
+        assert found.all_cells.n[mine].sum() == len(x)
+        mean = np.average(found.all_cells.mean[mine], axis=0, weights=found.all_cells.n[mine])
         np.testing.assert_allclose(mean, x.mean(axis=0))
         assert len(set(found.batch[mine])) == 2
     other, _ = read_halves(
         screen, np.arange(8), names, read_roles(screen), np.random.default_rng(1)
     )
     assert not np.array_equal(other.parts[0].mean, found.parts[0].mean)
-    np.testing.assert_allclose(other.whole.mean, found.whole.mean)
+    np.testing.assert_allclose(other.all_cells.mean, found.all_cells.mean)
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def test_a_knockout_is_expected_to_lower_its_gene_whatever_the_mean_of_controls(
 @pytest.mark.brief_chain
 def test_of_many_perturbations_a_sample_is_judged(screen, monkeypatch):
     """As if the screen had no others: but for tests of differences, which are of all."""
-    monkeypatch.setattr("nextpert.tl._read_halves.MOST", 4)
+    monkeypatch.setattr("nextpert.tl._read_halves.MAX_JUDGED", 4)
     whole = npt.tl.diagnose(screen, copy=True).uns["diagnosis"]
     table = whole["perturbations"]
     kept = table["split_by"] != ""
@@ -364,7 +364,7 @@ def test_of_many_perturbations_one_graph_has_seen_no_judged_one(right, monkeypat
     """Where half of the perturbations are judged, or fewer: that of a screen without these."""
     npt.tl.learn_dag(right, method="boss", environments="all")
     npt.tl.fit_dag_blr(right)
-    monkeypatch.setattr(refit, "MOST", 6)
+    monkeypatch.setattr(refit, "MAX_JUDGED", 6)
     asked = []
 
     def record(dag, held_out, searches, genes, sets, *rest, **more):

@@ -17,7 +17,7 @@ from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
 from nextpert.core.fit import cells
 from nextpert.core.screen.departures import GuideSpread
 from nextpert.study.controls import (
-    StoredNull,
+    StoredControls,
     _in_place_of_perturbations,
     _split,
     judge_controls,
@@ -129,7 +129,7 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     # Fitted with its guides, the diagnosis of the other fit says nothing.
     npt.pp.setup_screen(adata, guide_key="guide")
     npt.tl.fit_dag_blr(adata)
-    assert stored_null(adata, posterior_from(adata)) == StoredNull()
+    assert stored_null(adata, posterior_from(adata)) == StoredControls()
     npt.tl.diagnose(adata)
     assert values(adata.uns["diagnosis"])["standard_error_factor"] == 1.0
     assert stored_null(adata, posterior_from(adata)).is_trusted
@@ -375,7 +375,7 @@ def test_a_control_guide_is_judged_only_if_other_controls_remain_in_its_batch():
     batch = np.array([0, 0, 1, 1, 0, 1])
     guide = np.array([0, 1, 0, 1, 2, 3])
     halves = SimpleNamespace(
-        whole=SimpleNamespace(n=np.array([30, 25, 40, 10, 50, 50])), of_table=False, n_groups=3,
+        all_cells=SimpleNamespace(n=np.array([30, 25, 40, 10, 50, 50])), of_table=False, n_groups=3,
         group=np.array([0, 0, 0, 0, 1, 2]), guide=guide, batch=batch,
         guide_name=np.array(["c0", "c1", "c0", "c1", "P0", "P1"], object),
         batch_name=np.array(list("ab"), object)[batch],

@@ -258,5 +258,5 @@ def test_halves_are_those_of_the_fit():
     )
     assert halves.of_table
     assert not halves.by_guides.any()
-    change = halves.pool(halves.whole).pooled.to_controls()[0]
+    change = halves.pool(halves.all_cells).pooled.to_controls()[0]
     assert np.allclose(change, seen.loc[names])

@@ -23,8 +23,6 @@ def test_exact_shifts_have_no_effects_of_their_own(screen):
     npt.tl.fit_dag_blr(screen, shift_sd=0)
     assert not {"hierarchical", "means", "predictors", "screen"} & set(screen.uns["dag_blr"])
     assert posterior_from(screen).is_exact
-    with pytest.raises(TypeError, match=r"spec.*exact model of the paper, fit with shift_sd=0"):
-        npt.tl.fit_dag_blr(screen, spec="exact")
 
 
 def test_means_and_weights_are_those_of_the_cells_and_survive_a_file(screen, tmp_path, assert_same):

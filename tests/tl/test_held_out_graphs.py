@@ -145,7 +145,7 @@ def test_graphs_of_the_diagnosis_are_those_of_public_calls():
 
 
 def test_of_many_perturbations_the_one_graph_is_that_of_a_public_call(monkeypatch):
-    monkeypatch.setattr("nextpert.tl._read_halves.MOST", 8)
+    monkeypatch.setattr("nextpert.tl._read_halves.MAX_JUDGED", 8)
     adata = few_cells(1)
     npt.tl.learn_dag(adata, **LEARN | SEED)
     npt.tl.fit_dag_blr(adata)

@@ -259,18 +259,6 @@ def test_bad_options(options, message, small_screen, assert_same_adata):
     assert_same_adata(small_screen, before)
 
 
-@pytest.mark.parametrize(
-    ("options", "remedy"),
-    [
-        ({"prior_network": []}, r"prior_network was removed.* prior={'required': "),
-        ({"penalty": 1.0}, "penalty was removed.* a factor .* core.boss takes other factors"),
-    ],
-)
-def test_an_option_that_went_is_refused_with_what_replaces_it(options, remedy, small_screen):
-    with pytest.raises((TypeError, ValueError), match=remedy):
-        npt.tl.learn_dag(small_screen, method="boss", search_options=options)
-
-
 def test_causaldag_is_asked_for_where_it_is_absent(small_screen, assert_same_adata, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "graphical_model_learning", None)
     before = small_screen.copy()

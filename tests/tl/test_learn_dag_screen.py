@@ -77,8 +77,6 @@ def test_tiers_put_targets_upstream(chain):
     prior = {"tiers": [["A", "D"], ["B", "C"]]}
     npt.tl.learn_dag(chain, method="boss", search_options={"prior": prior})
     assert set(chain.uns["dag"]["order"][:2]) == {"A", "D"}
-    with pytest.raises(ValueError, match=r"targets_upstream was removed.* prior={'tiers': "):
-        npt.tl.learn_dag(chain, search_options={"targets_upstream": True})
 
 
 @pytest.mark.parametrize("environments", ["control", "all"])

@@ -141,7 +141,7 @@ def test_cells_are_measured_by_the_same_genes(fitted):
     wanted = unbiased("A")[kept].sum() * control[without].sum() / control[kept].sum()
     assert bound.left_out[0] == ["T", "A"]
     assert table.loc["A", "measured_distance"] == pytest.approx(wanted, rel=1e-6)
-    npt.tl.plan_screen(fitted, "T", n_perturbations=2)  # whose wells the next plate has
+    npt.tl.plan_screen(fitted, "T", n_perturbations=2)  # whose plate_size the next plate has
     npt.tl.plan_cells(fitted, "T")
     assert fitted.uns["plan_cells"]["advice"]["candidates"].tolist() == ["A", "A+B", "B", "C", "S"]
 

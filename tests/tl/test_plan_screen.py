@@ -17,7 +17,7 @@ from nextpert.core.design.plate import best_order
 from nextpert.core.design.remaining_variance import removed
 from nextpert.core.fit import candidates
 from nextpert.study.panel_target import without_own_genes
-from nextpert.study.plate import Wells, split_cells
+from nextpert.study.plate import PlateSize, split_cells
 from nextpert.study.pool import read_candidates
 from nextpert.tl._read_target import read_target
 
@@ -130,7 +130,7 @@ def test_cells_go_where_they_teach_most(fitted):
     pool = read_candidates("genes", fit)
     wanted = read_target(fitted, "MYC", fit)
     pool, wanted = without_own_genes(pool, wanted, fit)
-    each = split_cells(2000, 5, 20).each
+    each = split_cells(2000, 5, 20).cells_each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
     )
@@ -154,7 +154,7 @@ def test_each_well_removes_most_after_those_before_it(fitted):
     fit = posterior_from(fitted)
     pool = read_candidates("genes", fit)
     wanted = read_target(fitted, target, fit)
-    each = split_cells(2000, 16, 20).each
+    each = split_cells(2000, 16, 20).cells_each
     asked = candidates.as_asked(
         fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
     )
@@ -218,11 +218,13 @@ def test_combinations_join_the_candidates(fitted):
 
 
 def test_cells_are_shared_out_by_hand():
-    cells, controls = Wells(3, 20, 103, 20).share_out(3)
+    cells, controls = PlateSize(3, 20, 103, 20).share_out(3)
     assert (cells.tolist(), controls) == ([22, 22, 21], 38)  # 103 sqrt(3) / (3 + sqrt(3)) = 37.7
-    cells, controls = Wells(2, 30, 70, 30, n_controls=20).share_out(2)  # 25 each would be too few
+    cells, controls = PlateSize(2, 30, 70, 30, n_controls=20).share_out(
+        2
+    )  # 25 each would be too few
     assert (cells.tolist(), controls) == ([50], 20)
-    assert Wells(4, 20, 120, 20).share_out(4)[0].tolist() == [20] * 4  # the least, beside 40
+    assert PlateSize(4, 20, 120, 20).share_out(4)[0].tolist() == [20] * 4  # the least, beside 40
     assert split_cells(100, 8, 20).size == 3
     assert split_cells(2000, 10**8, 20) == split_cells(2000, 100, 20)
     with pytest.raises(ValueError, match="20 cells do not suffice for one perturbation with"):

@@ -11,7 +11,7 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.evaluate import replay_plates
 from nextpert.study import replay
-from nextpert.study.plate import STRATEGIES, Wells
+from nextpert.study.plate import STRATEGIES, PlateSize
 from nextpert.tl import _replay_design as campaigns
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
@@ -79,8 +79,8 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     planning = import_module("nextpert.tl._plan_screen")
     rounds = import_module("nextpert.study.next_round")
     monkeypatch.setattr(rounds, "N_SAMPLES", replay.N_SAMPLES)
-    wells = Wells(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
-    monkeypatch.setattr(planning, "split_cells", lambda *_: wells)
+    plate_size = PlateSize(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
+    monkeypatch.setattr(planning, "split_cells", lambda *_: plate_size)
     for t in range(N_ROUNDS):
         adata = seen_after(campaign, deal, found.chosen[:t])
         npt.tl.fit_dag_blr(adata, shift_sd=shift_sd)

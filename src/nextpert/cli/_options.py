@@ -392,7 +392,7 @@ def settings(command: str, options: Mapping[str, Any], version: str) -> str:
     Examples
     --------
     >>> from nextpert.cli._options import settings
-    >>> print(settings("fit", {"screen": "a.h5ad", "shift_sd": 0.0, "layer": None}, "0.2"))
+    >>> print(settings("fit", {"screen": "a.h5ad", "shift_sd": 0.0, "layer": None}, "0.1.0"))
     # nextpert 0.1.0; the same run again: nextpert fit --config THIS.toml --overwrite
     [fit]
     screen = "a.h5ad"

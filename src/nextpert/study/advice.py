@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)  # of all advice; the command line prints i
 
 AS_ASSUMED = ", if pairs interact as the prior assumes"  # no measured combination shows how
 NO_PERTURBATION = "no perturbation"
-FAR = 0.9  # share of the control's distance above which the best known is not near the target
+MAX_NEAR_DISTANCE = (
+    0.9  # share of the control's distance above which the best known is not near the target
+)
 
 
 def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
@@ -115,7 +117,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         return f"Order nothing: {chance}."
     if kind == CONFIRM:
         action = "nothing, as no candidate comes close"
-        if x <= FAR:
+        if x <= MAX_NEAR_DISTANCE:
             action = f"nothing new; confirm {named}{_cells_needed_in_words(advice)}"
         return f"Order {action}: {chance}.{distance_of_best}"
     gain, of_more = (
@@ -127,7 +129,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         min_gain = f"{100 * advice['min_gain']:g}%"
         closer = percent(larger_gain).replace("<", "less than")
         closer = f"less than {min_gain}" if closer == min_gain else closer
-        use = "no candidate comes close" if x > FAR else f"use {best}"
+        use = "no candidate comes close" if x > MAX_NEAR_DISTANCE else f"use {best}"
         use = "no candidate is known to be closer" if best == "the control" else use
         return (
             f"Order nothing; {use}: another round is expected to bring cells closer by "

@@ -15,7 +15,7 @@ from nextpert.core import ScreenMoments
 from nextpert.core.model.scores import MEDIAN, SIGNIFICANCE, null_width
 from nextpert.core.screen.guides import UNKNOWN, distinct
 from nextpert.study.quantities import NO_ERROR
-from nextpert.study.scores import LEFT
+from nextpert.study.scores import MIN_CELLS_SCORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 _FOLDS = 4  # of control guides; each takes one fit, with three quarters of the control guides
 BY_GUIDES, BY_CELLS, OF_TABLE, NOT_JUDGED = "guides", "cells", "table", ""
-_FEWEST_CHANGED = 0.25  # share of the perturbations, those with the smallest effects
+_UNCHANGED_SHARE = 0.25  # share of the perturbations, those with the smallest effects
 
 
-class Nulls(NamedTuple):
+class NegativeControls(NamedTuple):
     """Effects of control cells that were taken as perturbations, as a user gets them."""
 
     kind: str  # what each group is; OF_TABLE has no cells, NOT_JUDGED too few
@@ -45,7 +45,7 @@ class Nulls(NamedTuple):
     factor: float  # multiplies the standard errors of tests, which include undeclared guides
     numbers: dict[str, Numbers]  # the quantities of the part; NaN without nulls
 
-    def widened(self, width: float) -> Nulls:
+    def widened(self, width: float) -> NegativeControls:
         """Return the same with standard errors of tests multiplied by a further factor."""
         factor, name = self.factor * width, "standard_error_factor"
         new = (factor, *self.numbers[name][1:])
@@ -63,7 +63,7 @@ class _Split(NamedTuple):
 
 def judge_controls(
     refit: Refit, halves: Halves, undeclared: Nested | None, share_called: float
-) -> Nulls:
+) -> NegativeControls:
     """Estimate the effects of control cells that are taken as perturbations.
 
     In each of four folds (or as many as there are guides), a quarter of the control guides are
@@ -133,13 +133,15 @@ def judge_controls(
     }
     # Only the z-scores of a table's perturbations show whether its standard errors are right.
     if halves.of_table:
-        cells = halves.pool(halves.whole, all_groups=True)
+        cells = halves.pool(halves.all_cells, all_groups=True)
         measured = cells.pooled.variance_ratio[1:] < UNKNOWN
         sizes = [np.median(np.abs(z[k])) for z, k in zip(_z_scores(cells), measured, strict=True)]
         # About 1 if standard errors are right and this share of perturbations changes few genes.
-        rate_low = float(np.quantile(sizes, _FEWEST_CHANGED)) / MEDIAN
+        rate_low = float(np.quantile(sizes, _UNCHANGED_SHARE)) / MEDIAN
         numbers["perturbations_width"] = rate_low, NO_ERROR, len(refit.fit.names)
-    return Nulls(split.kind, table.assign(name=strings(table["name"])), z_scores, factor, numbers)
+    return NegativeControls(
+        split.kind, table.assign(name=strings(table["name"])), z_scores, factor, numbers
+    )
 
 
 def _split(halves: Halves) -> _Split:
@@ -153,24 +155,29 @@ def _split(halves: Halves) -> _Split:
     and 20 other controls stay in every batch. Otherwise the error that the controls of a batch add
     to its perturbations would be missed.
     """
-    moments, control, guide, name = halves.whole, halves.group == 0, halves.guide, halves.guide_name
+    moments, control, guide, name = (
+        halves.all_cells,
+        halves.group == 0,
+        halves.guide,
+        halves.guide_name,
+    )
     if halves.of_table:
         return _Split(OF_TABLE, halves, moments, {})
     _, batch = np.unique(halves.batch, return_inverse=True)
     inside = np.zeros((batch.max() + 1, halves.n_groups))
     np.add.at(inside, (batch, halves.group), moments.n)
-    nested = len(inside) > 1 and np.mean((inside[:, 1:] >= LEFT).sum(axis=0) > 1) < 0.5
+    nested = len(inside) > 1 and np.mean((inside[:, 1:] >= MIN_CELLS_SCORED).sum(axis=0) > 1) < 0.5
     if nested:
         guide = distinct(halves.guide, batch)[1]
         name = np.where(name == "", "", name + " in " + halves.batch_name)
     named = control & (name != "")
     size = np.bincount(guide[named], moments.n[named])
-    large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= LEFT]
+    large = [k for k in np.argsort(-size, kind="stable").tolist() if size[k] >= MIN_CELLS_SCORED]
     if nested:  # sorted by batch, so that those of a batch go to different folds
         of_batch = {k: batch[guide == k][0] for k in large}
-        large = [k for k in large if inside[of_batch[k], 0] - size[k] >= LEFT]
+        large = [k for k in large if inside[of_batch[k], 0] - size[k] >= MIN_CELLS_SCORED]
         large.sort(key=of_batch.__getitem__)
-    elif len(large) == 2 and moments.n[control].sum() - size[large].sum() < LEFT:
+    elif len(large) == 2 and moments.n[control].sum() - size[large].sum() < MIN_CELLS_SCORED:
         large = large[1:]  # each is the other's control, and gives the same result
     elif len(large) < 2:
         large = []
@@ -178,7 +185,7 @@ def _split(halves: Halves) -> _Split:
         members = {name[guide == k][0]: control & (guide == k) for k in large}
         return _Split(BY_GUIDES, halves, moments, members)
     one, two = halves.parts
-    if min(part.n[control].sum() for part in halves.parts) < LEFT:
+    if min(part.n[control].sum() for part in halves.parts) < MIN_CELLS_SCORED:
         return _Split(NOT_JUDGED, halves, moments, {})
     screen = ScreenMoments(
         np.append(one.n, two.n),
@@ -193,7 +200,7 @@ def _split(halves: Halves) -> _Split:
     members = {
         f"half of the controls in {halves.batch_name[in_batch][0]}": second & np.tile(in_batch, 2)
         for in_batch in (batch == b for b in range(len(inside) if nested else 0))
-        if min(part.n[control & in_batch].sum() for part in halves.parts) >= LEFT
+        if min(part.n[control & in_batch].sum() for part in halves.parts) >= MIN_CELLS_SCORED
     }
     return _Split(BY_CELLS, twice, screen, members or {"half of the control cells": second})
 
@@ -217,7 +224,7 @@ def _z_scores(cells: FitCells) -> Array:
     return np.where(variance > 0, change / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
 
 
-class StoredNull(NamedTuple):
+class StoredControls(NamedTuple):
     """Tests of perturbations in a stored diagnosis, and whether its controls are trusted.
 
     Their standard errors are multiplied by the width of the null. ``tests`` is ``None`` without a

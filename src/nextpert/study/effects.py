@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requested:
     """Perturbations whose effects are wanted, and their numbers of cells (0 outside the fit)."""
 
     pool: CandidateSet
@@ -64,7 +64,7 @@ class Wanted:
         return table
 
 
-def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
+def read_requested(candidates: Any, fit: FittedPosterior) -> Requested:
     """Return the perturbations whose effects are wanted.
 
     Perturbations of a table are taken as having no cells, whatever their names.
@@ -77,16 +77,16 @@ def read_wanted(candidates: Any, fit: FittedPosterior) -> Wanted:
     if candidates is None:
         sources = fit.environments["shift_source"].astype(str).tolist()
         interventions = Interventions(fit.names, fit.targets, fit.shifts, sources)
-        return Wanted(fitted_candidates(interventions, fit), fit.n_cells)
+        return Requested(fitted_candidates(interventions, fit), fit.n_cells)
     pool = read_candidates(candidates, fit)
     is_table = isinstance(candidates, (pd.DataFrame, Mapping))
     fit_rows = (
         np.full(len(pool.fit_rows), -1) if is_table else fit.rows_of(pool.interventions.names)
     )
-    return Wanted(pool, np.append(fit.n_cells, 0)[fit_rows])
+    return Requested(pool, np.append(fit.n_cells, 0)[fit_rows])
 
 
-def panel_effects(fit: FittedPosterior, candidates: Wanted, level: float = 0.9) -> Effects:
+def panel_effects(fit: FittedPosterior, candidates: Requested, level: float = 0.9) -> Effects:
     """Return the effects on the genes of the panel, ``(n_perturbations, n_genes)`` each.
 
     All effects that a user gets are computed here, and a diagnosis scores the same effects. The

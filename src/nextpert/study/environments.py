@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_NAMED = 10  # perturbations in a message
+_MAX_NAMED = 10  # perturbations in a message
 # Degrees of freedom of the variance between guides, below which users are warned.
-_FEWEST_COMPARED = 2
+_MIN_GUIDE_FREEDOM = 2
 
 
 def plan_environments(
@@ -155,7 +155,7 @@ def report(plan: Plan, confounded: Sequence[str] = ()) -> None:
 
 def warn_assumed_guides(spread: GuideSpread, key: str) -> None:
     """Warn if hardly any guides could be compared, so that their variance is assumed."""
-    if spread.freedom >= _FEWEST_COMPARED:
+    if spread.freedom >= _MIN_GUIDE_FREEDOM:
         return
     if spread.freedom:
         problem = (
@@ -177,12 +177,12 @@ def warn_assumed_guides(spread: GuideSpread, key: str) -> None:
 def _by_reason(reasons: Reasons) -> str:
     """Return names, grouped by reason: ``"ATF2, HS2 (not measured) and 27 more"``."""
     named: dict[str, list[str]] = {}
-    for name, reason in reasons[:_MOST_NAMED]:
+    for name, reason in reasons[:_MAX_NAMED]:
         # If the gene is the label itself, it is not repeated.
         why, _, genes = reason.partition(": ")
         named.setdefault(why if genes == name else reason, []).append(name or "(empty)")
     shown = "; ".join(f"{', '.join(names)} ({why})" for why, names in named.items())
-    n_unnamed = len(reasons) - _MOST_NAMED
+    n_unnamed = len(reasons) - _MAX_NAMED
     return f"{shown} and {n_unnamed} more" if n_unnamed > 0 else shown
 
 

@@ -12,7 +12,7 @@ from nextpert._adata.nested import FEWEST_CELLS
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.learn import Graphs, Model
 from nextpert.core.screen.guides import distinct
-from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.effects import panel_effects, read_requested
 from nextpert.study.record import record_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 # Maximum number of perturbations that are judged by fits to parts of the screen. The time of a fit
 # grows with them: some twenty fits to 150 of 1,000 perturbations take as long as three to all.
-MOST = 150
-FEWEST_CONTROLS = 2  # in each half, to estimate the variance of a control cell
-_SHARE = 0.1  # minimum cells of a guide that counts, relative to the perturbation's largest guide
+MAX_JUDGED = 150
+MIN_CONTROLS = 2  # in each half, to estimate the variance of a control cell
+_MIN_GUIDE_SHARE = (
+    0.1  # minimum cells of a guide that counts, relative to the perturbation's largest guide
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Halves:
     fixed: NDArray[np.float64]  # indicators of batches, shape (n_environments, n_fixed)
     # Of the screen:
     parts: tuple[ScreenMoments, ScreenMoments]  # the two halves of the cells
-    whole: ScreenMoments  # all cells
+    all_cells: ScreenMoments
     n_groups: int  # number of perturbations and controls
     scored: NDArray[np.int64]  # the controls, and the perturbations whose effects are judged
     by_guides: NDArray[np.bool_]  # which groups are split by guide
@@ -122,7 +124,7 @@ def _deal(
     for members in np.split(order, starts[1:]):
         guides, guide_of = np.unique(guide[members], return_inverse=True)
         size = np.bincount(guide_of, cells[members])
-        enough = size >= max(FEWEST_CELLS, _SHARE * size.max())
+        enough = size >= max(FEWEST_CELLS, _MIN_GUIDE_SHARE * size.max())
         if enough.sum() < 2:
             continue
         of_guide, total = np.empty(len(guides), np.int64), np.zeros(2)
@@ -178,4 +180,4 @@ class Refit:
     def effects(self, model: Model) -> Effects:
         """Return the effects of a model as users get them, ``(n_perturbations, n_genes)`` each."""
         fit = self.as_stored(model)
-        return panel_effects(fit, read_wanted(None, fit))
+        return panel_effects(fit, read_requested(None, fit))

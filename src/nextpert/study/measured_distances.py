@@ -42,14 +42,14 @@ COLUMNS = (
 )
 
 
-class _Asked(NamedTuple):
+class _RequestedTarget(NamedTuple):
     """The target, its states as groups of cells or known means, and the genes that count.
 
     ``is_cell`` says which cells define the target, ``(n_cells,)``; ``weights`` are above 0,
     ``(n_genes,)``.
     """
 
-    given: Target
+    target: Target
     states: list[Group | Vector]
     name: str
     genes: list[str]
@@ -123,7 +123,7 @@ def _as_mean(state: Mapping[str, float] | pd.Series, panel: Sequence[str]) -> Ve
 
 
 def _rows(
-    labels: LabelTable, perturbations: Sequence[str] | None, control: str, target: _Asked
+    labels: LabelTable, perturbations: Sequence[str] | None, control: str, target: _RequestedTarget
 ) -> tuple[list[str], list[str]]:
     """Return the labels to measure, without those of the target, and those with too few cells.
 
@@ -161,7 +161,7 @@ def _rows(
 
 
 def _measure(
-    cells: _Cells, target: _Asked, rows: list[str], naming: Naming, confidence: float
+    cells: _Cells, target: _RequestedTarget, rows: list[str], naming: Naming, confidence: float
 ) -> tuple[pd.DataFrame, PanelTarget]:
     """Return the table of distances, nearest first, and the target with the genes left out."""
     n_controls = int(rows[0] == naming.control)
@@ -194,16 +194,16 @@ def _measure(
 
 
 def _without_target_genes(
-    cells: _Cells, requested: _Asked, rows: list[str], naming: Naming
+    cells: _Cells, requested: _RequestedTarget, rows: list[str], naming: Naming
 ) -> tuple[PanelTarget, NDArray[np.int64]]:
     """Return the target without target genes, as in a ranking, and the perturbations to measure."""
     means = [state.mean if isinstance(state, Moments) else state for state in cells.states]
     goal = Goal(np.zeros(len(requested.genes)), states=means, weights=cells.weights)
     labels = [group.label or "" for group in requested.groups]
     label = labels[0] if len(requested.states) == 1 and labels else None
-    target = PanelTarget(requested.name, goal, goal, requested.given.distance, label)
+    target = PanelTarget(requested.name, goal, goal, requested.target.distance, label)
     perturbations = np.arange(int(rows[0] == naming.control), len(rows))
-    if requested.given.own_genes != "exclude" or not requested.are_perturbations(naming.control):
+    if requested.target.own_genes != "exclude" or not requested.are_perturbations(naming.control):
         return target, perturbations
     of_labels = (gene for name in labels for gene in naming.targets(name)[0])
     common = tuple(dict.fromkeys(of_labels))

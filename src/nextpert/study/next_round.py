@@ -24,9 +24,9 @@ from nextpert.core.design.stopping import (
     stopping,
 )
 from nextpert.core.fit.candidates import as_asked, differs_from_control
-from nextpert.study.advice import FAR, NO_PERTURBATION, in_words, name_of
+from nextpert.study.advice import MAX_NEAR_DISTANCE, NO_PERTURBATION, in_words, name_of
 from nextpert.study.panel_target import measured_goal
-from nextpert.study.plate import ADVISED, N_SAMPLES, Choice
+from nextpert.study.plate import ADVISED, N_SAMPLES, PlateChoice
 from nextpert.study.pool import Constraints
 from nextpert.study.ranking import admit
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from nextpert.core.design.stopping import NextPlate, Stopping
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.study.controls import StoredNull
+    from nextpert.study.controls import StoredControls
     from nextpert.study.panel_target import PanelTarget
-    from nextpert.study.plate import Chosen, Wells
+    from nextpert.study.plate import ChosenPlate, PlateSize
     from nextpert.study.ranking import Admission
 
     Vector = NDArray[np.float64]
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 # The defaults of tl.plan_screen, used if there is no plan.
 PLAN = {"n_perturbations": 8, "n_cells": 2000, "min_cells": 20}
-_AS_NEAR, _NAMED = 0.5, 3  # probability of being as near as the best, and how many are named
-_LIKELY = 0.01  # probability of being the nearest from which more cells are advised
+_MIN_AS_NEAR = 0.5  # probability of being as near as the best
+_MAX_NAMED = 3  # candidates in the words of an advice
+_MIN_LIKELY = 0.01  # probability of being the nearest from which more cells are advised
 _INTERVAL = 1.645  # half the width of a 90% interval, in standard deviations
 _GUIDES = (1, 2, 4, 8, 16)  # new guides per perturbation for which cells are computed
 _MORE_CELLS = 1.25  # ratio to the cells with most guides up to which fewer guides are preferred
@@ -71,8 +72,8 @@ class NextRound(NamedTuple):
     """
 
     advice: dict[str, Any]
-    chosen: Chosen
-    choice: Choice
+    chosen: ChosenPlate
+    choice: PlateChoice
     admission: Admission
     pool: CandidateSet
     target: PanelTarget
@@ -83,8 +84,8 @@ def next_plate(
     pool: CandidateSet,
     target: PanelTarget,
     limits: Constraints,
-    wells: Wells,
-    null: StoredNull,
+    plate_size: PlateSize,
+    null: StoredControls,
     *,
     strategy: str = ADVISED,
     n_guides: int,
@@ -94,8 +95,8 @@ def next_plate(
     """Return the next plate with its advice, and which of the candidates are admitted.
 
     ``pool`` holds all candidates that can still be the best, and ``limits`` says which of them can
-    be planned. ``wells`` is the size of the plate, ``null`` has the tests of a stored diagnosis,
-    and ``n_guides`` is the number of guides per perturbation. A ``strategy`` other than
+    be planned. ``plate_size`` is the size of the plate, ``null`` has the tests of a stored
+    diagnosis, and ``n_guides`` is the number of guides per perturbation. A ``strategy`` other than
     ``"advised"`` fills the plate with candidates that can be planned; the advice is about all.
     """
     options: dict[str, Any] = {"n_guides": n_guides, "rng": rng}
@@ -105,9 +106,9 @@ def next_plate(
         can_be_planned[[*limits.include, *limits.under_way]] = True
         rows = np.flatnonzero(can_be_planned)
         planned, of_planned = pool.rows(rows), target.rows(rows)
-        choice, admission = ask(fit, planned, of_planned, limits.rows(rows), wells, **options)
+        choice, admission = ask(fit, planned, of_planned, limits.rows(rows), plate_size, **options)
         filled = NextRound({}, choice.choose(strategy), choice, admission, planned, of_planned)
-    choice, admission = ask(fit, pool, target, limits, wells, **options)
+    choice, admission = ask(fit, pool, target, limits, plate_size, **options)
     rule = rule or StoppingRule()
     advised = next_round(fit, pool, target, choice, admission, null, rule=rule, **options)
     if filled is None:
@@ -120,12 +121,12 @@ def ask(
     pool: CandidateSet,
     target: PanelTarget,
     limits: Constraints,
-    wells: Wells,
+    plate_size: PlateSize,
     *,
     n_guides: int,
     rng: int | np.random.Generator | None,
     admission: Admission | None = None,
-) -> tuple[Choice, Admission]:
+) -> tuple[PlateChoice, Admission]:
     """Return the choice among candidates, with their distances, and which are admitted.
 
     ``admission`` is given if it is known already.
@@ -136,7 +137,7 @@ def ask(
         target.goal,
         target.targets,
         n_guides=n_guides,
-        n_cells=wells.each,
+        n_cells=plate_size.cells_each,
         n_samples=N_SAMPLES,
         rng=as_rng(rng),
     )
@@ -144,16 +145,16 @@ def ask(
         admission = admit(ranked, pool, fit, target)
     elif not admission.admitted.all():
         ranked.admit(admission.admitted)
-    return Choice(ranked, limits, wells, admission.admitted), admission
+    return PlateChoice(ranked, limits, plate_size, admission.admitted), admission
 
 
 def next_round(
     fit: FittedPosterior,
     pool: CandidateSet,
     target: PanelTarget,
-    choice: Choice,
+    choice: PlateChoice,
     admission: Admission,
-    null: StoredNull,
+    null: StoredControls,
     *,
     n_guides: int,
     rule: StoppingRule,
@@ -176,7 +177,7 @@ def next_round(
             pool,
             target,
             choice.limits.rows(part),
-            choice.wells,
+            choice.plate_size,
             n_guides=n_guides,
             rng=rng,
             admission=admission,
@@ -189,7 +190,7 @@ def next_round(
     tests = tests.set_index("perturbation").reindex(fit.names)
     differs = differing(tests["q_value"], tests["q_value_from_others"])[rows[is_measured]]
     order = choice.choose("exploit")
-    remeasure = choice.measure(choice.likely(is_measured, _LIKELY))
+    remeasure = choice.measure(choice.likely(is_measured, _MIN_LIKELY))
     if is_measured[order.candidates].all():  # nothing untested would be ordered
         order = remeasure
     drawn = [
@@ -197,7 +198,7 @@ def next_round(
         for plate in (order, remeasure)
     ]
     decision = stopping(
-        choice.asked.distances,
+        choice.ranked.distances,
         is_measured,
         drawn[0],
         drawn[1],
@@ -213,8 +214,8 @@ def next_round(
         named = _as_near(choice, decision, is_measured, rule.tolerance)
         needed = _cells_needed(choice, named, fit, n_guides, rule.tolerance)
         # Cells are counted only if the best known candidate is nearer than the control is.
-        median = choice.asked.distances.median
-        is_near = median[decision.chosen] <= FAR * median[-1]
+        median = choice.ranked.distances.median
+        is_near = median[decision.chosen] <= MAX_NEAR_DISTANCE * median[-1]
         chosen = choice.confirm(named, _best(needed)["n_cells"] if is_near else 0.0)
     elif decision.advice in (MEASURE, ORDER) or _is_short_of_cells(decision, choice, null, rule):
         chosen = order if decision.advice == ORDER else remeasure
@@ -229,14 +230,14 @@ def next_round(
         "n_untested": int((~is_measured).sum()),
         "controls_trusted": int(null.is_trusted),
     }
-    if not choice.asked.noise.shared > 0:  # guides do not vary, or are not known
+    if not choice.ranked.noise.shared > 0:  # guides do not vary, or are not known
         advice["n_new_guides"] = 0
     advice["words"] = in_words(advice, name_of(target.name), target.genes_in_words)
     return NextRound(advice, chosen, choice, admission, pool, target)
 
 
 def _is_short_of_cells(
-    decision: Stopping, choice: Choice, null: StoredNull, rule: StoppingRule
+    decision: Stopping, choice: PlateChoice, null: StoredControls, rule: StoppingRule
 ) -> bool:
     """Whether no perturbation may differ yet because of few cells.
 
@@ -244,12 +245,16 @@ def _is_short_of_cells(
     """
     if decision.advice != NO_DIFFERENCE or not null.is_trusted:
         return False
-    enough = rule.min_gain * float(choice.asked.distances.mean[-1])
+    enough = rule.min_gain * float(choice.ranked.distances.mean[-1])
     return bool(decision.gain_of_more >= enough)
 
 
 def _draw(
-    plate: Chosen, fit: FittedPosterior, pool: CandidateSet, target: PanelTarget, choice: Choice
+    plate: ChosenPlate,
+    fit: FittedPosterior,
+    pool: CandidateSet,
+    target: PanelTarget,
+    choice: PlateChoice,
 ) -> NextPlate:
     """Draw what the cells of a plate will show."""
     candidates = np.array(plate.candidates, np.int64)
@@ -266,34 +271,34 @@ def _draw(
         pool.rows(candidates).states(fit, target.targets),
         target.goal.rows([*candidates, -1]),
         candidates,
-        variance=(1 / n_cells + choice.asked.noise.shared) * of_cell,
-        n_samples=len(choice.asked.distances.draws),
+        variance=(1 / n_cells + choice.ranked.noise.shared) * of_cell,
+        n_samples=len(choice.ranked.distances.draws),
         rng=0,
     )
 
 
 def _as_near(
-    choice: Choice, decision: Stopping, is_measured: NDArray[np.bool_], tolerance: float
+    choice: PlateChoice, decision: Stopping, is_measured: NDArray[np.bool_], tolerance: float
 ) -> list[int]:
     """Return the best known candidate, and measured candidates that are probably as near."""
-    distances, first = choice.asked.distances, decision.chosen
+    distances, first = choice.ranked.distances, decision.chosen
     excess = distances.draws - distances.draws.min(axis=1, keepdims=True)
     near = (excess <= tolerance * float(distances.mean[-1])).mean(axis=0)[:-1]
-    also = np.flatnonzero(is_measured & (near >= _AS_NEAR))
+    also = np.flatnonzero(is_measured & (near >= _MIN_AS_NEAR))
     also = also[np.argsort(distances.mean[also], kind="stable")]
     named: list[int] = [first, *also[also != first].tolist()]
-    return named[:_NAMED]
+    return named[:_MAX_NAMED]
 
 
 def _cells_needed(
-    choice: Choice, named: list[int], fit: FittedPosterior, n_guides: int, tolerance: float
+    choice: PlateChoice, named: list[int], fit: FittedPosterior, n_guides: int, tolerance: float
 ) -> pd.DataFrame:
     """Return the cells that confirm each of some candidates, by number of new guides.
 
     With these cells alone, the half width of a 90% interval of the distance is the tolerance, for
     the candidate whose distance is the least precise. Cells are rounded up to tens.
     """
-    noise, at_most = choice.asked.noise.rows(named), tolerance * choice.asked.distances.mean[-1]
+    noise, at_most = choice.ranked.noise.rows(named), tolerance * choice.ranked.distances.mean[-1]
     guides = [n_guides]
     if noise.shared > 0:
         guides = sorted({n_guides, *(g for g in _GUIDES if g > n_guides)})
@@ -318,10 +323,10 @@ def _best(needed: pd.DataFrame) -> dict[str, Any]:
 
 
 def _stored(
-    decision: Stopping, choice: Choice, names: list[str], named: list[int], rule: StoppingRule
+    decision: Stopping, choice: PlateChoice, names: list[str], named: list[int], rule: StoppingRule
 ) -> dict[str, Any]:
     """Return the numbers of an advice that follow from distances."""
-    distances, first = choice.asked.distances, decision.chosen
+    distances, first = choice.ranked.distances, decision.chosen
     nothing = float(distances.mean[-1])
     is_apart = np.isfinite(decision.relative_gain)
     of_more = 0.0 if np.isnan(decision.gain_of_more) else decision.gain_of_more

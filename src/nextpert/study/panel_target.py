@@ -47,8 +47,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_FEWEST_IN_SIGNATURE = 3  # genes of a signature of which some are outside the panel
-LEAST_LEFT = 0.5  # minimum share of the control's distance outside a candidate's target genes
+_MIN_SIGNATURE_GENES = 3  # genes of a signature of which some are outside the panel
+MIN_REMAINING_DISTANCE = (
+    0.5  # minimum share of the control's distance outside a candidate's target genes
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class PanelTarget:
     left_out, not_ranked
         Genes left out of ``goal`` for each candidate and, last, the control; and candidates that
         are therefore not ranked, and why.
-    every, control
+    all_genes_goal, control
         The goal on all genes, if some are left out, and the contribution of each gene to the
         control's distance, ``(n_genes,)``.
     """
@@ -86,13 +88,13 @@ class PanelTarget:
     target_genes: tuple[str, ...] | None = None
     left_out: Sequence[Sequence[str]] = ()
     not_ranked: Mapping[str, str] = field(default_factory=dict)
-    every: Goal | None = None
+    all_genes_goal: Goal | None = None
     control: Vector | None = None
 
     @property
     def mean(self) -> Vector:
         """The target mean; of several goal states that nearest to the control, ``(n_genes,)``."""
-        goal = self.goal if self.every is None else self.every
+        goal = self.goal if self.all_genes_goal is None else self.all_genes_goal
         return goal.quadratic(goal.origin).point
 
     def left_out_of(self, rows: Iterable[int]) -> NDArray[np.object_]:
@@ -296,7 +298,7 @@ def bind(
     remaining, total = np.ones(len(target_columns)), control[counted].sum()
     if total > 0:
         remaining -= np.array([control[columns].sum() for columns in target_columns]) / total
-    admitted = np.flatnonzero(remaining >= LEAST_LEFT)
+    admitted = np.flatnonzero(remaining >= MIN_REMAINING_DISTANCE)
     message = ""
     if not counted.any():
         message = f"All genes with a weight are targets of {target.name}: give other weights, or "
@@ -312,7 +314,7 @@ def bind(
     bound = replace(
         target,
         goal=target.goal.leave_out(common, target_columns, control),
-        every=target.goal,
+        all_genes_goal=target.goal,
         control=control,
         left_out=[[*first, *(genes[i] for i in columns)] for columns in [*target_columns, []]],
     )
@@ -322,7 +324,7 @@ def bind(
                 i
             ]: f"without {list_names(targets[i])}, {100 * max(remaining[i], 0.0):.0f}% of the "
             f"control's distance is left"
-            for i in map(int, np.flatnonzero(remaining < LEAST_LEFT))
+            for i in map(int, np.flatnonzero(remaining < MIN_REMAINING_DISTANCE))
         }
         bound = replace(bound.rows(admitted), not_ranked=reasons)
         words = (f"{name} ({why})" for name, why in reasons.items())
@@ -388,10 +390,10 @@ def on_panel(target: Target, genes: Sequence[str]) -> Target:
         return target
     remedy = "to use them, pass the target as panel to pp.perturbation_screen, and fit again"
     share = f"{len(outside)} of {len(outside) + len(inside)} genes of the signature"
-    if len(inside) < _FEWEST_IN_SIGNATURE:
+    if len(inside) < _MIN_SIGNATURE_GENES:
         message = (
             f"{share} are outside the panel ({list_names(outside)}), so that fewer than "
-            f"{_FEWEST_IN_SIGNATURE} remain: {remedy}.{closest(outside, genes)}"
+            f"{_MIN_SIGNATURE_GENES} remain: {remedy}.{closest(outside, genes)}"
         )
         raise ValueError(message)
     warn(f"{share} are outside the panel and are left out: {list_names(outside)}; {remedy}.")

@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 STRATEGIES = ("exploit", "explore", "both")
 ADVISED = "advised"  # the strategy that plans what is advised; all others fill the plate
 # Probability of containing the nearest candidate at which "both" changes to "explore".
-SURE = 0.95
+MIN_PROBABILITY_OF_BEST = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
 N_SAMPLES = 1000
 
 
-class Wells(NamedTuple):
+class PlateSize(NamedTuple):
     """The size of a plate.
 
-    At most ``size`` perturbations with ``each`` cells per perturbation if there are that many,
-    ``total`` cells including controls, at least ``least`` cells per perturbation, and
+    At most ``size`` perturbations with ``cells_each`` cells each if there are that many,
+    ``total`` cells including controls, at least ``min_cells`` cells per perturbation, and
     ``n_controls`` (``None``: as many as give the most precise differences; replays have none).
     """
 
     size: int
-    each: int
+    cells_each: int
     total: int
-    least: int
+    min_cells: int
     n_controls: int | None = None
 
     def share_out(self, n_chosen: int) -> tuple[Index, int]:
@@ -60,12 +60,12 @@ class Wells(NamedTuple):
             if controls is None:
                 controls = round(dunnett_controls(self.total, k))
             cells_each, n_larger = divmod(self.total - controls, k)
-            if cells_each >= self.least:
+            if cells_each >= self.min_cells:
                 return cells_each + (np.arange(k) < n_larger).astype(np.int64), controls
         return np.zeros(0, np.int64), 0
 
 
-def split_cells(total: int, size: int, min_cells: int, n_controls: int | None = None) -> Wells:
+def split_cells(total: int, size: int, min_cells: int, n_controls: int | None = None) -> PlateSize:
     """Return the number of perturbations for which the cells suffice, and the cells of each.
 
     Raises
@@ -77,21 +77,21 @@ def split_cells(total: int, size: int, min_cells: int, n_controls: int | None = 
     --------
     >>> from nextpert.study.plate import split_cells
     >>> split_cells(1200, 4, 20)
-    Wells(size=4, each=200, total=1200, least=20, n_controls=None)
+    PlateSize(size=4, cells_each=200, total=1200, min_cells=20, n_controls=None)
     """
-    wells = Wells(size, min_cells, total, min_cells, n_controls)
-    cells, _ = wells.share_out(min(size, (total - (n_controls or 0)) // min_cells))
+    plate_size = PlateSize(size, min_cells, total, min_cells, n_controls)
+    cells, _ = plate_size.share_out(min(size, (total - (n_controls or 0)) // min_cells))
     if not len(cells):
         message = (
             f"{total} cells do not suffice for one perturbation with at least {min_cells} cells "
             f"and its controls: raise n_cells, or lower min_cells."
         )
         raise ValueError(message)
-    return wells._replace(size=len(cells), each=int(cells[-1]))
+    return plate_size._replace(size=len(cells), cells_each=int(cells[-1]))
 
 
-class Chosen(NamedTuple):
-    """Chosen candidates, with the strategy, the probability that chose each, and the cells.
+class ChosenPlate(NamedTuple):
+    """ChosenPlate candidates, with the strategy, the probability that chose each, and the cells.
 
     The probability is NaN for candidates that were chosen in another way.
     """
@@ -104,29 +104,29 @@ class Chosen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlateChoice:
     """The choice of the perturbations of a plate, in ``tl.plan_screen`` and in replays.
 
-    It uses the candidates with their distances and the noise of their cells (``asked``), the
+    It uses the candidates with their distances and the noise of their cells (``ranked``), the
     constraints of the lab, the numbers of perturbations and cells, and the candidates
     ``admitted`` to ``"exploit"``.
     """
 
-    asked: Candidates
+    ranked: Candidates
     limits: Constraints
-    wells: Wells
+    plate_size: PlateSize
     admitted: NDArray[np.bool_]
 
     def share_out(self, chosen: Sequence[int]) -> tuple[Index, int]:
         """Return the cells of chosen candidates and of controls that cells and budget allow."""
-        limits, wells = self.limits, self.wells
+        limits, plate_size = self.limits, self.plate_size
         if limits.price is not None:
             cell_budget = limits.budget - float(limits.price[list(chosen)].sum())
-            total = wells.total if cell_budget >= 0 else 0
+            total = plate_size.total if cell_budget >= 0 else 0
             if limits.cell_price > 0:
                 total = min(total, int(cell_budget / limits.cell_price))
-            wells = wells._replace(total=total)
-        return wells.share_out(len(chosen))
+            plate_size = plate_size._replace(total=total)
+        return plate_size.share_out(len(chosen))
 
     def fits(self, chosen: Sequence[int]) -> bool:
         """Return whether the budget, if there is one, pays for these candidates."""
@@ -137,34 +137,36 @@ class Choice:
         """The price of every candidate with the usual number of cells; ``None`` without costs."""
         if self.limits.price is None:
             return None
-        return np.maximum(self.limits.price + self.wells.each * self.limits.cell_price, 1e-300)
+        return np.maximum(
+            self.limits.price + self.plate_size.cells_each * self.limits.cell_price, 1e-300
+        )
 
     def _per_price(self, order: Index) -> Index:
         """Return candidates by their probability of being the nearest per price; ties as given."""
         if self.price is None:
             return order
-        worth = self.asked.distances.nearest[order] / self.price[order]
+        worth = self.ranked.distances.nearest[order] / self.price[order]
         return order[np.argsort(-worth, kind="stable")]
 
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of chosen and pending candidates, and noise of the latter."""
-        covariance, gains = self.asked.remaining.among([*chosen, *self.limits.under_way])
+        covariance, gains = self.ranked.remaining.among([*chosen, *self.limits.under_way])
         return covariance, gains, self._noise_under_way()
 
     def _noise_under_way(self) -> Vector:
-        return self.asked.noise.rows(self.limits.under_way).at(self.limits.pending)
+        return self.ranked.noise.rows(self.limits.under_way).at(self.limits.pending)
 
-    def choose(self, strategy: str) -> Chosen:
+    def choose(self, strategy: str) -> ChosenPlate:
         """Return the perturbations to include, and those that a strategy adds to them.
 
         ``strategy`` is one of :data:`STRATEGIES`, or the name of an acquisition.
         """
-        candidates, limits, wells = self.asked, self.limits, self.wells
+        candidates, limits, plate_size = self.ranked, self.limits, self.plate_size
         chosen, chance = list(limits.include), np.full(candidates.size, np.nan)
-        if len(chosen) > wells.size:
+        if len(chosen) > plate_size.size:
             message = (
-                f"include has {len(chosen)} candidates, but the plate has room for {wells.size}: "
-                f"raise n_perturbations or n_cells, or include fewer."
+                f"include has {len(chosen)} candidates, but the plate has room for "
+                f"{plate_size.size}: raise n_perturbations or n_cells, or include fewer."
             )
             raise ValueError(message)
         if not self.fits(chosen):
@@ -181,8 +183,8 @@ class Choice:
                 allowed = allowed & self.admitted
             pending = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
             chosen = candidates.remaining.most_informative(
-                wells.size,
-                candidates.noise.at(wells.each),
+                plate_size.size,
+                candidates.noise.at(plate_size.cells_each),
                 allowed=allowed,
                 chosen=chosen,
                 pending=pending,
@@ -192,18 +194,18 @@ class Choice:
             strategies += ["explore"] * (len(chosen) - len(strategies))
         else:
             allowed_rows = np.flatnonzero(limits.allowed)
-            n_ranked = wells.size if limits.price is None else len(allowed_rows)
+            n_ranked = plate_size.size if limits.price is None else len(allowed_rows)
             order = find_acquisition(strategy).plate(candidates, allowed_rows, n_ranked)
-            self._add(chosen, order, wells.size)
+            self._add(chosen, order, plate_size.size)
             strategies += ["acquisition"] * (len(chosen) - len(strategies))
         cells, n_controls = self.share_out(chosen)
         # For "explore", cells are divided to reduce uncertainty most, otherwise equally.
         if strategy == "explore":
             covariance, gains, fixed = self.among(chosen)
             noise, total = candidates.noise.rows(chosen), int(cells.sum())
-            cells = split_by_variance(covariance, gains, noise, total, wells.least, fixed)
+            cells = split_by_variance(covariance, gains, noise, total, plate_size.min_cells, fixed)
         chance = np.where(np.array(strategies) == "exploit", chance[chosen], np.nan)
-        return Chosen(chosen, strategies, chance, cells, n_controls)
+        return ChosenPlate(chosen, strategies, chance, cells, n_controls)
 
     def _add(self, chosen: list[int], order: Iterable[int], size: int) -> None:
         """Add candidates to those chosen, in an order, up to a size and as the budget pays."""
@@ -217,10 +219,10 @@ class Choice:
         They are those of the plate that ``"exploit"`` makes of measured candidates alone, without
         those that are the nearest with less than some probability.
         """
-        distances, limits = self.asked.distances, self.limits
+        distances, limits = self.ranked.distances, self.limits
         measured = np.flatnonzero(is_measured & limits.allowed)
         measured = measured[~np.isin(measured, limits.include)]
-        size = self.wells.size - len(limits.include)
+        size = self.plate_size.size - len(limits.include)
         if not len(measured) or size < 1:
             return []
         order, _ = best_order(distances.centre[measured], distances.draws[:, measured], size)
@@ -229,16 +231,16 @@ class Choice:
         likely: list[int] = (measured[is_likely] if is_likely.any() else measured).tolist()
         return likely
 
-    def measure(self, candidates: Sequence[int]) -> Chosen:
+    def measure(self, candidates: Sequence[int]) -> ChosenPlate:
         """Return a plate of the candidates to include and of some others, with equal cells."""
         chosen = list(self.limits.include)
         self._add(chosen, candidates, len(chosen) + len(candidates))
         cells, n_controls = self.share_out(chosen)
         strategies = ["include"] * len(self.limits.include) + ["measure"] * len(candidates)
         n = len(cells)
-        return Chosen(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
+        return ChosenPlate(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
 
-    def confirm(self, candidates: Sequence[int], n_cells: float) -> Chosen:
+    def confirm(self, candidates: Sequence[int], n_cells: float) -> ChosenPlate:
         """Return a plate of the candidates to include and of those to confirm.
 
         Those to confirm get ``n_cells`` cells, or as many as the budget allows; none if this is 0
@@ -247,7 +249,9 @@ class Choice:
         is_finite = 0 < n_cells < np.inf
         also = [i for i in candidates if self.limits.allowed[i] and i not in self.limits.include]
         plate = self.measure(also if is_finite else [])
-        cells = np.minimum(plate.cells, max(int(n_cells) if is_finite else 0, self.wells.least))
+        cells = np.minimum(
+            plate.cells, max(int(n_cells) if is_finite else 0, self.plate_size.min_cells)
+        )
         if not also or not is_finite:
             return plate
         controls = round(len(cells) ** 0.5 * float(cells.mean())) if len(cells) else 0
@@ -262,9 +266,10 @@ class Choice:
         The candidates are those that are allowed and expected to be nearer than the control. The
         probabilities, one per candidate, choose the second half of the plate (NaN for the first
         half). The number is how many perturbations ``"exploit"`` chooses; with ``strategy="both"``,
-        as many as contain the nearest of all candidates with probability :data:`SURE`.
+        as many as contain the nearest of all candidates with probability
+        :data:`MIN_PROBABILITY_OF_BEST`.
         """
-        candidates, limits, centre = self.asked, self.limits, self.asked.distances.centre
+        candidates, limits, centre = self.ranked, self.limits, self.ranked.distances.centre
         expected, draws = candidates.first_order(len(candidates.distances.draws))
         allowed = np.flatnonzero(limits.allowed & self.admitted)
         is_nearer = centre[:-1] < centre[-1]
@@ -275,15 +280,15 @@ class Choice:
             order = allowed[order][is_nearer[allowed[order]]]
             return self._per_price(order), chance
 
-        n_best = max(self.wells.size - len(limits.include), 0)
+        n_best = max(self.plate_size.size - len(limits.include), 0)
         if strategy == "exploit":
-            return *ordered(self.wells.size), n_best
+            return *ordered(self.plate_size.size), n_best
         nearest = probability_nearest(draws)
         elsewhere = nearest[[*limits.include, *limits.under_way]].sum()
         for n in range(min(n_best, len(allowed) + 1)):
             order = ordered(max(n, 1))[0]
             order = order[~np.isin(order, limits.include)][:n]
-            if elsewhere + nearest[order].sum() >= SURE:
+            if elsewhere + nearest[order].sum() >= MIN_PROBABILITY_OF_BEST:
                 return *ordered(max(n, 1)), n
         return *ordered(max(n_best, 1)), n_best
 
@@ -296,8 +301,8 @@ def _cost(limits: Constraints, chosen: Sequence[int], n_cells: Index) -> Vector:
 
 def plate_table(
     pool: CandidateSet,
-    choice: Choice,
-    plan: Chosen,
+    choice: PlateChoice,
+    plan: ChosenPlate,
     admission: Admission,
     n_guides: Index,
     target: PanelTarget,
@@ -309,15 +314,15 @@ def plate_table(
     ``n_guides`` is the number of guides of each, shape ``(n_perturbations,)``, and ``advised`` are
     the perturbations that the advice names.
     """
-    interventions, distance, limits = pool.interventions, choice.asked.distances, choice.limits
+    interventions, distance, limits = pool.interventions, choice.ranked.distances, choice.limits
     chosen = plan.candidates
     # The control is last in distances.
     rows = [*chosen, -1]
     under_way = distance.nearest[limits.under_way].sum()
     covered = under_way + np.cumsum(np.append(distance.nearest[chosen], 0.0))
     covariance, gain, fixed = choice.among(chosen)
-    noise = np.append(choice.asked.noise.rows(chosen).at(plan.cells), fixed)
-    before = choice.asked.remaining.before
+    noise = np.append(choice.ranked.noise.rows(chosen).at(plan.cells), fixed)
+    before = choice.ranked.remaining.before
     reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
     reduction = np.append(reduction, reduction[-1] if chosen else 0.0)
     names = [interventions.names[i] for i in chosen]

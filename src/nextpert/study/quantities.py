@@ -49,32 +49,34 @@ if TYPE_CHECKING:
 CELLS, SHRINKAGE, UNSEEN, GRAPH_PART = "cells", "shrinkage", "unseen perturbations", "graph"
 NEGATIVE, POSITIVE = "negative controls", "positive controls"
 FOUND, OPPOSITE, NOT_FOUND = "yes", "opposite direction", "no"  # change of a target gene
-SURE = 2.0  # standard errors
+N_STANDARD_ERRORS = 2.0  # standard errors
 MIN_PERTURBATIONS = 3  # perturbations that can be distinguished
 # Thresholds of size, because with many perturbations a negligible gain is also significant: for
 # "trust", and for "do not trust".
-LARGEST_RATIO = 0.8  # of squared errors
-LEAST_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of 90% intervals
-NOT_WORSE = 1.1  # of squared errors
-LARGEST_SHARE = 0.95  # of squared errors, to count as a gain
-LEAST_WEIGHT = 0.05  # of the graph
-FEWEST_LARGE = 5  # effects, to judge the coverage of large ones
-FALSE_SHARE = 2 * SIGNIFICANCE  # of the negative controls: twice what a threshold of 0.05 states
-LARGEST_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
-LARGEST_OF_TABLE = 1.5  # width, of a quarter of a table's perturbations; real screens: 0.8 to 1.3
-LEAST_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
+MAX_ERROR_RATIO = 0.8  # of squared errors
+MIN_COVERAGE, HOPELESS_COVERAGE = 0.7, 0.5  # of 90% intervals
+MAX_WORSE_RATIO = 1.1  # of squared errors
+MAX_GAIN_RATIO = 0.95  # of squared errors, to count as a gain
+MIN_GRAPH_WEIGHT = 0.05  # of the graph
+MIN_LARGE_EFFECTS = 5  # effects, to judge the coverage of large ones
+MAX_FALSE_SHARE = (
+    2 * SIGNIFICANCE
+)  # of the negative controls: twice what a threshold of 0.05 states
+MAX_NULL_WIDTH = 1.2  # of the null: 90% intervals then cover 83%
+MAX_TABLE_WIDTH = 1.5  # width, of a quarter of a table's perturbations; real screens: 0.8 to 1.3
+MIN_NULL_COVERAGE = 0.85  # of 0 by 90% intervals
 
 NO_ERROR = float("nan")  # of a count, or a number of the fit
 Numbers = tuple[float, float, int]  # a value, its standard error, and the number scored
 
 
 class Rule(NamedTuple):
-    """The rule for a quantity, if ``n`` is at least ``fewest``; counts need no standard error."""
+    """The rule for a quantity, if ``n`` is at least ``min_n``; counts need no standard error."""
 
     words: str
     holds: Callable[[Quantity], bool]
     is_count: bool = False
-    fewest: int = 0
+    min_n: int = 0
 
 
 class Quantity(NamedTuple):
@@ -91,7 +93,7 @@ class Quantity(NamedTuple):
     def passed(self) -> bool | None:
         """Whether the rule holds and a standard error is known; ``None`` if no rule applies."""
         rule = self.rule
-        if rule is None or self.n < rule.fewest or (rule.is_count and np.isnan(self.value)):
+        if rule is None or self.n < rule.min_n or (rule.is_count and np.isnan(self.value)):
             return None
         return bool(rule.holds(self)) and (rule.is_count or bool(np.isfinite(self.error)))
 
@@ -114,29 +116,31 @@ def _at_most(limit: float, *, is_count: bool = False) -> Rule:
     return Rule(f"{words} {limit:g}", lambda q: q.value <= limit, is_count)
 
 
-def _at_least(limit: float, *, is_count: bool = False, fewest: int = 0) -> Rule:
-    return Rule(f"at least {limit:g}", lambda q: q.value >= limit, is_count, fewest)
+def _at_least(limit: float, *, is_count: bool = False, min_n: int = 0) -> Rule:
+    return Rule(f"at least {limit:g}", lambda q: q.value >= limit, is_count, min_n)
 
 
 BELOW_ONE = Rule(  # 1e-9: not by rounding alone
-    "below 1 by 2 standard errors", lambda q: q.value + SURE * q.error < 1 - 1e-9
+    "below 1 by 2 standard errors", lambda q: q.value + N_STANDARD_ERRORS * q.error < 1 - 1e-9
 )
 _MUCH_BELOW_ONE = Rule(
-    f"at most {LARGEST_RATIO:g}, and below 1 by 2 standard errors",
-    lambda q: BELOW_ONE.holds(q) and q.value <= LARGEST_RATIO,
+    f"at most {MAX_ERROR_RATIO:g}, and below 1 by 2 standard errors",
+    lambda q: BELOW_ONE.holds(q) and q.value <= MAX_ERROR_RATIO,
 )
 _NOT_ABOVE_ONE = Rule(
-    "not above 1 by 2 standard errors", lambda q: q.value - SURE * q.error <= 1, fewest=1
+    "not above 1 by 2 standard errors",
+    lambda q: q.value - N_STANDARD_ERRORS * q.error <= 1,
+    min_n=1,
 )
-_HALF = Rule("half of them or more", lambda q: 2 * q.value >= q.n, is_count=True, fewest=1)
+_HALF = Rule("half of them or more", lambda q: 2 * q.value >= q.n, is_count=True, min_n=1)
 _ENOUGH = _at_least(MIN_PERTURBATIONS, is_count=True)
-_FEW_FALSE = _at_most(FALSE_SHARE, is_count=True)
+_FALSE_LIMITED = _at_most(MAX_FALSE_SHARE, is_count=True)
 
 
-_LARGE_COVERED = _at_least(LEAST_COVERAGE, fewest=FEWEST_LARGE)
+_LARGE_COVERED = _at_least(MIN_COVERAGE, min_n=MIN_LARGE_EFFECTS)
 _Rows = dict[str, tuple[Any, ...]]
 _COVERAGE: _Rows = {
-    "coverage_90": (_at_least(LEAST_COVERAGE), "mean", COVERAGE),
+    "coverage_90": (_at_least(MIN_COVERAGE), "mean", COVERAGE),
     "coverage_90_large": (_LARGE_COVERED, "coverage", COVERED, LARGE),
 }
 _ON_OTHER_CELLS: _Rows = {
@@ -156,14 +160,14 @@ ROWS: dict[str, _Rows] = {
     NEGATIVE: {
         "n_false": (None,),
         "false_share": (None,),
-        "false_share_lower": (_FEW_FALSE,),
+        "false_share_lower": (_FALSE_LIMITED,),
         "false_share_upper": (None,),
         "false_discovery_rate": (None,),
-        "false_discovery_rate_lower": (_FEW_FALSE,),
-        "coverage_90": (_at_least(LEAST_NULL_COVERAGE, fewest=1),),
+        "false_discovery_rate_lower": (_FALSE_LIMITED,),
+        "coverage_90": (_at_least(MIN_NULL_COVERAGE, min_n=1),),
         "null_width": (_NOT_ABOVE_ONE,),
         "standard_error_factor": (None,),
-        "perturbations_width": (_at_most(LARGEST_OF_TABLE, is_count=True),),
+        "perturbations_width": (_at_most(MAX_TABLE_WIDTH, is_count=True),),
     },
     POSITIVE: {
         "n_found": (_HALF, "count", "target_gene_found", FOUND),
@@ -172,7 +176,7 @@ ROWS: dict[str, _Rows] = {
     SHRINKAGE: {
         "n_by_guides": (None, "count", "split_by", "guides"),
         **_ON_OTHER_CELLS,
-        "error_to_raw_means": (_at_most(NOT_WORSE), "ratio", SHRUNKEN, MEANS),
+        "error_to_raw_means": (_at_most(MAX_WORSE_RATIO), "ratio", SHRUNKEN, MEANS),
     },
     UNSEEN: {
         "error_to_no_effect": (_MUCH_BELOW_ONE, "ratio", WHOLE, NOTHING),
@@ -180,9 +184,9 @@ ROWS: dict[str, _Rows] = {
         **_COVERAGE,
     },
     GRAPH_PART: {
-        "weight": (_at_least(LEAST_WEIGHT, is_count=True),),
+        "weight": (_at_least(MIN_GRAPH_WEIGHT, is_count=True),),
         "error_alone": (None, "ratio", GRAPH_ALONE, NOTHING),
-        "error_to_no_graph": (_at_most(LARGEST_SHARE), "gain", WITHOUT_GRAPH),
+        "error_to_no_graph": (_at_most(MAX_GAIN_RATIO), "gain", WITHOUT_GRAPH),
     },
     GUIDES: _ON_OTHER_CELLS,
     BATCHES: _ON_OTHER_CELLS,

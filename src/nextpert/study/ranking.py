@@ -81,11 +81,11 @@ def admit(
     draws, measured, all_names = ranked.distances.draws, pool.measured, [*names, *extra_members]
     if extra_members:
         extended, goal = read_candidates(all_names, fit), target.goal
-        if target.every is not None and target.control is not None:
+        if target.all_genes_goal is not None and target.control is not None:
             *target_columns, common = places(
                 [*extended.interventions.targets, target.left_out[-1]], fit.genes
             )
-            goal = target.every.leave_out(common, target_columns, target.control)
+            goal = target.all_genes_goal.leave_out(common, target_columns, target.control)
         options: dict[str, Any] = {"n_samples": ranked.n_samples, "rng": 0}
         draws = as_asked(fit, extended, goal, target.targets, **options).distances.draws
         measured = extended.measured

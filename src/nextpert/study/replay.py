@@ -26,7 +26,7 @@ from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Model
 from nextpert.study.panel_target import given_by_numbers
-from nextpert.study.plate import STRATEGIES, Choice, Wells
+from nextpert.study.plate import STRATEGIES, PlateChoice, PlateSize
 from nextpert.study.pool import Constraints, usual
 from nextpert.study.record import record_of
 
@@ -196,7 +196,7 @@ EXACT = "exact_"  # in front of a strategy whose model takes shifts as exact
 N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
 N_WARMUP = 100  # control cells that a campaign starts from, as in the paper
 MIN_CELLS = 4  # cells of a perturbation: half of a target's cells are held back
-_CLEAR = 3.0  # minimum standard errors between a target and the controls, unless it is named
+_MIN_TARGET_Z = 3.0  # minimum standard errors between a target and the controls, unless it is named
 
 
 class Replayed(NamedTuple):
@@ -306,8 +306,8 @@ def by_model(
     n_cells = task.n_cells
     candidates = rank(n_cells=n_cells, n_guides=n_guides, rng=task.rng.spawn(1)[0])
     limits = Constraints(np.isin(np.arange(candidates.size), ready))
-    wells = Wells(size, n_cells, size * n_cells, n_cells, n_controls=0)
-    choice = Choice(candidates, limits, wells, np.ones(candidates.size, bool))
+    plate_size = PlateSize(size, n_cells, size * n_cells, n_cells, n_controls=0)
+    choice = PlateChoice(candidates, limits, plate_size, np.ones(candidates.size, bool))
     return best, np.array(choice.choose(strategy).candidates, np.int64)
 
 

@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 
 SCREEN, USUAL, GIVEN = "this screen", "four published screens", "given"
-MANY = 1e6  # more cells than anybody measures
+MAX_MEASURED_CELLS = 1e6  # more cells than anybody measures
 _BY_RULE = {
     True: "local false sign rate below 0.05",
     False: "false discovery rate of 5%, Benjamini-Hochberg",
 }
 
 
-class Found(NamedTuple):
+class SampleSizes(NamedTuple):
     """What is put in words: tables, the rule, the effect, and where effects are from.
 
-    ``given`` are the share of effects that are not zero and their SD, if they are given;
+    ``stated_effects`` are the share of effects that are not zero and their SD, if they are given;
     ``n_control`` is the number of control cells without a fit, otherwise ``None``.
     """
 
@@ -53,7 +53,7 @@ class Found(NamedTuple):
     effect: float
     power: float
     share: float
-    given: tuple[float, float] | None
+    stated_effects: tuple[float, float] | None
     source: str
     missing: str
     budget: float | None
@@ -66,7 +66,7 @@ class Found(NamedTuple):
         return _BY_RULE[self.rule == LFSR]
 
 
-def in_words(plan: Found) -> list[str]:
+def in_words(plan: SampleSizes) -> list[str]:
     """Return all results in sentences."""
     sentences = [_of_cells(plan), _of_effects(plan), _of_reads(plan)]
     if plan.n_control is not None:
@@ -83,7 +83,7 @@ def in_words(plan: Found) -> list[str]:
     return sentences
 
 
-def _of_cells(plan: Found) -> str:
+def _of_cells(plan: SampleSizes) -> str:
     """Return how many cells detect a change in one gene."""
     cells = plan.genes["cells_needed"].to_numpy(float)
     median, nine_tenths = (float(np.quantile(cells, q, method="higher")) for q in (0.5, 0.9))
@@ -98,7 +98,7 @@ def _of_cells(plan: Found) -> str:
         f"({' and '.join(parts)}) for the median gene and {cells_in_words(nine_tenths)} for 90% of "
         f"the genes."
     )
-    if lacking := int((cells > MANY).sum()):
+    if lacking := int((cells > MAX_MEASURED_CELLS).sum()):
         text += (
             f" {lacking} of {len(cells)} genes need more guides, controls or replicates: more "
             f"cells do not suffice."
@@ -106,10 +106,10 @@ def _of_cells(plan: Found) -> str:
     return text
 
 
-def _of_effects(plan: Found) -> str:
+def _of_effects(plan: SampleSizes) -> str:
     """Return how many effects are not zero, and by what."""
-    if plan.given is not None:
-        share, sd = plan.given
+    if plan.stated_effects is not None:
+        share, sd = plan.stated_effects
         return (
             f"As given, {percent(share)} of the effects are not zero, with an SD of {sd:g} of that "
             f"of a gene between cells."
@@ -118,7 +118,7 @@ def _of_effects(plan: Found) -> str:
     return f"{by}, {percent(plan.share)} of the effects exceed 0.2 SD of a gene between cells."
 
 
-def _of_reads(plan: Found) -> str:
+def _of_reads(plan: SampleSizes) -> str:
     """Return what half of the reads costs in power, or why it is not known."""
     if plan.missing:
         return f"Fewer reads per cell are not planned: {plan.missing}."
@@ -137,7 +137,7 @@ def _of_reads(plan: Found) -> str:
     )
 
 
-def _of_budget(plan: Found, budget: float) -> str:
+def _of_budget(plan: SampleSizes, budget: float) -> str:
     """Return the screens that a budget pays for: most effects, and enough power."""
     prices, table = plan.prices, plan.screens
     in_cells = not prices.construct and not prices.million_reads and prices.cell == 1.0
@@ -169,7 +169,7 @@ def _screen(row: pd.Series) -> str:
 
 def cells_in_words(number: float) -> str:
     """Return a number of cells in words."""
-    if number > MANY:
+    if number > MAX_MEASURED_CELLS:
         return "more than 1,000,000 cells"
     return f"{number:,.0f} cell{'s' * (round(number) != 1)}"
 

@@ -30,7 +30,7 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import names_of
 from nextpert.core.screen.guides import distinct
-from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.effects import panel_effects, read_requested
 from nextpert.study.pool import can_be_candidate
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import Expectation, FittedPosterior, PredictorRecord
     from nextpert.core.fit.learn import Model, Spec, Weighted
-    from nextpert.study.effects import Wanted
+    from nextpert.study.effects import Requested
     from nextpert.study.held_out import Halves, Refit
 
     Array = NDArray[np.float64]
 
 
-SURE = 3.0  # standard errors from which an effect is called large
-LEFT = 20  # minimum cells of a guide or batch to score on
+MIN_LARGE_Z = 3.0  # standard errors from which an effect is called large
+MIN_CELLS_SCORED = 20  # minimum cells of a guide or batch to score on
 _FOLDS = 4  # of guides
-_MOST_BATCHES = 5
+_MAX_BATCHES = 5
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 GUIDES, BATCHES = "guides", "batches"
@@ -68,7 +68,7 @@ class Side(NamedTuple):
     """
 
     cells: FitCells  # as the fit takes them
-    seen: Perturbations  # means and their sampling error
+    means: Perturbations  # means and their sampling error
     variance: Array
     variance_unseen: Array  # around predictions without cells, so with the variance of all guides
     large: NDArray[np.bool_]  # which effects are 3 standard errors or more
@@ -101,7 +101,7 @@ def read_sides(refit: Refit, halves: Halves, fit_cells: FitCells) -> list[Side]:
             means.variance + (of[1:] + of[0])[:, None] * means.within
             for of in (np.where(by_guides, share, 0.0), share)
         )
-        large = np.abs(means.observed) >= SURE * np.sqrt(variance)
+        large = np.abs(means.observed) >= MIN_LARGE_Z * np.sqrt(variance)
         sides.append(Side(cells, means, variance, unseen, large))
     return sides
 
@@ -118,11 +118,11 @@ def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
     Both halves are used in turn.
     """
     parts = []
-    used = (sides[0].seen.n > 1) & (sides[1].seen.n > 1)
+    used = (sides[0].means.n > 1) & (sides[1].means.n > 1)
     for training, other in (sides, sides[::-1]):
         effects = refit.effects(refit.learned(training.cells))
-        estimates = {SHRUNKEN: effects.mean, MEANS: training.seen.observed}
-        observed, variance = other.seen.observed, other.variance
+        estimates = {SHRUNKEN: effects.mean, MEANS: training.means.observed}
+        observed, variance = other.means.observed, other.variance
         parts.append(_score(effects, estimates, observed, variance, used, large=training.large))
     return _mean_of(parts).set_axis(refit.spec.plan.names)
 
@@ -135,10 +135,13 @@ def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.
     left out.
     """
     parts: dict[str, list[pd.DataFrame]] = {GUIDES: [], BATCHES: []}
-    n, control = halves.whole.n, halves.group == 0
+    n, control = halves.all_cells.n, halves.group == 0
     pairs, pair_of = distinct(halves.group, halves.guide)
     size = np.bincount(pair_of, n, len(pairs))
-    enough = [np.flatnonzero((pairs[:, 0] == g) & (size >= LEFT)) for g in range(halves.n_groups)]
+    enough = [
+        np.flatnonzero((pairs[:, 0] == g) & (size >= MIN_CELLS_SCORED))
+        for g in range(halves.n_groups)
+    ]
     by_perturbation = [guides for guides in enough[1:] if len(guides) > 1]
     n_folds = min(_FOLDS, max(map(len, by_perturbation), default=0))
     for fold in range(n_folds if halves.declared and len(enough[0]) > 1 else 0):
@@ -151,9 +154,9 @@ def judge_left_out(refit: Refit, halves: Halves, spread: float) -> dict[str, pd.
         extra = spread * (1.0 + float((share**2).sum()))
         left_out = np.isin(pair_of, np.concatenate(left_out_guides))
         parts[GUIDES].append(_left_out(refit, halves, left_out, spread=spread, extra=extra))
-    for batch in np.argsort(-np.bincount(halves.batch, n), kind="stable")[:_MOST_BATCHES]:
+    for batch in np.argsort(-np.bincount(halves.batch, n), kind="stable")[:_MAX_BATCHES]:
         left_out = halves.batch == batch
-        if min(n[control & left_out].sum(), n[control & ~left_out].sum()) >= LEFT:
+        if min(n[control & left_out].sum(), n[control & ~left_out].sum()) >= MIN_CELLS_SCORED:
             part = _left_out(refit, halves, left_out)
             parts[BATCHES] += [part] * bool(part[COVERAGE].notna().any())
     return {name: _mean_of(tables) for name, tables in parts.items() if tables}
@@ -163,16 +166,17 @@ def not_judged(halves: Halves, judged: Collection[str]) -> dict[str, str]:
     """Return why declared guides or batches are not among the parts that were ``judged``."""
     why, control = {}, halves.group == 0
     if halves.declared and GUIDES not in judged:
-        of_control = np.bincount(halves.guide[control], halves.whole.n[control])
-        who = "each perturbation" if (of_control >= LEFT).sum() > 1 else "the controls"
-        why[GUIDES] = f"fewer than two guides of {who} have {LEFT} cells"
+        of_control = np.bincount(halves.guide[control], halves.all_cells.n[control])
+        who = "each perturbation" if (of_control >= MIN_CELLS_SCORED).sum() > 1 else "the controls"
+        why[GUIDES] = f"fewer than two guides of {who} have {MIN_CELLS_SCORED} cells"
     if (halves.batch_name != "").any() and BATCHES not in judged:
-        why[BATCHES] = (
-            "all cells are in one batch"
-            if len(set(halves.batch)) < 2
-            else f"no batch can be left out: it must contain {LEFT} cells of the controls and of a "
-            f"perturbation, and the other batches {LEFT} of the controls and 2 of the perturbation"
-        )
+        why[BATCHES] = "all cells are in one batch"
+        if len(set(halves.batch)) > 1:
+            why[BATCHES] = (
+                f"no batch can be left out: it must contain {MIN_CELLS_SCORED} cells of the "
+                f"controls and of a perturbation, and the other batches {MIN_CELLS_SCORED} of the "
+                f"controls and 2 of the perturbation"
+            )
     return why
 
 
@@ -191,7 +195,7 @@ def judge_guides(halves: Halves, fit: FittedPosterior, spread: float) -> pd.Data
     the variance between guides, ``spread``. Both levels of significance are corrected for the
     number of guides.
     """
-    clean, _ = halves.whole.without_batches(halves.fixed, halves.condition)
+    clean, _ = halves.all_cells.without_batches(halves.fixed, halves.condition)
     pairs, pair_of = distinct(halves.group, halves.guide)
     screen = clean.pool(pair_of, len(pairs))
     name = pd.Series(halves.guide_name).groupby(pair_of).first().to_numpy()
@@ -242,7 +246,7 @@ def _left_out(
     ``extra`` is the variance between guides that intervals include, relative to that of noise.
     """
     # In all groups the guides differ.
-    moments, none = halves.whole, np.zeros(halves.n_groups, bool)
+    moments, none = halves.all_cells, np.zeros(halves.n_groups, bool)
     cells = halves.pool(
         moments, ~is_left_out, by_guide=spread is not None, spread=spread, equal_guides=none
     )
@@ -250,10 +254,10 @@ def _left_out(
         measured(refit.spec, cells),
         measured(refit.spec, halves.pool(moments, is_left_out)),
     )
-    used = (training.n > 1) & (other.n >= LEFT)
+    used = (training.n > 1) & (other.n >= MIN_CELLS_SCORED)
     effects = refit.effects(refit.learned(cells))
     observed, error = cells.pooled.to_controls()
-    large = np.abs(observed) >= SURE * np.sqrt(training.within * error)
+    large = np.abs(observed) >= MIN_LARGE_Z * np.sqrt(training.within * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
     between = extra * other.within
     return _score(
@@ -345,7 +349,7 @@ def judge_unseen(
             continue
         with warnings.catch_warnings():  # ignored: a table has no row for labels left out
             warnings.simplefilter("ignore", UserWarning)
-            chosen = read_wanted(predictable, fit)
+            chosen = read_requested(predictable, fit)
         rows = [names.index(name) for name in chosen.names]
         effects = panel_effects(fit, chosen)
         for name, values in vars(effects).items():
@@ -360,16 +364,16 @@ def judge_unseen(
                 table.loc[chosen.names, R] = r
     effects = Effects(**tables)
     used &= table[NOTHING].notna().to_numpy()[:, None]
-    share = cells.guide_variance * halves.guide_shares(halves.whole)
+    share = cells.guide_variance * halves.guide_shares(halves.all_cells)
     variance = means.variance + (share[1:] + share[0])[:, None] * means.within
     inside = scores.holds(effects, means.observed, np.where(used, variance, 0.0)) & used
     table[COVERAGE] = _coverage(inside, used)
     table[[COVERED, LARGE]] = 0
-    in_both = used & ((sides[0].seen.n > 1) & (sides[1].seen.n > 1))[:, None]
+    in_both = used & ((sides[0].means.n > 1) & (sides[1].means.n > 1))[:, None]
     for training, other in (sides, sides[::-1]):
         spread = np.where(in_both, other.variance_unseen, 0.0)
         is_large = in_both & training.large
-        table[COVERED] += (scores.holds(effects, other.seen.observed, spread) & is_large).sum(
+        table[COVERED] += (scores.holds(effects, other.means.observed, spread) & is_large).sum(
             axis=1
         )
         table[LARGE] += is_large.sum(axis=1)
@@ -377,7 +381,7 @@ def judge_unseen(
 
 
 def _estimates(
-    model: Model, chosen: Wanted, fit: FittedPosterior, effects: Effects
+    model: Model, chosen: Requested, fit: FittedPosterior, effects: Effects
 ) -> dict[str, Array]:
     """Return predictions by all and by some predictors, and their covariance with observed effects.
 
@@ -417,7 +421,7 @@ def _weights(model: Model, included: Collection[str]) -> dict[str, float]:
     return together | dict(zip(learned.names, learned.weights.tolist(), strict=True))
 
 
-def predictors(candidates: Wanted, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
+def predictors(candidates: Requested, fit: FittedPosterior, effects: Effects) -> dict[str, Array]:
     """Return the prediction of each predictor for perturbations without cells, before weights.
 
     Each array, ``(2, n_perturbations, n_genes)``, contains effects, and their covariance with the

@@ -38,18 +38,18 @@ class HeldOut(NamedTuple):
     """What the searches without some perturbations need; the environments are of all cells.
 
     ``rng`` is the generator of the call that learned the graph, in its state before the search, and
-    ``known`` has the graphs that are stored, by the labels without which they were learned.
+    ``graphs`` has the graphs that are stored, by the labels without which they were learned.
     """
 
     environments: Environments
     options: SearchOptions
     targets: Mapping[str, Sequence[str]]  # known targets, as in Panel
     rng: np.random.Generator
-    known: Mapping[frozenset[str], Dag]
+    graphs: Mapping[frozenset[str], Dag]
 
     def unknown(self, sets: Sequence[Sequence[str]]) -> list[Sequence[str]]:
         """Return those of some sets of perturbations without which no graph is stored."""
-        return [members for members in sets if frozenset(members) not in self.known]
+        return [members for members in sets if frozenset(members) not in self.graphs]
 
 
 def graphs_without(
@@ -70,7 +70,7 @@ def graphs_without(
     """
     if held_out is None:
         return [dag] * len(sets)
-    graphs = dict(held_out.known)
+    graphs = dict(held_out.graphs)
     unknown = held_out.unknown(sets)
     if unknown and searches is not None:
         searched = learn_without(held_out, searches[1], genes, unknown, n_jobs=n_jobs)

@@ -14,14 +14,14 @@ from nextpert._adata import list_names, strings
 from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.study import quantities as q
 from nextpert.study.controls import BY_GUIDES, OF_TABLE
-from nextpert.study.scores import LEFT
+from nextpert.study.scores import MIN_CELLS_SCORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nextpert._adata.nested import Nested
     from nextpert._adata.undeclared_batches import Undeclared, UndeclaredBatches
-    from nextpert.study.controls import Nulls
+    from nextpert.study.controls import NegativeControls
     from nextpert.study.held_out import Halves
     from nextpert.study.quantities import Quantity
 
@@ -73,7 +73,7 @@ def _part(name: str, cases: _Cases, words: str, title: str = "") -> Part:
 def judge(
     rows: list[Quantity],
     weights: Mapping[str, float],
-    nulls: Nulls,
+    nulls: NegativeControls,
     halves: Halves,
     undeclared: Undeclared,
     guides: pd.DataFrame | None,
@@ -178,7 +178,9 @@ def _cells(of: _Rows, factor: Quantity, undeclared: Undeclared) -> Part:
     return _part(q.CELLS, cases, words)
 
 
-def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatches | None) -> Part:
+def _negative(
+    of: _Rows, nulls: NegativeControls, halves: Halves, batches: UndeclaredBatches | None
+) -> Part:
     """Return the verdict on control cells that were taken as perturbations.
 
     A table of effects has no control cells, but shows whether its standard errors look too small.
@@ -194,7 +196,8 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatche
         return _part(q.NEGATIVE, cases, words.format_map(of).lstrip())
     n = len(nulls.table)
     if not n:
-        words = f"could not be judged, because the controls have fewer than {2 * LEFT} cells."
+        words = f"could not be judged, because the controls have fewer than {2 * MIN_CELLS_SCORED} "
+        words += "cells."
         return _part(q.NEGATIVE, [(True, CARE, "")], words)
     of_guides = nulls.kind == BY_GUIDES
     what_nulls = f"{n} control guide{'s' * (n != 1)}" if of_guides else "half of the control cells"
@@ -229,8 +232,8 @@ def _negative(of: _Rows, nulls: Nulls, halves: Halves, batches: UndeclaredBatche
     cases = [
         (
             not all(are_few_false)
-            or width.value - q.SURE * width.error > q.LARGEST_WIDTH
-            or (batches is not None and batches.width > q.LARGEST_WIDTH),
+            or width.value - q.N_STANDARD_ERRORS * width.error > q.MAX_NULL_WIDTH
+            or (batches is not None and batches.width > q.MAX_NULL_WIDTH),
             NOT,
             "do not rely on significant effects",
         ),
@@ -275,7 +278,7 @@ def _shrinkage(of: _Rows, batches: UndeclaredBatches | None) -> Part:
             NOT,
             f"do not use them, because assuming no effect is as accurate{worse}",
         ),
-        (means.value > q.NOT_WORSE, CARE, "use raw means, not the shrunken effects"),
+        (means.value > q.MAX_WORSE_RATIO, CARE, "use raw means, not the shrunken effects"),
         (not means.passed or batches is not None, CARE, "use the shrunken effects with care"),
         (nothing.passed and covers, TRUST, "use the shrunken effects"),
         (True, CARE, "use the shrunken effects"),
@@ -296,7 +299,7 @@ def _unseen(of: _Rows, weights: Mapping[str, float], n_judged: int) -> Part:
     nothing, mean = of["error_to_no_effect"], of["error_to_mean"]
     # No gain: a ratio of about 1 or more, or below 1 by less than its standard error.
     no_gain = [
-        not row.value <= q.LARGEST_SHARE or row.value + row.error >= 1 for row in (nothing, mean)
+        not row.value <= q.MAX_GAIN_RATIO or row.value + row.error >= 1 for row in (nothing, mean)
     ]
     covers, intervals = _intervals(of)
     none = "none can be predicted, because each has a target that is not on the panel"
@@ -403,7 +406,7 @@ def _undeclared(nested: Nested) -> Part:
 
 
 def _undeclared_batches(batches: UndeclaredBatches) -> Part:
-    level = NOT if batches.width > q.LARGEST_WIDTH else CARE
+    level = NOT if batches.width > q.MAX_NULL_WIDTH else CARE
     words = (
         f"adata.obs[{batches.column!r}] is not declared, but {batches.in_words()}. Effects, "
         f"intervals and tests of this fit ignore it: declare it with {batches.call}, and fit "
@@ -441,6 +444,6 @@ def _intervals(of: _Rows) -> tuple[bool, str]:
     overall, large = of["coverage_90"], of["coverage_90_large"]
     words = f" 90% intervals cover {overall:.0%} of all effects"
     if large.passed is not None:  # enough of them
-        but = "and" if large.value >= q.LEAST_COVERAGE else "but only"
+        but = "and" if large.value >= q.MIN_COVERAGE else "but only"
         words += f" {but} {large:.0%} of the large ones"
     return bool(overall.passed) and large.passed is not False, f"{words}."

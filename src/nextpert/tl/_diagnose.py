@@ -24,7 +24,7 @@ from nextpert.study import quantities as q
 from nextpert.study import scores
 from nextpert.study import verdict as verdicts
 from nextpert.study.controls import judge_controls
-from nextpert.study.effects import panel_effects, read_wanted
+from nextpert.study.effects import panel_effects, read_requested
 from nextpert.study.record import spec_of
 from nextpert.tl._read_halves import read_refit
 
@@ -125,9 +125,9 @@ def diagnose(
     fit = _adata.posterior_from(adata, posterior_key)
     refit, halves, undeclared = read_refit(adata, fit, posterior_key, generator, n_jobs=n_jobs)
     # Scores of each part: of all cells, of halves, and without perturbations, guides or a batch.
-    cells = halves.pool(halves.whole, all_groups=True, by_guide=halves.declared)
+    cells = halves.pool(halves.all_cells, all_groups=True, by_guide=halves.declared)
     sides = scores.read_sides(refit, halves, cells)
-    effects = panel_effects(fit, read_wanted(None, fit))
+    effects = panel_effects(fit, read_requested(None, fit))
     is_not_target = ~scores.measured(spec_of(fit), cells).own()
     called = (
         float((effects.lfsr[is_not_target] < SIGNIFICANCE).mean()) if is_not_target.any() else 0.0
@@ -141,7 +141,7 @@ def diagnose(
     if undeclared is not None:  # cells that share a level are not independent replicates
         equal_guides = ~halves.by_guides & (np.arange(halves.n_groups) == 0)
         tested = halves.pool(
-            halves.whole,
+            halves.all_cells,
             all_groups=True,
             by_guide=True,
             spread=undeclared.variance,

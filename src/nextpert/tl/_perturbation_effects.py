@@ -15,7 +15,7 @@ from nextpert.core._codec import table_type
 from nextpert.core.model.effects import Effects
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.sampler import Chain, Prior, threads
-from nextpert.study.effects import _own_genes, panel_effects, program_tables, read_wanted
+from nextpert.study.effects import _own_genes, panel_effects, program_tables, read_requested
 from nextpert.tl._cells import fit_environments, read_cells
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.study.effects import Wanted
+    from nextpert.study.effects import Requested
 
     Array = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def perturbation_effects(
     """
     fit = _adata.posterior_from(adata, posterior_key)
     fit = fit if condition is None else fit.in_condition(condition)
-    perturbations = read_wanted(candidates, fit)
+    perturbations = read_requested(candidates, fit)
     symbols = str(fit.params.get("gene_symbols", ""))
     listed: Any = fit.genes if genes is None else genes
     if isinstance(listed, str):
@@ -202,7 +202,7 @@ def outside_tables(
     genes: Sequence[str],
     columns: NDArray[np.int64],
     fit: FittedPosterior,
-    perturbations: Wanted,
+    perturbations: Requested,
     *,
     level: float,
 ) -> dict[str, Array]:

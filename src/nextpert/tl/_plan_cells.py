@@ -24,7 +24,7 @@ from nextpert.study.pool import read_all, usual
 from nextpert.study.sample_size import (
     READS,
     SIZE,
-    Found,
+    SampleSizes,
     _Budget,
     _check,
     _Effect,
@@ -172,7 +172,7 @@ def plan_cells(
     n_cells = _median(noise.pooled.n_cells[1:])
     genes = _genes_table(panel, plans, layout, n_cells, chosen_effect.power)
     screens = _screens_table(plans, layout, prices, limits)
-    result = Found(
+    result = SampleSizes(
         genes,
         screens,
         layout,

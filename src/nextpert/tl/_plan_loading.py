@@ -35,13 +35,16 @@ SCREEN, PLAN, GIVEN, TYPICAL = "this screen", "the plan", "given", "typical"
 
 
 # Ranges beyond which no instrument or library is: with moi 10, one cell in 2,000 has one construct.
-_SHARE, _MOI, _MOST_LANES, _MOST_PRICE = 1e-3, 10.0, 10_000, 1e12
+_MIN_SHARE = 1e-3
+_MAX_MOI = 10.0
+_MAX_LANES = 10_000
+_MAX_PRICE = 1e12
 
 
 @options(
-    moi=between(1e-3, _MOI, inclusive=True),
-    kept=between(_SHARE, 1, inclusive=True),
-    recovery=between(_SHARE, 1, inclusive=True),
+    moi=between(1e-3, _MAX_MOI, inclusive=True),
+    kept=between(_MIN_SHARE, 1, inclusive=True),
+    recovery=between(_MIN_SHARE, 1, inclusive=True),
     droplets=between(1000, 1e9, inclusive=True),
     lane_cells=between(1, 1e9, inclusive=True),
     reads=between(1, 1e9, inclusive=True),
@@ -62,11 +65,11 @@ class _Loading:
 
 
 @options(
-    construct=between(0, _MOST_PRICE, inclusive=True),
-    cell=between(0, _MOST_PRICE, inclusive=True),
-    lane=between(0, _MOST_PRICE, inclusive=True),
-    million_reads=between(0, _MOST_PRICE, inclusive=True),
-    budget=between(0, _MOST_PRICE),
+    construct=between(0, _MAX_PRICE, inclusive=True),
+    cell=between(0, _MAX_PRICE, inclusive=True),
+    lane=between(0, _MAX_PRICE, inclusive=True),
+    million_reads=between(0, _MAX_PRICE, inclusive=True),
+    budget=between(0, _MAX_PRICE),
 )
 @dataclass(frozen=True)
 class _Prices:
@@ -79,7 +82,7 @@ class _Prices:
     budget: float | None = None
 
 
-@checked(loading=_Loading, costs=_Prices, lanes=between(1, _MOST_LANES, inclusive=True))
+@checked(loading=_Loading, costs=_Prices, lanes=between(1, _MAX_LANES, inclusive=True))
 def plan_loading(
     adata: ad.AnnData,
     *,

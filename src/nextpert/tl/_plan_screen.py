@@ -152,7 +152,7 @@ def plan_screen(
     limits_of_lab, rule = _Constraints(**constraints or {}), StoppingRule(**stopping or {})
     fit = _adata.posterior_from(adata, posterior_key)
     requested = read_target(adata, target, fit)
-    wells = split_cells(n_cells, n_perturbations, limits_of_lab.min_cells)
+    plate_size = split_cells(n_cells, n_perturbations, limits_of_lab.min_cells)
     pool, requested, limits = read_pool(
         candidates,
         fit,
@@ -161,7 +161,7 @@ def plan_screen(
         exclude=limits_of_lab.exclude,
         pending=pending,
         pairs=limits_of_lab.max_combination > 1,
-        cells_each=wells.each,
+        cells_each=plate_size.cells_each,
     )
     if limits_of_lab.costs is not None:
         names, naming = pool.interventions.names, fit.naming
@@ -178,7 +178,7 @@ def plan_screen(
         pool,
         requested,
         limits,
-        wells,
+        plate_size,
         null,
         strategy=strategy,
         n_guides=usual,
@@ -188,9 +188,9 @@ def plan_screen(
     chosen, choice, pool, requested = plan.chosen, plan.choice, plan.pool, plan.target
     names = pool.interventions.names
     # Where guides vary, new cells come from new guides; otherwise from those of the screen.
-    n_new = int(plan.advice["n_new_guides"]) if choice.asked.noise.shared > 0 else 0
+    n_new = int(plan.advice["n_new_guides"]) if choice.ranked.noise.shared > 0 else 0
     if strategy != ADVISED or not n_new:
-        n_new = usual if choice.asked.noise.shared > 0 else 0
+        n_new = usual if choice.ranked.noise.shared > 0 else 0
     n_guides_of = [
         n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates
     ]

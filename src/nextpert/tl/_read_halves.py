@@ -13,7 +13,7 @@ from nextpert._adata.nested import undeclared_guides
 from nextpert._adata.screen import read_environments
 from nextpert._adata.table import in_halves, is_table, of_samples
 from nextpert.core.fit.learn import MIN_PERTURBATIONS, folds_of
-from nextpert.study.held_out import FEWEST_CONTROLS, MOST, Halves, Refit, _deal
+from nextpert.study.held_out import MAX_JUDGED, MIN_CONTROLS, Halves, Refit, _deal
 from nextpert.study.record import spec_of
 from nextpert.study.searches import graphs_without
 from nextpert.tl._cells import fit_environments, read_cells
@@ -69,9 +69,9 @@ def read_halves(
     of_cell = np.append(dealt, -1)[codes]
     half = np.where(of_cell >= 0, of_cell, half)
     n_controls = np.bincount(half[np.append(group, -1)[codes] == 0], minlength=2)
-    if not of_table and n_controls.min() < FEWEST_CONTROLS:
+    if not of_table and n_controls.min() < MIN_CONTROLS:
         message = (
-            f"tl.diagnose needs at least {FEWEST_CONTROLS} control cells in each half of the "
+            f"tl.diagnose needs at least {MIN_CONTROLS} control cells in each half of the "
             f"cells, but there are {n_controls.sum()} control cells in all: use more control cells."
         )
         raise ValueError(message)
@@ -107,7 +107,7 @@ def read_halves(
         batch_name=batch_name,
         by_condition=roles.condition_key is not None,
         of_table=of_table,
-        whole=all_cells,
+        all_cells=all_cells,
         has_replicates=not of_table or bool(has_several) or of_samples(adata),
     ), cells
 
@@ -140,7 +140,7 @@ def read_refit(
             f"perturbations."
         )
         raise ValueError(message)
-    sample = np.arange(n) if n <= MOST else np.sort(rng.choice(n, MOST, replace=False))
+    sample = np.arange(n) if n <= MAX_JUDGED else np.sort(rng.choice(n, MAX_JUDGED, replace=False))
     sampled = [names[j] for j in sample]
     folds = folds_of(sampled)
     # For each fit without a fold, the further folds without which its graphs are learned.
@@ -152,7 +152,7 @@ def read_refit(
     ]
     # A large screen has one graph, learned without all judged perturbations, instead of thirty: at
     # least half of the perturbations remain.
-    if n >= 2 * MOST:
+    if n >= 2 * MAX_JUDGED:
         sets = [sampled]
     roles, dag_key = _adata.fitted_roles(adata, params), str(params["dag_key"])
     held_out = read_held_out(adata, dag_key, roles, fit.genes, fit.columns, names, fit.fingerprint)

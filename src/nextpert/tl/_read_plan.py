@@ -12,7 +12,7 @@ from nextpert._adata.guides import COLUMNS, KEY
 from nextpert._adata.labels import joins_guides
 from nextpert._adata.stored import read_stored
 from nextpert.study.constructs import COMPOUNDS, CONSTRUCTS, GUIDES
-from nextpert.study.controls import StoredNull, weak_guides
+from nextpert.study.controls import StoredControls, weak_guides
 from nextpert.study.next_round import PLAN, next_plate
 from nextpert.study.plate import split_cells
 from nextpert.study.pool import Constraints, usual
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.next_round import StoppingRule
     from nextpert.study.panel_target import PanelTarget
-    from nextpert.study.plate import Wells
+    from nextpert.study.plate import PlateSize
 
 _TYPE = "perturbation_type"  # column of scPerturb and pertpy: "CRISPR", "drug"
 _DRUGS = ("drug", "compound", "chemical", "small molecule", "small_molecule")
@@ -58,7 +58,7 @@ def advise_on(
     return plan.advice
 
 
-def stored_size(adata: ad.AnnData) -> Wells:
+def stored_size(adata: ad.AnnData) -> PlateSize:
     """Return the size of the plan in ``uns["plan"]``, or the default size."""
     size = PLAN
     try:
@@ -134,7 +134,7 @@ def with_guide_columns(constructs: pd.DataFrame, adata: ad.AnnData) -> pd.DataFr
     return out
 
 
-def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredNull:
+def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis") -> StoredControls:
     """Return the tests in a stored diagnosis of the fit, and whether its controls are trusted.
 
     A diagnosis in ``uns[key]`` that is damaged, or of other cells or guides, is ignored.
@@ -142,11 +142,11 @@ def stored_null(adata: ad.AnnData, fit: FittedPosterior, key: str = "diagnosis")
     try:
         stored: Any = read_stored(adata, key, "tl.diagnose")
     except ValueError:  # none, of an earlier version, or damaged
-        return StoredNull()
+        return StoredControls()
     guide_key = str(fit.params.get("guide_key") or "")
     of_fit = same_cells(str(stored["cells"]), fit.fingerprint)
     if not of_fit or stored["params"]["guide_key"] != guide_key:
-        return StoredNull()
+        return StoredControls()
     levels = stored["parts"].set_index("part")["level"].astype(str)
     is_trusted = levels.get("negative controls") != "do not trust"
-    return StoredNull(stored["perturbations"], is_trusted, frozenset(weak_guides(stored)))
+    return StoredControls(stored["perturbations"], is_trusted, frozenset(weak_guides(stored)))

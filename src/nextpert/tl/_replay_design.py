@@ -18,7 +18,7 @@ from nextpert.core.fit.learn import Graphs
 from nextpert.study.pool import excluder
 from nextpert.study.record import spec_of
 from nextpert.study.replay import (
-    _CLEAR,
+    _MIN_TARGET_Z,
     MIN_CELLS,
     Replayed,
     Setting,
@@ -255,14 +255,14 @@ def read_goals(
     for name in dict.fromkeys(requested):
         goal = names.index(name)
         truth = pool.truth(goal)
-        if targets is not None or truth.control > _CLEAR * truth.control_sd:
+        if targets is not None or truth.control > _MIN_TARGET_Z * truth.control_sd:
             contains = excluder([name], fit)
             is_candidate = [not (held_out and contains(other)) for other in names]
             goals.append(Replayed(name, goal, truth, all_candidates[is_candidate]))
     if not goals:
         message = (
             f"There is no target: name some perturbations (the default are those more than "
-            f"{_CLEAR:g} standard errors from the controls)."
+            f"{_MIN_TARGET_Z:g} standard errors from the controls)."
         )
         raise ValueError(message)
     return goals

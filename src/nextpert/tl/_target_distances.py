@@ -15,10 +15,10 @@ from nextpert._adata.table import require_cells
 from nextpert.core.fit.naming import Naming
 from nextpert.study.measured_distances import (
     _as_mean,
-    _Asked,
     _Cells,
     _genes_of,
     _measure,
+    _RequestedTarget,
     _require_states,
     _rows,
 )
@@ -166,7 +166,7 @@ def target_distances(
 
 def _read_target(
     adata: ad.AnnData, target: Target, genes: Iterable[str] | None, roles: Roles
-) -> _Asked:
+) -> _RequestedTarget:
     _require_states(target)
     states = listed(target.state)
     if len(states) == 1 and isinstance(states[0], (Mapping, pd.Series)):
@@ -191,23 +191,27 @@ def _read_target(
             names.append(group.name)
             is_cell |= group.codes == 0
     name = target_in_words(target, names)
-    return _Asked(target, read, name, panel, columns[counted], weights[counted], is_cell)
+    return _RequestedTarget(target, read, name, panel, columns[counted], weights[counted], is_cell)
 
 
 def _read_cells(
-    adata: ad.AnnData, target: _Asked, codes: NDArray[np.int64], rows: list[str], roles: Roles
+    adata: ad.AnnData,
+    target: _RequestedTarget,
+    codes: NDArray[np.int64],
+    rows: list[str],
+    roles: Roles,
 ) -> _Cells:
     """Read the moments of all groups in one pass over the cells."""
     used = np.flatnonzero((codes >= 0) | target.is_cell)
     _adata.check_scale(adata, target.columns, used, roles, only_warn=True)
     groupings = [(codes, len(rows)), *((group.codes, 1) for group in target.groups)]
-    if target.given.distance == "noise":
+    if target.target.distance == "noise":
         groupings.append((read_group(adata, roles.control, roles).codes, 1))
     (of_rows, *state_codes), batches = _adata.read_groupings(
         adata, target.columns, groupings, roles
     )
     weights = target.weights
-    if target.given.distance == "noise":
+    if target.target.distance == "noise":
         (controls,) = state_codes.pop()
         weights = weights / cell_variance(controls, target.genes, weights)
     of_groups = iter(state_codes)
