@@ -47,6 +47,10 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "strength of each perturbation on its target gene, calibration.",
         {},
     ),
+    "effects_heatmap": (
+        "The significant effects, perturbations and genes clustered, with both trees.",
+        {},
+    ),
     "expression_shift": (
         "Each target gene in control cells and in the cells in which it is perturbed.",
         {},

@@ -43,7 +43,12 @@ PACKAGES = {
         {
             "The screen": ("perturbation_counts", "expression_shift", "cpca_density"),
             "The graph": ("dag", "dag_fit"),
-            "Effects": ("perturbation_effects", "programs", "target_distances"),
+            "Effects": (
+                "perturbation_effects",
+                "effects_heatmap",
+                "programs",
+                "target_distances",
+            ),
             "Checks": ("diagnose", "replay"),
             "The next round": ("design", "plan_screen", "plan_cells"),
         },

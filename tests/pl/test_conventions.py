@@ -100,6 +100,7 @@ def test_saves_whole_files(designed, tmp_path, suffix):
         ("dag_fit", "uns dag_fit", "dag_fit"),
         ("design", "uns design", "design_interventions"),
         ("diagnose", "uns diagnosis", "diagnose"),
+        ("effects_heatmap", "uns perturbation_effects", "perturbation_effects"),
         ("perturbation_effects", "uns perturbation_effects", "perturbation_effects"),
         ("plan_cells", "uns plan_cells", "plan_cells"),
         ("plan_screen", "uns plan", "plan_screen"),

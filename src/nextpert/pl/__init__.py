@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nextpert.pl._dag_fit import dag_fit
     from nextpert.pl._design import design
     from nextpert.pl._diagnose import diagnose
+    from nextpert.pl._effects_heatmap import effects_heatmap
     from nextpert.pl._expression_shift import expression_shift
     from nextpert.pl._perturbation_counts import perturbation_counts
     from nextpert.pl._perturbation_effects import perturbation_effects
@@ -26,6 +27,7 @@ __all__ = [
     "dag_fit",
     "design",
     "diagnose",
+    "effects_heatmap",
     "expression_shift",
     "perturbation_counts",
     "perturbation_effects",

@@ -5,28 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
 
 from nextpert._adata import in_order, read_result
 from nextpert._adata.arguments import checked
 from nextpert.core.fit.naming import Naming
 from nextpert.core.model.scores import SIGNIFICANCE
+from nextpert.pl._effect_map import (
+    clustered,
+    draw_effects,
+    order_of,
+    strongest,
+    where,
+    with_cells,
+)
 from nextpert.pl._figure import (
-    BLACK,
     BLUE,
     GREY,
     ORANGE,
     SCREEN,
-    SMALL,
     chosen,
-    counted,
     documented,
     draw_intervals,
     draw_marks,
     entry,
     finish,
     first_of,
-    font_size,
     legend,
     name_rows,
     panel_of,
@@ -111,8 +114,8 @@ def perturbation_effects(
         "Perturbations without effects",
         f"adata.uns[{key!r}]",
     )
-    drawn = rows[_strongest(stored["mean"][rows], n_top, axis=0)]
-    genes = _strongest(stored["mean"][drawn], n_top, axis=1)
+    drawn = rows[strongest(stored["mean"][rows], n_top, axis=0)]
+    genes = strongest(stored["mean"][drawn], n_top, axis=1)
     down = row_height(len(genes) if len(rows) == 1 else len(drawn), 1.9)
     if len(rows) == 1:
         panel = panel_of(ax, (5.6, max(2.6, 1.5 + down * len(genes))))
@@ -121,88 +124,15 @@ def perturbation_effects(
         # With many genes, columns are narrower as well: the figure is at most two screens wide.
         cell = (row_height(len(genes), 2.6 - SCREEN), down)
         panel = panel_of(ax, (2.6 + cell[0] * len(genes), 1.9 + cell[1] * len(drawn)))
-        _draw_effects(panel, stored, drawn, genes, cell)
+        effect = stored["mean"][np.ix_(drawn, genes)]
+        rows_drawn = drawn[order_of(clustered(effect))]
+        draw_effects(panel, stored, rows_drawn, genes[order_of(clustered(effect.T))], cell)
         title = first_of(len(drawn), len(rows), "perturbations")
-        title += f" on {first_of(len(genes), len(stored['genes']), 'genes')}{_where(stored)}"
+        title += f" on {first_of(len(genes), len(stored['genes']), 'genes')}{where(stored)}"
         panel.set_title(
             f"effects of {title}\n(+ or −: significant direction, lfsr < {SIGNIFICANCE:g})"
         )
     return finish(panel, is_new=ax is None, show=show, return_fig=return_fig, save=save)
-
-
-def _strongest(effect: np.ndarray, n: int, *, axis: int) -> np.ndarray:
-    """Return the rows (``axis`` 0) or columns with the largest effects, in their order."""
-    size = np.abs(effect).max(axis=1 - axis)
-    return np.sort(np.argsort(-size, kind="stable")[:n])
-
-
-def _with_cells(stored: dict[str, Any], row: int) -> str:
-    """Return a perturbation's name with its cells, for labels."""
-    n = int(stored["n_cells"][row])
-    return f"{stored['perturbations'][row]} ({counted(n, 'cell') if n else 'no cells'})"
-
-
-def _where(stored: dict[str, Any]) -> str:
-    """Return the condition of the effects, for titles."""
-    condition = stored["params"].get("condition")
-    return "" if condition is None else f" in {condition}"
-
-
-def _draw_effects(
-    panel: Axes,
-    stored: dict[str, Any],
-    rows: np.ndarray,
-    columns: np.ndarray,
-    cell: tuple[float, float],
-) -> None:
-    """Draw the map of some perturbations and genes; ``cell`` is the size of a field in inches."""
-    import seaborn as sns
-    from matplotlib.ticker import MaxNLocator
-
-    effect = stored["mean"][np.ix_(rows, columns)]
-    rows, columns = rows[_order(effect)], columns[_order(effect.T)]
-    effect = stored["mean"][np.ix_(rows, columns)]
-    names = ([_with_cells(stored, j) for j in rows], [str(stored["genes"][i]) for i in columns])
-    # A few genes (mostly the targets) change much more than the others, which must remain visible.
-    limit = max(float(np.quantile(np.abs(effect), 0.98)), 1e-12)
-    beside = panel.inset_axes((1.02, 0.0, 0.16 / (cell[0] * len(columns)), 1.0))
-    beyond = "both" if np.abs(effect).max() > limit else "neither"
-    bar = {"label": "effect\n(log-normalised expression)", "extend": beyond}
-    colours = sns.blend_palette([BLUE, "white", ORANGE], as_cmap=True)
-    sns.heatmap(
-        effect,
-        vmin=-limit,
-        vmax=limit,
-        cmap=colours,
-        ax=panel,
-        cbar_ax=beside,
-        cbar_kws=bar,
-        xticklabels=False,
-        yticklabels=False,
-    )
-    # seaborn would parse names as formulas, to see whether they overlap.
-    down, right = (0.5 + np.arange(n) for n in effect.shape)
-    panel.set_yticks(down, names[0], fontsize=font_size(cell[1], 7))
-    panel.set_xticks(right, names[1], fontsize=font_size(cell[0], 7), rotation=90)
-    panel.tick_params(length=0)
-    beside.tick_params(labelsize=7)
-    beside.yaxis.label.set_fontsize(SMALL)
-    beside.yaxis.set_major_locator(MaxNLocator(5))
-    # Signs, because both ends of the colour scale are equally dark in black and white.
-    significant = stored["lfsr"][np.ix_(rows, columns)] < SIGNIFICANCE
-    size = (0.3 * 72 * min(cell)) ** 2
-    for marker, sign in (("+", 1), ("_", -1)):
-        y, x = np.nonzero(significant & (np.sign(effect) == sign))
-        ink = np.where(np.abs(effect[y, x]) > 0.7 * limit, "white", BLACK)
-        panel.scatter(x + 0.5, y + 0.5, s=size, marker=marker, c=ink, linewidths=0.8, zorder=3)
-
-
-def _order(effect: np.ndarray) -> np.ndarray:
-    """Return the order of rows by a clustering, which puts similar rows side by side."""
-    if len(effect) < 3:
-        return np.arange(len(effect))
-    tree = linkage(effect, method="average", optimal_ordering=True)
-    return np.asarray(leaves_list(tree), np.int64)
 
 
 def _draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: np.ndarray) -> None:
@@ -225,7 +155,7 @@ def _draw_intervals(panel: Axes, stored: dict[str, Any], row: int, columns: np.n
         f"(log-normalised expression, {level} intervals)"
     )
     genes = first_of(len(columns), len(stored["genes"]), "genes")
-    panel.set_title(f"effect of {_with_cells(stored, row)}{_where(stored)}\non {genes}")
+    panel.set_title(f"effect of {with_cells(stored, row)}{where(stored)}\non {genes}")
     handles = [
         entry(f"significant direction (lfsr < {SIGNIFICANCE:g})", BLUE, "o", line="-"),
         entry("direction not significant", BLUE, "o", line="-", face="white"),
