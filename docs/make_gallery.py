@@ -79,6 +79,10 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "Measured distance of every perturbation to the target, with confidence intervals.",
         {},
     ),
+    "volcano": (
+        "Effects of one perturbation on all genes against their local false sign rates.",
+        {},
+    ),
 }
 
 

@@ -46,6 +46,7 @@ PACKAGES = {
             "Effects": (
                 "perturbation_effects",
                 "effects_heatmap",
+                "volcano",
                 "programs",
                 "target_distances",
             ),

@@ -107,6 +107,7 @@ def test_saves_whole_files(designed, tmp_path, suffix):
         ("programs", "uns perturbation_effects", "perturbation_effects"),
         ("replay", "uns replay", "replay_design"),
         ("target_distances", "uns target_distances", "target_distances"),
+        ("volcano", "uns perturbation_effects", "perturbation_effects"),
     ],
 )
 def test_a_missing_result_names_the_function_to_run_first(designed, name, where, function):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nextpert.pl._programs import programs
     from nextpert.pl._replay import replay
     from nextpert.pl._target_distances import target_distances
+    from nextpert.pl._volcano import volcano
 
 __all__ = [
     "cpca_density",
@@ -36,6 +37,7 @@ __all__ = [
     "programs",
     "replay",
     "target_distances",
+    "volcano",
 ]
 
 

@@ -15,7 +15,7 @@ from nextpert._files import whole_file
 from nextpert.core.design.goal import DISTANCES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -96,12 +96,7 @@ def finish(
     panels = axes if isinstance(axes, list) else [axes]
     figure = root_figure(panels[0])
     for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
-            text.set_fontsize(min(text.get_fontsize(), TEXT))
-        for axis in (panel.xaxis, panel.yaxis):
-            if any(float(label.get_fontsize()) > SMALL for label in axis.get_ticklabels()):
-                axis.set_tick_params(labelsize=SMALL)
+        _set_style(panel)
     for part in [figure] if is_new else panels:
         for text in part.findobj(Text):
             # Names are not formulas, unlike matplotlib's own powers of ten.
@@ -119,6 +114,16 @@ def finish(
         plt.show()
         return None
     return axes
+
+
+def _set_style(panel: Axes) -> None:
+    """Give a panel the spines and the sizes of texts that plots share."""
+    panel.spines[["top", "right"]].set_visible(False)
+    for text in (panel.title, panel.xaxis.label, panel.yaxis.label):
+        text.set_fontsize(min(text.get_fontsize(), TEXT))
+    for axis in (panel.xaxis, panel.yaxis):
+        if any(float(label.get_fontsize()) > SMALL for label in axis.get_ticklabels()):
+            axis.set_tick_params(labelsize=SMALL)
 
 
 def root_figure(panel: Axes) -> Figure:
@@ -231,6 +236,61 @@ def draw_intervals(
 def draw_marks(panel: Axes, values: Any, colour: str = BLACK) -> None:
     """Draw a stroke in each row where a value is known."""
     panel.scatter(values, range(len(values)), marker="|", s=60, color=colour, zorder=4)
+
+
+def place_names(panel: Axes, points: tuple[Any, Any], names: Mapping[int, str]) -> None:
+    """Name points beside them, the first names first, where no name or other point is hidden.
+
+    ``points`` are their coordinates, and ``names`` has the index of each named point. A name
+    without space is not drawn. Limits, legend and labels of the panel must be final.
+    """
+    _set_style(panel)
+    root_figure(panel).draw_without_rendering()
+    inside, dots = panel.get_window_extent(), panel.figure.dpi / 72
+    pixels = panel.transData.transform(np.column_stack(points))
+    boxes: list[Any] = []
+    for i, name in names.items():
+        text = panel.annotate(
+            name,
+            (points[0][i], points[1][i]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color=BLACK,
+            ha="left",
+            va="bottom",
+            parse_math=False,
+            zorder=6,
+        )
+        size = text.get_window_extent()
+        for right, up in _offsets(size.width / dots, size.height / dots):
+            box = size.translated(right * dots, up * dots)
+            hidden = (box.padded(2 * dots).min < pixels) & (pixels < box.padded(2 * dots).max)
+            is_inside = bool(np.all(inside.min <= box.min) and np.all(box.max <= inside.max))
+            if is_inside and not np.any(np.all(hidden, axis=1)) and not box.count_overlaps(boxes):
+                text.xyann = (right, up)
+                boxes.append(box.padded(2 * dots))
+                break
+        else:
+            text.remove()
+
+
+def _offsets(width: float, height: float) -> list[tuple[float, float]]:
+    """Return places of a name around its point, in points: beside, above, below, diagonal."""
+    return [
+        (right, up)
+        for gap in (5.0, 9.0)
+        for right, up in (
+            (gap, -height / 2),
+            (-gap - width, -height / 2),
+            (-width / 2, gap),
+            (-width / 2, -gap - height),
+            (0.7 * gap, 0.7 * gap),
+            (-0.7 * gap - width, 0.7 * gap),
+            (0.7 * gap, -0.7 * gap - height),
+            (-0.7 * gap - width, -0.7 * gap - height),
+        )
+    ]
 
 
 def from_zero(panel: Axes, low: Any) -> None:
