@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nextpert.core._compile import entry, fast, inner
+from nextpert.core._compile import entry, fast, inner, lean
 from nextpert.core.search._classes import (
     Scratch,
     add_family,
@@ -50,7 +50,6 @@ def _subtract(row, pivot, step):
         row[b] -= step * pivot[b]
 
 
-@entry
 def sparse_order(precision, threshold, after, slack, random):
     """Draw a permutation by minimum-degree elimination, last node first; return its parents too.
 
@@ -62,14 +61,24 @@ def sparse_order(precision, threshold, after, slack, random):
     ``slack`` of the minimum degree (a negative ``slack`` is drawn as well). Nodes that must come
     ``after`` a node are removed before it.
     """
-    p = precision.shape[0]
-    work, parents = precision.copy(), np.zeros((p, p), np.bool_)
-    remaining, order, degree = np.arange(p), np.empty(p, np.int64), np.empty(p, np.int64)
-    diagonal, waits = np.empty(p), np.zeros(p, np.int64)
-    for a in range(p):
-        diagonal[a] = work[a, a]
-        for b in range(p):
-            waits[a] += np.int64(after[a, b])
+    p = len(precision)
+    order, parents = np.empty(p, np.int64), np.zeros((p, p), np.bool_)
+    # Arrays are created here, because compiled code that creates none compiles faster.
+    work, diagonal = precision.copy(), precision.diagonal().copy()
+    numbers = np.vstack([np.arange(p), np.zeros(p, np.int64), after.sum(axis=1, dtype=np.int64)])
+    _eliminate(work, diagonal, numbers, threshold, after, slack, random, order, parents)
+    return order, parents
+
+
+@lean
+def _eliminate(work, diagonal, numbers, threshold, after, slack, random, order, parents):
+    """Fill an order and its parents by elimination, as in :func:`sparse_order`.
+
+    ``numbers``, shape ``(3, p)``, has the remaining nodes, their degrees, and the number of nodes
+    that each waits for.
+    """
+    p = len(order)
+    remaining, degree, waits = numbers[0], numbers[1], numbers[2]
     if slack < 0:
         slack = random_below(random, N_SLACKS)
     for n in range(p, 0, -1):
@@ -102,7 +111,6 @@ def sparse_order(precision, threshold, after, slack, random):
             other = remaining[a]
             _subtract(work[other], pivot, work[other, node] / pivot[node])
             diagonal[other] = work[other, other]
-    return order, parents
 
 
 class Space(NamedTuple):
