@@ -45,6 +45,8 @@ WRONG = {
     "held_out": ("maybe", 2),
     **dict.fromkeys(("n_cells", "n_components", "n_rounds", "n_repeats", "n_top", "lanes"), COUNT),
     **dict.fromkeys(("n_perturbations", "n_guides", "min_cells", "max_combination"), COUNT),
+    "n_names": (-1, "ten", 1.5, True),
+    "perturbation": (3, "", "NOPE", ["NOPE"]),
     "include": (*NAMES[:3], "MYC", ["NOPE"]),
     "exclude": (*NAMES[:3], "MYC", ["NOPE"]),
     "pending": (3, b"MYC", "MYC", [None], ["NOPE"], {"MYC": 0}, {"NOPE": 3}, {"MYC": "few"}),
@@ -122,6 +124,7 @@ WRONG = {
 FINE = {
     ("pp.setup_screen", "separator", "None"),
     ("tl.plan_screen", "strategy", "'exploit'"),
+    ("pl.effects_heatmap", "n_genes", "1"),
     ("pp.assign_guides", "threshold", "-1"),
     ("pp.assign_guides", "control", "'contrl'"),
     # The source is looked for first; see tests/datasets for the rest.

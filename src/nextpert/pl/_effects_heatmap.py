@@ -134,15 +134,15 @@ def _selected(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and columns to draw: those named, or the strongest significant ones."""
     labels, panel = ([str(name) for name in stored[part]] for part in ("perturbations", "genes"))
-    place = f"adata.uns[{key!r}]"
+    slot = f"adata.uns[{key!r}]"
     naming = Naming(set(panel), str(stored["params"]["separator"]))
     requested = labels if perturbations is None else map(str, in_order(perturbations))
-    rows = chosen(naming.spelled(requested, labels), labels, "Perturbations without effects", place)
-    columns = chosen(genes, panel, "Genes without effects", place)
+    rows = chosen(naming.spelled(requested, labels), labels, "Perturbations without effects", slot)
+    columns = chosen(genes, panel, "Genes without effects", slot)
     is_significant = stored["lfsr"][np.ix_(rows, columns)] < SIGNIFICANCE
     if (perturbations is None or genes is None) and not is_significant.any():
         message = (
-            f"No effect in {place} is significant (lfsr < {SIGNIFICANCE:g}) among those requested: "
+            f"No effect in {slot} is significant (lfsr < {SIGNIFICANCE:g}) among those requested: "
             f"name both perturbations and genes to draw them regardless."
         )
         raise ValueError(message)
@@ -161,8 +161,8 @@ def _above(panel: Axes, _part: Axes, _renderer: Any) -> Bbox:
     from matplotlib.transforms import Bbox
 
     box, dots = panel.bbox, panel.figure.dpi
-    place = Bbox.from_bounds(box.x0, box.y1 + 0.03 * dots, box.width, _TREE * dots)
-    return place.transformed(panel.figure.transSubfigure.inverted())
+    position = Bbox.from_bounds(box.x0, box.y1 + 0.03 * dots, box.width, _TREE * dots)
+    return position.transformed(panel.figure.transSubfigure.inverted())
 
 
 def _draw_tree(part: Axes, tree: np.ndarray | None, *, of_rows: bool) -> None:
