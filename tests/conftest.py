@@ -114,7 +114,8 @@ def full_screen(_full_screen):
 
 # Notes how it was called, and makes its files; with $FAIL it fails.
 NOTING = """#!/usr/bin/env bash
-printf '%q ' "$@" >> "$COMMANDS"; echo >> "$COMMANDS"
+# One write, as workflows run several commands at the same time.
+line=$(printf '%q ' "$@"); printf '%s\n' "$line" >> "$COMMANDS"
 [ -z "${FAIL:-}" ] || exit 2
 for word in "$@"; do
   case ${last:-} in --out | --table) touch "$word" ;; esac
