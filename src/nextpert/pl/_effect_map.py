@@ -85,7 +85,7 @@ def draw_effects(
 
 
 def clustered(effect: np.ndarray) -> np.ndarray | None:
-    """Return the tree of rows by average linkage, as :func:`seaborn.clustermap`; None of one."""
+    """Return the tree of rows by average linkage, as ``seaborn.clustermap``; None of one."""
     if len(effect) < 2:
         return None
     return np.asarray(linkage(effect, method="average", optimal_ordering=True))

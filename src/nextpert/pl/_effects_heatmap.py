@@ -54,7 +54,7 @@ def effects_heatmap(
     """Draw the significant effects as a heat map, perturbations and genes clustered, with trees.
 
     Rows are perturbations, columns are genes. Both are clustered by average linkage of Euclidean
-    distances, as in :func:`seaborn.clustermap`; the trees are on the right and on top. Colour is
+    distances, as in ``seaborn.clustermap``; the trees are on the right and on top. Colour is
     the posterior mean effect, white at 0, up to the 98% quantile of the sizes drawn. + and − mark
     effects whose direction is significant (local false sign rate below 0.05).
     :func:`perturbation_effects` draws the strongest effects instead, significant or not.
