@@ -314,7 +314,9 @@ def estimates_of(split: Split) -> dict[str, Array]:
     }
 
 
-def judged_effects(split: Split) -> tuple[dict[str, Array], dict[str, Array], Array]:
+def judged_effects(
+    split: Split, estimates: dict[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array], Array]:
     """Return errors by perturbation, coverage by kind and perturbation, and sizes of effects."""
     found = npt.tl.perturbation_effects(split.adata, as_anndata=True)
     found = found[split.names, list(split.adata.var_names)]
@@ -323,7 +325,7 @@ def judged_effects(split: Split) -> tuple[dict[str, Array], dict[str, Array], Ar
     truth, noise = split.truth[judged], split.noise[judged] + split.control_noise
     errors = {
         name: ((effect[judged] - truth) ** 2 - noise).sum(axis=1)
-        for name, effect in {OURS: mean, **estimates_of(split)}.items()
+        for name, effect in {OURS: mean, **estimates}.items()
     }
     wide = Z90**2 * noise
     low = mean[judged] - np.sqrt((mean - lower)[judged] ** 2 + wide)
@@ -369,7 +371,9 @@ def targets_of(split: Split) -> list[int]:
     return chosen
 
 
-def towards(split: Split, k: int, rng: np.random.Generator) -> dict[str, Any]:
+def towards(
+    split: Split, estimates: dict[str, Array], k: int, rng: np.random.Generator
+) -> dict[str, Any]:
     """Return what is chosen and stated towards one target, and how it is judged."""
     judged = np.flatnonzero(split.is_judged & (np.arange(len(split.names)) != k))
     candidates = [split.names[j] for j in judged]
@@ -388,7 +392,7 @@ def towards(split: Split, k: int, rng: np.random.Generator) -> dict[str, Any]:
     high = mean + np.sqrt((high - mean) ** 2 + (Z90 * truth_sd) ** 2)
     by_estimate = {OURS: mean}
     to_control: dict[str, float] = {}
-    for name, effect in estimates_of(split).items():
+    for name, effect in estimates.items():
         noise = split.variance if name == MEANS else np.zeros_like(effect)
         if name not in (NOTHING, "mean perturbation"):
             by_estimate[name] = distance(effect, noise, k, used)[judged]
@@ -461,7 +465,8 @@ def judge(screen: CellScreen | TableScreen, n_cells: int, n_splits: int) -> str:
             if split.has_cells:
                 npt.tl.learn_dag(split.adata, method="boss", environments="all")
             npt.tl.fit_dag_blr(split.adata, shift=split.shift)
-            found, covered, size = judged_effects(split)
+            estimates = estimates_of(split)
+            found, covered, size = judged_effects(split, estimates)
             for i, name in enumerate(names):
                 sizes[name].append(size[i])
                 for method, values in found.items():
@@ -470,7 +475,7 @@ def judge(screen: CellScreen | TableScreen, n_cells: int, n_splits: int) -> str:
                     counts[kind][name].append(pairs[i])
             rng = np.random.default_rng([seed, 1])
             for k in targets_of(split):
-                name, result = split.names[k], towards(split, k, rng)
+                name, result = split.names[k], towards(split, estimates, k, rng)
                 inside[name].append(result["inside"])
                 stated.append((result["none closer said"], result["none closer true"]))
                 kinds[result["kind"]] += 1
