@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,8 @@ from nextpert.core.design.goal import Goal
 from nextpert.core.fit.candidates import CandidateSet
 from nextpert.core.fit.interventions import Interventions
 from nextpert.study.panel_target import PanelTarget
-from nextpert.study.ranking import Admission, candidates_of, is_flat, nothing_of, ranking_table
+from nextpert.study.pool import Pool
+from nextpert.study.ranking import Ranking, candidates_of, is_flat, nothing_of, ranking_table
 from nextpert.tl._read_target import read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -249,10 +252,9 @@ def test_equals_are_ordered_by_predicted_distance(fitted):
     values, removed = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.6, 0.5, 0.5])
     goal = Goal.point(np.zeros(8))
     target = PanelTarget("goal", goal, goal)
-    admission = Admission(np.ones(4, bool), {}, adds_up=False)
-    table, order = ranking_table(
-        candidates, values, removed, distance, admission, target, fit, flat=False
-    )
+    every = np.ones(4, bool)
+    found = Ranking(Pool(candidates, target, every), SimpleNamespace(distances=distance), every, {})
+    table, order = ranking_table(found, values, removed, fit, flat=False)
     table = candidates_of(table)
     assert table["perturbation"].tolist() == ["b", "c", "d", "a"]
     assert order.tolist() == [1, 2, 3, 0]

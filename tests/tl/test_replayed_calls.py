@@ -78,7 +78,7 @@ def test_plates_and_recommendations_are_those_of_the_calls(campaign, strategy, m
     options = {"candidates": candidates, "n_samples": replay.N_SAMPLES}
     planning = import_module("nextpert.tl._plan_screen")
     rounds = import_module("nextpert.study.next_round")
-    monkeypatch.setattr(rounds, "N_SAMPLES", replay.N_SAMPLES)
+    monkeypatch.setitem(rounds.next_plate.__kwdefaults__, "n_samples", replay.N_SAMPLES)
     plate_size = PlateSize(SIZE, N_CELLS, SIZE * N_CELLS, N_CELLS, n_controls=0)
     monkeypatch.setattr(planning, "split_cells", lambda *_: plate_size)
     for t in range(N_ROUNDS):

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.arguments import above, at_least, between, options
-from nextpert.core._checks import as_rng
 from nextpert.core._codec import strings
 from nextpert.core.design.stopping import (
     CONFIRM,
@@ -23,23 +22,21 @@ from nextpert.core.design.stopping import (
     draw_plate,
     stopping,
 )
-from nextpert.core.fit.candidates import as_asked, differs_from_control
+from nextpert.core.fit.candidates import differs_from_control
 from nextpert.study.advice import MAX_NEAR_DISTANCE, NO_PERTURBATION, in_words, name_of
+from nextpert.study.controls import StoredControls
 from nextpert.study.panel_target import measured_goal
 from nextpert.study.plate import ADVISED, N_SAMPLES, PlateChoice
-from nextpert.study.pool import Constraints
-from nextpert.study.ranking import admit
+from nextpert.study.ranking import rank
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.design.stopping import NextPlate, Stopping
-    from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.study.controls import StoredControls
-    from nextpert.study.panel_target import PanelTarget
     from nextpert.study.plate import ChosenPlate, PlateSize
-    from nextpert.study.ranking import Admission
+    from nextpert.study.pool import Pool
+    from nextpert.study.ranking import Ranking
 
     Vector = NDArray[np.float64]
 
@@ -67,122 +64,82 @@ class StoppingRule:
 class NextRound(NamedTuple):
     """The advice, as it is stored, and the plate that follows it.
 
-    The plate is a choice among the candidates of ``choice``, ``pool`` and ``target``: those that
-    are admitted, included or in progress. It is empty if the advice is not to profile any cells.
+    The plate is a choice among the candidates of ``choice``: those that are admitted, included or
+    in progress. It is empty if the advice is not to profile any cells. ``admitted`` says which of
+    all candidates are admitted, and ``adds_up`` is that of their ranking.
     """
 
     advice: dict[str, Any]
     chosen: ChosenPlate
     choice: PlateChoice
-    admission: Admission
-    pool: CandidateSet
-    target: PanelTarget
+    admitted: NDArray[np.bool_]
+    adds_up: bool
 
 
 def next_plate(
     fit: FittedPosterior,
-    pool: CandidateSet,
-    target: PanelTarget,
-    limits: Constraints,
-    plate_size: PlateSize,
-    null: StoredControls,
+    pool: Pool,
+    size: PlateSize,
     *,
+    null: StoredControls | None,
     strategy: str = ADVISED,
     n_guides: int,
     rule: StoppingRule | None = None,
+    n_samples: int = N_SAMPLES,
     rng: int | np.random.Generator | None = 0,
-) -> tuple[NextRound, Admission]:
-    """Return the next plate with its advice, and which of the candidates are admitted.
+) -> NextRound:
+    """Return the next plate with its advice.
 
-    ``pool`` holds all candidates that can still be the best, and ``limits`` says which of them can
-    be planned. ``plate_size`` is the size of the plate, ``null`` has the tests of a stored
-    diagnosis, and ``n_guides`` is the number of guides per perturbation. A ``strategy`` other than
-    ``"advised"`` fills the plate with candidates that can be planned; the advice is about all.
+    ``pool`` holds all candidates that can still be the best, and says which of them can be planned.
+    ``null`` has the tests of a stored diagnosis; if it is ``None``, the plate has no advice, and
+    all of the pool is ranked for it.
+    ``n_guides`` is the number of guides per perturbation. A ``strategy`` other than ``"advised"``
+    fills the plate with candidates that can be planned; the advice is about all.
     """
-    options: dict[str, Any] = {"n_guides": n_guides, "rng": rng}
+    options: dict[str, Any] = {
+        "n_guides": n_guides,
+        "n_cells": size.cells_each,
+        "n_samples": n_samples,
+        "rng": rng,
+    }
     filled: NextRound | None = None
     if strategy != ADVISED:
-        can_be_planned = limits.allowed.copy()
-        can_be_planned[[*limits.include, *limits.under_way]] = True
-        rows = np.flatnonzero(can_be_planned)
-        planned, of_planned = pool.rows(rows), target.rows(rows)
-        choice, admission = ask(fit, planned, of_planned, limits.rows(rows), plate_size, **options)
-        filled = NextRound({}, choice.choose(strategy), choice, admission, planned, of_planned)
-    choice, admission = ask(fit, pool, target, limits, plate_size, **options)
-    rule = rule or StoppingRule()
-    advised = next_round(fit, pool, target, choice, admission, null, rule=rule, **options)
-    if filled is None:
-        return advised, admission
-    return filled._replace(advice=advised.advice), filled.admission
-
-
-def ask(
-    fit: FittedPosterior,
-    pool: CandidateSet,
-    target: PanelTarget,
-    limits: Constraints,
-    plate_size: PlateSize,
-    *,
-    n_guides: int,
-    rng: int | np.random.Generator | None,
-    admission: Admission | None = None,
-) -> tuple[PlateChoice, Admission]:
-    """Return the choice among candidates, with their distances, and which are admitted.
-
-    ``admission`` is given if it is known already.
-    """
-    ranked = as_asked(
-        fit,
-        pool,
-        target.goal,
-        target.targets,
-        n_guides=n_guides,
-        n_cells=plate_size.cells_each,
-        n_samples=N_SAMPLES,
-        rng=as_rng(rng),
+        planned = pool
+        if null is not None:  # the others are in the pool for the advice
+            planned = pool.rows(np.flatnonzero(pool.allowed | pool.is_needed))
+        ranking = rank(planned, fit, **options)
+        choice = PlateChoice(ranking, size)
+        chosen = choice.choose(strategy)
+        filled = NextRound({}, chosen, choice, ranking.admitted, ranking.adds_up)
+        if null is None:
+            return filled
+    ranking = rank(pool, fit, **options)
+    advised = _advised(
+        fit, ranking, size, null or StoredControls(), rule or StoppingRule(), options
     )
-    if admission is None:
-        admission = admit(ranked, pool, fit, target)
-    elif not admission.admitted.all():
-        ranked.admit(admission.admitted)
-    return PlateChoice(ranked, limits, plate_size, admission.admitted), admission
+    return advised if filled is None else filled._replace(advice=advised.advice)
 
 
-def next_round(
+def _advised(
     fit: FittedPosterior,
-    pool: CandidateSet,
-    target: PanelTarget,
-    choice: PlateChoice,
-    admission: Admission,
+    ranking: Ranking,
+    size: PlateSize,
     null: StoredControls,
-    *,
-    n_guides: int,
     rule: StoppingRule,
-    rng: int | np.random.Generator | None,
+    options: dict[str, Any],
 ) -> NextRound:
     """Return the advice and its plate, by the rule of :func:`~nextpert.core.design.stopping`.
 
-    ``pool`` holds all candidates that can still be the best, and ``choice.limits`` which of them
-    can be planned. Combinations that are not admitted count neither for distances nor for
-    probabilities. ``null`` has the tests of a stored diagnosis, and ``n_guides`` is the number of
-    guides per perturbation.
+    Combinations that are not admitted count neither for distances nor for probabilities.
+    ``options`` are those of the ranking.
     """
-    is_part = admission.admitted.copy()
-    is_part[[*choice.limits.include, *choice.limits.under_way]] = True
-    if 0 < is_part.sum() < len(is_part):  # draws of these candidates alone
-        part = np.flatnonzero(is_part)
-        pool, target, admission = pool.rows(part), target.rows(part), admission.rows(part)
-        choice, _ = ask(
-            fit,
-            pool,
-            target,
-            choice.limits.rows(part),
-            choice.plate_size,
-            n_guides=n_guides,
-            rng=rng,
-            admission=admission,
-        )
-    names, is_measured = pool.interventions.names, pool.measured
+    admitted, n_guides = ranking.admitted, options["n_guides"]
+    is_part = admitted | ranking.pool.is_needed
+    if not is_part.all() and is_part.any():  # draws of these candidates alone
+        ranking = ranking.rows(np.flatnonzero(is_part), fit, **options)
+    pool, choice = ranking.pool, PlateChoice(ranking, size)
+    target = pool.target
+    names, is_measured = pool.names, pool.candidates.measured
     rows = fit.rows_of(names)
     if fit.is_exact:
         is_measured = (rows >= 0) & (np.append(fit.n_cells, 0)[rows] > 0)
@@ -194,11 +151,10 @@ def next_round(
     if is_measured[order.candidates].all():  # nothing untested would be ordered
         order = remeasure
     drawn = [
-        _draw(plate, fit, pool, target, choice) if plate.candidates else None
-        for plate in (order, remeasure)
+        _draw(plate, fit, ranking) if plate.candidates else None for plate in (order, remeasure)
     ]
     decision = stopping(
-        choice.ranked.distances,
+        ranking.distances,
         is_measured,
         drawn[0],
         drawn[1],
@@ -208,19 +164,20 @@ def next_round(
         target_differs=differs_from_control(fit, measured_goal(target, fit), target.targets),
         distinct=bool(differs.any() or not is_measured.any()) and null.is_trusted,
     )
-    chosen, needed = choice.measure([]), _cells_by_guides([], [])
+    chosen = choice.measure([])
+    needed = pd.DataFrame({"n_guides": np.empty(0, int), "n_cells": np.empty(0)})
     named: list[int] = []
     if decision.advice == CONFIRM and decision.chosen < len(names):
-        named = _as_near(choice, decision, is_measured, rule.tolerance)
-        needed = _cells_needed(choice, named, fit, n_guides, rule.tolerance)
+        named = _as_near(ranking, decision, is_measured, rule.tolerance)
+        needed = _cells_needed(ranking, named, fit, n_guides, rule.tolerance)
         # Cells are counted only if the best known candidate is nearer than the control is.
-        median = choice.ranked.distances.median
+        median = ranking.distances.median
         is_near = median[decision.chosen] <= MAX_NEAR_DISTANCE * median[-1]
         chosen = choice.confirm(named, _best(needed)["n_cells"] if is_near else 0.0)
-    elif decision.advice in (MEASURE, ORDER) or _is_short_of_cells(decision, choice, null, rule):
+    elif decision.advice in (MEASURE, ORDER) or _is_short_of_cells(decision, ranking, null, rule):
         chosen = order if decision.advice == ORDER else remeasure
-        named = [i for i in chosen.candidates if i not in choice.limits.include]
-    advice = _stored(decision, choice, names, named, rule) | {
+        named = [i for i in chosen.candidates if i not in pool.include]
+    advice = _stored(decision, ranking, rule) | {
         "perturbations": strings(names[i] for i in named),
         "n_perturbations": len(named),
         "n_cells": round(float(np.median(chosen.cells))) if named and len(chosen.cells) else 0,
@@ -230,14 +187,14 @@ def next_round(
         "n_untested": int((~is_measured).sum()),
         "controls_trusted": int(null.is_trusted),
     }
-    if not choice.ranked.noise.shared > 0:  # guides do not vary, or are not known
+    if not ranking.draws.noise.shared > 0:  # guides do not vary, or are not known
         advice["n_new_guides"] = 0
     advice["words"] = in_words(advice, name_of(target.name), target.genes_in_words)
-    return NextRound(advice, chosen, choice, admission, pool, target)
+    return NextRound(advice, chosen, choice, admitted, ranking.adds_up)
 
 
 def _is_short_of_cells(
-    decision: Stopping, choice: PlateChoice, null: StoredControls, rule: StoppingRule
+    decision: Stopping, ranking: Ranking, null: StoredControls, rule: StoppingRule
 ) -> bool:
     """Whether no perturbation may differ yet because of few cells.
 
@@ -245,19 +202,17 @@ def _is_short_of_cells(
     """
     if decision.advice != NO_DIFFERENCE or not null.is_trusted:
         return False
-    enough = rule.min_gain * float(choice.ranked.distances.mean[-1])
+    enough = rule.min_gain * float(ranking.distances.mean[-1])
     return bool(decision.gain_of_more >= enough)
 
 
 def _draw(
     plate: ChosenPlate,
     fit: FittedPosterior,
-    pool: CandidateSet,
-    target: PanelTarget,
-    choice: PlateChoice,
+    ranking: Ranking,
 ) -> NextPlate:
     """Draw what the cells of a plate will show."""
-    candidates = np.array(plate.candidates, np.int64)
+    candidates, target = np.array(plate.candidates, np.int64), ranking.pool.target
     # The variance of a perturbed cell, the mean over perturbations.
     if fit.hierarchical is None or fit.means is None:
         of_cell: Vector = np.asarray(fit.posterior.noise_var, np.float64)
@@ -268,20 +223,20 @@ def _draw(
         of_cell = np.asarray(fit.hierarchical.effects.unit**2 * ratio)
     n_cells = round(float(np.median(plate.cells)))
     return draw_plate(
-        pool.rows(candidates).states(fit, target.targets),
+        ranking.pool.candidates.rows(candidates).states(fit, target.targets),
         target.goal.rows([*candidates, -1]),
         candidates,
-        variance=(1 / n_cells + choice.ranked.noise.shared) * of_cell,
-        n_samples=len(choice.ranked.distances.draws),
+        variance=(1 / n_cells + ranking.draws.noise.shared) * of_cell,
+        n_samples=len(ranking.distances.draws),
         rng=0,
     )
 
 
 def _as_near(
-    choice: PlateChoice, decision: Stopping, is_measured: NDArray[np.bool_], tolerance: float
+    ranking: Ranking, decision: Stopping, is_measured: NDArray[np.bool_], tolerance: float
 ) -> list[int]:
     """Return the best known candidate, and measured candidates that are probably as near."""
-    distances, first = choice.ranked.distances, decision.chosen
+    distances, first = ranking.distances, decision.chosen
     excess = distances.draws - distances.draws.min(axis=1, keepdims=True)
     near = (excess <= tolerance * float(distances.mean[-1])).mean(axis=0)[:-1]
     also = np.flatnonzero(is_measured & (near >= _MIN_AS_NEAR))
@@ -291,14 +246,14 @@ def _as_near(
 
 
 def _cells_needed(
-    choice: PlateChoice, named: list[int], fit: FittedPosterior, n_guides: int, tolerance: float
+    ranking: Ranking, named: list[int], fit: FittedPosterior, n_guides: int, tolerance: float
 ) -> pd.DataFrame:
     """Return the cells that confirm each of some candidates, by number of new guides.
 
     With these cells alone, the half width of a 90% interval of the distance is the tolerance, for
     the candidate whose distance is the least precise. Cells are rounded up to tens.
     """
-    noise, at_most = choice.ranked.noise.rows(named), tolerance * choice.ranked.distances.mean[-1]
+    noise, at_most = ranking.draws.noise.rows(named), tolerance * ranking.distances.mean[-1]
     guides = [n_guides]
     if noise.shared > 0:
         guides = sorted({n_guides, *(g for g in _GUIDES if g > n_guides)})
@@ -306,11 +261,8 @@ def _cells_needed(
         noise._replace(shared=noise.shared * n_guides / g).cells_for((at_most / _INTERVAL) ** 2)
         for g in guides
     ]
-    return _cells_by_guides(guides, [10.0 * np.ceil(n_cells.max() / 10) for n_cells in cells])
-
-
-def _cells_by_guides(n_guides: list[int], n_cells: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({"n_guides": np.array(n_guides, int), "n_cells": np.array(n_cells, float)})
+    rounded = [10.0 * np.ceil(n_cells.max() / 10) for n_cells in cells]
+    return pd.DataFrame({"n_guides": guides, "n_cells": rounded})
 
 
 def _best(needed: pd.DataFrame) -> dict[str, Any]:
@@ -322,18 +274,16 @@ def _best(needed: pd.DataFrame) -> dict[str, Any]:
     return {"n_guides": int(needed["n_guides"].iloc[row]), "n_cells": float(cells[row])}
 
 
-def _stored(
-    decision: Stopping, choice: PlateChoice, names: list[str], named: list[int], rule: StoppingRule
-) -> dict[str, Any]:
+def _stored(decision: Stopping, ranking: Ranking, rule: StoppingRule) -> dict[str, Any]:
     """Return the numbers of an advice that follow from distances."""
-    distances, first = choice.ranked.distances, decision.chosen
+    distances, first = ranking.distances, decision.chosen
     nothing = float(distances.mean[-1])
     is_apart = np.isfinite(decision.relative_gain)
     of_more = 0.0 if np.isnan(decision.gain_of_more) else decision.gain_of_more
     relative = distances.median[first] / distances.median[-1] if is_apart else np.nan
     return {
         "kind": decision.advice,
-        "best_known": [*names, NO_PERTURBATION][first],
+        "best_known": [*ranking.pool.names, NO_PERTURBATION][first],
         "probability_best_known": float(distances.nearest[first]),
         "good_enough": decision.good_enough,
         "relative_gain": decision.relative_gain,
@@ -342,5 +292,5 @@ def _stored(
         "tolerance": rule.tolerance,
         "min_gain": rule.min_gain,
         "stop_probability": rule.stop_probability,
-        "candidates": strings(names),
+        "candidates": strings(ranking.pool.names),
     }

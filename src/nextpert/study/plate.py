@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert.core.design.candidates import Candidates
-    from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.study.panel_target import PanelTarget
-    from nextpert.study.pool import Constraints
-    from nextpert.study.ranking import Admission
+    from nextpert.study.pool import Pool
+    from nextpert.study.ranking import Ranking
 
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
@@ -107,19 +104,15 @@ class ChosenPlate(NamedTuple):
 class PlateChoice:
     """The choice of the perturbations of a plate, in ``tl.plan_screen`` and in replays.
 
-    It uses the candidates with their distances and the noise of their cells (``ranked``), the
-    constraints of the lab, the numbers of perturbations and cells, and the candidates
-    ``admitted`` to ``"exploit"``.
+    It uses a ranking with the constraints of its pool, and the numbers of perturbations and cells.
     """
 
-    ranked: Candidates
-    limits: Constraints
+    ranking: Ranking
     plate_size: PlateSize
-    admitted: NDArray[np.bool_]
 
     def share_out(self, chosen: Sequence[int]) -> tuple[Index, int]:
         """Return the cells of chosen candidates and of controls that cells and budget allow."""
-        limits, plate_size = self.limits, self.plate_size
+        limits, plate_size = self.ranking.pool, self.plate_size
         if limits.price is not None:
             cell_budget = limits.budget - float(limits.price[list(chosen)].sum())
             total = plate_size.total if cell_budget >= 0 else 0
@@ -130,38 +123,37 @@ class PlateChoice:
 
     def fits(self, chosen: Sequence[int]) -> bool:
         """Return whether the budget, if there is one, pays for these candidates."""
-        return self.limits.price is None or len(self.share_out(chosen)[0]) == len(chosen)
+        return self.ranking.pool.price is None or len(self.share_out(chosen)[0]) == len(chosen)
 
     @property
     def price(self) -> Vector | None:
         """The price of every candidate with the usual number of cells; ``None`` without costs."""
-        if self.limits.price is None:
+        pool = self.ranking.pool
+        if pool.price is None:
             return None
-        return np.maximum(
-            self.limits.price + self.plate_size.cells_each * self.limits.cell_price, 1e-300
-        )
+        return np.maximum(pool.price + self.plate_size.cells_each * pool.cell_price, 1e-300)
 
     def _per_price(self, order: Index) -> Index:
         """Return candidates by their probability of being the nearest per price; ties as given."""
         if self.price is None:
             return order
-        worth = self.ranked.distances.nearest[order] / self.price[order]
+        worth = self.ranking.distances.nearest[order] / self.price[order]
         return order[np.argsort(-worth, kind="stable")]
 
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
         """Return covariance and gains of chosen and pending candidates, and noise of the latter."""
-        covariance, gains = self.ranked.remaining.among([*chosen, *self.limits.under_way])
-        return covariance, gains, self._noise_under_way()
-
-    def _noise_under_way(self) -> Vector:
-        return self.ranked.noise.rows(self.limits.under_way).at(self.limits.pending)
+        pending = self.ranking.pool.pending
+        covariance, gains = self.ranking.draws.remaining.among([*chosen, *pending])
+        noise = self.ranking.draws.noise.rows([*pending])
+        return covariance, gains, noise.at([*pending.values()])
 
     def choose(self, strategy: str) -> ChosenPlate:
         """Return the perturbations to include, and those that a strategy adds to them.
 
         ``strategy`` is one of :data:`STRATEGIES`, or the name of an acquisition.
         """
-        candidates, limits, plate_size = self.ranked, self.limits, self.plate_size
+        candidates, limits = self.ranking.draws, self.ranking.pool
+        plate_size = self.plate_size
         chosen, chance = list(limits.include), np.full(candidates.size, np.nan)
         if len(chosen) > plate_size.size:
             message = (
@@ -179,9 +171,10 @@ class PlateChoice:
             strategies += ["exploit"] * (len(chosen) - len(strategies))
         if strategy in STRATEGIES:  # also fills the rest of "exploit", if too few are nearer
             allowed = limits.allowed
-            if strategy == "exploit" and (allowed & self.admitted).any():
-                allowed = allowed & self.admitted
-            pending = zip(limits.under_way, self._noise_under_way().tolist(), strict=True)
+            if strategy == "exploit" and (allowed & self.ranking.admitted).any():
+                allowed = allowed & self.ranking.admitted
+            pending_noise = candidates.noise.rows([*limits.pending]).at([*limits.pending.values()])
+            pending = zip(limits.pending, pending_noise.tolist(), strict=True)
             chosen = candidates.remaining.most_informative(
                 plate_size.size,
                 candidates.noise.at(plate_size.cells_each),
@@ -219,7 +212,7 @@ class PlateChoice:
         They are those of the plate that ``"exploit"`` makes of measured candidates alone, without
         those that are the nearest with less than some probability.
         """
-        distances, limits = self.ranked.distances, self.limits
+        distances, limits = self.ranking.distances, self.ranking.pool
         measured = np.flatnonzero(is_measured & limits.allowed)
         measured = measured[~np.isin(measured, limits.include)]
         size = self.plate_size.size - len(limits.include)
@@ -233,10 +226,11 @@ class PlateChoice:
 
     def measure(self, candidates: Sequence[int]) -> ChosenPlate:
         """Return a plate of the candidates to include and of some others, with equal cells."""
-        chosen = list(self.limits.include)
+        include = self.ranking.pool.include
+        chosen = list(include)
         self._add(chosen, candidates, len(chosen) + len(candidates))
         cells, n_controls = self.share_out(chosen)
-        strategies = ["include"] * len(self.limits.include) + ["measure"] * len(candidates)
+        strategies = ["include"] * len(include) + ["measure"] * len(candidates)
         n = len(cells)
         return ChosenPlate(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
 
@@ -247,7 +241,8 @@ class PlateChoice:
         or not finite, or they cannot be planned.
         """
         is_finite = 0 < n_cells < np.inf
-        also = [i for i in candidates if self.limits.allowed[i] and i not in self.limits.include]
+        pool = self.ranking.pool
+        also = [i for i in candidates if pool.allowed[i] and i not in pool.include]
         plate = self.measure(also if is_finite else [])
         cells = np.minimum(
             plate.cells, max(int(n_cells) if is_finite else 0, self.plate_size.min_cells)
@@ -269,9 +264,10 @@ class PlateChoice:
         as many as contain the nearest of all candidates with probability
         :data:`MIN_PROBABILITY_OF_BEST`.
         """
-        candidates, limits, centre = self.ranked, self.limits, self.ranked.distances.centre
+        candidates, limits = self.ranking.draws, self.ranking.pool
+        centre = candidates.distances.centre
         expected, draws = candidates.first_order(len(candidates.distances.draws))
-        allowed = np.flatnonzero(limits.allowed & self.admitted)
+        allowed = np.flatnonzero(limits.allowed & self.ranking.admitted)
         is_nearer = centre[:-1] < centre[-1]
 
         def ordered(size: int) -> tuple[Index, Vector]:
@@ -284,7 +280,7 @@ class PlateChoice:
         if strategy == "exploit":
             return *ordered(self.plate_size.size), n_best
         nearest = probability_nearest(draws)
-        elsewhere = nearest[[*limits.include, *limits.under_way]].sum()
+        elsewhere = nearest[[*limits.include, *limits.pending]].sum()
         for n in range(min(n_best, len(allowed) + 1)):
             order = ordered(max(n, 1))[0]
             order = order[~np.isin(order, limits.include)][:n]
@@ -293,19 +289,16 @@ class PlateChoice:
         return *ordered(max(n_best, 1)), n_best
 
 
-def _cost(limits: Constraints, chosen: Sequence[int], n_cells: Index) -> Vector:
+def _cost(limits: Pool, chosen: Sequence[int], n_cells: Index) -> Vector:
     """Return the cost of each row of a plate, cells included; the controls are last."""
     assert limits.price is not None
     return np.append(limits.price[list(chosen)], 0.0) + limits.cell_price * n_cells
 
 
 def plate_table(
-    pool: CandidateSet,
     choice: PlateChoice,
     plan: ChosenPlate,
-    admission: Admission,
     n_guides: Index,
-    target: PanelTarget,
     fit: FittedPosterior,
     advised: Iterable[str],
 ) -> pd.DataFrame:
@@ -314,15 +307,16 @@ def plate_table(
     ``n_guides`` is the number of guides of each, shape ``(n_perturbations,)``, and ``advised`` are
     the perturbations that the advice names.
     """
-    interventions, distance, limits = pool.interventions, choice.ranked.distances, choice.limits
+    ranking, pool = choice.ranking, choice.ranking.pool
+    interventions, distance, target = pool.candidates.interventions, ranking.distances, pool.target
     chosen = plan.candidates
     # The control is last in distances.
     rows = [*chosen, -1]
-    under_way = distance.nearest[limits.under_way].sum()
-    covered = under_way + np.cumsum(np.append(distance.nearest[chosen], 0.0))
+    in_progress = distance.nearest[[*pool.pending]].sum()
+    covered = in_progress + np.cumsum(np.append(distance.nearest[chosen], 0.0))
     covariance, gain, fixed = choice.among(chosen)
-    noise = np.append(choice.ranked.noise.rows(chosen).at(plan.cells), fixed)
-    before = choice.ranked.remaining.before
+    noise = np.append(ranking.draws.noise.rows(chosen).at(plan.cells), fixed)
+    before = ranking.draws.remaining.before
     reduction = removed(covariance, gain, noise, len(chosen)) / (before if before > 0 else np.inf)
     reduction = np.append(reduction, reduction[-1] if chosen else 0.0)
     names = [interventions.names[i] for i in chosen]
@@ -330,8 +324,8 @@ def plate_table(
     n_cells = np.append(plan.cells, plan.n_controls)
     # The reason for each candidate cites the value of the column that chose it.
     state, why = np.maximum(distance.centre, 0.0), []
-    ranked = np.where(admission.admitted, distance.centre[:-1], np.inf)
-    rank, n = ranked.argsort(kind="stable").argsort() + 1, int(admission.admitted.sum())
+    ranked = np.where(ranking.admitted, distance.centre[:-1], np.inf)
+    rank, n = ranked.argsort(kind="stable").argsort() + 1, int(ranking.admitted.sum())
     added = 100 * np.diff(reduction[:-1], prepend=0.0)
     for i, strategy, chance, percentage in zip(
         chosen, plan.strategies, plan.chance, added, strict=True
@@ -369,10 +363,10 @@ def plate_table(
             "predicted_distance": distance.median[rows],
             "predicted_low": distance.low[rows],
             "predicted_high": distance.high[rows],
-            **{name: column[rows] for name, column in admission.columns.items()},
+            **{name: column[rows] for name, column in ranking.columns.items()},
             "state_distance": state[rows],
             "probability_best": distance.nearest[rows],
-            **({} if limits.price is None else {"cost": _cost(limits, chosen, n_cells)}),
+            **({} if pool.price is None else {"cost": _cost(pool, chosen, n_cells)}),
             "n_cells": n_cells,
         },
         index=pd.Index(np.arange(len(rows))),

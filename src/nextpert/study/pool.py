@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,49 +38,51 @@ _CELLS = Bound("that is a number of cells", lambda n: 0 < n <= 1e12)
 
 
 @dataclass(frozen=True)
-class Constraints:
-    """Constraints by position among the candidates.
+class Pool:
+    """What may be done next: the candidates, the target for each, and the constraints on them.
 
-    ``allowed``, ``(n_candidates,)``, are candidates that can be chosen, ``include`` those that have
-    to be chosen, and ``under_way`` those in progress, with ``pending`` cells each, which cannot.
-    With costs, ``price`` is that of every candidate without its cells, ``(n_candidates,)``.
+    ``candidates`` are the interventions with their rows in the fit and their prior, and ``target``
+    has the genes that count for each. All other fields are by position among the candidates:
+    ``allowed``, ``(n_candidates,)``, can be chosen, those in ``include`` have to be chosen, and
+    those in ``pending`` (position -> cells in progress) cannot. With costs, ``price`` is that of
+    every candidate without its cells, ``(n_candidates,)``.
     """
 
+    candidates: CandidateSet
+    target: PanelTarget
     allowed: NDArray[np.bool_]
     include: Sequence[int] = ()
-    under_way: Sequence[int] = ()
-    pending: Sequence[float] = ()
+    pending: Mapping[int, float] = field(default_factory=dict)
     price: NDArray[np.float64] | None = None
     cell_price: float = 0.0
     budget: float = np.inf
 
-    def rows(self, candidates: NDArray[np.int64]) -> Constraints:
-        """Return the constraints by position among some candidates.
+    @property
+    def names(self) -> list[str]:
+        """The names of the candidates."""
+        return self.candidates.interventions.names
 
-        They have to contain all candidates that are included or in progress.
-        """
-        position_of = {int(i): k for k, i in enumerate(candidates)}
-        include, under_way = (
-            [position_of[i] for i in part] for part in (self.include, self.under_way)
-        )
-        price = None if self.price is None else self.price[candidates]
+    @property
+    def is_needed(self) -> NDArray[np.bool_]:
+        """Which candidates are included or in progress, shape ``(n_candidates,)``."""
+        return np.isin(np.arange(len(self.allowed)), [*self.include, *self.pending])
+
+    def rows(self, index: NDArray[np.int64]) -> Pool:
+        """Return some of the candidates, which have to contain all that are needed."""
+        position_of = {int(i): k for k, i in enumerate(index)}
         return replace(
             self,
-            allowed=self.allowed[candidates],
-            include=include,
-            under_way=under_way,
-            price=price,
+            candidates=self.candidates.rows(index),
+            target=self.target.rows(index),
+            allowed=self.allowed[index],
+            include=[position_of[i] for i in self.include],
+            pending={position_of[i]: n_cells for i, n_cells in self.pending.items()},
+            price=None if self.price is None else self.price[index],
         )
 
 
-def priced(
-    limits: Constraints,
-    costs: Mapping[str, Any],
-    names: Sequence[str],
-    naming: Naming,
-    min_cells: int,
-) -> Constraints:
-    """Return the constraints with the prices and the budget of ``constraints["costs"]``.
+def priced(pool: Pool, costs: Mapping[str, Any], naming: Naming, min_cells: int) -> Pool:
+    """Return the pool with the prices and the budget of ``constraints["costs"]``.
 
     Candidates that the budget does not pay alone, with ``min_cells`` cells and as many controls,
     are not allowed.
@@ -99,10 +101,10 @@ def priced(
         raise ValueError(message)
     budget = float(check_value(costs["budget"], "costs['budget']", "float", above(0)))
     cell = float(check_value(costs.get("cell", 0.0), "costs['cell']", "float", at_least(0)))
-    by_perturbation = costs.get("perturbation", 0.0)
+    names, by_perturbation = pool.names, costs.get("perturbation", 0.0)
     if isinstance(by_perturbation, Mapping):
         by_perturbation = naming.renamed(by_perturbation, names, "costs['perturbation']")
-        can_be_planned = [names[i] for i in (*np.flatnonzero(limits.allowed), *limits.include)]
+        can_be_planned = [names[i] for i in (*np.flatnonzero(pool.allowed), *pool.include)]
         if missing := [name for name in can_be_planned if name not in by_perturbation]:
             message = f"costs['perturbation'] has no cost of {list_names(missing)}: give one for "
             message += "each candidate."
@@ -115,14 +117,14 @@ def priced(
     prices = [by_name.get(name, 0.0) for name in names]  # 0: measured, and not to be planned
     where = "costs['perturbation']"
     price = np.array([float(check_value(one, where, "float", at_least(0))) for one in prices])
-    allowed = limits.allowed & (price + 2 * min_cells * cell <= budget)
-    if not allowed.any() and not limits.include:
+    allowed = pool.allowed & (price + 2 * min_cells * cell <= budget)
+    if not allowed.any() and not pool.include:
         message = (
             f"The budget of {budget:g} pays for no perturbation with {min_cells} cells and as "
         )
         message += "many controls: raise costs['budget'], or lower min_cells."
         raise ValueError(message)
-    return replace(limits, allowed=allowed, price=price, cell_price=cell, budget=budget)
+    return replace(pool, allowed=allowed, price=price, cell_price=cell, budget=budget)
 
 
 def read_pool(
@@ -135,7 +137,7 @@ def read_pool(
     pending: Any = None,
     pairs: bool = False,
     cells_each: float,
-) -> tuple[CandidateSet, PanelTarget, Constraints]:
+) -> Pool:
     """Return the candidates of a plate, the target for each, and the constraints on them.
 
     Excluded candidates leave the pool here, before distances and probabilities are computed. Those
@@ -227,10 +229,7 @@ def read_pool(
     cells = dict(sorted((position_of[name], in_progress[name]) for name in counted))
     allowed = np.array([name in can_be_planned for name in position_of])
     allowed &= ~np.isin(np.arange(len(position_of)), list(cells))
-    limits = Constraints(
-        allowed, [position_of[name] for name in included], [*cells], [*cells.values()]
-    )
-    return pool, target, limits
+    return Pool(pool, target, allowed, [position_of[name] for name in included], cells)
 
 
 def with_pairs(
@@ -408,25 +407,13 @@ def with_measured(
     return read_candidates([*names, *measured], fit) if measured else pool
 
 
-def read_all(
-    candidates: Any, fit: FittedPosterior, target: PanelTarget
-) -> tuple[CandidateSet, CandidateSet, PanelTarget, NDArray[np.bool_]]:
-    """Return the candidates that are asked for; these and all measured ones; and the target.
-
-    The target is that for all of the latter, and the last value says which of them are asked for.
-    """
-    pool = read_candidates(candidates, fit, target)
-    requested = {*pool.interventions.names}
-    candidates_and_measured, bound = without_own_genes(
-        with_measured(pool, fit, target), target, fit, requested
-    )
-    is_asked = np.array([name in requested for name in candidates_and_measured.interventions.names])
-    return (
-        candidates_and_measured.rows(np.flatnonzero(is_asked)),
-        candidates_and_measured,
-        bound,
-        is_asked,
-    )
+def read_all(candidates: Any, fit: FittedPosterior, target: PanelTarget) -> Pool:
+    """Return the candidates and all measured perturbations; only the former are ``allowed``."""
+    requested = read_candidates(candidates, fit, target)
+    names = {*requested.interventions.names}
+    combined, target = without_own_genes(with_measured(requested, fit, target), target, fit, names)
+    allowed = np.array([name in names for name in combined.interventions.names])
+    return Pool(combined, target, allowed)
 
 
 def can_be_candidate(name: str, fit: FittedPosterior) -> bool:

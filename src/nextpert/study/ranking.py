@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,44 +25,73 @@ if TYPE_CHECKING:
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.panel_target import PanelTarget
+    from nextpert.study.pool import Pool
     from nextpert.study.target import Vector
 
 
 MORE_LIKELY = 0.5  # a combination is admitted if it is nearer with a probability above this
 
 
-class Admission(NamedTuple):
-    """Which candidates are admitted to a plan that looks for the nearest, and why.
+@dataclass(frozen=True)
+class Ranking:
+    """The candidates of a pool ranked: draws, distances, probabilities, and which are admitted.
 
+    ``draws`` are the candidates' states and the noise of their cells, from which distances follow.
     ``columns``, with the control last, are the probabilities that an untested combination is nearer
     than all its members, and than the best measured candidate. All candidates are ``admitted``
     except untested combinations for which one of the two is 0.5 or less. ``adds_up`` says that
     untested combinations are admitted although no measured combination shows interactions.
     """
 
+    pool: Pool
+    draws: Candidates
     admitted: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]]
-    adds_up: bool
+    adds_up: bool = False
 
-    def rows(self, candidates: NDArray[np.int64]) -> Admission:
-        """Return the admission of some candidates, and of the control."""
-        columns = {name: column[[*candidates, -1]] for name, column in self.columns.items()}
-        return self._replace(admitted=self.admitted[candidates], columns=columns)
+    @property
+    def distances(self) -> RankedDistance:
+        """Distances to the target, and the probabilities of being the nearest."""
+        return self.draws.distances
+
+    def rows(self, index: NDArray[np.int64], fit: FittedPosterior, **options: Any) -> Ranking:
+        """Return the ranking of some candidates by new draws; ``options`` are of ``as_asked``."""
+        admitted, pool = self.admitted[index], self.pool.rows(index)
+        draws = draw_pool(pool, fit, **options)
+        if not admitted.all():
+            draws.admit(admitted)
+        columns = {name: column[[*index, -1]] for name, column in self.columns.items()}
+        return replace(self, pool=pool, draws=draws, admitted=admitted, columns=columns)
 
 
-def admit(
-    ranked: Candidates, pool: CandidateSet, fit: FittedPosterior, target: PanelTarget
-) -> Admission:
-    """Admit candidates; the probabilities of being the nearest in ``ranked`` then count only these.
+def draw_pool(pool: Pool, fit: FittedPosterior, **options: Any) -> Candidates:
+    """Return the candidates of a pool to rank, from a fit; ``options`` are of ``as_asked``."""
+    return as_asked(fit, pool.candidates, pool.target.goal, pool.target.targets, **options)
+
+
+def rank(pool: Pool, fit: FittedPosterior, **options: Any) -> Ranking:
+    """Rank and admit candidates; probabilities of being the nearest then count only those admitted.
 
     Combinations are compared with their members and the best measured candidate in the same draws.
-    If some members are not candidates, new draws contain them.
+    If some members are not candidates, new draws contain them. ``options`` are of ``as_asked``.
     """
-    names, key, members = pool.interventions.names, fit.naming.key, fit.naming.members
+    draws = draw_pool(pool, fit, **options)
+    admitted, columns, adds_up = _admission(pool, draws, fit)
+    if not admitted.all():
+        draws.admit(admitted)
+    return Ranking(pool, draws, admitted, columns, adds_up)
+
+
+def _admission(
+    pool: Pool, ranked: Candidates, fit: FittedPosterior
+) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]], bool]:
+    """Return which candidates are admitted, with the columns and ``adds_up`` of a ranking."""
+    target, candidates = pool.target, pool.candidates
+    names, key, members = pool.names, fit.naming.key, fit.naming.members
     new = {
         i: members(name)
         for i, name in enumerate(names)
-        if len(members(name)) > 1 and not pool.is_exact and not pool.measured[i]
+        if len(members(name)) > 1 and not candidates.is_exact and not candidates.measured[i]
     }
     admitted = np.ones(len(names), bool)
     over_members, over_best = np.full((2, len(names) + 1), np.nan)
@@ -70,7 +100,7 @@ def admit(
         "probability_nearer_than_measured": over_best,
     }
     if not new:
-        return Admission(admitted, columns, False)
+        return admitted, columns, False
     position_of = {key(name): i for i, name in enumerate(names)}
     extra_members = dict.fromkeys(
         part
@@ -78,7 +108,8 @@ def admit(
         for part in parts
         if key(part) not in position_of and can_be_candidate(part, fit)
     )
-    draws, measured, all_names = ranked.distances.draws, pool.measured, [*names, *extra_members]
+    all_names = [*names, *extra_members]
+    draws, measured = ranked.distances.draws, candidates.measured
     if extra_members:
         extended, goal = read_candidates(all_names, fit), target.goal
         if target.all_genes_goal is not None and target.control is not None:
@@ -103,10 +134,8 @@ def admit(
         if best is not None:
             over_best[i] = (draws[:, i] < draws[:, best]).mean()
         admitted[i] = not (over_members[i] <= MORE_LIKELY or over_best[i] <= MORE_LIKELY)
-    if not admitted.all():
-        ranked.admit(admitted)
     joint = any(len(members(fit.names[j])) > 1 for j in np.flatnonzero(fit.is_measured))
-    return Admission(admitted, columns, bool(admitted[[*new]].any()) and not joint)
+    return admitted, columns, bool(admitted[[*new]].any()) and not joint
 
 
 def not_admitted_in_words(n: int) -> str:
@@ -121,12 +150,9 @@ FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by d
 
 
 def ranking_table(
-    pool: CandidateSet,
+    ranking: Ranking,
     values: Vector,
     removed: Vector,
-    distance: RankedDistance,
-    admission: Admission,
-    target: PanelTarget,
     fit: FittedPosterior,
     *,
     flat: bool,
@@ -138,6 +164,7 @@ def ranking_table(
     ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate, and
     ``flat`` says to rank by distance because they distinguish none.
     """
+    distance, target = ranking.distances, ranking.pool.target
     median, centre = distance.median, np.maximum(distance.centre, 0.0)
     # Ties are ordered by the distance of the expected state, which finds a state more often than
     # the mean distance does, and so are all candidates if the acquisition distinguishes none.
@@ -148,7 +175,7 @@ def ranking_table(
     def column(of_candidates: ArrayLike, of_control: Any = np.nan) -> Any:
         return np.append(of_candidates, of_control)[rows]
 
-    interventions = pool.interventions
+    interventions = ranking.pool.candidates.interventions
     cells_seen = np.append(fit.n_cells, 0)[fit.rows_of(interventions.names)]
     table = pd.DataFrame(
         {
@@ -168,9 +195,9 @@ def ranking_table(
             "relative_distance": share_of(median[rows], median[-1]),
             "probability_best": column(distance.nearest[:-1]),
             "probability_better": column(distance.nearer[:-1]),
-            "measured_distance": _measured(pool, target, fit)[rows],
+            "measured_distance": _measured(ranking.pool.candidates, target, fit)[rows],
             "n_cells_seen": column(cells_seen, fit.n_control_cells),
-            **{name: column[rows] for name, column in admission.columns.items()},
+            **{name: column[rows] for name, column in ranking.columns.items()},
             "is_control": column(np.zeros(len(order), bool), True),
         },
         index=pd.Index(np.arange(len(rows))),

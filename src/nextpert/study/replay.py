@@ -21,13 +21,15 @@ from nextpert.core._tasks import run_tasks
 from nextpert.core.causal.registry import acquisitions
 from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate import BY_MEANS, replay_plates
-from nextpert.core.fit.candidates import as_asked, as_fitted, fitted_candidates
+from nextpert.core.fit.candidates import as_fitted, fitted_candidates
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Model
-from nextpert.study.panel_target import given_by_numbers
-from nextpert.study.plate import STRATEGIES, PlateChoice, PlateSize
-from nextpert.study.pool import Constraints, usual
+from nextpert.study.next_round import next_plate
+from nextpert.study.panel_target import PanelTarget, given_by_numbers
+from nextpert.study.plate import STRATEGIES, PlateSize
+from nextpert.study.pool import Pool, usual
+from nextpert.study.ranking import draw_pool
 from nextpert.study.record import record_of
 
 if TYPE_CHECKING:
@@ -286,15 +288,11 @@ def by_model(
     else:
         shifts = shift_environments(plan, spec.genes, cells.control)
     numbers = given_by_numbers(task.goal.states[0], fit)  # they are part of the draws
-    rank = partial(
-        as_asked,
-        fit,
-        fitted_candidates(shifts, fit),
-        task.goal,
-        Joined(numbers=numbers),
-        n_samples=N_SAMPLES,
-    )
-    best = int(rank(rng=task.rng.spawn(1)[0]).distances.mean[:-1].argmin())
+    target = PanelTarget("target", task.goal, task.goal, targets=Joined(numbers=numbers))
+    is_ready = np.isin(np.arange(len(plan.names)), ready)
+    pool = Pool(fitted_candidates(shifts, fit), target, is_ready)
+    draws = draw_pool(pool, fit, n_samples=N_SAMPLES, rng=task.rng.spawn(1)[0])
+    best = int(draws.distances.mean[:-1].argmin())
     if not size:
         return best, ready[:0]
     n_guides = 1
@@ -304,11 +302,17 @@ def by_model(
         )
         n_guides = usual(np.bincount(pairs[:, 0], minlength=len(modelled) + 1)[1:])
     n_cells = task.n_cells
-    candidates = rank(n_cells=n_cells, n_guides=n_guides, rng=task.rng.spawn(1)[0])
-    limits = Constraints(np.isin(np.arange(candidates.size), ready))
-    plate_size = PlateSize(size, n_cells, size * n_cells, n_cells, n_controls=0)
-    choice = PlateChoice(candidates, limits, plate_size, np.ones(candidates.size, bool))
-    return best, np.array(choice.choose(strategy).candidates, np.int64)
+    plate = next_plate(
+        fit,
+        pool,
+        PlateSize(size, n_cells, size * n_cells, n_cells, n_controls=0),
+        null=None,
+        strategy=strategy,
+        n_guides=n_guides,
+        n_samples=N_SAMPLES,
+        rng=task.rng.spawn(1)[0],
+    )
+    return best, np.array(plate.chosen.candidates, np.int64)
 
 
 def run_all(

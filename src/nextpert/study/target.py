@@ -18,7 +18,7 @@ from nextpert.core.design.goal import DISTANCES
 from nextpert.study.signature import as_signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from nextpert.core.screen.moments import Moments
 
@@ -182,6 +182,8 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
         return converted
 
     def by_gene(state: Any) -> Any:
+        if isinstance(state, list):
+            return [*map(by_gene, state)]
         if not isinstance(state, np.ndarray):
             return state
         if len(state) != len(genes):
@@ -190,14 +192,7 @@ def as_target(target: Any, genes: Sequence[str] | None = None) -> Target:
             raise ValueError(message)
         return dict(zip(genes, state.tolist(), strict=True))
 
-    return replace(
-        converted, **{name: each_state(getattr(converted, name), by_gene) for name in STATES}
-    )
-
-
-def each_state(states: Any, change: Callable[[Any], Any]) -> Any:
-    """Return ``change`` of a state, or of every state of a list."""
-    return [*map(change, states)] if isinstance(states, list) else change(states)
+    return replace(converted, **{name: by_gene(getattr(converted, name)) for name in STATES})
 
 
 def parts_of(target: Target) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from nextpert import _adata, core
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.presets import PRESETS
 from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
-from nextpert.core.fit.candidates import as_asked
 from nextpert.study.advice import logger as of_advice
 from nextpert.study.next_round import StoppingRule
 from nextpert.study.panel_target import measured_goal
 from nextpert.study.pool import read_all
-from nextpert.study.ranking import _extend_trace, admit, is_flat, ranking_table
+from nextpert.study.ranking import _extend_trace, is_flat, rank, ranking_table
 from nextpert.tl._read_plan import advise_on
 from nextpert.tl._read_target import read_target
 
@@ -140,8 +139,9 @@ def design_interventions(
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)
     requested = read_target(adata, target, fit)
-    pool, candidates_and_measured, bound, is_asked = read_all(candidates, fit, requested)
-    requested = bound.rows(np.flatnonzero(is_asked))
+    candidates_and_measured = read_all(candidates, fit, requested)
+    pool = candidates_and_measured.rows(np.flatnonzero(candidates_and_measured.allowed))
+    requested = pool.target
     this_round = 1
     # A call on the same cells repeats the last round.
     if trace is not None and len(trace):
@@ -150,31 +150,25 @@ def design_interventions(
         this_round = int(trace["round"].max()) + (not are_same_cells)
     # A seed is combined with the number of the round, so that rounds differ.
     seeds = rng if rng is None or isinstance(rng, np.random.Generator) else [rng, this_round]
-    ranked = as_asked(
-        fit,
+    ranking = rank(
         pool,
-        requested.goal,
-        requested.targets,
+        fit,
         n_cells=n_cells,
         noise_aware=noise_aware,
         n_samples=n_samples,
         rng=np.random.default_rng(seeds),
     )
-    admission = admit(ranked, pool, fit, requested)
     if acquisition == "auto":  # that of the paper where the model is the paper's
         of_exact = "civ" if requested.goal.is_plain else "remaining_variance"
         acquisition = of_exact if fit.is_exact else "probability"
-    values, reduction = core.find_acquisition(acquisition).of_candidates(ranked)
+    values, reduction = core.find_acquisition(acquisition).of_candidates(ranking.draws)
     # The uncertainty that their cells are expected to resolve, if the acquisition computes it.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
-    distance = ranked.distances
     # The paper ranks by CIV in all cases.
     flat = is_flat(removed) and (noise_aware or not fit.is_exact)
-    ranking, order = ranking_table(
-        pool, values, removed, distance, admission, requested, fit, flat=flat
-    )
+    table, order = ranking_table(ranking, values, removed, fit, flat=flat)
     floor = measured_goal(requested, fit).floor
-    best = ranking.iloc[0]
+    best = table.iloc[0]
     row = {
         "round": this_round,
         "chosen": str(best["perturbation"]),
@@ -190,7 +184,7 @@ def design_interventions(
         "n_cells": n_cells,
     }
     stored = {
-        "ranking": ranking,
+        "ranking": table,
         "not_ranked": pd.DataFrame(
             {
                 "perturbation": _adata.strings(requested.not_ranked),
@@ -198,14 +192,12 @@ def design_interventions(
             }
         ),
         "trace": _extend_trace(trace, row),
-        "targets": _adata.stored_lists(pool.interventions.targets[i] for i in order),
-        "shifts": sp.csr_array(pool.interventions.shifts[order]),
+        "targets": _adata.stored_lists(pool.candidates.interventions.targets[i] for i in order),
+        "shifts": sp.csr_array(pool.candidates.interventions.shifts[order]),
         "advice": advise_on(
             adata,
             fit,
             candidates_and_measured,
-            bound,
-            is_asked,
             rule=StoppingRule(**stopping or {}),
         ),
         "floor": float(np.atleast_1d(floor)[-1]),
@@ -237,7 +229,7 @@ def design_interventions(
         this_round,
         requested.name,
         row["chosen"],
-        int(admission.admitted.sum()),
+        int(ranking.admitted.sum()),
         acquisition,
     )
     if flat:

@@ -219,18 +219,16 @@ def plan_cells(
         "rng": _adata.seed_of(rng),
     }
     if fit and goal:
-        _, pool, bound, is_asked = read_all(candidates, fit, goal)
+        pool = read_all(candidates, fit, goal)
         params |= {
             "target": goal.name,
             "distance": goal.distance,
-            "genes_left_out": bound.genes_in_words,
+            "genes_left_out": pool.target.genes_in_words,
         }
         stored["advice"] = advise_on(
             adata,
             fit,
             pool,
-            bound,
-            is_asked,
             n_guides=layout.n_guides,
             rule=StoppingRule(**stopping or {}),
             rng=rng,

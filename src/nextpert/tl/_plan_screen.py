@@ -153,7 +153,7 @@ def plan_screen(
     fit = _adata.posterior_from(adata, posterior_key)
     requested = read_target(adata, target, fit)
     plate_size = split_cells(n_cells, n_perturbations, limits_of_lab.min_cells)
-    pool, requested, limits = read_pool(
+    pool = read_pool(
         candidates,
         fit,
         requested,
@@ -164,8 +164,7 @@ def plan_screen(
         cells_each=plate_size.cells_each,
     )
     if limits_of_lab.costs is not None:
-        names, naming = pool.interventions.names, fit.naming
-        limits = priced(limits, limits_of_lab.costs, names, naming, limits_of_lab.min_cells)
+        pool = priced(pool, limits_of_lab.costs, fit.naming, limits_of_lab.min_cells)
     existing, usual = guides_of(adata, fit)
     null = stored_null(adata, fit)
     if existing and null.weak:  # these are not ordered
@@ -173,37 +172,33 @@ def plan_screen(
             name: [guide for guide in guides if null.weak.isdisjoint(parts_of(guide))]
             for name, guides in existing.items()
         }
-    plan, examined = next_plate(
+    plan = next_plate(
         fit,
         pool,
-        requested,
-        limits,
         plate_size,
-        null,
+        null=null,
         strategy=strategy,
         n_guides=usual,
         rule=rule,
         rng=rng,
     )
-    chosen, choice, pool, requested = plan.chosen, plan.choice, plan.pool, plan.target
-    names = pool.interventions.names
+    chosen, ranking = plan.chosen, plan.choice.ranking
+    names, requested = ranking.pool.names, ranking.pool.target
     # Where guides vary, new cells come from new guides; otherwise from those of the screen.
-    n_new = int(plan.advice["n_new_guides"]) if choice.ranked.noise.shared > 0 else 0
+    n_new = int(plan.advice["n_new_guides"]) if ranking.draws.noise.shared > 0 else 0
     if strategy != ADVISED or not n_new:
-        n_new = usual if choice.ranked.noise.shared > 0 else 0
+        n_new = usual if ranking.draws.noise.shared > 0 else 0
     n_guides_of = [
         n_new or len((existing or {}).get(names[i], ())) or usual for i in chosen.candidates
     ]
     guides = np.minimum(np.array(n_guides_of, np.int64), chosen.cells)
-    plate = plate_table(
-        pool, choice, chosen, plan.admission, guides, requested, fit, plan.advice["perturbations"]
-    )
-    under_way = [names[i] for i in choice.limits.under_way]
+    plate = plate_table(plan.choice, chosen, guides, fit, plan.advice["perturbations"])
+    in_progress = [names[i] for i in ranking.pool.pending]
     kinds = kinds_of_constructs(adata, has_guides=existing is not None)
     stored: dict[str, Any] = {
         "plate": plate,
         "constructs": with_guide_columns(
-            constructs_table(plate, fit, existing, under_way, kinds=kinds, are_new=n_new > 0),
+            constructs_table(plate, fit, existing, in_progress, kinds=kinds, are_new=n_new > 0),
             adata,
         ),
         "summary": {
@@ -211,15 +206,15 @@ def plan_screen(
             "n_controls": chosen.n_controls if len(plate) else 0,
             "probability_contains_best": _last(plate["probability_contains_best"]),
             "variance_reduction": _last(plate["variance_reduction"]),
-            "n_not_admitted": int((~examined.admitted).sum()),
-            "if_effects_add_up": int(examined.adds_up),
+            "n_not_admitted": int((~plan.admitted).sum()),
+            "if_effects_add_up": int(plan.adds_up),
             "is_diagnosed": int(null.tests is not None),
         },
         "advice": plan.advice,
         "pending": pd.DataFrame(
             {
-                "perturbation": _adata.strings(under_way),
-                "n_cells": np.array(choice.limits.pending, np.float64),
+                "perturbation": _adata.strings(in_progress),
+                "n_cells": np.array([*ranking.pool.pending.values()], np.float64),
             }
         ),
         "target_mean": requested.mean,
@@ -233,7 +228,7 @@ def plan_screen(
             "n_perturbations": int(n_perturbations),
             "n_cells": int(n_cells),
             "max_combination": limits_of_lab.max_combination,
-            "n_candidates": int(examined.admitted.sum()),
+            "n_candidates": int(plan.admitted.sum()),
             "min_cells": limits_of_lab.min_cells,
             "n_guides": int(guides.max(initial=0)),
             "n_samples": N_SAMPLES,
@@ -241,9 +236,9 @@ def plan_screen(
             "rng": _adata.seed_of(rng),
         },
     }
-    if limits.price is not None:
+    if pool.price is not None:
         stored["summary"]["cost"] = float(plate["cost"].sum())
-        stored["params"]["budget"] = limits.budget
+        stored["params"]["budget"] = pool.budget
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     _log_plan(stored, existing is not None)
     return written

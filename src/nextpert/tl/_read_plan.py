@@ -15,17 +15,15 @@ from nextpert.study.constructs import COMPOUNDS, CONSTRUCTS, GUIDES
 from nextpert.study.controls import StoredControls, weak_guides
 from nextpert.study.next_round import PLAN, next_plate
 from nextpert.study.plate import split_cells
-from nextpert.study.pool import Constraints, usual
+from nextpert.study.pool import usual
 
 if TYPE_CHECKING:
     import anndata as ad
-    from numpy.typing import NDArray
 
-    from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.next_round import StoppingRule
-    from nextpert.study.panel_target import PanelTarget
     from nextpert.study.plate import PlateSize
+    from nextpert.study.pool import Pool
 
 _TYPE = "perturbation_type"  # column of scPerturb and pertpy: "CRISPR", "drug"
 _DRUGS = ("drug", "compound", "chemical", "small molecule", "small_molecule")
@@ -34,9 +32,7 @@ _DRUGS = ("drug", "compound", "chemical", "small molecule", "small_molecule")
 def advise_on(
     adata: ad.AnnData,
     fit: FittedPosterior,
-    pool: CandidateSet,
-    target: PanelTarget,
-    allowed: NDArray[np.bool_],
+    pool: Pool,
     *,
     n_guides: int | None = None,
     rule: StoppingRule | None = None,
@@ -44,18 +40,14 @@ def advise_on(
 ) -> dict[str, Any]:
     """Return the advice, as it is stored, for the plan that ``tl.plan_screen`` makes by default.
 
-    ``pool`` holds all candidates that can still be the best, of which those that are ``allowed``,
-    ``(n_candidates,)``, can be planned.
+    ``pool`` holds all candidates that can still be the best.
 
     The plan has the size of the plan in ``uns["plan"]``, or :data:`PLAN`; ``n_guides`` is that of
     the screen by default.
     """
     guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
     size, null = stored_size(adata), stored_null(adata, fit)
-    plan, _ = next_plate(
-        fit, pool, target, Constraints(allowed), size, null, n_guides=guides, rule=rule, rng=rng
-    )
-    return plan.advice
+    return next_plate(fit, pool, size, null=null, n_guides=guides, rule=rule, rng=rng).advice
 
 
 def stored_size(adata: ad.AnnData) -> PlateSize:

@@ -142,7 +142,8 @@ def given_target(
         if len(chain.rows):
             chain.sweep()
         a = chain.a
-        variance = chain.sizes_of_genes(chain.sizes())
+        size = chain.sizes()
+        variance = chain.variances[np.arange(len(size)), size]
         out.coefficients[k, rows] = a
         makers = np.flatnonzero(a)
         if row >= 0 and not len(makers):
@@ -265,10 +266,6 @@ class _Chain:
         below = np.cumsum(chance, axis=1)
         draw = below[:, -1:] * self.rng.random((len(below), 1))
         return np.asarray((draw > below[:, :-1]).sum(axis=1))
-
-    def sizes_of_genes(self, size: Index) -> Array:
-        """Return the variance of every gene's remainder, squared units of the data."""
-        return self.variances[np.arange(len(size)), size]
 
 
 def _most_similar(
