@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert.campaign.candidates import plate_options
+from nextpert.campaign.state import _moved as moved
 from nextpert.core.design.stopping import AT_TARGET, CONFIRM, ORDER
 
 pytestmark = pytest.mark.brief_chain
@@ -62,6 +64,22 @@ def test_nothing_under_way_is_proposed_again(campaign):
     assert campaign.history["seed"].equals(other.history["seed"])
     campaign.propose(1, 100, rng=None)
     assert int(campaign.history["seed"].iloc[-1]) >= 0
+
+
+def test_what_is_in_progress_is_not_included_again(campaign, target):
+    plan = {"candidates": "genes", "constraints": {"include": ["B2M", "CD58"]}}
+    options = plate_options(campaign.adata, target, plan, {"B2M": 30}, ())
+    assert options["pending"] == {"B2M": 30}
+    assert options["constraints"]["include"] == ["CD58"]
+    options = plate_options(campaign.adata, target, plan, {}, ["CD58"])
+    assert options["constraints"]["include"] == ["B2M"]
+
+
+def test_vectors_of_the_panel_move_as_mappings_do():
+    added = {"A": 3.0, "B": -1.0}
+    assert moved({"A": 1.0, "B": 1.0}, added) == {"A": -2.0, "B": 2.0}
+    np.testing.assert_array_equal(moved([np.array([1.0, 1.0])], added)[0], [-2.0, 2.0])
+    assert moved("CDK4", added) == "CDK4"
 
 
 def test_what_failed_comes_back_by_retry_alone(campaign):

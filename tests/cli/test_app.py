@@ -16,7 +16,7 @@ import nextpert as npt
 from nextpert._adata.arguments import options_of
 from nextpert.cli import main
 from nextpert.cli._commands import parse
-from nextpert.cli._options import STEPS, TargetState, app, defaults_of
+from nextpert.cli._options import STEPS, TargetState, app, command_of, defaults_of
 from nextpert.cli._read import _PRIOR
 
 CALLING = [*STEPS, "report"]
@@ -107,6 +107,11 @@ def _commands():
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return examples + lines
+
+
+def test_a_command_names_neither_defaults_nor_options_of_one_run():
+    options = {"screen": "a.h5ad", "layer": None, "overwrite": True, "quiet": True, "rng": 0}
+    assert command_of("learn", options) == "nextpert learn a.h5ad --rng 0"
 
 
 @pytest.mark.parametrize("line", _commands())

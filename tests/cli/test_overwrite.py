@@ -7,9 +7,9 @@ import pytest
 
 from nextpert._files import write_adata
 from nextpert.cli import main
-from nextpert.cli._run import write_all
+from nextpert.cli._run import require_free, write_all
 
-pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 
 def contents(folder):
@@ -30,6 +30,7 @@ def not_called(monkeypatch):
     monkeypatch.setattr("nextpert.tl.perturbation_effects", None, raising=False)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["zarr", "h5ad"])
 def test_results_are_replaced_with_leave_alone(kind, fitted, capsys):
     folder = fitted.parent
@@ -54,6 +55,15 @@ def test_the_screen_itself_is_never_written_over(fitted, not_called, monkeypatch
         assert run("effects", fitted.name, "--out", out, "--overwrite") == 2
         assert "is the screen itself" in error(capsys)
     assert fitted.read_bytes() == before
+
+
+def test_a_file_that_exists_is_free_only_with_leave(tmp_path):
+    path = tmp_path / "x.csv"
+    require_free({path: path.touch}, None, overwrite=False)
+    path.touch()
+    with pytest.raises(ValueError, match="--overwrite"):
+        require_free({path: path.touch}, None, overwrite=False)
+    require_free({path: path.touch}, None, overwrite=True)
 
 
 def test_files_are_written_all_or_none(tmp_path):

@@ -17,7 +17,6 @@ import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.cli import main
 from nextpert.cli._options import STEPS
-from nextpert.cli._read import read_target
 from nextpert.core._shown import percent
 from nextpert.study.ranking import candidates_of
 
@@ -198,29 +197,6 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
         "before": [("MYC", "STK3")], "required": [("MYC", "GATA1")],
         "forbidden": [("STK3", "MYC")],
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('state = "MYC"', {"state": "MYC"}),
-        ('state = ["day", 7]', {"state": ("day", "7")}),
-        ('state = ["A", "B", "C"]',
-         {"state": list("ABC")}),
-        ('state = [["A"], ["B"]]', {"state": ["A", "B"]}),
-        ('state = "B"\naway_from = [["A"], ["day", "7"]]\naway_weight = 2.0',
-         {"state": "B", "away_from": ["A", ("day", "7")], "away_weight": 2.0}),
-        ('state = [["day", "7"], {A = 1.5}]', {"state": [("day", "7"), {"A": 1.5}]}),
-        ("[state]\nA = 1.5\nB = 0", {"state": {"A": 1.5, "B": 0}}),
-        ('state = [["A"], ["day", "7"]]\n[at_least]\nA = 1',
-         {"state": ["A", ("day", "7")], "at_least": {"A": 1}}),
-        ('weights = ["A", "B"]\n[signature]\nA = -1',
-         {"weights": ["A", "B"], "signature": {"A": -1}}),
-    ],
-)  # fmt: skip
-def test_targets_in_files(text, expected, tmp_path):
-    (tmp_path / "x.toml").write_text(text)
-    assert repr(read_target(tmp_path / "x.toml")) == repr(npt.Target(**expected))
 
 
 @pytest.mark.formats

@@ -145,6 +145,7 @@ def test_views_backed_files_and_copies_give_the_same(small_study, tmp_path, asse
     new = npt.pp.perturb_cite_seq(view, **options, copy=True)
     assert view.is_view
     assert_same_adata(new, expected)
+    assert new.uns["preprocessing"]["params"]["panel"] == "list"
     with warnings.catch_warnings():
         warnings.simplefilter("error", ad.ImplicitModificationWarning)
         assert npt.pp.perturb_cite_seq(view, **options) is None

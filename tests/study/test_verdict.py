@@ -63,6 +63,13 @@ def test_without_effects_beyond_sampling_no_comparison_is_claimed():
     assert left_out.level == "care"
 
 
+@pytest.mark.parametrize(("error", "disagree"), [(0.5, False), (1.5, True)])
+def test_guides_disagree_if_their_effects_are_better_predicted_by_none(error, disagree):
+    part = _left_out(q.GUIDES, rows(q.GUIDES, error_to_no_effect=(error, 0.1)))
+    assert ("disagree" in part.verdict) is disagree
+    assert part.level == ("do not trust" if disagree else "trust")
+
+
 def test_squared_errors_below_0_are_said_to_be_0():
     words = shrinkage(error_to_no_effect=(-0.07, 0.1)).verdict
     assert "of 0.00 ± 0.10 relative to no effect" in words

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert.core.design.loading import cells_to_reach
 
 TARGET = {"STAT1": 0.5}
 
@@ -60,11 +61,35 @@ def test_more_cells_are_loaded_where_guides_are_unequal(planned):
     adata = planned.copy()
     rare = np.flatnonzero(adata.obs["perturbation"] == "MYC")[4:]
     adata = adata[np.setdiff1d(np.arange(adata.n_obs), rare)].copy()
-    few = loaded(planned)[1], loaded(adata)[1]
+    with pytest.warns(UserWarning, match="does not belong to the present screen") as caught:
+        few = loaded(planned)[1], loaded(adata)[1]
+    assert {warning.filename for warning in caught} == {__file__}  # the line of the user's code
     # Of 20 and 20 cells, and of 4 and 20; the 200 controls do not count.
     assert few[0]["abundance_cv"] == 0.0
     assert few[1]["abundance_cv"] == pytest.approx(np.sqrt(128 - 12) / 12)
     assert few[1]["share_reached"] >= 0.9 - 1e-6
+
+
+def test_guides_of_a_perturbation_even_out_its_abundance():
+    """Two guides of 4 and 20 cells each: the perturbation varies by 1 / sqrt(2) as much."""
+    adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=24, perturbed=["MYC", "FOS"])
+    label = adata.obs["perturbation"].astype(str)
+    is_rare = label.groupby(label).cumcount() < 4
+    adata.obs["guide"] = label.where(label == "control", label + np.where(is_rare, "_1", "_2"))
+    npt.pp.setup_screen(adata, guide_key="guide")
+    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
+    npt.tl.fit_dag_blr(adata)
+    npt.tl.plan_screen(adata, TARGET, n_cells=60, n_perturbations=2, strategy="exploit")
+    _, x = loaded(adata)
+    cv, plate = x["abundance_cv"], adata.uns["plan"]["plate"]
+    assert cv == pytest.approx(np.sqrt(4 * 64 / 3 - 12) / 12)  # sampling has a variance of 12
+    planned = plate[plate["strategy"] != "control"]
+    assert (planned["n_guides"] == 2).all()
+    share = planned["n_cells"].to_numpy(float) / plate["n_cells"].sum()
+    least = adata.uns["plan"]["params"]["min_cells"]
+    assert x["usable_cells"] == pytest.approx(
+        cells_to_reach(0.9, share, least, cv / np.sqrt(2)), rel=1e-4
+    )
 
 
 def test_more_usable_cells_are_loaded_than_planned_where_few_would_not_reach(planned):
