@@ -53,9 +53,9 @@ class Bound(NamedTuple):
         return f"{kind} {self.words}" if self.words else _OR.join(map(repr, self.choices()))
 
 
-def at_least(least: float) -> Bound:
+def at_least(lower: float) -> Bound:
     """Declare numbers of at least ``least``."""
-    return Bound(f"of at least {least:g}", lambda value: least <= value < _LARGEST)
+    return Bound(f"of at least {lower:g}", lambda value: lower <= value < _LARGEST)
 
 
 def above(bound: float) -> Bound:
@@ -120,7 +120,7 @@ def options(**bounds: Bound | type | tuple[Bound, ...]) -> Callable[[C], C]:
 def options_of(function: Callable[..., Any]) -> dict[str, type]:
     """Return the class of every mapping of options of a public function, by argument."""
     bounds = getattr(function, "__bounds__", {})
-    return {name: b for name, some in bounds.items() for b in some if isinstance(b, type)}
+    return {name: b for name, kinds in bounds.items() for b in kinds if isinstance(b, type)}
 
 
 def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,11 +137,11 @@ def in_mappings(function: Callable[..., Any], flat: Mapping[str, Any]) -> dict[s
     """
     out = dict(flat)
     for argument, cls in options_of(function).items():
-        if held := {name: out.pop(name) for name in cls.__annotations__ if name in out}:
+        if of_class := {name: out.pop(name) for name in cls.__annotations__ if name in out}:
             value = out.get(argument, {})
             if isinstance(value, Real):
                 value = {next(iter(cls.__annotations__)): value}
-            out[argument] = {**value, **held}
+            out[argument] = {**value, **of_class}
     return out
 
 
@@ -161,7 +161,7 @@ def _public_name(function: Callable[..., Any]) -> str:
 
 
 def _in_tuples(bounds: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    return {name: some if type(some) is tuple else (some,) for name, some in bounds.items()}
+    return {name: kinds if type(kinds) is tuple else (kinds,) for name, kinds in bounds.items()}
 
 
 def checked(
@@ -220,12 +220,14 @@ def checked(
                 settings = PRESETS.get(preset, {}).get(function.__name__, {})
                 kwargs = joined(kwargs, settings, preset)  # type: ignore[assignment]
             first = dict(zip(positional, args, strict=False))
-            given = check_arguments(call, first | kwargs)
-            if writes and "adata" in given:
-                key, returned = given.get("key_added", "key"), given.get("copy")
-                check_writable(given["adata"], key, copy=bool(returned or given.get("as_anndata")))
-            rest: Any = [*map(given.get, first), *args[len(first) :]]
-            named: Any = {name: given[name] for name in kwargs}
+            arguments = check_arguments(call, first | kwargs)
+            if writes and "adata" in arguments:
+                key, returned = arguments.get("key_added", "key"), arguments.get("copy")
+                check_writable(
+                    arguments["adata"], key, copy=bool(returned or arguments.get("as_anndata"))
+                )
+            rest: Any = [*map(arguments.get, first), *args[len(first) :]]
+            named: Any = {name: arguments[name] for name in kwargs}
             return function(*rest, **named)
 
         call.__bounds__ = each  # type: ignore[attr-defined]
@@ -235,7 +237,7 @@ def checked(
 
 
 def check_arguments(
-    function: Callable[..., Any], given: Mapping[str, Any], shown: str = "{}"
+    function: Callable[..., Any], arguments: Mapping[str, Any], shown: str = "{}"
 ) -> dict[str, Any]:
     """Return arguments as :func:`checked` passes them to a function, or raise.
 
@@ -247,7 +249,7 @@ def check_arguments(
         name: _checked(value, shown.format(name), kinds_of(annotations[name], bounds.get(name, ())))
         if name in annotations
         else value
-        for name, value in given.items()
+        for name, value in arguments.items()
     }
 
 
@@ -270,8 +272,8 @@ def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
 
 def _checked(value: Any, name: str, kinds: Iterable[Kind]) -> Any:
     """Return a value if it is of one of ``kinds``, or if there are none; raise otherwise."""
-    each = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
-    words = list(dict.fromkeys(_OR.join(filter(None, each)).split(_OR)))
+    descriptions = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
+    words = list(dict.fromkeys(_OR.join(filter(None, descriptions)).split(_OR)))
     needed = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
     for kind in kinds:
         if kind.is_of(value):
@@ -329,17 +331,17 @@ def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
     return out
 
 
-def _number(whole: bool, bound: Bound | None = None) -> Kind:
+def _number(is_whole: bool, bound: Bound | None = None) -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
         try:
-            sound = math.isfinite(value) and (not whole or float(value).is_integer())
+            sound = math.isfinite(value) and (not is_whole or float(value).is_integer())
         except OverflowError:  # a whole number too large for a float
             sound = False
         if not sound or (bound is not None and not bound.holds(value)):
             raise ValueError(_refusal(value, name, needed))
-        return int(value) if whole else value
+        return int(value) if is_whole else value
 
-    words = "a whole number" if whole else "a finite number"
+    words = "a whole number" if is_whole else "a finite number"
     return Kind(
         words if bound is None else bound.in_words(words),
         lambda value: isinstance(value, Real) and not isinstance(value, (bool, np.bool_)),

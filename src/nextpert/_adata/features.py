@@ -70,12 +70,12 @@ def load_features(features: Any) -> Any:
         message = f"features: {str(path)!r} {wrong}: give a path that ends in one of "
         raise ValueError(f"{message}{list_names(_READERS)}.")
     try:
-        given = _READERS[path.suffix](path)
+        content = _READERS[path.suffix](path)
     except (OSError, ValueError, KeyError) as error:
         message = f"features: {str(path)!r} cannot be read as {path.suffix} ({error}): "
         raise ValueError(message + "correct the file, or its extension.") from error
-    is_rows = isinstance(given, pd.DataFrame) and not _is_edges(given)
-    return given.set_index(given.columns[0]) if is_rows else given
+    is_rows = isinstance(content, pd.DataFrame) and not _is_edges(content)
+    return content.set_index(content.columns[0]) if is_rows else content
 
 
 def read_gmt(path: Path) -> dict[str, list[str]]:
@@ -105,22 +105,26 @@ def read_features(
     """
     if features is None:
         return None
-    given = load_features(features)
-    if isinstance(given, ad.AnnData):
-        part = _effects(given, genes)
-    elif isinstance(given, pd.DataFrame):
-        part = _edges(given) if _is_edges(given) else _table(given)
+    content = load_features(features)
+    if isinstance(content, ad.AnnData):
+        part = _effects(content, genes)
+    elif isinstance(content, pd.DataFrame):
+        part = _edges(content) if _is_edges(content) else _table(content)
     else:
-        part = _sets(given)
+        part = _sets(content)
     names = part.names
     if labels.naming is not None:
         names = list(labels.naming.renamed(dict.fromkeys(names, 0), labels.names, "features"))
-    every = [labels.naming.members(x) if labels.naming else (x,) for x in labels.names]
-    asked = set(labels.names).union(*every)
-    rows = _components(part.rows, np.flatnonzero([name in asked for name in names]))
-    known = {name for name, row in zip(names, rows, strict=True) if row.any()}
-    known |= set(names) if part.effects is not None else set()
-    described = [x for x, some in zip(labels.names, every, strict=True) if known & {x, *some}]
+    members_of = [labels.naming.members(x) if labels.naming else (x,) for x in labels.names]
+    names_of_screen = set(labels.names).union(*members_of)
+    rows = _components(part.rows, np.flatnonzero([name in names_of_screen for name in names]))
+    with_features = {name for name, row in zip(names, rows, strict=True) if row.any()}
+    with_features |= set(names) if part.effects is not None else set()
+    described = [
+        x
+        for x, members in zip(labels.names, members_of, strict=True)
+        if with_features & {x, *members}
+    ]
     if not described:
         shown = list_names(names[:3])
         warn(f"No row of features ({shown}) is named after a label of the screen: rename the rows.")
@@ -144,53 +148,61 @@ def warn_own_effects(
     row = np.array([known.place.get(name, -1) for name in seen.names], np.int64)
     row[seen.n == 0] = -1
     rows = _drawn(rng, np.flatnonzero(row >= 0), _COMPARED[0])
-    some = seen.some(rows)
-    variance = some.own_variance()
+    compared = seen.some(rows)
+    variance = compared.own_variance()
     usable = np.isfinite(variance).all(axis=0) & (variance > 0).all(axis=0) & (seen.sd > 0)
-    kept = _drawn(rng, np.flatnonzero(usable), _COMPARED[1])
-    if len(kept) < MIN_GENES or not len(rows):
+    compared_genes = _drawn(rng, np.flatnonzero(usable), _COMPARED[1])
+    if len(compared_genes) < MIN_GENES or not len(rows):
         return
-    effects, scatter = some.observed[:, kept], seen.moments.scatter[np.ix_(kept, kept)]
+    effects, scatter = (
+        compared.observed[:, compared_genes],
+        seen.moments.scatter[np.ix_(compared_genes, compared_genes)],
+    )
     sd = np.sqrt(np.diag(scatter))
     correlation = scatter / np.outer(sd, sd)
     if seen.moments.counted is not None:  # a table does not state the correlation of errors
         unit = effects / np.maximum(np.linalg.norm(effects, axis=1), 1e-300)[:, None]
         cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
         common = np.sqrt(np.median(cosines**2)) if len(cosines) else 0.0
-        correlation = common + (1 - common) * np.eye(len(kept))
-    place = {name: i for i, name in enumerate(columns)}
-    same = np.array([place.get(genes[g], -1) for g in kept], np.int64)
-    found = shared_errors(effects, variance[:, kept], correlation, values[row[rows]], same)
-    if found.found:
+        correlation = common + (1 - common) * np.eye(len(compared_genes))
+    column_of = {name: i for i, name in enumerate(columns)}
+    own_column = np.array([column_of.get(genes[g], -1) for g in compared_genes], np.int64)
+    overlap = shared_errors(
+        effects, variance[:, compared_genes], correlation, values[row[rows]], own_column
+    )
+    if overlap.found:
         kind = f"columns {list_names(columns[:3])}" if columns else type(features).__name__
         warn(
             f"features ({kind}) contain the sampling errors of this screen's effects (they leave "
-            f"{max(found.ratio, 0.0):.0%} of the sampling variance unpredicted, true effects would "
-            f"leave 100%): they were probably computed from the same cells, which then count "
+            f"{max(overlap.ratio, 0.0):.0%} of the sampling variance unpredicted, true effects "
+            f"would leave 100%): they were probably computed from the same cells, which then count "
             f"twice. Leave features out, or compute them from other cells."
         )
 
 
-def _drawn(rng: np.random.Generator, index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def _drawn(rng: np.random.Generator, index: NDArray[np.int64], max_size: int) -> NDArray[np.int64]:
     """Return at most ``most`` positions, in ascending order."""
-    return index if len(index) <= most else np.sort(rng.choice(index, most, replace=False))
+    return index if len(index) <= max_size else np.sort(rng.choice(index, max_size, replace=False))
 
 
-def _numbers(given: Any, known: SideInformation) -> tuple[Array, list[str]]:
+def _numbers(features: Any, information: SideInformation) -> tuple[Array, list[str]]:
     """Return numbers as given, a row per perturbation of ``known``, and names of the columns.
 
     Gene sets and networks are represented by ``known``, without names; unknown numbers are the mean
     of their column.
     """
-    values, names = np.asarray(known.rows, np.float64), []
-    if isinstance(given, ad.AnnData):
-        layer = given.layers.get("raw_mean", given.X)
-        values, names = _matrix(layer)[with_names(given.obs_names)], list(given.var_names)
-    elif isinstance(given, pd.DataFrame) and not _is_edges(given):
-        values, names = real_values(given[with_names(given.index)], "features"), list(given.columns)
-    seen = np.isfinite(values)
-    mean = np.where(seen, values, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    return np.where(seen, values, mean), [str(name) for name in names]
+    values, names = np.asarray(information.rows, np.float64), []
+    if isinstance(features, ad.AnnData):
+        layer = features.layers.get("raw_mean", features.X)
+        values, names = _matrix(layer)[with_names(features.obs_names)], list(features.var_names)
+    elif isinstance(features, pd.DataFrame) and not _is_edges(features):
+        values, names = (
+            real_values(features[with_names(features.index)], "features"),
+            list(features.columns),
+        )
+    is_known = np.isfinite(values)
+    mean = np.where(is_known, values, 0.0).sum(axis=0) / np.maximum(is_known.sum(axis=0), 1)
+    return np.where(is_known, values, mean), [str(name) for name in names]
 
 
 def _is_edges(table: pd.DataFrame) -> bool:
@@ -205,10 +217,10 @@ def _table(table: pd.DataFrame) -> _Part:
     _require_distinct(names, "rows")
     values = real_values(table, "features", _EDGES)
     _require_finite(values)
-    known = ~np.isnan(values)
-    _require_some(known)
-    count, values = np.maximum(known.sum(axis=0), 1), np.where(known, values, 0.0)
-    deviation = np.where(known, values - values.sum(axis=0) / count, 0.0)
+    is_known = ~np.isnan(values)
+    _require_some(is_known)
+    count, values = np.maximum(is_known.sum(axis=0), 1), np.where(is_known, values, 0.0)
+    deviation = np.where(is_known, values - values.sum(axis=0) / count, 0.0)
     sd = np.sqrt((deviation**2).sum(axis=0) / count)
     varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # more than rounding error
     return _Part(names, _unit(deviation / np.where(varies, sd, np.inf)))
@@ -217,14 +229,15 @@ def _table(table: pd.DataFrame) -> _Part:
 def _sets(sets: Any) -> _Part:
     """Return the sets of every gene; large sets weigh less, and sets of one gene are left out."""
     of_genes = isinstance(sets, Mapping) and all(
-        hasattr(some, "__iter__") and not isinstance(some, (str, Mapping, pd.DataFrame, ad.AnnData))
-        for some in sets.values()
+        hasattr(gene_set, "__iter__")
+        and not isinstance(gene_set, (str, Mapping, pd.DataFrame, ad.AnnData))
+        for gene_set in sets.values()
     )
     if not of_genes:
         message = "features must be a DataFrame, an AnnData, lists of genes by set, or a path."
         raise ValueError(message)
-    each = [(str(name), gene) for name, some in sets.items() for gene in some]
-    pairs = pd.DataFrame(each, columns=["set", "gene"], dtype=object)
+    members = [(str(name), gene) for name, gene_set in sets.items() for gene in gene_set]
+    pairs = pd.DataFrame(members, columns=["set", "gene"], dtype=object)
     if not pairs["gene"].dropna().map(lambda x: isinstance(x, str)).all():
         message = "features maps names to lists of values that are not genes: give lists of gene "
         message += "names, or give numbers as a DataFrame."
@@ -272,52 +285,57 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
         with_names(other.obs_names, "Perturbations of features"),
         with_names(other.var_names, "Genes of features"),
     ]
-    names, held = [str(x) for x in other.obs_names], [str(x) for x in other.var_names]
+    names, gene_names = [str(x) for x in other.obs_names], [str(x) for x in other.var_names]
     _require_distinct(names, "perturbations")
-    _require_distinct(held, "genes")
-    place = {gene: i for i, gene in enumerate(held)}
-    shared = [i for i, gene in enumerate(genes) if gene in place]
+    _require_distinct(gene_names, "genes")
+    column_of = {gene: i for i, gene in enumerate(gene_names)}
+    shared = [i for i, gene in enumerate(genes) if gene in column_of]
     if not shared or not names:
         message = "features must be an AnnData of perturbations x genes, with at least one gene of "
         message += "the panel."
         raise ValueError(message)
     raw = values = _matrix(other.X)
-    known, length = ~np.isnan(values), np.ones(len(names))
-    _require_some(known)
+    is_known, length = ~np.isnan(values), np.ones(len(names))
+    _require_some(is_known)
     # Effects as observed, their precisions, and which are known.
     observed: tuple[Array, Array, NDArray[np.bool_]] | None = None
     if "se" in other.layers:
         error = _matrix(other.layers["se"])
-        known &= ~np.isnan(error)
-        if (error[known] <= 0).any():
+        is_known &= ~np.isnan(error)
+        if (error[is_known] <= 0).any():
             message = (
                 "features.layers['se'] holds values of 0 or below: use NaN if an error is unknown."
             )
             raise ValueError(message)
-        variance = np.where(known, error, 1.0) ** 2
-        values, length = _shrunk(values, variance, known)
-        observed = raw, 1 / variance, known
-    values = np.where(known, values, 0.0)
-    mean = values.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    values = np.where(known, values, mean)
+        variance = np.where(is_known, error, 1.0) ** 2
+        values, length = _shrunk(values, variance, is_known)
+        observed = raw, 1 / variance, is_known
+    values = np.where(is_known, values, 0.0)
+    mean = values.sum(axis=0) / np.maximum(is_known.sum(axis=0), 1)
+    values = np.where(is_known, values, mean)
     rows = _unit(values - mean) * np.sqrt(length)[:, None]
     if {"raw_mean", "sd", "data_weight"} <= set(other.layers):
         raw, sd, weight = (_matrix(other.layers[x]) for x in ("raw_mean", "sd", "data_weight"))
-        known = np.isfinite(raw) & (weight > 0) & (sd > 0)
-        observed = raw, weight / np.where(known, sd, 1.0) ** 2, known
+        is_known = np.isfinite(raw) & (weight > 0) & (sd > 0)
+        observed = raw, weight / np.where(is_known, sd, 1.0) ** 2, is_known
 
     def on_panel(values: Array) -> Array:
         out = np.zeros((len(names), len(genes)))
-        out[:, shared] = values[:, [place[genes[i]] for i in shared]]
+        out[:, shared] = values[:, [column_of[genes[i]] for i in shared]]
         return out
 
     if observed is None:
         return _Part(names, rows, on_panel(values))
-    *both, known = observed
-    return _Part(names, rows, on_panel(values), *(on_panel(np.where(known, x, 0.0)) for x in both))
+    *values_and_precision, is_known = observed
+    return _Part(
+        names,
+        rows,
+        on_panel(values),
+        *(on_panel(np.where(is_known, x, 0.0)) for x in values_and_precision),
+    )
 
 
-def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[Array, Array]:
+def _shrunk(values: Array, variance: Array, is_known: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Return effects shrunk to their mean, and the reliability of each perturbation's effects.
 
     True effects of perturbation ``j`` on gene ``g`` vary about the gene's mean over perturbations
@@ -326,18 +344,20 @@ def _shrunk(values: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[A
     ``(n_perturbations, n_genes)``, reliabilities ``(n_perturbations,)``.
     """
     gene = np.array(
-        [np.median(v[k]) if k.any() else 1.0 for v, k in zip(variance.T, known.T, strict=True)]
+        [np.median(v[k]) if k.any() else 1.0 for v, k in zip(variance.T, is_known.T, strict=True)]
     )
-    each = np.where(known, np.where(known, values**2 - variance, 0.0) / gene, 0.0)
-    common = max(each.sum() / max(int(known.sum()), 1), 0.0) * gene
-    weight = np.where(known, 1 / (common + variance), 0.0)
+    relative_variance = np.where(
+        is_known, np.where(is_known, values**2 - variance, 0.0) / gene, 0.0
+    )
+    common = max(relative_variance.sum() / max(int(is_known.sum()), 1), 0.0) * gene
+    weight = np.where(is_known, 1 / (common + variance), 0.0)
     total = weight.sum(axis=0)
-    mean = (weight * np.where(known, values, 0.0)).sum(axis=0) / np.where(total > 0, total, 1.0)
-    deviation = np.where(known, values - mean, 0.0)
-    size = np.where(known, (deviation**2 - variance) / gene, 0.0).sum(axis=1)
-    size = np.maximum(size / np.maximum(known.sum(axis=1), 1), 0.0)[:, None] * gene
-    reliability = np.where(known, size / (size + variance), 0.0)
-    length = reliability.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    mean = (weight * np.where(is_known, values, 0.0)).sum(axis=0) / np.where(total > 0, total, 1.0)
+    deviation = np.where(is_known, values - mean, 0.0)
+    size = np.where(is_known, (deviation**2 - variance) / gene, 0.0).sum(axis=1)
+    size = np.maximum(size / np.maximum(is_known.sum(axis=1), 1), 0.0)[:, None] * gene
+    reliability = np.where(is_known, size / (size + variance), 0.0)
+    length = reliability.sum(axis=1) / np.maximum(is_known.sum(axis=1), 1)
     return mean + reliability * deviation, length
 
 
@@ -349,17 +369,17 @@ def _components(rows: Any, screen: NDArray[np.int64]) -> Array:
     components are kept. Components of all rows would describe the whole genome, and lose the
     similarity of small groups of genes.
     """
-    own = rows[screen] if abs(rows[screen]).sum() else rows
-    n = own.shape[0]
+    of_screen = rows[screen] if abs(rows[screen]).sum() else rows
+    n = of_screen.shape[0]
     rank = max(_RANK, min(n, int(np.sqrt(_WORK / max(n, 1)))))
     if rows.shape[1] <= rank:
         return dense(rows)
     if n > _SMALL:
-        axes = svds(own, k=rank, v0=np.ones(min(own.shape)))[2].T
+        axes = svds(of_screen, k=rank, v0=np.ones(min(of_screen.shape)))[2].T
     else:
-        size, basis = np.linalg.eigh(dense(own @ own.T))
-        kept = np.flatnonzero(size > 1e-10 * max(size[-1], 1e-300))[-rank:]
-        axes = np.asarray(own.T @ (basis[:, kept] / np.sqrt(size[kept])))
+        size, basis = np.linalg.eigh(dense(of_screen @ of_screen.T))
+        components = np.flatnonzero(size > 1e-10 * max(size[-1], 1e-300))[-rank:]
+        axes = np.asarray(of_screen.T @ (basis[:, components] / np.sqrt(size[components])))
     return np.asarray(rows @ axes)
 
 
@@ -381,8 +401,8 @@ def _matrix(matrix: Any) -> Array:
     return values
 
 
-def _require_some(known: NDArray[np.bool_]) -> None:
-    if not known.any():
+def _require_some(is_known: NDArray[np.bool_]) -> None:
+    if not is_known.any():
         message = "features holds no value: add rows with numbers, or leave features out."
         raise ValueError(message)
 

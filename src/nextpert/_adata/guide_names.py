@@ -205,8 +205,8 @@ def control_name(name: str) -> str:
     >>> [control_name(x) for x in ("NTg1", "NT5E_1", "NegCtrl0", "NO_SITE_694", "LacZ_2", "MYC")]
     ['NT', '', 'NegCtrl', 'NO_SITE', 'LacZ', '']
     """
-    found = _CONTROL.fullmatch(name.strip())
-    return found["stem"] if found else ""
+    match = _CONTROL.fullmatch(name.strip())
+    return match["stem"] if match else ""
 
 
 def read_names(names: Sequence[str], genes: Genes) -> Reading:
@@ -246,18 +246,18 @@ def _prefixes(names: Sequence[str], genes: Genes) -> Iterator[tuple[re.Pattern[s
     plain = [name for name in names if not control_name(name)]
     first, last = (min(plain), max(plain)) if len(plain) > 2 else ("", "")
     n_same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-    whole = first[:n_same]
-    common = whole[: max(whole.rfind(mark) for mark in "_-.: ") + 1]
+    shared_part = first[:n_same]
+    common = shared_part[: max(shared_part.rfind(mark) for mark in "_-.: ") + 1]
     if {common[:-1], *re.split("[-_.: ]", common)} & set(genes.measured):
         common = ""  # all names are of one gene, such as its variants
-    most = max(len(plain), 1)
+    n_plain = max(len(plain), 1)
     for start in dict.fromkeys(("", common)):
         cut = [name.removeprefix(start) for name in plain]
         yield re.compile(f"(?:{re.escape(start)})?"), start
         for regex, shown in ((_SINGLE_GUIDE, ""), (_LIBRARY, "library_")):
-            found = [match["prefix"] for name in cut if (match := regex.match(name))]
-            if len(found) >= _MIN_SHARE * most:
-                usual = shown or Counter(found).most_common(1)[0][0]
+            prefixes = [match["prefix"] for name in cut if (match := regex.match(name))]
+            if len(prefixes) >= _MIN_SHARE * n_plain:
+                usual = shown or Counter(prefixes).most_common(1)[0][0]
                 text = rf"(?:{re.escape(start)})?(?:{regex.pattern})?"
                 yield re.compile(text), f"{start}{usual}"
 
@@ -324,9 +324,9 @@ def _read_one(name: str, pattern: Pattern, genes: Genes) -> Read | None:
     """Return what a pattern makes of one guide, ``None`` if it does not explain it."""
     if control := control_name(name):
         return Read((), control)
-    if not (found := pattern.regex.fullmatch(name)):
+    if not (match := pattern.regex.fullmatch(name)):
         return None
-    target = found["target"]
+    target = match["target"]
     if control := control_name(target):
         return Read((), control)
     if not genes.has(target) or (pattern is not ALONE and genes.is_whole(name)):
@@ -336,18 +336,20 @@ def _read_one(name: str, pattern: Pattern, genes: Genes) -> Read | None:
     is_short = len(target) < _MIN_GLUED and _HUMAN.fullmatch(target) is None
     if pattern is GLUED and is_short and target not in genes.measured:
         return None
-    return Read((target,), "", found.groupdict().get("promoter") or "")
+    return Read((target,), "", match.groupdict().get("promoter") or "")
 
 
 def _require_proof(reading: Reading, genes: Genes, *, is_whole: bool) -> None:
     """Forget a reading that no evidence supports."""
     targets = [read.targets for read in reading.found.values() if read.targets]
-    n_measured = sum(set(some) <= set(genes.measured) for some in targets)
+    n_measured = sum(set(targets_of_one) <= set(genes.measured) for targets_of_one in targets)
     # Where nothing is taken away, only measured genes show that the names are targets.
     is_unproven = is_whole and 2 * n_measured < len(targets)
     # One text before all numbers is the name of the library.
     is_library = not n_measured and len(set(targets)) == 1 and len(targets) > 3
-    is_wells = not n_measured and all(_WELL.fullmatch(x) for some in targets for x in some)
+    is_wells = not n_measured and all(
+        _WELL.fullmatch(x) for targets_of_one in targets for x in targets_of_one
+    )
     is_drugs = any(_VEHICLE.fullmatch(name) for name in reading.names)
     if is_unproven or is_library or is_drugs or (targets and is_wells):
         reading.found.clear()
@@ -356,6 +358,8 @@ def _require_proof(reading: Reading, genes: Genes, *, is_whole: bool) -> None:
 def _score(reading: Reading, genes: Genes) -> tuple[float, int, float]:
     """Return the names explained, those with measured targets, and how often targets repeat."""
     targets = Counter(read.targets for read in reading.found.values() if read.targets)
-    n_measured = sum(n for some, n in targets.items() if set(some) <= set(genes.measured))
+    n_measured = sum(
+        n for targets_of_one, n in targets.items() if set(targets_of_one) <= set(genes.measured)
+    )
     repeats = min(targets.total() / max(len(targets), 1), 2.0)
     return round(reading.explained, 6), n_measured, repeats

@@ -81,9 +81,11 @@ def kept_cells(
     which = slice(None) if genes is None else [place[gene] for gene in genes]
     matrix = _in_memory(adata.X if layer is None else adata.layers[layer])[:, which]
     out = ad.AnnData(
-        matrix if layer is None else None, obs, eager(adata.var).iloc[which].copy(),
+        matrix if layer is None else None,
+        obs,
+        eager(adata.var).iloc[which].copy(),
         layers={} if layer is None else {layer: matrix},
-    )  # fmt: skip
+    )
     if is_table(adata):
         out.obs["n_cells"] = cells_of(adata)
         out.layers[SE] = _in_memory(adata.layers[SE])[:, which]

@@ -77,17 +77,17 @@ class LabelTable:
 
     def n_cells(self, name: str) -> int:
         """Return the number of cells with a label, which may be one of ``left_out``."""
-        mine = self.groups([name]) == 0
+        has_label = self.groups([name]) == 0
         return self.left_out.get(name, 0) or int(
-            np.sum(mine if self.cells is None else self.cells[mine])
+            np.sum(has_label if self.cells is None else self.cells[has_label])
         )
 
     def without(self, names: Iterable[str]) -> LabelTable:
         """Return the table without some labels; their cells count as cells without a label."""
-        gone = {name: self.n_cells(name) for name in names}
-        kept = [name for name in self.names if name not in gone]
-        left_out = {**self.left_out, **gone}
-        return replace(self, names=kept, codes=self.groups(kept), left_out=left_out)
+        dropped = {name: self.n_cells(name) for name in names}
+        remaining = [name for name in self.names if name not in dropped]
+        left_out = {**self.left_out, **dropped}
+        return replace(self, names=remaining, codes=self.groups(remaining), left_out=left_out)
 
     def perturbations(
         self, named: Iterable[str] | None = None, what: str = "perturbations"
@@ -136,8 +136,10 @@ def read_labels(
     first, values = pd.factorize(column, use_na_sentinel=True)
     text = [str(value) for value in values]  # in order of first occurrence
     shown = text if naming is None else naming.spelled(text)
-    again, names = pd.factorize(np.array(shown, dtype=object), sort=True)  # 1 and "1" are one label
-    codes = np.append(again, -1)[first].astype(np.int64)
+    position, names = pd.factorize(
+        np.array(shown, dtype=object), sort=True
+    )  # 1 and "1" are one label
+    codes = np.append(position, -1)[first].astype(np.int64)
     pairs = dict.fromkeys(zip(shown, text, strict=True))
     pooled = tuple((name, other) for name, other in pairs if name != other)
     cells = cells_of(adata) if is_table(adata) else None
@@ -174,8 +176,10 @@ def read_perturbations(
     perturbation of a cell calls this function.
     """
     labels = read_every_label(adata, roles)
-    kept = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}
-    return labels.without(n for n in labels.names if names_no_perturbation(n) and n not in kept)
+    named_labels = {roles.control, *labels.spelled(str(name) for name in in_order(named or ()))}
+    return labels.without(
+        n for n in labels.names if names_no_perturbation(n) and n not in named_labels
+    )
 
 
 def say_left_out(left_out: Mapping[str, int], key: str) -> None:
@@ -184,8 +188,10 @@ def say_left_out(left_out: Mapping[str, int], key: str) -> None:
         shown = [f"{name or '(empty)'} {n}" for name, n in left_out.items()]
         logger.warning(
             "%d cells are left out, as their labels in adata.obs[%r] name no perturbation: %s.",
-            sum(left_out.values()), key, list_names(shown),
-        )  # fmt: skip
+            sum(left_out.values()),
+            key,
+            list_names(shown),
+        )
 
 
 def left_out_table(
@@ -206,14 +212,15 @@ def left_out_table(
 def say_pooled(labels: LabelTable) -> None:
     """Log which labels name the same perturbation, so that their cells are counted together."""
     if labels.pooled:
-        same: dict[str, list[str]] = {}
+        spellings: dict[str, list[str]] = {}
         for name, other in labels.pooled:
-            same.setdefault(name, []).append(other)
-        shown = (f"{name} ({', '.join(others)})" for name, others in same.items())
+            spellings.setdefault(name, []).append(other)
+        shown = (f"{name} ({', '.join(others)})" for name, others in spellings.items())
         logger.warning(
             "Labels of adata.obs[%r] that name the same perturbation are merged: %s.",
-            labels.key, list_names(shown),
-        )  # fmt: skip
+            labels.key,
+            list_names(shown),
+        )
 
 
 def column_of(adata: ad.AnnData, key: str, remedy: str = "name an existing column") -> pd.Series:

@@ -51,31 +51,39 @@ def fingerprint(
     for key in roles.columns:
         column = column_of(adata, key)
         if column.dtype.kind == "f":
-            own = hash_array(column.to_numpy(np.float64))
+            column_hash = hash_array(column.to_numpy(np.float64))
         else:
             labels = read_labels(adata, key)
-            own = np.append(hash_array(np.array(labels.names, dtype=object)), 0)[labels.codes]
-        words = hash_array(words + np.uint64(3) * own)
+            column_hash = np.append(hash_array(np.array(labels.names, dtype=object)), 0)[
+                labels.codes
+            ]
+        words = hash_array(words + np.uint64(3) * column_hash)
     labels = read_labels(adata, roles.perturbation_key)
     codes = labels.groups([roles.control]) if only_controls else labels.codes
     labelled = np.flatnonzero(codes >= 0)
     cells = labelled[np.argsort(words[labelled], kind="stable")][:_SAMPLED]
     layers = [roles.layer, SE] if is_table(adata) else [roles.layer]
     matrices = [require_layer(adata, layer)[1] for layer in layers]
-    in_memory = all(isinstance(each, np.ndarray) or sp.issparse(each) for each in matrices)
-    values, every = np.zeros((len(layers), len(cells), len(columns))), 0
+    in_memory = all(isinstance(matrix, np.ndarray) or sp.issparse(matrix) for matrix in matrices)
+    values, sum_of_words = np.zeros((len(layers), len(cells), len(columns))), 0
     for k, layer in enumerate(layers):
-        for some, block in read_blocks(
-            adata, columns, labelled if in_memory else cells, layer=layer, finite=False,
+        for block_cells, block in read_blocks(
+            adata,
+            columns,
+            labelled if in_memory else cells,
+            layer=layer,
+            finite=False,
             of_table=True,
-        ):  # fmt: skip
-            sampled, row = np.nonzero(cells[:, None] == some)
+        ):
+            sampled, row = np.nonzero(cells[:, None] == block_cells)
             values[k, sampled] = dense(block[row]) + 0.0  # no -0.0
             if in_memory:
-                every += int(hash_array(words[some] + _row_words(block)).sum(dtype=np.uint64))
+                sum_of_words += int(
+                    hash_array(words[block_cells] + _row_words(block)).sum(dtype=np.uint64)
+                )
     total = int(words[labelled].sum(dtype=np.uint64))
-    found = f"{total:016x} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
-    return f"{found}:{every % 2**64:016x}" if in_memory else found
+    digest = f"{total:016x} {hashlib.sha256(values.tobytes()).hexdigest()[:16]}"
+    return f"{digest}:{sum_of_words % 2**64:016x}" if in_memory else digest
 
 
 def _row_words(block: Any) -> NDArray[np.uint64]:
@@ -111,8 +119,12 @@ class Origin(NamedTuple):
     @classmethod
     def of_fit(cls, stored: Mapping[str, Any]) -> Origin:
         """Return the origin of a stored fit."""
-        held: Any = stored.get("cells")
-        cells = " ".join(str(held[name]) for name in ("roles", "values")) if held else ""
+        cells_of_fit: Any = stored.get("cells")
+        cells = (
+            " ".join(str(cells_of_fit[name]) for name in ("roles", "values"))
+            if cells_of_fit
+            else ""
+        )
         return cls(panel_of(stored) or [], stored["params"], cells)
 
     @classmethod
@@ -182,10 +194,10 @@ def changed_cells(adata: ad.AnnData, origin: Origin) -> str:
         except ValueError as error:
             words = f"genes are missing: {str(error).partition('. ')[0]}"
     if not words:
-        now = fingerprint(adata, roles, columns, only_controls=origin.only_controls)
-        if now.split()[0] != origin.cells.split()[0]:
+        present = fingerprint(adata, roles, columns, only_controls=origin.only_controls)
+        if present.split()[0] != origin.cells.split()[0]:
             words = f"names, or columns {list_names(roles.columns)}"
-        elif not same_cells(now, origin.cells):
+        elif not same_cells(present, origin.cells):
             words = f"values of {slot(roles.layer)}"
     look[origin.cells] = words
     return words

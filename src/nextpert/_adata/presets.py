@@ -11,21 +11,29 @@ from typing import Any
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "zhang2023": {
         "pp.perturb_cite_seq": {
-            "controls": "no_guide", "panel": "zhang2023", "min_cells": 1, "combinations": "drop",
-            "max_guides": 1, "target_sum": 1e6,
+            "controls": "no_guide",
+            "panel": "zhang2023",
+            "min_cells": 1,
+            "combinations": "drop",
+            "max_guides": 1,
+            "target_sum": 1e6,
         },
         "learn_dag": {
-            "method": "gsp", "environments": "control", "search_options": {"n_runs": 1000},
+            "method": "gsp",
+            "environments": "control",
+            "search_options": {"n_runs": 1000},
         },
         "fit_dag_blr": {
             "shift_sd": 0,
             "prior_options": {
-                "prior_scale": 1, "noise_var": "controls", "intercept": "centred",
+                "prior_scale": 1,
+                "noise_var": "controls",
+                "intercept": "centred",
             },
         },
         "design_interventions": {"acquisition": "civ", "n_cells": 10, "noise_aware": False},
     }
-}  # fmt: skip
+}
 
 
 def joined(

@@ -110,21 +110,27 @@ def read_screens(
     genes = np.asarray(columns, dtype=np.int64)
     if is_table(adata):
         return _read_table(adata, genes, codings)
-    labelled = np.any([each.codes >= 0 for each in codings], axis=0)
-    n_groups = max((len(each.fold) for each in codings), default=0)
+    labelled = np.any([coding.codes >= 0 for coding in codings], axis=0)
+    n_groups = max((len(coding.fold) for coding in codings), default=0)
     matrix, panel, back, n_rows, blocks = _locate(
         adata, np.flatnonzero(labelled), genes, layer, n_groups
     )
-    folds = [each.fold for each in codings]
+    folds = [coding.fold for coding in codings]
     tasks: list[tuple[Index, tuple[Any, ...]]] = []
-    for rows, here in blocks:
+    for rows, block_cells in blocks:
         coded = [
-            (c.codes[here], c.extra[here], None if c.weights is None else c.weights[here])
+            (
+                c.codes[block_cells],
+                c.extra[block_cells],
+                None if c.weights is None else c.weights[block_cells],
+            )
             for c in codings
         ]
         tasks.append((rows, (coded,)))
-    total = PairwiseSum([empty_part(len(panel) + each.extra.shape[1]) for each in codings], _add)
-    n_coded = max((int((each.codes >= 0).sum()) for each in codings), default=0)
+    total = PairwiseSum(
+        [empty_part(len(panel) + coding.extra.shape[1]) for coding in codings], _add
+    )
+    n_coded = max((int((coding.codes >= 0).sum()) for coding in codings), default=0)
     products = len(panel) <= _ALL_PRODUCTS or n_coded <= _SAMPLED
     block: Any = partial(_sums, folds=folds, products=products)
     try:
@@ -135,8 +141,8 @@ def read_screens(
                     bar.update(n)
             else:
                 source = open_source(matrix, panel)
-                for rows, given in tasks:
-                    total.add(block(source.read(rows), *given))
+                for rows, arguments in tasks:
+                    total.add(block(source.read(rows), *arguments))
                     bar.update(len(rows))
     except ValueError as error:
         raise named(error, adata.var_names[genes], back) from error
@@ -147,16 +153,19 @@ def read_screens(
             for part, coding in zip(parts, codings, strict=True)
         ]
     screens = []
-    for part, each in zip(parts, codings, strict=True):
+    for part, coding in zip(parts, codings, strict=True):
         # Genes in the requested order, then further nodes.
         order = np.append(back, np.arange(len(panel), part.mean.shape[1]))
         if not np.array_equal(order, np.arange(part.mean.shape[1])):
             part = part._replace(
                 mean=part.mean[:, order],
                 squares=part.squares[:, order],
-                scatter={k: each[np.ix_(order, order)] for k, each in part.scatter.items()},
+                scatter={
+                    k: fold_scatter[np.ix_(order, order)]
+                    for k, fold_scatter in part.scatter.items()
+                },
             )
-        screens.append(Screen.from_part(part, each.columns, each.fold))
+        screens.append(Screen.from_part(part, coding.columns, coding.fold))
     return screens
 
 
@@ -166,18 +175,18 @@ def _read_table(
     codings: Sequence[Coding],
 ) -> list[Screen]:
     """Return the screens as :func:`read_screens` does, from effects with standard errors."""
-    every = np.arange(adata.n_obs)
+    cells = np.arange(adata.n_obs)
     shape = adata.n_obs, len(genes)
     mean, se = (np.zeros(shape, table_type(adata.n_obs * len(genes))) for _ in range(2))
     for values, name in ((mean, None), (se, SE)):
-        for here, block in read_blocks(
-            adata, genes, every, layer=name, finite=name is None, of_table=True
+        for block_cells, block in read_blocks(
+            adata, genes, cells, layer=name, finite=name is None, of_table=True
         ):
-            values[here] = dense(block)
-    known, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
-    for each in codings:
-        moments, sigma2 = table_moments(known, mean, se, each.codes >= 0)
-        coded = each.codes, each.fold, each.columns
+            values[block_cells] = dense(block)
+    table_rows, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
+    for coding in codings:
+        moments, sigma2 = table_moments(table_rows, mean, se, coding.codes >= 0)
+        coded = coding.codes, coding.fold, coding.columns
         screens.append(as_screen(moments, sigma2, *coded, correlation))
     return screens
 
@@ -197,13 +206,13 @@ def _sums(
         raise too_large(np.any(np.abs(dense(values)) > MAX_VALUE, axis=0))
     parts = []
     for (codes, extra, weights), fold in zip(coded, folds, strict=True):
-        some = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)
-        block = values[some]
+        labelled = slice(None) if (codes >= 0).all() else np.flatnonzero(codes >= 0)
+        block = values[labelled]
         if extra.shape[1]:
-            block = with_columns(block, extra[some])
+            block = with_columns(block, extra[labelled])
         try:
-            times = None if weights is None else weights[some]
-            parts.append(screen_part(block, codes[some], times, fold, products=products))
+            times = None if weights is None else weights[labelled]
+            parts.append(screen_part(block, codes[labelled], times, fold, products=products))
         except ValueError:
             require_finite(values)  # names all affected columns
             raise
@@ -218,18 +227,18 @@ def _with_products(
     folds = range(part.fold.shape[1]) if overlap else np.unique(part.fold).tolist()
     scatter = {k: np.zeros((p, p)) for k in folds}
     # Folds that overlap have a sample each, as if a screen had no other cells.
-    for some in [[k] for k in folds] if overlap else [list(folds)]:
-        own = np.any([belongs(coding.fold, k) for k in some], axis=0)
-        coded = np.flatnonzero(np.append(own, False)[coding.codes])
+    for fold_numbers in [[k] for k in folds] if overlap else [list(folds)]:
+        in_folds = np.any([belongs(coding.fold, k) for k in fold_numbers], axis=0)
+        coded = np.flatnonzero(np.append(in_folds, False)[coding.codes])
         drawn = np.random.default_rng(0).choice(coded, min(_SAMPLED, len(coded)), replace=False)
-        for here, values in read_blocks(adata, panel, np.sort(drawn), layer=layer):
-            row = np.searchsorted(part.groups, coding.codes[here])
-            deviation = np.hstack([dense(values), coding.extra[here]]) - part.mean[row]
+        for block_cells, values in read_blocks(adata, panel, np.sort(drawn), layer=layer):
+            row = np.searchsorted(part.groups, coding.codes[block_cells])
+            deviation = np.hstack([dense(values), coding.extra[block_cells]]) - part.mean[row]
             if coding.weights is not None:
-                deviation *= np.sqrt(coding.weights[here])[:, None]
-            for k in some:
-                mine = deviation[belongs(part.fold, k)[row]]
-                scatter[k] += mine.T @ mine
+                deviation *= np.sqrt(coding.weights[block_cells])[:, None]
+            for k in fold_numbers:
+                of_fold = deviation[belongs(part.fold, k)[row]]
+                scatter[k] += of_fold.T @ of_fold
     for k, total in scatter.items():
         squares, sampled = part.squares[belongs(part.fold, k)].sum(axis=0), total.diagonal().copy()
         scale = np.sqrt(np.divide(squares, sampled, out=np.zeros(p), where=sampled > 0))
@@ -279,7 +288,7 @@ def read_blocks(
         adata, np.asarray(cells, dtype=np.int64), genes, layer, 1
     )
     source = LazyBlocks(matrix, panel, n_rows) if is_lazy(matrix) else open_source(matrix, panel)
-    for rows, here in blocks:
+    for rows, block_cells in blocks:
         try:
             values: Any = source.read(rows)
             if finite:
@@ -290,7 +299,7 @@ def read_blocks(
             n, p = values.shape
             if p <= _WIDE_PANEL or values.nnz >= _SPARSE_SHARE * n * p:
                 values = values.toarray()
-        yield here, values[:, back]
+        yield block_cells, values[:, back]
 
 
 def read_sample(
@@ -301,14 +310,14 @@ def read_sample(
     The sample consists of a few evenly spaced runs of cells. For a CSC matrix in a file, whose
     columns are read whole, it includes at most 1,000 genes.
     """
-    every, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
+    sampled, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
     matrix, n = require_layer(adata, layer)[1], _RUNS * _CELLS_A_RUN
     if getattr(matrix, "format", None) == "csc" and not sp.issparse(matrix):
         genes = genes[:: -(-len(genes) // n) or 1]
-    if len(every) > n:
-        starts = np.linspace(0, len(every) - _CELLS_A_RUN, _RUNS).astype(np.int64)
-        every = every[(starts[:, None] + np.arange(_CELLS_A_RUN)).ravel()]
-    for _, values in read_blocks(adata, genes, every, layer=layer, finite=False):
+    if len(sampled) > n:
+        starts = np.linspace(0, len(sampled) - _CELLS_A_RUN, _RUNS).astype(np.int64)
+        sampled = sampled[(starts[:, None] + np.arange(_CELLS_A_RUN)).ravel()]
+    for _, values in read_blocks(adata, genes, sampled, layer=layer, finite=False):
         yield values
 
 
@@ -319,15 +328,15 @@ def seen_and_constant(
     layer: str | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the share of ``cells`` in which each gene is not 0, and whether it is constant."""
-    seen = np.zeros(len(columns))
+    n_nonzero = np.zeros(len(columns))
     lowest, highest = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
     for _, values in read_blocks(adata, columns, cells, layer=layer):
-        seen += np.asarray((values != 0).sum(axis=0)).ravel()
+        n_nonzero += np.asarray((values != 0).sum(axis=0)).ravel()
         low, high = values.min(axis=0), values.max(axis=0)
         if sp.issparse(values):
             low, high = low.toarray().ravel(), high.toarray().ravel()
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
-    return seen / max(len(cells), 1), lowest >= highest
+    return n_nonzero / max(len(cells), 1), lowest >= highest
 
 
 def require_layer(adata: ad.AnnData, layer: str | None) -> tuple[ad.AnnData, Any]:
@@ -379,5 +388,5 @@ def _locate(
     panel, back = np.unique(columns, return_inverse=True)
     n_rows = block_rows(len(panel), n_groups)
     starts = np.flatnonzero(np.diff(rows[by_row] // n_rows, prepend=-1))
-    blocks = [(rows[some], cells[some]) for some in np.split(by_row, starts[1:]) if len(some)]
+    blocks = [(rows[block], cells[block]) for block in np.split(by_row, starts[1:]) if len(block)]
     return matrix, panel, back, n_rows, blocks

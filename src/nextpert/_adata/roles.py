@@ -85,14 +85,17 @@ ROLES = tuple(name for name in Roles.__dataclass_fields__ if name != "values")
 
 
 def read_roles(
-    adata: ad.AnnData, *, stored: bool = True, **given: str | Iterable[str] | None
+    adata: ad.AnnData, *, stored: bool = True, **named_roles: str | Iterable[str] | None
 ) -> Roles:
     """Return the given roles; for ``None``, those of ``uns["screen"]`` or else the defaults.
 
     ``given`` are fields of :class:`Roles`; ``stored=False`` ignores ``uns["screen"]``.
     """
-    held = declared(adata) if stored else {}
-    merged = {name: held.get(name) if given.get(name) is None else given[name] for name in ROLES}
+    stored_roles = declared(adata) if stored else {}
+    merged = {
+        name: stored_roles.get(name) if named_roles.get(name) is None else named_roles[name]
+        for name in ROLES
+    }
     named: dict[str, Any] = {
         name: tuple(map(str, in_order([value] if isinstance(value, str) else value)))
         if name in _SEVERAL
@@ -100,16 +103,16 @@ def read_roles(
         for name, value in merged.items()
         if value is not None
     }
-    each = named.get("condition_key")
-    if each is not None and each not in named.get("batch_key", ()):
+    condition = named.get("condition_key")
+    if condition is not None and condition not in named.get("batch_key", ()):
         # Effects of conditions on all cells are subtracted like batch effects.
-        named["batch_key"] = (*named.get("batch_key", ()), each)
+        named["batch_key"] = (*named.get("batch_key", ()), condition)
     roles = Roles(**named)
     for name in ("guide_key", "covariates", "layer"):
         if getattr(roles, name):
             require_cells(adata, f"The role {name}")
-    if roles.layer == held.get("layer"):
-        roles = replace(roles, values=held.get("values", {}))
+    if roles.layer == stored_roles.get("layer"):
+        roles = replace(roles, values=stored_roles.get("values", {}))
     present = {str(column) for column in adata.obs.columns}
     absent = [name for name in roles.columns[1:] if name not in present]
     if absent:
@@ -126,21 +129,24 @@ def read_roles(
     return roles
 
 
-def renewed_roles(adata: ad.AnnData, **given: Any) -> Roles:
+def renewed_roles(adata: ad.AnnData, **named_roles: Any) -> Roles:
     """Return the roles of ``uns["screen"]``, updated with those ``given``; ``None`` clears a role.
 
     ``given`` are arguments of ``pp.setup_screen``; ``KEPT`` keeps a role. Errors are those of
     :func:`read_roles`.
     """
     try:
-        held = declared(adata)
+        stored_roles = declared(adata)
     except ValueError as error:  # the remedy is the call in progress
         logger.warning("%s", error)
-        held = {}
-    merged = {name: held.get(name) if value is KEPT else value for name, value in given.items()}
+        stored_roles = {}
+    merged = {
+        name: stored_roles.get(name) if value is KEPT else value
+        for name, value in named_roles.items()
+    }
     roles = read_roles(adata, stored=False, **merged)
-    same = roles.layer == held.get("layer")
-    return replace(roles, values=held.get("values", {})) if same else roles
+    is_same_layer = roles.layer == stored_roles.get("layer")
+    return replace(roles, values=stored_roles.get("values", {})) if is_same_layer else roles
 
 
 def screen_record(
@@ -158,8 +164,8 @@ def fitted_roles(adata: ad.AnnData, params: Any) -> Roles:
 
 def role_texts(params: Mapping[str, Any]) -> dict[str, str]:
     """Return each role of ``params`` as text, ``""`` if no column has the role."""
-    held = {**vars(Roles()), **params}
+    values = {**vars(Roles()), **params}
     return {
-        name: ", ".join(map(str, held[name])) if name in _SEVERAL else str(held[name] or "")
+        name: ", ".join(map(str, values[name])) if name in _SEVERAL else str(values[name] or "")
         for name in ROLES
     }

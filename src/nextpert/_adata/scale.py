@@ -113,9 +113,17 @@ def read_scale(
     total = float(sample.expm1().sum()) / sample.shape[0] if kind == "log-normalised" else np.nan
     size = sample.shape[0] * sample.shape[1]
     return Scale(
-        kind, low, high, sample.shape[0], whole, fault if holds else "", total, multiples,
-        1 - n_other / size, float((sample.data < 0).sum()) / size,
-    )  # fmt: skip
+        kind,
+        low,
+        high,
+        sample.shape[0],
+        whole,
+        fault if holds else "",
+        total,
+        multiples,
+        1 - n_other / size,
+        float((sample.data < 0).sum()) / size,
+    )
 
 
 def _n_logarithms(sample: sp.csr_array) -> tuple[int | None, float]:
@@ -186,7 +194,11 @@ def report_scale(scale: Scale, layer: str | None, *, checked: bool = True) -> No
     """Log the scale; if it is ``checked``, warn if values cannot be log-normalised."""
     logger.info(
         "%s: %s, values from %.3g to %.3g in %d cells.",
-        slot(layer), scale.kind, scale.minimum, scale.maximum, scale.n_cells,
-    )  # fmt: skip
+        slot(layer),
+        scale.kind,
+        scale.minimum,
+        scale.maximum,
+        scale.n_cells,
+    )
     if checked and scale.fault:
         warn(scale.fault)

@@ -65,8 +65,8 @@ class Environments:
     perturbation: NDArray[np.object_] = field(init=False)  # of every environment
 
     def __post_init__(self) -> None:
-        own = self.table[self.roles.perturbation_key].to_numpy(dtype=object)
-        object.__setattr__(self, "perturbation", own)
+        labels = self.table[self.roles.perturbation_key].to_numpy(dtype=object)
+        object.__setattr__(self, "perturbation", labels)
 
     def perturbations(self) -> list[str]:
         """Return all perturbations, sorted, without the controls."""
@@ -81,8 +81,9 @@ class Environments:
             logger.warning(
                 "%d labelled cells have no guide in adata.obs[%r]: such cells of a perturbation "
                 "are treated as cells of one further guide. Fill the column, or drop these cells.",
-                n, key,
-            )  # fmt: skip
+                n,
+                key,
+            )
 
     def naming_on(self, genes: Iterable[str]) -> Naming:
         """Return the naming of perturbations for these measured genes."""
@@ -99,11 +100,11 @@ class Environments:
 
     def groups(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return the position in ``names`` of the perturbation of every environment, or -1."""
-        own = self.perturbation
+        labels = self.perturbation
         if self.naming is not None:
-            names = self.naming.spelled(names, sorted(set(own)))
-        place = {name: k for k, name in enumerate(names)}
-        return np.array([place.get(name, -1) for name in own], np.int64)
+            names = self.naming.spelled(names, sorted(set(labels)))
+        position_of = {name: k for k, name in enumerate(names)}
+        return np.array([position_of.get(name, -1) for name in labels], np.int64)
 
     def levels(self, *keys: str) -> NDArray[np.int64]:
         """Return a number per environment for its combination of levels in some columns."""
@@ -133,16 +134,16 @@ class Environments:
         in :func:`~nextpert.core.screen.guides.pool_guides`.
         """
         rows, roles = screen.columns["environment"], self.roles
-        each = [] if roles.condition_key is None else [roles.condition_key]
+        condition_columns = [] if roles.condition_key is None else [roles.condition_key]
         clean, sd = screen, np.zeros(0)
         if roles.batch_key:
             within = [roles.perturbation_key, *self.condition_names]
-            condition = self.levels(*within, *(each if by_condition else []))[rows]
+            condition = self.levels(*within, *(condition_columns if by_condition else []))[rows]
             clean, sd = screen.without_batches(self.indicators(roles.batch_key)[1][rows], condition)
         group = self.numbered(names)
         guide = self.levels(*([] if roles.guide_key is None else [roles.guide_key]))
         batch = self.levels(*roles.batch_key)
-        keys = np.column_stack([group, guide, batch, self.levels(*each)])[rows]
+        keys = np.column_stack([group, guide, batch, self.levels(*condition_columns)])[rows]
         own = keys[:, 0] >= 0
         return clean.some(own).moments(), keys[own], sd
 
@@ -173,10 +174,10 @@ class Environments:
 
     def only(self, perturbations: Sequence[str]) -> Environments:
         """Return the environments of some perturbations; cells of others get code -1."""
-        kept = np.isin(self.perturbation, np.array(list(perturbations), dtype=object))
-        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
-        table = self.table[kept].reset_index(drop=True)
-        return replace(self, table=table, codes=place[self.codes])
+        is_kept = np.isin(self.perturbation, np.array(list(perturbations), dtype=object))
+        code_of = np.append(np.where(is_kept, np.cumsum(is_kept) - 1, -1), -1)
+        table = self.table[is_kept].reset_index(drop=True)
+        return replace(self, table=table, codes=code_of[self.codes])
 
 
 def read_environments(
@@ -209,14 +210,14 @@ def read_environments(
     for name in roles.batch_key:
         _require_batches(column_of(adata, name), tables[name], labelled)
     # The environment of every cell, and the sorted table of all environments.
-    levels, place = distinct(*(each.codes[labelled] for each in tables.values()))
+    levels, row_of = distinct(*(labels_of.codes[labelled] for labels_of in tables.values()))
     codes = np.full(len(labelled), -1, np.int64)
-    codes[labelled] = place
+    codes[labelled] = row_of
     columns = {
-        name: np.array([*each.names, _NO_GUIDE], dtype=object)[levels[:, k]]
-        for k, (name, each) in enumerate(tables.items())
+        name: np.array([*labels_of.names, _NO_GUIDE], dtype=object)[levels[:, k]]
+        for k, (name, labels_of) in enumerate(tables.items())
     }
-    table = pd.DataFrame({**columns, "n_cells": np.bincount(place, minlength=len(levels))})
+    table = pd.DataFrame({**columns, "n_cells": np.bincount(row_of, minlength=len(levels))})
     if roles.condition_key is not None:
         _require_controls(table, roles)
     covariates = np.column_stack(values) if values else np.zeros((adata.n_obs, 0))
@@ -238,13 +239,13 @@ def coding(
     read. ``fold`` is the fold of every cell: each fold has its own scatter (by default, all cells
     share one). ``extra`` and ``weights`` are as in :class:`~nextpert._adata.read.Coding`.
     """
-    every = list(columns.values())
-    n_cells = len(every[0])
-    cells = np.flatnonzero(np.any([each >= 0 for each in every], axis=0))
+    levels = list(columns.values())
+    n_cells = len(levels[0])
+    cells = np.flatnonzero(np.any([codes_of >= 0 for codes_of in levels], axis=0))
     fold = np.zeros(n_cells, np.int64) if fold is None else fold
-    rows, place = distinct(*(each[cells] for each in (*every, fold)))
+    rows, row_of = distinct(*(codes_of[cells] for codes_of in (*levels, fold)))
     codes = np.full(n_cells, -1, np.int64)
-    codes[cells] = place
+    codes[cells] = row_of
     extra = np.zeros((n_cells, 0)) if extra is None else extra
     by_name = {name: rows[:, k].copy() for k, name in enumerate(columns)}
     return Coding(codes, rows[:, -1].copy(), extra, weights, by_name)
@@ -257,8 +258,8 @@ def coding_without(environments: Environments, sets: Sequence[Collection[str]]) 
     screen without the other cells.
     """
     one = coding({"environment": environments.codes}, extra=environments.covariates)
-    kept = [environments.groups(list(some)) < 0 for some in sets]
-    return one._replace(fold=np.array(kept, np.int64).T[one.columns["environment"]])
+    is_in_fold = [environments.groups(list(labels)) < 0 for labels in sets]
+    return one._replace(fold=np.array(is_in_fold, np.int64).T[one.columns["environment"]])
 
 
 def without_sets(
@@ -269,10 +270,10 @@ def without_sets(
     ``screen`` has the sums of :func:`coding_without`.
     """
     labels = set(environments.perturbation)
-    for some in sets:
-        kept = environments.groups(list(some)) < 0
-        others = sorted(labels - set(environments.perturbation[~kept]))
-        yield environments.only(others), screen.some(kept).moments()
+    for left_out in sets:
+        is_kept = environments.groups(list(left_out)) < 0
+        remaining = sorted(labels - set(environments.perturbation[~is_kept]))
+        yield environments.only(remaining), screen.some(is_kept).moments()
 
 
 def screen_moments(
@@ -300,8 +301,8 @@ def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[n
     n_cells, n_batches = int(labelled.sum()), len(np.unique(batches.codes[labelled]))
     is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     is_quantity = is_number and n_batches > _MANY_NUMBERS
-    least = _CELLS_OF_A_NUMBER if is_quantity else _FEWEST_CELLS
-    if n_batches > 1 and n_cells < least * n_batches:
+    min_cells = _CELLS_OF_A_NUMBER if is_quantity else _FEWEST_CELLS
+    if n_batches > 1 and n_cells < min_cells * n_batches:
         message = (
             f"batch_key={batches.key!r} holds {n_batches} values in {n_cells} cells: name a column "
             f"with few values, such as the plate, and pass quantities as covariates."
@@ -311,8 +312,10 @@ def _require_batches(column: pd.Series, batches: LabelTable, labelled: NDArray[n
 
 def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
     """Raise if a condition has no controls with which to compare its perturbations."""
-    own = table[roles.condition_key]
-    absent = sorted(set(own) - set(own[table[roles.perturbation_key] == roles.control]))
+    conditions = table[roles.condition_key]
+    absent = sorted(
+        set(conditions) - set(conditions[table[roles.perturbation_key] == roles.control])
+    )
     if absent:
         message = (
             f"These conditions in adata.obs[{roles.condition_key!r}] have no control cells: "
@@ -323,21 +326,21 @@ def _require_controls(table: pd.DataFrame, roles: Roles) -> None:
 
 
 def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArray[np.float64]:
-    what = f"The covariate adata.obs[{name!r}]"
-    values = real_values(column, what)
+    covariate = f"The covariate adata.obs[{name!r}]"
+    values = real_values(column, covariate)
     if bad := int((labelled & ~np.isfinite(values)).sum()):
-        message = f"{what} is missing or infinite for {bad} labelled cells: "
+        message = f"{covariate} is missing or infinite for {bad} labelled cells: "
         message += "fill it in, or drop these cells."
         raise ValueError(message)
-    known = np.where(labelled, values, 0.0)
-    require_small(known, what)
-    return known
+    finite = np.where(labelled, values, 0.0)
+    require_small(finite, covariate)
+    return finite
 
 
 def describe(environments: Environments) -> str:
     """Return one line about the environments, for the log."""
-    n, more = len(environments.perturbations()), environments.roles.columns[1:]
-    by = f", by {list_names(more)}" if more else ""
+    n, columns = len(environments.perturbations()), environments.roles.columns[1:]
+    by = f", by {list_names(columns)}" if columns else ""
     return f"{len(environments.table)} groups of cells: controls and {n} perturbations{by}"
 
 
@@ -421,14 +424,16 @@ def read_groupings(
             coding({"batch": np.where(codes >= 0, of_cell, -1)}, fold=codes)
             for codes, _ in groupings
         ]
-        every = coding({"environment": environments.codes})
-        labelled, *screens = read_screens(adata, columns, [every, *codings], layer=roles.layer)
+        all_environments = coding({"environment": environments.codes})
+        labelled, *screens = read_screens(
+            adata, columns, [all_environments, *codings], layer=roles.layer
+        )
         batches = _batches(labelled.moments(), environments, of_cell, names)
         for codes, _ in groupings:
             batches.require(np.flatnonzero(codes >= 0))
         screens = [
-            replace(each, mean=each.mean - batches.offsets[each.columns["batch"]])
-            for each in screens
+            replace(screen, mean=screen.mean - batches.offsets[screen.columns["batch"]])
+            for screen in screens
         ]
     moments = [
         [screen.of_fold(k) for k in range(n)]
@@ -440,13 +445,13 @@ def read_groupings(
 def _combinations(adata: ad.AnnData, roles: Roles) -> tuple[NDArray[np.int64], list[str]]:
     """Return the batch combination of every cell, -1 if a batch is missing, and all their names."""
     tables = [read_labels(adata, key, argument="batch_key") for key in roles.batch_key]
-    rows, place = distinct(*(table.codes for table in tables))
+    rows, row_of = distinct(*(table.codes for table in tables))
     missing = np.asarray((rows < 0).any(axis=1))
     names = [
         ", ".join("missing" if c < 0 else t.names[c] for t, c in zip(tables, row, strict=True))
         for row in rows
     ]
-    return np.where(missing[place], -1, place), names
+    return np.where(missing[row_of], -1, row_of), names
 
 
 def _batches(

@@ -141,11 +141,11 @@ def _panel_of_csc(arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> 
     data, indices, indptr = arrays
     ends = np.asarray(indptr[:]).astype(np.int64)
     spans = [slice(ends[j], ends[j + 1]) for j in columns]
-    rows = np.concatenate([np.empty(0, np.int64), *(np.asarray(indices[some]) for some in spans)])
+    rows = np.concatenate([np.empty(0, np.int64), *(np.asarray(indices[span]) for span in spans)])
     if rows.size and not 0 <= rows.min() <= rows.max() < n_rows:
         raise damaged("row indices out of range")
-    values = np.concatenate([np.empty(0), *(np.asarray(data[some]) for some in spans)])
-    pointers = np.append(0, np.cumsum([some.stop - some.start for some in spans]))
+    values = np.concatenate([np.empty(0), *(np.asarray(data[span]) for span in spans)])
+    pointers = np.append(0, np.cumsum([span.stop - span.start for span in spans]))
     panel = sp.csc_array((values, rows, pointers), shape=(n_rows, len(columns)))
     return sp.csr_array(panel)
 
@@ -160,8 +160,8 @@ def computed(task: Any) -> Any:
     try:
         return task.compute()
     except (IndexError, KeyError, TypeError) as error:
-        what = f"parts that cannot be read together ({error})"
-        raise damaged(what, "The matrix read lazily") from error
+        fault = f"parts that cannot be read together ({error})"
+        raise damaged(fault, "The matrix read lazily") from error
 
 
 class LazyBlocks:
@@ -236,8 +236,8 @@ def real_values(
     frame = table if isinstance(table, pd.DataFrame) else table.to_frame()
     columns = [_real(column) for _, column in frame.items()]
     if bad := [str(key) for key, values in zip(frame, columns, strict=True) if values is None]:
-        which = f"those of {list_names(bad)}" if table is frame else "some of its values"
-        message = f"{name} must contain only real numbers, but {which} are not.{remedy}"
+        faulty = f"those of {list_names(bad)}" if table is frame else "some of its values"
+        message = f"{name} must contain only real numbers, but {faulty} are not.{remedy}"
         raise ValueError(message)
     values = np.array(columns, np.float64).reshape(frame.shape[::-1]).T
     return values if table is frame else values[:, 0]

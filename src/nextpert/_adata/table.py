@@ -106,11 +106,11 @@ def cells_of(adata: ad.AnnData) -> Index:
 
 def joined_records(one: ad.AnnData, other: ad.AnnData) -> dict[str, Any]:
     """Return the record of two joined tables; a property is known only if both tables state it."""
-    both = dict(one.uns[KEY]), dict(other.uns[KEY])
-    out = {"source": both[0]["source"]}
-    out["n_missing"] = sum(int(each["n_missing"]) for each in both)
-    given = ("cells_given", "controls_given", "means_given")
-    return out | {name: min(int(each[name]) for each in both) for name in given}
+    records = dict(one.uns[KEY]), dict(other.uns[KEY])
+    out = {"source": records[0]["source"]}
+    out["n_missing"] = sum(int(record["n_missing"]) for record in records)
+    names = ("cells_given", "controls_given", "means_given")
+    return out | {name: min(int(record[name]) for record in records) for name in names}
 
 
 def rows_of(adata: ad.AnnData) -> Rows:
@@ -134,8 +134,8 @@ def own_variances(rows: Rows, variance: Array) -> Array:
     """
     shared = np.zeros_like(variance)
     for row in np.flatnonzero(rows.is_control):
-        others = (rows.block == rows.block[row]) & ~rows.is_control
-        shared[others] = variance[row]
+        perturbed_rows = (rows.block == rows.block[row]) & ~rows.is_control
+        shared[perturbed_rows] = variance[row]
     shared *= rows.removed
     return np.maximum(variance - shared, _LEAST_OWN * variance)
 
@@ -147,11 +147,11 @@ def scales(rows: Rows, within: Array) -> Array:
     degrees of freedom as weights, as if cells were pooled; outliers are limited to four times the
     median.
     """
-    known = np.isfinite(within)
-    middle = np.nanmedian(np.where(known, within, np.nan), axis=0)
-    weight = np.where(known, (rows.n - 1.0)[:, None], 0.0)
-    held = np.minimum(np.where(known, within, 0.0), _MOST * middle)
-    return np.asarray((weight * held).sum(axis=0) / weight.sum(axis=0))
+    is_known = np.isfinite(within)
+    middle = np.nanmedian(np.where(is_known, within, np.nan), axis=0)
+    weight = np.where(is_known, (rows.n - 1.0)[:, None], 0.0)
+    limited = np.minimum(np.where(is_known, within, 0.0), _MOST * middle)
+    return np.asarray((weight * limited).sum(axis=0) / weight.sum(axis=0))
 
 
 def table_moments(
@@ -167,13 +167,13 @@ def table_moments(
     sigma2, counted, squares = np.zeros(p), np.empty_like(mean), np.empty_like(mean)
     freedom = (rows.n - 1.0)[:, None]
     for genes in in_blocks(p, n):  # each by itself
-        own = own_variances(rows, se[:, genes].astype(np.float64) ** 2)
-        within = rows.n[:, None] * own
-        known = np.isfinite(within)
-        counting = used[:, None] | ~(known & used[:, None]).any(axis=0)
+        variance = own_variances(rows, se[:, genes].astype(np.float64) ** 2)
+        within = rows.n[:, None] * variance
+        is_known = np.isfinite(within)
+        counting = used[:, None] | ~(is_known & used[:, None]).any(axis=0)
         scale = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
-        counted[:, genes] = scale / own  # 0 where nothing is known
-        squares[:, genes] = freedom * np.where(known, np.minimum(within, _MOST * scale), scale)
+        counted[:, genes] = scale / variance  # 0 where nothing is known
+        squares[:, genes] = freedom * np.where(is_known, np.minimum(within, _MOST * scale), scale)
     # The variance between cells of a perturbation is unknown.
     if not rows.cells_known:
         squares[~rows.is_control] = 0.0
@@ -184,8 +184,8 @@ def correlation_of(adata: ad.AnnData, columns: Index) -> Array | None:
     """Return the correlation of some genes in a table, ``None`` if the table has none."""
     if CORRELATION not in adata.varp:
         return None
-    held = adata.varp[CORRELATION]
-    return np.asarray(np.asarray(held)[np.ix_(columns, columns)], np.float64)
+    correlation = adata.varp[CORRELATION]
+    return np.asarray(np.asarray(correlation)[np.ix_(columns, columns)], np.float64)
 
 
 def shrunk_correlation(covariance: Array, freedom: float) -> Array:
@@ -257,8 +257,8 @@ def as_screen(
     covariance = np.diag(sigma2)
     if correlation is not None:
         covariance = correlation * np.sqrt(np.outer(sigma2, sigma2))
-    kept = np.flatnonzero(codes >= 0)
-    one = moments.some(kept).pool(codes[kept], len(fold))
+    in_use = np.flatnonzero(codes >= 0)
+    one = moments.some(in_use).pool(codes[in_use], len(fold))
     scatter = {}
     for k in np.unique(fold).tolist():
         n = one.n[fold == k]

@@ -133,11 +133,13 @@ def undeclared_batches(
     _, name, codes, of_levels = found[0]
     batches = [*roles.batch_key, name]
     return UndeclaredBatches(
-        name, len(np.unique(codes[codes >= 0])), of_levels.p_value * len(tested),
+        name,
+        len(np.unique(codes[codes >= 0])),
+        of_levels.p_value * len(tested),
         *_bias(group, codes, of_levels),
         call_with(roles, batch_key=batches if len(batches) > 1 else name),
         tuple(each[1] for each in found[1:]),
-    )  # fmt: skip
+    )
 
 
 def warn_undeclared_batches(batches: UndeclaredBatches | None) -> None:
@@ -175,11 +177,13 @@ def shifted_covariates(
     for name, codes in columns:
         shape = int(strata.max(initial=0)) + 1, int(codes.max()) + 1
 
-        def counts(some: Codes, codes: Codes = codes, shape: tuple[int, int] = shape) -> Codes:
+        def counts(
+            cells_used: Codes, codes: Codes = codes, shape: tuple[int, int] = shape
+        ) -> Codes:
             """Return numbers of cells by stratum and level."""
-            used = some[codes[some] >= 0]
-            place = strata[used] * shape[1] + codes[used]
-            return np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+            used = cells_used[codes[cells_used] >= 0]
+            table_cell = strata[used] * shape[1] + codes[used]
+            return np.bincount(table_cell, minlength=shape[0] * shape[1]).reshape(shape)
 
         of_control, level = counts(cells[0]), SIGNIFICANCE / (len(names) * len(columns))
         differ = [
@@ -235,13 +239,15 @@ def _blocks(adata: ad.AnnData, group: Codes, roles: Roles) -> tuple[Codes, NDArr
         if key in roles.covariates and is_number:
             continue  # a quantity, which divides no cells
         codes.append(pd.factorize(column, use_na_sentinel=True)[0].astype(np.int64))
-    known = np.all([each >= 0 for each in codes], axis=0)
-    return distinct(*codes)[1], known
+    has_levels = np.all([codes_of >= 0 for codes_of in codes], axis=0)
+    return distinct(*codes)[1], has_levels
 
 
-def _in_mixed_blocks(block: Codes, codes: Codes, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _in_mixed_blocks(
+    block: Codes, codes: Codes, has_levels: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
     """Return which cells have a level and are in a block with two levels or more."""
-    used = known & (codes >= 0)
+    used = has_levels & (codes >= 0)
     pairs, _ = distinct(block[used], codes[used])
     n_levels = np.bincount(pairs[:, 0], minlength=int(block.max(initial=-1)) + 1)
     return np.asarray(used & (n_levels[block] > 1))

@@ -6,7 +6,13 @@ from scipy.stats import false_discovery_control, nct, norm
 from scipy.stats import t as student
 
 from nextpert.core import ScreenMoments
-from nextpert.core.design.detection import ByDiscoveryRate, ByFalseSigns, Noise, first_below
+from nextpert.core.design.detection import (
+    ByDiscoveryRate,
+    ByFalseSigns,
+    Noise,
+    _beyond,
+    first_below,
+)
 from nextpert.core.design.effect_sizes import SIZES, EffectSizes
 from nextpert.core.design.power import Layout, screen_noise
 from nextpert.core.model.effect_draws import SCALES, TAILS
@@ -101,6 +107,13 @@ def test_a_single_test_is_a_t_test():
     reach = -student.ppf(0.05 / 100, 12.0)
     wanted = nct.sf(reach, 12.0, 1.5 / np.sqrt(0.1))
     assert ByDiscoveryRate(sizes).power(noise, 1.5)[0] == pytest.approx(wanted, abs=0.03)
+
+
+@pytest.mark.parametrize("freedom", [3.0, 60.0, 150.0])
+def test_probabilities_beyond_a_level_are_those_of_a_noncentral_t(freedom):
+    reach, size = np.array([2.0, 3.0, 4.0]), np.array([0.3, 1.0, 4.0])
+    found = _beyond(reach, np.full(3, freedom), size)
+    np.testing.assert_allclose(found, nct.sf(reach, freedom, size), atol=1e-4)
 
 
 def test_power_rises_with_share_size_and_cells():

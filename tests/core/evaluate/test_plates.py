@@ -87,13 +87,16 @@ def test_in_turn_against_the_same_written_out():
 
 @pytest.mark.parametrize("off", [0.0, 7.0])
 def test_batches_are_taken_off_by_the_cells_seen(off):
-    """The candidates have most of their cells in another batch each, which is farther off."""
+    """The candidates have most of their cells in another batch each, which is farther off.
+
+    The last gene is the same in all cells.
+    """
     rng = np.random.default_rng(0)
     share = np.array([0.5, 0.9, 0.1])
     batch = [(np.arange(n) >= s * n).astype(int) for n, s in zip((300, 90, 90), share, strict=True)]
     means = np.array([0.0, 1.0, -1.0])
     cells = [
-        mean + off * b[:, None] + rng.normal(size=(len(b), 3))
+        np.hstack([mean + off * b[:, None] + rng.normal(size=(len(b), 3)), np.zeros((len(b), 1))])
         for mean, b in zip(means, batch, strict=True)
     ]
     code = [2 * j + b for j, b in enumerate(batch)]
@@ -105,6 +108,7 @@ def test_batches_are_taken_off_by_the_cells_seen(off):
     screen = ScreenMoments.from_array(np.vstack(cells), np.concatenate(code), 6)
     centre = off * np.mean(np.concatenate(batch))
     for want, mean in enumerate(means[1:]):
-        task = Task(Goal.point(np.full(3, mean + centre)), its, np.array([0, 1]), 5, rng)
+        goal = Goal.point(np.append(np.full(3, mean + centre), 0.0))
+        task = Task(goal, its, np.array([0, 1]), 5, rng)
         best, plate = BY_MEANS["thompson_means"](task, screen, np.arange(2), 1)
         assert best == plate[0] == want

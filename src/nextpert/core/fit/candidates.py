@@ -68,9 +68,10 @@ class CandidateSet:
         selected, prior = np.asarray(index, np.int64), self.without_cells
         number = (np.cumsum(~self.measured) - 1)[selected]
         return CandidateSet(
-            self.interventions.rows(selected.tolist()), self.fit_rows[selected],
+            self.interventions.rows(selected.tolist()),
+            self.fit_rows[selected],
             None if prior is None else prior.rows(number[~self.measured[selected]]),
-        )  # fmt: skip
+        )
 
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
         """Return the joint posterior of the candidates' states.
@@ -94,10 +95,15 @@ def as_asked(
     """Return candidates to rank, from a fit; ``targets`` are those of ``PanelTarget`` (tl)."""
     model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
     return Candidates(
-        fit.posteriors, pool.interventions.shifts if pool.is_exact else None, goal,
-        states=pool.states(fit, targets), measured=pool.measured, main=fit.posterior,
-        noise=None if model is None else CellNoise(*model.within_cells(), shared), **options,
-    )  # fmt: skip
+        fit.posteriors,
+        pool.interventions.shifts if pool.is_exact else None,
+        goal,
+        states=pool.states(fit, targets),
+        measured=pool.measured,
+        main=fit.posterior,
+        noise=None if model is None else CellNoise(*model.within_cells(), shared),
+        **options,
+    )
 
 
 def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NOT_JOINED) -> bool:
@@ -272,11 +278,15 @@ def _interactions(
     alone, variance = np.full((2, len(labels), len(fit.genes)), np.nan)
     cells = [k for k, label in enumerate(labels) if label in single]
     without = [
-        k for k, label in enumerate(labels)
+        k
+        for k, label in enumerate(labels)
         if label not in single
-        and (label in fit.genes or fit.is_described(label)
-             or (fit.takes_any_label and (label,) not in fit.in_company))
-    ]  # fmt: skip
+        and (
+            label in fit.genes
+            or fit.is_described(label)
+            or (fit.takes_any_label and (label,) not in fit.in_company)
+        )
+    ]
     if single:
         # From all singles, so that the effect of a pair does not depend on the other candidates.
         single_rows = np.array(sorted(single.values()))
@@ -297,9 +307,14 @@ def _interactions(
         )
         effects, noise = measured.observed, measured.variance
     interactions = learn_interactions(
-        alone, variance, numbers[: len(joint)], effects, noise,
-        scale=size_of_effects(squares, unit), learned=record,
-    )  # fmt: skip
+        alone,
+        variance,
+        numbers[: len(joint)],
+        effects,
+        noise,
+        scale=size_of_effects(squares, unit),
+        learned=record,
+    )
     return interactions, numbers[len(joint) :]
 
 

@@ -125,11 +125,15 @@ def with_conditions(
         in_condition = condition == k
         parts.append(
             pool_cells(
-                _of_own_variances(screen.some(in_condition)), group[in_condition], n_groups,
-                guide=None if guide is None else guide[in_condition], spread=fit_cells.spread,
-                equal_guides=equal_guides, fixed_sd=fixed_sd,
+                _of_own_variances(screen.some(in_condition)),
+                group[in_condition],
+                n_groups,
+                guide=None if guide is None else guide[in_condition],
+                spread=fit_cells.spread,
+                equal_guides=equal_guides,
+                fixed_sd=fixed_sd,
             ).pooled
-        )  # fmt: skip
+        )
     # Every perturbation needs cells in a condition with controls.
     cells = np.sum([part.n_cells for part in parts], axis=0)
     if ((cells == 0) & (fit_cells.pooled.n_cells > 0)).any():

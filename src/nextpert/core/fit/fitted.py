@@ -473,6 +473,8 @@ class FittedPosterior:
         n_cells[measured] = one.n_cells
         table["n_cells"] = n_cells
         return replace(
-            self, environments=table, means=replace(self.means, n=n, mean=mean),
+            self,
+            environments=table,
+            means=replace(self.means, n=n, mean=mean),
             hierarchical=model.in_condition(by_name[name]),
-        )  # fmt: skip
+        )

@@ -298,17 +298,22 @@ def weigh_predictors(
         if spec.features is not None:
             feature_rows = spec.features.place
             unnamed = replace(measured, names=[""] * len(names))  # without side information
-            alone = weights.expected([
-                predictor.predict(unnamed, unnamed)
-                if {"features", "other_screen"} & set(predictor.draws_on)
-                else prediction
-                for predictor, prediction in zip(built, predictions, strict=True)
-            ])  # fmt: skip
+            alone = weights.expected(
+                [
+                    predictor.predict(unnamed, unnamed)
+                    if {"features", "other_screen"} & set(predictor.draws_on)
+                    else prediction
+                    for predictor, prediction in zip(built, predictions, strict=True)
+                ]
+            )
         observed = measured.observed[rows] - target_changes[rows]
         left_out = LeftOut(
-            observed - described[rows], observed - alone[rows], measured.variance[rows],
-            scored[rows], np.array([names[j] in feature_rows for j in rows]),
-        )  # fmt: skip
+            observed - described[rows],
+            observed - alone[rows],
+            measured.variance[rows],
+            scored[rows],
+            np.array([names[j] in feature_rows for j in rows]),
+        )
     # Large predictions are not kept, because the draws of effects need the memory.
     if len(names) * len(spec.genes) > ENOUGH_EFFECTS:
         once.clear()
@@ -367,9 +372,10 @@ def learn_effects(
     prior = Prior(effect, doubt, own_variance)
     # A fixed seed, so that results do not depend on earlier calls.
     options: dict[str, Any] = {
-        "rng": 0, "progress": progress,
+        "rng": 0,
+        "progress": progress,
         "n_jobs": n_jobs or threads(len(measured) * len(spec.genes)),
-    }  # fmt: skip
+    }
     elsewhere = None
     if by_condition is None and spec.features is not None and weighted is not None:
         weights = dict(zip(weighted.weights.names, weighted.weights.weights, strict=True))

@@ -60,10 +60,12 @@ class ContextNodes:
         genes = screen.subset(np.arange(n_genes))
         if self.batches.shape[1]:
             genes = genes.without_fixed(self.batches, self.group)
-        own = self.control_guide >= 0
+        is_control = self.control_guide >= 0
         nothing = np.zeros_like(genes.scatter)
-        controls = ScreenMoments(genes.n[own], genes.mean[own], genes.squares[own], nothing)
-        pooled = controls.pool(self.control_guide[own], n_guides)
+        controls = ScreenMoments(
+            genes.n[is_control], genes.mean[is_control], genes.squares[is_control], nothing
+        )
+        pooled = controls.pool(self.control_guide[is_control], n_guides)
         return spread_within(pooled, np.zeros(n_guides, np.int64))
 
 
@@ -82,8 +84,8 @@ class Joint(NamedTuple):
         variance = context.guide_variance(screen, n_genes)
         batches = context.batches if context.batches.shape[1] else None
 
-        def moments_of(some: NDArray[np.int64], fixed: Any) -> Moments:
-            columns = context.indicators[:, some]
+        def moments_of(columns_used: NDArray[np.int64], fixed: Any) -> Moments:
+            columns = context.indicators[:, columns_used]
             return context_moments(screen, columns, fixed=fixed, guide_variance=variance)
 
         kept, p = np.arange(context.indicators.shape[1]), screen.n_nodes
@@ -146,16 +148,16 @@ def _explained(joint: Moments, n_genes: int, n_nodes: int) -> NDArray[np.float64
     """
     variance = np.maximum(joint.scatter.diagonal(), np.finfo(float).tiny)
     share = joint.scatter[n_nodes:, :n_genes] ** 2 / variance[:n_genes]
-    own = variance[n_nodes:]
-    return np.where(own > _NONE * max(joint.n, 1), share.sum(axis=1) / own, -1.0)
+    total = variance[n_nodes:]
+    return np.where(total > _NONE * max(joint.n, 1), share.sum(axis=1) / total, -1.0)
 
 
 def _given_others(moments: Moments, stay: NDArray[np.int64]) -> Moments:
     """Return the moments of some nodes at fixed values of all others."""
-    gone = np.setdiff1d(np.arange(moments.n_nodes), stay)
+    conditioned = np.setdiff1d(np.arange(moments.n_nodes), stay)
     # S_kk - S_kd S_dd^-1 S_dk
-    root = np.linalg.cholesky(moments.scatter[np.ix_(gone, gone)])
-    explained = np.linalg.solve(root, moments.scatter[np.ix_(gone, stay)])
+    root = np.linalg.cholesky(moments.scatter[np.ix_(conditioned, conditioned)])
+    explained = np.linalg.solve(root, moments.scatter[np.ix_(conditioned, stay)])
     scatter = moments.scatter[np.ix_(stay, stay)] - explained.T @ explained
     return Moments(moments.n, moments.mean[stay], scatter)
 
@@ -170,12 +172,14 @@ def _independent(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
             return np.arange(len(correlation))
     except np.linalg.LinAlgError:
         pass
-    left, kept = correlation.copy(), []
-    for k in range(len(left)):
-        if left[k, k] > _LEAST:
-            kept.append(k)
-            left[k + 1 :, k + 1 :] -= np.outer(left[k + 1 :, k], left[k, k + 1 :]) / left[k, k]
-    return np.array(kept, np.int64)
+    remainder, independent = correlation.copy(), []
+    for k in range(len(remainder)):
+        if remainder[k, k] > _LEAST:
+            independent.append(k)
+            remainder[k + 1 :, k + 1 :] -= (
+                np.outer(remainder[k + 1 :, k], remainder[k, k + 1 :]) / remainder[k, k]
+            )
+    return np.array(independent, np.int64)
 
 
 def search(
@@ -198,13 +202,18 @@ def search(
     n_context = cells.n_nodes - p
     if n_context and not method.context:
         cells = _given_others(cells, np.arange(p))
-    known = {"targets": joint.targets} if joint.targets else {}
+    targets_of_nodes = {"targets": joint.targets} if joint.targets else {}
     try:
         with parallel_config("sequential") if n_jobs is None else nullcontext():
             best = method.learn(
-                cells, options, n_context=cells.n_nodes - p, rng=rng, n_jobs=n_jobs or 1,
-                progress=progress, **known,
-            )  # fmt: skip
+                cells,
+                options,
+                n_context=cells.n_nodes - p,
+                rng=rng,
+                n_jobs=n_jobs or 1,
+                progress=progress,
+                **targets_of_nodes,
+            )
     except ValueError as error:
         columns = getattr(error, "columns", None)
         if columns is None:
