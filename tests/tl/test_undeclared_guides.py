@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert._adata import nested
-from nextpert._adata.nested import undeclared_guides
 from nextpert._adata.roles import Roles
+from nextpert._adata.undeclared_guides import undeclared_guides
 from nextpert.core import LinearScm, random_scm
 
 pytestmark = pytest.mark.brief_chain
@@ -175,7 +174,7 @@ def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart
 def test_of_many_cells_a_sample_is_read(monkeypatch):
     asked = screen(), np.arange(12), [f"G{k}" for k in range(1, 11)], Roles()
     whole = undeclared_guides(*asked)
-    monkeypatch.setattr(nested, "_CELLS", 700)
+    monkeypatch.setattr("nextpert._adata.undeclared_guides._CELLS", 700)
     some = undeclared_guides(*asked)
     assert whole.variance == pytest.approx(0.1, abs=0.04)
     assert some.variance == pytest.approx(0.1, abs=0.07)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata.labels import MISSING, column_of, read_every_label, read_labels
-from nextpert._adata.nested import FEWEST_CELLS, call_with
 from nextpert._adata.screen import coding, read_screens
 from nextpert._adata.table import is_table
+from nextpert._adata.undeclared_guides import FEWEST_CELLS, call_with
 from nextpert._warn import warn
 from nextpert.core._checks import list_names
 from nextpert.core.screen.guides import distinct
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import anndata as ad
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert._adata.nested import Nested
     from nextpert._adata.roles import Roles
+    from nextpert._adata.undeclared_guides import Nested
     from nextpert.core.screen.levels import LevelEffects
 
     Codes = NDArray[np.int64]

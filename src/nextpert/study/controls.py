@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nextpert._adata.nested import Nested
+    from nextpert._adata.undeclared_guides import Nested
     from nextpert.core.fit.cells import FitCells
     from nextpert.study.held_out import Halves, Refit
     from nextpert.study.quantities import Numbers

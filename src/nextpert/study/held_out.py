@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nextpert._adata.nested import FEWEST_CELLS
+from nextpert._adata.undeclared_guides import FEWEST_CELLS
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.learn import Graphs, Model
 from nextpert.core.screen.guides import distinct

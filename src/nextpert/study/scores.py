@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from nextpert._adata.nested import FEWEST_CELLS
 from nextpert._adata.progress import progress
+from nextpert._adata.undeclared_guides import FEWEST_CELLS
 from nextpert.core._tasks import run_tasks
 from nextpert.core.fit.candidates import shared_with_controls
 from nextpert.core.fit.naming import places

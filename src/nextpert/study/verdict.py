@@ -19,8 +19,8 @@ from nextpert.study.scores import MIN_CELLS_SCORED
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nextpert._adata.nested import Nested
     from nextpert._adata.undeclared_batches import Undeclared, UndeclaredBatches
+    from nextpert._adata.undeclared_guides import Nested
     from nextpert.study.controls import NegativeControls
     from nextpert.study.held_out import Halves
     from nextpert.study.quantities import Quantity

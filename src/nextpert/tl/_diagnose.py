@@ -9,7 +9,6 @@ import numpy as np
 
 from nextpert import _adata
 from nextpert._adata.arguments import WORKERS, checked
-from nextpert._adata.nested import warn_undeclared
 from nextpert._adata.table import is_table
 from nextpert._adata.undeclared_batches import (
     Undeclared,
@@ -17,6 +16,7 @@ from nextpert._adata.undeclared_batches import (
     undeclared_batches,
     warn_undeclared_batches,
 )
+from nextpert._adata.undeclared_guides import warn_undeclared
 from nextpert.core._checks import as_rng
 from nextpert.core.model.predictors.base import names_of
 from nextpert.core.model.scores import SIGNIFICANCE

@@ -14,11 +14,11 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
-from nextpert._adata.nested import undeclared_guides, warn_undeclared
 from nextpert._adata.presets import PRESETS
 from nextpert._adata.progress import reported
 from nextpert._adata.table import is_table
 from nextpert._adata.undeclared_batches import undeclared_batches, warn_undeclared_batches
+from nextpert._adata.undeclared_guides import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
 from nextpert.core._codec import digest_of, pack
 from nextpert.core.causal.weights import fit_weights

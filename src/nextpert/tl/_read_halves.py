@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from nextpert import _adata
-from nextpert._adata.nested import undeclared_guides
 from nextpert._adata.screen import read_environments
 from nextpert._adata.table import in_halves, is_table, of_samples
+from nextpert._adata.undeclared_guides import undeclared_guides
 from nextpert.core.fit.learn import MIN_PERTURBATIONS, folds_of
 from nextpert.study.held_out import MAX_JUDGED, MIN_CONTROLS, Halves, Refit, _deal
 from nextpert.study.record import spec_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert._adata import Roles
-    from nextpert._adata.nested import Nested
+    from nextpert._adata.undeclared_guides import Nested
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.core.screen.screen import Screen
     from nextpert.study.cell_sums import Cells
