@@ -73,6 +73,35 @@ def test_the_ledger_has_every_file_once_and_counts_the_source():
     assert ledger["counted"](page) == page, "run python docs/count_ledger.py"
 
 
+def test_every_constant_has_a_reason_and_is_on_the_page():
+    constants = runpy.run_path(str(ROOT / "docs/list_constants.py"))
+    page = (ROOT / "docs/developer/constants.md").read_text(encoding="utf-8")
+    assert constants["page"]() == page, "run python docs/list_constants.py"
+    assert len(constants["all_constants"]()) > 250
+    assert [one.name for one in constants["all_constants"]() if not one.reason] == []
+
+
+def test_the_reason_of_a_constant_is_beside_or_above_it():
+    text = """
+# Two limits.
+_MIN, MAX = 1, 2.0
+_SHARE = 0.5
+_CELLS = 10  # of one guide
+
+_BARE = (
+    3
+)
+PATH = "x"
+"""
+    listed = runpy.run_path(str(ROOT / "docs/list_constants.py"))["constants_of"](text, "a.py")
+    assert [(one.name, one.value, one.reason) for one in listed] == [
+        ("_MIN, MAX", "1, 2.0", "Two limits."),
+        ("_SHARE", "0.5", "Two limits."),
+        ("_CELLS", "10", "of one guide"),
+        ("_BARE", "3", ""),
+    ]
+
+
 def test_code_lines_are_those_without_words(tmp_path):
     text = '"""Words\n\nmore."""\n\n# A comment.\nx = 1  # one\n\n\n'
     text += 'def f(\n    a,\n):\n    """Say."""\n    return a\n'

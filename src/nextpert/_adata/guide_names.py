@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MIN_EXPLAINED = 0.95
 # Share of the names from which a prefix or a joining text belongs to the scheme.
 _MIN_SHARE = 0.2
-_SAMPLE = 1000
+_SAMPLE = 1000  # about as many names, evenly spaced, show the scheme
 PAIR = "+"
 
 _SEQUENCE = r"[ACGTN]{15,}"

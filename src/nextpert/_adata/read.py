@@ -53,7 +53,7 @@ _MOST_ENTRIES = 2**24
 _CELLS_A_GROUP = 64
 # Sparse values of wide panels stay sparse below this share of non-zeros.
 _SPARSE_SHARE = 0.05
-_WIDE_PANEL = 512
+_WIDE_PANEL = 512  # up to this many genes, values are dense
 # With more than 1,000 genes, products of genes, whose cost per cell grows with the square of their
 # number, come from a sample of cells: 20,000 cells estimate a correlation with a standard error of
 # at most 0.007.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Family-wise error over all columns (Bonferroni). It is strict, because with it the negative
 # controls are no longer trusted: batches that matter have p-values far below it.
 SIGNIFICANCE = 0.001
-_MOST_LEVELS = 100
+_MOST_LEVELS = 100  # a column with more levels is no batch
 _MOST_NUMBERS = 20  # a numeric column with more distinct values is a quantity
 _CELLS, _GENES = 20_000, 300  # a sample of both is read: batches affect many genes
 # Names of columns that are computed from the expression of cells. Perturbations change them, so

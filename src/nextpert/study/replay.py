@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 
-LEVEL = 0.05
+LEVEL = 0.05  # of adjusted p-values below which strategies differ
 BASELINE = "round_robin_means"
 _ENDS = 0.05, 0.95  # quantiles at the ends of the middle 90% of campaigns
 # Verdicts by the sign of the difference to the baseline, and how the sentence of each starts.

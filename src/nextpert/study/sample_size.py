@@ -175,6 +175,7 @@ def cells_in_words(number: float) -> str:
 
 
 INTERVAL = 1.6449  # quantile for intervals of 90%, the same level in the whole package
+# Cells and guides of each perturbation for which power is tabulated.
 CELLS = (5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)
 GUIDES = (1, 2, 4, 8)
 READS = (1.0, 0.5, 0.25, 0.1)  # shares of the reads

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 MIN_LARGE_Z = 3.0  # standard errors from which an effect is called large
 MIN_CELLS_SCORED = 20  # minimum cells of a guide or batch to score on
 _FOLDS = 4  # of guides
-_MAX_BATCHES = 5
+_MAX_BATCHES = 5  # largest batches, each left out once: every one costs a fit
 SHRUNKEN, MEANS, NOTHING = "shrunken", "raw_means", "no_effect"
 COVERAGE, COVERED, LARGE = "coverage", "covered", "large"
 GUIDES, BATCHES = "guides", "batches"

@@ -20,7 +20,7 @@ _ROUNDS = 200  # iterations of EM
 _DRAWS = 25  # draws of a fit from which the weights are recovered
 _QUANTILES = (np.arange(20) + 0.5) / 20  # of squared scores along factors
 _MIN_FREQUENCY = 2e-3  # classes of lower frequency are left out
-_TINY = 1e-300
+_TINY = 1e-300  # avoids 0 / 0 and the logarithm of 0; below every density
 
 # Learned on Papalexi (25 perturbations), TAP-seq (14), Norman (33) and Hill (29), cells x panel, by
 # `python -m benchmarks.power --tables learned`: weights of scales (from SCALES[0]; the others are

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _SIZES = 2.0 ** np.arange(-15.0, 5.0)  # variances of remainders, relative to those between cells
 _MIN_GENES = 10  # genes of a target; fewer do not show the share of genes that it changes
-_MIN_COEFFICIENT = -1.0
-_MAX_COEFFICIENT = 1.5
+_MIN_COEFFICIENT = -1.0  # the opposite of all effects of a perturbation
+_MAX_COEFFICIENT = 1.5  # a stronger perturbation with the same effects
 _STEP = 0.25  # spacing of the lattice of coefficients
 # Perturbations whose moments are computed; on larger screens, those most alike.
 _MAX_PERTURBATIONS = 100

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_MIN_DRAWS = 100
+_MIN_DRAWS = 100  # minimum draws of what a plate shows, for any number of genes
 _MAX_NUMBERS = 20_000_000  # in all draws of a plate, 160 MB
 _MIN_VARIANCE = 1e-300  # avoids 0 / 0; below every variance
 

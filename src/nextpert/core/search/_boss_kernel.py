@@ -26,7 +26,7 @@ from nextpert.core.search._classes import members, random_below, shrink
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MIN_VARIANCE = 1e-9
+_MIN_VARIANCE = 1e-9  # of a standardised gene given others; below, it is a copy of them
 _BRANCHES = 1 << 16  # maximum per node
 _MAX_BRANCHES = 1 << 26  # maximum in total, 540 MB
 
