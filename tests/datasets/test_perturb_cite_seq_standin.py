@@ -10,6 +10,7 @@ import nextpert as npt
 from nextpert._adata.panel import MODULE_OF, ZHANG2023
 from nextpert.datasets import perturb_cite_seq, perturb_cite_seq_standin
 from nextpert.datasets._perturb_cite_seq_model import _knockouts, reference_edges
+from nextpert.datasets._perturb_cite_seq_standin import _draw_counts
 
 CDH19 = "CDH19"
 
@@ -121,6 +122,18 @@ def test_the_six_lines_run_on_files_with_and_without_counts_of_the_target(standi
     npt.tl.fit_dag_blr(part, shift_sd=0, prior_options={"prior_scale": 1})
     noise = npt.core.DagBlr.from_dict(part.uns["dag_blr"]["posterior"]).noise_var
     assert (noise > 0).all()
+
+
+def test_a_third_of_the_genes_is_induced_by_interferon():
+    names, rng = list(ZHANG2023), np.random.default_rng(0)
+    conditions = np.repeat(["Control", "IFNγ"], 2000)
+    guides = [["MYC_1"]] * len(conditions)
+    _, weights, state = _draw_counts(names, names, conditions, guides, (), rng)
+    shift = state - state @ weights.T  # x - W x, per cell
+    change = shift[conditions == "IFNγ"].mean(axis=0) - shift[conditions == "Control"].mean(axis=0)
+    is_induced = change > 0.25
+    np.testing.assert_allclose(change, 0.5 * is_induced, atol=0.1)
+    assert 5 < is_induced.sum() < 20  # of 36
 
 
 def test_a_target_without_counts_is_kept_and_named(standins):
