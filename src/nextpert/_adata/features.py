@@ -154,10 +154,8 @@ def warn_own_effects(
     compared_genes = _drawn(rng, np.flatnonzero(usable), _COMPARED[1])
     if len(compared_genes) < MIN_GENES or not len(rows):
         return
-    effects, scatter = (
-        compared.observed[:, compared_genes],
-        seen.moments.scatter[np.ix_(compared_genes, compared_genes)],
-    )
+    effects = compared.observed[:, compared_genes]
+    scatter = seen.moments.scatter[np.ix_(compared_genes, compared_genes)]
     sd = np.sqrt(np.diag(scatter))
     correlation = scatter / np.outer(sd, sd)
     if seen.moments.counted is not None:  # a table does not state the correlation of errors
@@ -196,10 +194,8 @@ def _numbers(features: Any, information: SideInformation) -> tuple[Array, list[s
         layer = features.layers.get("raw_mean", features.X)
         values, names = _matrix(layer)[with_names(features.obs_names)], list(features.var_names)
     elif isinstance(features, pd.DataFrame) and not _is_edges(features):
-        values, names = (
-            real_values(features[with_names(features.index)], "features"),
-            list(features.columns),
-        )
+        values = real_values(features[with_names(features.index)], "features")
+        names = list(features.columns)
     is_known = np.isfinite(values)
     mean = np.where(is_known, values, 0.0).sum(axis=0) / np.maximum(is_known.sum(axis=0), 1)
     return np.where(is_known, values, mean), [str(name) for name in names]
