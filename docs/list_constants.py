@@ -17,10 +17,12 @@ PAGE = ROOT / "docs" / "developer" / "constants.md"
 ROOMS = ("core", "study", "tl", "_adata")
 HEAD = """# Constants
 
-Numbers that the code fixes, by file, each with its reason: the comment beside it in the source.
+Numbers that the code fixes, by file, each with the comment beside it in the source: why it has this
+value, or, where nothing chose it but judgement, only what it limits.
 Formulas are in {doc}`/model/mathematics`. The page is written by `python docs/list_constants.py`,
 and a test compares it with the sources.
 """
+TABLE = "| constant | value | reason or meaning | file |\n|---|---|---|---|\n"
 
 
 class Constant(NamedTuple):
@@ -92,7 +94,7 @@ def page() -> str:
     """Return the page: a table of constants by room."""
     constants, parts = all_constants(), [HEAD]
     for room in ROOMS:
-        parts.append(f"\n## `{room}`\n\n| constant | value | reason | file |\n|---|---|---|---|\n")
+        parts.append(f"\n## `{room}`\n\n{TABLE}")
         parts += [row_of(one) for one in constants if one.file.startswith(f"{room}/")]
     return "".join(parts)
 
