@@ -91,10 +91,10 @@ def next_plate(
     """Return the next plate with its advice.
 
     ``pool`` holds all candidates that can still be the best, and says which of them can be planned.
-    ``null`` has the tests of a stored diagnosis; if it is ``None``, the plate has no advice, and
-    all of the pool is ranked for it.
-    ``n_guides`` is the number of guides per perturbation. A ``strategy`` other than ``"advised"``
-    fills the plate with candidates that can be planned; the advice is about all.
+    ``n_guides`` is the number of guides per perturbation, and ``null`` has the tests of a stored
+    diagnosis. A ``strategy`` other than ``"advised"`` fills the plate with candidates that can be
+    planned; the advice is about all. If ``null`` is ``None``, as in replays, a plate of such a
+    strategy has no advice, and all of the pool is ranked for it.
     """
     options: dict[str, Any] = {
         "n_guides": n_guides,

@@ -312,8 +312,8 @@ def plate_table(
     chosen = plan.candidates
     # The control is last in distances.
     rows = [*chosen, -1]
-    in_progress = distance.nearest[[*pool.pending]].sum()
-    covered = in_progress + np.cumsum(np.append(distance.nearest[chosen], 0.0))
+    probability_pending = distance.nearest[[*pool.pending]].sum()
+    covered = probability_pending + np.cumsum(np.append(distance.nearest[chosen], 0.0))
     covariance, gain, fixed = choice.among(chosen)
     noise = np.append(ranking.draws.noise.rows(chosen).at(plan.cells), fixed)
     before = ranking.draws.remaining.before

@@ -193,12 +193,12 @@ def plan_screen(
     ]
     guides = np.minimum(np.array(n_guides_of, np.int64), chosen.cells)
     plate = plate_table(plan.choice, chosen, guides, fit, plan.advice["perturbations"])
-    in_progress = [names[i] for i in ranking.pool.pending]
+    pending_names = [names[i] for i in ranking.pool.pending]
     kinds = kinds_of_constructs(adata, has_guides=existing is not None)
     stored: dict[str, Any] = {
         "plate": plate,
         "constructs": with_guide_columns(
-            constructs_table(plate, fit, existing, in_progress, kinds=kinds, are_new=n_new > 0),
+            constructs_table(plate, fit, existing, pending_names, kinds=kinds, are_new=n_new > 0),
             adata,
         ),
         "summary": {
@@ -213,7 +213,7 @@ def plan_screen(
         "advice": plan.advice,
         "pending": pd.DataFrame(
             {
-                "perturbation": _adata.strings(in_progress),
+                "perturbation": _adata.strings(pending_names),
                 "n_cells": np.array([*ranking.pool.pending.values()], np.float64),
             }
         ),
