@@ -139,8 +139,15 @@ def test_a_graph_that_is_gone_is_named(fitted, edges):
         del getattr(without, slot)["dag"]
         with pytest.warns(UserWarning, match=missing):
             npt.tl.design_interventions(without, {"MYC": 0.5})
-    # A graph that a user wrote has no record, and a panel of every gene.
+    # With a panel of every gene, a fit tells a record that is gone from one that never was.
     npt.tl.learn_dag(fitted, method="given", dag=edges, genes=list(fitted.var_names))
+    npt.tl.fit_dag_blr(fitted, shift_sd=0)
     del fitted.uns["dag"]
+    with pytest.warns(UserWarning, match=missing):
+        npt.tl.design_interventions(fitted, {"MYC": 0.5})
+    # A graph that a user wrote has no record; a changed edge is still seen.
     npt.tl.fit_dag_blr(fitted, shift_sd=0)
     silent(npt.tl.design_interventions, fitted, {"MYC": 0.5})
+    fitted.varp["dag"] = sp.csr_matrix(fitted.varp["dag"].shape)
+    with pytest.warns(UserWarning, match="'dag' has changed since the fit"):
+        npt.tl.design_interventions(fitted, {"MYC": 0.5})

@@ -60,14 +60,15 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     genes, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols, written=written)
     fit = replace(fit, columns=columns)
     dag_key = str(fit.params["dag_key"])
-    of_graph = adata.uns.get(dag_key, {})
-    # A graph written by a user has no panel to compare with; its panel is every gene.
-    if (panel_of(of_graph) is None and len(genes) < adata.n_vars) or dag_key not in adata.varp:
+    # A graph written by a user has no record; its panel is every gene.
+    had_record = len(genes) < adata.n_vars or "graph_record" in fit.params
+    is_gone = had_record and panel_of(adata.uns.get(dag_key)) is None
+    if is_gone or dag_key not in adata.varp:
         warn(
             f"adata.uns[{dag_key!r}] or adata.varp[{dag_key!r}], the graph of the fit in "
             f"adata.uns[{key!r}], is no longer there: run tl.learn_dag and tl.fit_dag_blr again."
         )
-    elif panel_of(of_graph) is not None:
+    else:
         names, _, dag = read_graph(adata, dag_key, symbols)
         if differ := sorted(set(names) ^ set(genes)):
             message = (

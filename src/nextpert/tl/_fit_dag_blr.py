@@ -288,6 +288,8 @@ def fit_dag_blr(
     }
     if symbols:
         params["gene_symbols"] = symbols
+    if _adata.panel_of(adata.uns.get(dag_key)) is not None:  # one that a user wrote has no record
+        params["graph_record"] = True
     n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
     record = record_of(
         model,
