@@ -75,6 +75,10 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
         "How near each strategy would have come to each target on this screen, round by round.",
         {},
     ),
+    "state_map": (
+        "States of perturbations, control and target, similar states near each other.",
+        {},
+    ),
     "target_distances": (
         "Measured distance of every perturbation to the target, with confidence intervals.",
         {},

@@ -48,6 +48,7 @@ PACKAGES = {
                 "effects_heatmap",
                 "volcano",
                 "programs",
+                "state_map",
                 "target_distances",
             ),
             "Checks": ("diagnose", "replay"),

@@ -106,6 +106,7 @@ def test_saves_whole_files(designed, tmp_path, suffix):
         ("plan_screen", "uns plan", "plan_screen"),
         ("programs", "uns perturbation_effects", "perturbation_effects"),
         ("replay", "uns replay", "replay_design"),
+        ("state_map", "uns perturbation_effects", "perturbation_effects"),
         ("target_distances", "uns target_distances", "target_distances"),
         ("volcano", "uns perturbation_effects", "perturbation_effects"),
     ],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nextpert.pl._plan_screen import plan_screen
     from nextpert.pl._programs import programs
     from nextpert.pl._replay import replay
+    from nextpert.pl._state_map import state_map
     from nextpert.pl._target_distances import target_distances
     from nextpert.pl._volcano import volcano
 
@@ -36,6 +37,7 @@ __all__ = [
     "plan_screen",
     "programs",
     "replay",
+    "state_map",
     "target_distances",
     "volcano",
 ]
