@@ -16,6 +16,7 @@ from nextpert.core._codec import (
     array,
     coded,
     describe,
+    digest_of,
     flag,
     lists,
     nested,
@@ -182,3 +183,11 @@ def test_a_changed_text_is_named(damage):
     # Results without sums are read as before.
     old = json.dumps({"words": describe(made)["parts"]["words"].split(", sum")[0]})
     require_as_described(stored | {"words": damage, "contents": old}, "The result", "run it again")
+
+
+def test_a_digest_depends_on_letters_and_on_the_last_bit():
+    names = ["MYC", "STAT1"]
+    copies = np.array(["".join(list(name)) for name in names], dtype=object)
+    assert digest_of({"genes": np.array(names, dtype=object)}) == digest_of({"genes": copies})
+    assert digest_of({"genes": copies}) != digest_of({"genes": copies[::-1]})
+    assert digest_of({"mean": np.ones(2)}) != digest_of({"mean": np.nextafter(np.ones(2), 2)})

@@ -64,6 +64,7 @@ def test_graph_of_the_controls_alone_in_the_columns_of_the_panel(small_screen):
         "environments": "control", "n_graphs": 1,
         "perturbation_key": "perturbation", "control": "control", "rng": "4",
     }  # fmt: skip
+    assert stored["cells_read"] == "controls"
 
 
 def test_orders_turn_edges_round(many_controls):

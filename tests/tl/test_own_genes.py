@@ -212,6 +212,8 @@ def test_a_plan_names_what_is_left_out_and_what_is_not_ranked(fitted):
 def test_no_candidate_that_can_be_ranked_is_an_error(fitted):
     with pytest.raises(ValueError, match="No candidate can be ranked"):
         ranking(fitted, candidates=["Q"])
+    with pytest.raises(ValueError, match=r"All genes with a weight.*own_genes='include'"):
+        ranking(fitted, npt.Target(state="T", weights={"T": 1.0}))
     with pytest.raises(ValueError, match="own_genes"):
         npt.Target(state="T", own_genes="some")
 

@@ -378,6 +378,10 @@ def test_a_guide_has_a_cell_at_least_in_a_budget(fitted):
     npt.tl.plan_cells(controls, effect=5.0, n_guides=8, budget=300)
     screens = controls.uns["plan_cells"]["screens"]
     assert (screens["n_cells"] >= screens["n_guides"]).all()
+    assert "It detects a change of 5 with" in controls.uns["plan_cells"]["verdict"]
+    npt.tl.plan_cells(controls, effect=0.01, n_guides=8, budget=300)
+    words = "None of the screens detects a change of 0.01 with"
+    assert words in controls.uns["plan_cells"]["verdict"]
     npt.tl.plan_cells(controls, n_guides=8, budget=2)
     assert controls.uns["plan_cells"]["screens"].empty
     assert "does not pay for one perturbation" in controls.uns["plan_cells"]["verdict"]

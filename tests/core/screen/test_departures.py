@@ -21,7 +21,7 @@ from nextpert.core.screen.departures import (
 P = 60
 
 
-def moments(offsets, *, n=50, seed=99, share=0.5):
+def moments(offsets, *, n=50, seed=99, share=0.5, sd=1.0):
     """Means of guides of coexpressed cells: ``offsets`` of shape ``(n_guides, P)``."""
     rng = np.random.default_rng(seed)
     loading = rng.normal(size=(2, P))
@@ -29,7 +29,7 @@ def moments(offsets, *, n=50, seed=99, share=0.5):
     guide = np.repeat(np.arange(len(offsets)), n)
     x = rng.normal(size=(len(guide), P)) * np.sqrt(1 - share)
     x += rng.normal(size=(len(guide), 2)) @ loading + offsets[guide]
-    return ScreenMoments.from_array(x, guide, len(offsets)), loading
+    return ScreenMoments.from_array(sd * x, guide, len(offsets)), loading
 
 
 def learned(offsets, n_guides, **options):
@@ -208,3 +208,22 @@ def test_factors_that_coincide_share_the_scores():
     cells = Coexpression(factors, np.ones(3), np.ones(3))
     one = Coexpression(factors[:, :1], np.ones(3), np.ones(3))
     np.testing.assert_allclose(cells.projection().sum(axis=0), one.projection()[0])
+
+
+def test_cells_of_few_per_guide_have_the_variance_within_guides():
+    """With 4 cells per guide, of which departures take a fourth of the degrees of freedom."""
+    n, n_guides = 4, 240
+    offsets = 2.0 * np.random.default_rng(1).normal(size=(n_guides, P))
+    screen, _ = moments(offsets, n=n)
+    found = learned(offsets, 3, n=n).pooled.errors.cells
+    within = screen.scatter.diagonal() / (n * n_guides - n_guides)
+    np.testing.assert_allclose(found.unit, np.sqrt(within), rtol=1e-6)
+
+
+def test_a_gene_of_another_unit_has_the_same_effect_in_this_unit():
+    rng = np.random.default_rng(2)
+    offsets = rng.normal(size=(80, P)) * (rng.random((80, P)) < 0.05)
+    sd = np.geomspace(0.1, 10.0, P)
+    found, scaled = (learned(offsets, 4, sd=unit).pooled for unit in (1.0, sd))
+    np.testing.assert_allclose(scaled.mean, found.mean * sd, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(scaled.to_controls()[1], found.to_controls()[1], rtol=1e-6)

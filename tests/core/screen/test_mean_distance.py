@@ -113,3 +113,21 @@ def test_unbiased_with_the_coverage_it_claims(kind, distance):
     assert np.mean([f.plug_in for f in found]) > distance + 15 * error  # the bias taken off
     assert 0.8 < np.mean([f.sd for f in found]) / estimates.std() < 1.3
     assert 0.92 < np.mean([f.low <= distance <= f.high for f in found]) < 0.995
+
+
+def test_errors_of_batches_have_the_variance_of_what_they_move():
+    """Against draws of what the estimated batches do to the distances of two states."""
+    rng = np.random.default_rng(5)
+    n, p = 10**8, 3
+    covariance = np.diag([1.0, 0.4, 2.0])
+    means = np.array([[1.0, 2.0, -1.0], [0.0, 0.5, 0.0], [0.3, 0.0, 1.0]])
+    cells, *states = (of_covariance(covariance / n, n, mean) for mean in means)
+    errors = 0.01 * rng.normal(size=(3, 2))  # of the cells and both states, by two batches
+    found = mean_distance(cells, tuple(states), errors=errors)
+    batches = rng.normal(size=(20_000, 2, p)) * np.sqrt(np.diag(covariance))
+    moved = [
+        means[0] - means[k] + np.einsum("c,rcp->rp", errors[0] - errors[k], batches) for k in (1, 2)
+    ]
+    squares = np.mean([(one**2).sum(axis=1) for one in moved], axis=0)
+    assert found.sd == pytest.approx(squares.std(), rel=0.03)
+    assert found.plug_in + found.noise == pytest.approx(squares.mean(), rel=1e-3)
