@@ -4,11 +4,12 @@ import csv
 import hashlib
 import io
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
-from nextpert._files import _SEAL, as_csv, is_sealed, whole_file, write_xlsx
+from nextpert._files import _SEAL, as_csv, is_sealed, whole_file, write_adata, write_xlsx
 
 EVIL = ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "a\r=1", "a;=1"]
 
@@ -83,3 +84,13 @@ def test_a_file_that_exists_is_replaced_and_a_folder_is_named(tmp_path):
     assert path.read_text() == "new"
     with pytest.raises(ValueError, match=f"'{tmp_path}' is a folder"), whole_file(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_sealed_h5ad_is_read_as_any_other(sealed, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    write_adata(ad.AnnData(np.eye(2)), path, {"stamp": "text"}, sealed=sealed)
+    content = path.read_bytes()
+    assert is_sealed(content) == sealed
+    assert not is_sealed(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    np.testing.assert_array_equal(ad.read_h5ad(path).X, np.eye(2))

@@ -16,7 +16,7 @@ from nextpert._adata import posterior_from
 from nextpert.core._codec import lists, unpack
 from nextpert.study.ranking import candidates_of
 
-pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 GENES = ["A", "B", "A, B", "C"]
 
@@ -80,6 +80,7 @@ def by_symbol(small_screen):
     return small_screen, ids
 
 
+@pytest.mark.formats
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
 @pytest.mark.parametrize("kind", ["memory", "h5ad"])

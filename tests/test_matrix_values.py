@@ -9,8 +9,6 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert.core import Moments
 
-pytestmark = pytest.mark.formats
-
 GENES = ["A", "B", "C"]
 N = 90
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert.campaign.state import lined_up
 
-pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 
 def fitted(campaign):
@@ -31,6 +31,7 @@ def test_cells_observed_later_count_as_if_they_had_been_there(
     assert campaign.propose(3, 200).equals(at_once.propose(3, 200))
 
 
+@pytest.mark.slow
 def test_parts_orders_of_genes_and_kinds_of_matrix_do_not_matter(campaign, parts, assert_same):
     other, later = copy.deepcopy(campaign), parts[1][:, ::-1].copy()
     later = ad.AnnData(
@@ -56,6 +57,7 @@ def shifted(parts):
     return first[kept].copy(), moved
 
 
+@pytest.mark.slow
 def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
     first, later = shifted
     for batch, name in ((None, "observed 1"), ("May", "May")):
@@ -69,6 +71,7 @@ def test_a_new_batch_is_lined_up_by_its_own_controls(shifted, target, given):
     assert wrong.summarize()["relative_distance"].iloc[-1] > 0.3
 
 
+@pytest.mark.slow
 def test_wanted_means_move_with_the_units_of_lined_up_cells(shifted, target, given):
     first, later = shifted
     campaign = npt.Campaign(first, target, learn=given, plan={"candidates": "genes"})
@@ -115,6 +118,7 @@ def with_batches(adata, names):
     return out
 
 
+@pytest.mark.slow
 def test_columns_of_batches(parts, target, given, caplog):
     first = with_batches(parts[0], ["a", "b"])
     npt.pp.setup_screen(first, batch_key="batch")
@@ -166,6 +170,7 @@ def test_bad_cells_change_nothing(change, batch, message, campaign, parts, asser
     assert campaign.history.equals(before)
 
 
+@pytest.mark.slow
 def test_the_filters_of_the_first_screen_stay(parts, target, given):
     """By which tl.plan_loading knows which share of the sequenced cells is kept."""
     first = parts[0].copy()

@@ -7,7 +7,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 
-pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 ONE, TURNED = "B2M+CD59", "CD59+B2M"
 

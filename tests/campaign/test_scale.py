@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 
-pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OTHER.values(), ids=list(OTHER))
 def test_another_scale_is_refused(change, campaign, batch, assert_same_adata):
     cells, before = campaign.adata.copy(), campaign.history
@@ -60,6 +61,7 @@ def test_without_controls_too(name, n_cells, campaign, parts):
         campaign.observe(later, batch="same")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -74,6 +76,7 @@ def test_batch_effects_are_none(change, campaign, batch):
     assert campaign.summarize()["n_cells"].sum() == sum(part.n_obs for part in batch)
 
 
+@pytest.mark.slow
 def test_batches_and_perturbations_so_far_do_not_count_as_scatter(campaign, batch, parts):
     half = np.arange(batch[1].n_obs) % 2 == 0
     campaign.observe(changed(batch[1][half].copy(), lambda x: x + 9))

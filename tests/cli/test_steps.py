@@ -20,7 +20,7 @@ from nextpert.cli._options import STEPS
 from nextpert.core._shown import percent
 from nextpert.study.ranking import candidates_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 # Columns of the table of every step, and options of a quick run.
 COLUMNS = {
@@ -131,6 +131,7 @@ def run(step, *words):
     return main([step, *map(str, words), "--quiet"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Perturbations left out", "ignore:Variances")
 @pytest.mark.parametrize(("step", "options", "arguments"), RUNS)
 def test_a_run_gives_what_the_function_gives_and_repeats_itself(
@@ -199,6 +200,7 @@ def test_tables_in_files_reach_the_function(screen, tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.formats
 def test_shifts_and_effects_in_files(fitted, tmp_path):
     (tmp_path / "shift.csv").write_text("perturbation,MYC,STK3\nMYC,-1,\nSTK3,,-0.5\n")
@@ -262,6 +264,7 @@ def test_names_of_results_and_repeats_without_one(screen, capsys):
     assert "is the screen itself" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.formats
 def test_the_page_joins_the_results_of_files_of_one_fit(fitted, screen, capsys):
     folder = fitted.parent
@@ -290,6 +293,7 @@ def test_the_page_joins_the_results_of_files_of_one_fit(fitted, screen, capsys):
     assert page.read_text() == text
 
 
+@pytest.mark.slow
 def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     folder = fitted.parent
     assert run("effects", fitted) == 0
@@ -308,6 +312,7 @@ def test_the_page_takes_no_other_fit(fitted, screen, capsys):
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["MYC", "STK3"])
 def test_commands_give_one_advice_on_their_output(fitted, capsys, target):
     words = {}
@@ -342,6 +347,7 @@ def test_warnings_and_what_functions_log_take_one_line_each(fitted, monkeypatch,
     assert not logging.getLogger("nextpert").handlers
 
 
+@pytest.mark.slow
 def test_the_ranking_in_text(fitted, capsys):
     quick = ["--target", "MYC", "--n-samples", "20", "--acquisition", "remaining_variance"]
     assert run("design", fitted, *quick, "--show", 0) == 0

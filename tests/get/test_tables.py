@@ -96,6 +96,9 @@ def test_a_diagnosis_with_the_level_of_each_part(fitted):
 
 
 def test_fitted_perturbations_have_cells_guides_and_targets(small_screen, edges):
+    label = small_screen.obs["perturbation"].astype(object).to_numpy()
+    label[np.flatnonzero(label == "HS2")[::2]] = "HS2+MYC"
+    small_screen.obs["perturbation"] = label
     guide = small_screen.obs["perturbation"].astype(str)
     n = guide.map({"MYC": 3, "control": 4}).fillna(2).astype(int).to_numpy()
     small_screen.obs["guide"] = guide + "-" + (np.arange(len(n)) % n).astype(str)
@@ -110,8 +113,9 @@ def test_fitted_perturbations_have_cells_guides_and_targets(small_screen, edges)
     assert table.loc["MYC", "n_guides"] == 3
     assert set(table["n_guides"].drop("MYC")) == {2}
     assert table.loc["MYC+OXR1", "target_genes"] == "MYC, OXR1"
-    assert table["targets_on_panel"].drop("HS2").all()
-    assert not table.loc["HS2", "targets_on_panel"]  # an enhancer
+    enhancer = ["HS2", "HS2+MYC"]
+    assert table["targets_on_panel"].drop(enhancer).all()
+    assert not table.loc[enhancer, "targets_on_panel"].any()
     del small_screen.uns["dag_blr"]
     with pytest.raises(ValueError, match=r"run tl\.fit_dag_blr first"):
         npt.get.fitted_perturbations(small_screen)

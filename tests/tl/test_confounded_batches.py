@@ -6,8 +6,6 @@ import pytest
 import nextpert as npt
 from benchmarks._replicated import one_control_batch
 
-pytestmark = pytest.mark.slow
-
 
 def fitted(share, seed=0):
     adata, truth = one_control_batch(seed, 0.3, share)
@@ -18,6 +16,7 @@ def fitted(share, seed=0):
     return adata, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_no_shift_of_a_batch_is_called_an_effect(seed):
     adata, _ = fitted(0.0, seed)

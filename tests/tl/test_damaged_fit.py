@@ -9,8 +9,6 @@ import pytest
 
 import nextpert as npt
 
-pytestmark = pytest.mark.formats
-
 
 @pytest.fixture(scope="module")
 def once_fitted():

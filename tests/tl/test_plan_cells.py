@@ -21,7 +21,7 @@ from nextpert.core.design.stopping import (
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.study.pool import read_candidates
 
-pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
+pytestmark = pytest.mark.brief_chain
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,7 @@ def noise_screen(seed, kind):
     return adata, {"label": names[0], "state": state}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shuffled", "noise"])
 def test_noise_is_hardly_ever_a_reason_to_go_on(kind):
     """It said so, as the smallest of noisy draws is always smaller than the best known."""

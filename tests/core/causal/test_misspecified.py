@@ -82,3 +82,12 @@ def test_downstream_targets_end_the_topological_order():
         random_target(scm, 5)
     with pytest.raises(ValueError, match="where must be"):
         random_target(scm, 2, where="upstream")
+
+
+def test_no_more_changes_than_pairs_have_room_for():
+    dag = random_dag(6, "path")
+    assert perturb_dag(dag, n_extra=10, rng=0).n_edges == 15
+    with pytest.raises(ValueError, match="n_extra must be at most 10, the number of node pairs"):
+        perturb_dag(dag, n_extra=11, rng=0)
+    with pytest.raises(ValueError, match=r"number of edges, 5, but is 6\."):
+        perturb_dag(dag, n_missing=4, n_reversed=2, rng=0)

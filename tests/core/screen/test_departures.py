@@ -17,6 +17,7 @@ from nextpert.core.screen.departures import (
     GuideSpread,
     unseen_departure,
 )
+from nextpert.core.screen.guides import MeanErrors
 
 P = 60
 
@@ -227,3 +228,13 @@ def test_a_gene_of_another_unit_has_the_same_effect_in_this_unit():
     found, scaled = (learned(offsets, 4, sd=unit).pooled for unit in (1.0, sd))
     np.testing.assert_allclose(scaled.mean, found.mean * sd, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(scaled.to_controls()[1], found.to_controls()[1], rtol=1e-6)
+
+
+def test_the_variance_of_a_mean_is_the_diagonal_of_its_covariance():
+    rng = np.random.default_rng(0)
+    cells = Coexpression(rng.normal(size=(4, 2)), np.ones(4), np.ones(4))
+    own, along = rng.uniform(1, 2, (3, 4)), rng.uniform(1, 2, (3, 2))
+    found = MeanErrors(own, along, cells, np.zeros((3, 4))).total()
+    for k in range(3):
+        covariance = np.diag(own[k]) + cells.factors @ np.diag(along[k]) @ cells.factors.T
+        np.testing.assert_allclose(found[k], covariance.diagonal())
