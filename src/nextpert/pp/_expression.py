@@ -15,6 +15,8 @@ from nextpert._adata.scale import overruled_by, read_scale
 from nextpert._adata.sources import dense
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import anndata as ad
     from numpy.typing import NDArray
 
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PER_MILLION = 1e6
 _PROBED = 1000  # cells in which ln(1 + TPM) is converted back to counts as a check
+_BLOCK_ENTRIES = 2**22  # entries of cells x genes at once, of at most 34 MB in double precision
 
 
 class Matrix(NamedTuple):
@@ -131,24 +134,49 @@ def _log_normalised(values: Any, kind: str, scale: NDArray[np.float64]) -> Any:
     dtype = values.dtype if values.dtype.kind == "f" else np.float32
     is_sparse = sp.issparse(values)
     out = values.tocsr(copy=True) if is_sparse else values
-    exact = (out.data if is_sparse else out).astype(np.float64)
-    if kind == "log_tpm":
-        np.expm1(exact, out=exact)
-    exact *= np.repeat(scale, np.diff(out.indptr)) if is_sparse else scale[:, None]
-    exact = np.log1p(exact, out=exact).astype(dtype, copy=False)
-    if is_sparse:
-        out.data = exact
-    return out if is_sparse else exact
+    numbers = _stored(out)
+    logarithms = np.empty_like(numbers, dtype)
+    # In double precision, a block of cells at a time: all cells at once would take twice their
+    # memory.
+    for rows, entries in _blocks(out):
+        exact = numbers[entries].astype(np.float64)
+        if kind == "log_tpm":
+            np.expm1(exact, out=exact)
+        of_cells = scale[rows]
+        if is_sparse:
+            pointers = out.indptr[rows.start : rows.stop + 1]
+            exact *= np.repeat(of_cells, np.diff(pointers))
+        else:
+            exact *= of_cells[:, None]
+        logarithms[entries] = np.log1p(exact, out=exact)
+    if not is_sparse:
+        return logarithms
+    out.data = logarithms
+    return out
+
+
+def _blocks(values: Any) -> Iterator[tuple[slice, slice]]:
+    """Yield ranges of rows, and the place of each in the stored values; of CSC, of columns."""
+    shape = values.shape[::-1] if getattr(values, "format", None) == "csc" else values.shape
+    step = max(1, _BLOCK_ENTRIES // max(1, shape[1]))
+    for start in range(0, shape[0], step):
+        rows = slice(start, min(start + step, shape[0]))
+        if sp.issparse(values):
+            yield rows, slice(values.indptr[rows.start], values.indptr[rows.stop])
+        else:
+            yield rows, rows
 
 
 def _require_counts(values: Any) -> None:
-    stored = _stored(values)
-    if not ((stored >= 0) & (stored == np.floor(stored))).all():
-        message = (
-            "Most values of the matrix are counts, but some are not whole numbers of 0 or more: "
-            "name the layer of counts, or that of log-normalised expression."
-        )
-        raise ValueError(message)
+    numbers = _stored(values)
+    for _, entries in _blocks(values):
+        stored = numbers[entries]
+        if not ((stored >= 0) & (stored == np.floor(stored))).all():
+            message = (
+                "Most values of the matrix are counts, but some are not whole numbers of 0 or "
+                "more: name the layer of counts, or that of log-normalised expression."
+            )
+            raise ValueError(message)
 
 
 def _require_log_tpm(values: Any, depth: NDArray[np.float64] | None) -> None:
