@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from nextpert._adata import join, sources
 from nextpert.pp import _expression
 
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}
@@ -50,3 +51,66 @@ def test_a_fraction_in_the_last_block_is_found(form, monkeypatch):
     adata.X = FORMS[form](counts)
     with pytest.raises(ValueError, match="some are not whole numbers"):
         npt.pp.perturbation_screen(adata)
+
+
+def annotated(adata):
+    """Return the screen with all kinds of annotation, and layers of three forms."""
+    rng = np.random.default_rng(1)
+    adata.layers["csr"] = sp.csr_array(adata.X * 2)
+    adata.layers["csc"] = sp.csc_matrix(adata.X * 3)
+    adata.layers["dense"] = adata.X.toarray()
+    adata.obsm["pca"], adata.varm["loading"] = rng.random((adata.n_obs, 2)), rng.random((12, 2))
+    adata.obsp["near"] = sp.csr_matrix(np.eye(adata.n_obs))
+    adata.varp["cor"] = rng.random((12, 12))
+    adata.uns["nested"] = {"values": np.arange(3), "deeper": {"name": "a"}}
+    adata.obs["batch"] = pd.Categorical(np.repeat(["a", "b", "unused"], [200, 99, 1]))
+    adata.uns["batch_colors"] = ["red", "green", "blue"]
+    return adata
+
+
+@pytest.mark.parametrize("has_raw", [False, True])
+@pytest.mark.parametrize("kind", ["memory", "view", "permuted view", "backed", "backed view"])
+def test_cells_are_taken_as_anndata_takes_them(kind, has_raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_NONZEROS", 50)  # some five cells at a time
+    adata = annotated(screen())
+    adata.X.data[:40:3] = 0  # entries that are zero stay
+    if has_raw:
+        adata.raw = adata.copy()
+    cells, genes = np.arange(1, 150, 2), np.array([5, 0, 11, 2])
+    if kind.startswith("backed"):
+        adata.write_h5ad(tmp_path / "screen.h5ad")
+        adata = ad.read_h5ad(tmp_path / "screen.h5ad", backed="r")
+    in_memory = ad.read_h5ad(tmp_path / "screen.h5ad") if adata.isbacked else adata
+    original = in_memory
+    if kind.endswith("view"):
+        order = np.arange(299, 100, -1) if "permuted" in kind else np.arange(100, 300)
+        adata, in_memory = adata[order, ::-1], in_memory[order, ::-1]
+    expected = in_memory[cells, genes].copy()
+    found = join.take(adata, cells, genes)
+    assert not found.is_view
+    assert not found.isbacked
+    pd.testing.assert_frame_equal(found.obs, expected.obs)
+    pd.testing.assert_frame_equal(found.var, expected.var)
+    assert list(found.uns["batch_colors"]) == list(expected.uns["batch_colors"])
+    for slot in ("obsm", "varm", "obsp", "varp", "layers"):
+        one, other = getattr(found, slot), getattr(expected, slot)
+        assert list(one) == list(other)
+        for name in one:
+            assert type(one[name]) is type(other[name])
+            np.testing.assert_array_equal(dense(one[name]), dense(other[name]))
+    assert (found.raw is not None) == has_raw
+    if has_raw:
+        assert found.raw.shape == (75, 12)
+        np.testing.assert_array_equal(dense(found.raw.X), dense(expected.raw.X))
+    for layer in (None, "csr"):
+        one, other = (
+            (each.X if layer is None else each.layers[layer]) for each in (found, expected)
+        )
+        assert type(one) is type(other)
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+            assert getattr(one, part).dtype == getattr(other, part).dtype
+    found.uns["nested"]["deeper"]["name"] = "b"
+    found.X.data[:] = -1
+    assert original.uns["nested"]["deeper"]["name"] == "a"
+    assert original.X.data.min() == 0

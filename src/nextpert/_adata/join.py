@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -14,7 +15,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nextpert._adata.labels import column_of
 from nextpert._adata.panel import closest
-from nextpert._adata.sources import is_lazy
+from nextpert._adata.sources import is_lazy, rows_and_columns
 from nextpert._adata.stored import eager
 from nextpert._adata.table import CORRELATION, KEY, SE, cells_of, is_table, joined_records
 from nextpert.core._checks import list_names
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_ALIGNED = ("obs", "var", "obsm", "varm", "obsp", "varp")
+
+
 def _parent(adata: ad.AnnData) -> ad.AnnData:
     return adata._adata_ref if adata.is_view and adata._adata_ref is not None else adata
+
+
+def _matrix(adata: ad.AnnData, layer: str | None) -> Any:
+    return adata.X if layer is None else adata.layers[layer]
 
 
 def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
@@ -37,16 +45,39 @@ def check_in_place(adata: ad.AnnData, *, copy: bool) -> None:
 
 
 def take(adata: ad.AnnData, cells: NDArray, genes: NDArray) -> ad.AnnData:
-    """Return some cells and genes as a separate AnnData in memory."""
+    """Return some cells and genes as a separate AnnData in memory.
+
+    CSR matrices are read in runs of rows if the rows ascend, and other matrices at once.
+    """
     source = _parent(adata)
-    if not adata.isbacked and not is_lazy(source.X):
-        return adata[cells, genes].copy()
     # A view of a backed file cannot be subset again.
     if source is not adata:
         cells = np.arange(source.n_obs)[adata._oidx][cells]
         genes = np.arange(source.n_vars)[adata._vidx][genes]
-    # The result of to_memory on a view still has view classes; a copy has not.
-    return source[cells, genes].to_memory().copy()
+    chosen = source[cells, genes]
+    ascends = len(cells) > 0 and bool((np.diff(cells) > 0).all())
+
+    def has_runs(matrix: Any) -> bool:
+        return ascends and getattr(matrix, "format", None) == "csr"
+
+    if is_lazy(source.X) or (source.isbacked and not (has_runs(source.X) and source.raw is None)):
+        # The result of to_memory on a view still has view classes; a copy has not.
+        return chosen.to_memory().copy()
+
+    def read(layer: str | None) -> Any:
+        matrix = _matrix(source, layer)
+        if has_runs(matrix):
+            return rows_and_columns(matrix, cells, genes)
+        return None if matrix is None else _matrix(chosen, layer).copy()
+
+    return ad.AnnData(
+        read(None),
+        **{name: getattr(chosen, name).copy() for name in _ALIGNED},
+        # anndata 0.13 lists X as the layer None.
+        layers={name: read(name) for name in source.layers if name is not None},
+        uns=deepcopy(dict(chosen.uns)),
+        raw=chosen.raw,
+    )
 
 
 def replace(adata: ad.AnnData, new: ad.AnnData) -> None:
@@ -79,7 +110,7 @@ def kept_cells(
             obs[name] = pd.Categorical(column.astype(object).map(str, na_action="ignore"))
     place = {str(gene): i for i, gene in enumerate(adata.var_names)}
     which = slice(None) if genes is None else [place[gene] for gene in genes]
-    matrix = _in_memory(adata.X if layer is None else adata.layers[layer])[:, which]
+    matrix = _in_memory(_matrix(adata, layer))[:, which]
     out = ad.AnnData(
         matrix if layer is None else None,
         obs,

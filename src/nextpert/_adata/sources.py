@@ -109,11 +109,18 @@ class CsrRows:
         self._n_genes, self._columns = n_genes, columns
 
     def read(self, rows: Index) -> Values:
-        """Return the panel's values of some rows, in runs of a bounded number of entries."""
-        blocks = [sp.csr_array((0, len(self._columns)))]
-        first = int(rows[0])
+        """Return the panel's values of some rows."""
+        blocks = [sp.csr_array((0, len(self._columns))), *self.runs(rows)]
+        return canonical_csr(sp.vstack(blocks, format="csr"))
+
+    def runs(self, rows: Index) -> Iterator[sp.csr_array]:
+        """Yield the panel's values of ascending rows, in runs of a bounded number of entries.
+
+        Types of values do not change unless SciPy has no product of them; columns may repeat.
+        """
+        done, first = 0, int(rows[0])
         indptr = np.asarray(self._indptr[first : int(rows[-1]) + 2]).astype(np.int64)
-        local, done = rows - first, 0
+        local = rows - first
         while done < len(local):
             start = int(local[done])
             full = int(np.searchsorted(indptr, indptr[start] + _NONZEROS, side="right")) - 1
@@ -126,14 +133,41 @@ class CsrRows:
                 raise damaged("fewer values than its row pointers say")
             if len(indices) and not 0 <= indices.min() <= indices.max() < self._n_genes:
                 raise damaged("column indices out of range")  # scipy does not check
-            if data.dtype not in (np.float32, np.float64):  # any other kind or byte order
+            if data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8):
                 data = data.astype(np.float64)
+            data = data.astype(data.dtype.newbyteorder("="), copy=False)
             pointers = (pointers - pointers[0]).astype(np.int32)
             triple = (data, indices.astype(np.int32, copy=False), pointers)
             block = sp.csr_array(triple, shape=(len(pointers) - 1, self._n_genes))
-            blocks.append(block[:, self._columns][some])
+            yield block[:, self._columns][some]
             done = stop
-        return canonical_csr(sp.vstack(blocks, format="csr"))
+
+
+def rows_and_columns(matrix: Any, rows: Index, columns: Index) -> Any:
+    """Return ascending rows, and columns in any order, of a CSR matrix in memory or in a file.
+
+    The entries are those that indexing returns. The memory in use is that of the result and of one
+    run of rows; indexing needs all columns of the rows, and in a file twice the result.
+    """
+    arrays, (n_rows, n_genes) = arrays_of(matrix), matrix.shape
+    require_sound_arrays(arrays, (n_rows, None))
+    form = type(matrix[:0])  # a matrix or an array of SciPy, also of a file
+    n_stored = np.diff(np.asarray(arrays[2]).astype(np.int64))[rows]
+    # Room for all columns; what is not written takes no memory, and is given back.
+    size = int(n_stored.sum())
+    index = np.int32 if size <= np.iinfo(np.int32).max else np.int64
+    data, indices = np.empty(0), np.empty(size, index)
+    pointers, row = np.zeros(len(rows) + 1, index), 0
+    for block in CsrRows(arrays, n_genes, columns).runs(rows):
+        if row == 0:
+            data = np.empty(size, block.dtype)
+        start, stop = pointers[row], pointers[row] + block.nnz
+        data[start:stop], indices[start:stop] = block.data, block.indices
+        pointers[row : row + block.shape[0] + 1] = start + block.indptr
+        row += block.shape[0]
+    for values in (data, indices):
+        values.resize(pointers[-1], refcheck=False)
+    return form((data, indices, pointers), shape=(len(rows), len(columns)))
 
 
 def _panel_of_csc(arrays: tuple[Any, Any, Any], n_rows: int, columns: Index) -> sp.csr_array:
