@@ -124,6 +124,25 @@ def test_same_result_for_any_number_of_workers(simulated):
     assert len(set(one.scores.round(6))) > 1  # starts differ
 
 
+def test_trees_of_earlier_starts_change_nothing(simulated, monkeypatch):
+    _, moments = simulated(30, 6, seed=3)
+    planted, empty = [], trees.Forest.empty
+    monkeypatch.setattr(trees.Forest, "empty", lambda p: planted.append(p) or empty(p))
+    orders = np.array([np.random.default_rng(k).permutation(30) for k in range(4)])
+    together = boss(moments, n_starts=0, orders=orders, rng=0).scores
+    assert planted == [30]
+    problem, alone = make_score(moments, 2.0, None), []
+    for order, seed in zip(
+        orders, np.random.default_rng(0).integers(0, 2**64, 4, dtype=np.uint64), strict=True
+    ):
+        tools = empty(30), Growth.empty(30), Scratch.empty(30)
+        state, parents = State.start(order), np.zeros((30, 30), dtype=bool)
+        climb(problem, *tools, state, np.array([seed]), parents)
+        alone.append(state.score.sum())
+    assert np.array_equal(together, alone)
+    assert len(set(together)) > 1  # starts differ
+
+
 def test_full_trees_are_emptied_and_change_nothing(simulated, monkeypatch):
     _, moments = simulated(30, 6, seed=2)
     plain = boss(moments, n_starts=3, rng=0)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from nextpert.core.search.registry import SearchOptions
 
+    Trees = tuple[Forest, Growth, Scratch]  # the trees of a problem, and their workspace
+
 logger = logging.getLogger(__name__)
 
 _MAX_GENES_OF_OWN_START = (
@@ -196,7 +198,8 @@ class _Task(NamedTuple):
 
     ``knowledge`` is the prior knowledge with the context nodes and their targets; ``prior`` is the
     same, or None if nothing is known about the other nodes. Starting orders are drawn for the nodes
-    that move, given the context nodes.
+    that move, given the context nodes. ``idle`` holds trees that no thread is using, of ``problem``
+    and of ``free``.
     """
 
     problem: Score
@@ -206,6 +209,7 @@ class _Task(NamedTuple):
     knowledge: PriorKnowledge
     prior: PriorKnowledge | None
     n_context: int
+    idle: tuple[list[Trees], list[Trees]]
 
     @classmethod
     def make(
@@ -229,7 +233,7 @@ class _Task(NamedTuple):
         # Required edges from context nodes alone do not restrict the moves.
         bars = knowledge.before.any() or knowledge.forbidden.any()
         prior = padded if bars else None
-        return cls(problem, free, precision, threshold, padded, prior, n_context)
+        return cls(problem, free, precision, threshold, padded, prior, n_context, ([], []))
 
     def search(
         self, seed: np.uint64, start: int | NDArray[np.int64]
@@ -275,7 +279,11 @@ class _Task(NamedTuple):
         p = len(order)
         state = State.start(order, self.n_context)
         parents = np.zeros((p, p), np.bool_)
-        climb(problem, Forest.empty(p), Growth.empty(p), Scratch.empty(p), state, random, parents)
+        # Trees do not depend on the order, so a start continues those of an earlier one.
+        idle = self.idle[problem is self.free]
+        trees = idle.pop() if idle else (Forest.empty(p), Growth.empty(p), Scratch.empty(p))
+        climb(problem, *trees, state, random, parents)
+        idle.append(trees)
         return float(state.score.sum()), parents, state.order
 
 
