@@ -144,6 +144,16 @@ def test_graphs_of_the_diagnosis_are_those_of_public_calls():
         assert edges(dags) == edges([read_graph(rest, "dag")[2], *stored(rest).graphs.dags])
 
 
+def test_scales_are_learned_only_where_labels_without_cells_are_predicted(monkeypatch):
+    adata = few_cells(1)
+    npt.tl.learn_dag(adata, **LEARN)
+    npt.tl.fit_dag_blr(adata)
+    learned, real = [], learn.learn_scales
+    monkeypatch.setattr(learn, "learn_scales", lambda *given: learned.append(1) or real(*given))
+    npt.tl.diagnose(adata)
+    assert len(learned) == len(stored(adata).folds)
+
+
 def test_of_many_perturbations_the_one_graph_is_that_of_a_public_call(monkeypatch):
     monkeypatch.setattr("nextpert.tl._read_halves.MAX_JUDGED", 8)
     adata = few_cells(1)

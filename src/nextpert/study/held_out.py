@@ -162,7 +162,8 @@ class Refit:
             self.spec, plan=replace(plan, names=[*plan.names, *untargeted], targets=targets)
         )
         dags = [*(first for first, *_ in self.without), *[dag] * len(untargeted)]
-        return Model.fit(spec, cells, Graphs(dag, [], lambda folds: dags[: len(folds)]))
+        graphs = Graphs(dag, [], lambda folds: dags[: len(folds)])
+        return Model.fit(spec, cells, graphs, has_unseen=False)
 
     def without_fold(self, fold: int) -> Model:
         """Return the model fitted without the cells of a fold of perturbations."""

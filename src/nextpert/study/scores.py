@@ -34,13 +34,14 @@ from nextpert.study.effects import panel_effects, read_requested
 from nextpert.study.pool import can_be_candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
     from nextpert.core.fit.cells import FitCells
     from nextpert.core.fit.fitted import Expectation, FittedPosterior, PredictorRecord
     from nextpert.core.fit.learn import Model, Spec, Weighted
+    from nextpert.core.model.predictors.base import Prediction
     from nextpert.study.effects import Requested
     from nextpert.study.held_out import Halves, Refit
 
@@ -389,9 +390,12 @@ def _estimates(
     the shape ``(2, n_perturbations, n_genes)``. ``effects`` are those that users get.
     """
     nothing, single = np.zeros((2, *effects.mean.shape)), predictors(chosen, fit, effects)
+    # Of a model of three perturbations or more; the same for all subsets of predictors.
+    learned_from = cast("Weighted", model.weighted)
+    predictions = learned_from.predictors()
 
     def weighted(*names: str) -> Array:
-        weights = _weights(model, names).items()
+        weights = _weights(learned_from, predictions, names).items()
         return np.asarray(sum((w * single[name] for name, w in weights), start=nothing))
 
     on_graph = names_of(lambda kind: "weights" in kind.draws_on)
@@ -404,15 +408,16 @@ def _estimates(
     }
 
 
-def _weights(model: Model, included: Collection[str]) -> dict[str, float]:
-    """Return the weights of some predictors, learned without the others."""
+def _weights(
+    weighted: Weighted, predictions: Sequence[Prediction], included: Collection[str]
+) -> dict[str, float]:
+    """Return the weights of some predictors, learned from their predictions without the others."""
     # Members have weight 1, even if there was no combination from which to learn a weight.
     by_members = names_of(lambda kind: "together" in kind.draws_on)
     together = dict.fromkeys([name for name in by_members if name in included], 1.0)
-    weighted = cast("Weighted", model.weighted)  # of three perturbations or more
     learned, means = weighted.weights, weighted.measured
-    subset = [predictor for predictor in weighted.predictors() if predictor.name in included]
-    if all(predictor.fixed for predictor in subset):  # none has a weight to learn
+    subset = [prediction for prediction in predictions if prediction.name in included]
+    if all(prediction.fixed for prediction in subset):  # none has a weight to learn
         return together
     if len(subset) < len(learned.names):
         learned = learn_predictor_weights(

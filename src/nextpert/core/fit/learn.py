@@ -404,7 +404,7 @@ class Model(NamedTuple):
     bootstrap graphs. For exact shifts there are neither weights of predictors (``weighted``) nor
     the hierarchical model of ``effects``; with too few perturbations there are no weights.
     ``scales`` are factors on the variances of departures of perturbations without cells, ``None``
-    for 1.
+    for 1 or if they are not needed.
     """
 
     spec: Spec
@@ -424,10 +424,14 @@ class Model(NamedTuple):
         graphs: Graphs,
         progress: Progress | None = None,
         n_jobs: int | None = None,
+        *,
+        has_unseen: bool = True,
     ) -> Model:
         """Fit the model to the cells of the controls and of ``spec.plan``, in that order.
 
         ``n_jobs`` is the number of threads, which by default depends on the size of the screen.
+        ``has_unseen`` states whether perturbations without cells will be predicted; if not,
+        ``scales`` are not learned.
 
         Raises
         ------
@@ -458,7 +462,7 @@ class Model(NamedTuple):
                 on = resampled or [posterior]
                 effects = learn_effects(spec, cells, expected, weighted, on, progress, n_jobs)
                 # Departures of perturbations without cells from predictions (equation 21).
-                if weighted is not None and weighted.left_out is not None:
+                if has_unseen and weighted is not None and weighted.left_out is not None:
                     scales = learn_scales(effects, weighted.left_out)
         except ValueError as error:
             raise named(error, np.array(spec.genes), np.arange(len(spec.genes))) from error
