@@ -124,6 +124,11 @@ def regression(sampler, j, before, doubled, size):
     return cov @ design.T @ ((sampler.means.x[j] - level(sampler)[j]) / noise), cov
 
 
+def test_arrays_of_all_designs_have_one_layout(sampler):
+    # A visit is compiled for every layout that it gets, which takes four seconds each.
+    assert all(table.flags.c_contiguous for table in sampler.means)
+
+
 def test_what_is_known_of_own_parts_is_kept(sampler):
     before = sampler.state.place.copy()
     assert (before[TOLD] == N_VARIANCES).all()

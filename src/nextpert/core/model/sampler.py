@@ -190,7 +190,8 @@ class Sampler:
             if doubt is not None:
                 doubts[rows] = doubt_variance = doubt[rows] / self.unit**2
                 spread[rows] = doubt_variance.mean(axis=1)
-        design = np.vstack([np.zeros((1, p)), gamma.T])
+        # In one layout, whatever that of gamma, so that a visit is compiled once (four seconds).
+        design = np.ascontiguousarray(np.vstack([np.zeros((1, p)), gamma.T]))
         # At least the smallest variance of the grid, so that precisions are finite.
         has_known_variance = not np.isnan(own_variance).all()
         own_variance = (
@@ -198,9 +199,8 @@ class Sampler:
             if has_known_variance
             else np.zeros((0, 0))
         )
-        self.means = Means(
-            x, error, doubled, doubts, psi, design, own_variance, along, shared, spread
-        )
+        tables = (x, error, doubled, doubts, psi, design, own_variance, along, shared, spread)
+        self.means = Means(*map(np.ascontiguousarray, tables))
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
         self.doubt = doubt
