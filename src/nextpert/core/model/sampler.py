@@ -190,7 +190,7 @@ class Sampler:
             if doubt is not None:
                 doubts[rows] = doubt_variance = doubt[rows] / self.unit**2
                 spread[rows] = doubt_variance.mean(axis=1)
-        # In one layout, whatever that of gamma, so that a visit is compiled once (four seconds).
+        # In memory order, whatever that of gamma: a visit is compiled once and sweeps read rows.
         design = np.ascontiguousarray(np.vstack([np.zeros((1, p)), gamma.T]))
         # At least the smallest variance of the grid, so that precisions are finite.
         has_known_variance = not np.isnan(own_variance).all()
@@ -517,7 +517,8 @@ def batch_columns(cells: PooledGuides) -> tuple[Array, Array]:
     turned = differences @ turn.T
     chance_square = _BATCH_SHARE * np.sqrt(len(differences) / cells.mean.shape[1])
     is_included = size**2 > max(_MIN_BATCH_SQUARE, chance_square)
-    return turned[:, is_included], (turned[:, ~is_included] ** 2).sum(axis=1)
+    common = np.ascontiguousarray(turned[:, is_included])
+    return common, (turned[:, ~is_included] ** 2).sum(axis=1)
 
 
 class Columns(NamedTuple):
