@@ -130,36 +130,53 @@ def unpack(record: Callable[..., T], stored: Any, where: str, remedy: str) -> T:
     damaged, such as ``"run tl.fit_dag_blr again"``.
     """
     try:
-        return cast("T", _unpacked(record, stored, {}))
+        sizes: dict[str, int] = {}  # the lengths known so far, by name
+        result: dict[str, Any] = {}
+        # Parts to read, the next one last. A dataclass, or None for a list, waits below its parts,
+        # which are in a mapping when its turn comes.
+        waiting: list[tuple[Any, str, Any, dict[str, Any]]] = [
+            (Part("nested", record=cast("type", record)), "", stored, result)
+        ]
+        while waiting:
+            part, name, content, into = waiting.pop()
+            if part is None:
+                into[name] = list(content.values())
+            elif not isinstance(part, Part):
+                into[name] = part(**content)
+            elif part.record is None and part.inner is None:
+                into[name] = _read(part, content, sizes, name)
+            else:
+                inner: dict[str, Any] = {}
+                waiting.append((part.record, name, inner, into))
+                parts = _parts_of(part, content)
+                waiting += [
+                    (field_part, key, content[key], inner) for key, field_part in reversed(parts)
+                ]
+        return cast("T", result[""])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise damaged(where, str(error), remedy) from error
 
 
-def _unpacked(record: Any, stored: Any, sizes: dict[str, int]) -> Any:
-    """Return a dataclass; ``sizes`` has the lengths known so far, by name."""
-    for name, value in getattr(record, "stored_beside", ()):
+def _parts_of(part: Part, stored: Any) -> list[tuple[str, Part]]:
+    """Return the parts of a stored dataclass or series, by name; raise if one is missing."""
+    if part.inner is not None:
+        return [(str(k), part.inner) for k in range(len(stored))]
+    assert part.record is not None
+    for name, value in getattr(part.record, "stored_beside", ()):
         if not np.array_equal(stored.get(name), value):
             message = f"its {name} is not {value}"
             raise ValueError(message)
-    values = {}
-    for slot in fields(record):
-        part: Part | None = slot.metadata.get("part")
-        if part is None:  # not stored
-            continue
-        if slot.name in stored:
-            values[slot.name] = _read(part, stored[slot.name], sizes, slot.name)
-        elif slot.default is MISSING:
+    declared = [(slot, slot.metadata.get("part")) for slot in fields(part.record)]
+    for slot, inner in declared:
+        if inner is not None and slot.name not in stored and slot.default is MISSING:
             message = f"its {slot.name} is missing"
             raise ValueError(message)
-    return record(**values)
+    # A field without a part is not stored.
+    return [(slot.name, inner) for slot, inner in declared if inner and slot.name in stored]
 
 
 def _read(part: Part, stored: Any, sizes: dict[str, int], name: str) -> Any:
-    """Return the value of a field from its stored form."""
-    if part.record is not None:
-        return _unpacked(part.record, stored, sizes)
-    if part.inner is not None:
-        return [_read(part.inner, stored[str(k)], sizes, name) for k in range(len(stored))]
+    """Return the value of a field that has no parts; ``sizes`` is that of :func:`unpack`."""
     if part.unless is not None and isinstance(stored, str) and stored == part.unless:
         return stored
     if part.read is None:
