@@ -11,7 +11,7 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert.core._shown import percent
 from nextpert.core.causal.registry import find_acquisition
-from nextpert.core.design.distances import probability_nearest
+from nextpert.core.design.distances import first_order_distances, probability_nearest
 from nextpert.core.design.plate import best_order, dunnett_controls
 from nextpert.core.design.remaining_variance import removed, split_by_variance
 
@@ -266,7 +266,10 @@ class PlateChoice:
         """
         candidates, limits = self.ranking.draws, self.ranking.pool
         centre = candidates.distances.centre
-        expected, draws = candidates.first_order(len(candidates.distances.draws))
+        n_samples = len(candidates.distances.draws)
+        expected, draws = first_order_distances(
+            candidates.states, candidates.goal, n_samples=n_samples, rng=candidates.rng
+        )
         allowed = np.flatnonzero(limits.allowed & self.ranking.admitted)
         is_nearer = centre[:-1] < centre[-1]
 

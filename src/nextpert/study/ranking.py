@@ -56,17 +56,13 @@ class Ranking:
 
     def rows(self, index: NDArray[np.int64], fit: FittedPosterior, **options: Any) -> Ranking:
         """Return the ranking of some candidates by new draws; ``options`` are of ``as_asked``."""
-        admitted, pool = self.admitted[index], self.pool.rows(index)
-        draws = draw_pool(pool, fit, **options)
+        admitted = self.admitted[index]
+        pool = self.pool.rows(index)
+        draws = as_asked(fit, pool.candidates, pool.target.goal, pool.target.targets, **options)
         if not admitted.all():
             draws.admit(admitted)
         columns = {name: column[[*index, -1]] for name, column in self.columns.items()}
         return replace(self, pool=pool, draws=draws, admitted=admitted, columns=columns)
-
-
-def draw_pool(pool: Pool, fit: FittedPosterior, **options: Any) -> Candidates:
-    """Return the candidates of a pool to rank, from a fit; ``options`` are of ``as_asked``."""
-    return as_asked(fit, pool.candidates, pool.target.goal, pool.target.targets, **options)
 
 
 def rank(pool: Pool, fit: FittedPosterior, **options: Any) -> Ranking:
@@ -75,7 +71,7 @@ def rank(pool: Pool, fit: FittedPosterior, **options: Any) -> Ranking:
     Combinations are compared with their members and the best measured candidate in the same draws.
     If some members are not candidates, new draws contain them. ``options`` are of ``as_asked``.
     """
-    draws = draw_pool(pool, fit, **options)
+    draws = as_asked(fit, pool.candidates, pool.target.goal, pool.target.targets, **options)
     admitted, columns, adds_up = _admission(pool, draws, fit)
     if not admitted.all():
         draws.admit(admitted)

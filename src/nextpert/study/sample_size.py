@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -226,12 +226,6 @@ class _Budget:
             )
             raise ValueError(message)
         return prices
-
-
-def _limits_of(budget: float | Mapping[str, Any] | None) -> _Budget:
-    if budget is None:
-        return _Budget()
-    return _Budget(**budget) if isinstance(budget, Mapping) else _Budget(total=float(budget))
 
 
 def _check(effect: _Effect, n_guides: int | None) -> None:

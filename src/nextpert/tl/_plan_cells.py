@@ -29,7 +29,6 @@ from nextpert.study.sample_size import (
     _check,
     _Effect,
     _genes_table,
-    _limits_of,
     _median,
     _noise_of,
     _plans_of,
@@ -147,7 +146,10 @@ def plan_cells(
     chosen_effect = (
         _Effect(**effect) if isinstance(effect, Mapping) else _Effect(size=float(effect))
     )
-    limits = _limits_of(budget)
+    if isinstance(budget, Mapping):
+        limits = _Budget(**budget)
+    else:
+        limits = _Budget(total=None if budget is None else float(budget))
     prices = limits.prices()
     _check(chosen_effect, n_guides)
     fit = goal = None

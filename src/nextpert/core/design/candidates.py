@@ -139,7 +139,7 @@ class Candidates:
     @cached_property
     def distances(self) -> RankedDistance:
         """Distances to the target from ``n_samples`` draws, computed on first use."""
-        return self.draw(self.n_samples)
+        return ranked_distance(self.states, self.goal, n_samples=self.n_samples, rng=self.rng)
 
     def admit(self, is_admitted: NDArray[np.bool_]) -> None:
         """Restrict the probability of being nearest to some candidates; all others have 0."""

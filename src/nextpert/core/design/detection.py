@@ -112,7 +112,14 @@ class ByFalseSigns:
         self._limits = np.stack(
             [self._thresholds(level, genes, uniform, normal) for level in _LEVELS], axis=-2
         )
-        self._detected = self._shares_detected()
+        # Shares of all effects that are detected, (n_levels, n_ratios): x ~ N(0, noise + T) exceeds
+        # its threshold.
+        variance = _LEVELS[:, None] * np.exp(self._ratios)
+        self._detected = np.zeros(variance.shape)
+        for c, of_class in enumerate(sizes.classes):
+            for e in np.flatnonzero(sizes.mixtures[c] > 1e-6):
+                z = self._limits[c] * np.sqrt(variance / (variance + _SIZES[e]))
+                self._detected += of_class * sizes.mixtures[c, e] * 2 * ndtr(-z).mean(axis=0)
 
     def _thresholds(self, level: float, genes: Array, uniform: Array, normal: Array) -> Array:
         """Return the means from which simulated perturbations have a rate below LEVEL.
@@ -156,17 +163,6 @@ class ByFalseSigns:
         z = size / np.sqrt(variance)
         detected = (ndtr(z - limits) + ndtr(-z - limits)).mean(axis=1)
         return np.asarray((chance * detected).sum(axis=0))
-
-    def _shares_detected(self) -> Array:
-        """Return the shares of all effects that are detected, ``(n_levels, n_ratios)``."""
-        # x ~ N(0, noise + T) exceeds its threshold.
-        variance = _LEVELS[:, None] * np.exp(self._ratios)
-        shares = np.zeros(variance.shape)
-        for c, of_class in enumerate(self.sizes.classes):
-            for e in np.flatnonzero(self.sizes.mixtures[c] > 1e-6):
-                z = self._limits[c] * np.sqrt(variance / (variance + _SIZES[e]))
-                shares += of_class * self.sizes.mixtures[c, e] * 2 * ndtr(-z).mean(axis=0)
-        return shares
 
     def detected(self, noise: Noise) -> float:
         """Return the share of all effects that is detected."""

@@ -48,10 +48,6 @@ class StateMoments(NamedTuple):
     control: Array
     control_variance: Array
 
-    def of_genes(self, genes: NDArray[np.bool_]) -> StateMoments:
-        """Return some genes."""
-        return StateMoments(*(x[..., genes] for x in self))
-
 
 class GivenTarget(NamedTuple):
     """How draws change, given the means of a target.
@@ -135,7 +131,8 @@ def given_target(
     if row >= 0 and effects is not None:
         slope_of_row = slopes_on_control(effects, control, np.array([row]))[0]
     rng = np.random.default_rng(0)
-    chain = _Chain(moments.of_genes(used), numbers[used], unit[used], error[used], rng)
+    of_genes = StateMoments(*(x[..., used] for x in moments))
+    chain = _Chain(of_genes, numbers[used], unit[used], error[used], rng)
     for _ in range(_BURN if len(chain.rows) else 0):
         chain.sweep()
     for k in range(n_draws):

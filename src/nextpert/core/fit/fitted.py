@@ -386,8 +386,8 @@ class FittedPosterior:
         model = self.hierarchical
         assert model is not None
         number = int(np.count_nonzero(self.is_measured[:row]))
-        effects = model.effects.rows([number])
-        state = np.asarray(model.control.mean(axis=0) + effects.posterior_mean()[0])
+        effect = model.effects.posterior_mean(np.array([number]))[0]
+        state = np.asarray(model.control.mean(axis=0) + effect)
         changes = self._given(joined, model)
         if changes is not None and number in changes.change:
             moved = changes.control.mean(axis=0)

@@ -230,14 +230,14 @@ class EffectDraws:
         They are those of the perturbations ``index``, in units of ``unit``; shape ``(n_some,
         n_genes, n_draws)``.
         """
-        stored = self.centre
-        if stored is None and self.place.size <= _HELD and not isinstance(draws, slice):
-            # Small tables are computed at once, because calls per draw would dominate the cost.
-            if "_held" not in vars(self):
-                vars(self)["_held"] = self.centres(np.arange(len(self.expected)))
-            stored = vars(self)["_held"]
+        # Small tables are computed at once, because calls per draw would dominate the cost.
+        at_once = self.place.size <= _HELD and not isinstance(draws, slice)
+        stored = vars(self).get("_held") if at_once and self.centre is None else self.centre
         if stored is not None:
             return stored[:, :, draws][index]
+        requested_rows, requested_draws = index, draws
+        if at_once:
+            index, draws = np.arange(len(self.expected)), slice(None)
         cells = self.cells
         assert cells is not None
         contiguous: Any = np.ascontiguousarray
@@ -263,6 +263,9 @@ class EffectDraws:
             entries,
         )
         fill_centres(drawn, rows, 1.0 / VARIANCE, out, np.empty((2, entries.shape[1])))
+        if at_once:
+            vars(self)["_held"] = out
+            return out[:, :, requested_draws][requested_rows]
         return out
 
     def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:

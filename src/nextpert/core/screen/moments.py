@@ -261,7 +261,8 @@ class Moments:
                 return cls(n, mean, np.zeros((p, p)))
             centred = dense - mean
             with one_thread():
-                return cls(n, mean, _symmetric(centred.T @ centred))
+                products = centred.T @ centred
+                return cls(n, mean, (products + products.T) / 2)
 
     @property
     def n_nodes(self) -> int:
@@ -383,7 +384,3 @@ def _about(bad: NDArray[np.bool_], problem: str) -> ValueError:
     error = ValueError(f"Columns {columns[:10].tolist()} {problem}")
     error.columns = columns  # type: ignore[attr-defined]  # lets callers name the genes
     return error
-
-
-def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (matrix + matrix.T) / 2

@@ -55,12 +55,27 @@ def checked_correlation(moments: Moments) -> NDArray[np.float64]:
         message = f"Nodes {constant.tolist()} are constant in these cells: remove them."
         raise _about(constant, message)
     correlation = moments.correlation()
-    _refuse_copies(correlation)
+    # 1 - r^2: the share of its variance that a node keeps given the other.
+    twins = np.argwhere(np.triu(1.0 - correlation**2 <= _MIN_RESIDUAL, 1))
+    if len(twins):
+        i, j = twins[0]
+        message = f"Nodes {i} and {j} are copies of each other (correlation ±1): remove one."
+        raise _about([i, j], message)
     # R n / (n + 5) off the diagonal: 5 more cells, with independent nodes.
     if are_few(moments.n, moments.n_nodes):
         correlation *= moments.n / (moments.n + _PSEUDO_CELLS)
         np.fill_diagonal(correlation, 1.0)
-    _refuse_singular(correlation)
+    try:
+        min_residual = np.linalg.cholesky(correlation).diagonal().min() ** 2
+    except np.linalg.LinAlgError:
+        min_residual = 0.0
+    if min_residual <= _MIN_RESIDUAL:
+        involved = np.flatnonzero(np.abs(np.linalg.eigh(correlation)[1][:, 0]) > 1e-3)
+        message = (
+            f"Nodes {involved.tolist()} are linearly dependent, so that partial correlations are "
+            "undefined: remove one of them."
+        )
+        raise _about(involved, message)
     return correlation
 
 
@@ -118,29 +133,6 @@ def make_score(moments: Moments, penalty: float, prior: PriorKnowledge | None) -
     cost = 0.5 * require_positive(penalty, "penalty") * np.log(moments.n)
     constant = -cost * np.arange(moments.n_nodes + 1)
     return Score(correlation, constant, moments.n / 2, **sets_of(knowledge))
-
-
-def _refuse_copies(correlation: NDArray[np.float64]) -> None:
-    # 1 - r^2: the share of its variance that a node keeps given the other.
-    twins = np.argwhere(np.triu(1.0 - correlation**2 <= _MIN_RESIDUAL, 1))
-    if len(twins):
-        i, j = twins[0]
-        message = f"Nodes {i} and {j} are copies of each other (correlation ±1): remove one."
-        raise _about([i, j], message)
-
-
-def _refuse_singular(correlation: NDArray[np.float64]) -> None:
-    try:
-        min_residual = np.linalg.cholesky(correlation).diagonal().min() ** 2
-    except np.linalg.LinAlgError:
-        min_residual = 0.0
-    if min_residual <= _MIN_RESIDUAL:
-        involved = np.flatnonzero(np.abs(np.linalg.eigh(correlation)[1][:, 0]) > 1e-3)
-        message = (
-            f"Nodes {involved.tolist()} are linearly dependent, so that partial correlations are "
-            "undefined: remove one of them."
-        )
-        raise _about(involved, message)
 
 
 def _about(columns: ArrayLike, message: str) -> ValueError:

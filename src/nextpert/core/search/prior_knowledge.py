@@ -75,9 +75,13 @@ class PriorKnowledge:
         # A required edge implies an order; before is the transitive closure of all orders.
         orders = self._pairs(before, "before") | self.required
         try:
-            self.before: NDArray[np.bool_] = _closure(orders)
+            order = Dag.from_matrix(orders).order
         except CycleError as error:
             raise error.named(called) from None
+        self.before: NDArray[np.bool_] = orders.copy()
+        # From the last node back: a node comes before its children and all nodes after them.
+        for node in order[::-1]:
+            self.before[node] |= self.before[orders[node]].any(axis=0)
         for matrix in (self.required, self.forbidden, self.before):
             matrix.flags.writeable = False
 
@@ -147,7 +151,9 @@ class PriorKnowledge:
 
     def _pairs(self, pairs: Pairs, name: str) -> NDArray[np.bool_]:
         matrix = np.zeros((self.n_nodes, self.n_nodes), dtype=bool)
-        _require_list(pairs, name)
+        if not isinstance(pairs, Iterable):
+            message = f"{name} must be a list of pairs, but is of type {type(pairs).__name__}."
+            raise TypeError(message)
         for pair in pairs:
             if not is_pair(pair) or not all(
                 0 <= node < self.n_nodes and int(node) == node for node in pair
@@ -159,18 +165,3 @@ class PriorKnowledge:
                 raise ValueError(message)
             matrix[pair[0], pair[1]] = True
         return matrix
-
-
-def _require_list(value: object, name: str) -> None:
-    if not isinstance(value, Iterable):
-        message = f"{name} must be a list of pairs, but is of type {type(value).__name__}."
-        raise TypeError(message)
-
-
-def _closure(orders: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the transitive closure; raise an error that lists the nodes of a cycle."""
-    closure = orders.copy()
-    # From the last node back: a node reaches its children and all nodes that they reach.
-    for node in Dag.from_matrix(orders).order[::-1]:
-        closure[node] |= closure[orders[node]].any(axis=0)
-    return closure
