@@ -34,7 +34,7 @@ from scipy.stats import nbinom, poisson
 
 from benchmarks._page import options, quiet, save, show, table
 from nextpert.core import ScreenMoments
-from nextpert.core.model.elsewhere import fit_each
+from nextpert.core.model.conditions import fit_each
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.guides import PooledGuides, pool_guides

@@ -27,13 +27,13 @@ CORE = [
     "fit",
     "evaluate",
 ]
-CORE_FILES = ("_checks", "_codec", "_compile", "_registry", "_shown", "_tasks")
+CORE_FILES = ("_checks", "_codec", "_compile", "_registry", "_text", "_tasks")
 FLOORS = [
     {"nextpert._files", "nextpert._warn"},
     {"nextpert.core._blas"},
     {
         f"nextpert.core.{file}"
-        for file in ("_checks", "_codec", "_compile", "_registry", "_shown", "_tasks")
+        for file in ("_checks", "_codec", "_compile", "_registry", "_text", "_tasks")
     },
     *({f"nextpert.core.{room}"} for room in CORE),
     {"nextpert.core"},

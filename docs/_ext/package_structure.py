@@ -34,7 +34,7 @@ WORDS = {
     "nextpert.core._codec": "storage",
     "nextpert.core._compile": "kernels",
     "nextpert.core._registry": "names",
-    "nextpert.core._shown": "prints",
+    "nextpert.core._text": "prints",
     "nextpert.core._tasks": "workers",
     "nextpert.core._blas": "linear algebra, same bits",
     "nextpert._files": "writes files whole",

@@ -17,7 +17,7 @@ import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.cli import main
 from nextpert.cli._options import STEPS
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.study.ranking import candidates_of
 
 pytestmark = pytest.mark.brief_chain

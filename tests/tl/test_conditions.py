@@ -9,7 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
-from nextpert.core.model.elsewhere import fit_each
+from nextpert.core.model.conditions import fit_each
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.screen import ScreenMoments
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._report.results import LEVELS, UNKNOWN
 from nextpert._report.tables import WIDTH
-from nextpert.core._shown import in_one_direction
+from nextpert.core._text import in_one_direction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from nextpert._report import measured, planned
 from nextpert._report.page import render, template
 from nextpert._report.results import SOURCES, absent, changes_of, keys_of, read_all, verdict_of
 from nextpert._report.tables import number
-from nextpert.core._shown import card, lines
+from nextpert.core._text import card, lines
 from nextpert.study.advice import name_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nextpert._adata import changes_of_fit, changes_since, closest, eager, list_names, read_stored
 from nextpert._report.tables import number
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.study.advice import AS_ASSUMED, chosen_of, name_of, orders_cells

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._files import as_csv
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

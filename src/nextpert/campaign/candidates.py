@@ -13,7 +13,7 @@ import pandas as pd
 from nextpert import _adata
 from nextpert._adata.scale import read_scale
 from nextpert._adata.screen import coding, read_environments, read_screens
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.study.plate import N_SAMPLES
 from nextpert.study.pool import can_be_candidate, excluder
 from nextpert.study.target import as_target, listed

@@ -21,7 +21,7 @@ from nextpert._adata import list_names, strings
 from nextpert._adata.arguments import check_arguments, where_now
 from nextpert._adata.roles import fitted_roles
 from nextpert.core._codec import coded, unpack
-from nextpert.core._shown import lines, percent
+from nextpert.core._text import lines, percent
 from nextpert.study.target import STATES, Target, parts_of
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from nextpert._report.results import changes_of, keys_of, read_all, verdict_of
 from nextpert._report.tables import above_0
 from nextpert.cli._options import STEPS, app, command_of, settings, stage
 from nextpert.cli._read import arguments_of, read_screen
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.study.ranking import candidates_of
 
 if TYPE_CHECKING:

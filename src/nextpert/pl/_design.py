@@ -8,7 +8,7 @@ import numpy as np
 
 from nextpert._adata import read_result
 from nextpert._adata.arguments import checked
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.pl._figure import (
     BLACK,
     BLUE,

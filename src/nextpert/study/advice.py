@@ -7,7 +7,7 @@ from math import floor
 from typing import TYPE_CHECKING, Any
 
 from nextpert.core._checks import list_names
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextpert._adata import strings
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.core.causal.registry import find_acquisition
 from nextpert.core.design.distances import first_order_distances, probability_nearest
 from nextpert.core.design.plate import best_order, dunnett_controls

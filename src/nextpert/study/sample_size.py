@@ -11,7 +11,7 @@ import pandas as pd
 
 from nextpert._adata.arguments import above, at_least, between, options
 from nextpert.core._codec import strings
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.core.design.detection import LFSR, ByDiscoveryRate, ByFalseSigns
 from nextpert.core.design.effect_sizes import USUAL_SD, EffectSizes
 from nextpert.core.design.power import Layout, screen_noise

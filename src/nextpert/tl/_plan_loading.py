@@ -11,7 +11,7 @@ import pandas as pd
 
 from nextpert import _adata
 from nextpert._adata.arguments import between, checked, options
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.core.design.loading import (
     Lanes,
     abundance_cv,

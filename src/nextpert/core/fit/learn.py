@@ -12,8 +12,8 @@ from nextpert.core._checks import named
 from nextpert.core.causal.weights import centred_on, fit_weights
 from nextpert.core.fit.interventions import own_shift, shift_environments
 from nextpert.core.fit.naming import numbered, places
+from nextpert.core.model.conditions import as_condition, fit_each, of_table
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
-from nextpert.core.model.elsewhere import as_condition, fit_each, of_table
 from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
 from nextpert.core.model.interactions import Additivity, Together, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH_EFFECTS, Perturbations

@@ -22,7 +22,7 @@ def in_one_direction(text: str) -> str:
 
     Examples
     --------
-    >>> from nextpert.core._shown import in_one_direction
+    >>> from nextpert.core._text import in_one_direction
     >>> print(in_one_direction("MYC\u202e next"))
     MYC\u202e next
     """
@@ -34,7 +34,7 @@ def lines(title: str, facts: Mapping[str, str], footer: str = "") -> str:
 
     Examples
     --------
-    >>> from nextpert.core._shown import lines
+    >>> from nextpert.core._text import lines
     >>> print(lines("Campaign", {"Best so far": "MYC", "Failed": "", "Plates": "2"}))
     Campaign
       Best so far  MYC
@@ -70,7 +70,7 @@ def card(title: str, facts: Mapping[str, str], html: str = "") -> str:
 
     Examples
     --------
-    >>> from nextpert.core._shown import card
+    >>> from nextpert.core._text import card
     >>> "<td>A &lt; B</td>" in card("Target", {"State": "A < B", "Shares": ""}).replace(
     ...     ' style="text-align:left;vertical-align:top"', ""
     ... )
@@ -95,7 +95,7 @@ def percent(probability: float) -> str:
 
     Examples
     --------
-    >>> from nextpert.core._shown import percent
+    >>> from nextpert.core._text import percent
     >>> percent(0.004), percent(0.52), percent(1.0), percent(float("nan"))
     ('< 1%', '52%', '> 99%', '–')
     """

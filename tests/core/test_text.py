@@ -1,6 +1,6 @@
 """Facts of summaries and campaigns, as lines and as a card."""
 
-from nextpert.core._shown import card, lines
+from nextpert.core._text import card, lines
 
 
 def test_empty_facts_are_left_out():

@@ -8,8 +8,7 @@ from scipy.stats import norm
 
 from nextpert.core import ScreenMoments
 from nextpert.core._codec import pack, unpack
-from nextpert.core.model.effect_draws import Condition
-from nextpert.core.model.elsewhere import (
+from nextpert.core.model.conditions import (
     DEPARTURES,
     as_condition,
     departures,
@@ -18,6 +17,7 @@ from nextpert.core.model.elsewhere import (
     of_table,
     shared_effects,
 )
+from nextpert.core.model.effect_draws import Condition
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.departures import Coexpression
@@ -88,7 +88,7 @@ def test_departures_are_those_of_bayes_rule_gene_by_gene():
 @pytest.mark.parametrize("cells", [(40, 10), (10, 40)])
 def test_departures_of_the_size_of_sampling_are_taken_for_it(cells, monkeypatch):
     """Weights of the other line's cells by loops (equation 24)."""
-    monkeypatch.setattr("nextpert.core.model.elsewhere.shared_effects", lambda *_: np.ones(12))
+    monkeypatch.setattr("nextpert.core.model.conditions.shared_effects", lambda *_: np.ones(12))
     effects = truth(1)
     here, other = (screen(effects, k, cells=n)[k] for k, n in enumerate(cells))
     unit, there = here.covariance.diagonal(), other.covariance.diagonal()
@@ -110,19 +110,19 @@ def test_departures_of_the_size_of_sampling_are_taken_for_it(cells, monkeypatch)
 
 @pytest.mark.parametrize("agree", [0.0, 1.0])
 def test_joined_cells_have_the_mean_and_covariance_of_their_parts(monkeypatch, agree):
-    monkeypatch.setattr("nextpert.core.model.elsewhere.shared_effects", lambda *_: np.ones(5))
-    monkeypatch.setattr("nextpert.core.model.elsewhere.coexpression", lambda *_: None)
+    monkeypatch.setattr("nextpert.core.model.conditions.shared_effects", lambda *_: np.ones(5))
+    monkeypatch.setattr("nextpert.core.model.conditions.coexpression", lambda *_: None)
     parts = screen(np.zeros((3, 5, GENES)), 1, controls=100)
     rng = np.random.default_rng(3)
     parts[2] = replace(parts[2], n=parts[2].n * rng.uniform(0.3, 1.0, size=6))
     weights = np.zeros((5, GENES, len(DEPARTURES)))
     weights[:, :, 0] = agree * np.array([1.0, 0.0, 0.5, 1.0, 0.2])[:, None]
     monkeypatch.setattr(
-        "nextpert.core.model.elsewhere.departures", lambda *_: [(slice(None), weights)]
+        "nextpert.core.model.conditions.departures", lambda *_: [(slice(None), weights)]
     )
     for name in ("maximum", "minimum"):
         monkeypatch.setattr(
-            f"nextpert.core.model.elsewhere.np.{name}", lambda a, b: np.ones(np.shape(b))
+            f"nextpert.core.model.conditions.np.{name}", lambda a, b: np.ones(np.shape(b))
         )
     both = joined(parts, 0, np.ones((5, GENES)))
     parted = np.array([part.counted[1:] for part in parts])
