@@ -310,7 +310,7 @@ def test_graphs_of_folds_know_the_targets(chain, monkeypatch):
 
 def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
     """Beyond the number of nodes that a search takes: as by least squares on the cells."""
-    monkeypatch.setattr(context_module, "_MOST", 2)
+    monkeypatch.setattr(context_module, "_MAX_CONTEXT_NODES", 2)
     real, n_columns = context_module.context_moments, []
 
     def record(screen, columns, **options):

@@ -28,17 +28,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Range of the ratios (value to smallest value of the cell) that are examined: above 1 and up to 10,
-# because rounding in files makes larger ratios less exact. A ratio counts as whole if it is this
-# close to a whole number; a random ratio is so with probability 0.1.
-_RATIOS, _CLOSE = (1.5, 10.5), 0.05
-# Minimum number of ratios for a conclusion. On the right scale at least 0.8 of them are whole, and
-# on every other scale a share smaller by 0.3. Whole ratios must take at least three different
-# values: if few values occur, one of them may be whole by chance.
-_FEWEST, _MOST, _MARGIN, _SEVERAL = 50, 0.8, 0.3, 3
+# because rounding in files makes larger ratios less exact.
+_RATIOS = (1.5, 10.5)
+# A ratio counts as whole if it is this close to a whole number; a random ratio is so with
+# probability 0.1.
+_CLOSE = 0.05
+_MIN_RATIOS = 50  # minimum number of ratios for a conclusion
+_MIN_WHOLE = 0.8  # minimum share of the ratios that are whole on the right scale
+_MIN_MARGIN = 0.3  # by which this share exceeds that on every other scale
+# Minimum number of different values among whole ratios: if few values occur, one of them may be
+# whole by chance.
+_MIN_VALUES = 3
 # Where all counts of a cell are large, as of 15 highly expressed genes, the smallest value is not
 # one count: 1 to 10 counts are tried. In the 15 genes of TAP-seq with most counts, at most 0.3 of
 # the ratios are then whole on a wrong scale, and 0.7 or more on the right one.
-_UNITS, _MOST_OF_UNITS = 10, 0.6
+_UNITS = 10
+_MIN_WHOLE_OF_UNITS = 0.6
 _LARGEST = 64.0  # no logarithm of a 64-bit integer, to base 2 or larger, exceeds this
 
 
@@ -139,7 +144,8 @@ def _n_logarithms(sample: sp.csr_array) -> tuple[int | None, float]:
     shares = np.full(3, np.nan)
     # One count first, then several; the minimum number of ratios of a cell is that of different
     # values if the number of counts is chosen.
-    for n_units, few, most in ((1, 1, _MOST), (_UNITS, _SEVERAL, _MOST_OF_UNITS)):
+    of_units = (_UNITS, _MIN_VALUES, _MIN_WHOLE_OF_UNITS)
+    for n_units, min_values, min_whole in ((1, 1, _MIN_WHOLE), of_units):
         values = sample.data
         for depth in range(3 * bool(len(starts))):
             best, weight = np.full(len(counts), -1.0), np.zeros(len(counts))
@@ -153,14 +159,17 @@ def _n_logarithms(sample: sp.csr_array) -> tuple[int | None, float]:
                     whole = used & (np.abs(scaled - np.round(scaled)) < _CLOSE)
                     numbers.update(np.round(scaled[whole]).tolist())
                     n = np.bincount(cell, used, len(counts))
-                    share = np.where(n >= few, np.bincount(cell, whole, len(counts)) / n, -1.0)
+                    share = np.where(
+                        n >= min_values, np.bincount(cell, whole, len(counts)) / n, -1.0
+                    )
                     weight = np.where(share > best, n, weight)
                     best = np.maximum(best, share)
             n_ratios, n_whole = weight[best >= 0].sum(), (best * weight)[best >= 0].sum()
-            is_clear = n_ratios >= _FEWEST
-            shares[depth] = n_whole / n_ratios * (len(numbers) >= _SEVERAL) if is_clear else np.nan
+            is_clear = n_ratios >= _MIN_RATIOS
+            if is_clear:
+                shares[depth] = n_whole / n_ratios * (len(numbers) >= _MIN_VALUES)
         second, highest = np.sort(np.nan_to_num(shares))[1:]
-        if highest >= most and highest - second >= _MARGIN:
+        if highest >= min_whole and highest - second >= _MIN_MARGIN:
             return int(np.nanargmax(shares)), float(shares[1])
     return None, float(shares[1])
 

@@ -32,7 +32,7 @@ SHARED = 0.9
 _LEAST_OWN = 0.05
 # A variance counts for the scale of its gene up to this multiple of the gene's median: for genes
 # that are hardly detected, count models give standard errors of any size.
-_MOST = 4.0
+_MAX_RELATIVE_VARIANCE = 4.0
 # Of bulk RNA-seq with one clone of each knockout (MorPhiC), 90% intervals of distances covered 33%
 # of those between other clones, and "none closer" was stated with 0.97 and held for 15% of targets.
 _WITHOUT_REPLICATES = (
@@ -150,7 +150,7 @@ def scales(rows: Rows, within: Array) -> Array:
     is_known = np.isfinite(within)
     middle = np.nanmedian(np.where(is_known, within, np.nan), axis=0)
     weight = np.where(is_known, (rows.n - 1.0)[:, None], 0.0)
-    limited = np.minimum(np.where(is_known, within, 0.0), _MOST * middle)
+    limited = np.minimum(np.where(is_known, within, 0.0), _MAX_RELATIVE_VARIANCE * middle)
     return np.asarray((weight * limited).sum(axis=0) / weight.sum(axis=0))
 
 
@@ -173,7 +173,9 @@ def table_moments(
         counting = used[:, None] | ~(is_known & used[:, None]).any(axis=0)
         scale = sigma2[genes] = scales(rows, np.where(counting, within, np.inf))
         counted[:, genes] = scale / variance  # 0 where nothing is known
-        squares[:, genes] = freedom * np.where(is_known, np.minimum(within, _MOST * scale), scale)
+        squares[:, genes] = freedom * np.where(
+            is_known, np.minimum(within, _MAX_RELATIVE_VARIANCE * scale), scale
+        )
     # The variance between cells of a perturbation is unknown.
     if not rows.cells_known:
         squares[~rows.is_control] = 0.0

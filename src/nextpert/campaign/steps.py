@@ -257,8 +257,8 @@ def proposed(
         options=size,
         **shown,
     )
-    under_way = dict(zip(wells["perturbation"], wells["n_cells"].astype(int), strict=True))
-    return replace(state, history=history, pending=state.pending | under_way)
+    planned = dict(zip(wells["perturbation"], wells["n_cells"].astype(int), strict=True))
+    return replace(state, history=history, pending=state.pending | planned)
 
 
 def observed(

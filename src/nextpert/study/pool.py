@@ -176,13 +176,13 @@ def read_pool(
         }
     else:
         amounts = dict.fromkeys(_named(pending, (), "pending", fit.naming), cells_each)
-    under_way = {*_named(amounts, interventions.names, "pending", fit.naming)}
+    pending_names = {*_named(amounts, interventions.names, "pending", fit.naming)}
     not_excluded = [
         i
         for i, (name, targets) in enumerate(
             zip(interventions.names, interventions.targets, strict=True)
         )
-        if name in under_way or not is_excluded(name, targets)
+        if name in pending_names or not is_excluded(name, targets)
     ]
     if not not_excluded:
         message = "No candidate is left: all are in exclude. Give other candidates."

@@ -31,7 +31,7 @@ _LEAST = 1e-8  # minimum share of a node's variance that earlier nodes do not ex
 _NONE = 1e-12  # variance below which a node is the same in all cells
 # Maximum number of context nodes: with 200 genes and 157,494 cells, a search from one order takes
 # 51 s of processor time with 1,000 context nodes, and 24 s with the strongest 300.
-_MOST = 300
+_MAX_CONTEXT_NODES = 300
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class Joint(NamedTuple):
 
         kept, p = np.arange(context.indicators.shape[1]), screen.n_nodes
         fixed, others = batches, kept[:0]
-        if len(kept) > _MOST:
-            blocks = np.array_split(kept, -(-len(kept) // _MOST))
+        if len(kept) > _MAX_CONTEXT_NODES:
+            blocks = np.array_split(kept, -(-len(kept) // _MAX_CONTEXT_NODES))
             each = (moments_of(some, batches) for some in blocks)
             share = np.concatenate([_explained(joint, n_genes, p) for joint in each])
             order = np.argsort(-share, kind="stable")
-            kept, others = np.sort(order[:_MOST]), np.sort(order[_MOST:])
+            kept, others = np.sort(order[:_MAX_CONTEXT_NODES]), np.sort(order[_MAX_CONTEXT_NODES:])
             others = others[share[others] >= 0]
             # At fixed values of the others (Frisch, Waugh, Lovell), the cells of a perturbation
             # without a node have their own mean. They inform the covariance of genes, but not the
