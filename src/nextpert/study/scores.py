@@ -25,7 +25,7 @@ from nextpert.core.fit.candidates import shared_with_controls
 from nextpert.core.fit.naming import places
 from nextpert.core.model import scores
 from nextpert.core.model.effects import Effects
-from nextpert.core.model.interactions import Together
+from nextpert.core.model.interactions import CombinationPrediction
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictor_weights import learn_predictor_weights
 from nextpert.core.model.predictors.base import names_of
@@ -435,7 +435,9 @@ def predictors(candidates: Requested, fit: FittedPosterior, effects: Effects) ->
     """
     chosen, names = candidates.pool.interventions, candidates.names
     rows, shared = shared_with_controls(names, fit)
-    together = Together(np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared)
+    together = CombinationPrediction(
+        np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared
+    )
     predictions = cast("Expectation", fit.expectation).predictions(
         names,
         places(chosen.targets, fit.genes),

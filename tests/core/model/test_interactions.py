@@ -8,8 +8,8 @@ from scipy.stats import multivariate_normal, norm
 
 from nextpert.core.model import interactions
 from nextpert.core.model.interactions import (
+    CombinationPrediction,
     Measured,
-    Together,
     learn_interactions,
     size_of_effects,
 )
@@ -255,7 +255,8 @@ def test_sizes_of_genes_are_as_near_the_truth_as_their_number_allows():
 
 def test_what_is_clear_of_combinations_is_kept():
     mean = np.array([[1.0, -1.0, 0.5, 0.0]])
-    together = Together(np.array([3]), mean, np.array([[0.16, 0.1, 0.05, 1.0]]), np.zeros((1, 4)))
+    variance = np.array([[0.16, 0.1, 0.05, 1.0]])
+    together = CombinationPrediction(np.array([3]), mean, variance, np.zeros((1, 4)))
     np.testing.assert_array_equal(together.clear(), [[1.0, -1.0, 0.0, 0.0]])
     # The variance beside the rest of a combination's own, also of what is possible, but not kept.
     rest = np.array([0.05, 0.3, 0.0, 0.0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nextpert.core import ScreenMoments
-from nextpert.core.model.interactions import Together
+from nextpert.core.model.interactions import CombinationPrediction
 from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.base import (
     Prediction,
@@ -237,7 +237,7 @@ def test_predictors_speak_where_their_sources_do():
 def test_of_combinations_members_speak_alone(screen):
     rng, rows = np.random.default_rng(0), np.array([2])
     mean, variance = rng.normal(size=(1, N_GENES)), rng.gamma(1.0, size=(1, N_GENES))
-    members = Members(Together(rows, mean, variance, np.full((1, N_GENES), 0.5)))
+    members = Members(CombinationPrediction(rows, mean, variance, np.full((1, N_GENES), 0.5)))
     said = members.predict(screen, screen)
     assert said.fixed
     assert not np.delete(said.effects, 2, axis=0).any()

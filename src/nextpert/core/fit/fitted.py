@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.model.effect_draws import EffectDraws
-    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.interactions import CombinationPrediction
     from nextpert.core.model.predictors.base import Prediction
 
     Array = NDArray[np.float64]
@@ -110,7 +110,7 @@ class Expectation:
         target_changes: Array,
         *,
         weights: Array | None = None,
-        together: Together | None = None,
+        together: CombinationPrediction | None = None,
     ) -> list[Prediction]:
         """Return each predictor's unweighted prediction for perturbations without cells.
 

@@ -15,7 +15,7 @@ from nextpert.core.fit.naming import numbered, places
 from nextpert.core.model.conditions import as_condition, fit_each, of_table
 from nextpert.core.model.effects import Efficacy, screen_efficacy, speaks_of_knockouts
 from nextpert.core.model.hierarchical import Hierarchical, controls_alone, fit_hierarchical
-from nextpert.core.model.interactions import Additivity, Together, learn_interactions
+from nextpert.core.model.interactions import Additivity, CombinationPrediction, learn_interactions
 from nextpert.core.model.perturbations import ENOUGH_EFFECTS, Perturbations
 from nextpert.core.model.predictor_weights import (
     LeftOut,
@@ -149,7 +149,7 @@ def expect_combinations(
     cells: FitCells,
     expected: Expected,
     perturbations: Perturbations,
-) -> tuple[Additivity, Together]:
+) -> tuple[Additivity, CombinationPrediction]:
     """Return the additivity of effects, and the predicted effect of each combination (12).
 
     Each combination is predicted from its members and the other combinations; labels with the same
@@ -197,7 +197,7 @@ def expect_combinations(
     learned = interactions.learned
     shared = learned.strength * np.array([np.nansum(common[list(c)], axis=0) for c in combined])
     residual_variance = (learned.rest_sd * learned.scale) ** 2
-    return learned, Together(rows, means[0], means[1], shared, residual_variance)
+    return learned, CombinationPrediction(rows, means[0], means[1], shared, residual_variance)
 
 
 MIN_PERTURBATIONS = 3  # perturbations needed to learn weights
@@ -218,7 +218,7 @@ class Weighted:
     interactions: Additivity | None
     measured: Perturbations
     predictors: Callable[[], list[Prediction]]
-    together: Together | None = None
+    together: CombinationPrediction | None = None
     left_out: LeftOut | None = None
 
 

@@ -426,7 +426,7 @@ class Interactions:
 
 
 @dataclass(frozen=True)
-class Together:
+class CombinationPrediction:
     """Effects of combinations predicted from their members: mean and variance.
 
     Parameters

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.causal.dag_blr import DagBlr
-    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.interactions import CombinationPrediction
     from nextpert.core.model.perturbations import Perturbations
 
     Array = NDArray[np.float64]
@@ -158,7 +158,7 @@ class Sources:
     weights: Array | None = None
     held_out_weights: Sequence[tuple[Index, Array]] = ()
     features: SideInformation | None = None
-    together: Together | None = None
+    together: CombinationPrediction | None = None
 
     @property
     def other_screen(self) -> SideInformation | None:

@@ -9,7 +9,7 @@ import numpy as np
 from nextpert.core.model.predictors.base import Prediction, Predictor, predictor
 
 if TYPE_CHECKING:
-    from nextpert.core.model.interactions import Together
+    from nextpert.core.model.interactions import CombinationPrediction
     from nextpert.core.model.perturbations import Perturbations
 
 
@@ -21,7 +21,7 @@ class Members(Predictor):
     draws_on: ClassVar[tuple[str, ...]] = ("together",)
     by_change: ClassVar[bool] = False
 
-    def __init__(self, together: Together) -> None:
+    def __init__(self, together: CombinationPrediction) -> None:
         self.together = together
 
     def predict(self, screen: Perturbations, candidates: Perturbations) -> Prediction:
