@@ -21,7 +21,7 @@ def test_what_is_expected_is_as_uncertain_as_told():
     sampler.state.place[:, 5:] -= np.arange(7, dtype=np.int8)
     errors = known.error
     np.testing.assert_allclose(means.error, errors)
-    np.testing.assert_allclose(means.doubt, doubt)
+    np.testing.assert_allclose(means.prior_mean_variance, doubt)
     np.testing.assert_allclose(means.along[:, 0], 1 / errors.mean(axis=1))
     np.testing.assert_allclose(means.spread, doubt.mean(axis=1))
     drawn = np.array([VARIANCE[sampler.own_places()] for _ in range(4000)])

@@ -104,7 +104,7 @@ def score_variance(sampler, j, size):
 def noise_of(sampler, doubled):
     """Variances of noise, that of cells doubled where told, with those of what is expected."""
     means = sampler.means
-    return means.psi * (means.error * (1.0 + doubled) + means.doubt)
+    return means.psi * (means.error * (1.0 + doubled) + means.prior_mean_variance)
 
 
 def before_of(sampler):

@@ -261,11 +261,11 @@ def test_what_is_clear_of_combinations_is_kept():
     # The variance beside the rest of a combination's own, also of what is possible, but not kept.
     rest = np.array([0.05, 0.3, 0.0, 0.0])
     np.testing.assert_allclose(
-        replace(together, residual_variance=rest).doubt(), [[0.11, 0.0, 0.05, 0.0]]
+        replace(together, residual_variance=rest).clear_variance(), [[0.11, 0.0, 0.05, 0.0]]
     )
     # What is nearly 0 is not in doubt.
     slight = replace(together, mean=0.9 * np.sqrt(together.variance))
-    np.testing.assert_array_equal(slight.doubt(), np.zeros((1, 4)))
+    np.testing.assert_array_equal(slight.clear_variance(), np.zeros((1, 4)))
 
 
 def test_members_never_seen_alone_have_the_mean_and_the_spread_of_the_others():

@@ -348,7 +348,7 @@ def learn_effects(
     if not len(measured):
         return controls_alone(cells.pooled)
     # E_j of (13): its own change, and downstream effects on the graph or effects of its members.
-    effect, own_variance, doubt = expected.used.shifts, expected.own_variance, None
+    effect, own_variance, prior_mean_variance = expected.used.shifts, expected.own_variance, None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
             learned = weighted.weights
@@ -362,14 +362,14 @@ def learn_effects(
         if together is not None:
             effect, own_variance = effect.copy(), own_variance.copy()
             effect[together.rows], own_variance[together.rows] = together.clear(), np.nan
-            doubt = np.zeros(effect.shape)
-            doubt[together.rows] = together.doubt()
-            doubt = doubt[measured]
+            prior_mean_variance = np.zeros(effect.shape)
+            prior_mean_variance[together.rows] = together.clear_variance()
+            prior_mean_variance = prior_mean_variance[measured]
     own_cells, by_condition = cells.pooled, cells.conditions
     if not np.array_equal(measured, np.arange(len(names))):  # avoids a copy of a large screen
         effect, own_variance = effect[measured], own_variance[measured]
         own_cells = own_cells.rows(np.append(0, measured + 1))
-    prior = Prior(effect, doubt, own_variance)
+    prior = Prior(effect, prior_mean_variance, own_variance)
     # A fixed seed, so that results do not depend on earlier calls.
     options: dict[str, Any] = {
         "rng": 0,

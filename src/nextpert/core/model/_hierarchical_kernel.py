@@ -33,7 +33,7 @@ class Means(NamedTuple):
     x: Array  # (J, p), means minus prior means
     error: Array  # (J, p), sampling variance of each mean divided by that of a cell
     doubled: Array  # (J,), probability that this variance is doubled
-    doubt: (
+    prior_mean_variance: (
         Array  # (J, p), variance of prior means divided by that of a cell; (0, 0) if there is none
     )
     psi: Array  # (p,), own variance of each gene between cells
@@ -269,9 +269,9 @@ def _fill_noise(means, j, doubled, noise):
     """Fill the variances of a perturbation's means, the cells' part multiplied by 1 + doubled."""
     for i in range(len(noise)):
         noise[i] = means.psi[i] * means.error[j, i] * (1.0 + doubled[i])
-    if len(means.doubt) > 0:
+    if len(means.prior_mean_variance) > 0:
         for i in range(len(noise)):
-            noise[i] += means.psi[i] * means.doubt[j, i]
+            noise[i] += means.psi[i] * means.prior_mean_variance[j, i]
 
 
 @fast

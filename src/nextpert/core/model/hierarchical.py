@@ -304,7 +304,7 @@ def fit_hierarchical(
         if k is not None:
             draws.append(sampler.draw())
             entries[:, :, k] = (
-                sampler.state.place if sampler.doubt is None else sampler.own_places()
+                sampler.state.place if sampler.prior_mean_variance is None else sampler.own_places()
             )
             # The second half of entries has doubled variances of noise.
             entries[:, :, k] += np.int8(1 + N_VARIANCES) * sampler.state.doubled

@@ -458,7 +458,7 @@ class CombinationPrediction:
         """
         return np.where(self.mean**2 >= _CLEAR**2 * self.variance, self.mean, 0.0)
 
-    def doubt(self) -> Array:
+    def clear_variance(self) -> Array:
         """Return the variance of the result of :meth:`clear`, due to uncertainty of the members.
 
         If a mean is less than one standard deviation from 0, this is 0, because the combination is

@@ -157,7 +157,7 @@ class Sampler:
         within_cells: PooledGuides | None = None,
     ) -> None:
         n, p = cells.mean.shape[0] - 1, cells.mean.shape[1]
-        expected, doubt, own_variance = prior
+        expected, prior_mean_variance, own_variance = prior
         self.expected = np.zeros((n, p)) if expected is None else expected
         own_variance = np.broadcast_to(np.nan, (n, p)) if own_variance is None else own_variance
         errors = cells.errors
@@ -169,7 +169,7 @@ class Sampler:
         # x_j - E_j and its sampling variance 1 / n_j, in units of genes; for factors, the mean.
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty((n, q)), np.zeros(n)
-        doubts = np.zeros((0, 0) if doubt is None else (n, p))
+        relative_variance = np.zeros((0, 0) if prior_mean_variance is None else (n, p))
         doubled, tailed = np.zeros(n), np.ones(n)
         if errors is None and cells.are_cells:
             doubled, tailed = noise_tails(cells.freedom[1:] + cells.prior_freedom)
@@ -187,9 +187,9 @@ class Sampler:
             error[rows] = own_error + batch_error[rows, None]
             along[rows] = 1.0 / (noise + batch_error[rows, None])
             # The error of E has the covariance of means: along factors, and in each gene.
-            if doubt is not None:
-                doubts[rows] = doubt_variance = doubt[rows] / self.unit**2
-                spread[rows] = doubt_variance.mean(axis=1)
+            if prior_mean_variance is not None:
+                relative_variance[rows] = of_prior_mean = prior_mean_variance[rows] / self.unit**2
+                spread[rows] = of_prior_mean.mean(axis=1)
         # In memory order, whatever that of gamma: a visit is compiled once and sweeps read rows.
         design = np.ascontiguousarray(np.vstack([np.zeros((1, p)), gamma.T]))
         # At least the smallest variance of the grid, so that precisions are finite.
@@ -199,11 +199,22 @@ class Sampler:
             if has_known_variance
             else np.zeros((0, 0))
         )
-        tables = (x, error, doubled, doubts, psi, design, own_variance, along, shared, spread)
+        tables = (
+            x,
+            error,
+            doubled,
+            relative_variance,
+            psi,
+            design,
+            own_variance,
+            along,
+            shared,
+            spread,
+        )
         self.means = Means(*map(np.ascontiguousarray, tables))
         one, two = np.tril_indices(shared.shape[1])
         self.columns, self.products = shared, shared[:, one] * shared[:, two]
-        self.doubt = doubt
+        self.prior_mean_variance = prior_mean_variance
         if errors is None:
             own_error = cells.variance_ratio[0] / cells.n[0]
             noise = np.full(q, own_error.mean())
@@ -241,7 +252,11 @@ class Sampler:
         # The program starts as the first principal direction of standardised differences.
         square = np.zeros((p, p))
         for rows in in_blocks(n, p):
-            variance = error[rows] if doubt is None else error[rows] + doubts[rows]
+            variance = (
+                error[rows]
+                if prior_mean_variance is None
+                else error[rows] + relative_variance[rows]
+            )
             departure = (x[rows] - self.control) / np.sqrt(psi * variance + 1.0)
             square += departure.T @ departure
         design[0] = eigh(square, subset_by_index=[p - 1, p - 1])[1][:, 0]
@@ -455,17 +470,17 @@ class Sampler:
         If the sum is not on the grid, the entry below or above is chosen at random, so that the
         expected variance equals the sum.
         """
-        assert self.doubt is not None
+        assert self.prior_mean_variance is not None
         entries, rows = self.state.place.copy(), np.flatnonzero(self.means.spread > 0)
         drawn = entries[rows] < N_VARIANCES
-        doubt_variance = self.means.psi * self.doubt[rows] / self.unit**2
+        of_prior_mean = self.means.psi * self.prior_mean_variance[rows] / self.unit**2
         # log2(T + Psi v) lies between two whole exponents: up with the probability that keeps the
         # mean.
-        total = np.log2(VARIANCE[np.where(drawn, entries[rows], 0)] + doubt_variance)
+        total = np.log2(VARIANCE[np.where(drawn, entries[rows], 0)] + of_prior_mean)
         below = np.floor(total)
         up = self.rng.random(total.shape) < 2.0 ** (total - below) - 1.0
         entry = np.clip(below + up, LOWEST, HIGHEST) - (SCALES[0] + TAILS[0])
-        entries[rows] = np.where(drawn & (doubt_variance > 0), entry, entries[rows])
+        entries[rows] = np.where(drawn & (of_prior_mean > 0), entry, entries[rows])
         return entries
 
     def likely_tails(self, prior: Array) -> Array:
@@ -488,8 +503,8 @@ class Sampler:
         residual -= (self.means.columns[row] * self.batches[:, gene].T).sum(axis=1)
         variance = VARIANCE[self.state.scale[row, None] + np.arange(len(TAILS))]
         error = self.means.error[row, gene] * (1.0 + self.means.doubled[row])
-        if self.doubt is not None:
-            error += self.means.doubt[row, gene]
+        if self.prior_mean_variance is not None:
+            error += self.means.prior_mean_variance[row, gene]
         variance = variance + (self.means.psi[gene] * error)[:, None]
         logs = -0.5 * (np.log(variance) + residual[:, None] ** 2 / variance)
         chance = np.exp(logs - logs.max(axis=1, keepdims=True))
