@@ -205,7 +205,8 @@ def checked(
     each = _in_tuples(bounds)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        names, code = function.__annotations__, function.__code__
+        names = function.__annotations__
+        code = function.__code__
         positional = code.co_varnames[: code.co_argcount]
         writes = "copy" in names
 
@@ -222,7 +223,8 @@ def checked(
             first = dict(zip(positional, args, strict=False))
             arguments = check_arguments(call, first | kwargs)
             if writes and "adata" in arguments:
-                key, returned = arguments.get("key_added", "key"), arguments.get("copy")
+                key = arguments.get("key_added", "key")
+                returned = arguments.get("copy")
                 check_writable(
                     arguments["adata"], key, copy=bool(returned or arguments.get("as_anndata"))
                 )
@@ -244,7 +246,8 @@ def check_arguments(
     Names that are not parameters are passed unchanged. ``shown`` is the format in which an error
     shows a name, such as that of an option in a mapping.
     """
-    bounds, annotations = getattr(function, "__bounds__", {}), function.__annotations__
+    bounds = getattr(function, "__bounds__", {})
+    annotations = function.__annotations__
     return {
         name: _checked(value, shown.format(name), kinds_of(annotations[name], bounds.get(name, ())))
         if name in annotations

@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 # 10,000. Similarity outside the components counts as specific to a perturbation. For 2,000
 # perturbations, the error of perturbations without cells was 0.85 times that without gene sets with
 # 200 components, and 0.55 times with 700 or more.
-_RANK, _WORK = 200, 1e9
+_RANK = 200
+_WORK = 1e9
 _SMALL = 3000  # rows up to which all components are computed
 _COMPARED = 500, 300  # perturbations and genes that are compared with the screen's own effects
 _EDGES = " The columns of an edge list are source, target and, optionally, weight."
@@ -189,10 +190,12 @@ def _numbers(features: Any, information: SideInformation) -> tuple[Array, list[s
     Gene sets and networks are represented by ``known``, without names; unknown numbers are the mean
     of their column.
     """
-    values, names = np.asarray(information.rows, np.float64), []
+    values = np.asarray(information.rows, np.float64)
+    names = []
     if isinstance(features, ad.AnnData):
         layer = features.layers.get("raw_mean", features.X)
-        values, names = _matrix(layer)[with_names(features.obs_names)], list(features.var_names)
+        values = _matrix(layer)[with_names(features.obs_names)]
+        names = list(features.var_names)
     elif isinstance(features, pd.DataFrame) and not _is_edges(features):
         values = real_values(features[with_names(features.index)], "features")
         names = list(features.columns)
@@ -215,7 +218,8 @@ def _table(table: pd.DataFrame) -> _Part:
     _require_finite(values)
     is_known = ~np.isnan(values)
     _require_some(is_known)
-    count, values = np.maximum(is_known.sum(axis=0), 1), np.where(is_known, values, 0.0)
+    count = np.maximum(is_known.sum(axis=0), 1)
+    values = np.where(is_known, values, 0.0)
     deviation = np.where(is_known, values - values.sum(axis=0) / count, 0.0)
     sd = np.sqrt((deviation**2).sum(axis=0) / count)
     varies = sd > 1e-9 * np.abs(values).max(axis=0, initial=0.0)  # more than rounding error
@@ -291,7 +295,8 @@ def _effects(other: ad.AnnData, genes: Sequence[str]) -> _Part:
         message += "the panel."
         raise ValueError(message)
     raw = values = _matrix(other.X)
-    is_known, length = ~np.isnan(values), np.ones(len(names))
+    is_known = ~np.isnan(values)
+    length = np.ones(len(names))
     _require_some(is_known)
     # Effects as observed, their precisions, and which are known.
     observed: tuple[Array, Array, NDArray[np.bool_]] | None = None

@@ -117,7 +117,8 @@ def read_graph(
     stored = adata.uns.get(key, {})
     if hasattr(stored, "keys") and {"format", "contents", "genes"} & set(stored):
         read_stored(adata, key, "tl.learn_dag")
-    genes, before = panel_of(stored), symbols_of(stored)
+    genes = panel_of(stored)
+    before = symbols_of(stored)
     written = f"uns[{key!r}]", "tl.learn_dag"
     names, columns = resolve_panel(adata, genes, gene_symbols=before, written=written)
     if gene_symbols not in (None, before):

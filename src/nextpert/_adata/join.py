@@ -135,7 +135,8 @@ def joined_cells(
     in ``before`` get the ``suffix``.
     """
     old, new = kept_cells(before, [], layer, genes=list(after.var_names)), after.copy()
-    old.obs, taken = before.obs, set(before.obs_names)
+    old.obs = before.obs
+    taken = set(before.obs_names)
     new.obs_names = [f"{name}{suffix}" if name in taken else name for name in after.obs_names]
     # Columns of genes and a table's correlation come from the first round that has them.
     out = ad.concat([old, new], join="outer", merge="first")

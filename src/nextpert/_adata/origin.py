@@ -65,7 +65,8 @@ def fingerprint(
     layers = [roles.layer, SE] if is_table(adata) else [roles.layer]
     matrices = [require_layer(adata, layer)[1] for layer in layers]
     in_memory = all(isinstance(matrix, np.ndarray) or sp.issparse(matrix) for matrix in matrices)
-    values, sum_of_words = np.zeros((len(layers), len(cells), len(columns))), 0
+    values = np.zeros((len(layers), len(cells), len(columns)))
+    sum_of_words = 0
     for k, layer in enumerate(layers):
         for block_cells, block in read_blocks(
             adata,
@@ -178,7 +179,8 @@ def changed_cells(adata: ad.AnnData, origin: Origin) -> str:
     look = {} if look is None else look
     if not origin.cells or origin.cells in look:
         return look.get(origin.cells, "")
-    words, symbols = "", symbols_of({"params": origin.params})
+    words = ""
+    symbols = symbols_of({"params": origin.params})
     try:
         roles = fitted_roles(adata, origin.params)
         is_there = roles.perturbation_key in adata.obs and (
@@ -224,7 +226,8 @@ def changes_since(adata: ad.AnnData, stored: Mapping[str, Any]) -> str:
         return ""
     if "posterior" in stored:
         return changes_of_fit(adata, stored)
-    of_fit, params = str(stored.get("fit", "")), stored.get("params", {})
+    of_fit = str(stored.get("fit", ""))
+    params = stored.get("params", {})
     if not of_fit:
         changed = changed_cells(adata, Origin.of_result(stored))
         return f"the cells have changed ({changed})" if changed else ""

@@ -106,7 +106,8 @@ def measured_genes(adata: ad.AnnData, gene_symbols: str | None = None) -> list[s
     # Columns of anndata.experimental.read_lazy are lazy.
     if hasattr(column, "to_series"):
         column = column.to_series()
-    there, symbols = with_names(column), column.astype(str)
+    there = with_names(column)
+    symbols = column.astype(str)
     times = Counter(symbols)
     return [
         name if not named else symbol if times[symbol] == 1 else f"{symbol}_{name}"

@@ -56,7 +56,8 @@ def posterior_from(adata: ad.AnnData, key: str = "dag_blr") -> FittedPosterior:
     stored = read_stored(adata, key, "tl.fit_dag_blr")
     where, remedy = f"adata.uns[{key!r}]", "run tl.fit_dag_blr again"
     fit = unpack(FittedPosterior, stored, where, remedy)
-    symbols, written = symbols_of(stored), (f"uns[{key!r}]", "tl.fit_dag_blr")
+    symbols = symbols_of(stored)
+    written = (f"uns[{key!r}]", "tl.fit_dag_blr")
     genes, columns = resolve_panel(adata, fit.genes, gene_symbols=symbols, written=written)
     fit = replace(fit, columns=columns)
     dag_key = str(fit.params["dag_key"])

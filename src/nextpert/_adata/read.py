@@ -57,7 +57,8 @@ _WIDE_PANEL = 512  # up to this many genes, values are dense
 # With more than 1,000 genes, products of genes, whose cost per cell grows with the square of their
 # number, come from a sample of cells: 20,000 cells estimate a correlation with a standard error of
 # at most 0.007.
-_ALL_PRODUCTS, _SAMPLED = 1000, 20_000
+_ALL_PRODUCTS = 1000
+_SAMPLED = 20_000
 # A sample consists of a few runs of cells, because single rows would touch every chunk of a file.
 _RUNS, _CELLS_A_RUN = 4, 250
 
@@ -183,7 +184,9 @@ def _read_table(
             adata, genes, cells, layer=name, finite=name is None, of_table=True
         ):
             values[block_cells] = dense(block)
-    table_rows, screens, correlation = rows_of(adata), [], correlation_of(adata, genes)
+    table_rows = rows_of(adata)
+    screens = []
+    correlation = correlation_of(adata, genes)
     for coding in codings:
         moments, sigma2 = table_moments(table_rows, mean, se, coding.codes >= 0)
         coded = coding.codes, coding.fold, coding.columns
@@ -223,7 +226,8 @@ def _with_products(
     adata: ad.AnnData, panel: Index, layer: str | None, part: Part, coding: Coding
 ) -> Part:
     """Return sums with products of genes from a sample of cells, scaled to the squares of all."""
-    p, overlap = part.mean.shape[1], part.fold.ndim == 2
+    p = part.mean.shape[1]
+    overlap = part.fold.ndim == 2
     folds = range(part.fold.shape[1]) if overlap else np.unique(part.fold).tolist()
     scatter = {k: np.zeros((p, p)) for k in folds}
     # Folds that overlap have a sample each, as if a screen had no other cells.
@@ -311,7 +315,8 @@ def read_sample(
     columns are read whole, it includes at most 1,000 genes.
     """
     sampled, genes = np.asarray(cells, dtype=np.int64), np.asarray(columns, dtype=np.int64)
-    matrix, n = require_layer(adata, layer)[1], _RUNS * _CELLS_A_RUN
+    matrix = require_layer(adata, layer)[1]
+    n = _RUNS * _CELLS_A_RUN
     if getattr(matrix, "format", None) == "csc" and not sp.issparse(matrix):
         genes = genes[:: -(-len(genes) // n) or 1]
     if len(sampled) > n:

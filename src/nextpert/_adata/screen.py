@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 # Batches are fixed effects: with fewer than two cells per batch, they would fit most cells exactly.
 _FEWEST_CELLS = 2
 # A numeric column with more distinct values than this, and fewer cells per value, is a quantity.
-_MANY_NUMBERS, _CELLS_OF_A_NUMBER = 20, 10
+_MANY_NUMBERS = 20
+_CELLS_OF_A_NUMBER = 10
 logger = logging.getLogger(__name__)
 
 _NO_GUIDE = ""  # cells without a guide form one block per perturbation
@@ -133,9 +134,11 @@ class Environments:
         batch and condition of each environment, shape ``(n_environments, 4)``; and ``fixed_sd`` as
         in :func:`~nextpert.core.screen.guides.pool_guides`.
         """
-        rows, roles = screen.columns["environment"], self.roles
+        rows = screen.columns["environment"]
+        roles = self.roles
         condition_columns = [] if roles.condition_key is None else [roles.condition_key]
-        clean, sd = screen, np.zeros(0)
+        clean = screen
+        sd = np.zeros(0)
         if roles.batch_key:
             within = [roles.perturbation_key, *self.condition_names]
             condition = self.levels(*within, *(condition_columns if by_condition else []))[rows]
@@ -339,7 +342,8 @@ def _finite(column: pd.Series, labelled: NDArray[np.bool_], name: str) -> NDArra
 
 def describe(environments: Environments) -> str:
     """Return one line about the environments, for the log."""
-    n, columns = len(environments.perturbations()), environments.roles.columns[1:]
+    n = len(environments.perturbations())
+    columns = environments.roles.columns[1:]
     by = f", by {list_names(columns)}" if columns else ""
     return f"{len(environments.table)} groups of cells: controls and {n} perturbations{by}"
 
@@ -387,7 +391,8 @@ class Batches:
         """
         codes = np.asarray(groups, np.int64)
         cells = np.flatnonzero(codes >= 0)
-        total, n = np.zeros((n_groups, len(self.sd))), np.bincount(codes[cells], minlength=n_groups)
+        total = np.zeros((n_groups, len(self.sd)))
+        n = np.bincount(codes[cells], minlength=n_groups)
         np.add.at(total, codes[cells], self.columns[self.codes[cells]] * self.sd)
         return total / np.maximum(n, 1)[:, None]
 

@@ -57,7 +57,8 @@ def open_source(matrix: Any, columns: Index) -> Source:
     """
     form = getattr(matrix, "format", None)
     if sp.issparse(matrix) and form not in ("csr", "csc"):
-        matrix, form = sp.csr_array(matrix), "csr"
+        matrix = sp.csr_array(matrix)
+        form = "csr"
     if form not in ("csr", "csc"):
         return DenseRows(matrix, columns)
     n_rows, n_genes = matrix.shape
@@ -65,7 +66,9 @@ def open_source(matrix: Any, columns: Index) -> Source:
     require_sound_arrays(arrays, (n_rows if form == "csr" else n_genes, None))
     if form == "csc":
         panel = _panel_of_csc(arrays, n_rows, columns)
-        arrays, n_genes, columns = arrays_of(panel), len(columns), np.arange(len(columns))
+        arrays = arrays_of(panel)
+        n_genes = len(columns)
+        columns = np.arange(len(columns))
     return CsrRows(arrays, n_genes, columns)
 
 
@@ -90,7 +93,8 @@ class DenseRows:
 
     def read(self, rows: Index) -> Values:
         """Return the panel's values of some rows."""
-        values, done = np.empty((len(rows), len(self.columns))), 0
+        values = np.empty((len(rows), len(self.columns)))
+        done = 0
         step = max(1, _DENSE_ENTRIES // max(self.matrix.shape[1], 1))
         while done < len(rows):
             stop = int(np.searchsorted(rows, rows[done] + step))
@@ -106,7 +110,8 @@ class CsrRows:
 
     def __init__(self, arrays: tuple[Any, Any, Any], n_genes: int, columns: Index) -> None:
         self._data, self._indices, self._indptr = arrays
-        self._n_genes, self._columns = n_genes, columns
+        self._n_genes = n_genes
+        self._columns = columns
 
     def read(self, rows: Index) -> Values:
         """Return the panel's values of some rows."""
@@ -118,7 +123,8 @@ class CsrRows:
 
         Types of values do not change unless SciPy has no product of them; columns may repeat.
         """
-        done, first = 0, int(rows[0])
+        done = 0
+        first = int(rows[0])
         indptr = np.asarray(self._indptr[first : int(rows[-1]) + 2]).astype(np.int64)
         local = rows - first
         while done < len(local):
@@ -202,13 +208,15 @@ class LazyBlocks:
     """The panel's columns of a Dask array with any chunks, in blocks of ``n_rows`` rows."""
 
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
-        self._is_sparse, self._n_rows = sp.issparse(matrix._meta), n_rows
+        self._is_sparse = sp.issparse(matrix._meta)
+        self._n_rows = n_rows
         panel = _as_dense(_checked(matrix)[:, columns])
         self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
 
     def read(self, rows: NDArray[np.int64]) -> Values:
         """Return some rows of one block."""
-        block, n = self._blocks[rows[0] // self._n_rows], self._n_rows
+        block = self._blocks[rows[0] // self._n_rows]
+        n = self._n_rows
         return _rows(computed(block), rows % n, self._is_sparse)
 
     def each(
@@ -220,7 +228,8 @@ class LazyBlocks:
         """
         from dask import delayed
 
-        of_rows, n = delayed(_part, pure=False), self._n_rows
+        of_rows = delayed(_part, pure=False)
+        n = self._n_rows
         for first in range(0, len(tasks), _AT_ONCE):
             some = tasks[first : first + _AT_ONCE]
             leaves = [

@@ -122,7 +122,8 @@ def rows_of(adata: ad.AnnData) -> Rows:
         block = adata.obs.groupby(keys, observed=True).ngroup().to_numpy(np.int64)
     record = adata.uns[KEY]
     removed = 1.0 if int(record["controls_given"]) else 0.0
-    cells_known, is_control = bool(record["cells_given"]), labels == str(roles["control"])
+    cells_known = bool(record["cells_given"])
+    is_control = labels == str(roles["control"])
     return Rows(cells_of(adata), block, is_control, cells_known, removed)
 
 
@@ -164,7 +165,9 @@ def table_moments(
     if these have no value for a gene.
     """
     n, p = mean.shape
-    sigma2, counted, squares = np.zeros(p), np.empty_like(mean), np.empty_like(mean)
+    sigma2 = np.zeros(p)
+    counted = np.empty_like(mean)
+    squares = np.empty_like(mean)
     freedom = (rows.n - 1.0)[:, None]
     for genes in in_blocks(p, n):  # each by itself
         variance = own_variances(rows, se[:, genes].astype(np.float64) ** 2)
@@ -224,7 +227,8 @@ def in_halves(moments: ScreenMoments, rng: np.random.Generator) -> list[ScreenMo
     correlation between genes is known, ``z`` has the same correlation, so that the halves are
     independent for all genes jointly. ``rng`` draws ``z``.
     """
-    counted, j = np.asarray(moments.counted), moments.n_environments
+    counted = np.asarray(moments.counted)
+    j = moments.n_environments
     freedom = max(int(moments.n.sum()) - j, 1)
     variance = np.where(counted > 0, moments.scatter.diagonal() / freedom, 0.0)
     chance = rng.normal(size=counted.shape)

@@ -162,7 +162,8 @@ def shifted_covariates(
     if is_table(adata):
         return ()
     group = read_every_label(adata, roles).groups([roles.control, *names])
-    batches, found = [read_labels(adata, key).codes for key in roles.batch_key], []
+    batches = [read_labels(adata, key).codes for key in roles.batch_key]
+    found = []
     strata = distinct(*batches)[1] if batches else np.zeros(len(group), np.int64)
     columns = [
         (name, codes)
@@ -185,7 +186,8 @@ def shifted_covariates(
             table_cell = strata[used] * shape[1] + codes[used]
             return np.bincount(table_cell, minlength=shape[0] * shape[1]).reshape(shape)
 
-        of_control, level = counts(cells[0]), SIGNIFICANCE / (len(names) * len(columns))
+        of_control = counts(cells[0])
+        level = SIGNIFICANCE / (len(names) * len(columns))
         differ = [
             perturbation
             for perturbation, some in zip(names, cells[1:], strict=True)
@@ -273,7 +275,8 @@ def _effects(
     ``compared`` has the level of every cell, -1 for cells that are not compared, and the number of
     levels, for every column.
     """
-    rng, genes = np.random.default_rng(0), np.asarray(columns, np.int64)
+    rng = np.random.default_rng(0)
+    genes = np.asarray(columns, np.int64)
     if len(genes) > _GENES:
         genes = genes[np.sort(rng.choice(len(genes), _GENES, replace=False))]
     cells = np.flatnonzero(np.any([codes >= 0 for codes, _ in compared], axis=0))

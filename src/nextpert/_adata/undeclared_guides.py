@@ -88,7 +88,8 @@ def undeclared_guides(
     if roles.guide_key is not None or is_table(adata):
         return None
     group = read_every_label(adata, roles).groups([roles.control, *names])
-    labels, nesting = pd.Index(adata.obs.columns), []
+    labels = pd.Index(adata.obs.columns)
+    nesting = []
     for name in labels[~labels.duplicated(keep=False)]:
         computed = not isinstance(name, str) or any(word in name.lower() for word in _COMPUTED)
         codes = None if computed or name in roles.columns else _levels(adata, name, group)

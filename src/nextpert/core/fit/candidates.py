@@ -65,7 +65,8 @@ class CandidateSet:
 
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
         """Return some of the candidates, in the given order."""
-        selected, prior = np.asarray(index, np.int64), self.without_cells
+        selected = np.asarray(index, np.int64)
+        prior = self.without_cells
         number = (np.cumsum(~self.measured) - 1)[selected]
         return CandidateSet(
             self.interventions.rows(selected.tolist()),
@@ -93,7 +94,8 @@ def as_asked(
     **options: Any,
 ) -> Candidates:
     """Return candidates to rank, from a fit; ``targets`` are those of ``PanelTarget`` (tl)."""
-    model, shared = fit.hierarchical, (fit.guide_variance or 0.0) / n_guides
+    model = fit.hierarchical
+    shared = (fit.guide_variance or 0.0) / n_guides
     return Candidates(
         fit.posteriors,
         pool.interventions.shifts if pool.is_exact else None,
@@ -112,7 +114,8 @@ def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NO
     ``cells`` is the goal with the means of the target's cells, and ``targets`` its parts that are
     perturbations of the fit; both are those of ``PanelTarget`` (tl).
     """
-    model, goal = fit.hierarchical, copy(cells)
+    model = fit.hierarchical
+    goal = copy(cells)
     if model is None:
         loadings = fit.posterior.solve(np.eye(len(fit.genes))) * np.sqrt(fit.posterior.noise_var)
         covariance = loadings @ loadings.T
@@ -162,7 +165,8 @@ def as_fitted(names: list[str], targets: list[list[str]], fit: FittedPosterior) 
 
     ``targets`` are the genes of the panel that each candidate targets; they may be empty.
     """
-    rows, kind = fit.rows_of(names), str(fit.params["shift"])
+    rows = fit.rows_of(names)
+    kind = str(fit.params["shift"])
     unseen = [name for name, row in zip(names, rows, strict=True) if row < 0]
     if unseen and kind == "table":
         warn(
@@ -219,8 +223,10 @@ def shared_with_controls(names: Sequence[str], fit: FittedPosterior) -> tuple[li
     """
     rows, members = _without_cells(names, fit)
     # A member's effect contains the controls' error times the weight of its cells.
-    row, data_weight = _alone_in(fit), fit.data_weight()
-    strength, expected = 1.0, np.zeros(len(fit.genes))
+    row = _alone_in(fit)
+    data_weight = fit.data_weight()
+    strength = 1.0
+    expected = np.zeros(len(fit.genes))
     if fit.expectation is not None:
         averages = names_of(lambda kind: kind.is_average)
         expected += sum(fit.expectation.weights.get(name, 0.0) for name in averages)
@@ -267,7 +273,8 @@ def _interactions(
     unit = np.sqrt(fit.posterior.noise_var)
     if expectation is not None:
         unit = Perturbations(expectation.measured.moments, 0, [], []).unit
-    squares, joint = np.zeros((0, len(fit.genes))), []
+    squares = np.zeros((0, len(fit.genes)))
+    joint = []
     if record is not None:
         joint = [
             j for j, members in enumerate(fit.members) if len(members) > 1 and fit.is_measured[j]

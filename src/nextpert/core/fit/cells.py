@@ -78,7 +78,8 @@ class FitCells:
 
     def rows(self, index: ArrayLike) -> FitCells:
         """Return some groups, in the given order; the scatter of all groups is kept."""
-        groups, by = np.asarray(index, np.int64), self.conditions
+        groups = np.asarray(index, np.int64)
+        by = self.conditions
         if by is not None:
             by = ByCondition(by.names, [part.rows(groups) for part in by.parts])
         return replace(
@@ -109,7 +110,8 @@ def with_conditions(
     controls or without perturbed cells are left out. If fewer than two conditions remain, or a
     perturbation has cells in none of them, ``fit_cells`` is returned unchanged.
     """
-    n_groups, has_cells = len(fit_cells.pooled.n), screen.n > 0
+    n_groups = len(fit_cells.pooled.n)
+    has_cells = screen.n > 0
     controls, perturbed = (
         {k for k in range(len(names)) if (has_cells & is_group & (condition == k)).any()}
         for is_group in (group == 0, group > 0)
@@ -241,7 +243,8 @@ def _with_replicates(
     """
     errors = pooled.errors
     assert errors is not None
-    n_groups, cells = len(pooled.n), errors.cells
+    n_groups = len(pooled.n)
+    cells = errors.cells
     by_group = screen.pool(group, n_groups)
     guides = Guides.of(screen, group, by_group.mean, pooled.variance_ratio, cells)
     spread = learn_spread(guides, np.arange(n_groups) > 0)

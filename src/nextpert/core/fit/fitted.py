@@ -258,7 +258,8 @@ class FittedPosterior:
 
     def __post_init__(self) -> None:
         counted = np.zeros(len(self.environments)) if self.means is None else self.means.n
-        posteriors, params = self.ensemble or [self.posterior], self.params
+        posteriors = self.ensemble or [self.posterior]
+        params = self.params
         cells = " ".join(str(self.cells[name]) for name in ("roles", "values") if self.cells)
         vars(self).update(
             names=self.environments["perturbation"].astype(str).tolist(),
@@ -368,7 +369,8 @@ class FittedPosterior:
         # Exact shifts do not depend on the cells.
         if self.hierarchical is None or self.means is None:
             return weight
-        effects, means = self.hierarchical.effects, self.means
+        effects = self.hierarchical.effects
+        means = self.means
         if not self.is_measured.any():
             return weight
         weight[self.is_measured] = effects.sd()
@@ -424,10 +426,14 @@ class FittedPosterior:
         The target is given by numbers, or is one perturbation. The changes do not depend on the
         candidates, and those of the last target are kept in memory.
         """
-        numbers, effects, noise, row = joined.numbers, model.effects, None, -1
+        numbers = joined.numbers
+        effects = model.effects
+        noise = None
+        row = -1
         if len(joined.rows) == 1 and joined.rows[0] >= 0 and self.means is not None:
             j = joined.rows[0]
-            row, numbers = int(np.count_nonzero(self.is_measured[:j])), self.means.mean[j]
+            row = int(np.count_nonzero(self.is_measured[:j]))
+            numbers = self.means.mean[j]
             noise = effects.unit**2 * self.means.ratio[j] / self.means.n[j]
         if numbers is None:
             return None
@@ -464,7 +470,8 @@ class FittedPosterior:
             raise ValueError(message)
         assert self.means is not None
         # Cells and means of the condition replace those of all conditions.
-        one, measured = model.conditions[by_name[name]], np.flatnonzero(self.is_measured)
+        one = model.conditions[by_name[name]]
+        measured = np.flatnonzero(self.is_measured)
         table, n, mean = self.environments.copy(), self.means.n.copy(), self.means.mean.copy()
         n_cells = self.n_cells.copy()
         # Effective cells in proportion to cells; never 0, so that the seen rows do not change.

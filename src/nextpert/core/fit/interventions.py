@@ -96,7 +96,8 @@ def in_full(
     control_mean: Array,
 ) -> Interventions:
     """Return interventions that shift their targets fully, and no other gene."""
-    shifts, full = np.zeros((len(names), len(genes))), own_shift(kind, control_mean)
+    shifts = np.zeros((len(names), len(genes)))
+    full = own_shift(kind, control_mean)
     for row, positions in zip(shifts, places(targets, genes), strict=True):
         # Pages of zeros that are never written take no memory.
         if positions:

@@ -116,7 +116,8 @@ def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
 
     Exact shifts, and those of a table, are unchanged.
     """
-    plan, control = spec.plan, cells.control
+    plan = spec.plan
+    control = cells.control
     used = shift_environments(plan, spec.genes, control)
     own_variance = np.broadcast_to(np.nan, used.shifts.shape)  # takes no memory
     if spec.exact or not isinstance(plan.shift, str):
@@ -126,7 +127,8 @@ def expect_shifts(spec: Spec, cells: FitCells) -> Expected:
     ]
     rows, columns = np.array(pairs, np.int64).reshape(-1, 2).T
     size = np.abs(own_shift(plan.shift, control.mean))[columns]
-    direction, says = 1, np.ones(len(columns), bool)
+    direction = 1
+    says = np.ones(len(columns), bool)
     if plan.shift == "knockout":
         says = speaks_of_knockouts(control.mean, np.sqrt(control.variance))[columns]
         direction = -1
@@ -236,7 +238,8 @@ def weights_without(spec: Spec, cells: FitCells, graphs: Graphs) -> list[FoldWei
     """
     none = np.zeros((len(spec.genes), len(spec.genes)))
     names = spec.plan.names
-    row, folds = {name: j for j, name in enumerate(names)}, folds_of(names)
+    row = {name: j for j, name in enumerate(names)}
+    folds = folds_of(names)
     # Several folds often have the same graph.
     learned: dict[int, Array] = {}
     out = []
@@ -287,7 +290,8 @@ def weigh_predictors(
     target_changes = expected.used.shifts
     predictions = held_out(target_changes)
     # Departures from predictions; those of combinations have a separate model.
-    left_out, scored = None, measured.scored()
+    left_out = None
+    scored = measured.scored()
     if together is not None:
         scored[together.rows] = False
     rows = LeftOut.rows(scored)
@@ -348,7 +352,9 @@ def learn_effects(
     if not len(measured):
         return controls_alone(cells.pooled)
     # E_j of (13): its own change, and downstream effects on the graph or effects of its members.
-    effect, own_variance, prior_mean_variance = expected.used.shifts, expected.own_variance, None
+    effect = expected.used.shifts
+    own_variance = expected.own_variance
+    prior_mean_variance = None
     if weighted is not None:
         if any(blr.dag.n_edges for blr in posteriors):
             learned = weighted.weights
@@ -365,7 +371,8 @@ def learn_effects(
             prior_mean_variance = np.zeros(effect.shape)
             prior_mean_variance[together.rows] = together.clear_variance()
             prior_mean_variance = prior_mean_variance[measured]
-    own_cells, by_condition = cells.pooled, cells.conditions
+    own_cells = cells.pooled
+    by_condition = cells.conditions
     if not np.array_equal(measured, np.arange(len(names))):  # avoids a copy of a large screen
         effect, own_variance = effect[measured], own_variance[measured]
         own_cells = own_cells.rows(np.append(0, measured + 1))

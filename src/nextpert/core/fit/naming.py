@@ -78,7 +78,8 @@ class Naming:
         # The first spelling of each set of members replaces all others.
         first: dict[tuple[str, ...], str] = {}
         preferred_labels = list(preferred)
-        n_known, out = len(preferred_labels), []
+        n_known = len(preferred_labels)
+        out = []
         for label in (*preferred_labels, *labels):
             out.append(first.setdefault(self.members(label) or (label,), label))
         return out[n_known:]

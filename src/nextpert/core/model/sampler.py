@@ -169,7 +169,7 @@ class Sampler:
         # x_j - E_j and its sampling variance 1 / n_j, in units of genes; for factors, the mean.
         x, error = np.empty((2, n, p), table_type(n * p))
         along, spread = np.empty((n, q)), np.zeros(n)
-        relative_variance = np.zeros((0, 0) if prior_mean_variance is None else (n, p))
+        prior_variance = np.zeros((0, 0) if prior_mean_variance is None else (n, p))
         doubled, tailed = np.zeros(n), np.ones(n)
         if errors is None and cells.are_cells:
             doubled, tailed = noise_tails(cells.freedom[1:] + cells.prior_freedom)
@@ -188,7 +188,7 @@ class Sampler:
             along[rows] = 1.0 / (noise + batch_error[rows, None])
             # The error of E has the covariance of means: along factors, and in each gene.
             if prior_mean_variance is not None:
-                relative_variance[rows] = of_prior_mean = prior_mean_variance[rows] / self.unit**2
+                prior_variance[rows] = of_prior_mean = prior_mean_variance[rows] / self.unit**2
                 spread[rows] = of_prior_mean.mean(axis=1)
         # In memory order, whatever that of gamma: a visit is compiled once and sweeps read rows.
         design = np.ascontiguousarray(np.vstack([np.zeros((1, p)), gamma.T]))
@@ -203,7 +203,7 @@ class Sampler:
             x,
             error,
             doubled,
-            relative_variance,
+            prior_variance,
             psi,
             design,
             own_variance,
@@ -253,9 +253,7 @@ class Sampler:
         square = np.zeros((p, p))
         for rows in in_blocks(n, p):
             variance = (
-                error[rows]
-                if prior_mean_variance is None
-                else error[rows] + relative_variance[rows]
+                error[rows] if prior_mean_variance is None else error[rows] + prior_variance[rows]
             )
             departure = (x[rows] - self.control) / np.sqrt(psi * variance + 1.0)
             square += departure.T @ departure
