@@ -103,7 +103,7 @@ FIELDS = {
     "tl.dag_fit": "154628a3", "tl.design_interventions": "4674daac", "tl.diagnose": "b7f8b756",
     "tl.fit_dag_blr": "c7412a0e", "tl.learn_dag": "9ef719e1", "tl.perturbation_effects": "c98c6141",
     "tl.plan_cells": "11b6b867", "tl.plan_loading": "9aeb6eea", "tl.plan_screen": "67ac4a57",
-    "tl.replay_design": "3091e0af", "tl.target_distances": "6ddc6231",
+    "tl.replay_design": "f468346e", "tl.target_distances": "6ddc6231",
 }  # fmt: skip
 NEW_FORMAT = (
     "what is stored has changed: set this digest in FIELDS, and raise FORMAT in core/_codec.py, so "

@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import permutation_test
 
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.core.screen.moments import Moments
-from nextpert.study.replay import holm, in_words, overall_table, plates_until_good
+from nextpert.study.replay import in_words, overall_table, plates_until_good
 from nextpert.tl import _replay_design as campaigns
 
 pytestmark = [
@@ -94,14 +94,14 @@ def test_tables_against_the_true_distances_of_what_is_recommended(both):
                     np.testing.assert_allclose(rows[column], expected, rtol=1e-9, atol=1e-12)
 
 
-def made_up(far):
-    """Runs of two targets, two strategies, five repeats, two plates: the first comes ``far``."""
+def made_up(far, n_targets=7):
+    """Runs of some targets, two strategies, five repeats, two plates: the first comes ``far``."""
     rng = np.random.default_rng(0)
-    distance = 1.0 + 0.1 * rng.normal(size=(2, 2, 5, 3))
+    distance = 1.0 + 0.1 * rng.normal(size=(n_targets, 2, 5, 3))
     distance[:, 0] += far
     good = np.zeros(distance.shape, bool)
     good[:, 0, :, 1:] = far < 0
-    control = np.array([2.0, 4.0])
+    control = np.linspace(2.0, 4.0, n_targets)
     targets = pd.DataFrame({"best_distance": 0.0, "control_distance": control})
     targets = targets.assign(pool_distance=3.0)
     relative = distance / control[:, None, None, None]
@@ -109,20 +109,33 @@ def made_up(far):
     return relative, overall, in_words(overall, targets, 2, held_out=False)
 
 
-def test_overall_is_paired_over_repeats():
-    relative, overall, _ = made_up(-0.5)
-    relative = relative[..., 1:].mean(axis=(0, 3))
+def test_overall_is_paired_by_target():
+    relative, overall, _ = made_up(-0.2)
+    gaps = np.diff(relative[..., 1:].mean(axis=(2, 3)))[:, 0]  # the baseline minus ours
     ours = overall.iloc[0]
-    assert ours["relative_difference"] == pytest.approx((relative[0] - relative[1]).mean())
-    assert ours["p_adjusted"] == pytest.approx(ttest_rel(*relative).pvalue)
+    assert ours["relative_difference"] == pytest.approx(-gaps.mean())
+    flips = permutation_test((gaps,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert ours["relative_p_adjusted"] == pytest.approx(flips.pvalue)
+    assert ours["relative_low"] < -gaps.mean() < ours["relative_high"] < 0
     assert overall["plates"].tolist() == [1.0, 3.0]
-    assert overall["plates_sem"].tolist() == [0.0, 0.0]  # as many in every repeat
-    assert np.isnan(overall["p_adjusted"][1])
+    columns = [f"plates_{x}" for x in ("difference", "low", "high", "p_adjusted")]
+    assert ours[columns].tolist() == [-2, -2, -2, 2 / 2**7]  # as many for every target
+    assert np.isnan(overall["relative_p_adjusted"][1])
     assert overall["verdict"].tolist() == ["nearer", "no difference seen"]
+
+
+def test_more_repeats_of_few_targets_are_not_more_evidence():
+    relative, _, words = made_up(-0.5, n_targets=4)
+    good = np.zeros(np.repeat(relative, 50, axis=2).shape, bool)
+    many = overall_table(np.repeat(relative, 50, axis=2), good, ["ours", "round_robin_means"])
+    assert many["relative_p_adjusted"][0] == 2 / 2**4
+    assert many["verdict"][0] == "no difference seen"
+    assert "fewer than 6 targets, no difference is significant" in words
 
 
 def test_words_say_who_is_nearer():
     assert "nearer than round_robin_means: ours -0." in made_up(-0.5)[2]
+    assert "in plates: ours -2.0 (-2.0 to -2.0, p = 0.016)" in made_up(-0.5)[2]
     assert "further than round_robin_means: ours +0." in made_up(0.5)[2]
     assert "not significantly different from round_robin_means: ours" in made_up(0.0)[2]
 
@@ -130,11 +143,6 @@ def test_words_say_who_is_nearer():
 def test_plates_until_good():
     good = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]], bool)
     assert plates_until_good(good).tolist() == [3, 4, 0, 4]
-
-
-def test_holm():
-    # By hand: 0.01 x 4, 0.02 x 3, 0.025 x 2 (raised to 0.06), 0.9.
-    np.testing.assert_allclose(holm(np.array([0.025, 0.9, 0.01, 0.02])), [0.06, 0.9, 0.04, 0.06])
 
 
 @pytest.mark.slow

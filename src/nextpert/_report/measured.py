@@ -269,9 +269,14 @@ def replay_section(results: Results) -> Section | None:
         return None
     stored = results["replay"]
     overall = stored["overall"]
-    names = ["strategy", "plates", "plates_sem", "share_good_last", "relative_last", "verdict"]
-    caption = "Strategies, replayed on the cells of this screen, over all targets"
-    table = Table("replay", caption, overall, names, download=overall, in_print=6)
+    names = ["strategy", "plates", "plates_difference", "share_good_last", "relative_last"]
+    names += ["relative_difference", "verdict"]
+    caption = (
+        "Strategies, replayed on the cells of this screen; differences from the baseline are "
+        "paired by target, with 95% intervals over targets"
+    )
+    marks = {"plates_difference": 0.0, "relative_difference": 0.0}
+    table = Table("replay", caption, overall, names, marks, download=overall, in_print=6)
     return Section("replay", "Replay", [str(stored["summary"])], tables=[table])
 
 

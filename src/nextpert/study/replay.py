@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nextpert._adata.panel import closest, in_order
@@ -26,6 +25,7 @@ from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Model
 from nextpert.study.next_round import next_plate
+from nextpert.study.paired import LEVEL, MIN_UNITS, differences_from
 from nextpert.study.panel_target import PanelTarget, given_by_numbers
 from nextpert.study.plate import STRATEGIES, PlateSize
 from nextpert.study.pool import Pool, usual
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 
-LEVEL = 0.05  # of adjusted p-values below which strategies differ
 BASELINE = "round_robin_means"
 _ENDS = 0.05, 0.95  # quantiles at the ends of the middle 90% of campaigns
 # Verdicts by the sign of the difference to the baseline, and how the sentence of each starts.
@@ -124,45 +123,43 @@ def overall_table(
 ) -> pd.DataFrame:
     """Return one row per strategy: the mean over all targets, each counted once.
 
-    Standard errors and paired t tests are over repeats; p-values are adjusted over the strategies
-    by Holm's method. ``relative`` (distances over the control's) and ``is_good`` have the shape
-    ``(n_targets, n_strategies, n_repeats, n_rounds + 1)``.
+    Differences are from the baseline, paired by target: repeats are averaged before, and intervals
+    and p-values are over targets. ``relative`` (distances over the control's) and ``is_good`` have
+    the shape ``(n_targets, n_strategies, n_repeats, n_rounds + 1)``.
     """
     baseline = list(strategies).index(BASELINE)
-    mean, plates = relative.mean(axis=0), plates_until_good(is_good).mean(axis=0)
-    gap, sem, p_value = _paired((mean - mean[baseline])[..., 1:].mean(axis=-1))
-    p_value[baseline] = np.nan  # no comparison
-    p_adjusted = holm(p_value)
-    sign = np.where(p_adjusted < LEVEL, np.sign(gap), 0)
-    columns = {
+    mean, plates = relative.mean(axis=2), plates_until_good(is_good).mean(axis=2)
+    by_target = {"plates": plates, "relative": mean[..., 1:].mean(axis=-1)}
+    columns: dict[str, dict[str, list[float]]] = {}
+    for name, values in by_target.items():
+        mean_difference, low, high, p = zip(*differences_from(values, baseline), strict=True)
+        columns[name] = {
+            f"{name}_difference": list(mean_difference),
+            f"{name}_low": list(low),
+            f"{name}_high": list(high),
+            f"{name}_p_adjusted": list(p),
+        }
+    gap, p_adjusted = (columns["relative"][f"relative_{x}"] for x in ("difference", "p_adjusted"))
+    sign = np.where(np.array(p_adjusted) < LEVEL, np.sign(gap), 0)
+    table = {
         "strategy": strings(strategies),
-        "plates": plates.mean(axis=-1),
-        "plates_sem": _paired(plates)[1],
+        "plates": plates.mean(axis=0),
+        **columns["plates"],
         "share_good_last": is_good[..., -1].mean(axis=(0, 2)),
-        "relative_last": mean[..., -1].mean(axis=-1),
-        "relative_difference": gap,
-        "relative_difference_sem": sem,
-        "p_adjusted": p_adjusted,
+        "relative_last": mean[..., -1].mean(axis=0),
+        **columns["relative"],
         "verdict": strings(_VERDICTS[int(s)] for s in sign),
     }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(table)
 
 
-def holm(p_values: Array) -> Array:
-    """Return p-values adjusted by Holm's step-down method, in the order given; NaN stay NaN."""
-    out = np.full(len(p_values), np.nan)
-    finite = np.flatnonzero(np.isfinite(p_values))
-    order = finite[np.argsort(p_values[finite], kind="stable")]
-    factors = len(order) - np.arange(len(order))
-    out[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
-    return out
-
-
-def _paired(gap: Array) -> tuple[Array, Array, Array]:
-    """Return mean, standard error and two-sided p-value of differences, over the last axis."""
-    gap, n = np.round(gap, 12), gap.shape[-1]  # equal campaigns may differ by rounding
-    mean, sem = gap.mean(axis=-1), gap.std(axis=-1, ddof=1) / np.sqrt(n)
-    return mean, sem, 2 * student.sf(np.abs(mean) / np.maximum(sem, 1e-300), n - 1)
+def _difference(row: pd.Series, name: str, digits: int) -> str:
+    """Return a difference from the baseline with its interval and p-value."""
+    mean, low, high, p = (
+        row[f"{name}_{part}"] for part in ("difference", "low", "high", "p_adjusted")
+    )
+    interval = f"{low:+.{digits}f} to {high:+.{digits}f}, " if np.isfinite(high - low) else ""
+    return f"{row.name} {mean:+.{digits}f} ({interval}p = {p:.2g})"
 
 
 def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, held_out: bool) -> str:
@@ -172,22 +169,34 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, hel
         f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
         for name, row in rows.sort_values("plates").iterrows()
     )
-    compared, words = rows.drop(index=BASELINE).sort_values("relative_difference"), []
+    compared = rows.drop(index=BASELINE)
+    fewer = ", ".join(
+        _difference(row, "plates", 1)
+        for _, row in compared.sort_values("plates_difference").iterrows()
+    )
+    words, compared = [], compared.sort_values("relative_difference")
     for verdict, head in zip(_VERDICTS.values(), _HEADS, strict=True):
         differences = [
-            f"{name} {row['relative_difference']:+.3f} ± {row['relative_difference_sem']:.3f}"
-            for name, row in compared[compared["verdict"] == verdict].iterrows()
+            _difference(row, "relative", 3)
+            for _, row in compared[compared["verdict"] == verdict].iterrows()
         ]
         if differences:
             words.append(f"{head} {BASELINE}: {list_names(differences, limit=len(differences))}")
     distances = targets[["best_distance", "pool_distance"]]
     best, blind = distances.div(targets["control_distance"], axis=0).mean()
     ends = ", ".join(f"{name} {last:.2f}" for name, last in rows["relative_last"].items())
+    unit = "95% intervals and p-values (by Holm over strategies) are over targets, not repeats"
+    if n < MIN_UNITS:
+        unit = (
+            f"p-values (by Holm over strategies) are over targets, not repeats; with fewer than "
+            f"{MIN_UNITS} targets, no difference is significant and there are no 95% intervals"
+        )
     return (
         f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
         f"plates until the recommendation is as good as the best and stays so ({n_rounds + 1} "
-        f"stands for never): {needed}. Distance over all plates relative to the control's, ± "
-        f"one standard error, p-values by Holm: {'; '.join(words) or 'nothing to compare'}. "
+        f"stands for never): {needed}. Difference from {BASELINE} in plates: "
+        f"{fewer or 'nothing to compare'}. Distance over all plates relative to the control's: "
+        f"{'; '.join(words) or 'nothing to compare'}. Differences are paired by target; {unit}. "
         f"Distance of the recommendation after plate {n_rounds}: {ends}; of the best candidate "
         f"{best:.2f}, of the control 1, of a random candidate {blind:.2f}."
     )

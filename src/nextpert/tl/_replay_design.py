@@ -104,8 +104,8 @@ def replay_design(
 
         - ``summary`` (text): the results in sentences.
         - ``overall`` (table): means over targets by ``strategy``: ``plates`` needed,
-          ``relative_last`` (last distance, relative to the control's) and ``verdict`` (compared
-          with the baseline).
+          ``relative_last`` (last distance, relative to the control's), differences from the
+          baseline, paired by target, with intervals over targets, and a ``verdict``.
         - ``table`` (table): distances after every ``round``, by target and strategy.
         - ``targets`` (table): distances of the best candidate, the control and a random candidate.
 
