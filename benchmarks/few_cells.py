@@ -5,8 +5,13 @@
 graph, or with ``--graph learned``. All estimates see the same cells. Effects are scored on all
 other cells: the squared error is summed over genes, minus the sampling variance of the means of
 these cells, and averaged over perturbations and repeats. Perturbations with fewer than n + 20 cells
-are left out at that n. "Mean perturbation" is the mean effect of the other perturbations, and "t
-test" the effect if it is significant at a false discovery rate of 5%, and 0 otherwise.
+are left out at that n. Perturbations are the unit: their errors are averaged over repeats before
+estimates are compared; standard errors, 95% intervals and p-values (adjusted by Holm's method over
+estimates) are over perturbations, by the function with which ``tl.replay_design`` compares
+strategies over targets. "Mean perturbation" is the mean effect of the other perturbations, and "t
+test" the effect if it is significant at a false discovery rate of 5%, and 0 otherwise. ``ash``, a
+short form of ``mash``, and singular-value shrinkage followed by James-Stein are those of
+``_shrinkage.py``.
 
 The coverage of 90% intervals is that of the effects in the other cells, whose sampling variance is
 added to the intervals: of all effects; of those of target genes; of estimates above half a standard
@@ -29,7 +34,8 @@ import nextpert as npt
 from benchmarks._cells import Cells, fitted, moments, read_cells
 from benchmarks._page import options, quiet, ratio, save, show, table
 from benchmarks._screens import add_arguments, screens_of
-from benchmarks._shrinkage import ash, james_stein, significant
+from benchmarks._shrinkage import ash, james_stein, mash_posterior, significant, singular_values
+from nextpert.study.paired import differences_from
 
 SIZES = (10, 25, 50)
 LEFT = 20  # cells to score on, at least
@@ -67,14 +73,24 @@ def published(part: Cells, known: np.ndarray) -> dict[str, np.ndarray]:
         "mean perturbation": others / max(len(effect) - 1, 1),
         "t test": np.array([significant(*pair) for pair in zip(effect, se, strict=True)]),
         "ash as published": np.array([ash(*pair) for pair in zip(effect, se, strict=True)]),
+        "mash, short form": mashed(effect, variance, found.n),
         "James-Stein": james_stein(effect, each),
+        "singular values and James-Stein": singular_values(effect, se**2),
     }
+
+
+def mashed(effect: np.ndarray, variance: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Return effects by ``mash``; genes that do not vary within perturbations keep theirs."""
+    varies, found = variance > 0, effect.copy()
+    sd = np.sqrt(variance[varies])
+    found[:, varies] = mash_posterior(effect[:, varies], sd, n[1:], n[0])[0]
+    return found
 
 
 def few(
     cells: Cells, n: int, seed: int, *, graph: str = "none"
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return errors by estimate, and the coverage of intervals by kind of effect."""
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return errors of perturbations by estimate, and coverage of intervals by kind of effect."""
     part, known = split(cells, n, seed)
     held = moments(part, ~known)
     truth = held.mean[1:] - held.mean[0]
@@ -99,7 +115,7 @@ def few(
         for kind, which in zip(KINDS, chosen, strict=True)
     }
     errors = {
-        name: float(((effect - truth) ** 2 - noise).sum(axis=1).mean())
+        name: ((effect - truth) ** 2 - noise).sum(axis=1)
         for name, effect in (estimates | {OURS: ours}).items()
     }
     return errors, holds
@@ -108,16 +124,22 @@ def few(
 def run(name: str, cells: Cells, sizes: list[int], repeats: int, graph: str = "none") -> str:
     """Return the section of one screen."""
     start = time.process_time()
-    errors, over, coverage, head = defaultdict(list), defaultdict(list), defaultdict(list), []
+    errors, over, gaps, coverage = (defaultdict(list) for _ in range(4))
+    head = []
     for n in sizes:
         found = [few(cells, n, seed, graph=graph) for seed in range(repeats)]
         head.append(f"n = {n} ({(np.bincount(cells.code)[1:] >= n + LEFT).sum()})")
-        ours = np.array([each[0][OURS] for each in found])
-        for way in found[0][0]:
-            theirs = np.array([each[0][way] for each in found])
+        ways = list(found[0][0])
+        # Of perturbations x estimates, over repeats.
+        by_unit = np.mean([[scores[way] for way in ways] for scores, _ in found], axis=0).T
+        place = ways.index(OURS)
+        size = by_unit[:, ways.index(NOTHING)].mean()
+        compared = differences_from(-by_unit / size, place)
+        for way, theirs, gap in zip(ways, by_unit.T, compared, strict=True):
             errors[way].append(f"{theirs.mean():.3f}")
             if way != OURS:
-                over[way].append(ratio(ours, theirs))
+                over[way].append(ratio(by_unit[:, place], theirs))
+                gaps[way].append(f"{gap.in_words(2)}, p = {gap.p_value:.1g}")
         for kind in KINDS:
             shares = np.array([each[1][kind] for each in found])
             known = shares[np.isfinite(shares)]
@@ -129,8 +151,10 @@ def run(name: str, cells: Cells, sizes: list[int], repeats: int, graph: str = "n
         f"{time.process_time() - start:.0f} s of CPU time",
         "Squared error (number of perturbations with enough cells):",
         table(["", *head], errors),
-        "Error of nextpert over that of another, paired by repeat, ± a standard error:",
+        "Error of nextpert over that of another, ± a standard error over perturbations:",
         table(["", *head], over),
+        "Nextpert minus another, over the mean size of an effect, with a 95% interval:",
+        table(["", *head], gaps),
         "Coverage of 90% intervals:",
         table(["", *head], coverage),
     ]

@@ -23,7 +23,8 @@ def simulated():
 def test_shrinkage_beats_means_and_its_intervals_hold():
     cells = simulated()
     errors, holds = few.few(cells, 20, 0)
-    for name in ("t test", "ash as published", few.OURS):
+    errors = {name: values.mean() for name, values in errors.items()}  # over 8 perturbations
+    for name in ("t test", "ash as published", "mash, short form", few.OURS):
         assert errors[name] < 0.6 * errors[few.RAW]
         assert errors[name] < 0.6 * errors[few.NOTHING]
     assert 0.85 < holds["all effects"] < 0.97
@@ -71,6 +72,52 @@ def test_ash_is_the_posterior_mean_of_its_mixture():
         return integrate.quad(value, -10, 10)[0]
 
     assert abs(found[0] - weighted(1) / weighted(0)) < 0.15
+
+
+def shared_effects(n_genes=300, n_cells=10):
+    """Effects of six perturbations in two groups, with errors that share 50 controls; in units."""
+    rng = np.random.default_rng(4)
+    covariance = 0.3 * np.kron(np.eye(2), np.ones((3, 3)))
+    noise = np.eye(6) / n_cells + 1 / 50
+    moves = np.arange(n_genes) < n_genes / 2
+    truth = np.linalg.cholesky(covariance + 1e-9 * np.eye(6)) @ rng.normal(size=(6, n_genes))
+    truth *= moves
+    seen = truth + np.linalg.cholesky(noise) @ rng.normal(size=truth.shape)
+    return truth, seen, covariance, noise, np.full(6, n_cells)
+
+
+def test_mash_learns_what_perturbations_share():
+    truth, seen, covariance, noise, n = shared_effects()
+    sd = np.linspace(0.5, 2.0, seen.shape[1])
+    mean, variance = shrinkage.mash_posterior(seen * sd, sd, n, 50)
+    # The posterior mean under the prior that made the effects, by densities of scipy.
+    moves, rests = (
+        stats.multivariate_normal(np.zeros(6), matrix).pdf(seen.T)
+        for matrix in (covariance + noise, noise)
+    )
+    best = moves / (moves + rests) * (covariance @ np.linalg.solve(covariance + noise, seen))
+    errors = {"mash": mean / sd, "best": best, "means": seen}
+    errors["ash"] = np.array(
+        [shrinkage.ash(row, np.full(300, np.sqrt(noise[0, 0]))) for row in seen]
+    )
+    size = {name: ((found - truth) ** 2).mean() for name, found in errors.items()}
+    assert size["best"] < size["mash"] < 1.25 * size["best"]
+    assert size["mash"] < 0.7 * size["ash"] < 0.7 * size["means"]
+    # The stated variance is that of the errors.
+    assert variance.mean() / sd.dot(sd) * len(sd) == pytest.approx(size["mash"], rel=0.5)
+
+
+def test_mash_of_one_perturbation_is_ash_and_of_noise_nothing():
+    _, seen, _, noise, n = shared_effects()
+    se = np.sqrt(noise[0, 0])
+    one, variance = shrinkage.mash_posterior(seen[:1], np.ones(300), n[:1], 50)
+    mean, by_ash = shrinkage.ash_posterior(seen[0], np.full(300, se))
+    np.testing.assert_allclose(one[0], mean, atol=1e-6)
+    np.testing.assert_allclose(variance[0], by_ash, atol=1e-6)
+    quiet = np.linalg.cholesky(noise) @ np.random.default_rng(0).normal(size=(6, 300))
+    assert (shrinkage.mash_posterior(quiet, np.ones(300), n, 50)[0] ** 2).sum() < 0.1 * (
+        quiet**2
+    ).sum()
 
 
 def test_james_stein_draws_noise_to_nothing():
