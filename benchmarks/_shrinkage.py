@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm
+
+from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
+from nextpert.core.evaluate import pooled_moments
+
+if TYPE_CHECKING:
+    from nextpert.core import ScreenMoments
+    from nextpert.core.evaluate import Task
 
 
 def james_stein(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -138,6 +148,65 @@ def mash_posterior(
         mean += chance[:, k] * m
         square += chance[:, k] * (m**2 + v)
     return mean * sd, np.maximum(square - mean**2, 0.0) * sd**2
+
+
+def shrunken(
+    way: str, effect: np.ndarray, variance: np.ndarray, n: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return estimates and variances by ``"ash"``, ``"mash"`` or ``"singular values"``.
+
+    ``effect`` are differences of means, perturbations x genes; ``variance`` is that of a cell,
+    ``n`` are cells, of the control first. Genes that do not vary keep their means. Singular values
+    have no posterior: their variances are 0.
+    """
+    varies, mean, square = variance > 0, effect.copy(), np.zeros_like(effect)
+    x, sd = effect[:, varies], np.sqrt(variance[varies])
+    se = sd * np.sqrt(1.0 / n[1:, None] + 1.0 / n[0])
+    if way == "mash":
+        found = mash_posterior(x, sd, n[1:], n[0])
+    elif way == "ash":
+        rows = [ash_posterior(*row) for row in zip(x, se, strict=True)]
+        found = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    else:
+        found = singular_values(x, se**2), np.zeros_like(x)
+    mean[:, varies], square[:, varies] = found
+    return mean, square
+
+
+def by_shrinkage(
+    task: Task, screen: ScreenMoments, ready: np.ndarray, size: int, *, way: str, in_turn: bool
+) -> tuple[int, np.ndarray]:
+    """Recommend the candidate with the smallest expected distance by :func:`shrunken` effects.
+
+    A strategy of replays, as ``round_robin_means`` and ``thompson_means``: plates are chosen in
+    turn or by Thompson sampling. Candidates without cells have no effect on average, with the mean
+    square of the effects of the others (with none, the variance of a cell) as their variance.
+    """
+    pooled = pooled_moments(task, screen)
+    n, origin = pooled.n[1:], pooled.mean[0]
+    cell = pooled.squares.sum(axis=0) / np.maximum(pooled.n - 1, 0).sum()
+    effect, square = np.zeros_like(pooled.mean[1:]), np.tile(cell, (len(n), 1))
+    has = n > 0
+    if has.any():
+        counts = pooled.n[np.append(True, has)]
+        effect[has], square[has] = shrunken(way, pooled.mean[1:][has] - origin, cell, counts)
+        square[~has] = (effect[has] ** 2 + square[has]).mean(axis=0)
+    expected = task.goal.distance(origin + effect, origin)
+    expected = expected + np.array([task.goal.excess(row) for row in square])
+    best = int(np.where(has, expected, np.inf).argmin())
+    if not size or in_turn:
+        return best, ready[np.argsort(n[ready], kind="stable")[:size]]
+    states = origin + effect + np.sqrt(square) * task.rng.standard_normal((DRAWS, *effect.shape))
+    draws = task.goal.distance(states.reshape(-1, effect.shape[1]), origin)
+    draws = draws.reshape(states.shape[:2])
+    return best, ready[thompson_plate(draws[:, ready], size, task.rng)]
+
+
+BY_SHRINKAGE = {
+    "thompson_ash": partial(by_shrinkage, way="ash", in_turn=False),
+    "thompson_mash": partial(by_shrinkage, way="mash", in_turn=False),
+    "round_robin_singular_values": partial(by_shrinkage, way="singular values", in_turn=True),
+}
 
 
 def _log_likelihood(x: np.ndarray, covariance: np.ndarray) -> np.ndarray:

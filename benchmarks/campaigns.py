@@ -15,10 +15,13 @@ after 8 plates ("whole budget"):
 
 - ``even, model``: all cells at once, equally many of each candidate; recommended by the same fit.
 - ``even, means``: the same cells; the nearest mean, after subtraction of its sampling variance.
+- ``even, singular values``: the same cells; the nearest after singular-value shrinkage, then
+  James-Stein.
 - ``random, model``: plates of 4 random candidates; recommended by the same fit.
-- ``Thompson, means`` and ``Thompson, ash``: plates of 4 by Thompson sampling, by normal posteriors
-  of means (as ``"thompson_means"`` in ``tl.replay_design``) and by adaptive shrinkage of each
-  perturbation (Stephens 2017), which also recommend. Both can recommend the control.
+- ``Thompson, means``, ``Thompson, ash`` and ``Thompson, mash``: plates of 4 by Thompson sampling,
+  by normal posteriors of means (as ``"thompson_means"`` in ``tl.replay_design``) and by adaptive
+  shrinkage of each perturbation (Stephens 2017) or of all together (a short form of Urbut et al.
+  2019), which also recommend. All can recommend the control.
 
 Simulations (``_campaign_pools.py``): 20 candidates, 40 genes, guides that vary; the target is a
 candidate, made by two candidates, or unrelated to them, and is given as numbers; truth is known.
@@ -34,8 +37,8 @@ candidate, nor the control, is closer than the recommended one by more than 10% 
 distance. On real screens, the truth has an error, and the smallest of many distances is too small
 by it, so that too few stops are called right; "shown wrong" are those where the 95% interval of a
 difference is above 10%. All means are over targets (the seeds, in simulations), of which repeats
-are averaged first; values after ± are standard errors, and intervals are 95% t intervals over
-targets.
+are averaged first; values after ± are standard errors, and 95% intervals are over targets, by the
+function that ``tl.replay_design`` calls (exact sign flips up to 16 targets, t above).
 
     python -m benchmarks.campaigns
     python -m benchmarks.campaigns --worlds among papalexi --targets 4 --seeds 5
@@ -48,18 +51,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 import nextpert as npt
 from benchmarks._campaign_pools import WORLDS, Pool, real, simulated
 from benchmarks._page import options, quiet, save, show, table, with_error
 from benchmarks._screens import SOURCES, read_screen
-from benchmarks._shrinkage import ash_posterior
+from benchmarks._shrinkage import shrunken
 from nextpert.core import ScreenMoments
 from nextpert.core.causal.acquisitions.thompson import DRAWS, thompson_plate
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, CONFIRM, NO_DIFFERENCE, STOP, TOLERANCE
 from nextpert.core.evaluate import BY_MEANS, PoolEnvironments, Task
+from nextpert.study.paired import paired_difference
 from nextpert.study.plate import split_cells
 
 SCREENS = ("papalexi", "tapseq", "norman")
@@ -67,7 +70,10 @@ SIZE, CELLS, MIN_CELLS, PLATES = 4, 200, 20, 8  # perturbations, cells, per pert
 LIMIT, EXHAUSTED = "the budget ends", "no cells remain"
 STOPS = (CONFIRM, STOP, AT_TARGET, NO_DIFFERENCE)
 OURS = "advised"
-OTHERS = ("even, model", "even, means", "random, model", "Thompson, means", "Thompson, ash")
+OTHERS = (
+    "even, model", "even, means", "even, singular values", "random, model",
+    "Thompson, means", "Thompson, ash", "Thompson, mash",
+)  # fmt: skip
 SAME, MEAN, WHOLE = "same cells", "mean cells", "whole budget"
 Seen = dict[str, int]
 
@@ -188,16 +194,12 @@ class Means(NamedTuple):
         recommended = best if distance[best + 1] < distance[0] else n
         return recommended, [self.pool.candidates[j] for j in plate]
 
-    def by_ash(self, size: int, rng: np.random.Generator) -> tuple[int, list[str]]:
-        """Return the same by adaptive shrinkage of the effects of every candidate."""
+    def by_shrinkage(self, way: str, size: int, rng: np.random.Generator) -> tuple[int, list[str]]:
+        """Return the same by shrunken effects, with the name of the estimate."""
         n, screen = len(self.pool.candidates), self.moments()
         cell = screen.squares.sum(axis=0) / (screen.n - 1).sum()
-        origin, error = screen.mean[0], np.maximum(cell / screen.n[0], 1e-12)
-        found = [
-            ash_posterior(mean - origin, np.sqrt(error + np.maximum(cell / k, 1e-12)))
-            for mean, k in zip(screen.mean[1:], screen.n[1:], strict=True)
-        ]
-        means, variances = (np.array(some) for some in zip(*found, strict=True))
+        origin = screen.mean[0]
+        means, variances = shrunken(way, screen.mean[1:] - origin, cell, screen.n)
         apart = origin + means - self.pool.mean
         expected = (apart**2 + variances).sum(axis=1)
         nothing = float(((origin - self.pool.mean) ** 2).sum())
@@ -217,7 +219,10 @@ def thompson(pool: Pool, way: str, rng: np.random.Generator) -> list[tuple[int, 
     """Return the recommended candidate and the new cells after 0, 1, ... plates."""
     seen, every = pool.start(), []
     for _ in range(PLATES + 1):
-        best, names = getattr(Means(pool, seen), way)(SIZE, rng)
+        means = Means(pool, seen)
+        best, names = (
+            means.by_means(SIZE, rng) if way == "means" else means.by_shrinkage(way, SIZE, rng)
+        )
         every.append((best, n_new(pool, seen)))
         seen = pool.more(seen, plate_of(pool, names)) if names else seen
     return every
@@ -227,7 +232,7 @@ def others(pool: Pool, seed: int, ends: dict[str, tuple[int, int]]) -> list[dict
     """Return what other strategies recommend; ``ends`` are plates and cells, by name."""
     rng = np.random.default_rng([seed, 66])
     plates = randomly(pool, rng)
-    sampled = {f"Thompson, {way}": thompson(pool, f"by_{way}", rng) for way in ("means", "ash")}
+    sampled = {f"Thompson, {way}": thompson(pool, way, rng) for way in ("means", "ash", "mash")}
     fits: dict[tuple[int, ...], int] = {}
 
     def by_model(seen: Seen) -> tuple[int, int]:
@@ -242,6 +247,10 @@ def others(pool: Pool, seed: int, ends: dict[str, tuple[int, int]]) -> list[dict
         found = {
             "even, model": by_model(spread),
             "even, means": (Means(pool, spread).by_means(0, rng)[0], n_new(pool, spread)),
+            "even, singular values": (
+                Means(pool, spread).by_shrinkage("singular values", 0, rng)[0],
+                n_new(pool, spread),
+            ),
             "random, model": by_model(plates[n_plates]),
         } | {name: each[n_plates] for name, each in sampled.items()}
         rows += [
@@ -290,15 +299,6 @@ def run(world: str, pools: list[tuple[str, int, Pool]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def interval(gaps: np.ndarray) -> str:
-    """Return the mean of differences, and its 95% t interval."""
-    n = len(gaps)
-    if n < 2:
-        return f"{gaps.mean():+.3f}"
-    half = student.ppf(0.975, n - 1) * gaps.std(ddof=1) / np.sqrt(n)
-    return f"{gaps.mean():+.3f} ({gaps.mean() - half:+.3f} to {gaps.mean() + half:+.3f})"
-
-
 def by_target(rows: pd.DataFrame, column: str) -> pd.Series:
     """Return the means over repeats."""
     return rows.groupby(["world", "target"], sort=True)[column].mean()
@@ -315,7 +315,7 @@ def compared(rows: pd.DataFrame) -> str:
                 by_target(ours, column) - by_target(other, column)
                 for column in ("distance", "cells")
             ]
-            shown = [interval(gaps[0].to_numpy()), with_error(gaps[1], 0)]
+            shown = [paired_difference(gaps[0]).in_words(), with_error(gaps[1], 0)]
             lines.append([name, end, *_cells(other), *shown])
     head = ["strategy", "judged after", "new cells", "distance", "right", "advised minus it"]
     return table([*head, "cells, difference"], lines)
@@ -369,7 +369,7 @@ def draw(rows: pd.DataFrame, path: str) -> None:
     worlds = list(dict.fromkeys(rows["world"]))
     figure = Figure(figsize=(2.6 * len(worlds) + 1.6, 2.9), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(worlds)))
-    markers = dict(zip((OURS, *OTHERS), ("o", "s", "D", "^", "v", "P"), strict=True))
+    markers = dict(zip((OURS, *OTHERS), ("o", "s", "D", "X", "^", "v", "P", "*"), strict=True))
     for panel, world in zip(panels, worlds, strict=True):
         some = rows[rows["world"] == world]
         for name, marker in markers.items():

@@ -34,7 +34,7 @@ import nextpert as npt
 from benchmarks._cells import Cells, fitted, moments, read_cells
 from benchmarks._page import options, quiet, ratio, save, show, table
 from benchmarks._screens import add_arguments, screens_of
-from benchmarks._shrinkage import ash, james_stein, mash_posterior, significant, singular_values
+from benchmarks._shrinkage import ash, james_stein, shrunken, significant, singular_values
 from nextpert.study.paired import differences_from
 
 SIZES = (10, 25, 50)
@@ -73,18 +73,10 @@ def published(part: Cells, known: np.ndarray) -> dict[str, np.ndarray]:
         "mean perturbation": others / max(len(effect) - 1, 1),
         "t test": np.array([significant(*pair) for pair in zip(effect, se, strict=True)]),
         "ash as published": np.array([ash(*pair) for pair in zip(effect, se, strict=True)]),
-        "mash, short form": mashed(effect, variance, found.n),
+        "mash, short form": shrunken("mash", effect, variance, found.n)[0],
         "James-Stein": james_stein(effect, each),
         "singular values and James-Stein": singular_values(effect, se**2),
     }
-
-
-def mashed(effect: np.ndarray, variance: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return effects by ``mash``; genes that do not vary within perturbations keep theirs."""
-    varies, found = variance > 0, effect.copy()
-    sd = np.sqrt(variance[varies])
-    found[:, varies] = mash_posterior(effect[:, varies], sd, n[1:], n[0])[0]
-    return found
 
 
 def few(

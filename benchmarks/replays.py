@@ -14,6 +14,11 @@ to 10 and over repeats, and paired by target: intervals (95%) and p-values are o
 function that ``tl.replay_design`` calls (exact sign flips of up to 16 targets), and p-values are
 adjusted by Holm's method over strategies.
 
+``thompson_ash`` and ``thompson_mash`` sample from posteriors of adaptive shrinkage, of each
+perturbation alone or of all together, as ``thompson_means`` from those of means;
+``round_robin_singular_values`` measures in turn, and shrinks singular values, then by James-Stein
+(``_shrinkage.py``). They recommend the candidate with the smallest expected distance.
+
     python -m benchmarks.replays
     python -m benchmarks.replays --screens papalexi --repeats 3 --strategies exploit ei
 """
@@ -25,13 +30,14 @@ import numpy as np
 from benchmarks._cells import Cells, fitted, read_cells
 from benchmarks._page import options, quiet, save, show, table
 from benchmarks._screens import SOURCES, read_screen
+from benchmarks._shrinkage import BY_SHRINKAGE
 from nextpert import _adata
 from nextpert.study.paired import differences_from
 from nextpert.study.replay import judged, known_strategies, plates_until_good, run_all
 from nextpert.tl._replay_design import read_goals, read_pool
 
 SCREENS = ("papalexi", "tapseq", "norman")
-STRATEGIES = ("exploit", "random", "round_robin_means", "thompson_means")
+STRATEGIES = ("exploit", "random", "round_robin_means", "thompson_means", *BY_SHRINKAGE)
 PLATES = {"n_rounds": 10, "n_perturbations": 4, "n_cells": 10}
 
 
@@ -44,7 +50,8 @@ def replayed(
     fit = _adata.posterior_from(adata)
     pool, setting = read_pool(adata, fit)
     goals = read_goals(adata, None, fit, pool, setting.spec.plan.names, held_out=True)[::every]
-    strategies = [known_strategies(setting)[name] for name in names]
+    available = known_strategies(setting) | BY_SHRINKAGE
+    strategies = [available[name] for name in names]
     rng = np.random.default_rng(0)
     found = run_all(pool, strategies, goals, n_repeats, rng, n_jobs=n_jobs, **PLATES)
     distance, good = judged(found, goals)

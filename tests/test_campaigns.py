@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import campaigns
@@ -42,8 +43,17 @@ def test_others_see_the_same_first_cells_and_no_more_than_they_ask_for(pool):
 
 
 def test_targets_are_the_unit():
-    assert campaigns.interval(np.array([0.1, 0.1, 0.1])) == "+0.100 (+0.100 to +0.100)"
-    assert campaigns.interval(np.array([0.2])) == "+0.200"
+    rows = [
+        {"world": "w", "target": str(target), "strategy": name, "end": end, "cells": 10,
+         "distance": 0.1 * target - 0.1 * (name == campaigns.OURS), "right": 1.0}
+        for target in range(6) for name in (campaigns.OURS, *campaigns.OTHERS)
+        for end in (campaigns.SAME, campaigns.MEAN, campaigns.WHOLE)
+        for _ in range(3)  # repeats
+    ]  # fmt: skip
+    text = campaigns.compared(pd.DataFrame(rows))
+    assert text.count("-0.100 (-0.100 to -0.100)") == 3 * len(campaigns.OTHERS)
+    few = pd.DataFrame([row for row in rows if row["target"] < "5"])
+    assert " to " not in campaigns.compared(few)  # five targets have no interval
 
 
 def test_a_picture_has_a_panel_for_each_world(pool, tmp_path, monkeypatch):

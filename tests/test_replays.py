@@ -38,6 +38,24 @@ def test_own_states_come_first_but_of_those_alike():
 def test_a_section_has_every_strategy():
     from benchmarks import replays
 
-    text = replays.run("made up", simulated(), ["exploit", "round_robin_means"], 2, 1, every=9)
+    names = ["exploit", "round_robin_means", *replays.BY_SHRINKAGE]
+    text = replays.run("made up", simulated(), names, 2, 1, every=9)
     assert "made up: 1 targets, 5 perturbations, 12 genes, 2 repeats" in text
     assert "| exploit minus round_robin_means | " in text
+    assert "| exploit minus round_robin_singular_values | " in text
+
+
+@pytest.mark.parametrize("name", ["thompson_ash", "thompson_mash", "round_robin_singular_values"])
+def test_shrunken_effects_find_the_state_once_there_are_cells(name):
+    from benchmarks._shrinkage import BY_SHRINKAGE
+    from nextpert.core.evaluate import CellPool, replay_plates
+
+    cells = simulated()
+    parts = [cells.x[cells.code == j] for j in range(6)]
+    pool = CellPool(parts[0], parts[1:])
+    found = replay_plates(
+        pool, pool.deal(3, 100, rng=0), BY_SHRINKAGE[name], np.random.default_rng(0),
+        n_rounds=6, n_perturbations=2,
+    )  # fmt: skip
+    assert found.recommended[-1] == 3
+    assert all(len(set(plate.tolist())) == 2 for plate in found.chosen)

@@ -181,22 +181,28 @@ class Task(NamedTuple):
 Strategy = Callable[[Task, ScreenMoments, "Index", int], "tuple[int, Index]"]
 
 
+def pooled_moments(task: Task, screen: ScreenMoments) -> ScreenMoments:
+    """Return the moments of the control (first) and the candidates, of the cells seen so far.
+
+    The effects of batches are removed by least squares on these cells; guides are ignored.
+    """
+    environments = task.environments
+    row_of = np.full(int(environments.group.max()) + 1, -1)
+    row_of[np.append(0, task.candidates + 1)] = np.arange(len(task.candidates) + 1)
+    has = (screen.n > 0) & (row_of[environments.group] >= 0)
+    measured = ScreenMoments(screen.n[has], screen.mean[has], screen.squares[has], screen.scatter)
+    clean = measured.without_fixed(environments.fixed[has], environments.condition[has])
+    return clean.pool(row_of[environments.group[has]], len(task.candidates) + 1)
+
+
 def by_means(
     task: Task, screen: ScreenMoments, ready: Index, size: int, *, in_turn: bool
 ) -> tuple[int, Index]:
     """Recommend the candidate with the nearest mean; choose plates in turn or by Thompson sampling.
 
-    Every gene and perturbation is estimated separately. The effects of batches are removed by least
-    squares on the cells seen so far; guides are ignored.
+    Every gene and perturbation is estimated separately.
     """
-    environments = task.environments
-    control = 0
-    row_of = np.full(int(environments.group.max()) + 1, -1)
-    row_of[np.append(control, task.candidates + 1)] = np.arange(len(task.candidates) + 1)
-    has = (screen.n > 0) & (row_of[environments.group] >= 0)
-    measured = ScreenMoments(screen.n[has], screen.mean[has], screen.squares[has], screen.scatter)
-    clean = measured.without_fixed(environments.fixed[has], environments.condition[has])
-    pooled = clean.pool(row_of[environments.group[has]], len(task.candidates) + 1)
+    pooled, control = pooled_moments(task, screen), 0
     n, mean, origin = pooled.n[1:], pooled.mean[1:], pooled.mean[control]
     noise = pooled.squares.sum(axis=0) / np.maximum(pooled.n - 1, 0).sum()  # variance of a cell
     # The nearest mean, after subtraction of the sampling variance.
