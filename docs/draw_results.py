@@ -85,15 +85,15 @@ def legend(figure: Figure, ax: Axes, columns: int) -> None:
 def effects() -> Figure:
     """Draw the error of effects from few cells, and paired ratios to other estimators."""
     figure, axes = plt.subplots(2, 3, figsize=(4.8, 4.6), sharex=True, sharey="row")
-    t_test = {"color": PINK, "marker": "x", "linestyle": "-"}
+    low_rank = {"color": PINK, "marker": "x", "linestyle": "-"}
     ways = {
         "difference of means": ("means of the cells", MEANS),
-        "t test": ("t test", t_test),
-        "James-Stein": ("James-Stein", ANOTHER),
+        "singular values": ("singular values and James-Stein", low_rank),
+        "mash": ("mash, short form", ANOTHER),
         "ash": ("ash as published", OTHER),
         "nextpert": ("nextpert", OURS),
     }
-    ratios = {"to James-Stein": ways["James-Stein"], "to ash": ways["ash"]}
+    ratios = {f"to {name}": ways[name] for name in ("singular values", "mash", "ash")}
     for (above, below), screen in zip(axes.T, ("papalexi", "tapseq", "norman"), strict=True):
         head, rows = table("few_cells", f"## {screen}:")
         cells = numbers([name.removeprefix("n = ") for name in head])
@@ -193,7 +193,7 @@ def combinations() -> Figure:
 
 
 def plates() -> Figure:
-    """Draw the plates until the recommended candidate is good, with errors of the differences."""
+    """Draw the plates until the recommended candidate is good, means over targets."""
     figure, axes = plt.subplots(1, 3, figsize=(4.8, 2.1), sharey=True)
     ways = {
         "plates by the model": ("exploit", OURS),
@@ -203,10 +203,8 @@ def plates() -> Figure:
     }
     for ax, screen in zip(axes, ("papalexi", "tapseq", "norman"), strict=True):
         _, rows = table("replays", f"## {screen}:")
-        _, differences = table("replays", f"## {screen}:", "Differences")
         for y, (label, (way, style)) in enumerate(ways.items()):
-            error = with_errors(differences[f"exploit minus {way}"][-1:])[1] if y else None
-            points(ax, numbers(rows[way][-1:]), y, style, label=label, xerr=error)
+            points(ax, numbers(rows[way][-1:]), y, style, label=label)
         level(ax, numbers(rows["exploit"][-1:])[0], upright=True)
         names(ax, list(ways))
         ax.set(title=NAMES[screen], xlabel="plates of 4", xlim=(3, 9), xticks=[4, 6, 8])
