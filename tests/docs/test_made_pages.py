@@ -93,6 +93,26 @@ def test_every_function_has_its_picture_formula_and_source(monkeypatch):
     assert next(line for line in lines if line.startswith("def ")) == "def learn_dag("
 
 
+def test_every_equation_is_on_one_of_the_two_pages():
+    pages = [ROOT / f"docs/model/{name}.md" for name in ("mathematics", "derivations")]
+    numbers = [
+        int(number)
+        for page in pages
+        for number in re.findall(r"\\qquad\s+\((\d+)\)\$\$", page.read_text(encoding="utf-8"))
+    ]
+    assert sorted(numbers) == list(range(1, max(numbers) + 1))
+    cited = {
+        int(number)
+        for path in (ROOT / "src").rglob("*.py")
+        for found in re.findall(
+            r"equations? ((?:\d+(?:,| and| to|-) ?)*\d+)", path.read_text("utf-8")
+        )
+        for number in re.findall(r"\d+", found)
+    }
+    assert len(cited) > 30
+    assert cited <= set(numbers)
+
+
 def test_defaults_are_stated_once():
     def example(adata, *, n_cells=100, strategy="exploit", layer=None, copy=False):
         """Do nothing."""

@@ -133,9 +133,9 @@ class ScreenNoise:
     ) -> Noise:
         r"""Return the variance of the difference of a perturbation from the controls, by gene.
 
-        That of a difference of means is :math:`k + k_0` (equation 35), with ``k`` of the cells of
-        the perturbation and ``k_0`` of the controls. The model learns the means of the controls
-        from perturbed cells too, so that ``k_0`` becomes smaller; and it estimates the part of the
+        That of a difference of means is :math:`v + v_0` (equation 35), with ``v`` of the cells of
+        the perturbation and ``v_0`` of the controls. The model learns the means of the controls
+        from perturbed cells too, so that ``v_0`` becomes smaller; and it estimates the part of the
         cells' noise that lies along factors of coexpression, which then counts only as far as the
         other genes do not determine it, or effects may lie along the factor (equation 41).
 

@@ -1,6 +1,6 @@
 """Compiled steps of the hierarchical model of effects: a sweep of Gibbs sampling, and summaries.
 
-They implement equations 13 to 19 of the mathematics page, in units of the standard deviation of
+They implement equations 13 to 19 of the mathematics, in units of the standard deviation of
 each gene between cells.
 """
 

@@ -3,7 +3,7 @@
 In units of the standard deviation of each gene between cells, with the covariance between cells
 written as ``Psi + Gamma Gamma'``, the mean of guide e of perturbation j is (equation 7)
 
-    x_e = mu_j + Gamma (h_e + b_e) + v_e + noise,  b_ek ~ N(0, t_k),  v_ei ~ sum_m pi_m N(0, T_m).
+    x_e = mu_j + Gamma (h_e + g_e) + u_e + noise,  g_ek ~ N(0, t_k),  u_ei ~ sum_m pi_m N(0, T_m).
 
 Departures along the factors change many genes together, as a guide of lower efficacy does. Own
 departures are independent over genes and heavy-tailed: most are small, and a few are large, as
