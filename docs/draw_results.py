@@ -185,7 +185,11 @@ def combinations() -> Figure:
             value, error = with_errors([" ± ".join(rows[name][:2])])
             points(ax, value, y, style, label=name, xerr=error)
         names(ax, list(methods))
-        ax.set_title(setting.replace(" in the pool", "\nin the pool").replace(" held", "\nheld"))
+        ax.set_title(
+            setting.replace(" in the pool", "\ntarget a candidate").replace(
+                " held", "\ntarget held"
+            )
+        )
         ax.set_xlim(0, 8)
     for ax in axes[1]:
         ax.set_xlabel("rounds of 8 until found")
@@ -193,11 +197,11 @@ def combinations() -> Figure:
 
 
 def plates() -> Figure:
-    """Draw the plates until the recommended candidate is good, means over targets."""
+    """Draw the rounds until the recommended candidate is good, means over targets."""
     figure, axes = plt.subplots(1, 3, figsize=(4.8, 2.1), sharey=True)
     ways = {
-        "plates by the model": ("exploit", OURS),
-        "random plates, same model": ("random", OURS_TOO),
+        "rounds by the model": ("exploit", OURS),
+        "random choice, same model": ("random", OURS_TOO),
         "means, in turn": ("round_robin_means", MEANS),
         "means, Thompson": ("thompson_means", MEANS),
     }
@@ -207,7 +211,7 @@ def plates() -> Figure:
             points(ax, numbers(rows[way][-1:]), y, style, label=label)
         level(ax, numbers(rows["exploit"][-1:])[0], upright=True)
         names(ax, list(ways))
-        ax.set(title=NAMES[screen], xlabel="plates of 4", xlim=(3, 9), xticks=[4, 6, 8])
+        ax.set(title=NAMES[screen], xlabel="rounds of 4", xlim=(3, 9), xticks=[4, 6, 8])
     return figure
 
 

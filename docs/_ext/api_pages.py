@@ -64,7 +64,7 @@ ROOMS = {
     "search": "Searches",
     "causal": "The paper: posterior, acquisitions, domains, design loop, structural models",
     "model": "Effects and predictors",
-    "design": "Targets, candidates and plates",
+    "design": "Targets, candidates and plans",
     "evaluate": "Campaigns over the cells of a screen",
 }
 # Beneath them, told of in what is said of the names above.

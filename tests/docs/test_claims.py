@@ -90,7 +90,7 @@ CLAIMS = [
                        "singles are known and the target is a candidate, with means taken as exact "
                        "and a form of the model that was **chosen on the same doubles**"),
     (doubles, TABLES, "in # rounds of 8 (nearest sum #, random at least #: a double that is not "
-                      "found counts as one plate more than the 6 or 8 that are allowed). Means are "
+                      "found counts as one round more than the 6 or 8 that are allowed). Means are "
                       "taken as exact"),
     (ten_cells, RESULTS, "| **nextpert** | **#** | **#** | **#** |"),
     (lambda: ten_cells(other="means of the cells"), README,

@@ -171,7 +171,7 @@ def planned(found):
 def test_steps_say_what_to_order_and_how_many_guides_and_cells(planned):
     advice, order, profile, again = steps(planned)
     assert advice == "Order a plan."
-    assert order == "Of 8 constructs, design and order 6, reuse 2 (see the table of constructs)."
+    assert order == "Of 8 guides, design and order 6, reuse 2 (see the table)."
     assert profile.startswith("Profile 400 cells: 100 to 101 of each perturbation and 98 controls")
     assert "Campaign.observe" in again
 

@@ -241,12 +241,12 @@ def test_contradictions_write_nothing(fitted):
         ({"strategy": "exploi"}, "Close matches: exploit"),
         (
             {"include": ["FOS", "B2M"], "n_perturbations": 1},
-            "2 candidates, but the plate has room for 1",
+            "2 candidates, but the plan has room for 1",
         ),
         ({"candidates": ["MYC", "control"]}, "candidates names 'control', the label"),
         (
             {"include": iter(["control"])},
-            "include names 'control', the label of the controls, which are on every plate",
+            "include names 'control', the label of the controls, which are in every round",
         ),
         ({"exclude": ["control"]}, "exclude names 'control', the label of the controls"),
         ({"pending": ["control"]}, "pending names 'control', the label of the controls"),

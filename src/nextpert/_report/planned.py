@@ -14,7 +14,7 @@ from nextpert._report.tables import Table, number, ratio
 from nextpert.core.design.goal import DISTANCES
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.study.advice import chosen_of, name_of
-from nextpert.study.constructs import digest_of_plan
+from nextpert.study.constructs import digest_of_plan, noun_of
 from nextpert.study.plate import ADVISED
 from nextpert.study.ranking import candidates_of, not_admitted_in_words, nothing_of
 
@@ -82,7 +82,7 @@ def steps_section(results: Results) -> Section | None:
         summary = results["plan"]["summary"]
         chosen = chosen_of(results["plan"])
         steps += [
-            f"{_orders(results['plan']['constructs'])} (see the table of constructs).",
+            f"{_orders(results['plan']['constructs'])} (see the table).",
             f"Profile {number(summary['n_cells'])} cells: {_range(chosen['n_cells'])} of each "
             f"perturbation and {number(summary['n_controls'])} controls, counted after guides are "
             f"assigned and cells are filtered.",
@@ -106,7 +106,7 @@ def steps_section(results: Results) -> Section | None:
 
 
 def _orders(constructs: pd.DataFrame) -> str:
-    """Return how many constructs are to be designed, cloned and reused."""
+    """Return how many guides, compounds or constructs are to be designed, cloned and reused."""
     n_of = constructs.loc[constructs["kind"].astype(str) != "control", "status"].astype(str)
     actions = {
         "design": "design and order",
@@ -114,7 +114,7 @@ def _orders(constructs: pd.DataFrame) -> str:
         "existing": "reuse",
     }
     parts = [f"{words} {n}" for x, words in actions.items() if (n := (n_of == x).sum())]
-    return f"Of {len(n_of)} constructs, {', '.join(parts)}"
+    return f"Of {len(n_of)} {noun_of(constructs)}s, {', '.join(parts)}"
 
 
 def _range(numbers: pd.Series) -> str:
@@ -123,7 +123,7 @@ def _range(numbers: pd.Series) -> str:
 
 
 def plan_section(results: Results) -> Section | None:
-    """List the perturbations of the next round, and the constructs that they need."""
+    """List the perturbations of the next round, and what to order for them."""
     if "plan" not in results:
         return None
     plan = results["plan"]
@@ -195,11 +195,11 @@ def _plate_table(plan: Mapping[str, Any]) -> Table:
 
 
 def _construct_table(plan: Mapping[str, Any]) -> Table:
-    """Return the constructs of a plan other than controls; the file to download has all."""
+    """Return what to order for a plan, without controls; the file to download has all."""
     perturbing = plan["constructs"][plan["constructs"]["kind"].astype(str) != "control"]
     caption = (
-        "Constructs of the next round, which exist in this screen, are cloned from its guides, or "
-        "have guides to design"
+        f"{noun_of(perturbing).capitalize()}s of the next round, which exist in this screen, are "
+        f"cloned from its guides, or have to be designed"
     )
     names = [
         "perturbation",

@@ -1,4 +1,4 @@
-"""Campaigns of several rounds: propose a plate, observe its cells, propose the next plate."""
+"""Campaigns of several rounds: propose a round, observe its cells, propose the next round."""
 
 from nextpert.campaign.campaign import Campaign
 

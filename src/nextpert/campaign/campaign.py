@@ -1,4 +1,4 @@
-"""``Campaign``: propose a plate, observe its cells, propose the next plate."""
+"""``Campaign``: propose a round, observe its cells, propose the next round."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 class Campaign:
-    """Run a campaign: propose a plate, observe its cells, propose the next plate.
+    """Run a campaign: propose a round, observe its cells, propose the next round.
 
     A campaign contains a copy of the cells, the target state, and the perturbations in progress. It
-    proposes plates with :func:`nextpert.tl.plan_screen`, and adds new cells, proposed or not. It
+    proposes rounds with :func:`nextpert.tl.plan_screen`, and adds new cells, proposed or not. It
     records each proposal with its reason, time, versions and seed, and is saved as one file. A step
-    that fails changes nothing. The same steps on the same cells give identical plates.
+    that fails changes nothing. The same steps on the same cells give identical rounds.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Campaign:
     fit
         Options of :func:`nextpert.tl.fit_dag_blr`.
     plan
-        Options of :func:`nextpert.tl.plan_screen` for every plate, such as ``candidates`` or
+        Options of :func:`nextpert.tl.plan_screen` for every round, such as ``candidates`` or
         ``constraints``. Excluded perturbations are not ranked either. Perturbations in
         ``"include"`` are left out while they are in progress or marked as failed.
 
@@ -131,7 +131,7 @@ class Campaign:
     def history(self) -> pd.DataFrame:
         """All events, one row per perturbation.
 
-        Columns are ``round`` (number of plates proposed by then), ``action`` (``started``,
+        Columns are ``round`` (number of rounds proposed by then), ``action`` (``started``,
         ``proposed``, ``observed``, ``pending``, ``failed``, ``retried``), ``perturbation``,
         ``n_cells``, ``why``, ``when`` (UTC), ``versions``, ``seed`` and ``options`` (JSON).
         Proposals also have ``probability_best``, and ``predicted_distance`` with its 90% interval.
@@ -147,19 +147,19 @@ class Campaign:
         strategy: str = "advised",
         rng: int | np.random.Generator | None = 0,
     ) -> pd.DataFrame:
-        """Propose the next plate, whose perturbations become pending.
+        """Propose the next round, whose perturbations become pending.
 
         Parameters
         ----------
         n_perturbations, n_cells, strategy
             As in :func:`nextpert.tl.plan_screen`.
         rng
-            Seed or generator. A seed is combined with the number of the plate.
+            Seed or generator. A seed is combined with the number of the round.
 
         Returns
         -------
         pandas.DataFrame
-            The plate, as in ``uns["plan"]["plate"]`` of :func:`nextpert.tl.plan_screen`. It is
+            The round, as in ``uns["plan"]["plate"]`` of :func:`nextpert.tl.plan_screen`. It is
             empty if the advice is to stop; ``adata.uns["plan"]["advice"]`` states the reason.
 
         Raises
@@ -262,7 +262,7 @@ class Campaign:
             ``relative_measured_distance`` (of the mean of its cells) and ``relative_distance``
             (predicted), squared distances divided by the control's (NaN if that is not above 0);
             ``probability_best``, the probability that it is the nearest of all candidates;
-            ``expected_gain``, the expected decrease of the best distance after the next plate,
+            ``expected_gain``, the expected decrease of the best distance after the next round,
             relative to the control's; ``good_enough``, the probability that no candidate is closer
             by more than a tenth of the control's distance; and ``advice``, its kind as in
             :func:`nextpert.tl.plan_cells`.

@@ -138,7 +138,7 @@ def plate_options(
     pending: Mapping[str, int],
     failed: Iterable[str],
 ) -> dict[str, Any]:
-    """Return the options of the next plate, without perturbations in progress or failed."""
+    """Return the options of the next round, without perturbations in progress or failed."""
     fit = fit_of(cells)
     options = dict(plan)
     naming = fit.naming
@@ -170,7 +170,7 @@ def plate_options(
 def standing_options(
     cells: ad.AnnData, target: Any, plan: Mapping[str, Any], failed: Iterable[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options of ranking and of the plan, with the same candidates as a plate.
+    """Return the options of ranking and of the plan, with the same candidates as a round.
 
     Failed perturbations that have cells stay, because they were measured.
     """
@@ -198,14 +198,14 @@ def known_names(
 ) -> list[str]:
     """Return names, each once, as spelled in the data, in ``marked`` names or in the plan.
 
-    Raise if a name is not a perturbation that can be on a plate.
+    Raise if a name is not a perturbation that can be in a plan.
     """
     fit = fit_of(cells)
     naming = fit.naming
     spellings = [*fit.names, *marked, *_names(fit, plan)]
     if naming.control in names:
         message = (
-            f"{naming.control!r} is the label of the controls, which are on every plate: name only "
+            f"{naming.control!r} is the label of the controls, which are in every round: name only "
             f"perturbations."
         )
         raise ValueError(message)

@@ -320,7 +320,7 @@ class State:
 
     @property
     def round(self) -> int:
-        """Number of plates proposed so far."""
+        """Number of rounds proposed so far."""
         proposed = self.history.loc[self.history["action"] == "proposed", "round"]
         return int(proposed.max()) if len(proposed) else 0
 

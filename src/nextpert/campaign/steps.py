@@ -66,7 +66,7 @@ def standing(
     """Return how near the best known perturbation is to the target, and the expected gain.
 
     These are the columns of :meth:`Campaign.summarize`, and ``n_cells``, the cells of the fit. The
-    gain is that of a plate of the size of the last plan, which is not one of these cells.
+    gain is that of a round of the size of the last plan, which is not one of these cells.
     """
     options, limits = standing_options(cells, target, plan, failed)
     size = {} if last_plan is None else last_plan["params"]
@@ -233,8 +233,8 @@ def proposed(
     strategy: str,
     rng: int | np.random.Generator | None,
 ) -> State:
-    """Plan a plate, and return the state in which its perturbations are in progress."""
-    # The seed is recorded, so that the plate can be reproduced.
+    """Plan the next round, and return the state in which its perturbations are in progress."""
+    # The seed is recorded, so that the round can be reproduced.
     this_round = state.round + 1
     seed = rng
     if seed is None:

@@ -108,7 +108,7 @@ def plan(
 ) -> None:
     """Plan the next round within a budget, or advise to stop.
 
-    It reads the output of `nextpert diagnose` or `nextpert fit` and writes the plate that follows
+    It reads the output of `nextpert diagnose` or `nextpert fit` and writes the plan that follows
     the advice: which perturbations, how many cells of each, the controls, and the reason for each
     choice. The table has a row per perturbation, and none if the advice is to stop. After
     `diagnose`, guides whose cells do not agree with others are not ordered again.
@@ -122,13 +122,13 @@ def plan(
     n_cells
         Maximum number of cells, controls included.
     strategy
-        'advised' plans what is advised. All others fill the plate, whatever is advised: 'exploit'
+        'advised' plans what is advised. All others fill the plan, whatever is advised: 'exploit'
         looks for the perturbation nearest to the target, 'explore' reduces uncertainty, and 'both'
         first exploits and then explores. An acquisition of `nextpert design` is also allowed.
     max_combination
         2 adds pairs of the candidates that are predicted to be nearest to the target.
     include
-        Candidates that must be on the plate.
+        Candidates that must be in the plan.
     exclude
         Perturbations or target genes to exclude, alone and in combinations.
     pending
@@ -137,10 +137,10 @@ def plan(
         Budget and prices, as budget=5000 cell=0.5 perturbation=300. In place of a price,
         perturbation=FILE.csv gives that of each one, in two columns.
     min_cells
-        Minimum number of cells per perturbation. If --n-cells is too small, the plate has fewer
+        Minimum number of cells per perturbation. If --n-cells is too small, the plan has fewer
         perturbations.
     order
-        A csv or xlsx file to which the guides and constructs to order are written.
+        A csv or xlsx file to which the guides or compounds to order are written.
     allow_stale
         Write the order even if the cells have changed since they were fitted.
     """
@@ -318,7 +318,7 @@ def replay(
     """Replay campaigns on the cells of the screen, to compare strategies.
 
     It reads the output of `nextpert fit`. Each target is the state that a perturbation of this
-    screen produces. It writes how many plates each strategy would have needed to reach a target, on
+    screen produces. It writes how many rounds each strategy would have needed to reach a target, on
     average over targets. The table has a row per strategy.
 
     Example: `nextpert replay screen.fit.h5ad --n-rounds 5 --table replay.csv`
@@ -334,11 +334,11 @@ def replay(
     held_out
         Exclude the perturbation of the target from the candidates.
     n_rounds
-        Number of plates.
+        Number of rounds.
     n_perturbations
-        Number of perturbations per plate.
+        Number of perturbations per round.
     n_cells
-        Number of cells per perturbation on a plate.
+        Number of cells per perturbation and round.
     n_repeats
         Number of repeats, at least 2.
     """

@@ -38,7 +38,7 @@ def lines(title: str, facts: Mapping[str, str], footer: str = "") -> str:
     >>> print(lines("Campaign", {"Best so far": "MYC", "Failed": "", "Plates": "2"}))
     Campaign
       Best so far  MYC
-      Plates       2
+      Rounds       2
     """
     shown = {name: words for name, words in facts.items() if words}
     width = max(map(len, shown), default=0)

@@ -1,4 +1,4 @@
-"""Replayed campaigns in plates on the cells of a screen: the pool, and model-free strategies."""
+"""Replayed campaigns in rounds on the cells of a screen: the pool, and model-free strategies."""
 
 from __future__ import annotations
 
@@ -170,14 +170,14 @@ class Task(NamedTuple):
     goal: Goal
     environments: PoolEnvironments
     candidates: Index  # their indices in the pool
-    n_cells: int  # per perturbation on a plate
+    n_cells: int  # per perturbation and round
     rng: np.random.Generator
 
 
 # A function of the task, the moments of the cells seen so far (for all environments of the pool),
-# the candidates that have cells left, and the size of a plate. It returns the candidate expected to
-# be nearest to the goal, and the plate. Candidates are given by their index in the task; a plate of
-# size 0 is empty.
+# the candidates that have cells left, and the size of a round. It returns the candidate expected to
+# be nearest to the goal, and those to measure. Candidates are given by their index in the task; a
+# round of size 0 is empty.
 Strategy = Callable[[Task, ScreenMoments, "Index", int], "tuple[int, Index]"]
 
 
@@ -198,7 +198,7 @@ def pooled_moments(task: Task, screen: ScreenMoments) -> ScreenMoments:
 def by_means(
     task: Task, screen: ScreenMoments, ready: Index, size: int, *, in_turn: bool
 ) -> tuple[int, Index]:
-    """Recommend the candidate with the nearest mean; choose plates in turn or by Thompson sampling.
+    """Recommend the candidate with the nearest mean; choose rounds in turn or by Thompson sampling.
 
     Every gene and perturbation is estimated separately.
     """
@@ -231,10 +231,10 @@ BY_MEANS: dict[str, Strategy] = {
 
 
 class PlatesResult(NamedTuple):
-    """Result of a campaign in plates, round by round."""
+    """Result of a campaign in rounds, round by round."""
 
-    chosen: Index  # plate of each round, (n_rounds, n_perturbations); -1 if no cells are left
-    recommended: Index  # recommendation after 0, 1, ... plates, (n_rounds + 1,)
+    chosen: Index  # candidates of each round, (n_rounds, n_perturbations); -1 if no cells are left
+    recommended: Index  # recommendation after 0, 1, ... rounds, (n_rounds + 1,)
 
 
 def replay_plates(
@@ -248,7 +248,7 @@ def replay_plates(
     n_perturbations: int = 4,
     n_cells: int = 10,
 ) -> PlatesResult:
-    """Run a campaign: observe cells, recommend, choose a plate, and repeat.
+    """Run a campaign: observe cells, recommend, choose a round, and repeat.
 
     ``deal`` fixes the order in which the cells of a perturbation are drawn, so that strategies with
     the same deal see the same cells. A perturbation is no longer proposed once none of its cells

@@ -172,7 +172,7 @@ def fitted_perturbations(adata: ad.AnnData, posterior_key: str = "dag_blr") -> p
 
 @checked()
 def order_df(adata: ad.AnnData, key: str = "plan", *, allow_stale: bool = False) -> pd.DataFrame:
-    """Return the constructs of a plan: which exist, which to clone, which to design.
+    """Return the guides or compounds of a plan: which exist, which to clone, which to design.
 
     Order them if the plan follows its advice, ``uns["plan"]["advice"]``; otherwise a warning
     is logged. An order for cells that have changed since the plan raises an error.
@@ -190,14 +190,14 @@ def order_df(adata: ad.AnnData, key: str = "plan", *, allow_stale: bool = False)
     Returns
     -------
     ~pandas.DataFrame
-        One row per construct, ordered by perturbation, the controls last: ``perturbation``,
-        ``construct`` (its number within the perturbation), ``kind`` (``"single guide"``,
-        ``"dual-guide vector"``, ``"compound"``, ``"control"``, or ``"construct"`` if the screen
-        does not say), ``status`` (``"existing"``: in the screen, where guides of one
-        cell count as a construct even if they are on two vectors; ``"clone"``: to be cloned from
-        guides of the screen; ``"design"``: with a guide to design), ``guides`` (identifiers of
-        the guides that exist, if a column of guides was declared), ``new_guides_of`` (members for
-        which a guide is to be designed), ``target_genes`` (of all members, also outside the panel)
+        One row per guide, vector or compound, ordered by perturbation, the controls last:
+        ``perturbation``, ``construct`` (its number within the perturbation), ``kind`` (``"single
+        guide"``, ``"dual-guide vector"``, ``"compound"``, ``"control"``, or ``"construct"`` if the
+        screen does not say), ``status`` (``"existing"``: in the screen, where guides of one cell
+        count as a construct even if they are on two vectors; ``"clone"``: to be cloned from guides
+        of the screen; ``"design"``: with a guide to design), ``guides`` (identifiers of the guides
+        that exist, if a column of guides was declared), ``new_guides_of`` (members for which a
+        guide is to be designed), ``target_genes`` (of all members, also outside the panel)
         ``n_cells`` (cells to profile, after filtering) and ``is_advised`` (whether the advice names
         the perturbation), and further columns of ``uns["guides"]``, such as sequences. The table is
         empty if the advice is to stop.

@@ -104,7 +104,7 @@ def plan_screen(
     if not len(table):
         message = (
             f"The plan is empty, so there is nothing to draw: {stored['advice']['words']} To fill "
-            f"a plate nevertheless, give strategy='exploit' to tl.plan_screen."
+            f"a plan nevertheless, give strategy='exploit' to tl.plan_screen."
         )
         if changed := changes_since(adata, stored):
             since = f"{words_of(key, changed)}: {remedy_of(stored, 'tl.plan_screen')}"

@@ -1,4 +1,4 @@
-"""The plates of a replay, target by target."""
+"""The rounds of a replay, target by target."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is computed for a screen once it is read: targets, plates, advice, and the diagnosis."""
+"""What is computed for a screen once it is read: targets, plans, advice, and the diagnosis."""

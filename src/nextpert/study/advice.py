@@ -31,7 +31,7 @@ MAX_NEAR_DISTANCE = (
 
 
 def chosen_of(plan: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a plate without the controls."""
+    """Return the rows of a plan without the controls."""
     table: pd.DataFrame = plan["plate"]
     return table[table["strategy"].astype(str) != "control"]
 

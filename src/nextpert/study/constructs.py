@@ -30,6 +30,22 @@ _DOSE = re.compile(
 Construct = tuple[str, str, str]  # guides, status, members whose guide has to be designed
 
 
+def noun_of(constructs: pd.DataFrame) -> str:
+    """Return what the rows of a plan are, other than controls: guides, compounds or constructs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nextpert.study.constructs import noun_of
+    >>> [noun_of(pd.DataFrame({"kind": [x, "control"]})) for x in ("2 compounds", "construct")]
+    ['compound', 'construct']
+    """
+    kinds = set(constructs["kind"].astype(str)) - {"control"}
+    if kinds and all(kind.endswith("compounds") or kind == COMPOUNDS[0] for kind in kinds):
+        return "compound"
+    return "guide" if kinds == {GUIDES[0]} else "construct"
+
+
 def with_doses(constructs: pd.DataFrame) -> pd.DataFrame:
     """Return constructs that are compounds with ``compound`` and ``dose``, read from their labels.
 

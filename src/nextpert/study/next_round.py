@@ -1,4 +1,4 @@
-"""What to do next: the advice, and the plate that follows it, by one rule for all functions."""
+"""What to do next: the advice, and the plan that follows it, by one rule for all functions."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class StoppingRule:
 
 
 class NextRound(NamedTuple):
-    """The advice, as it is stored, and the plate that follows it.
+    """The advice, as it is stored, and the plan that follows it.
 
-    The plate is a choice among the candidates of ``choice``: those that are admitted, included or
+    The plan is a choice among the candidates of ``choice``: those that are admitted, included or
     in progress. It is empty if the advice is not to profile any cells. ``admitted`` says which of
     all candidates are admitted, and ``adds_up`` is that of their ranking.
     """
@@ -88,12 +88,12 @@ def next_plate(
     n_samples: int = N_SAMPLES,
     rng: int | np.random.Generator | None = 0,
 ) -> NextRound:
-    """Return the next plate with its advice.
+    """Return the next round with its advice.
 
     ``pool`` holds all candidates that can still be the best, and says which of them can be planned.
     ``n_guides`` is the number of guides per perturbation, and ``null`` has the tests of a stored
-    diagnosis. A ``strategy`` other than ``"advised"`` fills the plate with candidates that can be
-    planned; the advice is about all. If ``null`` is ``None``, as in replays, a plate of such a
+    diagnosis. A ``strategy`` other than ``"advised"`` fills the plan with candidates that can be
+    planned; the advice is about all. If ``null`` is ``None``, as in replays, a plan of such a
     strategy has no advice, and all of the pool is ranked for it.
     """
     options: dict[str, Any] = {
@@ -128,7 +128,7 @@ def _advised(
     rule: StoppingRule,
     options: dict[str, Any],
 ) -> NextRound:
-    """Return the advice and its plate, by the rule of :func:`~nextpert.core.design.stopping`.
+    """Return the advice and its plan, by the rule of :func:`~nextpert.core.design.stopping`.
 
     Combinations that are not admitted count neither for distances nor for probabilities.
     ``options`` are those of the ranking.
@@ -211,7 +211,7 @@ def _draw(
     fit: FittedPosterior,
     ranking: Ranking,
 ) -> NextPlate:
-    """Draw what the cells of a plate will show."""
+    """Draw what the cells of a plan will show."""
     candidates, target = np.array(plate.candidates, np.int64), ranking.pool.target
     # The variance of a perturbed cell, the mean over perturbations.
     if fit.hierarchical is None or fit.means is None:

@@ -1,4 +1,4 @@
-"""The plate: the candidates chosen, cells of each, the table, and the constructs to make."""
+"""The plan: the candidates chosen, cells of each, the table, and the constructs to make."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 STRATEGIES = ("exploit", "explore", "both")
-ADVISED = "advised"  # the strategy that plans what is advised; all others fill the plate
+ADVISED = "advised"  # the strategy that plans what is advised; all others fill the plan
 # Probability of containing the nearest candidate at which "both" changes to "explore".
 MIN_PROBABILITY_OF_BEST = 0.95
 # Posterior draws: a probability of being the nearest has a standard error of at most 0.016.
@@ -37,7 +37,7 @@ N_SAMPLES = 1000
 
 
 class PlateSize(NamedTuple):
-    """The size of a plate.
+    """The size of a plan.
 
     At most ``size`` perturbations with ``cells_each`` cells each if there are that many,
     ``total`` cells including controls, at least ``min_cells`` cells per perturbation, and
@@ -102,7 +102,7 @@ class ChosenPlate(NamedTuple):
 
 @dataclass(frozen=True)
 class PlateChoice:
-    """The choice of the perturbations of a plate, in ``tl.plan_screen`` and in replays.
+    """The choice of the perturbations of a plan, in ``tl.plan_screen`` and in replays.
 
     It uses a ranking with the constraints of its pool, and the numbers of perturbations and cells.
     """
@@ -157,7 +157,7 @@ class PlateChoice:
         chosen, chance = list(limits.include), np.full(candidates.size, np.nan)
         if len(chosen) > plate_size.size:
             message = (
-                f"include has {len(chosen)} candidates, but the plate has room for "
+                f"include has {len(chosen)} candidates, but the plan has room for "
                 f"{plate_size.size}: raise n_perturbations or n_cells, or include fewer."
             )
             raise ValueError(message)
@@ -209,7 +209,7 @@ class PlateChoice:
     def likely(self, is_measured: NDArray[np.bool_], probability: float) -> list[int]:
         """Return the measured candidates of which more cells can show the nearest, in order.
 
-        They are those of the plate that ``"exploit"`` makes of measured candidates alone, without
+        They are those of the plan that ``"exploit"`` makes of measured candidates alone, without
         those that are the nearest with less than some probability.
         """
         distances, limits = self.ranking.distances, self.ranking.pool
@@ -225,7 +225,7 @@ class PlateChoice:
         return likely
 
     def measure(self, candidates: Sequence[int]) -> ChosenPlate:
-        """Return a plate of the candidates to include and of some others, with equal cells."""
+        """Return a plan of the candidates to include and of some others, with equal cells."""
         include = self.ranking.pool.include
         chosen = list(include)
         self._add(chosen, candidates, len(chosen) + len(candidates))
@@ -235,7 +235,7 @@ class PlateChoice:
         return ChosenPlate(chosen[:n], strategies[:n], np.full(n, np.nan), cells, n_controls)
 
     def confirm(self, candidates: Sequence[int], n_cells: float) -> ChosenPlate:
-        """Return a plate of the candidates to include and of those to confirm.
+        """Return a plan of the candidates to include and of those to confirm.
 
         Those to confirm get ``n_cells`` cells, or as many as the budget allows; none if this is 0
         or not finite, or they cannot be planned.
@@ -259,7 +259,7 @@ class PlateChoice:
         """Return the order in which ``"exploit"`` takes candidates, probabilities, and a number.
 
         The candidates are those that are allowed and expected to be nearer than the control. The
-        probabilities, one per candidate, choose the second half of the plate (NaN for the first
+        probabilities, one per candidate, choose the second half of the plan (NaN for the first
         half). The number is how many perturbations ``"exploit"`` chooses; with ``strategy="both"``,
         as many as contain the nearest of all candidates with probability
         :data:`MIN_PROBABILITY_OF_BEST`.
@@ -293,7 +293,7 @@ class PlateChoice:
 
 
 def _cost(limits: Pool, chosen: Sequence[int], n_cells: Index) -> Vector:
-    """Return the cost of each row of a plate, cells included; the controls are last."""
+    """Return the cost of each row of a plan, cells included; the controls are last."""
     assert limits.price is not None
     return np.append(limits.price[list(chosen)], 0.0) + limits.cell_price * n_cells
 

@@ -138,7 +138,7 @@ def read_pool(
     pairs: bool = False,
     cells_each: float,
 ) -> Pool:
-    """Return the candidates of a plate, the target for each, and the constraints on them.
+    """Return the candidates of a plan, the target for each, and the constraints on them.
 
     Excluded candidates leave the pool here, before distances and probabilities are computed. Those
     in progress stay, because they may be the nearest. ``cells_each`` is their number of cells if
@@ -283,8 +283,8 @@ def _named(requested: Any, spellings: Iterable[str], argument: str, naming: Nami
     names = [] if requested is None else [str(name) for name in in_order(requested)]
     if naming.control in names:
         message = (
-            f"{argument} names {naming.control!r}, the label of the controls, which are on every "
-            f"plate and are not candidates: leave it out."
+            f"{argument} names {naming.control!r}, the label of the controls, which are in every "
+            f"round and are not candidates: leave it out."
         )
         raise ValueError(message)
     return list(dict.fromkeys(naming.spelled(names, spellings)))

@@ -113,7 +113,7 @@ def rounds_table(
 
 
 def plates_until_good(is_good: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the plates after which recommendations stay good; one more than all if never."""
+    """Return the rounds after which recommendations stay good; one more than all if never."""
     stays = np.logical_and.accumulate(is_good[..., ::-1], axis=-1)
     return np.asarray(is_good.shape[-1] - stays.sum(axis=-1), np.int64)
 
@@ -163,7 +163,7 @@ def _difference(row: pd.Series, name: str, digits: int) -> str:
 
 
 def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, held_out: bool) -> str:
-    """Return how many plates each strategy needs, and which strategy comes nearer."""
+    """Return how many rounds each strategy needs, and which strategy comes nearer."""
     rows, n = overall.set_index("strategy"), len(targets)
     needed = ", ".join(
         f"{name} {row['plates']:.1f} (good at the end in {row['share_good_last']:.0%})"
@@ -193,17 +193,17 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, hel
         )
     return (
         f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
-        f"plates until the recommendation is as good as the best and stays so ({n_rounds + 1} "
-        f"stands for never): {needed}. Difference from {BASELINE} in plates: "
-        f"{fewer or 'nothing to compare'}. Distance over all plates relative to the control's: "
+        f"rounds until the recommendation is as good as the best and stays so ({n_rounds + 1} "
+        f"stands for never): {needed}. Difference from {BASELINE} in rounds: "
+        f"{fewer or 'nothing to compare'}. Distance over all rounds relative to the control's: "
         f"{'; '.join(words) or 'nothing to compare'}. Differences are paired by target; {unit}. "
-        f"Distance of the recommendation after plate {n_rounds}: {ends}; of the best candidate "
+        f"Distance of the recommendation after round {n_rounds}: {ends}; of the best candidate "
         f"{best:.2f}, of the control 1, of a random candidate {blind:.2f}."
     )
 
 
 EXACT = "exact_"  # in front of a strategy whose model takes shifts as exact
-N_SAMPLES = 100  # draws of distances, for a plate and for a recommendation
+N_SAMPLES = 100  # draws of distances, for a round and for a recommendation
 N_WARMUP = 100  # control cells that a campaign starts from, as in the paper
 MIN_CELLS = 4  # cells of a perturbation: half of a target's cells are held back
 _MIN_TARGET_Z = 3.0  # minimum standard errors between a target and the controls, unless it is named
@@ -248,13 +248,13 @@ def by_model(
     exact: bool,
     strategy: str,
 ) -> tuple[int, Index]:
-    """Recommend a candidate and fill a plate as a user does: by a fit to all cells seen.
+    """Recommend a candidate and fill a round as a user does: by a fit to all cells seen.
 
     The recommendation is the candidate with the smallest mean distance. The probability of being
     the nearest, by which ``tl.design_interventions`` ranks, suits the choice of the next test, but
-    as a recommendation it favours uncertain candidates. On TAP-seq (3 repeats, plates 1 to 10) the
+    as a recommendation it favours uncertain candidates. On TAP-seq (3 repeats, rounds 1 to 10) the
     distance of the recommended state, relative to the control's, was 0.44 in the pool and 1.75 held
-    out by this probability, and 0.21 and 1.20 by the distance. The plate is that of
+    out by this probability, and 0.21 and 1.20 by the distance. The plan is that of
     ``tl.plan_screen``, with equal numbers of cells and no controls.
     """
     spec = replace(setting.spec, exact=exact)

@@ -21,7 +21,7 @@ from nextpert.core.design.loading import (
     share_reached,
     share_single,
 )
-from nextpert.study.constructs import digest_of_plan
+from nextpert.study.constructs import digest_of_plan, noun_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,7 +170,7 @@ def plan_loading(
     if not len(plate):
         message = (
             "The plan is empty, because the advice is to profile no cells: there is nothing to "
-            "load. To fill a plate nevertheless, give strategy='exploit' to tl.plan_screen."
+            "load. To fill a plan nevertheless, give strategy='exploit' to tl.plan_screen."
         )
         raise ValueError(message)
     experiment, prices = _Loading(**loading_options), vars(_Prices(**costs or {})).copy()
@@ -340,7 +340,7 @@ def plan_loading(
         f"{n_usable:,.0f} usable cells{surplus_in_words * (round(n_usable) > n_planned)}: about "
         f"{barcodes:,.0f} droplets with cells ({percent(usable)} usable, {percent(doublets)} "
         f"doublets) and {million_reads:,.0f} million reads. {n_new} "
-        f"construct{'s' * (n_new != 1)} must be made"
+        f"{noun_of(constructs)}{'s' * (n_new != 1)} must be made"
     )
     words += f"; the total cost is {total:,.0f}." if total else "."
     if lanes is not None and n_in_lanes is not None:

@@ -1,4 +1,4 @@
-"""``tl.plan_screen``: the perturbations of the next plate, and how many cells each gets."""
+"""``tl.plan_screen``: the perturbations of the next round, and how many cells each gets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def plan_screen(
 ) -> ad.AnnData | None:
     """Plan the next experiment: what to order, what to measure again, or that you can stop.
 
-    The plate follows the advice: candidates to order, to measure again or to confirm, with the
+    The plan follows the advice: candidates to order, to measure again or to confirm, with the
     cells of each and controls, within a budget. It is empty if the advice is to stop. Other
     strategies use the whole budget (:doc:`/guides/plan_a_plate`). Run :func:`diagnose` before.
 
@@ -86,7 +86,7 @@ def plan_screen(
         Maximum number of cells. Controls get the square root of the number of perturbations times
         the cells of one perturbation (Dunnett 1955, doi:10.2307/2281208).
     strategy
-        ``"advised"`` (default). Others fill the plate: ``"exploit"`` to find the nearest candidate,
+        ``"advised"`` (default). Others fill the plan: ``"exploit"`` to find the nearest candidate,
         ``"explore"`` to reduce uncertainty (Zhang et al. 2023, doi:10.1038/s42256-023-00719-0),
         ``"both"`` in this order, or an acquisition of :func:`design_interventions`.
     candidates
@@ -125,7 +125,7 @@ def plan_screen(
         - ``plate`` (table): perturbations in the order chosen, then the controls, with
           ``n_cells``, ``n_guides``, ``why``, ``is_advised`` and ``probability_best``.
         - ``constructs`` (table): guides to use, to clone or to design.
-        - ``summary`` (mapping): properties of the plate, such as ``probability_contains_best``.
+        - ``summary`` (mapping): properties of the plan, such as ``probability_contains_best``.
         - ``advice`` (mapping): what to do next, as in :func:`plan_cells`.
 
     Raises
@@ -245,7 +245,7 @@ def plan_screen(
 
 
 def _last(column: pd.Series) -> float:
-    """Return the last value of a column that sums up a plate; 0 for an empty plate."""
+    """Return the last value of a column that sums up a plan; 0 for an empty plan."""
     return float(column.iloc[-1]) if len(column) else 0.0
 
 
@@ -266,13 +266,13 @@ def _log_plan(stored: dict[str, Any], has_guides: bool) -> None:
             target,
         )
     if not n:
-        logger.info("The plate is empty.")
+        logger.info("The plan is empty.")
         return
     log = logger.info if follows else logger.warning
     is_included = (chosen["strategy"].astype(str) == "include").all()
-    head = "Plate" if orders_cells(stored) else "Not advised, but included on request: a plate"
+    head = "Plan" if orders_cells(stored) else "Not advised, but included on request: a plan"
     if not (follows and (orders_cells(stored) or is_included)):
-        head = f"Planned by strategy {params['strategy']!r}, but not advised: a plate"
+        head = f"Planned by strategy {params['strategy']!r}, but not advised: a plan"
     log(
         "%s of %d perturbation%s (%d cells, of which %d are controls) towards %s: %s.",
         head,

@@ -59,12 +59,12 @@ def replay_design(
     key_added: str = "replay",
     copy: bool = False,
 ) -> ad.AnnData | None:
-    """Replay a screen as campaigns, to compare how many plates strategies need to find a state.
+    """Replay a screen as campaigns, to compare how many rounds strategies need to find a state.
 
     Use it on a finished screen, before you choose a strategy for the next screen. The measured
     cells replace the experiments, as in Fig. 6c of Zhang et al. 2023
     (doi:10.1038/s42256-023-00719-0): a campaign starts from 100 control cells, draws the cells of a
-    plate in each round, fits the model again with the graph and options of ``uns["dag_blr"]``, and
+    plan in each round, fits the model again with the graph and options of ``uns["dag_blr"]``, and
     recommends a perturbation. The recommendation is scored by the squared distance of the mean of
     all its cells to the target, sampling error subtracted. :func:`nextpert.pl.replay` draws the
     result.
@@ -78,7 +78,7 @@ def replay_design(
         Labels; the state of each is the mean of half of its cells. ``None`` (default): those more
         than three standard errors from the controls.
     strategies
-        How plates are chosen: a ``strategy`` of :func:`plan_screen` (``"exploit"``, ``"explore"``,
+        How rounds are chosen: a ``strategy`` of :func:`plan_screen` (``"exploit"``, ``"explore"``,
         ``"both"``, or an acquisition such as ``"thompson"`` or ``"random"``); ``"exact_greedy"`` or
         ``"exact_civ"`` (known shifts, as in the paper); or, without a model, ``"thompson_means"``
         or ``"round_robin_means"``. The last is the baseline, and is always added.
@@ -86,7 +86,7 @@ def replay_design(
         Whether to exclude the target's own perturbation and combinations that contain it, and find
         the best of the others.
     n_rounds, n_perturbations, n_cells
-        Plates of a campaign, perturbations per plate, and cells per perturbation.
+        Rounds of a campaign, perturbations per round, and cells per perturbation.
     n_repeats
         Number of repeats, at least 2. All strategies draw from the same cells in each repeat.
     rng
@@ -134,7 +134,7 @@ def replay_design(
     names = _names(strategies, list(available))
     if n_rounds > len(pool.cells):
         message = (
-            f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer plates: give fewer "
+            f"n_rounds is {n_rounds}, but {len(pool.cells)} cells fill fewer rounds: give fewer "
             f"rounds."
         )
         raise ValueError(message)

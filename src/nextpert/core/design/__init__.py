@@ -1,1 +1,1 @@
-"""Plans: the perturbations on a plate, the cells of each, and when to stop."""
+"""Plans: the perturbations in a plan, the cells of each, and when to stop."""

@@ -1,4 +1,4 @@
-"""Plates: choice of perturbations and pairs, and the number of control cells."""
+"""Plans: choice of perturbations and pairs, and the number of control cells."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
-    """Return all candidates in the order of the plate, and the probabilities that determine it.
+    """Return all candidates in the order of the plan, and the probabilities that determine it.
 
     Half of the positions (rounded up) go to the candidates with the smallest expected distance, the
     other half to the remaining candidates that are most probably nearest. Only one candidate is
-    nearest, so the probability that a plate contains it is the sum of the probabilities of the
-    plate's candidates. A candidate with a highly uncertain state is occasionally nearest in a draw
+    nearest, so the probability that a plan contains it is the sum of the probabilities of the
+    plan's candidates. A candidate with a highly uncertain state is occasionally nearest in a draw
     by chance; the first half is chosen by expected distance so that many such candidates do not
     displace those with better evidence.
 
@@ -41,7 +41,7 @@ def best_order(expected: Array, draws: Array, size: int) -> tuple[Index, Array]:
     Returns
     -------
     ndarray, ndarray
-        The indices, the first ``size`` of which form the plate; and for each candidate the
+        The indices, the first ``size`` of which form the plan; and for each candidate the
         probability that it is nearest among the candidates not chosen by expected distance (NaN for
         candidates chosen by expected distance). Ties, which are frequent because most candidates
         are never nearest, are ordered by mean distance.

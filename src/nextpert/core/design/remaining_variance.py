@@ -206,13 +206,13 @@ class RemainingVariance:
         price: Array | None = None,
         fits: Callable[[list[int]], bool] | None = None,
     ) -> list[int]:
-        """Return a plate: candidates in ``chosen``, then one by one the most informative others.
+        """Return a plan: candidates in ``chosen``, then one by one the most informative others.
 
-        A candidate is most informative if its cells remove most variance. The plate has at most
+        A candidate is most informative if its cells remove most variance. The plan has at most
         ``size`` candidates; further ones must be ``allowed``. Cells of each candidate measure with
         variances ``noise``; ``pending`` holds candidates in progress, with the variances of their
         cells. With a ``price`` of each candidate, the most informative one removes most variance
-        per price; ``fits`` says whether a plate can be paid.
+        per price; ``fits`` says whether a plan can be paid.
         """
         remaining = deepcopy(self)
         plate = list(chosen)
@@ -257,10 +257,10 @@ def removed(covariance: Array, gain: Array, noise: Array, n: int) -> Array:
 def split_by_variance(
     covariance: Array, gain: Array, noise: NoiseTerms, n_cells: int, min_cells: int, fixed: Array
 ) -> NDArray[np.int64]:
-    """Return the cells of each candidate on a plate, assigned 5 at a time to remove most variance.
+    """Return the cells of each candidate in a plan, assigned 5 at a time to remove most variance.
 
-    ``covariance`` and ``gain`` cover the plate, followed by candidates in progress, whose cells
-    measure with variances ``fixed``; ``noise`` is that of the plate. Every candidate gets at least
+    ``covariance`` and ``gain`` cover the plan, followed by candidates in progress, whose cells
+    measure with variances ``fixed``; ``noise`` is that of the plan. Every candidate gets at least
     ``min_cells`` cells.
     """
     k = len(noise.linear)

@@ -1,4 +1,4 @@
-"""Whether a further plate is worthwhile: its expected gain, from the knowledge gradient."""
+"""Whether a further round is worthwhile: its expected gain, from the knowledge gradient."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_MIN_DRAWS = 100  # minimum draws of what a plate shows, for any number of genes
-_MAX_NUMBERS = 20_000_000  # in all draws of a plate, 160 MB
+_MIN_DRAWS = 100  # minimum draws of what a plan shows, for any number of genes
+_MAX_NUMBERS = 20_000_000  # in all draws of a plan, 160 MB
 _MIN_VARIANCE = 1e-300  # avoids 0 / 0; below every variance
 
 
 class NextPlate(NamedTuple):
-    """Joint draws of the measurements of the next plate.
+    """Joint draws of the measurements of the next round.
 
-    ``candidates`` are the indices on the plate, ``(n,)``; ``distances`` their squared distances,
+    ``candidates`` are the indices in the plan, ``(n,)``; ``distances`` their squared distances,
     ``(n_draws, n)``; and ``expected``, in the same draws, the squared distances of the states
-    expected after the plate.
+    expected after the plan.
     """
 
     candidates: NDArray[np.int64]
@@ -50,24 +50,24 @@ def draw_plate(
     n_samples: int = 1000,
     rng: int | np.random.Generator | None = None,
 ) -> NextPlate:
-    """Return joint draws of distances on a plate, and of the distances expected after it.
+    """Return joint draws of distances in a plan, and of the distances expected after it.
 
-    In each draw, the plate's means are the states of the draw plus sampling error. The expectation
-    of a node after the plate is its mean over draws plus a fraction of its measured departure: the
+    In each draw, the means measured are the states of the draw plus sampling error. The expectation
+    of a node after the plan is its mean over draws plus a fraction of its measured departure: the
     variance over draws, divided by the sum of this variance and the error variance.
 
     Parameters
     ----------
     states
-        The joint posterior of the states of only the candidates on the plate.
+        The joint posterior of the states of only the candidates in the plan.
     target
         The target mean, shape ``(n_nodes,)``, units of the data; or a goal of any kind.
     candidates
         Indices of these candidates in the pool, shape ``(n,)``.
     variance
-        Sampling variance of a candidate's mean on the plate: a number, or one per node.
+        Sampling variance of a candidate's mean in the plan: a number, or one per node.
     n_samples, rng
-        Number of draws (fewer if a plate with many nodes would not fit into memory), and seed.
+        Number of draws (fewer if a plan with many nodes would not fit into memory), and seed.
     """
     generator = as_rng(rng)
     index = np.asarray(candidates, np.int64)
@@ -92,14 +92,14 @@ def draw_plate(
 
 
 def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) -> float:
-    """Return the expected decrease of the smallest known distance after the next plate, 0 or more.
+    """Return the expected decrease of the smallest known distance after the next round, 0 or more.
 
-    The expected distance after the plate is the mean distance over draws whose expected states have
+    The expected distance after the plan is the mean distance over draws whose expected states have
     similar distances. One half of the draws determines which candidate will be chosen, and the
     other half the expected distance of this candidate, and vice versa, so that the choice among
-    noisy means has no optimistic bias. ``measured`` states which candidates of the plate have
+    noisy means has no optimistic bias. ``measured`` states which candidates of the plan have
     cells; ``elsewhere`` is the smallest expected distance among the control and the measured
-    candidates that are not on the plate.
+    candidates that are not in the plan.
 
     Examples
     --------
@@ -148,11 +148,11 @@ _TINY = 1e-150  # avoids 0 / 0; its square is still above 0
 
 @dataclass(frozen=True)
 class Stopping:
-    """The expected gain of the next plate, and whether the plate is worthwhile.
+    """The expected gain of the next round, and whether the plan is worthwhile.
 
     ``chosen`` is the best known candidate: that with the smallest mean distance among candidates
     with cells and the control (the last). ``gain`` is the squared distance by which the best known
-    candidate is expected to be closer after the plate, ``relative_gain`` its share of the control's
+    candidate is expected to be closer after the plan, ``relative_gain`` its share of the control's
     distance, and ``good_enough`` the probability that no candidate is closer by more than the
     tolerance; the last two are NaN if the control may be at the target. ``gain_of_more`` is the
     gain from the same number of cells of measured candidates, NaN if not requested. ``advice`` is
@@ -179,25 +179,25 @@ def stopping(
     target_differs: bool = True,
     distinct: bool = True,
 ) -> Stopping:
-    """Return the expected gain of the next plate, and one of six kinds of advice.
+    """Return the expected gain of the next round, and one of six kinds of advice.
 
     The first applicable advice is given: the target does not differ from the control
     (``target_differs``, from ``is_apart``, or an expected distance of the control of 0); no
     candidate with cells differs from the others (``distinct``); confirm the best known candidate,
     because with probability ``stop_probability`` or more no candidate is closer to the target by
-    more than ``tolerance`` of the control's distance; stop, because the better of the two plates
+    more than ``tolerance`` of the control's distance; stop, because the better of the two plans
     gains less than ``min_gain`` of that distance; measure more cells of candidates with cells first
-    (the plate ``repeat``), because they gain at least as much as the plate; or order the plate.
+    (the plan ``repeat``), because they gain at least as much as the plan; or order the plan.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
     expected distance of the candidate that is best known now, minus that of the candidate best
-    known after the plate. Expected distances are compared, and not the smallest of noisy draws, so
+    known after the plan. Expected distances are compared, and not the smallest of noisy draws, so
     that noise alone does not predict a gain.
 
     Candidates without cells may be better than the model expects. Their distances are therefore
     also assumed to have the distribution of the measured distances: ``record_chance`` is the
     probability that one of these candidates is closer by more than the tolerance. Its integral, the
-    expected gain of such candidates on the plate, is used if it exceeds the knowledge gradient. No
+    expected gain of such candidates in the plan, is used if it exceeds the knowledge gradient. No
     candidate is closer than the target itself, so this expected gain is at most the distance of the
     expected state of the best known candidate minus the variance of its estimate.
 

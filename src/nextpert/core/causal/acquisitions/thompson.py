@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-DRAWS = 40  # from which one is sampled with replacement for each perturbation of a plate
+DRAWS = 40  # from which one is sampled with replacement for each perturbation of a plan
 
 
 @acquisition("thompson")
@@ -57,7 +57,7 @@ class Thompson(Acquisition):
 def thompson_plate(
     draws: Vector, size: int, rng: int | np.random.Generator | None = None
 ) -> NDArray[np.int64]:
-    """Return up to ``size`` different candidates for a plate, each the nearest in a sampled draw.
+    """Return up to ``size`` different candidates for a plan, each the nearest in a sampled draw.
 
     ``draws`` are squared distances, ``(n_draws, n_perturbations)``. If the nearest candidate of a
     draw was already chosen, the nearest of the others is taken. Indices are in the order of
@@ -66,7 +66,7 @@ def thompson_plate(
     generator = as_rng(rng)
     is_remaining = np.ones(draws.shape[1], dtype=np.bool_)
     chosen: list[int] = []
-    # One draw per place of the plate: the nearest of the remaining candidates.
+    # One draw per place of the plan: the nearest of the remaining candidates.
     while len(chosen) < min(size, draws.shape[1]):
         row = draws[generator.integers(len(draws))]
         chosen.append(int(np.where(is_remaining, row, np.inf).argmin()))
