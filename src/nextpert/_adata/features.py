@@ -173,9 +173,9 @@ def warn_own_effects(
         kind = f"columns {list_names(columns[:3])}" if columns else type(features).__name__
         warn(
             f"features ({kind}) contain the sampling errors of this screen's effects (they leave "
-            f"{max(overlap.ratio, 0.0):.0%} of the sampling variance unpredicted, true effects "
-            f"would leave 100%): they were probably computed from the same cells, which then count "
-            f"twice. Leave features out, or compute them from other cells."
+            f"{max(overlap.ratio, 0.0):.0%} of the sampling variance unpredicted, where true "
+            f"effects leave 100%): they were probably computed from the same cells, which then "
+            f"count twice. Leave features out, or compute them from other cells."
         )
 
 

@@ -35,7 +35,7 @@ def lines(title: str, facts: Mapping[str, str], footer: str = "") -> str:
     Examples
     --------
     >>> from nextpert.core._text import lines
-    >>> print(lines("Campaign", {"Best so far": "MYC", "Failed": "", "Plates": "2"}))
+    >>> print(lines("Campaign", {"Best so far": "MYC", "Failed": "", "Rounds": "2"}))
     Campaign
       Best so far  MYC
       Rounds       2

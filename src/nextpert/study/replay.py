@@ -192,7 +192,7 @@ def in_words(overall: pd.DataFrame, targets: pd.DataFrame, n_rounds: int, *, hel
             f"{MIN_UNITS} targets, no difference is significant and there are no 95% intervals"
         )
     return (
-        f"Target {'held out' if held_out else 'in the pool'} ({n} target{'s' * (n > 1)}): "
+        f"Target {'held out' if held_out else 'among the candidates'} ({n} target{'s' * (n > 1)}): "
         f"rounds until the recommendation is as good as the best and stays so ({n_rounds + 1} "
         f"stands for never): {needed}. Difference from {BASELINE} in rounds: "
         f"{fewer or 'nothing to compare'}. Distance over all rounds relative to the control's: "
