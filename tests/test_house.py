@@ -199,7 +199,7 @@ FEW = {
     "perturbation_effects": (134, 10),
     "plan_screen": (295, 11),
     "diagnose": (395, 14),
-    "design_interventions": (292, 12),
+    "design_interventions": (293, 12),
     "plan_cells": (353, 12),
     "replay_design": (343, 17),
 }

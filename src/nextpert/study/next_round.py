@@ -168,7 +168,10 @@ def _advised(
     needed = pd.DataFrame({"n_guides": np.empty(0, int), "n_cells": np.empty(0)})
     named: list[int] = []
     if decision.advice == CONFIRM and decision.chosen < len(names):
-        named = _as_near(ranking, decision, is_measured, rule.tolerance)
+        as_near = ranking.distances.as_near(rule.tolerance)[0, :-1]
+        also = np.flatnonzero(is_measured & (as_near >= _MIN_AS_NEAR))
+        also = also[np.argsort(ranking.distances.mean[also], kind="stable")]
+        named = [decision.chosen, *also[also != decision.chosen].tolist()][:_MAX_NAMED]
         needed = _cells_needed(ranking, named, fit, n_guides, rule.tolerance)
         # Cells are counted only if the best known candidate is nearer than the control is.
         median = ranking.distances.median
@@ -230,19 +233,6 @@ def _draw(
         n_samples=len(ranking.distances.draws),
         rng=0,
     )
-
-
-def _as_near(
-    ranking: Ranking, decision: Stopping, is_measured: NDArray[np.bool_], tolerance: float
-) -> list[int]:
-    """Return the best known candidate, and measured candidates that are probably as near."""
-    distances, first = ranking.distances, decision.chosen
-    excess = distances.draws - distances.draws.min(axis=1, keepdims=True)
-    near = (excess <= tolerance * float(distances.mean[-1])).mean(axis=0)[:-1]
-    also = np.flatnonzero(is_measured & (near >= _MIN_AS_NEAR))
-    also = also[np.argsort(distances.mean[also], kind="stable")]
-    named: list[int] = [first, *also[also != first].tolist()]
-    return named[:_MAX_NAMED]
 
 
 def _cells_needed(

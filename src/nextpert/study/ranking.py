@@ -142,6 +142,27 @@ def not_admitted_in_words(n: int) -> str:
     )
 
 
+MAX_TOLERANCE = 50  # percent of the control's distance; beyond it, candidates hardly differ
+
+
+def as_near_table(
+    ranking: Ranking, order: NDArray[np.int64], tolerance: float
+) -> dict[str, Vector]:
+    """Return the probability of each candidate that none is nearer by more than a tolerance.
+
+    ``tolerances``, shape ``(n_tolerances,)``, are 0, 1, 2, ... and 50% of the control's distance,
+    and ``tolerance``, that of the advice. ``probabilities`` has the shape
+    ``(n_candidates + 1, n_tolerances)``, in the rows of the ranking, the control last; candidates
+    that are not admitted do not count and have 0.
+    """
+    tolerances = np.unique([*np.arange(MAX_TOLERANCE + 1) / 100, tolerance])
+    probabilities = np.zeros((len(order) + 1, len(tolerances)))
+    is_counted = np.append(ranking.admitted, True)
+    among = replace(ranking.distances, draws=ranking.distances.draws[:, is_counted])
+    probabilities[is_counted] = among.as_near(tolerances).T
+    return {"tolerances": tolerances, "probabilities": probabilities[[*order, -1]]}
+
+
 FLAT = 0.01  # if variance reductions differ by less, candidates are ranked by distance
 
 

@@ -17,7 +17,7 @@ from nextpert.study.advice import logger as of_advice
 from nextpert.study.next_round import StoppingRule
 from nextpert.study.panel_target import measured_goal
 from nextpert.study.pool import read_all
-from nextpert.study.ranking import _extend_trace, is_flat, rank, ranking_table
+from nextpert.study.ranking import _extend_trace, as_near_table, is_flat, rank, ranking_table
 from nextpert.tl._read_plan import advise_on
 from nextpert.tl._read_target import read_target
 
@@ -168,6 +168,7 @@ def design_interventions(
     flat = is_flat(removed) and (noise_aware or not fit.is_exact)
     table, order = ranking_table(ranking, values, removed, fit, flat=flat)
     floor = measured_goal(requested, fit).floor
+    rule = StoppingRule(**stopping or {})
     best = table.iloc[0]
     row = {
         "round": this_round,
@@ -194,12 +195,8 @@ def design_interventions(
         "trace": _extend_trace(trace, row),
         "targets": _adata.stored_lists(pool.candidates.interventions.targets[i] for i in order),
         "shifts": sp.csr_array(pool.candidates.interventions.shifts[order]),
-        "advice": advise_on(
-            adata,
-            fit,
-            candidates_and_measured,
-            rule=StoppingRule(**stopping or {}),
-        ),
+        "as_near": as_near_table(ranking, order, rule.tolerance),
+        "advice": advise_on(adata, fit, candidates_and_measured, rule=rule),
         "floor": float(np.atleast_1d(floor)[-1]),
         "target_mean": requested.mean,
         "genes": _adata.strings(fit.genes),

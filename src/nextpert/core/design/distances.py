@@ -138,6 +138,26 @@ class RankedDistance:
         nearest[:-1][is_admitted] = probability_nearest(self.draws[:, :-1][:, is_admitted])
         return replace(self, nearest=nearest)
 
+    def as_near(self, tolerances: ArrayLike) -> Array:
+        """Return the probability of each entry that no entry is nearer by more than a tolerance.
+
+        ``tolerances``, shape ``(n_tolerances,)``, are shares of the mean distance of the control.
+        The result has the shape ``(n_tolerances, n_perturbations + 1)``; without a tolerance, ties
+        count for each of the nearest.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nextpert.core.design.distances import RankedDistance
+        >>> draws = np.array([[1.0, 3.0, 8.0], [5.0, 4.0, 12.0]])
+        >>> RankedDistance(*[draws.mean(axis=0)] * 7, draws).as_near([0.0, 0.1, 0.2]).tolist()
+        [[0.5, 0.5, 0.0], [1.0, 0.5, 0.0], [1.0, 1.0, 0.0]]
+        """
+        excess = self.draws - self.draws.min(axis=1, keepdims=True)
+        distance = max(float(self.mean[-1]), 0.0)
+        of_tolerance = [(excess <= x * distance).mean(axis=0) for x in np.atleast_1d(tolerances)]
+        return np.array(of_tolerance)
+
 
 @one_thread()
 def ranked_distance(

@@ -219,14 +219,14 @@ def stopping(
     chosen = int(np.where(has_mean, ranked.mean, np.inf).argmin())
     has_distance = target_differs and control_distance > 0
     enough = tolerance * max(control_distance, 0.0)
-    within = ranked.draws[:, chosen] - ranked.draws.min(axis=1) <= enough
+    as_near = ranked.as_near(tolerance)[0, chosen]
     measured_means = ranked.mean[:-1][is_measured]
     # Above 0 if the best known candidate is the control.
     farther = float(measured_means.min() - ranked.mean[chosen]) if len(measured_means) else 0.0
     room = max(float(2 * ranked.centre[chosen] - ranked.mean[chosen]), 0.0)
     n_new = int((~is_measured).sum())
     record = float(record_chance(measured_means, n_new, farther + enough, farther + room))
-    good = float(within.mean()) * (1 - record)
+    good = float(as_near) * (1 - record)
     gradients = [np.nan, np.nan]
     for i, option in enumerate((plate, repeat)):
         if option is not None:
