@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import nextpert as npt
@@ -37,6 +38,26 @@ def _adata():
 def adata(_adata):
     """The screen; a new copy for every test."""
     return _adata.copy()
+
+
+@pytest.fixture
+def with_long_ranking(adata, described_anew):
+    """The screen after a ranking in which every candidate is repeated some times."""
+
+    def repeated(n_times):
+        design = adata.uns["design"]
+        n = len(design["ranking"]) - 1
+        rows = [*np.tile(np.arange(n), n_times), n]
+        ranking = design["ranking"].iloc[rows].reset_index(drop=True)
+        ranking["rank"] = [*range(1, len(rows)), 0]
+        ranking.loc[: len(rows) - 2, "perturbation"] = [f"KO{i}" for i in range(len(rows) - 1)]
+        as_near = design["as_near"]
+        as_near["probabilities"] = as_near["probabilities"][rows]
+        design["ranking"] = ranking
+        described_anew(design)
+        return adata
+
+    return repeated
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 
-import pandas as pd
+import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert.core._shown import percent
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 
@@ -130,6 +131,80 @@ def test_tables_are_searched(open_page, adata):
     assert rows.count() == len(ranking)
 
 
+def by_js(shown, position):
+    """Move the slider, and return heading, order of rows, and texts of its column."""
+    slider = shown.locator("#ranking").get_by_role("slider")
+    slider.fill(str(position))
+    column = int(slider.get_attribute("data-column"))
+    head = shown.locator("#ranking-table thead th").nth(column)
+    assert head.get_attribute("aria-sort") == "descending"
+    assert head.get_attribute("data-head") == head.inner_text().strip()
+    names = shown.locator("#ranking-table tbody th").all_inner_texts()
+    texts = shown.locator(f"#ranking-table tbody tr > :nth-child({column + 1})").all_inner_texts()
+    return head.get_attribute("data-head"), names, texts
+
+
+def test_a_slider_ranks_candidates_by_a_tolerance(open_page, adata):
+    shown = open_page()
+    design = adata.uns["design"]
+    names = design["ranking"]["perturbation"].to_numpy(str)[:-1]
+    orders = set()
+    for position, tolerance in enumerate(design["as_near"]["tolerances"]):
+        values = design["as_near"]["probabilities"][:-1, position]
+        order = np.argsort(-values, kind="stable")
+        head, shown_names, texts = by_js(shown, position)
+        assert head == f"P(within {100 * tolerance:g}% of nearest)"
+        assert shown_names == names[order].tolist()
+        assert texts == [percent(x) for x in values[order]]
+        orders.add(tuple(shown_names))
+    assert len(orders) > 1
+    told = shown.locator("#ranking output").inner_text()
+    assert told == "50% of the control's distance"
+    shown.locator("#ranking").get_by_role("slider").press("ArrowLeft")
+    assert shown.locator("#ranking output").inner_text() == "49% of the control's distance"
+    assert shown.said == []
+
+
+def test_tables_are_filtered_by_conditions(open_page, adata):
+    shown = open_page()
+    ranking = adata.uns["design"]["ranking"].query("not is_control")
+    box = shown.locator("#ranking").get_by_role("searchbox")
+    rows = shown.locator("#ranking-table tbody tr:visible")
+    share = ranking["probability_best"]
+    for text, found in (
+        ("P(nearest) > 5%", share > 0.05),
+        ("p(nearest)<=0.05", share <= 0.05),
+        ("Cells so far = 0 and rank >= 3", (ranking["n_cells_seen"] == 0) & (ranking["rank"] >= 3)),
+        ("measured > 0", ranking["measured_distance"] > 0),
+    ):
+        box.fill(text)
+        assert 0 < found.sum() < len(found)
+        names = rows.locator("th").all_inner_texts()
+        assert names == ranking.loc[found, "perturbation"].tolist(), text
+    box.fill("Rank > ")  # not a condition yet: a text that no row has
+    assert rows.count() == 0
+
+
+def test_labels_are_text_for_the_slider_and_the_filter(open_page, adata, tmp_path):
+    evil = "<script>document.title='x'</script>|\"&'"
+    ranking = adata.uns["design"]["ranking"]
+    ranking.loc[0, "perturbation"] = evil
+    shown = open_page()
+    shown.goto(npt.report(adata, tmp_path / "page.html").as_uri())
+    title = shown.title()
+    assert evil in by_js(shown, 50)[1]
+    shown.locator("#ranking").get_by_role("searchbox").fill(evil[:8])
+    assert shown.locator("#ranking-table tbody th:visible").all_inner_texts() == [evil]
+    assert shown.title() == title
+    assert shown.said == []
+
+
+def test_without_javascript_no_control_is_seen(open_page):
+    shown = open_page(java_script_enabled=False)
+    assert shown.locator("#ranking-table tbody tr:visible").count() > 2
+    assert shown.locator("input:visible, output:visible").count() == 0
+
+
 def test_it_prints_on_three_pages(open_page):
     shown = open_page(scheme="dark")
     pages = shown.pdf(prefer_css_page_size=True)
@@ -137,17 +212,18 @@ def test_it_prints_on_three_pages(open_page):
     box = re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", pages)
     assert [round(float(x)) for x in box.groups()] == [595, 842]
     shown.emulate_media(media="print", color_scheme="dark")
+    assert shown.locator("input:visible, output:visible, .tools:visible").count() == 0
     assert shown.locator("#target-means-table tbody tr:visible").count() == 4  # of 8 on the screen
     assert not shown.locator("#effects-table").is_visible()
     ink = "e => getComputedStyle(e).color"
     assert shown.locator("h1").evaluate(ink) == "rgb(27, 32, 38)"  # black on white
 
 
-def test_long_tables_are_shown_from_their_start_and_whole_on_demand(open_page, adata, tmp_path):
-    ranking = adata.uns["design"]["ranking"]
-    many = pd.concat([ranking.iloc[:-1]] * 4, ignore_index=True)
-    many["perturbation"], many["rank"] = [f"KO{i}" for i in many.index], many.index + 1
-    adata.uns["design"]["ranking"] = pd.concat([many, ranking.iloc[-1:]], ignore_index=True)
+def test_long_tables_are_shown_from_their_start_and_whole_on_demand(
+    open_page, with_long_ranking, tmp_path
+):
+    adata = with_long_ranking(4)
+    many = adata.uns["design"]["ranking"].iloc[:-1]
     shown = open_page()
     shown.goto(npt.report(adata, tmp_path / "page.html").as_uri())
     visible = shown.locator("#ranking-table tbody tr:visible")

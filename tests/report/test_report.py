@@ -23,6 +23,7 @@ from nextpert._report.measured import diagnosis_section
 from nextpert._report.planned import _orders, plan_section, ranking_section, target_section
 from nextpert._report.results import KINDS
 from nextpert.core import find_acquisition
+from nextpert.core._shown import percent
 from nextpert.study.plate import ADVISED
 
 pytestmark = pytest.mark.brief_chain
@@ -139,6 +140,42 @@ def test_tables_hold_what_the_results_hold(adata, page, seen):
     j = list(stored["genes"]).index(row["gene"])
     assert float(row["mean"]) == pytest.approx(stored["mean"][i, j], rel=1e-5)
     assert abs(stored["mean"]).max() == pytest.approx(abs(float(row["mean"])), rel=1e-5)
+
+
+def test_the_slider_carries_what_is_stored(adata, seen):
+    design = adata.uns["design"]
+    tolerances, stored = (design["as_near"][x] for x in ("tolerances", "probabilities"))
+    (slider,) = (attrs for _, attrs in seen.tags if attrs.get("type") == "range")
+    start = int(slider["value"])
+    assert tolerances[start] == pytest.approx(design["advice"]["tolerance"])
+    assert slider["data-positions"].split("|") == [f"{100 * x:g}%" for x in tolerances]
+    assert int(slider["max"]) == len(tolerances) - 1
+    values, texts = (slider[f"data-{x}"].split("|") for x in ("values", "texts"))
+    assert texts == [percent(float(x)) for x in values]
+    places = [attrs["data-places"].split() for _, attrs in seen.tags if "data-places" in attrs]
+    carried = np.array([[float(values[int(x)]) for x in row] for row in places])
+    np.testing.assert_allclose(carried, stored[:-1], rtol=1e-5)
+    rows = rows_of(seen, "ranking")
+    title = f"P(within {100 * tolerances[start]:g}% of nearest)"
+    assert rows.columns[int(slider["data-column"])] == title
+    assert rows[title].tolist() == [percent(x) for x in stored[:-1, start]]
+
+
+def test_a_design_without_tolerances_has_no_slider(adata):
+    design = adata.uns["design"]
+    del design["as_near"]
+    (table,) = ranking_section({"design": design}).tables
+    assert table.slider is None
+    assert not any("P(within" in column.head for column in table.columns)
+
+
+def test_every_table_can_be_filtered_and_sorted(seen):
+    n_rows = {name: len(rows) - 1 for name, rows in seen.tables.items()}
+    filters = [attrs for tag, attrs in seen.tags if attrs.get("type") == "search"]
+    assert len(filters) == sum(n > 1 for n in n_rows.values())
+    tags = [tag for tag, _ in seen.tags]
+    heads = [i for i, (tag, attrs) in enumerate(seen.tags) if attrs.get("scope") == "col"]
+    assert {tags[i + 1] for i in heads} == {"button"}
 
 
 @pytest.mark.parametrize(("label", "is_listed"), [("B+A", False), ("enhancer 7", True)])
@@ -304,11 +341,10 @@ def test_nothing_is_loaded_from_elsewhere_and_it_is_built_for_ears_too(page, see
 
 
 @pytest.mark.slow
-def test_large_results_stay_below_3_mb(adata, tmp_path):
-    design, plain = adata.uns["design"], adata.uns["perturbation_effects"]
-    ranking = pd.concat([design["ranking"].iloc[:-1]] * 100).reset_index(drop=True)
-    ranking["rank"] = np.arange(1, len(ranking) + 1)
-    design["ranking"] = pd.concat([ranking, design["ranking"].iloc[-1:]], ignore_index=True)
+def test_large_results_stay_below_3_mb(with_long_ranking, tmp_path):
+    adata = with_long_ranking(100)
+    plain = adata.uns["perturbation_effects"]
+    ranking = adata.uns["design"]["ranking"].iloc[:-1]
     n, p = 400, 1000
     big = {x: np.resize(plain[x], (n, p)) for x in plain if np.ndim(plain[x]) == 2}
     big |= {
@@ -323,6 +359,7 @@ def test_large_results_stay_below_3_mb(adata, tmp_path):
     assert page.stat().st_size < 3e6
     text = read(page)
     assert f"The first 300 of {len(ranking)} rows" in text
+    assert text.count("data-places=") == 300
     cut = re.search(r'download="effects.csv"[^>]*>Download csv \(first (\d+) rows\)', text)
     rows = download(text, "effects")
     assert len(rows) == int(cut[1]) > 500

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from nextpert import core
 from nextpert._adata import list_names
 from nextpert._report.page import Section
 from nextpert._report.results import advice_of, contains_best, orders_plan
-from nextpert._report.tables import Table, number, ratio
+from nextpert._report.tables import Slider, Table, number, ratio
 from nextpert.core.design.goal import DISTANCES
 from nextpert.core.design.stopping import MEASURE, ORDER
 from nextpert.study.advice import chosen_of, name_of
@@ -245,6 +246,16 @@ def ranking_section(results: Results) -> Section | None:
         f"{number(len(ranking))} candidates for the target {target}, ranked by {by}. The "
         f"distance of the control to the target is {number(control['predicted_distance'])}."
     ]
+    as_near = _as_near_slider(design)
+    if as_near is not None:
+        tolerance = as_near.positions[as_near.start]
+        words.append(
+            f"P(within {tolerance} of nearest) is the probability that neither another candidate "
+            f"nor the control is nearer by more than {tolerance} of the control's distance, the "
+            f"tolerance of the advice."
+        )
+        shown = as_near.numbers[:, as_near.start]
+        ranking = ranking.assign(**{as_near.column: shown})
     if len(design["not_ranked"]):
         pairs = design["not_ranked"][["perturbation", "why"]].itertuples(index=False)
         words.append(f"Not ranked: {list_names(f'{label} ({why})' for label, why in pairs)}.")
@@ -255,6 +266,7 @@ def ranking_section(results: Results) -> Section | None:
         "predicted_distance",
         "relative_distance",
         "probability_best",
+        "probability_as_near",
         "probability_better",
         *_OF_COMBINATIONS,
         "measured_distance",
@@ -265,8 +277,34 @@ def ranking_section(results: Results) -> Section | None:
         f"the dashed line marks the control"
     )
     marks = {"predicted_distance": float(control["predicted_distance"])}
-    tables = [Table("ranking", caption, ranking, names, marks=marks, download=design["ranking"])]
-    return Section("ranking", "Ranking", words, tables=tables)
+    table = Table(
+        "ranking",
+        caption,
+        ranking,
+        names,
+        marks=marks,
+        download=design["ranking"],
+        slider=as_near,
+    )
+    return Section("ranking", "Ranking", words, tables=[table])
+
+
+def _as_near_slider(design: Mapping[str, Any]) -> Slider | None:
+    """Return the slider that ranks by the probability of being as near, up to a tolerance."""
+    if "as_near" not in design:  # stored by an earlier version
+        return None
+    tolerances = np.asarray(design["as_near"]["tolerances"], np.float64)
+    is_candidate = ~design["ranking"]["is_control"].to_numpy(bool)
+    advised = float(design["advice"]["tolerance"])
+    return Slider(
+        column="probability_as_near",
+        head="P(within {} of nearest)",
+        label="Rank these rows by a tolerance of",
+        unit="of the control's distance",
+        positions=[f"{100 * x:g}%" for x in tolerances],
+        start=int(np.abs(tolerances - advised).argmin()),
+        numbers=np.asarray(design["as_near"]["probabilities"])[is_candidate],
+    )
 
 
 def _target_genes(table: pd.DataFrame) -> list[str]:

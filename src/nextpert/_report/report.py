@@ -47,8 +47,8 @@ def report(
     the target, the perturbations of the next round, the ranking with intervals, measured distances,
     effects, programs, the graph (as associations, unless the diagnosis supports its directions),
     the number of cells, a replay, diagnostics, and how the results were computed. Tables can be
-    sorted, searched and downloaded as csv. Missing results are listed with the function that
-    computes them.
+    sorted, filtered and downloaded as csv, and candidates ranked by a tolerance. Missing results
+    are listed with the function that computes them.
 
     The file needs no network and no other files: it can be sent by e-mail, or printed on two or
     three pages (with the first rows of long tables). The same ``adata`` gives the same file.

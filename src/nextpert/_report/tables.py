@@ -18,6 +18,8 @@ from nextpert.core._text import percent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
 # Maximum number of rows on the page, and in a file to download.
 MAX_ROWS = 300
 MAX_FILE_ROWS = 2000
@@ -210,6 +212,35 @@ class Column:
         return Cell(text, order, tuple(map(self.scale.place, (value, *ends))))
 
 
+@dataclass(frozen=True)
+class Slider:
+    """A slider over a table that sets the values of one column, and sorts the rows by them.
+
+    ``label`` says what a position of the slider is, ``positions`` are the texts of all, with their
+    ``unit``, and ``start`` is the one that the page shows first. ``head`` is the heading of the
+    ``column``, with ``{}`` for the text of the position. ``numbers``, shape
+    ``(n_rows, n_positions)``, are all values of the column, which ``show`` turns into text; the
+    page looks them up and computes none.
+    """
+
+    column: str
+    head: str
+    label: str
+    unit: str
+    positions: Sequence[str]
+    start: int
+    numbers: NDArray[np.float64]
+    show: Callable[[float], str] = percent
+
+    def looked_up(self, n_rows: int) -> tuple[list[tuple[str, str]], list[str]]:
+        """Return sort key and text of each different value, and their places in the first rows."""
+        numbers = self.numbers[:n_rows]
+        unique, places = np.unique(numbers, return_inverse=True)
+        texts = [(f"{value:.6g}", self.show(value)) for value in unique.tolist()]
+        rows = places.reshape(numbers.shape).astype(str)
+        return texts, [" ".join(row) for row in rows]
+
+
 @dataclass
 class Table:
     """A DataFrame as the template renders it, row by row; columns without a value are left out.
@@ -217,7 +248,7 @@ class Table:
     ``names`` are the columns shown, and ``marks`` the values to mark in their intervals.
     ``max_rows`` is the maximum number of rows on the page (``in_print`` on paper), and ``n_all``
     the number of all rows, if ``frame`` has only the first. ``download`` is the table to download,
-    of which ``n_file`` rows exist.
+    of which ``n_file`` rows exist. A ``slider`` sets the values of one of the columns.
     """
 
     name: str
@@ -230,6 +261,7 @@ class Table:
     download: pd.DataFrame | None = None
     n_file: int = -1
     in_print: int = 10
+    slider: Slider | None = None
 
     def __post_init__(self) -> None:
         self.n_all = len(self.frame) if self.n_all < 0 else self.n_all
@@ -242,10 +274,13 @@ class Table:
         shown = self.frame.head(self.max_rows)
         is_empty = shown.isin([np.nan, None, ""]).all() & bool(len(shown))
         names = [name for name in self.names if name in shown and not is_empty[name]]
-        head = next((name for name in _HEADS if name in names), names[0])
+        row_head = next((name for name in _HEADS if name in names), names[0])
         columns = []
         for name in names:
             look = LOOKS.get(name, Look())
+            if self.slider is not None and name == self.slider.column:
+                head = self.slider.head.format(self.slider.positions[self.slider.start])
+                look = Look(head, self.slider.show)
             scale = None
             kind = "long" if look.is_long else ""
             if shown[name].dtype.kind not in "iuf":
@@ -255,7 +290,7 @@ class Table:
                 scale = scale_of(shown[[name, *look.ends]], self.marks.get(name, math.nan))
             else:
                 kind, look = "number", look._replace(show=look.show or number)
-            columns.append(Column(name, look, name == head, kind, scale))
+            columns.append(Column(name, look, name == row_head, kind, scale))
         return columns
 
     @cached_property

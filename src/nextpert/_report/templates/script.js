@@ -22,18 +22,26 @@
     return sign * (byNumber ? number(a) - number(b) || 0 : a.localeCompare(b, "en", { numeric: true }));
   };
   const number = (text) => (text === "inf" ? Infinity : text === "-inf" ? -Infinity : Number(text));
+  const isTrue = {
+    "<": (a, b) => a < b,
+    "<=": (a, b) => a <= b,
+    ">": (a, b) => a > b,
+    ">=": (a, b) => a >= b,
+    "=": (a, b) => a === b,
+  };
 
   for (const box of document.querySelectorAll(".table")) {
     const body = box.querySelector("tbody");
     const heads = [...box.querySelectorAll("thead th")];
     const search = box.querySelector("input[type=search]");
+    const slider = box.querySelector("input[type=range]");
     const count = box.querySelector(".count");
     const unfold = box.querySelector(".unfold");
     const keep = Number(box.dataset.keep);
     const all = [...body.rows];
     let fold = Number(box.dataset.fold);
 
-    // The screen shows the first rows, or all rows if the user asks for them or searches. Paper
+    // The screen shows the first rows, or all rows if the user asks for them or filters. Paper
     // shows the first of the rows found.
     const mark = () => {
       let place = 0;
@@ -48,29 +56,69 @@
       unfold.remove();
       mark();
     });
+
+    const sort = (column, up) => {
+      for (const head of heads) head.removeAttribute("aria-sort");
+      heads[column].setAttribute("aria-sort", up ? "ascending" : "descending");
+      const byNumber = "number" in heads[column].dataset;
+      const value = (row) => {
+        const cell = row.cells[column];
+        return byNumber ? cell.dataset.v : cell.textContent.trim();
+      };
+      const rows = all.map((row) => [value(row), row]);
+      rows.sort((a, b) => order(a[0], b[0], up ? 1 : -1, byNumber));
+      body.append(...rows.map((pair) => pair[1]));
+      mark();
+    };
     heads.forEach((head, column) => {
       head.querySelector("button").addEventListener("click", () => {
-        const up = head.getAttribute("aria-sort") !== "ascending";
-        for (const other of heads) other.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", up ? "ascending" : "descending");
-        const byNumber = "number" in head.dataset;
-        const value = (row) => {
-          const cell = row.cells[column];
-          return byNumber ? cell.dataset.v : cell.textContent.trim();
-        };
-        const rows = all.map((row) => [value(row), row]);
-        rows.sort((a, b) => order(a[0], b[0], up ? 1 : -1, byNumber));
-        body.append(...rows.map((pair) => pair[1]));
-        mark();
+        sort(column, head.getAttribute("aria-sort") !== "ascending");
       });
     });
-    search?.addEventListener("input", () => {
+
+    // A condition such as "Cells > 20" compares the first column whose heading has these words;
+    // any other text is looked for in the whole row. Several conditions are joined by "and".
+    const condition = (wanted) => {
+      const [, words, sign, value, percent] = /^(.*[^\s<>=])\s*(<=|>=|<|>|=)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*(%?)$/.exec(wanted) ?? [];
+      const titles = heads.map((head) => ("number" in head.dataset && words ? head.dataset.head.toLowerCase() : ""));
+      const column = titles.includes(words) ? titles.indexOf(words) : titles.findIndex((title) => title.includes(words));
+      if (column < 0) return (row) => row.textContent.toLowerCase().includes(wanted);
+      const limit = Number(value) / (percent ? 100 : 1);
+      return (row) => {
+        const held = row.cells[column].dataset.v;
+        return held !== "" && isTrue[sign](number(held), limit);
+      };
+    };
+    const filter = () => {
       const wanted = search.value.trim().toLowerCase();
-      for (const row of all) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      const conditions = wanted.split(/\s+and\s+/).map(condition);
+      for (const row of all) row.hidden = !conditions.every((holds) => holds(row));
       const shown = all.filter((row) => !row.hidden).length;
       count.textContent = wanted ? `${shown} of ${all.length} rows` : "";
       mark();
-    });
+    };
+    search?.addEventListener("input", filter);
+
+    // The values at each position of a slider are in the page, which computes none of them.
+    const slide = () => {
+      const [positions, values, texts] = ["positions", "values", "texts"].map((name) => slider.dataset[name].split("|"));
+      const position = positions[slider.value];
+      const column = Number(slider.dataset.column);
+      for (const row of all) {
+        const place = row.dataset.places.split(" ")[slider.value];
+        row.cells[column].textContent = texts[place];
+        row.cells[column].dataset.v = values[place];
+      }
+      const title = slider.dataset.head.replace("{}", position);
+      heads[column].dataset.head = title;
+      heads[column].querySelector("button").textContent = title;
+      const told = `${position} ${slider.dataset.unit}`;
+      slider.setAttribute("aria-valuetext", told);
+      slider.parentElement.querySelector("output").textContent = told;
+      sort(column, false);
+      if (search?.value.trim()) filter();
+    };
+    slider?.addEventListener("input", slide);
     mark();
   }
 })();
