@@ -7,6 +7,7 @@ import io
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 import nextpert as npt
 from nextpert._report import measured, page
 from nextpert._report.results import keys_of, read_all
+from nextpert._report.tables import number
 
 
 @pytest.fixture
@@ -32,6 +34,11 @@ def asked(monkeypatch):
 def graph(adata):
     keys = keys_of(None)
     return measured.graph_section(adata, read_all(adata, keys, {}), keys)
+
+
+def effects(adata):
+    keys = keys_of(None)
+    return measured.effects_section(adata, read_all(adata, keys, {}), keys)
 
 
 def judged(adata, level):
@@ -65,7 +72,7 @@ def test_a_graph_that_is_not_trusted_shows_associations(adata, asked):
     heads = [column.head for column in section.tables[0].columns]
     assert heads[:2] == ["Gene", "Associated gene"]
     told = " ".join(
-        [*section.words[:1], *section.figures[0][1:], section.tables[0].caption, *heads]
+        [*section.words[:1], *section.figures[0][1:3], section.tables[0].caption, *heads]
     )
     assert not re.search("cause|effect|arrow|oriented", told, re.IGNORECASE)
 
@@ -98,3 +105,21 @@ def test_long_drawings_become_pixels(monkeypatch):
     image = Image.open(io.BytesIO(base64.b64decode(held))).convert("RGBA")
     assert image.getpixel((0, 0))[3] == 0  # no background
     assert np.asarray(image)[..., 3].max() > 250
+
+
+def test_fields_of_a_heat_map_tell_their_values(adata):
+    figure = effects(adata).figures[0]
+    stored = adata.uns["perturbation_effects"]
+    mean = pd.DataFrame(stored["mean"], list(stored["perturbations"]), list(stored["genes"]))
+    assert len(figure.spots) == mean.size
+    told = {re.fullmatch(r"(.+) \(.*\), (.+): (.+)", spot.text).groups() for spot in figure.spots}
+    names = [(x, gene) for x in mean.index for gene in mean]
+    assert told == {(x, gene, number(mean.loc[x, gene])) for x, gene in names}
+    # A field is where its colour is.
+    svg = base64.b64decode(figure.link.split(",")[1]).decode()
+    width, height = (float(re.search(rf'{x}="([\d.]+)pt"', svg)[1]) for x in ("width", "height"))
+    assert figure.size == pytest.approx((width / 0.72, height / 0.72), abs=0.6)
+    mesh = svg[svg.index('id="QuadMesh_1"') :]
+    starts = re.findall(r'<path d="M ([\d.]+) ([\d.]+)', mesh)[: mean.size]
+    corners = [(spot.x * 0.72, spot.y * 0.72) for spot in figure.spots]
+    np.testing.assert_allclose(corners, np.array(starts, float), atol=0.5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from nextpert._report.tables import number
 from nextpert.core._shown import percent
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
@@ -165,6 +166,15 @@ def test_a_slider_ranks_candidates_by_a_tolerance(open_page, adata):
     assert shown.said == []
 
 
+def test_on_a_phone_the_slider_shows_names_and_values(open_page):
+    shown = open_page(390)
+    by_js(shown, 20)
+    for cell in ("thead th[aria-sort]", "tbody tr:first-child th"):
+        box = shown.locator(f"#ranking-table {cell}").bounding_box()
+        assert box["x"] >= 0, cell
+        assert box["x"] + box["width"] <= 390, cell
+
+
 def test_tables_are_filtered_by_conditions(open_page, adata):
     shown = open_page()
     ranking = adata.uns["design"]["ranking"].query("not is_control")
@@ -196,6 +206,25 @@ def test_labels_are_text_for_the_slider_and_the_filter(open_page, adata, tmp_pat
     shown.locator("#ranking").get_by_role("searchbox").fill(evil[:8])
     assert shown.locator("#ranking-table tbody th:visible").all_inner_texts() == [evil]
     assert shown.title() == title
+    assert shown.said == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_values_are_shown_where_the_mouse_is(open_page, adata, width):
+    shown = open_page(width)
+    spot = shown.locator("#effects .spots rect").first
+    spot.scroll_into_view_if_needed()
+    spot.hover()
+    title = shown.evaluate("document.querySelector('.spots rect:hover > title').textContent")
+    stored = adata.uns["perturbation_effects"]
+    perturbation, gene = re.match(r"(.+) \(.*\), (.+):", title).groups()
+    i = list(stored["perturbations"]).index(perturbation)
+    j = list(stored["genes"]).index(gene)
+    assert title.endswith(f": {number(stored['mean'][i, j])}")
+    cell = shown.locator("#ranking-table tbody td", has_text="%").first
+    cell.hover()
+    relative = adata.uns["design"]["ranking"]["relative_distance"].iloc[0]
+    assert cell.get_attribute("title") == f"Relative to control: {relative:.6g}"
     assert shown.said == []
 
 

@@ -11,27 +11,48 @@ from importlib import resources
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from nextpert._report.results import LEVELS, UNKNOWN
-from nextpert._report.tables import WIDTH
+from nextpert._report.tables import WIDTH, number
 from nextpert.core._text import in_one_direction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from anndata import AnnData
+    from matplotlib.figure import Figure as DrawnFigure
+    from matplotlib.transforms import Bbox
 
     from nextpert._report.results import Verdict
     from nextpert._report.tables import Table
 
 _LARGE = 500_000  # bytes of a drawing in lines; larger ones become pixels
+_MARGIN = 0.1  # around a figure, in inches
+
+
+class Spot(NamedTuple):
+    """A rectangle of a figure, from its top left, in hundredths of an inch, and its value."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
 
 
 class Figure(NamedTuple):
-    """A figure in the page: the link that contains it, a description, and a caption."""
+    """A figure in the page: the link that contains it, a description, and a caption.
+
+    ``size`` is its width and height, in hundredths of an inch; ``spots`` have values to show where
+    the mouse is.
+    """
 
     link: str
     alt: str
     caption: str
+    size: tuple[float, float] = (0, 0)
+    spots: Sequence[Spot] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,11 @@ def draw(
     style: Any = {"svg.hashsalt": "nextpert", "svg.fonttype": "path", "figure.dpi": 100}
     with matplotlib.style.context(["default", style]):
         figure = plot(adata, show=False, return_fig=True, **options)
-        save = partial(figure.savefig, transparent=True, bbox_inches="tight")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # what is drawn stays where the spots are
+        box = figure.get_tightbbox().padded(_MARGIN)
+        spots = _map_spots(figure, box)
+        save = partial(figure.savefig, transparent=True, bbox_inches=box)
         save(buffer, format="svg", metadata={"Date": None})
         if buffer.tell() > _LARGE:
             buffer = io.BytesIO()
@@ -71,7 +96,32 @@ def draw(
             save(buffer, format="png", dpi=120, metadata={"Software": None})
         plt.close(figure)
     coded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Figure(f"data:image/{kind};base64,{coded}", alt, caption)
+    link = f"data:image/{kind};base64,{coded}"
+    return Figure(link, alt, caption, (round(100 * box.width), round(100 * box.height)), spots)
+
+
+def _map_spots(figure: DrawnFigure, box: Bbox) -> list[Spot]:
+    """Return the fields of all heat maps whose rows and columns are named; ``box`` is in inches."""
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+    spots = []
+    for panel in figure.findobj(Axes):
+        axes = panel.yaxis, panel.xaxis
+        rows, columns = ([x.get_text() for x in axis.get_ticklabels()] for axis in axes)
+        maps: list[Any] = panel.findobj(QuadMesh)
+        for drawn in maps:
+            values = np.ma.getdata(drawn.get_array())
+            if values.shape != (len(rows), len(columns)):
+                continue  # a colour bar
+            corners = panel.transData.transform(drawn.get_coordinates().reshape(-1, 2))
+            inches = (corners / figure.dpi).reshape(len(rows) + 1, len(columns) + 1, 2)
+            places = 100 * np.abs(inches - [box.x0, box.y1])
+            for i, j in np.ndindex(values.shape):
+                x, y, right, below = np.round([*places[i, j], *places[i + 1, j + 1]], 1).tolist()
+                text = f"{rows[i]}, {columns[j]}: {number(values[i, j])}"
+                spots.append(Spot(x, y, round(right - x, 1), round(below - y, 1), text))
+    return spots
 
 
 def render(

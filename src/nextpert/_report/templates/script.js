@@ -116,9 +116,17 @@
       slider.setAttribute("aria-valuetext", told);
       slider.parentElement.querySelector("output").textContent = told;
       sort(column, false);
+      const frame = box.querySelector(".scroll");
+      const end = heads[column].offsetLeft + heads[column].offsetWidth;
+      if (end > frame.clientWidth) frame.scrollLeft = end - frame.clientWidth;
       if (search?.value.trim()) filter();
     };
     slider?.addEventListener("input", slide);
+    // The mouse shows more digits of a number.
+    body.addEventListener("mouseover", (event) => {
+      const cell = event.target.closest("[data-v]");
+      if (cell?.dataset.v) cell.title = `${heads[cell.cellIndex].dataset.head}: ${cell.dataset.v}`;
+    });
     mark();
   }
 })();
