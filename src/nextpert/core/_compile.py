@@ -15,24 +15,43 @@ compiles the function that receives it for both the literal and the type. It als
 function for every layout of an array, so that callers pass contiguous arrays.
 
 numba's own cache raises an error if no directory is writable, as in read-only containers, and does
-not notice changes in the functions that a function calls.
+not notice changes in the functions that a function calls. It also holds code for one processor.
+A wheel for a platform therefore brings compiled forms for all usual processors (``write_kernels``,
+called by ``build_kernels.py`` of the source). They are loaded if versions, system and features of
+the processor fit; anything else is compiled, and cached on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import json
+import pickle
+import platform
+import sys
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import llvmlite
+import numba
+from llvmlite import binding
 from numba import njit
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
+from numba.core.serialize import dumps
 
 from nextpert._warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# In wheels for a platform only, beside the code: whoever can change the one can change the other.
+FOLDER = Path(__file__).with_name("kernels")
+
+# Functions with the digests of their sources, taken when they are defined.
+_kept: list[tuple[Any, str]] = []
 _warned: list[bool] = []
 
 
@@ -49,9 +68,9 @@ class _File(IndexDataCacheFile):
 class KernelCache(FunctionCache):
     """Compiled forms of a function on disk, valid until a file changes that it is compiled from."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], stamp: str) -> None:
         super().__init__(function)
-        self._cache_file = _File(self._cache_path, self._impl.filename_base, _stamp(function))
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, stamp)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save the compiled form for a signature if the disk is writable."""
@@ -62,13 +81,125 @@ class KernelCache(FunctionCache):
             _warn(error)
 
 
+class WheelCache(NullCache):
+    """Compiled forms of a function that came with the wheel; others go to the cache on disk.
+
+    ``forms`` has the name and the digest of a file for every tuple of types of arguments.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], stamp: str, forms: dict[str, list[str]]
+    ) -> None:
+        self._function, self._stamp, self._forms = function, stamp, forms
+
+    @cached_property
+    def _on_disk(self) -> Any:
+        return _cache_on_disk(self._function, self._stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled form for a signature, or ``None``."""
+        target_context.refresh()
+        if str(sig) in self._forms:
+            name, digest = self._forms[str(sig)]
+            try:
+                content = (FOLDER / name).read_bytes()
+            except OSError:
+                content = b""
+            if hashlib.sha256(content).hexdigest() == digest:
+                # numba's format, read from the installed package as its code is.
+                return CompileResult._rebuild(target_context, *pickle.loads(content))
+        return self._on_disk.load_overload(sig, target_context)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Save the compiled form for a signature on disk."""
+        self._on_disk.save_overload(sig, data)
+
+
 def keep(dispatcher: Any) -> Any:
-    """Attach the cache to a compiled function, or warn that there is none; return the function."""
+    """Attach a cache to a compiled function, or warn that there is none; return the function."""
+    function = dispatcher.py_func
+    stamp = _stamp(function)
+    source, forms = _kernels_of_wheel().get(_name(function), ("", {}))
+    fits = source == stamp
+    dispatcher._cache = (
+        WheelCache(function, stamp, forms) if fits else _cache_on_disk(function, stamp)
+    )
+    _kept.append((dispatcher, stamp))
+    return dispatcher
+
+
+def _cache_on_disk(function: Callable[..., Any], stamp: str) -> Any:
+    """Return numba's cache of a function; an empty one, with a warning, if there is no folder."""
     try:
-        dispatcher._cache = KernelCache(dispatcher.py_func)
+        return KernelCache(function, stamp)
     except (RuntimeError, OSError) as error:  # numba: no locator available
         _warn(error)
-    return dispatcher
+        return NullCache()
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"
+
+
+def _conditions() -> dict[str, str]:
+    """Return what compiled code depends on beside its source and the processor's features."""
+    return {
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "python": str(sys.implementation.cache_tag),
+        "system": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def has_features(features: str) -> bool:
+    """Return whether this processor has features, in LLVM's notation ``+one,+other``."""
+    required = [feature[1:] for feature in features.split(",") if feature]
+    try:
+        present = binding.get_host_cpu_features() if required else {}
+    except RuntimeError:  # LLVM: unknown on this system
+        return False
+    return all(present.get(feature, False) for feature in required)
+
+
+@cache
+def _kernels_of_wheel() -> dict[str, Any]:
+    """Return the digest of the source and the forms of every kernel, if they fit this session."""
+    try:
+        index = json.loads((FOLDER / "index.json").read_bytes())
+    except (OSError, ValueError):  # the usual case: not a wheel for a platform
+        return {}
+    config: Any = numba.config
+    # Who tells numba how to compile gets that.
+    is_told = config.CPU_NAME is not None or config.CPU_FEATURES is not None
+    is_told = is_told or bool(config.BOUNDSCHECK) or bool(config.DEBUGINFO_DEFAULT)
+    fits = index["conditions"] == _conditions() and has_features(index["features"])
+    return index["kernels"] if fits and not is_told else {}
+
+
+def write_kernels(folder: Path, features: str) -> None:
+    """Write all forms that this session has compiled, with an index, for the folder of a wheel.
+
+    Raises
+    ------
+    RuntimeError
+        If a function has no compiled form.
+    """
+    missed = [_name(kernel.py_func) for kernel, _ in _kept if not kernel.overloads]
+    if missed:
+        message = f"Not compiled: {', '.join(missed)}. Run them in run_kernels (build_kernels.py)."
+        raise RuntimeError(message)
+    kernels: dict[str, Any] = {}
+    for kernel, stamp in _kept:
+        name, forms = _name(kernel.py_func), {}
+        for number, (sig, form) in enumerate(kernel.overloads.items()):
+            parts = list(form._reduce())
+            parts[6] = ""  # annotated source, with paths of this machine
+            content = dumps(tuple(parts))
+            (folder / f"{name}.{number}.nbc").write_bytes(content)
+            forms[str(sig)] = [f"{name}.{number}.nbc", hashlib.sha256(content).hexdigest()]
+        kernels[name] = [stamp, forms]
+    index = {"conditions": _conditions(), "features": features, "kernels": kernels}
+    (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def _stamp(function: Callable[..., Any]) -> str:
