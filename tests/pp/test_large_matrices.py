@@ -1,6 +1,10 @@
-"""Cells of a large screen are normalised in blocks, whose size does not change the values."""
+"""Preparation of a large screen in blocks: the values do not change, and memory is bounded."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
 
 import anndata as ad
 import numpy as np
@@ -51,6 +55,25 @@ def test_a_fraction_in_the_last_block_is_found(form, monkeypatch):
     adata.X = FORMS[form](counts)
     with pytest.raises(ValueError, match="some are not whole numbers"):
         npt.pp.perturbation_screen(adata)
+
+
+def test_counts_and_logarithms_share_their_columns():
+    new = npt.pp.perturbation_screen(screen(), copy=True)
+    assert np.shares_memory(new.X.indices, new.layers["counts"].indices)
+    counts = new.layers["counts"].copy()
+    for change in ("eliminate_zeros", "sort_indices", "sum_duplicates", "prune"):
+        getattr(new.X, change)()
+    np.testing.assert_array_equal(new.layers["counts"].toarray(), counts.toarray())
+
+
+def test_columns_are_not_shared_where_zeros_are_stored():
+    adata = screen()
+    adata.X.data[::3] = 0
+    counts = adata.X.toarray()
+    new = npt.pp.perturbation_screen(adata, copy=True)
+    assert new.X.nnz == adata.X.nnz
+    new.X.eliminate_zeros()
+    np.testing.assert_array_equal(new.layers["counts"].toarray(), counts)
 
 
 def annotated(adata):
@@ -114,3 +137,51 @@ def test_cells_are_taken_as_anndata_takes_them(kind, has_raw, tmp_path, monkeypa
     found.X.data[:] = -1
     assert original.uns["nested"]["deeper"]["name"] == "a"
     assert original.X.data.min() == 0
+
+
+# The peak of the process above its memory with the screen read or opened, in bytes, and the result.
+MEASURE = """
+import gc, json, sys
+from pathlib import Path
+import anndata as ad, nextpert as npt
+
+def status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+
+small, large, backed = sys.argv[1:]
+npt.pp.perturbation_screen(ad.read_h5ad(small))  # imports
+adata = ad.read_h5ad(large, backed="r" if backed == "backed" else None)
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")  # the peak is now the present memory
+before = status("VmRSS:")
+new = npt.pp.perturbation_screen(adata, copy=True)
+values, counts = new.X, new.layers["counts"]
+size = values.data.nbytes + values.indices.nbytes + counts.data.nbytes
+print(json.dumps([status("VmHWM:") - before, size, new.n_vars]))
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak in /proc")
+@pytest.mark.parametrize("kind", ["memory", "backed"])
+def test_preparation_needs_the_memory_of_its_result(kind, tmp_path):
+    # Of 250 genes, 150 are seen in two cells in three, and the others in one in twenty.
+    rng, n_cells = np.random.default_rng(0), 240_000
+    rate = np.repeat([1.1, 0.05], [150, 100])
+    block = sp.csr_matrix(rng.poisson(rate, (n_cells // 24, 250)).astype(np.float32))
+    obs = pd.DataFrame({"perturbation": np.where(rng.random(n_cells) < 0.05, "control", "g1")})
+    obs.index = obs.index.astype(str)
+    var = pd.DataFrame(index=[f"g{i}" for i in range(250)])
+    adata = ad.AnnData(sp.vstack([block] * 24, format="csr"), obs, var)
+    adata[:500].write_h5ad(tmp_path / "small.h5ad")
+    adata.write_h5ad(tmp_path / "large.h5ad")
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, tmp_path / "small.h5ad"]
+    command += [tmp_path / "large.h5ad", kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    peak, result, n_genes = json.loads(done.stdout)
+    assert n_genes == 150
+    # Values, columns and counts; the limit leaves room for blocks, whose size is fixed, and for
+    # the controls. Logarithms of all cells at once in double precision exceed it.
+    assert 280e6 < result < 300e6
+    assert result < peak < result + 250e6

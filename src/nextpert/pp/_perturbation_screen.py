@@ -110,7 +110,7 @@ def perturbation_screen(
         ``None``, or the copy if ``copy=True``. Fields written:
 
         - ``X``, ``layers["counts"]`` (array, ``(n_cells, n_vars)``): log-normalised expression, and
-          the counts, if given.
+          the counts, if given. Sparse ones share ``indices``: copy before you remove entries.
         - ``obs["perturbation"]`` (labels): ``"control"``, or the targets, sorted and joined.
         - ``obs["n_targets"]`` (number): number of targets.
         - ``var["control_mean"]``, ``var["control_sd"]``, ``var["seen_in_control"]`` (numbers):
