@@ -10,7 +10,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._report.tables import number
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 
 pytestmark = [pytest.mark.processes, pytest.mark.brief_chain]
 

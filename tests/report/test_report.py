@@ -23,7 +23,7 @@ from nextpert._report.measured import diagnosis_section
 from nextpert._report.planned import _orders, plan_section, ranking_section, target_section
 from nextpert._report.results import KINDS
 from nextpert.core import find_acquisition
-from nextpert.core._shown import percent
+from nextpert.core._text import percent
 from nextpert.study.plate import ADVISED
 
 pytestmark = pytest.mark.brief_chain
