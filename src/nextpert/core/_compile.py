@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import numba
+import numpy as np
 from llvmlite import binding
 from numba import njit
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
@@ -262,3 +263,19 @@ def exp(x):
     for _ in range(10):
         z *= z
     return z
+
+
+@fast
+def short_exp(x):
+    """Return ``exp(x)`` in single precision for ``x <= 0``; its relative error is below 3e-7.
+
+    It is 2^k exp(r) for ``x = k log 2 + r``, where k is written to the exponent of the result.
+    """
+    x = max(x, np.float32(-87.0))
+    k = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    # log 2 is a number with few digits, whose products with k are exact, and a rest.
+    r = (x - k * np.float32(0.693359375)) + k * np.float32(2.12194440e-4)
+    z = np.float32(1 / 24) + r * (np.float32(1 / 120) + r * np.float32(1 / 720))
+    z = np.float32(0.5) + r * (np.float32(1 / 6) + r * z)
+    z = np.float32(1.0) + r * (np.float32(1.0) + r * z)
+    return z * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)

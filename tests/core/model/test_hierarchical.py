@@ -240,10 +240,13 @@ def test_what_all_share_moves_by_its_density(sampler):
 
 
 @pytest.mark.parametrize("uniform", [0.001, 0.3, 0.7, 0.999])
-def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
-    n, size = sampler.state.scores.shape
+@pytest.mark.parametrize("size", [0.0, 2.0, 60.0], ids=lambda size: f"effects of {size:g} SD")
+def test_scales_and_tails_are_those_of_enumeration(sampler, uniform, size):
+    # Densities of effects of 2 SD are in single or double precision, of 60 SD in double precision.
+    sampler.means.x[::2, ::3] += size
+    n, n_scores = sampler.state.scores.shape
     q = len(sampler.means.design) - 1
-    sums, count = visited(sampler, np.zeros((n, size)), uniforms(sampler, uniform))
+    sums, count = visited(sampler, np.zeros((n, n_scores)), uniforms(sampler, uniform))
     state, (program, *gamma) = sampler.state, sampler.means.design
     f, both = state.scores[:, 0], state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]
     away = sampler.means.x - level(sampler) - both @ np.array(gamma)
@@ -260,7 +263,8 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
     density = (1.0 - doubled) * usual + doubled * other
     density[TOLD] = 1.0  # says nothing of the scale
     summed = (density * sampler.tail_weights).sum(axis=3)
-    log = np.log(sampler.scale_weights) + np.log(summed).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        log = np.log(sampler.scale_weights) + np.log(summed).sum(axis=1)
     below = np.exp(log - log.max(axis=1, keepdims=True)).cumsum(axis=1)
     scale = (below < uniform * below[:, -1:]).sum(axis=1)
     np.testing.assert_array_equal(state.scale, scale)
@@ -280,7 +284,8 @@ def test_scales_and_tails_are_those_of_enumeration(sampler, uniform):
         weight * norm.pdf(rest, scale=np.sqrt(prior + each))
         for weight, each in ((1.0 - chance, noise), (chance, wide))
     )
-    is_doubled = free & (within < other / (usual + other))
+    with np.errstate(invalid="ignore"):  # both 0 far away
+        is_doubled = free & (within < other / (usual + other))
     np.testing.assert_array_equal(state.doubled[free], is_doubled[free])
     w = 1 / (prior + np.where(is_doubled, wide, noise))
     y, f, z = away + level(sampler), f[:, None], sampler.means.columns.T[:, :, None]
@@ -473,6 +478,17 @@ def test_of_more_effects_fewer_draws_are_taken_evenly():
     every = fit.effects.centres(np.arange(6))
     np.testing.assert_array_equal(fewer.effects.centres(np.arange(6)), every[..., ::2])
     assert fit.thinned(72) is fit
+
+
+@pytest.mark.parametrize("size", [9.0, 13.0, 20.0, 60.0, 300.0])
+def test_a_single_large_effect_is_kept(size):
+    _, cells = screen(n=20, p=40)
+    mean, sd = cells.mean.copy(), np.sqrt(cells.scatter[7, 7] / (cells.n_cells.sum() - 21))
+    mean[3, 7] = mean[0, 7] + size * sd
+    found = fit_hierarchical(replace(cells, mean=mean), rng=0).effects.summary()
+    assert all(np.isfinite(each).all() for each in found)
+    np.testing.assert_allclose(found.mean[2, 7] / sd, size, atol=0.3)
+    assert found.lfsr[2, 7] == 0.0
 
 
 def test_what_is_expected_is_added():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nextpert.core._codec import table_type
-from nextpert.core.model.sampler import best_weights
+from nextpert.core.model.mixture_weights import best_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

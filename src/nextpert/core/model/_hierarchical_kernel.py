@@ -13,16 +13,23 @@ import numpy as np
 
 from nextpert.core._compile import exp, fast, inner, lean
 from nextpert.core.causal._kernels import dot
+from nextpert.core.model._density_kernel import (
+    N_SCALES,
+    N_VARIANCES,
+    add_logs,
+    add_steep,
+    draw_tail,
+    fill_densities,
+    fill_steep,
+    is_doubled,
+    is_steep,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-# Numbers of scales and tails: constants, so that loops over them stay in registers.
-N_SCALES, N_TAILS = 17, 14
-N_VARIANCES = N_SCALES + N_TAILS - 1
-_TOGETHER = 8  # number of densities, each above 1e-38, multiplied before taking the logarithm
 _STEPS = 40  # maximum number of Newton steps; 4 to 6 are usual
 _CLOSE = 1e-4  # numerical error of quantiles, in SD: a tenth of their sampling error
 
@@ -48,8 +55,10 @@ class Grid(NamedTuple):
     """Prior variances of own parts and of scores, and their weights."""
 
     variance: Array  # entry m + t is for scale m and tail t
+    short_variance: NDArray[np.float32]  # (N_DENSITIES,), the same in single precision
     log_scale: Array  # logarithm of the weight of each scale
     tail: Array  # weight of each tail
+    short_tail: NDArray[np.float32]  # the same in single precision
     score: Array  # (n_sizes,), prior variances of scores
     log_score: Array  # (1 + q, n_sizes), logarithm of the weight of each
 
@@ -112,7 +121,9 @@ class Block(NamedTuple):
     system: Array
     covariance: Array
     vectors: Array  # six numbers per gene
-    density: Array
+    density: NDArray[np.float32]  # (p, N_DENSITIES)
+    steep: Array  # (N_VARIANCES,), densities of one gene in double precision
+    exponent: NDArray[np.int64]  # (N_SCALES,)
     chance: Array
 
 
@@ -275,74 +286,6 @@ def _fill_noise(means, j, doubled, noise):
 
 
 @fast
-def _fill_densities(residual, noise, wide, doubled, variance, density):
-    """Fill the density of a gene's residual at each variance, relative to the largest variance.
-
-    The variance of noise is ``wide`` with probability ``doubled``, and otherwise ``noise``.
-    """
-    lowest = 1.0 / (wide + variance[N_VARIANCES - 1])
-    half = 0.5 * residual * residual
-    # N(left; 0, V + T) up to a factor: exp(-left^2 / 2 (V + T)) / sqrt(V + T).
-    for e in range(N_VARIANCES):
-        inverse = 1.0 / (noise + variance[e])
-        density[e] = exp(half * (lowest - inverse)) * sqrt(inverse)
-    if doubled > 0.0:
-        for e in range(N_VARIANCES):
-            inverse = 1.0 / (wide + variance[e])
-            other = exp(half * (lowest - inverse)) * sqrt(inverse)
-            density[e] += doubled * (other - density[e])
-
-
-@fast
-def _add_logs(density, tail, chance, product):
-    """Add the logarithm of every scale's likelihood, summed over tails (equation 15)."""
-    n_genes = len(density)
-    for m in range(N_SCALES):
-        product[m] = 1.0
-    # sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)), with several factors multiplied at a time.
-    for i in range(n_genes):
-        for m in range(N_SCALES):
-            total = 0.0
-            for t in range(N_TAILS):
-                total += tail[t] * density[i, m + t]
-            product[m] *= total
-        if i % _TOGETHER == _TOGETHER - 1 or i == n_genes - 1:
-            for m in range(N_SCALES):
-                chance[m] += np.log(product[m])
-                product[m] = 1.0
-
-
-@fast
-def _draw_tail(density, tail, uniform):
-    """Draw a tail with probability proportional to its weight times its density.
-
-    The second result is uniform between 0 and 1, independent of the tail.
-    """
-    # P(t) ~ pi_t N(r; 0, V + 2^(m + t)), by inverse transform.
-    total = 0.0
-    for t in range(N_TAILS):
-        total += tail[t] * density[t]
-    remaining, t = uniform * total, 0
-    while t < N_TAILS - 1:
-        remaining -= tail[t] * density[t]
-        if remaining <= 0:
-            break
-        t += 1
-    # The place of the random number between the limits of its tail.
-    if remaining > 0:
-        return t, remaining / (tail[t] * density[t])
-    return t, 1.0 + remaining / (tail[t] * density[t])
-
-
-@fast
-def _is_doubled(residual, noise, wide, doubled, uniform):
-    """Draw whether the variance of noise is ``wide``, given both total variances."""
-    odds = doubled / (1.0 - doubled) * sqrt(noise / wide)
-    odds *= exp(min(0.5 * residual * residual * (1.0 / noise - 1.0 / wide), 80.0))
-    return uniform * (1.0 + odds) < odds
-
-
-@fast
 def _add_sums(noise, prior, departure, level, f, sums, weight, value):
     """Add to the sums of the regression of genes (equation 16), and store their terms."""
     # w = 1 / (V + T); y = x - E - Gamma (g + h) still contains the mean of the controls.
@@ -377,7 +320,7 @@ def visit(means, first, last, grid, control, batches, state, block):
     q = n_rows - 1
     departure, noise, work = block.vectors[0], block.vectors[1], block.vectors[2]
     prior, level, wide = block.vectors[3], block.vectors[4], block.vectors[5]
-    density, chance = block.density, block.chance[0, :N_SCALES]
+    density, steep, chance = block.density, block.steep, block.chance[0, :N_SCALES]
     sizes, variance = block.chance[1, : len(grid.score)], block.chance[2, :n_rows]
     for j in range(first, last):
         b = j - first
@@ -429,19 +372,25 @@ def visit(means, first, last, grid, control, batches, state, block):
             for i in range(n_genes):
                 doubled[i] = 0
             _fill_noise(means, j, doubled, noise)
+        # log P(m) + sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)).
+        for s in range(N_SCALES):
+            chance[s] = grid.log_scale[s]
         for i in range(n_genes):
             work[i] = departure[i] - means.design[0, i] * score[0]
             if chance_wide == 0.0:
                 wide[i] = noise[i]
             # A known variance does not depend on the scale.
             if entry[i] == N_VARIANCES:
-                density[i] = 1.0
+                density[i] = np.float32(1.0)
+            elif is_steep(work[i], noise[i]):
+                density[i] = np.float32(1.0)
+                fill_steep(work[i], noise[i], wide[i], chance_wide, grid.variance, steep)
+                add_steep(steep, grid.tail, chance)
             else:
-                _fill_densities(work[i], noise[i], wide[i], chance_wide, grid.variance, density[i])
-        # log P(m) + sum_i log sum_t pi_t N(r_i; 0, V_i + 2^(m + t)).
-        for s in range(N_SCALES):
-            chance[s] = grid.log_scale[s]
-        _add_logs(density, grid.tail, chance, block.chance[1])
+                fill_densities(
+                    work[i], noise[i], wide[i], chance_wide, grid.short_variance, density[i]
+                )
+        add_logs(density, grid.short_tail, chance, block.chance[1], block.exponent)
         m = _draw_from_logs(chance, block.uniform[b, n_genes])
         state.scale[j] = m
         # Each tail given the scale; own parts with a known variance have no tail.
@@ -449,11 +398,15 @@ def visit(means, first, last, grid, control, batches, state, block):
             if entry[i] == N_VARIANCES:
                 prior[i] = means.own_variance[j, i]
                 continue
-            t, remainder = _draw_tail(density[i, m : m + N_TAILS], grid.tail, block.uniform[b, i])
+            if is_steep(work[i], noise[i]):
+                fill_steep(work[i], noise[i], wide[i], chance_wide, grid.variance, steep)
+                t, remainder = draw_tail(steep[m:], grid.tail, block.uniform[b, i])
+            else:
+                t, remainder = draw_tail(density[i, m:], grid.tail, block.uniform[b, i])
             block.drawn[t] += 1.0
             entry[i] = m + t
             prior[i] = grid.variance[m + t]
-            if chance_wide > 0.0 and _is_doubled(
+            if chance_wide > 0.0 and is_doubled(
                 work[i], noise[i] + prior[i], wide[i] + prior[i], chance_wide, remainder
             ):
                 doubled[i], noise[i] = 1, wide[i]

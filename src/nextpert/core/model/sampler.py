@@ -13,8 +13,10 @@ from scipy.linalg import eigh
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
-from nextpert.core.model._hierarchical_kernel import N_VARIANCES, Block, Grid, Means, State, visit
+from nextpert.core.model._density_kernel import N_DENSITIES, N_VARIANCES
+from nextpert.core.model._hierarchical_kernel import Block, Grid, Means, State, visit
 from nextpert.core.model.effect_draws import HIGHEST, LOWEST, SCALES, TAILS, VARIANCE
+from nextpert.core.model.mixture_weights import best_weights
 from nextpert.core.model.within_cells import WITHOUT_CORRELATION, coexpression, noise_tails
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ SCORES = np.arange(-14.0, 5.0)
 # have: 5 is the smallest weight without loss on TAP-seq.
 _PRIOR_COUNT = 5.0
 _NO_PROGRAM = 1e-12  # variance of the program in a model without one
+_SHORT_VARIANCE = np.resize(VARIANCE[:N_VARIANCES], N_DENSITIES).astype(np.float32)
+# Maximum number of pairs of perturbation and gene used to learn the weights of tails.
+_TAIL_PAIRS = 100_000
 _BLOCK = 32  # perturbations visited by one task; the draws do not depend on the thread
 
 _FOR_ALL = 20_000  # with more effects than this, all processors are used
@@ -353,8 +358,10 @@ class Sampler:
             random = normal, rng.random((last - first, p + 1 + self.state.size.shape[1]))
         grid = Grid(
             VARIANCE,
+            _SHORT_VARIANCE,
             np.log(self.scale_weights),
             self.tail_weights,
+            self.tail_weights.astype(np.float32),
             2.0**SCORES,
             np.log(np.repeat(self.score_weights, [1, q], axis=0)),
         )
@@ -366,7 +373,9 @@ class Sampler:
             np.empty((size, size)),
             np.empty((size, size)),
             np.empty((6, p)),
-            np.empty((p, N_VARIANCES)),
+            np.empty((p, N_DENSITIES), np.float32),
+            np.empty(N_VARIANCES),
+            np.empty(len(SCALES), np.int64),
             np.empty((3, len(SCORES))),
         )
         visit(self.means, first, last, grid, self.control, self.batches, self.state, block)
@@ -490,7 +499,7 @@ class Sampler:
         """
         (n, p), (design, scores) = self.means.x.shape, (self.means.design, self.state.scores)
         # Departures r of some pairs, and N(r; 0, V + 2^(scale + tail)) at every tail.
-        row, gene = (self.rng.integers(size, size=N_TAIL_PAIRS) for size in (n, p))
+        row, gene = (self.rng.integers(size, size=_TAIL_PAIRS) for size in (n, p))
         drawn = self.state.place[row, gene] < N_VARIANCES
         row, gene = row[drawn], gene[drawn]
         total, rank = scores[row, : len(design)].copy(), len(design)
@@ -571,41 +580,3 @@ class Columns(NamedTuple):
         normal = rng.standard_normal((*self.at.shape, 1))
         chance = np.linalg.solve(np.swapaxes(self.root, -1, -2), normal)
         return np.asarray(self.at + (chance - self.by @ terms[..., None])[..., 0])
-
-
-# Maximum number of pairs of perturbation and gene used to learn the weights of a mixture.
-N_TAIL_PAIRS = 100_000
-_MAX_NEWTON = 100  # maximum number of steps; about 20 are needed
-_TOLERANCE = 1e-4  # expected gain in log density at which steps stop
-
-
-def best_weights(chance: Array, prior: Array, start: Array) -> Array:
-    r"""Return the weights of a mixture that maximise a posterior density, by Newton's method.
-
-    The log density is :math:`\sum_i \log \sum_k w_k c_{ik} + \sum_k a_k \log w_k`, which is
-    concave; ``chance`` are the densities ``c``, and ``prior`` the counts ``a``. EM would converge
-    slowly if components are hard to distinguish. The number of observations and counts, times the
-    sum of the weights, is subtracted, which makes this sum 1 at the maximum (Kim et al. 2020,
-    doi:10.1080/10618600.2019.1689985).
-    """
-    weights, total = start, len(chance) + prior.sum()
-
-    def value(x: Array) -> float:
-        return float(np.log(chance @ x).sum() + prior @ np.log(x) - total * x.sum())
-
-    current = value(weights)
-    for _ in range(_MAX_NEWTON):
-        # Gradient and negative Hessian of the log density; weights must stay above 0.
-        part = chance / (chance @ weights)[:, None]
-        slope = part.sum(axis=0) + prior / weights - total
-        step = np.linalg.solve(part.T @ part + np.diag(prior / weights**2), slope)
-        gain, length = float(slope @ step), 1.0
-        if gain < _TOLERANCE:
-            break
-        falling = step < 0
-        if falling.any():
-            length = min(1.0, 0.99 * float((-weights[falling] / step[falling]).min()))
-        while (new := value(weights + length * step)) < current + 0.1 * length * gain:
-            length *= 0.5
-        weights, current = weights + length * step, new
-    return weights / weights.sum()
