@@ -119,7 +119,8 @@ def learn_dag(
     search_options
         Rarely changed options, a mapping with some of:
 
-        - ``"n_runs"``: number of starts, 100 for GSP and 10 for BOSS (3 above 100 genes).
+        - ``"n_runs"``: number of starts, 100 for GSP and 10 for BOSS (3 above 100 genes). With at
+          most 50 genes, BOSS then restarts 20 times from its best order, slightly perturbed.
         - ``"prior"``: a mapping with ``"before"`` (pairs ``(earlier, later)``: no path leads back),
           ``"tiers"`` (lists of genes, upstream first, or gene -> tier), ``"required"`` and
           ``"forbidden"`` (edges ``(parent, child)``), and ``"perturbation_targets"``:

@@ -34,6 +34,9 @@ _MAX_GENES_OF_OWN_START = (
     300  # above, a resample's own start takes two thirds of the time and rarely helps
 )
 
+_MIN_RESTARTED = 4  # nodes; with fewer, every order is near every other
+_RESTARTED = 1  # number of the stream of restarts
+
 
 def default_starts(n_nodes: int) -> int:
     """Return the default number of starts, as a single one may end far from the best graph.
@@ -42,6 +45,15 @@ def default_starts(n_nodes: int) -> int:
     graph has; the best of 10 starts did so in none.
     """
     return 10 if n_nodes <= 100 else 3
+
+
+def default_restarts(n_nodes: int) -> int:
+    """Return the default number of restarts from perturbed orders: 20, or 0 above 50 nodes.
+
+    In five models with 30 genes of degree 12, ten starts ended 22 below the score of the true graph
+    on average, and 20 restarts of the best of them at that score, in twice the time.
+    """
+    return 20 if n_nodes <= 50 else 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class BossResult:
         Score at the end of every start, before the final deletion of edges, shape
         ``(n_starts + n_orders,)``; starts from given orders come last.
     best_start
-        The start that found ``dag``.
+        The start that found ``dag``, or from which restarts found it.
     context_edges
         Edges from context nodes into nodes, shape ``(n_context, n_nodes)``.
     """
@@ -80,6 +92,7 @@ def boss(
     targets: Mapping[int, Iterable[int]] | None = None,
     penalty: float = 2.0,
     n_starts: int | None = None,
+    n_restarts: int | None = None,
     orders: ArrayLike | None = None,
     prior: PriorKnowledge | None = None,
     rng: int | np.random.Generator | None = None,
@@ -91,7 +104,10 @@ def boss(
     The search is that of Andrews et al. 2023 (arXiv:2310.17679). Each node in turn is moved to its
     best position in the order, until no move increases the score. The parents of a node in a given
     order are found by repeatedly adding the best one, and then dropping those without which the
-    score is higher. At the end, a backward equivalence search deletes edges.
+    score is higher. The best order of all starts is then perturbed, by exchanging a few pairs of
+    nodes, and the search is repeated from there; the better order is kept (iterated local search,
+    as in FLOP; Wienöbst et al. 2025, arXiv:2510.04970). At the end, a backward equivalence search
+    deletes edges.
 
     The score is the BIC: for a node with parents P it is, up to constants, ``-n/2 log var(x | P) -
     penalty/2 log(n) |P|``. With fewer than ``n_nodes + 2`` cells, correlations are shrunk as if 5
@@ -114,6 +130,9 @@ def boss(
         Number of starts: the first from a minimum-degree order, as in :func:`gsp`, the others from
         randomised ones. The default is 10, or 3 above 100 nodes; with ``orders``, it is 1, and 0 is
         allowed.
+    n_restarts
+        Number of restarts from perturbed orders, one after the other. The default is 20, or 0 above
+        50 nodes or with ``orders``. The score is never lower than without restarts.
     orders
         Orders of the nodes without context nodes, from which further starts begin, shape
         ``(n_orders, n_nodes)`` or ``(n_nodes,)``.
@@ -145,6 +164,9 @@ def boss(
     if n_starts is None:
         n_starts = 1 if start_orders else default_starts(knowledge.n_nodes)
     n_starts = require_count(n_starts, "n_starts", minimum=0 if start_orders else 1)
+    if n_restarts is None:
+        n_restarts = 0 if start_orders else default_restarts(knowledge.n_nodes)
+    n_restarts = require_count(n_restarts, "n_restarts", minimum=0)
     # Drawn starts are numbers and given ones are orders; each has a seed, however many workers.
     starts = [*range(n_starts), *start_orders]
     seeds = as_rng(rng).integers(0, 2**64, len(starts), dtype=np.uint64)
@@ -160,6 +182,8 @@ def boss(
             best, best_parents = k, parents
         if progress is not None:
             progress(k + 1, len(starts))
+    # Restarts have a stream of their own, so that later draws from ``rng`` do not depend on them.
+    best_parents = task.restart(best_parents, float(scores[best]), n_restarts, seeds[0])
     dag = Dag.from_matrix(best_parents.T)
     # Orders end where no single move gains; deletions in the equivalence class may still gain.
     dag = backward(task.problem, dag, task.knowledge if targets else task.prior, n_context)
@@ -285,6 +309,33 @@ class _Task(NamedTuple):
         climb(problem, *trees, state, random, parents)
         idle.append(trees)
         return float(state.score.sum()), parents, state.order
+
+    def restart(
+        self, parents: NDArray[np.bool_], total: float, n_restarts: int, seed: np.uint64
+    ) -> NDArray[np.bool_]:
+        """Climb from perturbed orders of the best graph so far; return the best parent sets.
+
+        Of ``p`` nodes, log p pairs are exchanged.
+        """
+        size, p = len(parents), len(self.precision)
+        if n_restarts == 0 or p < _MIN_RESTARTED:
+            return parents
+        # The word keeps this stream apart from those of the starts.
+        rng = np.random.default_rng([int(seed), _RESTARTED])
+        order, context = self.knowledge.order_of(Dag.from_matrix(parents.T)), np.arange(p, size)
+        for _ in range(n_restarts):
+            genes = order[order < p]
+            for _ in range(round(np.log(p))):
+                pair = rng.choice(p, 2, replace=False)
+                genes[pair] = genes[pair[::-1]]
+            start = np.append(context, genes)
+            if self.prior is not None:
+                start = self.knowledge.nearest_order(start)
+            random = rng.integers(0, 2**64, 1, dtype=np.uint64)
+            new_total, new_parents, new_order = self._climb(self.problem, start, random)
+            if new_total > total + 1e-6:  # more than rounding
+                total, parents, order = new_total, new_parents, new_order
+        return parents
 
 
 def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.bool_]]:
