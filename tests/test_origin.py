@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from nextpert._adata import read_roles
+from nextpert._adata.origin import fingerprint
 
 pytestmark = [
     pytest.mark.brief_chain,
@@ -146,3 +148,14 @@ def test_effects_of_the_same_cells_are_no_side_information(fitted, kind, change,
         npt.tl.fit_dag_blr(adata, features=given)
     if change is None:
         npt.tl.fit_dag_blr(adata[100:].copy(), features=given)  # other cells
+
+
+def test_zeros_of_either_sign_are_the_same_cells(small_screen):
+    cells = small_screen.copy()
+    cells.X = np.zeros(cells.shape)
+    other = cells.copy()
+    other.X = -cells.X
+    assert np.signbit(other.X).all()
+    columns = np.arange(cells.n_vars)
+    digests = {fingerprint(x, read_roles(x), columns) for x in (cells, other)}
+    assert len(digests) == 1

@@ -11,7 +11,7 @@ from nextpert.core import (
     Moments,
     gsp,
 )
-from nextpert.core._checks import as_rng, require_count, require_positive
+from nextpert.core._checks import MAX_VALUE, as_rng, require_count, require_positive, require_small
 
 CLEAR = (TypeError, ValueError)
 NO_NUMBERS = ["a", b"a", None, [1], (), {}, 1j, True, np.True_, np.ones(2), object(), Dag, "1"]
@@ -58,3 +58,10 @@ def test_a_cycle_comes_back_from_a_worker(names):
     assert type(again) is CycleError
     assert (again.cycle, str(again)) == (error.cycle, str(error))
     assert str(again.named(["X", "Y"])) == str(error.named(["X", "Y"]))
+
+
+def test_values_whose_fourth_power_overflows_are_refused():
+    for value in (np.zeros(0), np.array([1.0, -MAX_VALUE])):
+        require_small(value, "x")
+    with pytest.raises(ValueError, match=r"^x contains values above .* rescale"):
+        require_small(np.array([1.0, -10 * MAX_VALUE]), "x")

@@ -119,10 +119,16 @@ def test_numbers_of_the_rule_are_those_that_decide(screens):
                 assert (gains[1] >= gains[0]) == (kind == MEASURE)
 
 
-def test_the_plate_is_what_is_advised(screens):
+def test_the_plate_is_what_is_advised(screens, caplog):
+    caplog.set_level("INFO", "nextpert")
     for kind, (_, target, candidates) in CASES.items():
         adata = screens[kind].copy()
+        caplog.clear()
         npt.tl.plan_screen(adata, target, candidates=candidates, n_cells=600)
+        advice = adata.uns["plan"]["advice"]
+        assert advice["n_new_guides"] == 0  # guides are not known
+        (level,) = {x.levelname for x in caplog.records if x.getMessage() == advice["words"]}
+        assert (level == "WARNING") == (kind in (AT_TARGET, NO_DIFFERENCE))
         plan, order = adata.uns["plan"], npt.get.order_df(adata)
         chosen = plan["plate"].query("strategy != 'control'")
         said = plan["advice"]

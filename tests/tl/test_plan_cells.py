@@ -114,6 +114,8 @@ def test_guides_that_scatter_ask_for_more_guides():
     # With more guides some number of cells is enough.
     npt.tl.plan_cells(adata, effect=0.6, n_guides=16)
     assert np.isfinite(adata.uns["plan_cells"]["genes"]["cells_needed"]).all()
+    npt.tl.plan_screen(adata, "A", candidates=["A", "B"])
+    assert adata.uns["plan"]["advice"]["n_new_guides"] >= 1
 
 
 def test_batches_cancel_but_for_what_perturbations_do_otherwise_in_them():
