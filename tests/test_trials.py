@@ -24,6 +24,7 @@ def bench():
         _screens,
         _simulated,
         another_screen,
+        graph_restarts,
         out_of_core,
         simulated_screens,
         unseen_perturbations,
@@ -32,7 +33,7 @@ def bench():
     return SimpleNamespace(
         predictors=_predictors, screens=_screens, simulated=_simulated, trial=simulated_screens,
         out_of_core=out_of_core, peers=_peer_searches, unseen=unseen_perturbations,
-        another=another_screen,
+        another=another_screen, restarts=graph_restarts,
     )  # fmt: skip
 
 
@@ -190,6 +191,15 @@ def test_the_tables_of_simulated_screens(bench, capsys, monkeypatch):
     assert len(peers) == len(bench.peers.SEARCHES)
     assert float(batches[0][3]) > float(batches[0][4]) + 0.2  # ignored batches cost
     assert float(targets[0][5]) <= float(targets[0][4])  # known targets gain
+
+
+def test_the_table_of_restarts(bench, capsys):
+    bench.restarts.main(["--models", "1", "--settings", "1"])
+    lines = capsys.readouterr().out.strip().splitlines()[4:]
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert [row[2] for row in rows] == list(bench.restarts.SEARCHES)
+    starts, restarts = (float(row[4]) for row in rows[:2])  # below the score of the truth
+    assert restarts <= starts < 1.0
 
 
 def test_a_file_read_out_of_core_gives_the_sums_of_its_cells(bench, tmp_path, capsys):
