@@ -119,7 +119,11 @@ class WheelCache(NullCache):
 def keep(dispatcher: Any) -> Any:
     """Attach a cache to a compiled function, or warn that there is none; return the function."""
     function = dispatcher.py_func
-    stamp = _stamp(function)
+    try:
+        stamp = _stamp(function)
+    except OSError as error:  # without a file, as in an interactive session
+        _warn(error)
+        return dispatcher
     source, forms = _kernels_of_wheel().get(_name(function), ("", {}))
     fits = source == stamp
     dispatcher._cache = (
