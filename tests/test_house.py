@@ -201,7 +201,7 @@ FEW = {
     "diagnose": (395, 14),
     "design_interventions": (293, 12),
     "plan_cells": (353, 12),
-    "replay_design": (343, 17),
+    "replay_design": (346, 17),
 }
 REPLAY = {"n_repeats": 2, "n_rounds": 2, "n_perturbations": 2, "n_cells": 20}
 INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")
