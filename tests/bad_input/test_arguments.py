@@ -24,7 +24,7 @@ OPTIONS = (
 )  # fmt: skip  # mappings
 WRONG = {
     "adata": (None, 3, "screen.h5ad", np.zeros((3, 3)), pd.DataFrame({"MYC": [1.0]})),
-    **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key"), TEXT),
+    **dict.fromkeys(("perturbation_key", "dag_key", "key", "condition_key", "target_key"), TEXT),
     **dict.fromkeys(("layer", "depth_key", "posterior_key", "guide_key", "guide_separator"), TEXT),
     **dict.fromkeys(
         ("method", "environments", "acquisition", "strategy", "starts", "rule"),

@@ -15,10 +15,11 @@ def drawn(ax):
 
 def test_distances_in_two_dimensions_are_exact(designed):
     stored = designed.uns["perturbation_effects"]
+    del designed.uns["plan"], designed.uns["design"]
     rng = np.random.default_rng(0)
     plane = np.linalg.qr(rng.normal(size=(len(stored["genes"]), 2)))[0]
     stored["mean"][:] = rng.normal(size=(len(stored["mean"]), 2)) @ plane.T
-    ax = state_map(designed, target_key="none", show=False)
+    ax = state_map(designed, show=False)
     perturbations, control = drawn(ax)
     states = np.vstack([stored["mean"], np.zeros(len(plane))])
     order = np.argsort(np.linalg.norm(perturbations - control, axis=1))
@@ -53,10 +54,14 @@ def test_the_target_of_a_plan_is_a_star_over_its_genes(designed, overlaps):
 
 
 def test_few_states_and_absent_genes(designed):
-    ax = state_map(designed, n_top=1, target_key="none", show=False)
+    plan, design = designed.uns.pop("plan"), designed.uns.pop("design")
+    ax = state_map(designed, n_top=1, show=False)
     perturbations, control = drawn(ax)
     length = np.linalg.norm(designed.uns["perturbation_effects"]["mean"], axis=1).max()
     assert np.linalg.norm(perturbations - control) == pytest.approx(length)
+    with pytest.raises(ValueError, match=r"no plan 'absent': run tl.plan_screen first"):
+        state_map(designed, target_key="absent")
+    designed.uns |= {"plan": plan, "design": design}
     npt.tl.perturbation_effects(designed, genes=["MYC", "STAT1"], key_added="two")
     with pytest.raises(ValueError, match=r"'two'\] has no effects on 34 genes of the target"):
         state_map(designed, key="two")

@@ -135,7 +135,7 @@ def test_more_repeats_of_few_targets_are_not_more_evidence():
 
 def test_words_say_who_is_nearer():
     assert "nearer than round_robin_means: ours -0." in made_up(-0.5)[2]
-    assert "in plates: ours -2.0 (-2.0 to -2.0, p = 0.016)" in made_up(-0.5)[2]
+    assert "in rounds: ours -2.0 (-2.0 to -2.0, p = 0.016)" in made_up(-0.5)[2]
     assert "further than round_robin_means: ours +0." in made_up(0.5)[2]
     assert "not significantly different from round_robin_means: ours" in made_up(0.0)[2]
 

@@ -42,7 +42,7 @@ _SMALLEST_AREA = 12.0  # squared points: the colour of a smaller point is not se
 def state_map(
     adata: AnnData,
     *,
-    target_key: str = "plan",
+    target_key: str | None = None,
     n_top: int = 200,
     key: str = "perturbation_effects",
     ax: Axes | None = None,
@@ -65,8 +65,8 @@ def state_map(
         Cells x genes, after :func:`nextpert.tl.perturbation_effects`.
     target_key
         The ``key_added`` of :func:`nextpert.tl.plan_screen` or
-        :func:`nextpert.tl.design_interventions` whose target is drawn, as a star. If ``adata.uns``
-        has no such result, no target is drawn.
+        :func:`nextpert.tl.design_interventions` whose target is drawn, as a star. By default
+        ``"plan"``, or else ``"design"``; without these results, no target is drawn.
     n_top
         Maximum number of perturbations; those with the largest effects are drawn.
     key
@@ -82,8 +82,8 @@ def state_map(
     Raises
     ------
     ValueError
-        If the effects were not computed (run :func:`nextpert.tl.perturbation_effects` first), or
-        lack genes of the target.
+        If the effects were not computed (run :func:`nextpert.tl.perturbation_effects` first) or
+        lack genes of the target, or ``target_key`` has no target.
 
     Examples
     --------
@@ -102,7 +102,9 @@ def state_map(
     rows = strongest(stored["mean"], n_top, axis=0)
     effect, target = np.asarray(stored["mean"])[rows], np.zeros((0, len(genes)))
     target_name = ""
-    if target_key in adata.uns:
+    if target_key is None:
+        target_key = next((name for name in ("plan", "design") if name in adata.uns), None)
+    if target_key is not None:
         columns, change = _target(adata, target_key, genes, key)
         effect, target = effect[:, columns], change[None]
         target_name = f"target: {goal(adata.uns[target_key]['params']['target'])}"
