@@ -84,6 +84,8 @@ html_theme = "sphinx_book_theme"
 html_title = "nextpert"
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", f"{URLS['Documentation']}/en/stable/")
 html_static_path = ["_static"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/favicon.svg"
 html_css_files = ["nextpert.css"]
 html_theme_options = {
     "repository_url": URLS["Source"],
