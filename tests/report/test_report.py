@@ -164,7 +164,9 @@ def test_the_slider_carries_what_is_stored(adata, seen):
 def test_a_design_without_tolerances_has_no_slider(adata):
     design = adata.uns["design"]
     del design["as_near"]
-    (table,) = ranking_section({"design": design}).tables
+    section = ranking_section({"design": design})
+    assert not any("Not ranked" in words for words in section.words)
+    (table,) = section.tables
     assert table.slider is None
     assert not any("P(within" in column.head for column in table.columns)
 

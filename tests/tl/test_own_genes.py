@@ -12,6 +12,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert._adata.arguments import in_mappings
+from nextpert._report.planned import ranking_section
 from nextpert.core.design.distances import ranked_distance
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.stopping import AT_TARGET, draw_plate
@@ -116,6 +117,7 @@ def test_distances_and_probabilities_are_those_of_loops_over_draws(fitted, caplo
     assert stored["perturbation"].tolist() == ["Q"]
     assert "of the control's distance is left" in stored["why"].iloc[0]
     assert "Not ranked: Q (without Q, " in caplog.text
+    assert "Not ranked: Q (without Q, " in ranking_section(fitted.uns).words[-1]
     words = "without T and the target genes of each candidate"
     assert f"Distances to T are measured {words}" in caplog.text
     assert fitted.uns["design"]["params"]["genes_left_out"] == words

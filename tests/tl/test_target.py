@@ -8,9 +8,11 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
+from nextpert.core import Moments
 from nextpert.core.design.distances import ranked_distance, states_of
 from nextpert.core.design.joint_draws import NOT_JOINED
 from nextpert.study.pool import read_candidates
+from nextpert.study.target import cell_variance
 from nextpert.tl._read_target import read_group, read_target
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
@@ -389,3 +391,11 @@ def test_genes_without_a_number_are_said_to_count(fitted, caplog):
     assert "the others count too" not in caplog.text
     read(fitted, state={gene: 9.0})
     assert "names 1 of" in caplog.text
+
+
+def test_noise_of_constant_genes_counts_only_with_a_weight():
+    control = Moments.from_array(np.c_[np.arange(4.0), np.ones(4), np.ones(4)])
+    found = cell_variance(control, list("ABC"), np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(found, [np.var(np.arange(4.0), ddof=1), 1.0, 1.0])
+    with pytest.raises(ValueError, match="which is 0 in B: leave these genes out of weights"):
+        cell_variance(control, list("ABC"), np.array([1.0, 1.0, 0.0]))
