@@ -96,7 +96,7 @@ def test_a_diagnosis_with_the_level_of_each_part(fitted):
 
 
 def test_fitted_perturbations_have_cells_guides_and_targets(small_screen, edges):
-    label = small_screen.obs["perturbation"].astype(object).to_numpy()
+    label = small_screen.obs["perturbation"].astype(object).to_numpy().copy()
     label[np.flatnonzero(label == "HS2")[::2]] = "HS2+MYC"
     small_screen.obs["perturbation"] = label
     guide = small_screen.obs["perturbation"].astype(str)
