@@ -71,8 +71,7 @@ class LabelTable:
 
     def groups(self, asked: Sequence[str]) -> NDArray[np.int64]:
         """Return the position in ``asked`` of every cell's label, ``-1`` for other labels."""
-        names = asked if self.naming is None else self.naming.spelled(asked, self.names)
-        place = {name: i for i, name in enumerate(names)}
+        place = {name: i for i, name in enumerate(self.spelled(asked))}
         lookup = np.array([place.get(name, -1) for name in self.names] + [-1], dtype=np.int64)
         return lookup[self.codes]
 
