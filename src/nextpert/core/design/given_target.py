@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
 from nextpert.core.model.mixture_weights import best_weights
 
@@ -274,8 +275,8 @@ def _most_similar(
         return np.arange(n)
     change = np.where(np.isfinite(numbers), (numbers - control.mean(axis=0)) / unit, 0.0)
     along, size = np.zeros((2, n))
-    for block, index in effects.blocks():
-        mean = effects.posterior_mean(index) / unit
+    for block in in_blocks(n, control.size):
+        mean = effects.posterior_mean(block) / unit
         along[block] = mean @ change
         size[block] = (mean**2).sum(axis=1)
     explained = along**2 / np.maximum(size, _TINY)
@@ -290,9 +291,9 @@ def state_moments(effects: EffectDraws | None, control: Array, rows: Index) -> S
         return StateMoments(none, none, none, start, square)
     slope, own_variance = np.zeros((2, len(rows), control.shape[1]))
     slope[:] = slopes_on_control(effects, control, rows)
-    for block, index in effects.blocks(rows):
+    for block in in_blocks(len(rows), control.size):
         # Variance over draws of conditional means, plus that of the own parts.
-        states = effects.unit[:, None] * effects.centres(index).astype(np.float64) + control.T
+        states = effects.unit[:, None] * effects.centres(rows[block]).astype(np.float64) + control.T
         own_variance[block] = states.var(axis=2, ddof=1) - slope[block] ** 2 * square
     own_variance = np.maximum(own_variance, 0.0)
     for k in range(effects.n_draws):
@@ -309,7 +310,7 @@ def slopes_on_control(effects: EffectDraws, control: Array, index: Index) -> Arr
     departure = control - control.mean(axis=0)
     square = np.maximum((departure**2).sum(axis=0), _TINY)
     slopes = np.empty((len(index), control.shape[1]), table_type(len(index) * control.shape[1]))
-    for block, rows in effects.blocks(index):
-        centre = effects.centres(rows)
+    for block in in_blocks(len(index), control.size):
+        centre = effects.centres(index[block])
         slopes[block] = 1.0 + effects.unit * np.einsum("jik,ki->ji", centre, departure) / square
     return slopes

@@ -268,19 +268,12 @@ class EffectDraws:
             return out[:, :, requested_draws][requested_rows]
         return out
 
-    def blocks(self, index: ArrayLike | None = None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """Yield rows of a result and the perturbations in these rows, a few at a time.
-
-        ``index`` lists the perturbations in the order of the result; by default all.
-        """
-        selected = np.arange(len(self.expected)) if index is None else np.asarray(index, np.int64)
-        for rows in in_blocks(len(selected), self.place[0].size if len(self.place) else 1):
-            yield rows, selected[rows]
-
     def sd(self) -> Array:
         """Return posterior standard deviations, ``(n_perturbations, n_genes)``, data units."""
         sd = np.empty(self.expected.shape, table_type(self.expected.size))
-        for rows, block in self.blocks():
+        every = np.arange(len(sd))
+        for rows in in_blocks(len(sd), len(self.unit) * self.n_draws):
+            block = every[rows]
             # Var = E[1 / (cells + prior)] + Var[centre], over draws.
             within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):
@@ -298,7 +291,8 @@ class EffectDraws:
         """
         selected = np.arange(len(self.expected))[index]
         mean = np.empty((len(selected), len(self.unit)))
-        for rows, block in self.blocks(selected):
+        for rows in in_blocks(len(selected), len(self.unit) * self.n_draws):
+            block = selected[rows]
             centre = self.centres(block).mean(axis=2, dtype=np.float64)
             mean[rows] = self.expected[block] + self.unit * centre
         return mean
