@@ -85,9 +85,14 @@ class LabelTable:
     def without(self, names: Iterable[str]) -> LabelTable:
         """Return the table without some labels; their cells count as cells without a label."""
         dropped = {name: self.n_cells(name) for name in names}
-        remaining = [name for name in self.names if name not in dropped]
-        left_out = {**self.left_out, **dropped}
-        return replace(self, names=remaining, codes=self.groups(remaining), left_out=left_out)
+        is_kept = np.array([name not in dropped for name in self.names], bool)
+        place = np.append(np.where(is_kept, np.cumsum(is_kept) - 1, -1), -1)
+        return replace(
+            self,
+            names=[name for name in self.names if name not in dropped],
+            codes=place[self.codes],
+            left_out={**self.left_out, **dropped},
+        )
 
     def perturbations(
         self, named: Iterable[str] | None = None, what: str = "perturbations"
