@@ -328,11 +328,11 @@ class Regressions:
         return np.where(self.is_weight, scale * relative, INTERCEPT_PRECISION)
 
     def _spectral_evidence(
-        self, values: Vector, scores: Vector, squares: Vector, scale: float
+        self, values: Vector, scores: Vector, squares: Vector, rates: Vector, scale: float
     ) -> Vector:
         """Return the log evidence of every node at lambda, up to a constant, ``(n_nodes,)``.
 
-        ``values``, ``scores`` and ``squares`` are the results of :meth:`_spectra`.
+        All but ``scale`` are the results of :meth:`_spectra`.
         """
         p = self.n_nodes
         nodes = np.repeat(np.arange(self.n_nodes), np.diff(self.vptr))
@@ -344,12 +344,13 @@ class Regressions:
         if self.known_noise_var is not None:
             return -0.5 * (logdet + square / self.known_noise_var)
         shape = self.prior_shape + self.cells / 2
-        return -0.5 * logdet - shape * np.log(self.prior_rates + 0.5 * square)
+        return -0.5 * logdet - shape * np.log(rates + 0.5 * square)
 
-    def _spectra(self, relative: Vector) -> tuple[Vector, Vector, Vector]:
+    def _spectra(self, relative: Vector) -> tuple[Vector, Vector, Vector, Vector]:
         """Return eigenvalues of each node's parent Gram matrix, X'y in that basis, and y'y.
 
-        The first two have the shape ``(vptr[-1],)`` of ``relative``, the third ``(n_nodes,)``.
+        The first two have the shape ``(vptr[-1],)`` of ``relative``, the third ``(n_nodes,)``, and
+        so do the prior rates of the noise variances, which are last.
         Fixed columns are projected out. Nodes with the same number of columns are processed
         together.
         """
@@ -380,4 +381,4 @@ class Regressions:
                 eigenvalues, basis[i], _ = dsyevd(gram[i], lower=1)
                 values[vptr[node] + k : vptr[node + 1]] = np.maximum(eigenvalues, 0.0)
             scores[columns[:, k:]] = (basis * (cross[:, k:] * by)[:, :, None]).sum(axis=1)
-        return values, scores, squares
+        return values, scores, squares, self.prior_rates
