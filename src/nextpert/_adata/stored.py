@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def with_parts(stored: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
     return dict(with_format(made | parts))
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
     """Return a value after ``change``, applied in nested mappings, which become dicts, to parts."""
     whole: dict[str, Any] = {}
     left = [(whole, "", value)]
@@ -104,35 +104,17 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     return whole[""]
 
 
-def as_stored_csr(value: Any) -> Any:
-    """Return sparse matrices, also in a mapping, as the CSR class that anndata reads from files."""
-    kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
-
-    def change(part: Any) -> Any:
-        if sp.issparse(part):
-            part = kind(part)
-            part.sort_indices()
-        return part
-
-    return _mapped(value, change)
-
-
-def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
-    """Return the result in ``adata.uns[key]``, in memory; ``function`` is named in the error."""
-    stored = eager(adata.uns.get(key))
-    require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
-    return dict(stored)
-
-
-def eager(value: Any) -> Any:
-    """Return a stored value, or the parts of a mapping, in memory, as they were written.
-
-    Dask arrays and lazy tables are read; strings from zarr become objects.
-    """
-    return _mapped(value, _in_memory)
+def _stored_csr(part: Any) -> Any:
+    """Return a sparse matrix as the CSR class that anndata reads from files; others unchanged."""
+    if sp.issparse(part):
+        kind = sp.csr_array if ad.settings.use_sparse_array_on_read else sp.csr_matrix
+        part = kind(part)
+        part.sort_indices()
+    return part
 
 
 def _in_memory(part: Any) -> Any:
+    """Return a Dask array or lazy table in memory, and strings from zarr as objects."""
     while hasattr(part, "compute") and not hasattr(part, "to_memory"):
         part = part.compute()
     # A table of anndata.experimental.read_lazy.
@@ -140,6 +122,18 @@ def _in_memory(part: Any) -> Any:
         return part.to_memory()
     is_text = getattr(getattr(part, "dtype", None), "kind", "") == "T"
     return part.astype(object) if is_text else part
+
+
+# A value, or all parts of a mapping, before it is written and after it is read.
+as_stored_csr = partial(_mapped, _stored_csr)
+eager = partial(_mapped, _in_memory)
+
+
+def read_stored(adata: ad.AnnData, key: str, function: str) -> dict[str, Any]:
+    """Return the result in ``adata.uns[key]``, in memory; ``function`` is named in the error."""
+    stored = eager(adata.uns.get(key))
+    require_as_described(stored, f"adata.uns[{key!r}]", f"run {function} again")
+    return dict(stored)
 
 
 def seed_of(rng: int | np.random.Generator | None) -> str:
