@@ -63,7 +63,7 @@ class Pool(NamedTuple):
         return np.concatenate([self.orders[name][:n] for name, n in seen.items()])
 
     def more(self, seen: dict[str, int], plate: dict[str, int]) -> dict[str, int]:
-        """Return the cells seen after a plate: of an exhausted label, those that remain."""
+        """Return the cells seen after a round: of an exhausted label, those that remain."""
         return {
             name: min(n + plate.get(name, 0), len(self.orders[name])) for name, n in seen.items()
         }

@@ -1,4 +1,4 @@
-"""Methods that choose the next plate of combinations, given what has been measured so far."""
+"""Methods that choose the next round of combinations, given what has been measured so far."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class State:
 
 
 def learned(state: State) -> Interactions:
-    """Return the interactions as learned from the plates so far."""
+    """Return the interactions as learned from the rounds so far."""
     from nextpert.core.model.interactions import learn_interactions
 
     return learn_interactions(
@@ -49,7 +49,7 @@ def learned(state: State) -> Interactions:
 
 
 def additive(state: State) -> Interactions:
-    """Return plain sums: unknown singles learned from the plates, and unstructured residuals."""
+    """Return plain sums: unknown singles learned from the rounds, and unstructured residuals."""
     found = learned(state)
     sums = replace(found.learned, strengths=np.ones(1), chances=np.ones(1), member_sd=1e-4)
     found = replace(found, learned=sums)
@@ -121,7 +121,7 @@ def greedy(state: State, rng: np.random.Generator) -> np.ndarray:
 
 
 def thompson(state: State, rng: np.random.Generator) -> np.ndarray:
-    """Choose by Thompson draws: the best of one joint draw per place on the plate."""
+    """Choose by Thompson draws: the best of one joint draw per place in the round."""
     return _thompson(state, joint_draws(learned(state), state.pairs, _DRAWS // 10, rng))
 
 
@@ -168,7 +168,7 @@ def botorch(state: State, rng: np.random.Generator) -> np.ndarray:
 
     The genes are the features, 0 or 1, each axis is an output; the kernel with its priors is the
     library's default, fitted in at most 50 steps to nothing perturbed, the single perturbations
-    known and the plates. It is drawn from jointly, and the plate chosen as ours by expected
+    known and the rounds. It is drawn from jointly, and the round chosen as ours by expected
     improvement, which is quicker than the library's own search over a list.
     """
     import torch

@@ -178,7 +178,7 @@ def by_shrinkage(
 ) -> tuple[int, np.ndarray]:
     """Recommend the candidate with the smallest expected distance by :func:`shrunken` effects.
 
-    A strategy of replays, as ``round_robin_means`` and ``thompson_means``: plates are chosen in
+    A strategy of replays, as ``round_robin_means`` and ``thompson_means``: rounds are chosen in
     turn or by Thompson sampling. Candidates without cells have no effect on average, with the mean
     square of the effects of the others (with none, the variance of a cell) as their variance.
     """

@@ -75,7 +75,7 @@ def fitted(**roles: str) -> ad.AnnData:
 
 
 def results(adata: ad.AnnData) -> list[np.ndarray]:
-    """Return the plate and the effects, as text."""
+    """Return the plan and the effects, as text."""
     tables = adata.uns["plan"]["plate"], pd.DataFrame(adata.uns["perturbation_effects"]["mean"])
     return [each.to_numpy(str) for each in tables]
 

@@ -2,23 +2,22 @@
 
 A campaign starts with 10 cells of each perturbation and up to 100 controls. In every round, all
 cells seen are fitted (``tl.fit_dag_blr`` with an empty graph), ``tl.plan_screen`` plans at most 4
-perturbations and 200 cells with controls, and the cells of its plate are drawn without replacement.
-The campaign ends when the advice is to confirm or to stop, or its plate is empty because the target
-does not differ from the control or no perturbation from the others; or after 8 plates (the whole
-budget). The
-recommendation is the best known candidate of the advice, which can be the control.
+perturbations and 200 cells with controls, and the cells of its round are drawn without replacement.
+The campaign ends when the advice is to confirm or to stop, or its plan is empty because the target
+does not differ from the control or no perturbation from the others; or after 8 rounds (the whole
+budget). The recommendation is the best known candidate of the advice, which can be the control.
 
 The other strategies start from the same cells, draw the cells of a perturbation in the same order
-and add controls by the same rule. They are judged after as many plates as the campaign that stopped
-("same cells"), after the mean number of plates of such campaigns in a world ("mean cells"), and
-after 8 plates ("whole budget"):
+and add controls by the same rule. They are judged after as many rounds as the campaign that stopped
+("same cells"), after the mean number of rounds of such campaigns in a world ("mean cells"), and
+after 8 rounds ("whole budget"):
 
 - ``even, model``: all cells at once, equally many of each candidate; recommended by the same fit.
 - ``even, means``: the same cells; the nearest mean, after subtraction of its sampling variance.
 - ``even, singular values``: the same cells; the nearest after singular-value shrinkage, then
   James-Stein.
-- ``random, model``: plates of 4 random candidates; recommended by the same fit.
-- ``Thompson, means``, ``Thompson, ash`` and ``Thompson, mash``: plates of 4 by Thompson sampling,
+- ``random, model``: rounds of 4 random candidates; recommended by the same fit.
+- ``Thompson, means``, ``Thompson, ash`` and ``Thompson, mash``: rounds of 4 by Thompson sampling,
   by normal posteriors of means (as ``"thompson_means"`` in ``tl.replay_design``) and by adaptive
   shrinkage of each perturbation (Stephens 2017) or of all together (a short form of Urbut et al.
   2019), which also recommend. All can recommend the control.
@@ -90,7 +89,7 @@ class End(NamedTuple):
 
 
 def advice_of(pool: Pool, seen: Seen, seed: int) -> tuple[dict[str, Any], Seen]:
-    """Return the advice and the plate of ``tl.plan_screen`` after a fit to all cells seen."""
+    """Return the advice and the plan of ``tl.plan_screen`` after a fit to all cells seen."""
     adata = pool.cells[np.concatenate([pool.rows(seen), pool.given])].copy()
     # Genes that do not vary among the controls seen so far cannot be in a fit.
     is_control = (adata.obs["perturbation"] == pool.control).to_numpy()
@@ -142,7 +141,7 @@ def advised(pool: Pool, seed: int) -> End:
 
 
 def even(pool: Pool, total: int) -> Seen:
-    """Return the cells seen after one plate of all candidates with equally many cells."""
+    """Return the cells seen after one round of all candidates with equally many cells."""
     if total < 2 * len(pool.candidates):
         return pool.start()
     plate_size = split_cells(total, len(pool.candidates), 1)
@@ -152,13 +151,13 @@ def even(pool: Pool, total: int) -> Seen:
 
 
 def plate_of(pool: Pool, names: list[str]) -> Seen:
-    """Return a plate of some candidates with the cells and controls of ``tl.plan_screen``."""
+    """Return a round of some candidates with the cells and controls of ``tl.plan_screen``."""
     cells, controls = split_cells(CELLS, SIZE, MIN_CELLS).share_out(len(names))
     return dict(zip(names, cells.tolist(), strict=True)) | {pool.control: controls}
 
 
 def randomly(pool: Pool, rng: np.random.Generator) -> list[Seen]:
-    """Return the cells seen after 0, 1, ... plates of random candidates with cells."""
+    """Return the cells seen after 0, 1, ... rounds of random candidates with cells."""
     every = [pool.start()]
     for _ in range(PLATES):
         ready = pool.not_exhausted(every[-1])
@@ -182,7 +181,7 @@ class Means(NamedTuple):
         return ScreenMoments.from_array(x, code, len(labels))
 
     def by_means(self, size: int, rng: np.random.Generator) -> tuple[int, list[str]]:
-        """Return the recommended candidate or control, and a plate by Thompson sampling."""
+        """Return the recommended candidate or control, and a round by Thompson sampling."""
         n = len(self.pool.candidates)
         screen, goal = self.moments(), Goal.point(self.pool.mean)
         its = PoolEnvironments.plain(0, np.zeros(n, np.int64))
@@ -216,7 +215,7 @@ class Means(NamedTuple):
 
 
 def thompson(pool: Pool, way: str, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Return the recommended candidate and the new cells after 0, 1, ... plates."""
+    """Return the recommended candidate and the new cells after 0, 1, ... rounds."""
     seen, every = pool.start(), []
     for _ in range(PLATES + 1):
         means = Means(pool, seen)
@@ -229,7 +228,7 @@ def thompson(pool: Pool, way: str, rng: np.random.Generator) -> list[tuple[int, 
 
 
 def others(pool: Pool, seed: int, ends: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
-    """Return what other strategies recommend; ``ends`` are plates and cells, by name."""
+    """Return what other strategies recommend; ``ends`` are rounds and cells, by name."""
     rng = np.random.default_rng([seed, 66])
     plates = randomly(pool, rng)
     sampled = {f"Thompson, {way}": thompson(pool, way, rng) for way in ("means", "ash", "mash")}
@@ -348,8 +347,8 @@ def stops(rows: pd.DataFrame) -> str:
                 with_error(by_target(some, "gain"), 3), with_error(missed, 3),
             ])  # fmt: skip
     head = [
-        "last advice", "campaigns (without any plate)", "plates", "distance", "right",
-        "shown wrong", "stated: none closer", "stated gain", "minus even plates, whole budget",
+        "last advice", "campaigns (without any round)", "rounds", "distance", "right",
+        "shown wrong", "stated: none closer", "stated gain", "minus even rounds, whole budget",
     ]  # fmt: skip
     return table(head, lines)
 
@@ -358,7 +357,7 @@ def section(title: str, rows: pd.DataFrame) -> str:
     """Return the section of one or several worlds."""
     ours = rows[rows["strategy"] == OURS]
     n, plates = len(by_target(ours, "plates")), with_error(by_target(ours, "plates"), 1)
-    head = f"## {title}: {n} targets, {len(ours)} campaigns, {plates} plates"
+    head = f"## {title}: {n} targets, {len(ours)} campaigns, {plates} rounds"
     return "\n\n".join([head, compared(rows), "How campaigns end:", stops(rows)])
 
 

@@ -1,15 +1,15 @@
-"""Plates until the best combination is found: the 131 double perturbations of Norman et al. 2019.
+"""Rounds until the best combination is found: the 131 double perturbations of Norman et al. 2019.
 
 The state of every double in turn is the target (its mean effect in eight axes, taken as exact), and
-the doubles are measured in plates of 8 until the best is found: the double that defines the target
-or, if this is held out, the nearest other double. Before the first plate, either all 105 single
+the doubles are measured in rounds of 8 until the best is found: the double that defines the target
+or, if this is held out, the nearest other double. Before the first round, either all 105 single
 perturbations are known, or a random half of them, drawn again for every target and repeat. There
-are at most 6 plates with all singles and 8 with half; a double that is not found by then counts as
-one plate more. The last column has the difference in plates from "ours, likely best" on the same
+are at most 6 rounds with all singles and 8 with half; a double that is not found by then counts as
+one round more. The last column has the difference in rounds from "ours, likely best" on the same
 targets.
 
 Methods are those of ``_combination_methods.py``. ``nearest sum`` and ``Thompson on sums`` add
-effects, and learn unknown singles from the plates, but no interactions. ``BoTorch`` has to be
+effects, and learn unknown singles from the rounds, but no interactions. ``BoTorch`` has to be
 installed (``pip install botorch``). Without a model, all untested combinations are equivalent, so
 Thompson sampling on the means of measured combinations is the same as ``random``.
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SETTINGS = {
-    # title: share of singles known, goal's own double in the pool, most plates
-    "all singles, in the pool": (1.0, True, 6),
+    # title: share of singles known, goal's own double a candidate, most rounds
+    "all singles, target a candidate": (1.0, True, 6),
     "all singles, held out": (1.0, False, 6),
-    "half of the singles, in the pool": (0.5, True, 8),
+    "half of the singles, target a candidate": (0.5, True, 8),
     "half of the singles, held out": (0.5, False, 8),
 }
-REGRETS = 3  # plates after which the regret is shown
+REGRETS = 3  # rounds after which the regret is shown
 OURS = "ours, likely best"
 FILE = "norman2019/norman_mean_geometry.npz"
 
@@ -53,7 +53,7 @@ class Doubles:
 
 @dataclass(frozen=True)
 class Campaign:
-    """The campaign of a target: plates until its best double, and the regret after each plate."""
+    """The campaign of a target: rounds until its best double, and the regret after each round."""
 
     plates: int
     regrets: list[float]
@@ -123,10 +123,10 @@ def section(
             *(f"{value:.3f}" for value in regret), f"{len(goals)} x {repeats}", with_error(more),
         ]  # fmt: skip
     head = (
-        "method", "plates", "±", "found in plate 1", "by 2", "by 3", "regret after 1", "2", "3",
+        "method", "rounds", "±", "found in round 1", "by 2", "by 3", "regret after 1", "2", "3",
         "targets x repeats", "more than ours",
     )  # fmt: skip
-    title = f"## {setting[0].upper()}{setting[1:]} (at most {SETTINGS[setting][2]} plates)"
+    title = f"## {setting[0].upper()}{setting[1:]} (at most {SETTINGS[setting][2]} rounds)"
     return f"{title}\n\n{table(head, rows)}"
 
 

@@ -3,7 +3,7 @@
 Effects and standard errors are computed from the cells of a screen, without guides, and given to
 ``pp.effect_table`` with the means and standard errors of the controls. The fits to the table and to
 the cells are compared by their posterior means, in standard errors of the effects, and by the first
-five of the ranking towards a target state, and a plate of five. *Moderated*: variances as in a fit
+five of the ranking towards a target state, and a plan of five. *Moderated*: variances as in a fit
 to cells, with the correlation of genes; *raw*: variances of each perturbation's own cells, without
 the correlation.
 
@@ -56,7 +56,7 @@ def raw_table(adata: ad.AnnData, control: str) -> ad.AnnData:
 
 
 def results(adata: ad.AnnData, target: str) -> dict[str, Any]:
-    """Return effects, ranking and plate of a screen, of cells or a table, on an empty graph."""
+    """Return effects, ranking and plan of a screen, of cells or a table, on an empty graph."""
     npt.tl.learn_dag(adata, method="given", dag=[])
     npt.tl.fit_dag_blr(adata)
     npt.tl.design_interventions(adata, target, acquisition="probability")
@@ -81,7 +81,7 @@ def agreement(adata: ad.AnnData, control: str, target: str) -> str:
             *(f"{np.quantile(gap, q):.3f}" for q in (0.5, 0.99, 1.0)),
             *(len(set(cells[what]) & set(found[what])) for what in ("first five", "plate")),
         ]  # fmt: skip
-    head = ("table", "median difference", "99%", "largest", "first five shared", "plate shared")
+    head = ("table", "median difference", "99%", "largest", "first five shared", "plan shared")
     return table(head, rows)
 
 

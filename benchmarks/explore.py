@@ -1,9 +1,9 @@
-"""Plates that reduce uncertainty: the error of distances after a plate of 4 and a refit.
+"""Rounds that reduce uncertainty: the error of distances after a round of 4 and a refit.
 
-A run starts from 10 cells of every perturbation and 100 control cells. A plate has 4 perturbations
+A run starts from 10 cells of every perturbation and 100 control cells. A round has 4 perturbations
 and 80 cells, without controls; ``tl.plan_screen(strategy="explore")`` chooses perturbations and
 splits cells. ``even`` gives each of these perturbations the same number of cells, ``random``
-chooses perturbations at random. The error after the plate is the squared error of the mean
+chooses perturbations at random. The error after the round is the squared error of the mean
 distances of all candidates, weighted by their initial probability of being nearer than the control.
 Errors of two arms on the same run (the same cells, in the same order) are compared.
 
@@ -123,7 +123,7 @@ def real(screen: Screen, seed: int) -> World:
 
 
 def plate(world: World, adata: ad.AnnData, arm: str, rng: np.random.Generator) -> dict[str, int]:
-    """Return the cells of each perturbation of a plate."""
+    """Return the cells of each perturbation of a round."""
     if arm == "random":
         chosen = rng.choice(list(world.cells), WELLS, replace=False)
         return dict.fromkeys(chosen.tolist(), CELLS // WELLS)
@@ -138,7 +138,7 @@ def plate(world: World, adata: ad.AnnData, arm: str, rng: np.random.Generator) -
 
 @quiet()
 def run(world: World, arms: list[str], seed: int) -> dict[str, float]:
-    """Return the weighted error of distances at the start, and after the plates of each arm."""
+    """Return the weighted error of distances at the start, and after the round of each arm."""
     seen = {j: min(START, len(x)) for j, x in world.cells.items()}
     first = world.fit(seen)
     mean, nearer = world.distances(first)
@@ -153,7 +153,7 @@ def run(world: World, arms: list[str], seed: int) -> dict[str, float]:
 
 
 def report(runs: pd.DataFrame, arms: list[str]) -> str:
-    """Return the table of all worlds: errors over those of random plates.
+    """Return the table of all worlds: errors over those of random rounds.
 
     Errors of a run are divided by their sum, so that no run outweighs the others.
     """

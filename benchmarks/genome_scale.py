@@ -2,7 +2,7 @@
 
 Counts are simulated into a sparse file, block by block: 2,000 perturbations, 300,000 cells, 8,000
 genes, a tenth of the values above zero; 2,018 genes are kept. The file is opened backed and goes
-through preprocessing, a graph of 200 genes, the fit, effects on all genes kept, diagnosis, a plate
+through preprocessing, a graph of 200 genes, the fit, effects on all genes kept, diagnosis, a plan
 of 96 and the report. The table has seconds and the peak memory of the process, by step.
 
     python -m benchmarks.genome_scale                     # needs 4 GB of disk

@@ -1,15 +1,15 @@
-"""Real screens replayed in plates: whether a model finds a state sooner than the cells' means do.
+"""Real screens replayed in rounds: whether a model finds a state sooner than the cells' means do.
 
 The screen is fitted without a graph, and replayed by what ``tl.replay_design`` runs: each
 perturbation more than three standard errors from the controls is the target once, and is then not a
 candidate, nor are combinations that contain it. Half of its cells, drawn again in each repeat, give
-the target state; plates of 4 perturbations x 10 cells are drawn from the rest of the screen, after
-100 controls. After each plate the recommended perturbation is scored by the squared distance
+the target state; rounds of 4 perturbations x 10 cells are drawn from the rest of the screen, after
+100 controls. After each round the recommended perturbation is scored by the squared distance
 between the mean of all its cells and that of all cells of the target, minus that expected from
 sampling, relative to the controls' distance. ``good`` means that it cannot be distinguished from
 the best candidate.
 
-All strategies draw the same cells. Differences from the first strategy are averaged over plates 1
+All strategies draw the same cells. Differences from the first strategy are averaged over rounds 1
 to 10 and over repeats, and paired by target: intervals (95%) and p-values are over targets, by the
 function that ``tl.replay_design`` calls (exact sign flips of up to 16 targets), and p-values are
 adjusted by Holm's method over strategies.
@@ -71,7 +71,7 @@ def run(
             *(f"{mean[t]:.2f} ({is_good[t]:.0%})" for t in seen), f"{mean[1:].mean():.3f}",
             f"{is_good[1:].mean():.1%}", f"{plates[:, :, k].mean():.1f}",
         ]  # fmt: skip
-    measures = {"distance": distance[..., 1:].mean(axis=-1), "plates until good": plates}
+    measures = {"distance": distance[..., 1:].mean(axis=-1), "rounds until good": plates}
     differences: dict[str, list[str]] = {f"{names[0]} minus {s}": [] for s in names[1:]}
     for values in measures.values():
         by_target = values.mean(axis=1)  # of targets x strategies, over repeats
@@ -81,8 +81,8 @@ def run(
     return "\n\n".join([
         f"## {title}: {len(distance)} targets, {len(cells.names) - 1} perturbations, "
         f"{cells.x.shape[1]} genes, {n_repeats} repeats",
-        "Distance relative to the control's (share good), by number of plates:",
-        table(["", *map(str, seen), "mean 1 to 10", "good", "plates until good"], rows),
+        "Distance relative to the control's (share good), by number of rounds:",
+        table(["", *map(str, seen), "mean 1 to 10", "good", "rounds until good"], rows),
         "Differences over targets (below 0: nearer, sooner), p-values adjusted by Holm's method:",
         table(["", *measures], differences),
     ])  # fmt: skip

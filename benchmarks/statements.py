@@ -11,7 +11,7 @@ is 1) in 15% of the genes. The target state is the control plus
 
 The target has a further SD of 0.05 per gene, and a squared distance of 2 or more to the control; in
 A to C it is given as numbers. The statements are those of ``tl.plan_screen`` (8 perturbations, 600
-cells, a plate that is filled) and ``tl.design_interventions`` after ``tl.learn_dag`` (no graph) and
+cells, a plan that is filled) and ``tl.design_interventions`` after ``tl.learn_dag`` (no graph) and
 ``tl.fit_dag_blr``; ``tl.target_distances`` gives the unbiased
 distances of the cells' means. The truth is that of the simulated states, and is used for nothing
 else. "None closer": with the stated probability no candidate is closer than the best known by more
@@ -166,7 +166,7 @@ def judge(world: str, seed: int, *, plates: bool = True) -> Found:
     screen = simulate(world, seed)
     truth, adata = screen.distances(), screen.fitted()
     ranking, _ = ranked(screen, adata)
-    # The plate is made whatever is advised, because the gain is stated in every advice.
+    # The plan is made whatever is advised, because the gain is stated in every advice.
     npt.tl.plan_screen(
         adata, screen.target, candidates=screen.candidates, strategy="exploit", **PLAN
     )

@@ -177,7 +177,9 @@ def combinations() -> Figure:
         "nextpert": ("ours, likely best", OURS),
     }
     settings = [
-        f"{s} singles, {w}" for s in ("All", "Half of the") for w in ("in the pool", "held out")
+        f"{s} singles, {w}"
+        for s in ("All", "Half of the")
+        for w in ("target a candidate", "held out")
     ]
     for ax, setting in zip(axes.flat, settings, strict=True):
         _, rows = table("combinations", f"## {setting}")
@@ -185,11 +187,7 @@ def combinations() -> Figure:
             value, error = with_errors([" ± ".join(rows[name][:2])])
             points(ax, value, y, style, label=name, xerr=error)
         names(ax, list(methods))
-        ax.set_title(
-            setting.replace(" in the pool", "\ntarget a candidate").replace(
-                " held", "\ntarget held"
-            )
-        )
+        ax.set_title(setting.replace(" target", "\ntarget").replace(" held", "\ntarget held"))
         ax.set_xlim(0, 8)
     for ax in axes[1]:
         ax.set_xlabel("rounds of 8 until found")

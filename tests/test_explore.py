@@ -1,4 +1,4 @@
-"""The benchmark of plates that reduce uncertainty: worlds and arms."""
+"""The benchmark of rounds that reduce uncertainty: worlds and arms."""
 
 import numpy as np
 import pytest

@@ -33,7 +33,7 @@ def table() -> object:
 
 
 def results(adata: object) -> dict[str, np.ndarray]:
-    """Return what a fit, its effects and a plate say."""
+    """Return what a fit, its effects and a plan say."""
     npt.tl.fit_dag_blr(adata)
     npt.tl.perturbation_effects(adata)
     effects = adata.uns["perturbation_effects"]

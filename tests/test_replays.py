@@ -1,4 +1,4 @@
-"""The benchmarks of states found: own states, and replays in plates."""
+"""The benchmarks of states found: own states, and replays in rounds."""
 
 import numpy as np
 import pytest

@@ -25,7 +25,7 @@ def untested():
 def settings_of_doubles():
     """Rounds by the model, by sums and at random, in four settings."""
     heads = [f"## {singles}, {where}" for singles in ("All singles", "Half of the singles")
-             for where in ("in the pool", "held out")]  # fmt: skip
+             for where in ("target a candidate", "held out")]  # fmt: skip
     every = [table("combinations", head)[1] for head in heads]
     names = ("ours, likely best", "nearest sum", "random")
     return [[numbers(rows[name])[0] for name in names] for rows in every]
