@@ -8,6 +8,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._report.results import KINDS, keys_of, read_all, verdict_of
+from nextpert._report.tables import _signed
 
 
 def test_it_says_what_the_report_says(adata):
@@ -53,3 +54,9 @@ def test_methods_state_the_options_that_are_stored(adata):
     assert f"by the strategy {plan['params']['strategy']} (seed {plan['params']['rng']})" in words
     candidates = adata.uns["design"]["ranking"]["perturbation"].ne("control").sum()
     assert f"{candidates} candidates were ranked" in words
+
+
+def test_only_a_gain_has_a_plus():
+    assert _signed(0.5).startswith("+0.5")
+    assert not _signed(0.0).startswith("+")
+    assert _signed(-0.5).startswith(("-", "−"))

@@ -207,3 +207,9 @@ def test_positive_controls_are_judged_only_if_target_genes_are_measured(
     assert part.level == level
     assert words in part.verdict
     assert ("could not be judged" in part.verdict) == (n == 0)
+
+
+@pytest.mark.parametrize(("n_judged", "says"), [(9, False), (12, True)])
+def test_perturbations_that_cannot_be_judged_are_counted(n_judged, says):
+    verdict = _unseen(rows(q.UNSEEN), {}, n_judged).verdict
+    assert (f"9 of {n_judged} were judged" in verdict) == says

@@ -153,3 +153,12 @@ def test_perturbed_cells_inform_the_controls_and_coexpressed_noise_is_known():
     np.testing.assert_allclose(
         planned(20, factors=factors, sizes=along).of_model / found.of_model, 1.0, rtol=0.03
     )  # effects along the factor cannot be distinguished from this noise
+
+
+def test_noise_given_the_other_genes_is_that_of_dense_algebra():
+    factors = np.random.default_rng(1).uniform(-0.65, 0.65, size=(30, 2))
+    # Without perturbations, kappa is the variance of means, and no effect lies along a factor.
+    found = planned(20, factors=factors, n_perturbations=0)
+    covariance = factors @ factors.T + np.diag(1 - (factors**2).sum(axis=1))
+    expected = found.of_means / np.diag(np.linalg.inv(covariance))
+    np.testing.assert_allclose(found.of_model, expected, rtol=1e-9)
