@@ -271,9 +271,8 @@ class EffectDraws:
     def sd(self) -> Array:
         """Return posterior standard deviations, ``(n_perturbations, n_genes)``, data units."""
         sd = np.empty(self.expected.shape, table_type(self.expected.size))
-        every = np.arange(len(sd))
         for rows in in_blocks(len(sd), len(self.unit) * self.n_draws):
-            block = every[rows]
+            block = np.arange(len(sd))[rows]
             # Var = E[1 / (cells + prior)] + Var[centre], over draws.
             within = np.zeros_like(sd[rows])
             for k in range(self.n_draws):
