@@ -107,3 +107,8 @@ def _same_notes() -> Iterator[None]:
     yield
     after = logger.level, logger.propagate, logger.disabled, list(logger.handlers)
     assert after == before, "the test left nextpert's logger changed"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the numbers of tests/test_stored_numbers.py anew."""
+    parser.addoption("--write-numbers", action="store_true", help="store the numbers of pipelines")
