@@ -224,3 +224,11 @@ def test_blocks_are_bounded_and_hold_every_cell_once(kind, values):
         np.testing.assert_array_equal(block, values[which][:, COLUMNS])
         seen.append(which)
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), cells)
+
+
+def test_a_row_beyond_the_file_is_damage():
+    csc = sp.csc_array(np.diag([1.0, 2.0, 3.0]))
+    arrays = csc.data, csc.indices, csc.indptr
+    assert sources._panel_of_csc(arrays, 3, np.array([2])).toarray().tolist() == [[0], [0], [3]]
+    with pytest.raises(ValueError, match="row indices out of range"):
+        sources._panel_of_csc(arrays, 2, np.array([2]))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
-from nextpert.campaign.candidates import plate_options
+from nextpert.campaign.candidates import plate_options, standing_options
 from nextpert.campaign.state import _moved as moved
 from nextpert.core.design.stopping import AT_TARGET, CONFIRM, ORDER
 
@@ -94,6 +94,12 @@ def test_what_failed_comes_back_by_retry_alone(campaign):
         "proposed", "failed", "proposed", "retried", "proposed",
     ]  # fmt: skip
     assert campaign.summarize()["failed"].tolist() == ["", "CDK4", "", ""]
+
+
+def test_what_failed_after_it_was_measured_is_ranked(campaign):
+    plan = {"candidates": ["B2M", "CDK4", "CD58"]}
+    ranking, _ = standing_options(campaign.adata, campaign.target, plan, ["B2M", "CDK4"])
+    assert list(ranking["candidates"]) == ["B2M", "CD58"]  # CDK4 has no cells
 
 
 def test_a_plate_is_written_down_so_that_it_can_be_made_again(campaign):

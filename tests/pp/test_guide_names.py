@@ -513,3 +513,10 @@ def test_names_of_norman_give_the_curated_labels(screen_path):
     npt.pp.assign_guides(adata, guides="guide_identity", key_added="found")
     expected = curated.map(lambda label: "+".join(sorted(label.split("+"))))
     assert (adata.obs["found"].astype(str) == expected).all()
+
+
+def test_a_common_prefix_takes_three_names():
+    names = ["pool_seven_MYC_1", "pool_seven_JUN_1", "pool_seven_FOS_1"]
+    found = read_names(names, Genes.of(GENES)).found
+    assert [found[name].targets for name in names] == [("MYC",), ("JUN",), ("FOS",)]
+    assert read_names(names[:2], Genes.of(GENES)).found == {}

@@ -10,6 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
 from nextpert.core.model.conditions import fit_each
+from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.screen import ScreenMoments
 
@@ -192,3 +193,11 @@ def test_one_condition_alone_says_so(kept):
         one = fit(adata[there].copy(), condition_key="line")
     with pytest.raises(ValueError, match="at least two conditions"):
         npt.tl.perturbation_effects(one, condition="A")
+
+
+def test_chains_of_conditions_and_of_all_cells_have_one_length(monkeypatch):
+    sizes = []
+    chosen = Chain.of_size
+    monkeypatch.setattr(Chain, "of_size", lambda size: sizes.append(size) or chosen(size))
+    adata = fit(lined()[0], condition_key="line")
+    assert sizes[0] == (1 + len(LINES)) * len(NAMES) * adata.n_vars

@@ -132,6 +132,9 @@ def test_included_perturbations_have_to_be_paid(fitted):
     given["constraints"] = {"include": ["MYC", "FOS"]}
     with pytest.raises(ValueError, match="include cost more"):
         planned(fitted, costs, **given)
+    given["constraints"] = {"include": ["MYC"]}
+    with pytest.raises(ValueError, match="include cost more"):
+        planned(fitted, costs | {"budget": 59.5}, **given)
 
 
 def test_the_report_shows_the_cost(fitted, tmp_path):

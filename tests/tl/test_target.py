@@ -399,3 +399,12 @@ def test_noise_of_constant_genes_counts_only_with_a_weight():
     np.testing.assert_allclose(found, [np.var(np.arange(4.0), ddof=1), 1.0, 1.0])
     with pytest.raises(ValueError, match="which is 0 in B: leave these genes out of weights"):
         cell_variance(control, list("ABC"), np.array([1.0, 1.0, 0.0]))
+
+
+def test_the_first_perturbation_of_a_fit_is_a_target_as_others_are(fitted):
+    fit = posterior_from(fitted)
+    for row, label in enumerate(fit.names[:2]):
+        target = read(fitted, state=label)
+        expected = fit.expected_state(row, target.targets)
+        np.testing.assert_allclose(target.goal.states[0], expected)
+        assert np.abs(expected - target.cells.states[0]).max() > 1e-3

@@ -51,6 +51,8 @@ def test_by_hand():
     assert result.advice == CONFIRM
     tighter = advised(found, [True, True], tolerance=0.06, stop_probability=0.8)
     assert (tighter.good_enough, tighter.advice) == (0.75, ORDER)
+    just = advised(found, [True, True], tolerance=0.06, stop_probability=0.75)
+    assert just.advice == CONFIRM  # with that probability or more
     other = ranked([[2, 1, 10], [2, 1, 10]])
     assert advised(other, [True, False]).chosen == 0
     assert advised(other, [True, True]).chosen == 1
