@@ -15,10 +15,10 @@ from nextpert._adata.arguments import in_mappings
 from nextpert.core.design.distances import first_order_distances, ranked_distance
 from nextpert.core.design.plate import best_order
 from nextpert.core.design.remaining_variance import removed
-from nextpert.core.fit import candidates
 from nextpert.study.panel_target import without_own_genes
 from nextpert.study.plate import PlateSize, split_cells
 from nextpert.study.pool import read_candidates
+from nextpert.study.ranking import draws_of
 from nextpert.tl._read_target import read_target
 
 pytestmark = pytest.mark.full_chain
@@ -131,9 +131,7 @@ def test_cells_go_where_they_teach_most(fitted):
     wanted = read_target(fitted, "MYC", fit)
     pool, wanted = without_own_genes(pool, wanted, fit)
     each = split_cells(2000, 5, 20).cells_each
-    asked = candidates.as_asked(
-        fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
-    )
+    asked = draws_of(fit, pool, wanted, n_cells=each, n_samples=1000, rng=0)
     chosen = [pool.interventions.names.index(name) for name in wells["perturbation"]]
     n_cells = wells["n_cells"].to_numpy()
     covariance, gain = asked.remaining.among(chosen)
@@ -155,9 +153,7 @@ def test_each_well_removes_most_after_those_before_it(fitted):
     pool = read_candidates("genes", fit)
     wanted = read_target(fitted, target, fit)
     each = split_cells(2000, 16, 20).cells_each
-    asked = candidates.as_asked(
-        fit, pool, wanted.goal, wanted.targets, n_cells=each, n_samples=1000, rng=0
-    )
+    asked = draws_of(fit, pool, wanted, n_cells=each, n_samples=1000, rng=0)
     left, measures = deepcopy(asked.remaining), asked.noise.at(each)
     chosen = []
     for _ in names:

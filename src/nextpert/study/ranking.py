@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nextpert.core._codec import strings
-from nextpert.core.fit.candidates import CandidateSet, as_asked
+from nextpert.core.design.candidates import Candidates
+from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.fit.naming import places
 from nextpert.study.panel_target import measured_goal
 from nextpert.study.pool import can_be_candidate, read_candidates
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.design.candidates import Candidates
     from nextpert.core.design.distances import RankedDistance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
@@ -55,23 +54,49 @@ class Ranking:
         return self.draws.distances
 
     def rows(self, index: NDArray[np.int64], fit: FittedPosterior, **options: Any) -> Ranking:
-        """Return the ranking of some candidates by new draws; ``options`` are of ``as_asked``."""
+        """Return the ranking of some candidates by new draws; ``options`` are of ``draws_of``."""
         admitted = self.admitted[index]
         pool = self.pool.rows(index)
-        draws = as_asked(fit, pool.candidates, pool.target.goal, pool.target.targets, **options)
+        draws = draws_of(fit, pool.candidates, pool.target, **options)
         if not admitted.all():
             draws.admit(admitted)
         columns = {name: column[[*index, -1]] for name, column in self.columns.items()}
         return replace(self, pool=pool, draws=draws, admitted=admitted, columns=columns)
 
 
+def draws_of(
+    fit: FittedPosterior,
+    candidates: CandidateSet,
+    target: PanelTarget,
+    *,
+    n_guides: int = 1,
+    **options: Any,
+) -> Candidates:
+    """Return the joint draws of candidates and a target; ``options`` are of ``Candidates``.
+
+    Cells of a candidate are planned in ``n_guides`` guides.
+    """
+    model = fit.hierarchical
+    shared = (fit.guide_variance or 0.0) / n_guides
+    return Candidates(
+        fit.posteriors,
+        candidates.interventions.shifts if candidates.is_exact else None,
+        target.goal,
+        states=candidates.states(fit, target.targets),
+        measured=candidates.measured,
+        main=fit.posterior,
+        noise=None if model is None else CellNoise(*model.within_cells(), shared),
+        **options,
+    )
+
+
 def rank(pool: Pool, fit: FittedPosterior, **options: Any) -> Ranking:
     """Rank and admit candidates; probabilities of being the nearest then count only those admitted.
 
     Combinations are compared with their members and the best measured candidate in the same draws.
-    If some members are not candidates, new draws contain them. ``options`` are of ``as_asked``.
+    If some members are not candidates, new draws contain them. ``options`` are of ``draws_of``.
     """
-    draws = as_asked(fit, pool.candidates, pool.target.goal, pool.target.targets, **options)
+    draws = draws_of(fit, pool.candidates, pool.target, **options)
     admitted, columns, adds_up = _admission(pool, draws, fit)
     if not admitted.all():
         draws.admit(admitted)
@@ -107,14 +132,15 @@ def _admission(
     all_names = [*names, *extra_members]
     draws, measured = ranked.distances.draws, candidates.measured
     if extra_members:
-        extended, goal = read_candidates(all_names, fit), target.goal
+        extended, all_target = read_candidates(all_names, fit), target
         if target.all_genes_goal is not None and target.control is not None:
             *target_columns, common = places(
                 [*extended.interventions.targets, target.left_out[-1]], fit.genes
             )
             goal = target.all_genes_goal.leave_out(common, target_columns, target.control)
-        options: dict[str, Any] = {"n_samples": ranked.n_samples, "rng": 0}
-        draws = as_asked(fit, extended, goal, target.targets, **options).distances.draws
+            all_target = replace(target, goal=goal)
+        by_all = draws_of(fit, extended, all_target, n_samples=ranked.n_samples, rng=0)
+        draws = by_all.distances.draws
         measured = extended.measured
         position_of |= {key(name): len(names) + i for i, name in enumerate(extra_members)}
     comparable = [  # without the target's own perturbation, if it is a member but not a candidate

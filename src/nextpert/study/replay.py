@@ -20,7 +20,7 @@ from nextpert.core._tasks import run_tasks
 from nextpert.core.causal.registry import acquisitions
 from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate import BY_MEANS, replay_plates
-from nextpert.core.fit.candidates import as_asked, as_fitted, fitted_candidates
+from nextpert.core.fit.candidates import as_fitted, fitted_candidates
 from nextpert.core.fit.cells import pool_cells
 from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Model
@@ -29,6 +29,7 @@ from nextpert.study.paired import LEVEL, MIN_UNITS, differences_from
 from nextpert.study.panel_target import PanelTarget, given_by_numbers
 from nextpert.study.plate import STRATEGIES, PlateSize
 from nextpert.study.pool import Pool, usual
+from nextpert.study.ranking import draws_of
 from nextpert.study.record import record_of
 
 if TYPE_CHECKING:
@@ -299,14 +300,8 @@ def by_model(
     target = PanelTarget("target", task.goal, task.goal, targets=Joined(numbers=numbers))
     is_ready = np.isin(np.arange(len(plan.names)), ready)
     pool = Pool(fitted_candidates(shifts, fit), target, is_ready)
-    draws = as_asked(
-        fit,
-        pool.candidates,
-        target.goal,
-        target.targets,
-        n_samples=N_SAMPLES,
-        rng=task.rng.spawn(1)[0],
-    )
+    stream = task.rng.spawn(1)[0]
+    draws = draws_of(fit, pool.candidates, target, n_samples=N_SAMPLES, rng=stream)
     best = int(draws.distances.mean[:-1].argmin())
     if not size:
         return best, ready[:0]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nextpert._warn import warn
 from nextpert.core._checks import list_names
 from nextpert.core.causal.weights import downstream
-from nextpert.core.design.candidates import Candidates
 from nextpert.core.design.distances import states_of
 from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
-from nextpert.core.design.remaining_variance import CellNoise
 from nextpert.core.design.stopping import is_apart
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
@@ -83,29 +81,6 @@ class CandidateSet:
         if self.is_exact:
             return states_of(fit.posteriors, self.interventions.shifts)
         return fit.states(self.fit_rows, self.without_cells, targets)
-
-
-def as_asked(
-    fit: FittedPosterior,
-    pool: CandidateSet,
-    goal: Goal,
-    targets: Joined = NOT_JOINED,
-    n_guides: int = 1,
-    **options: Any,
-) -> Candidates:
-    """Return candidates to rank, from a fit; ``targets`` are those of ``PanelTarget`` (tl)."""
-    model = fit.hierarchical
-    shared = (fit.guide_variance or 0.0) / n_guides
-    return Candidates(
-        fit.posteriors,
-        pool.interventions.shifts if pool.is_exact else None,
-        goal,
-        states=pool.states(fit, targets),
-        measured=pool.measured,
-        main=fit.posterior,
-        noise=None if model is None else CellNoise(*model.within_cells(), shared),
-        **options,
-    )
 
 
 def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NOT_JOINED) -> bool:
