@@ -249,7 +249,7 @@ def check_arguments(
     bounds = getattr(function, "__bounds__", {})
     annotations = function.__annotations__
     return {
-        name: _checked(value, shown.format(name), kinds_of(annotations[name], bounds.get(name, ())))
+        name: check_value(value, shown.format(name), annotations[name], *bounds.get(name, ()))
         if name in annotations
         else value
         for name, value in arguments.items()
@@ -268,13 +268,9 @@ class Kind(NamedTuple):
     take: Callable[[Any, str, str], Any] = lambda value, name, needed: value
 
 
-def check_value(value: Any, name: str, annotation: str, *bounds: Bound) -> Any:
-    """Check a part of an argument, such as a value of a mapping, and return it."""
-    return _checked(value, name, kinds_of(annotation, bounds))
-
-
-def _checked(value: Any, name: str, kinds: Iterable[Kind]) -> Any:
-    """Return a value if it is of one of ``kinds``, or if there are none; raise otherwise."""
+def check_value(value: Any, name: str, annotation: str, *bounds: Bound | type) -> Any:
+    """Return an argument or a part of one if it is of a kind of its annotation; raise otherwise."""
+    kinds = kinds_of(annotation, bounds)
     descriptions = [kind.words if isinstance(kind.words, str) else kind.words() for kind in kinds]
     words = list(dict.fromkeys(_OR.join(filter(None, descriptions)).split(_OR)))
     needed = _OR.join(filter(None, [", ".join(words[:-1]), words[-1]]))
@@ -323,12 +319,12 @@ def kinds_of(annotation: str, declared: tuple[Bound | type, ...]) -> list[Kind]:
         elif kind in ("Sequence", "Iterable") and parts.startswith("str"):
             out.append(_names())
         elif kind == "tuple":
-            of_parts = [kinds_of(x, bounds) if x == "int" else [] for x in parts.split(", ")]
-            out.append(_pair(of_parts))
+            of_parts = [x if x == "int" else "Any" for x in parts.split(", ")]
+            out.append(_pair(of_parts, bounds))
         elif kind == "Mapping" and of_options:
             out.append(_options(*of_options))
         elif name == "Mapping[str, float]":
-            out.append(_numbers(kinds_of("float", bounds)))
+            out.append(_numbers(bounds))
         else:
             out.append(KINDS[kind])
     return out
@@ -384,20 +380,20 @@ def _names() -> Kind:
     return Kind(_NAMES, _is_list, take)
 
 
-def _pair(of: list[list[Kind]]) -> Kind:
+def _pair(of: list[str], bounds: tuple[Bound, ...]) -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
-        return tuple(_checked(one, name, kinds) for one, kinds in zip(value, of, strict=True))
+        return tuple(check_value(x, name, kind, *bounds) for x, kind in zip(value, of, strict=True))
 
-    words = "a pair of whole numbers" if of[0] else "a pair (column of obs, value)"
+    words = "a pair of whole numbers" if of[0] == "int" else "a pair (column of obs, value)"
     return Kind(words, lambda value: isinstance(value, tuple) and len(value) == len(of), take)
 
 
-def _numbers(kinds: list[Kind]) -> Kind:
+def _numbers(bounds: tuple[Bound, ...]) -> Kind:
     def take(value: Any, name: str, needed: str) -> Any:
         if len(value) == 0:
             raise ValueError(_refusal(value, name, f"{needed} that names at least one gene"))
         for key, number in value.items():
-            _checked(number, f"{name}[{key!r}]", kinds)
+            check_value(number, f"{name}[{key!r}]", "float", *bounds)
         return value
 
     return Kind("a mapping of names to numbers", _is(Mapping, pd.Series), take)
