@@ -86,7 +86,7 @@ def test_being_as_near_is_stored_by_tolerance(fitted, monkeypatch, tolerance):
     rows = [names.index(name) for name in stored["ranking"]["perturbation"]]
     counted = [j for j in range(len(names)) if j != len(names) - 2]
     for share in (0.0, tolerance, 0.5):
-        by_hand = as_near_by_hand(ranking.distances.draws, counted, share)
+        by_hand = as_near_by_hand(ranking.draws.distances.draws, counted, share)
         column = int(np.argmin(np.abs(tolerances - share)))
         found = stored["as_near"]["probabilities"][:, column]
         np.testing.assert_array_equal(found, by_hand[rows])

@@ -154,7 +154,7 @@ def _advised(
         _draw(plate, fit, ranking) if plate.candidates else None for plate in (order, remeasure)
     ]
     decision = stopping(
-        ranking.distances,
+        ranking.draws.distances,
         is_measured,
         drawn[0],
         drawn[1],
@@ -168,13 +168,13 @@ def _advised(
     needed = pd.DataFrame({"n_guides": np.empty(0, int), "n_cells": np.empty(0)})
     named: list[int] = []
     if decision.advice == CONFIRM and decision.chosen < len(names):
-        as_near = ranking.distances.as_near(rule.tolerance)[0, :-1]
+        as_near = ranking.draws.distances.as_near(rule.tolerance)[0, :-1]
         also = np.flatnonzero(is_measured & (as_near >= _MIN_AS_NEAR))
-        also = also[np.argsort(ranking.distances.mean[also], kind="stable")]
+        also = also[np.argsort(ranking.draws.distances.mean[also], kind="stable")]
         named = [decision.chosen, *also[also != decision.chosen].tolist()][:_MAX_NAMED]
         needed = _cells_needed(ranking, named, fit, n_guides, rule.tolerance)
         # Cells are counted only if the best known candidate is nearer than the control is.
-        median = ranking.distances.median
+        median = ranking.draws.distances.median
         is_near = median[decision.chosen] <= MAX_NEAR_DISTANCE * median[-1]
         chosen = choice.confirm(named, _best(needed)["n_cells"] if is_near else 0.0)
     elif decision.advice in (MEASURE, ORDER) or _is_short_of_cells(decision, ranking, null, rule):
@@ -205,7 +205,7 @@ def _is_short_of_cells(
     """
     if decision.advice != NO_DIFFERENCE or not null.is_trusted:
         return False
-    enough = rule.min_gain * float(ranking.distances.mean[-1])
+    enough = rule.min_gain * float(ranking.draws.distances.mean[-1])
     return bool(decision.gain_of_more >= enough)
 
 
@@ -230,7 +230,7 @@ def _draw(
         target.goal.rows([*candidates, -1]),
         candidates,
         variance=(1 / n_cells + ranking.draws.noise.shared) * of_cell,
-        n_samples=len(ranking.distances.draws),
+        n_samples=len(ranking.draws.distances.draws),
         rng=0,
     )
 
@@ -243,7 +243,7 @@ def _cells_needed(
     With these cells alone, the half width of a 90% interval of the distance is the tolerance, for
     the candidate whose distance is the least precise. Cells are rounded up to tens.
     """
-    noise, at_most = ranking.draws.noise.rows(named), tolerance * ranking.distances.mean[-1]
+    noise, at_most = ranking.draws.noise.rows(named), tolerance * ranking.draws.distances.mean[-1]
     guides = [n_guides]
     if noise.shared > 0:
         guides = sorted({n_guides, *(g for g in _GUIDES if g > n_guides)})
@@ -266,7 +266,7 @@ def _best(needed: pd.DataFrame) -> dict[str, Any]:
 
 def _stored(decision: Stopping, ranking: Ranking, rule: StoppingRule) -> dict[str, Any]:
     """Return the numbers of an advice that follow from distances."""
-    distances, first = ranking.distances, decision.chosen
+    distances, first = ranking.draws.distances, decision.chosen
     nothing = float(distances.mean[-1])
     is_apart = np.isfinite(decision.relative_gain)
     of_more = 0.0 if np.isnan(decision.gain_of_more) else decision.gain_of_more

@@ -137,7 +137,7 @@ class PlateChoice:
         """Return candidates by their probability of being the nearest per price; ties as given."""
         if self.price is None:
             return order
-        worth = self.ranking.distances.nearest[order] / self.price[order]
+        worth = self.ranking.draws.distances.nearest[order] / self.price[order]
         return order[np.argsort(-worth, kind="stable")]
 
     def among(self, chosen: Sequence[int]) -> tuple[Vector, Vector, Vector]:
@@ -212,7 +212,7 @@ class PlateChoice:
         They are those of the plan that ``"exploit"`` makes of measured candidates alone, without
         those that are the nearest with less than some probability.
         """
-        distances, limits = self.ranking.distances, self.ranking.pool
+        distances, limits = self.ranking.draws.distances, self.ranking.pool
         measured = np.flatnonzero(is_measured & limits.allowed)
         measured = measured[~np.isin(measured, limits.include)]
         size = self.plate_size.size - len(limits.include)
@@ -311,7 +311,11 @@ def plate_table(
     the perturbations that the advice names.
     """
     ranking, pool = choice.ranking, choice.ranking.pool
-    interventions, distance, target = pool.candidates.interventions, ranking.distances, pool.target
+    interventions, distance, target = (
+        pool.candidates.interventions,
+        ranking.draws.distances,
+        pool.target,
+    )
     chosen = plan.candidates
     # The control is last in distances.
     rows = [*chosen, -1]

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.design.distances import RankedDistance
     from nextpert.core.fit.candidates import CandidateSet
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.panel_target import PanelTarget
     from nextpert.study.pool import Pool
     from nextpert.study.target import Vector
+
+    Admission = tuple[NDArray[np.bool_], dict[str, NDArray[Any]], bool]
 
 
 MORE_LIKELY = 0.5  # a combination is admitted if it is nearer with a probability above this
@@ -48,20 +49,11 @@ class Ranking:
     columns: Mapping[str, NDArray[Any]]
     adds_up: bool = False
 
-    @property
-    def distances(self) -> RankedDistance:
-        """Distances to the target, and the probabilities of being the nearest."""
-        return self.draws.distances
-
     def rows(self, index: NDArray[np.int64], fit: FittedPosterior, **options: Any) -> Ranking:
         """Return the ranking of some candidates by new draws; ``options`` are of ``draws_of``."""
-        admitted = self.admitted[index]
-        pool = self.pool.rows(index)
-        draws = draws_of(fit, pool.candidates, pool.target, **options)
-        if not admitted.all():
-            draws.admit(admitted)
         columns = {name: column[[*index, -1]] for name, column in self.columns.items()}
-        return replace(self, pool=pool, draws=draws, admitted=admitted, columns=columns)
+        admission = self.admitted[index], columns, self.adds_up
+        return rank(self.pool.rows(index), fit, admission, **options)
 
 
 def draws_of(
@@ -90,22 +82,23 @@ def draws_of(
     )
 
 
-def rank(pool: Pool, fit: FittedPosterior, **options: Any) -> Ranking:
+def rank(
+    pool: Pool, fit: FittedPosterior, admission: Admission | None = None, **options: Any
+) -> Ranking:
     """Rank and admit candidates; probabilities of being the nearest then count only those admitted.
 
     Combinations are compared with their members and the best measured candidate in the same draws.
-    If some members are not candidates, new draws contain them. ``options`` are of ``draws_of``.
+    If some members are not candidates, new draws contain them. An ``admission``, made before of
+    the same candidates, is taken as it is. ``options`` are of ``draws_of``.
     """
     draws = draws_of(fit, pool.candidates, pool.target, **options)
-    admitted, columns, adds_up = _admission(pool, draws, fit)
+    admitted, columns, adds_up = admission or _admission(pool, draws, fit)
     if not admitted.all():
         draws.admit(admitted)
     return Ranking(pool, draws, admitted, columns, adds_up)
 
 
-def _admission(
-    pool: Pool, ranked: Candidates, fit: FittedPosterior
-) -> tuple[NDArray[np.bool_], dict[str, NDArray[Any]], bool]:
+def _admission(pool: Pool, ranked: Candidates, fit: FittedPosterior) -> Admission:
     """Return which candidates are admitted, with the columns and ``adds_up`` of a ranking."""
     target, candidates = pool.target, pool.candidates
     names, key, members = pool.names, fit.naming.key, fit.naming.members
@@ -184,7 +177,7 @@ def as_near_table(
     tolerances = np.unique([*np.arange(MAX_TOLERANCE + 1) / 100, tolerance])
     probabilities = np.zeros((len(order) + 1, len(tolerances)))
     is_counted = np.append(ranking.admitted, True)
-    among = replace(ranking.distances, draws=ranking.distances.draws[:, is_counted])
+    among = replace(ranking.draws.distances, draws=ranking.draws.distances.draws[:, is_counted])
     probabilities[is_counted] = among.as_near(tolerances).T
     return {"tolerances": tolerances, "probabilities": probabilities[[*order, -1]]}
 
@@ -207,7 +200,7 @@ def ranking_table(
     ``values`` and ``removed`` are the acquisition and the variance reduction of each candidate, and
     ``flat`` says to rank by distance because they distinguish none.
     """
-    distance, target = ranking.distances, ranking.pool.target
+    distance, target = ranking.draws.distances, ranking.pool.target
     median, centre = distance.median, np.maximum(distance.centre, 0.0)
     # Ties are ordered by the distance of the expected state, which finds a state more often than
     # the mean distance does, and so are all candidates if the acquisition distinguishes none.
