@@ -197,11 +197,11 @@ def test_no_file_is_long(path):
 FEW = {
     "fit_dag_blr": (247, 10),
     "perturbation_effects": (131, 10),
-    "plan_screen": (292, 11),
+    "plan_screen": (289, 11),
     "diagnose": (392, 14),
-    "design_interventions": (290, 12),
-    "plan_cells": (350, 12),
-    "replay_design": (342, 17),
+    "design_interventions": (287, 12),
+    "plan_cells": (347, 12),
+    "replay_design": (341, 16),
 }
 REPLAY = {"n_repeats": 2, "n_rounds": 2, "n_perturbations": 2, "n_cells": 20}
 INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")

@@ -259,8 +259,8 @@ def without_own_genes(
     if target.target_genes is None:
         return pool, target
     interventions = pool.interventions
-    states = fit.states(np.empty(0, np.int64), None, target.targets)
-    control = control_by_node(states, target.goal)
+    of_control = pool.rows([]).states(fit, target.targets)
+    control = control_by_node(of_control, target.goal)
     ranked, bound = bind(
         target, fit.genes, interventions.names, interventions.targets, control, "ranked", required
     )

@@ -12,7 +12,7 @@ from nextpert._warn import warn
 from nextpert.core._checks import list_names
 from nextpert.core.causal.weights import downstream
 from nextpert.core.design.distances import states_of
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
 from nextpert.core.design.stopping import is_apart
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
@@ -75,12 +75,25 @@ class CandidateSet:
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
         """Return the joint posterior of the candidates' states.
 
-        It comes from the hierarchical model, or from the graph if shifts are exact. ``targets``
-        are those of ``PanelTarget`` (tl).
+        It comes from the hierarchical model, or from the graph if shifts are exact. If target
+        states are perturbations of the fit (``targets``, of a ``PanelTarget``), every draw contains
+        their departures from :meth:`FittedPosterior.expected_state`.
         """
         if self.is_exact:
             return states_of(fit.posteriors, self.interventions.shifts)
-        return fit.states(self.fit_rows, self.without_cells, targets)
+        # A target that is also a candidate has one draw, not two.
+        target_rows = [
+            row for row in dict.fromkeys(targets.rows) if row >= 0 and row not in self.fit_rows
+        ]
+        all_rows = np.append(self.fit_rows, np.array(target_rows, np.int64))
+        at = [int(np.flatnonzero(all_rows == row)[0]) if row >= 0 else -1 for row in targets.rows]
+        none = np.zeros(len(fit.genes))
+        points = np.array(
+            [fit.expected_state(row, targets) if row >= 0 else none for row in targets.rows]
+        )
+        model, draws, rows = fit.draws_with(len(self.fit_rows), all_rows, self.without_cells)
+        changes = fit.changes_given(targets, model)
+        return states_by_effects(draws, model.control, rows, at, points, len(target_rows), changes)
 
 
 def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NOT_JOINED) -> bool:

@@ -23,7 +23,7 @@ from nextpert.core._codec import (
 )
 from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.design.given_target import GivenTarget, given_target
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
+from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
 from nextpert.core.model.hierarchical import Hierarchical
@@ -339,10 +339,10 @@ class FittedPosterior:
         new
             Expected effects of the perturbations without cells, in their order.
         """
-        _, draws, rows = self._drawn(len(fit_rows), fit_rows, new)
+        _, draws, rows = self.draws_with(len(fit_rows), fit_rows, new)
         return draws.rows(rows)
 
-    def _drawn(
+    def draws_with(
         self, size: int, fit_rows: NDArray[np.int64], new: WithoutCells | None
     ) -> tuple[Hierarchical, EffectDraws, NDArray[np.int64]]:
         """Return the model, the draws that fit in memory for ``size`` perturbations, and rows."""
@@ -390,37 +390,13 @@ class FittedPosterior:
         number = int(np.count_nonzero(self.is_measured[:row]))
         effect = model.effects.posterior_mean(np.array([number]))[0]
         state = np.asarray(model.control.mean(axis=0) + effect)
-        changes = self._given(joined, model)
+        changes = self.changes_given(joined, model)
         if changes is not None and number in changes.change:
             moved = changes.control.mean(axis=0)
             state += changes.slope[number] * moved + changes.change[number]
         return state
 
-    def states(
-        self,
-        fit_rows: NDArray[np.int64],
-        new: WithoutCells | None = None,
-        joined: Joined = NOT_JOINED,
-    ) -> States:
-        """Return the joint posterior of the states of perturbations; see :meth:`effects`.
-
-        If target states are perturbations of the fit (``joined``), every draw contains their
-        departures from :meth:`expected_state`.
-        """
-        # A target that is also a candidate has one draw, not two.
-        targets = joined.rows
-        target_rows = [row for row in dict.fromkeys(targets) if row >= 0 and row not in fit_rows]
-        all_rows = np.append(fit_rows, np.array(target_rows, np.int64))
-        at = [int(np.flatnonzero(all_rows == row)[0]) if row >= 0 else -1 for row in targets]
-        none = np.zeros(len(self.genes))
-        points = np.array(
-            [self.expected_state(row, joined) if row >= 0 else none for row in targets]
-        )
-        model, draws, rows = self._drawn(len(fit_rows), all_rows, new)
-        changes = self._given(joined, model)
-        return states_by_effects(draws, model.control, rows, at, points, len(target_rows), changes)
-
-    def _given(self, joined: Joined, model: Hierarchical) -> GivenTarget | None:
+    def changes_given(self, joined: Joined, model: Hierarchical) -> GivenTarget | None:
         """Return the changes of draws given a target, from all perturbations with cells.
 
         The target is given by numbers, or is one perturbation. The changes do not depend on the
