@@ -33,6 +33,6 @@ def test_one_guide_is_not_guides(n_guides, words):
         layout=SimpleNamespace(n_guides=n_guides, n_replicates=2),
         effect=0.5,
         power=0.8,
-        by_rule="lfsr < 0.05",
+        rule="lfsr < 0.05",
     )
     assert f"({words})" in _of_cells(plan)

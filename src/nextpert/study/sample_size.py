@@ -12,7 +12,7 @@ import pandas as pd
 from nextpert._adata.arguments import above, at_least, between, options
 from nextpert.core._codec import strings
 from nextpert.core._text import percent
-from nextpert.core.design.detection import LFSR, ByDiscoveryRate, ByFalseSigns
+from nextpert.core.design.detection import FDR, LFSR, ByDiscoveryRate, ByFalseSigns
 from nextpert.core.design.effect_sizes import USUAL_SD, EffectSizes
 from nextpert.core.design.power import Layout, screen_noise
 from nextpert.core.design.screen_plans import Prices, ScreenPlans
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 SCREEN, USUAL, GIVEN = "this screen", "four published screens", "given"
 MAX_MEASURED_CELLS = 1e6  # more cells than anybody measures
-_BY_RULE = {
-    True: "local false sign rate below 0.05",
-    False: "false discovery rate of 5%, Benjamini-Hochberg",
+RULES_IN_WORDS = {
+    LFSR: "local false sign rate below 0.05",
+    FDR: "false discovery rate of 5%, Benjamini-Hochberg",
 }
 
 
 class SampleSizes(NamedTuple):
-    """What is put in words: tables, the rule, the effect, and where effects are from.
+    """What is put in words: tables, the rule in words, the effect, and where effects are from.
 
     ``stated_effects`` are the share of effects that are not zero and their SD, if they are given;
     ``n_control`` is the number of control cells without a fit, otherwise ``None``.
@@ -59,11 +59,6 @@ class SampleSizes(NamedTuple):
     budget: float | None
     prices: Prices
     n_control: int | None
-
-    @property
-    def by_rule(self) -> str:
-        """The rule in words."""
-        return _BY_RULE[self.rule == LFSR]
 
 
 def in_words(plan: SampleSizes) -> list[str]:
@@ -94,7 +89,7 @@ def _of_cells(plan: SampleSizes) -> str:
     ]
     text = (
         f"Detecting a change of {plan.effect:g} with {100 * plan.power:g}% power "
-        f"({plan.by_rule}) takes {cells_in_words(median)} per perturbation "
+        f"({plan.rule}) takes {cells_in_words(median)} per perturbation "
         f"({' and '.join(parts)}) for the median gene and {cells_in_words(nine_tenths)} for 90% of "
         f"the genes."
     )
@@ -147,7 +142,7 @@ def _of_budget(plan: SampleSizes, budget: float) -> str:
     best = table[table["is_best"]].iloc[0]
     reads = "" if plan.missing else f", {100 * best['reads']:g}% of the reads"
     text = (
-        f"{spending} is expected to detect most effects ({best['detected']:,.0f}; {plan.by_rule}) "
+        f"{spending} is expected to detect most effects ({best['detected']:,.0f}; {plan.rule}) "
         f"with {_screen(best)}{reads}."
     )
     enough = table[table["power"] >= plan.power]
@@ -283,8 +278,9 @@ def _genes_table(
     sd = np.sqrt(plans.noise.perturbed_variance)
     width, power_now = np.full((2, len(sd)), np.nan)
     if np.isfinite(n_cells):
-        width = INTERVAL * sd * np.sqrt(plans.noise_of(n_cells, layout).of_means)
-        power_now = plans.power(n_cells, layout)
+        noise = plans.noise_of(n_cells, layout)
+        width = INTERVAL * sd * np.sqrt(noise.of_means)
+        power_now = plans.rule.power(noise, plans.effect)
     return pd.DataFrame(
         {
             "gene": strings(panel),
@@ -321,7 +317,3 @@ def _noise_of(cells: Cells, names: Sequence[str]) -> ScreenNoise:
     group, guide, batch, _ = rows.T
     screen = screen.pool(row_of, len(rows))
     return screen_noise(screen, group, guide, batch, 1 + len(names), fixed_sd=sd)
-
-
-def _median(counts: NDArray[np.int64]) -> float:
-    return float(np.median(counts)) if len(counts) else np.nan

@@ -23,13 +23,13 @@ from nextpert.study.next_round import StoppingRule
 from nextpert.study.pool import read_all, usual
 from nextpert.study.sample_size import (
     READS,
+    RULES_IN_WORDS,
     SIZE,
     SampleSizes,
     _Budget,
     _check,
     _Effect,
     _genes_table,
-    _median,
     _noise_of,
     _plans_of,
     _screens_table,
@@ -171,14 +171,15 @@ def plan_cells(
     sizes, source = _sizes_of(fit, chosen_effect)
     reads, missing = _read_depths(adata, columns, roles, noise)
     plans = _plans_of(noise, sizes, rule, chosen_effect.size, n_perturbations, reads)
-    n_cells = _median(noise.pooled.n_cells[1:])
+    counts = noise.pooled.n_cells[1:], noise.n_guides[1:], noise.n_replicates[1:]
+    n_cells, guides, replicates = (float(np.median(n)) if len(n) else np.nan for n in counts)
     genes = _genes_table(panel, plans, layout, n_cells, chosen_effect.power)
     screens = _screens_table(plans, layout, prices, limits)
     result = SampleSizes(
         genes,
         screens,
         layout,
-        rule,
+        RULES_IN_WORDS[rule],
         chosen_effect.size,
         chosen_effect.power,
         sizes.share(SIZE),
@@ -200,8 +201,8 @@ def plan_cells(
             "control_guide_variance": noise.control_guide_variance,
             "replicate_variance": noise.replicate_variance,
             "n_control_cells": plans.n_control,
-            "n_guides": _median(noise.n_guides[1:]),
-            "n_replicates": _median(noise.n_replicates[1:]),
+            "n_guides": guides,
+            "n_replicates": replicates,
             "n_cells": n_cells,
         },
     }

@@ -88,17 +88,13 @@ class ScreenPlans:
             per_cell=self.reads[share],
         )
 
-    def power(self, n_cells: float, layout: Layout) -> Array:
-        """Return the probability that the effect is detected, ``(n_genes,)``."""
-        return self.rule.power(self.noise_of(n_cells, layout), self.effect)
-
     def cells_needed(self, layout: Layout, power: float) -> Array:
         """Return the cells per perturbation for a power, ``(n_genes,)``.
 
         The number is infinite if guides, replicates or controls do not allow the power.
         """
         grid = _GRID[layout.n_guides <= _GRID]
-        table = np.array([self.power(n, layout) for n in grid])
+        table = np.array([self.rule.power(self.noise_of(n, layout), self.effect) for n in grid])
         reached = table >= power
         first = np.argmax(reached, axis=0)
         before = np.maximum(first - 1, 0)
