@@ -201,7 +201,7 @@ FEW = {
     "diagnose": (392, 14),
     "design_interventions": (287, 12),
     "plan_cells": (344, 12),
-    "replay_design": (341, 16),
+    "replay_design": (338, 16),
 }
 REPLAY = {"n_repeats": 2, "n_rounds": 2, "n_perturbations": 2, "n_cells": 20}
 INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")

@@ -27,7 +27,7 @@ def make_pool(n_cells=60, size=1.5, seed=0):
 
 def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):
     """A campaign on a pool whose perturbations target genes ``own``, or none that is measured."""
-    p, n = pool.control.shape[1], pool.n_perturbations
+    p, n = pool.control.shape[1], len(pool.n_cells)
     genes = [f"G{i}" for i in range(p)]
     targets = [[] if own is None else [genes[own[j]]] for j in range(n)]
     plan = Plan([f"P{j}" for j in range(n)], targets, [], "knockout")

@@ -126,19 +126,9 @@ class CellPool:
         self.cells = np.concatenate(perturbed)
         self.n_cells = np.array([len(x) for x in perturbed], dtype=np.int64)
         self.start = np.concatenate([[0], np.cumsum(self.n_cells)])
-        plain = PoolEnvironments.plain(len(self.control), self.n_cells)
-        self.environments = plain if environments is None else environments
-
-    @property
-    def n_perturbations(self) -> int:
-        """Number of perturbations."""
-        return len(self.n_cells)
-
-    def moments(self, perturbation: int) -> Moments:
-        """Return the moments of all cells of a perturbation."""
-        return Moments.from_array(
-            self.cells[self.start[perturbation] : self.start[perturbation + 1]]
-        )
+        if environments is None:
+            environments = PoolEnvironments.plain(len(self.control), self.n_cells)
+        self.environments = environments
 
     def deal(
         self, target: int, n_warmup: int, rng: int | np.random.Generator | None = None
@@ -149,14 +139,15 @@ class CellPool:
         orders = [self.start[j] + generator.permutation(int(n)) for j, n in enumerate(self.n_cells)]
         target_cells, orders[target] = np.split(orders[target], [len(orders[target]) // 2])
         goal = Goal.point(self.cells[target_cells].mean(axis=0))
-        return Deal(warmup, orders, goal, generator.permutation(self.n_perturbations))
+        return Deal(warmup, orders, goal, generator.permutation(len(self.n_cells)))
 
     def truth(self, target: int) -> Truth:
         """Return the distances of all perturbations and the controls to the mean of one of them.
 
         Distances are squared and unbiased (``nextpert.core.screen.mean_distance``).
         """
-        states = [*map(self.moments, range(self.n_perturbations)), Moments.from_array(self.control)]
+        perturbed = np.split(self.cells, self.start[1:-1])
+        states = [Moments.from_array(cells) for cells in (*perturbed, self.control)]
         distances = [mean_distance(state, states[target]) for state in states]
         distance, sd = np.array([[state.estimate, state.sd] for state in distances]).T
         distance[target] = sd[target] = 0.0

@@ -141,7 +141,7 @@ def replay_design(
     goals = read_goals(adata, targets, fit, pool, labels, held_out=held_out)
     plates = {
         "n_rounds": n_rounds,
-        "n_perturbations": min(n_perturbations, pool.n_perturbations),
+        "n_perturbations": min(n_perturbations, len(pool.n_cells)),
         "n_cells": n_cells,
     }
     recommended = run_all(
