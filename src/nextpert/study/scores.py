@@ -12,6 +12,7 @@ of their intervals would cover the means, even for a calibrated model.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -438,10 +439,15 @@ def predictors(candidates: Requested, fit: FittedPosterior, effects: Effects) ->
     together = CombinationPrediction(
         np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared
     )
-    predictions = cast("Expectation", fit.expectation).predictions(
-        names,
-        places(chosen.targets, fit.genes),
-        chosen.shifts,
+    expectation = cast("Expectation", fit.expectation)
+    predictions = expectation.predictions(
+        replace(
+            expectation.measured,
+            members=np.full(len(names), -1),
+            targets=places(chosen.targets, fit.genes),
+            change=chosen.shifts,
+            names=names,
+        ),
         weights=fit.posterior.mean().toarray(),
         together=together,
     )

@@ -105,23 +105,17 @@ class Expectation:
 
     def predictions(
         self,
-        names: Sequence[str],
-        targets: Sequence[Sequence[int]],
-        target_changes: Array,
+        candidates: Perturbations,
         *,
         weights: Array | None = None,
         together: CombinationPrediction | None = None,
     ) -> list[Prediction]:
         """Return each predictor's unweighted prediction for perturbations without cells.
 
-        Names, targets and ``target_changes`` are as in :meth:`without_cells`. Without ``weights``,
-        the edge weights ``(n_genes, n_genes)``, the graph makes no prediction; ``together`` holds
-        the effects of combinations predicted from their members, if there are any.
+        The ``candidates`` have the expected change of their targets. Without ``weights``, the edge
+        weights ``(n_genes, n_genes)``, the graph makes no prediction; ``together`` holds the
+        effects of combinations predicted from their members, if there are any.
         """
-        # Perturbations without cells have row -1 and the expected change of their targets.
-        candidates = Perturbations(
-            self.measured.moments, 0, np.full(len(names), -1), targets, target_changes, names=names
-        )
         sources = Sources(weights, features=self.features, together=together)
         out = []
         for predictor in build_predictors(sources):
@@ -147,12 +141,14 @@ class Expectation:
         equal weights.
         """
         effect = target_changes.copy()
-        for prediction in self.predictions(names, targets, target_changes):
+        # Perturbations without cells have row -1.
+        rows = np.full(len(names), -1)
+        candidates = replace(
+            self.measured, members=rows, targets=targets, change=target_changes, names=names
+        )
+        for prediction in self.predictions(candidates):
             effect += self.weights[prediction.name] * prediction.effects
         # Predictors that draw on the graph, averaged over the bootstrap graphs.
-        candidates = Perturbations(
-            self.measured.moments, 0, np.full(len(names), -1), targets, target_changes, names=names
-        )
         for kind in predictors():
             if "weights" in kind.draws_on and self.weights.get(kind.name, 0.0):
                 of_graphs = kind.over_graphs(posteriors, self.measured, candidates, self.features)
