@@ -197,10 +197,10 @@ def test_no_file_is_long(path):
 FEW = {
     "fit_dag_blr": (247, 10),
     "perturbation_effects": (131, 10),
-    "plan_screen": (289, 11),
+    "plan_screen": (286, 11),
     "diagnose": (392, 14),
-    "design_interventions": (287, 12),
-    "plan_cells": (344, 12),
+    "design_interventions": (284, 12),
+    "plan_cells": (342, 12),
     "replay_design": (338, 16),
 }
 REPLAY = {"n_repeats": 2, "n_rounds": 2, "n_perturbations": 2, "n_cells": 20}

@@ -288,11 +288,6 @@ def share_of(distance: Vector, nothing: float) -> Vector:
     return np.asarray(distance / nothing if nothing > 0 else np.full_like(distance, np.nan))
 
 
-def is_flat(removed: Vector) -> bool:
-    """Whether the variance reductions of the candidates differ by less than 1%."""
-    return len(removed) > 1 and bool(np.ptp(removed) < FLAT)
-
-
 def _extend_trace(trace: pd.DataFrame | None, row: dict[str, Any]) -> pd.DataFrame:
     """Return the trace with one more row, last; it replaces a row of the same call."""
     rows = [] if trace is None else trace[list(row)].to_dict("records")

@@ -17,7 +17,7 @@ from nextpert.study.advice import logger as of_advice
 from nextpert.study.next_round import StoppingRule
 from nextpert.study.panel_target import measured_goal
 from nextpert.study.pool import read_all
-from nextpert.study.ranking import _extend_trace, as_near_table, is_flat, rank, ranking_table
+from nextpert.study.ranking import FLAT, _extend_trace, as_near_table, rank, ranking_table
 from nextpert.tl._read_plan import advise_on
 from nextpert.tl._read_target import read_target
 
@@ -165,7 +165,7 @@ def design_interventions(
     # The uncertainty that their cells are expected to resolve, if the acquisition computes it.
     removed = np.full(len(values), np.nan) if reduction is None else reduction
     # The paper ranks by CIV in all cases.
-    flat = is_flat(removed) and (noise_aware or not fit.is_exact)
+    flat = len(removed) > 1 and bool(np.ptp(removed) < FLAT) and (noise_aware or not fit.is_exact)
     table, order = ranking_table(ranking, values, removed, fit, flat=flat)
     floor = measured_goal(requested, fit).floor
     rule = StoppingRule(**stopping or {})

@@ -193,6 +193,7 @@ def plan_screen(
     ]
     guides = np.minimum(np.array(n_guides_of, np.int64), chosen.cells)
     plate = plate_table(plan.choice, chosen, guides, fit, plan.advice["perturbations"])
+    totals = ("probability_contains_best", "variance_reduction")  # of the whole plan, in each row
     pending_names = [names[i] for i in ranking.pool.pending]
     kinds = kinds_of_constructs(adata, has_guides=existing is not None)
     stored: dict[str, Any] = {
@@ -204,8 +205,7 @@ def plan_screen(
         "summary": {
             "n_cells": int(plate["n_cells"].sum()),
             "n_controls": chosen.n_controls if len(plate) else 0,
-            "probability_contains_best": _last(plate["probability_contains_best"]),
-            "variance_reduction": _last(plate["variance_reduction"]),
+            **{x: float(plate[x].iloc[-1]) if len(plate) else 0.0 for x in totals},
             "n_not_admitted": int((~plan.admitted).sum()),
             "if_effects_add_up": int(plan.adds_up),
             "is_diagnosed": int(null.tests is not None),
@@ -242,11 +242,6 @@ def plan_screen(
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     _log_plan(stored, existing is not None)
     return written
-
-
-def _last(column: pd.Series) -> float:
-    """Return the last value of a column that sums up a plan; 0 for an empty plan."""
-    return float(column.iloc[-1]) if len(column) else 0.0
 
 
 def _log_plan(stored: dict[str, Any], has_guides: bool) -> None:

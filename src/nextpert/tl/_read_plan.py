@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from nextpert.core.fit.fitted import FittedPosterior
     from nextpert.study.next_round import StoppingRule
-    from nextpert.study.plate import PlateSize
     from nextpert.study.pool import Pool
 
 _TYPE = "perturbation_type"  # column of scPerturb and pertpy: "CRISPR", "drug"
@@ -46,19 +45,15 @@ def advise_on(
     the screen by default.
     """
     guides = guides_of(adata, fit)[1] if n_guides is None else n_guides
-    size, null = stored_size(adata), stored_null(adata, fit)
-    return next_plate(fit, pool, size, null=null, n_guides=guides, rule=rule, rng=rng).advice
-
-
-def stored_size(adata: ad.AnnData) -> PlateSize:
-    """Return the size of the plan in ``uns["plan"]``, or the default size."""
-    size = PLAN
+    params = PLAN
     try:
         plan = read_stored(adata, "plan", "tl.plan_screen")
-        size = {name: int(plan["params"][name]) for name in PLAN}
+        params = {name: int(plan["params"][name]) for name in PLAN}
     except (ValueError, KeyError):  # no plan, or one in another format
         pass
-    return split_cells(size["n_cells"], size["n_perturbations"], size["min_cells"])
+    size = split_cells(params["n_cells"], params["n_perturbations"], params["min_cells"])
+    null = stored_null(adata, fit)
+    return next_plate(fit, pool, size, null=null, n_guides=guides, rule=rule, rng=rng).advice
 
 
 def guides_of(adata: ad.AnnData, fit: FittedPosterior) -> tuple[dict[str, list[str]] | None, int]:

@@ -64,13 +64,12 @@ class CandidateSet:
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
         """Return some of the candidates, in the given order."""
         selected = np.asarray(index, np.int64)
-        prior = self.without_cells
-        number = (np.cumsum(~self.measured) - 1)[selected]
-        return CandidateSet(
-            self.interventions.rows(selected.tolist()),
-            self.fit_rows[selected],
-            None if prior is None else prior.rows(number[~self.measured[selected]]),
-        )
+        prior, is_new = self.without_cells, self.fit_rows < 0
+        if prior is not None:
+            number = (np.cumsum(is_new) - 1)[selected][is_new[selected]]
+            prior = WithoutCells(*(values[number] for values in prior))
+        interventions = self.interventions.rows(selected.tolist())
+        return CandidateSet(interventions, self.fit_rows[selected], prior)
 
     def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
         """Return the joint posterior of the candidates' states.

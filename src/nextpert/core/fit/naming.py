@@ -95,19 +95,14 @@ class Naming:
             If two labels name the same perturbation; ``title`` names the mapping in the error.
         """
         names = [str(name) for name in values]
-        self.require_distinct(names, title)
-        return dict(zip(self.spelled(names, preferred), values.values(), strict=True))
-
-    def require_distinct(self, labels: Iterable[str], title: str) -> None:
-        """Raise if two labels name the same perturbation."""
-        all_labels = list(labels)
-        for first, label in zip(self.spelled(all_labels), all_labels, strict=True):
+        for first, label in zip(self.spelled(names), names, strict=True):
             if first != label:
                 message = (
                     f"{title} names one perturbation more than once: {first} and {label}. Give it "
                     f"one row."
                 )
                 raise ValueError(message)
+        return dict(zip(self.spelled(names, preferred), values.values(), strict=True))
 
 
 def places(groups: Iterable[Sequence[str]], genes: Sequence[str]) -> list[list[int]]:

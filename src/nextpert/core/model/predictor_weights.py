@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nextpert.core.model.predictors.base import Prediction
 
     Array = NDArray[np.float64]
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from nextpert.core.model.effect_draws import EffectDraws
     from nextpert.core.model.hierarchical import Hierarchical
@@ -349,11 +349,6 @@ class WithoutCells(NamedTuple):
     effect: Array
     own_variance: Array
     scale: Array
-
-    def rows(self, index: ArrayLike) -> WithoutCells:
-        """Return some perturbations, in the given order."""
-        selected = np.asarray(index, np.int64)
-        return WithoutCells(*(values[selected] for values in self))
 
 
 class LeftOut(NamedTuple):
