@@ -66,33 +66,17 @@ def graphs_without(
     Each is the graph that :func:`nextpert.tl.learn_dag` gives of a file without these cells, with
     the same options and ``rng``; it is searched unless it is known. If ``held_out`` is ``None``,
     ``dag`` is returned for every set. ``searches`` are the environments of ``held_out`` and their
-    sums, with a fold for every set that is not known.
+    sums, with a fold for every set that is not known. Nothing is taken from the graph of all cells,
+    which knows the effects of the perturbations. Without ``n_jobs``, the number of threads is that
+    of joblib's active configuration, or else that which draws the effects.
     """
     if held_out is None:
         return [dag] * len(sets)
     graphs = dict(held_out.graphs)
     unknown = held_out.unknown(sets)
-    if unknown and searches is not None:
-        searched = learn_without(held_out, searches[1], genes, unknown, n_jobs=n_jobs)
-        graphs |= zip(map(frozenset, unknown), searched, strict=True)
-    return [graphs[frozenset(members)] for members in sets]
-
-
-def learn_without(
-    held_out: HeldOut,
-    screen: Screen,
-    genes: Sequence[str],
-    sets: Sequence[Sequence[str]],
-    *,
-    n_jobs: int | None = None,
-) -> list[Dag]:
-    """Return a graph for every set of perturbations from a search without any cell of them.
-
-    Nothing is taken from the graph of all cells, which knows the effects of the perturbations.
-    Without ``n_jobs``, the number of threads is that of joblib's active configuration, or else that
-    which draws the effects.
-    """
-    parts = without_sets(held_out.environments, screen, sets)
+    if not unknown or searches is None:
+        return [graphs[frozenset(members)] for members in sets]
+    parts = without_sets(held_out.environments, searches[1], unknown)
     contexts = (
         (screen_part, context_nodes(remaining, genes, held_out.targets))
         for remaining, screen_part in parts
@@ -108,9 +92,10 @@ def learn_without(
     # joblib reads n_jobs=None as one thread, and an absent n_jobs as its configuration.
     workers = {} if n_jobs is None else {"n_jobs": n_jobs}
     pool = Parallel(**workers, prefer="threads", return_as="generator")
-    with progress(len(sets), "Held-out graphs") as bar:
+    with progress(len(unknown), "Held-out graphs") as bar:
         results = [(one, bar.update())[0] for one in pool(tasks)]
-    for members, (_, lost) in zip(sets, results, strict=True):
+    for members, (found, lost) in zip(unknown, results, strict=True):
+        graphs[frozenset(members)] = found
         if lost:
             logger.info(
                 "Without the cells of %s, the other genes determine %s: in the graph that predicts "
@@ -118,7 +103,7 @@ def learn_without(
                 list_names(members),
                 list_names([genes[i] for i in sorted(lost)]),
             )
-    return [dag for dag, _ in results]
+    return [graphs[frozenset(members)] for members in sets]
 
 
 def _search_part(joint: Joint, genes: Sequence[str], held_out: HeldOut) -> tuple[Dag, set[int]]:

@@ -39,7 +39,7 @@ from nextpert.study.prior import (
     stored_knowledge,
     stored_targets,
 )
-from nextpert.study.searches import HeldOut, learn_without, resampled_graphs
+from nextpert.study.searches import HeldOut, graphs_without, resampled_graphs
 from nextpert.tl._read_graphs import given_graph
 
 if TYPE_CHECKING:
@@ -315,7 +315,8 @@ def _from_cells(
         )
         stored["graphs"] = pack(graphs_record(graphs))
     if folds:
-        dags = learn_without(held_out, screen, genes, folds, n_jobs=n_jobs)
+        sums = environments, screen
+        dags = graphs_without(best.dag, held_out, sums, genes, folds, n_jobs=n_jobs)
         record = graphs_record([dag.to_matrix() for dag in dags])
         present = _adata.fingerprint(adata, environments.roles, columns)
         stored["held_out"] = pack(HeldOutRecord(folds, record, present))
