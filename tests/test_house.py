@@ -198,7 +198,7 @@ FEW = {
     "fit_dag_blr": (247, 10),
     "perturbation_effects": (131, 10),
     "plan_screen": (286, 11),
-    "diagnose": (392, 14),
+    "diagnose": (390, 13),
     "design_interventions": (284, 12),
     "plan_cells": (342, 12),
     "replay_design": (338, 16),

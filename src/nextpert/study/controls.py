@@ -89,7 +89,7 @@ def judge_controls(
             split.screen, all_groups=True, by_guide=halves.declared, equal_guides=equal_guides
         )
         new = [f"{prefix}{k}" for k in range(len(fold))]
-        effects = refit.effects(refit.learned(cells.rows(held_out.scored), new))
+        effects = refit.effects(cells.rows(held_out.scored), new)
         null_rows = slice(-len(fold), None)
         inside = (effects.lower[null_rows] <= 0) & (effects.upper[null_rows] >= 0)
         n_false = (effects.lfsr[null_rows] < SIGNIFICANCE).sum(axis=1)

@@ -150,9 +150,10 @@ class Refit:
     # the graphs learned without it and without each fold of the others.
     without: list[list[Dag]]
 
-    def learned(self, cells: FitCells, untargeted: Sequence[str] = ()) -> Model:
-        """Return the model of the perturbations that are judged, and of others after these.
+    def effects(self, cells: FitCells, untargeted: Sequence[str] = ()) -> Effects:
+        """Return the effects of the perturbations that are judged, and of others after these.
 
+        They are learned from ``cells``, and as users get them, ``(n_perturbations, n_genes)`` each.
         The others have no targets. Perturbation ``j`` stays in the fold without which its graph was
         learned.
         """
@@ -163,7 +164,8 @@ class Refit:
         )
         dags = [*(first for first, *_ in self.without), *[dag] * len(untargeted)]
         graphs = Graphs(dag, [], lambda folds: dags[: len(folds)])
-        return Model.fit(spec, cells, graphs, has_unseen=False)
+        fit = self.as_stored(Model.fit(spec, cells, graphs, has_unseen=False))
+        return panel_effects(fit, read_requested(None, fit))
 
     def without_fold(self, fold: int) -> Model:
         """Return the model fitted without the cells of a fold of perturbations."""
@@ -177,8 +179,3 @@ class Refit:
         """Return a model in the form in which it is read after it is stored."""
         record = record_of(model, self.fit.params, left_out=pd.DataFrame())
         return replace(record, columns=self.fit.columns)
-
-    def effects(self, model: Model) -> Effects:
-        """Return the effects of a model as users get them, ``(n_perturbations, n_genes)`` each."""
-        fit = self.as_stored(model)
-        return panel_effects(fit, read_requested(None, fit))

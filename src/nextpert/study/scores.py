@@ -122,7 +122,7 @@ def judge_halves(refit: Refit, sides: list[Side]) -> pd.DataFrame:
     parts = []
     used = (sides[0].means.n > 1) & (sides[1].means.n > 1)
     for training, other in (sides, sides[::-1]):
-        effects = refit.effects(refit.learned(training.cells))
+        effects = refit.effects(training.cells)
         estimates = {SHRUNKEN: effects.mean, MEANS: training.means.observed}
         observed, variance = other.means.observed, other.variance
         parts.append(_score(effects, estimates, observed, variance, used, large=training.large))
@@ -257,7 +257,7 @@ def _left_out(
         measured(refit.spec, halves.pool(moments, is_left_out)),
     )
     used = (training.n > 1) & (other.n >= MIN_CELLS_SCORED)
-    effects = refit.effects(refit.learned(cells))
+    effects = refit.effects(cells)
     observed, error = cells.pooled.to_controls()
     large = np.abs(observed) >= MIN_LARGE_Z * np.sqrt(training.within * error)
     estimates = {SHRUNKEN: effects.mean, MEANS: observed}
