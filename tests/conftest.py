@@ -19,9 +19,7 @@ from nextpert._adata import same_cells
 from nextpert._adata.stored import with_parts
 from nextpert.core import Dag, LinearScm
 from nextpert.core.model.sampler import Chain
-
-GENES = ("MYC", "STK3", "GATA1", "HLA-A", "OXR1", "RIPK2", "UBR5", "CPQ")
-EDGES = ((0, 1), (0, 2), (1, 3), (2, 3), (3, 5), (4, 5), (4, 6))
+from tests import _screens
 
 
 @pytest.fixture(scope="session")
@@ -42,56 +40,26 @@ def described_anew():
 
 @pytest.fixture(scope="session")
 def truth() -> LinearScm:
-    """Eight genes, seven edges; control means of 1 to 3 as in log-normalised expression."""
-    rng = np.random.default_rng(11)
-    weights = np.zeros((len(GENES), len(GENES)))
-    for parent, child in EDGES:
-        weights[child, parent] = rng.choice([-1, 1]) * rng.uniform(0.4, 0.8)
-    mean = np.linspace(1, 3, len(GENES))
-    return LinearScm(weights, np.linspace(0.1, 0.3, len(GENES)), mean - weights @ mean)
-
-
-@pytest.fixture(scope="session")
-def _small_screen(truth) -> ad.AnnData:
-    rng = np.random.default_rng(5)
-    mean = truth.mean()
-    targets = {"control": [], "MYC": [0], "STK3": [1], "OXR1": [4], "MYC+OXR1": [0, 4]}
-    cells, labels = [], []
-    for label, nodes in targets.items():
-        shift = np.zeros(len(GENES))
-        shift[nodes] = -mean[nodes]
-        n = 400 if label == "control" else 60
-        cells.append(truth.sample(n, shift, rng=rng))
-        labels += [label] * n
-    # An enhancer that is no gene, and cells without a label.
-    cells += [truth.sample(30, rng=rng), truth.sample(10, rng=rng)]
-    labels += ["HS2"] * 30 + [np.nan] * 10
-    obs = pd.DataFrame({"perturbation": pd.Categorical(labels)})
-    obs["batch"] = pd.Categorical(np.where(np.arange(len(obs)) % 2, "b", "a"))
-    obs.index = obs.index.astype(str)
-    shuffle = rng.permutation(len(obs))
-    x = np.concatenate(cells)[shuffle]
-    var = pd.DataFrame(index=list(GENES))
-    return ad.AnnData(x, obs.iloc[shuffle], var, layers={"lognorm": x.copy()})
+    """The model behind ``small_screen``."""
+    return _screens.truth()
 
 
 @pytest.fixture
-def small_screen(_small_screen) -> ad.AnnData:
+def small_screen() -> ad.AnnData:
     """A screen of 400 controls and four knockouts of 60 cells; a new copy for every test."""
-    return _small_screen.copy()
+    return _screens.small_cells()
 
 
 @pytest.fixture(scope="session")
-def _full_screen(_small_screen, edges):
-    adata = _small_screen.copy()
+def _full_screen():
+    adata = _screens.small_cells()
     labels = adata.obs["perturbation"].astype(object).fillna("")
     guides = labels.map(lambda label: {"control": "NO_SITE_1", "": ""}.get(label, f"{label}_1"))
     adata.obs["guides"] = adata.obs["called"] = guides
     adata.obs["condition"] = "Control"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
-        npt.tl.fit_dag_blr(adata)
+        _screens.with_fit(adata, _screens.small_edges())
         npt.tl.design_interventions(adata, "MYC", n_samples=10)
         npt.tl.dag_fit(adata, n_random=20)
         npt.tl.diagnose(adata)
@@ -170,13 +138,13 @@ def pytest_runtest_protocol(item: pytest.Item):
 @pytest.fixture(scope="session")
 def graph() -> Dag:
     """The graph behind ``small_screen``."""
-    return Dag.from_edges(len(GENES), EDGES)
+    return Dag.from_edges(len(_screens.GENES), _screens.EDGES)
 
 
 @pytest.fixture(scope="session")
 def edges() -> list[tuple[str, str]]:
     """The edges behind ``small_screen`` by name."""
-    return [(GENES[k], GENES[i]) for k, i in EDGES]
+    return _screens.small_edges()
 
 
 @pytest.fixture(scope="session")

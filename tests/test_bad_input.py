@@ -8,14 +8,13 @@ import pytest
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.core import CycleError
+from tests._screens import with_fit, with_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 def prepared(adata, **options):
-    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3")], genes=["MYC", "STK3", "OXR1"])
-    npt.tl.fit_dag_blr(adata, **options)
-    return adata
+    return with_fit(adata, [("MYC", "STK3")], genes=["MYC", "STK3", "OXR1"], **options)
 
 
 def with_value(adata, gene, value):
@@ -46,16 +45,13 @@ def cyclic(adata):
 
 def other_panel(adata):
     prepared(adata)
-    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "UBR5")])
-    return adata
+    return with_graph(adata, [("MYC", "UBR5")], genes=None)
 
 
 def other_rounds(adata):
     prepared(adata)
     npt.tl.design_interventions(adata, "MYC")
-    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "UBR5")])
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    return with_fit(adata, [("MYC", "UBR5")], genes=None)
 
 
 def foreign_design(adata):

@@ -8,6 +8,7 @@ import pytest
 
 import nextpert as npt
 from benchmarks import designs
+from tests._screens import with_fit
 
 pytestmark = pytest.mark.slow
 SEEDS = {25: 5, 400: 3}  # controls of each of six batches
@@ -26,8 +27,7 @@ def test_intervals_cover_effects_measured_in_batches(held_by, n_control, guides)
 @pytest.mark.parametrize("options", [{}, {"shift_sd": 0}, {"prior_options": {"intercept": False}}])
 def test_fits_with_batches_are_read_as_they_were_stored(options, small_screen, edges, tmp_path):
     npt.pp.setup_screen(small_screen, batch_key="batch")
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    npt.tl.fit_dag_blr(small_screen, perturbations=["MYC", "STK3", "OXR1"], **options)
+    with_fit(small_screen, edges, perturbations=["MYC", "STK3", "OXR1"], **options)
     small_screen.write_h5ad(tmp_path / "screen.h5ad")
     again = ad.read_h5ad(tmp_path / "screen.h5ad")
     found = [npt.tl.perturbation_effects(each, as_anndata=True) for each in (small_screen, again)]

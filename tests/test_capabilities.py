@@ -2,20 +2,19 @@
 
 from itertools import pairwise, product
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
 from nextpert import core
+from tests._screens import new_copies, screen_of, true_graph, with_fit
 
 pytestmark = pytest.mark.brief_chain
 
 
-@pytest.fixture(scope="module")
-def screen():
-    """Eight genes, five knockouts, three pairs and a combination of three: effects add up."""
+@new_copies
+def fitted():
+    """A fit of five knockouts, three pairs and a combination of three, whose effects add up."""
     base = npt.datasets.simulated_screen(
         n_genes=8, n_control=400, n_perturbed=1, perturbed=0, expected_degree=2, rng=1
     )
@@ -30,22 +29,9 @@ def screen():
                           for k, g in enumerate(genes)])  # fmt: skip
         cells.append(scm.sample(60, shift, rng=rng).astype(np.float32))
         names += [label] * 60
-    obs = pd.DataFrame({"perturbation": names}, index=[f"cell_{i}" for i in range(len(names))])
-    return ad.AnnData(np.concatenate(cells), obs, base.var.copy(), uns={"truth": truth})
-
-
-@pytest.fixture(scope="module")
-def _fitted(screen):
-    adata = screen.copy()
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
-@pytest.fixture
-def fitted(_fitted):
-    """The screen, fitted on its true graph."""
-    return _fitted.copy()
+    adata = screen_of(np.concatenate(cells), names, genes)
+    adata.uns["truth"] = truth
+    return with_fit(adata, true_graph(adata))
 
 
 def state(adata, label):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from tests._screens import new_copies, small_cells
 
 pytestmark = [
     pytest.mark.brief_chain,
@@ -20,10 +21,10 @@ NOT_OURS = "does not belong to the present screen"
 OF_CELLS = {"expression_shift", "perturbation_counts"}
 
 
-@pytest.fixture(scope="module")
-def _shown(_small_screen):
+@new_copies
+def shown():
     """Make a screen with guides and with the results of every function."""
-    adata = _small_screen.copy()
+    adata = small_cells()
     labels = adata.obs["perturbation"].astype(str)
     n = np.arange(adata.n_obs)
     adata.obs["guide"] = pd.Categorical([f"{a}_{k}" for a, k in zip(labels, n % 3, strict=True)])
@@ -43,11 +44,6 @@ def _shown(_small_screen):
         npt.tl.plan_loading(adata)
         npt.tl.replay_design(adata, ["MYC"], strategies=["exact_greedy"], n_rounds=2, n_repeats=2)
     return adata
-
-
-@pytest.fixture
-def shown(_shown):
-    return _shown.copy()
 
 
 def counts(adata):

@@ -5,12 +5,12 @@ from functools import cache
 import anndata as ad
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments
+from tests._screens import screen_of, with_fit
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
@@ -23,12 +23,10 @@ FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}
 def _cells(form):
     rng = np.random.default_rng(0)
     x = rng.normal(3, 1, (N, 4)) * (rng.random((N, 4)) < 0.7)
-    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B", "D"], [120, 40, 40, 40])})
-    obs.index = obs.index.astype(str)
-    adata = ad.AnnData(FORMS[form](x), obs, pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[("A", "B"), ("C", "B")], genes=GENES)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    adata = screen_of(
+        FORMS[form](x), np.repeat(["control", "A", "B", "D"], [120, 40, 40, 40]), GENES
+    )
+    return with_fit(adata, [("A", "B"), ("C", "B")])
 
 
 def cells(form):

@@ -15,6 +15,7 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core._codec import lists, unpack
 from nextpert.study.ranking import candidates_of
+from tests._screens import screen_of, with_fit
 
 pytestmark = pytest.mark.brief_chain
 
@@ -32,11 +33,8 @@ def screen():
     labels = ["control"] * 200 + ["A, B"] * 40 + ["A+B"] * 40 + ["A, B+C"] * 40
     x = 3 + rng.normal(size=(len(labels), 4))
     x[:, 3] += 0.5 * x[:, 0]
-    obs = pd.DataFrame({"perturbation": labels})
-    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[("A", "C"), ("A, B", "C")], genes=GENES)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    adata = screen_of(x, labels, GENES)
+    return with_fit(adata, [("A", "C"), ("A, B", "C")])
 
 
 def through(adata, kind, tmp_path):
@@ -192,6 +190,5 @@ def test_labels_of_guides_are_hinted_at(label, small_screen):
 
 @pytest.mark.filterwarnings("ignore:Perturbations left out")
 def test_cells_without_a_label_are_counted_aloud(small_screen, caplog):
-    npt.tl.learn_dag(small_screen, method="given", dag=[("MYC", "STK3")])
-    npt.tl.fit_dag_blr(small_screen)
+    with_fit(small_screen, [("MYC", "STK3")], genes=None)
     assert "10 of 680 cells have no label (missing in adata.obs['perturbation'])" in caplog.text

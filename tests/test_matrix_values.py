@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments
+from tests._screens import screen_of
 
 GENES = ["A", "B", "C"]
 N = 90
@@ -19,9 +20,7 @@ def counts():
 
 
 def make(x):
-    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A"], [60, 30])})
-    obs.index = obs.index.astype(str)
-    return ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+    return screen_of(x, np.repeat(["control", "A"], [60, 30]), GENES)
 
 
 def parts(x, form=sp.csr_matrix, small=0.0):

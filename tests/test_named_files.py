@@ -4,13 +4,13 @@ import matplotlib.pyplot as plt
 import pytest
 
 import nextpert as npt
+from tests._screens import with_fit
 
 
 @pytest.fixture
 def planned(small_screen, edges):
     """A screen with a plan to report and draw."""
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen)
+    with_fit(small_screen, edges, genes=None)
     npt.tl.plan_screen(small_screen, "MYC")
     return small_screen
 

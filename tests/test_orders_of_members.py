@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from tests._screens import new_copies, small_cells, with_fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -17,18 +18,13 @@ FIT = {"n_samples": 20}
 PLAN = {"n_perturbations": 2, "n_cells": 200}
 
 
-@pytest.fixture(scope="session")
-def _one(_small_screen):
-    adata = _small_screen.copy()
+@new_copies
+def one():
+    """The small screen with graph and fit, its combination under one label."""
+    adata = small_cells()
     npt.tl.learn_dag(adata, method="boss", environments="all", search_options={"n_runs": 2})
     npt.tl.fit_dag_blr(adata)
     return adata
-
-
-@pytest.fixture
-def one(_one):
-    """The small screen with graph and fit, its combination under one label."""
-    return _one.copy()
 
 
 def relabelled(adata, step=1):
@@ -78,8 +74,7 @@ def test_both_spellings_are_one_perturbation_of_a_fit(small_screen, one, assert_
 
 def test_the_spelling_that_comes_first_is_shown(small_screen):
     turned = relabelled(small_screen)
-    npt.tl.learn_dag(turned, method="given", dag=[("MYC", "STK3")], genes=list(turned.var_names))
-    npt.tl.fit_dag_blr(turned)
+    with_fit(turned, [("MYC", "STK3")])
     assert TURNED in set(turned.uns["dag_blr"]["environments"]["perturbation"])
     options = {"candidates": ["MYC", ONE], **FIT}
     npt.tl.design_interventions(turned, ONE, **options)
@@ -207,7 +202,6 @@ def test_what_only_looks_like_a_combination_is_itself():
     adata = ad.AnnData(rng.normal(3, 1, size=(len(labels), 4)))
     adata.var_names = ["IFNG", "b", "c", "d"]
     adata.obs["perturbation"] = labels
-    npt.tl.learn_dag(adata, method="given", dag=[("IFNG", "b")], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, [("IFNG", "b")])
     names = set(adata.uns["dag_blr"]["environments"]["perturbation"])
     assert names == set(labels) - {"control"}

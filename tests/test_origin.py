@@ -10,6 +10,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert._adata.origin import fingerprint
+from tests._screens import new_copies, small_cells, small_edges, with_fit
 
 pytestmark = [
     pytest.mark.brief_chain,
@@ -17,10 +18,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def _fitted(_small_screen, edges):
+@new_copies
+def fitted():
     """Fit a screen with guides, two batches and two conditions, and store its effects."""
-    adata = _small_screen.copy()
+    adata = small_cells()
     n = np.arange(adata.n_obs)
     labels = adata.obs["perturbation"].astype(str)
     adata.obs["line"] = pd.Categorical(np.where(n // 2 % 2, "x", "y"))
@@ -29,14 +30,7 @@ def _fitted(_small_screen, edges):
     npt.pp.setup_screen(
         adata, guide_key="guide", batch_key="batch", condition_key="line", covariates="depth"
     )
-    npt.tl.learn_dag(adata, method="given", dag=edges)
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
-@pytest.fixture
-def fitted(_fitted):
-    return _fitted.copy()
+    return with_fit(adata, small_edges(), genes=None)
 
 
 def swapped(column):
@@ -104,8 +98,7 @@ def test_roles_declared_after_the_fit_are_noticed(fitted, roles, words):
 
 def test_results_of_two_fits_are_named(small_screen, edges, tmp_path):
     adata = small_screen
-    npt.tl.learn_dag(adata, method="given", dag=edges)
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, edges, genes=None)
     npt.tl.perturbation_effects(adata)
     npt.tl.design_interventions(adata, "MYC")
     npt.tl.target_distances(adata, "MYC")

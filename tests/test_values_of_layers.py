@@ -2,13 +2,12 @@
 
 import warnings
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from tests._screens import screen_of, with_fit
 
 pytestmark = pytest.mark.formats
 
@@ -19,8 +18,7 @@ GENES = ["A", "B", "C"]
 def counts():
     rng = np.random.default_rng(0)
     x = rng.poisson(4, (300, 3)).astype(np.float32)
-    obs = pd.DataFrame({"perturbation": np.repeat(["control", "A", "B"], [200, 50, 50])})
-    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=GENES))
+    adata = screen_of(x, np.repeat(["control", "A", "B"], [200, 50, 50]), GENES)
     adata.layers["log"] = np.log1p(x)
     return adata
 
@@ -42,5 +40,4 @@ def test_another_layer_than_the_graphs(learned, counts):
         npt.tl.fit_dag_blr(counts)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        npt.tl.learn_dag(counts, method="given", dag=[("A", "B"), ("B", "C")])
-        npt.tl.fit_dag_blr(counts)
+        with_fit(counts, [("A", "B"), ("B", "C")], genes=None)

@@ -9,6 +9,7 @@ from nextpert._adata import read_batches, read_groupings, read_roles
 from nextpert.core import Moments
 from nextpert.core.screen.guides import pool_guides
 from nextpert.tl._cells import fit_environments, read_cells
+from tests._screens import with_fit, with_graph
 
 
 @pytest.fixture
@@ -112,8 +113,7 @@ def test_cells_without_a_batch_and_batches_without_labels_are_refused(pair):
 
 
 def npt_graph(adata):
-    npt.tl.learn_dag(adata, method="given", dag=[(adata.var_names[0], adata.var_names[1])])
-    return adata
+    return with_graph(adata, [(adata.var_names[0], adata.var_names[1])], genes=None)
 
 
 @pytest.mark.parametrize("batches", [False, True])
@@ -186,8 +186,7 @@ def test_perturbations_in_batches_without_controls_are_named(
     sets = {"control": ["control"], "some": names[:1], "two": names[:2], "all": names}
     mine = label.isin(sets[perturbations]).to_numpy()
     mixed.obs["plate"] = np.where(mine, plates, mixed.obs["plate"].astype(str))
-    npt.tl.learn_dag(mixed, method="given", dag=np.zeros((8, 8)))
-    npt.tl.fit_dag_blr(mixed)
+    with_fit(mixed, np.zeros((8, 8)), genes=None)
     said = [str(w.message) for w in recwarn if "Batches without control cells" in str(w.message)]
     wanted = sets[confounded] if confounded else []
     assert len(said) == bool(wanted)

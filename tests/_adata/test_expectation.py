@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core import DagBlr, Moments, ScreenMoments, random_scm
 from nextpert.core.fit.fitted import Expectation
@@ -11,6 +10,7 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.study.pool import read_candidates
+from tests._screens import with_fit
 
 P = 6
 SCALES = np.array([[2.0, 0.5], [1.0, 1.0]])
@@ -53,8 +53,7 @@ def test_unseen_perturbations_are_expected_by_weighted_predictors_and_graph(seen
 
 
 def test_of_candidates_own_changes_are_those_of_the_efficacy(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen)
+    with_fit(small_screen, edges, genes=None)
     fit = posterior_from(small_screen)
     names = ["GATA1", "MYC", "UBR5"]
     unseen = [name for name in names if name not in fit.names]

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import read, sources
 from tests._adata.test_read import assert_same_bits, environment_moments
+from tests._screens import screen_of
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
@@ -41,8 +42,7 @@ def groups():
 
 def make(x):
     labels = pd.Categorical(np.random.default_rng(2).choice(["control", "g1", "g3"], N))
-    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(N)])
-    return ad.AnnData(x, obs, pd.DataFrame(index=[f"g{j}" for j in range(P)]))
+    return screen_of(x, labels)
 
 
 @pytest.mark.parametrize("chunks", [(50, P), (7, 4), (N, 2), ((1, 100, 110), (3, 6))])

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
+from tests._screens import with_fit
 
 J = 1 + 2j
 HUGE = 1e160
@@ -141,8 +142,7 @@ def test_one_perturbed_cell_is_used_or_refused_in_own_words(sizes, small_screen,
     kept = [np.flatnonzero((labels == name).to_numpy())[:n] for name, n in sizes.items()]
     kept.append(np.flatnonzero((labels == "control").to_numpy()))
     adata = small_screen[np.sort(np.concatenate(kept))].copy()
-    npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, edges)
     refused = {}
     for name, call in STEPS.items():
         try:

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import nextpert as npt
+from tests._screens import small_cells
 
 
 @pytest.fixture
@@ -18,9 +19,9 @@ def screen(small_screen, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def _fitted(_small_screen, tmp_path_factory):
+def _fitted(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "screen.fit.h5ad"
-    adata = _small_screen.copy()
+    adata = small_cells()
     options = {
         "method": "boss",
         "environments": "all",

@@ -11,6 +11,7 @@ import pytest
 import nextpert as npt
 from nextpert.cli import main
 from nextpert.cli._options import HINT
+from tests._screens import small_cells
 
 TEXTS = {
     "three.csv": "a,b,c\nx,y,z\n",
@@ -94,14 +95,14 @@ USAGE = [
 
 
 @pytest.fixture(scope="module")
-def folder(_small_screen, _fitted, tmp_path_factory):
+def folder(_fitted, tmp_path_factory):
     """Files that many cases need."""
     folder = tmp_path_factory.mktemp("errors")
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
     (folder / "loop.h5ad").symlink_to("loop.h5ad")
-    _small_screen.write_h5ad(folder / "screen.h5ad")
-    ready = _small_screen.copy()
+    small_cells().write_h5ad(folder / "screen.h5ad")
+    ready = small_cells()
     ready.uns["preprocessing"] = {"params": {}}
     ready.write_h5ad(folder / "ready.h5ad")
     (folder / "fitted.h5ad").write_bytes(_fitted.read_bytes())

@@ -8,6 +8,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.core.design.stopping import ORDER
+from tests._screens import small_fit, with_fit
 
 pytestmark = pytest.mark.brief_chain
 
@@ -21,10 +22,8 @@ TABLES = {
 
 
 @pytest.fixture
-def fitted(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    npt.tl.fit_dag_blr(small_screen)
-    return small_screen
+def fitted():
+    return small_fit()
 
 
 @pytest.mark.parametrize(("name", "function"), TABLES.items())
@@ -102,8 +101,7 @@ def test_fitted_perturbations_have_cells_guides_and_targets(small_screen, edges)
     guide = small_screen.obs["perturbation"].astype(str)
     n = guide.map({"MYC": 3, "control": 4}).fillna(2).astype(int).to_numpy()
     small_screen.obs["guide"] = guide + "-" + (np.arange(len(n)) % n).astype(str)
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    npt.tl.fit_dag_blr(small_screen, key_added="plain")
+    with_fit(small_screen, edges, key_added="plain")
     assert "n_guides" not in npt.get.fitted_perturbations(small_screen, "plain")
     npt.pp.setup_screen(small_screen, guide_key="guide")
     npt.tl.fit_dag_blr(small_screen)

@@ -8,6 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 
 import nextpert as npt
+from tests._screens import with_fit
 
 
 def pytest_collection_modifyitems(items):
@@ -24,8 +25,7 @@ def pytest_collection_modifyitems(items):
 def _designed():
     adata = npt.datasets.simulated_screen(n_control=300, n_perturbed=30, perturbed=4, rng=2)
     edges = adata.uns["truth"]["weights"].T
-    npt.tl.learn_dag(adata, method="given", dag=edges)
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, edges, genes=None)
     for name in ("remaining_variance", "greedy", "remaining_variance"):
         npt.tl.design_interventions(adata, {"MYC": 1.0}, acquisition=name, candidates="genes")
     npt.tl.cpca(adata, alpha=1.0, n_components=3)

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 import nextpert as npt
 from nextpert.pl import dag
 from nextpert.pl._figure import BLUE, GREEN, GREY, ORANGE, PALETTE
+from tests._screens import true_graph, with_fit
 
 
 class Edge(NamedTuple):
@@ -157,8 +158,7 @@ def test_names_overlap_neither_each_other_nor_edges(n_genes, overlaps):
     adata = npt.datasets.simulated_screen(
         n_genes=n_genes, n_control=100, perturbed=0, expected_degree=min(8, n_genes - 1)
     )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata, perturbations=[])
+    with_fit(adata, true_graph(adata), perturbations=[])
     figure = dag(adata, return_fig=True)
     figure.canvas.draw()
     (ax,) = figure.axes

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 import nextpert as npt
+from tests._screens import true_graph, with_fit
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +24,7 @@ def test_no_name_is_a_formula_or_a_format(caplog):
     adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace(names)
     adata.var_names = [names.get(gene, gene) for gene in adata.var_names]
     with caplog.at_level(logging.INFO, "nextpert"):
-        npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-        npt.tl.fit_dag_blr(adata)
+        with_fit(adata, true_graph(adata))
         for _ in range(2):
             npt.tl.design_interventions(adata, names[one], n_samples=50)
         npt.tl.plan_screen(adata, names[one], strategy="exploit")

@@ -1,16 +1,14 @@
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 from nextpert.pl import perturbation_counts
+from tests._screens import screen_of
 
 
 def _screen(counts):
     labels = [label for label, n in counts.items() for _ in range(n)]
-    obs = pd.DataFrame({"perturbation": labels}, index=[f"cell{i}" for i in range(len(labels))])
-    return ad.AnnData(np.zeros((len(labels), 2)), obs, pd.DataFrame(index=["A", "NKX2+5"]))
+    return screen_of(np.zeros((len(labels), 2)), labels, ["A", "NKX2+5"])
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 import nextpert as npt
 from nextpert.pl import plan_screen
+from tests._screens import new_copies
 
 
-@pytest.fixture(scope="module")
-def _planned():
+@new_copies
+def planned():
     adata = npt.datasets.simulated_screen(
         n_genes=8, n_control=300, n_perturbed=60, perturbed=4, expected_degree=2, rng=0
     )
@@ -19,11 +19,6 @@ def _planned():
     target = str(adata.obs["perturbation"].iloc[-1])
     npt.tl.plan_screen(adata, target, candidates="genes", strategy="exploit")
     return adata
-
-
-@pytest.fixture
-def planned(_planned):
-    return _planned.copy()
 
 
 def test_every_well_is_drawn(planned, rows):

@@ -5,6 +5,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.pl._figure import SCREEN, panels_of
+from tests._screens import true_graph, with_fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -15,8 +16,7 @@ def large():
     adata = npt.datasets.simulated_screen(
         n_genes=200, n_control=150, n_perturbed=12, perturbed=50, expected_degree=2, rng=3
     )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, true_graph(adata))
     first = str(adata.uns["dag_blr"]["environments"]["perturbation"][0])
     npt.tl.cpca(adata, alpha=1.0, n_components=2)
     npt.tl.dag_fit(adata, n_random=20)

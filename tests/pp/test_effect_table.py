@@ -13,6 +13,7 @@ from nextpert._adata.roles import read_roles
 from nextpert._adata.screen import coding, read_environments, read_screens
 from nextpert.core.model import within_cells
 from nextpert.core.screen.guides import pool_guides
+from tests._screens import screen_of
 
 GENES = [f"g{i}" for i in range(30)]
 NAMES = [*GENES[:6], "HS1", "HS2"]
@@ -46,8 +47,7 @@ def cells_and_table(seed=0, spread=0.5):
         shift = 0.0 if name == "control" else true[name]
         x.append(mean + shift + noise + rng.normal(size=len(GENES)) / np.sqrt(count))
         labels += [name] * count
-    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(len(labels))])
-    cells = ad.AnnData(np.vstack(x), obs, pd.DataFrame(index=GENES))
+    cells = screen_of(np.vstack(x), labels, GENES)
     means = pd.DataFrame(cells.X, columns=GENES).groupby(np.array(labels)).mean()
     one = pd.DataFrame({name: np.full(len(GENES), np.sqrt(1 / n[name] + 1 / 600))
                         for name in NAMES}, GENES).T  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_table_agrees_with_its_own_cells():
     assert plate == planned
 
 
-def screen_of(table, genes=None):
+def moments_of(table, genes=None):
     roles = read_roles(table)
     found = read_environments(table, roles)
     columns = np.arange(table.n_vars) if genes is None else genes
@@ -108,14 +108,14 @@ def test_means_have_the_standard_errors_of_the_table():
         {"n_cells": 80, "n_controls": 300, "control_se": dict.fromkeys(GENES, 0.03)},
         {"control_se": dict.fromkeys(GENES, 0.03)},
     ):
-        moments, group = screen_of(npt.pp.effect_table(table, se, **told))
+        moments, group = moments_of(npt.pp.effect_table(table, se, **told))
         pooled = pool_guides(moments, group, 1 + len(NAMES))
         change, error = pooled.to_controls()
         order = sorted(NAMES)
         assert np.allclose(change, table.loc[order])
         assert np.allclose(error * pooled.covariance.diagonal(), se.loc[order] ** 2)
         assert not pooled.are_cells
-    moments, group = screen_of(npt.pp.effect_table(table, se, control_se="conservative"))
+    moments, group = moments_of(npt.pp.effect_table(table, se, control_se="conservative"))
     pooled = pool_guides(moments, group, 1 + len(NAMES))
     square, within = se.loc[sorted(NAMES)] ** 2, pooled.covariance.diagonal()
     assert np.allclose(within / pooled.counted[0], 0.9 * square.min())
@@ -181,8 +181,9 @@ def test_a_perturbation_of_two_batches_is_one(caplog):
 def test_differences_between_batches_are_weighted_in_any_unit(unit):
     rng = np.random.default_rng(5)
     x, se = rng.normal(size=(4, len(GENES))), rng.uniform(0.05, 0.4, size=(4, len(GENES)))
-    obs = pd.DataFrame({"perturbation": ["g0", "g0", "g0", "g1"], "batch": [*"abca"]}, [*"0123"])
-    table = ad.AnnData(unit * x, obs, pd.DataFrame(index=GENES), layers={"se": unit * se})
+    table = screen_of(
+        unit * x, ["g0", "g0", "g0", "g1"], GENES, batch=[*"abca"], layers={"se": unit * se}
+    )
     screen = npt.pp.effect_table(table, control_se="conservative")
     total = 0.0
     for y, error in zip(x[:3].T, se[:3].T, strict=True):
@@ -282,7 +283,7 @@ def test_correlations_are_those_of_controls_shrunk(plain):
     assert np.allclose(shrunk, shrunk[0], atol=1e-4)
     rate = ((1 - r[off] ** 2) ** 2).sum() / 59 / (r[off] ** 2).sum()
     assert shrunk[0] == pytest.approx(1 - rate, abs=1e-4)
-    moments, _ = screen_of(screen, np.arange(5, 15))
+    moments, _ = moments_of(screen, np.arange(5, 15))
     sd, some = np.sqrt(moments.scatter.diagonal()), np.ix_(range(5, 15), range(5, 15))
     assert np.allclose(moments.scatter / np.outer(sd, sd), screen.varp["correlation"][some])
     npt.tl.fit_dag_blr(screen)
@@ -398,7 +399,7 @@ def test_bad_additions_are_refused(told, message):
 
 
 def test_groups_of_rows_are_weighted_by_what_they_count_for():
-    moments, _ = screen_of(npt.pp.effect_table(*effects(), n_cells=100, n_controls=500))
+    moments, _ = moments_of(npt.pp.effect_table(*effects(), n_cells=100, n_controls=500))
     counted = np.array(moments.counted)
     counted[1, 0], counted[2, 0] = 300.0, 0.0
     one = type(moments)(moments.n, moments.mean, moments.squares, moments.scatter, counted)

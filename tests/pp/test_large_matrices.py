@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import join, sources
 from nextpert.pp import _expression
+from tests._screens import screen_of
 
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}
 
@@ -24,8 +25,7 @@ def screen(form="csr", dtype=np.float32, n_cells=300, n_genes=12):
     rng = np.random.default_rng(0)
     counts = rng.poisson(1.5, (n_cells, n_genes)).astype(dtype)
     labels = np.where(np.arange(n_cells) % 3 == 0, "control", "g1")
-    obs = pd.DataFrame({"perturbation": labels}, [f"c{i}" for i in range(n_cells)])
-    return ad.AnnData(FORMS[form](counts), obs, pd.DataFrame(index=[f"g{i}" for i in range(12)]))
+    return screen_of(FORMS[form](counts), labels)
 
 
 def dense(values):

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from tests._screens import with_fit
 
 pytestmark = pytest.mark.formats
 
@@ -48,8 +49,7 @@ def papalexi() -> tuple[ad.AnnData, ad.AnnData]:
 
 
 def effect_on_itself(adata: ad.AnnData, gene: str) -> float:
-    npt.tl.learn_dag(adata, method="given", dag=[])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     npt.tl.perturbation_effects(adata)
     return npt.get.effects_df(adata).set_index(["perturbation", "gene"])["mean"][gene, gene]
 

@@ -12,6 +12,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert._adata.roles import Roles
+from tests._screens import with_fit
 
 N = 300
 
@@ -105,8 +106,7 @@ def test_many_donors_are_batches(screen):
 def test_a_role_of_symbols_is_checked_and_cleared_and_does_not_rename_what_is_there():
     adata = npt.datasets.simulated_screen(n_genes=3, n_control=40, n_perturbed=20, rng=0)
     adata.var["symbol"] = ["x", "y", "z"]
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata, shift_sd=0)
+    with_fit(adata, shift_sd=0)
     with pytest.raises(ValueError, match=r"adata\.var has no column 'symbols'\. Close matches"):
         npt.pp.setup_screen(adata, gene_symbols="symbols")
     npt.pp.setup_screen(adata, gene_symbols="symbol")

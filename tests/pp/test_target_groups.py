@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import nextpert as npt
+from tests._screens import with_fit
 
 GENES = [f"G{i}" for i in range(12)]
 TYPE = {"G1": 2.0, "G2": -1.5, "G11": 3.0}  # what makes a macrophage; G11 is hardly seen elsewhere
@@ -61,8 +62,7 @@ def test_a_cell_type_is_a_target_and_nothing_else(raw):
     # They are normalised with the others.
     total = np.expm1(adata.X[is_type]).sum(axis=1)
     np.testing.assert_allclose(total, np.expm1(adata.X[~is_type]).sum(axis=1)[0], rtol=1e-6)
-    npt.tl.learn_dag(adata, method="given", dag=[])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     assert npt.get.fitted_perturbations(adata)["perturbation"].tolist() == ["P1", "P2"]
     assert adata.uns["dag_blr"]["n_control_cells"] == 200
     target = ("cell_type", "macrophage")
@@ -90,8 +90,7 @@ def test_without_groups_unlabelled_cells_are_dropped(raw):
 
 def test_labelled_cells_of_a_target_are_named(raw, caplog):
     adata = prepared(raw, ("cell_type", "macrophage"))
-    npt.tl.learn_dag(adata, method="given", dag=[])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     adata.obs["state"] = np.where(adata.obs["perturbation"] == "P2", "x", "y")
     with caplog.at_level(logging.WARNING):
         npt.tl.design_interventions(adata, ("state", "x"))

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from tests._screens import with_fit
 
 
 def with_results(adata, target):
     """Write every result that a report shows."""
     state, target = target, npt.Target(state=target, own_genes="include")  # else little is left
     weights = adata.uns["truth"]["weights"].T
-    npt.tl.learn_dag(adata, method="given", dag=weights)
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, weights, genes=None)
     npt.tl.perturbation_effects(adata)
     npt.tl.target_distances(adata, state)
     npt.tl.design_interventions(adata, target, candidates="genes", n_samples=200)

@@ -18,6 +18,7 @@ from nextpert.study import quantities as q
 from nextpert.study.controls import NOT_JUDGED, NegativeControls
 from nextpert.study.quantities import Quantity
 from nextpert.study.verdict import _graph, _left_out, _positive, _shrinkage, _unseen, judge
+from tests._screens import with_fit
 
 NAN = float("nan")
 
@@ -147,8 +148,7 @@ def weak():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         npt.pp.setup_screen(adata, batch_key="batch")
-        npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-        npt.tl.fit_dag_blr(adata)
+        with_fit(adata)
         npt.tl.diagnose(adata)
     return adata
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import nextpert as npt
+from tests._screens import with_graph
 
 
 @pytest.fixture
 def screen(small_screen, edges):
     """``small_screen`` with the graph behind it; a new copy for every test."""
-    npt.tl.learn_dag(small_screen, method="given", dag=edges, genes=list(small_screen.var_names))
-    return small_screen
+    return with_graph(small_screen, edges)

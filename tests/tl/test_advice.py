@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 from markupsafe import escape
 
@@ -23,6 +21,7 @@ from nextpert.core.design.stopping import (
 from nextpert.study.advice import in_words
 from nextpert.study.pool import read_candidates
 from nextpert.tl._read_target import read_target
+from tests._screens import screen_of, with_fit
 
 GENES = [f"g{i}" for i in range(8)]
 
@@ -36,11 +35,8 @@ def screen(effects, n_cells=60, rng=0):
     x = 3 + rng.normal(size=(len(labels), len(GENES)))
     for name, effect in effects.items():
         x[labels == name] += effect
-    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(len(labels))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    adata = screen_of(x, labels, GENES)
+    return with_fit(adata)
 
 
 def along(size, gene=0):

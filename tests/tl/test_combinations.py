@@ -2,10 +2,9 @@
 
 import itertools
 from dataclasses import replace
+from functools import cache
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -13,13 +12,14 @@ from nextpert._adata import posterior_from
 from nextpert.core.fit import learn
 from nextpert.core.fit.candidates import as_fitted, fitted_candidates
 from nextpert.core.model.interactions import learn_interactions
+from tests._screens import new_copies, screen_of, with_fit, with_graph
 
 SINGLES, GENES = ["A", "B", "C", "D", "E", "F"], 30
 PAIRS = ["A+B", "D+C", "E+F", "A+C", "B+D", "E+G"]
 
 
-@pytest.fixture(scope="module")
-def truth():
+@cache
+def true_effects():
     """Effects alone, and by pair: saturated by .6, and departures of members."""
     rng = np.random.default_rng(0)
     alone = dict(zip([*SINGLES, "G"], rng.normal(size=(7, GENES)), strict=True))
@@ -30,27 +30,24 @@ def truth():
     return does
 
 
-@pytest.fixture(scope="module")
-def _fitted(truth):
+@pytest.fixture
+def truth():
+    return true_effects()
+
+
+@new_copies
+def fitted():
+    """A screen of singles and pairs, one member of which has no cells of its own."""
     rng, names = np.random.default_rng(1), [*SINGLES, *PAIRS]
     label = np.repeat(["control", *names], [600, *[150] * len(names)])
     zero = {"control": np.zeros(GENES)}
     x = (
         3
-        + np.array([(truth | zero)[name] for name in label])
+        + np.array([(true_effects() | zero)[name] for name in label])
         + rng.normal(size=(len(label), GENES))
     )
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(GENES)]))
-    npt.tl.learn_dag(adata, method="given", dag=[("g0", "g1")], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
-@pytest.fixture
-def fitted(_fitted):
-    """A screen of singles and pairs, one member of which has no cells of its own."""
-    return _fitted.copy()
+    adata = screen_of(x, label)
+    return with_fit(adata, [("g0", "g1")])
 
 
 def effects(adata, candidates):
@@ -86,11 +83,9 @@ def test_pairs_of_few_members_keep_the_effects_of_the_members():
     x = 2 + rng.normal(size=(len(label), n_genes))
     for name, effect in truth.items():
         x[label == name] += effect
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(n_genes)]))
+    adata = screen_of(x, label)
     npt.pp.setup_screen(adata, check_scale=False)
-    npt.tl.learn_dag(adata, method="given", dag=[])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     pairs = list(truth)[20:]
     found = effects(adata, pairs)
     wanted = np.array([truth[pair] for pair in pairs])
@@ -274,10 +269,8 @@ def labelled(truth, names, genes=GENES, rng=1):
         return truth["+".join(parts)] if parts else np.zeros(genes)
 
     x = 3 + np.array([does(name) for name in label]) + rng.normal(size=(len(label), genes))
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(genes)]))
-    npt.tl.learn_dag(adata, method="given", dag=[("g0", "g1")], genes=list(adata.var_names))
-    return adata
+    adata = screen_of(x, label)
+    return with_graph(adata, [("g0", "g1")])
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from nextpert.core.model.conditions import fit_each
 from nextpert.core.model.sampler import Chain
 from nextpert.core.screen.guides import pool_guides
 from nextpert.core.screen.screen import ScreenMoments
+from tests._screens import new_copies, with_fit
 
 LINES, GENES = ["A", "B"], 8
 NAMES = ["P1", "P2", "P3", "P4", "P5"]
@@ -45,23 +46,16 @@ def lined(*, seed=0, other=None, cells=40, plates=False):
 
 def fit(adata, **roles):
     npt.pp.setup_screen(adata, **roles)
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    return with_fit(adata)
 
 
 def effects(adata, condition):
     return npt.tl.perturbation_effects(adata, condition=condition, as_anndata=True)
 
 
-@pytest.fixture(scope="module")
-def _fitted():
+@new_copies
+def fitted():
     return fit(lined()[0], condition_key="line")
-
-
-@pytest.fixture
-def fitted(_fitted):
-    return _fitted.copy()
 
 
 def test_a_condition_is_a_batch_as_well(fitted):
@@ -160,8 +154,7 @@ def test_guides_count_in_every_line():
 def test_unknown_conditions_and_other_genes_raise(options, message):
     adata, _ = lined()
     npt.pp.setup_screen(adata, condition_key="line")
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=["G0", "G1", "G2"])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, genes=["G0", "G1", "G2"])
     with pytest.raises(ValueError, match=message):
         npt.tl.perturbation_effects(adata, **options)
     assert "perturbation_effects" not in adata.uns

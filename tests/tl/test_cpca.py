@@ -11,16 +11,12 @@ from scipy.linalg import eigh
 from nextpert.datasets import simulated_screen
 from nextpert.study import contrast_search as _contrast_search
 from nextpert.tl import cpca
+from tests._screens import new_copies
 
 
-@pytest.fixture(scope="module")
-def original():
+@new_copies
+def adata():
     return simulated_screen(n_control=400, n_perturbed=60, perturbed=4, rng=3)
-
-
-@pytest.fixture
-def adata(original):
-    return original.copy()
 
 
 def _parts(adata, genes=None):

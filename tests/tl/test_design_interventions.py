@@ -18,6 +18,7 @@ from nextpert.study.panel_target import PanelTarget
 from nextpert.study.pool import Pool
 from nextpert.study.ranking import FLAT, Ranking, candidates_of, nothing_of, ranking_table
 from nextpert.tl._read_target import read_target
+from tests._screens import small_fit, with_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 LABELS = ["MYC", "MYC+OXR1", "OXR1", "STK3"]
@@ -32,9 +33,8 @@ COLUMNS = [
 
 
 @pytest.fixture
-def fitted(screen):
-    npt.tl.fit_dag_blr(screen, shift_sd=0)
-    return screen
+def fitted():
+    return small_fit(shift_sd=0)
 
 
 def mean_of(adata, label):
@@ -279,8 +279,7 @@ def test_variance_reduction_grows_with_the_cells_and_has_no_say_in_greedy(fitted
 
 @pytest.mark.parametrize(("shift_sd", "default"), [(0, "civ"), ("learned", "probability")])
 def test_the_default_acquisition_follows_the_fit(small_screen, edges, shift_sd, default):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen, shift_sd=shift_sd)
+    with_fit(small_screen, edges, genes=None, shift_sd=shift_sd)
     found = {}
     for name in ("auto", "remaining_variance", "probability", *["civ"] * (shift_sd == 0)):
         options = {} if name == "auto" else {"acquisition": name}

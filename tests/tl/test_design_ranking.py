@@ -10,15 +10,14 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.study.ranking import candidates_of, rank
+from tests._screens import small_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def fitted(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen, shift_sd=0)
-    return small_screen
+def fitted():
+    return small_fit(genes=None, shift_sd=0)
 
 
 def designed(adata, target, **options):

@@ -9,15 +9,14 @@ import pytest
 import scipy.sparse as sp
 
 import nextpert as npt
+from tests._screens import small_fit, with_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
-def fitted(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    npt.tl.fit_dag_blr(small_screen, shift_sd=0)
-    return small_screen
+def fitted():
+    return small_fit(genes=None, shift_sd=0)
 
 
 def rounds(adata):
@@ -140,8 +139,7 @@ def test_a_graph_that_is_gone_is_named(fitted, edges):
         with pytest.warns(UserWarning, match=missing):
             npt.tl.design_interventions(without, {"MYC": 0.5})
     # With a panel of every gene, a fit tells a record that is gone from one that never was.
-    npt.tl.learn_dag(fitted, method="given", dag=edges, genes=list(fitted.var_names))
-    npt.tl.fit_dag_blr(fitted, shift_sd=0)
+    with_fit(fitted, edges, shift_sd=0)
     del fitted.uns["dag"]
     with pytest.warns(UserWarning, match=missing):
         npt.tl.design_interventions(fitted, {"MYC": 0.5})

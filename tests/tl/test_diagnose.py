@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -14,6 +12,7 @@ from nextpert._adata import read_roles
 from nextpert.study.searches import graphs_without
 from nextpert.tl import _read_halves as refit
 from nextpert.tl._read_halves import read_halves
+from tests._screens import screen_of, small_fit, true_graph, with_graph
 
 
 def diagnosed(adata, **options):
@@ -31,16 +30,14 @@ def values(found):
 
 
 @pytest.fixture
-def screen(screen):
-    npt.tl.fit_dag_blr(screen)
-    return screen
+def screen():
+    return small_fit()
 
 
 @pytest.fixture(scope="module")
 def _right():
     adata = npt.datasets.simulated_screen(n_genes=20, n_control=2000, expected_degree=5, rng=4)
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    return adata
+    return with_graph(adata, true_graph(adata))
 
 
 @pytest.fixture
@@ -153,10 +150,8 @@ def one_strong_perturbation():
     label = np.repeat(["control", *(f"P{j}" for j in range(1, 9))], [800, *[60] * 8])
     x = 3 + rng.normal(size=(len(label), p))
     x[label == "P1", :3] += 3.0
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{k}" for k in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{k}" for k in range(p)]))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    return adata
+    adata = screen_of(x, label)
+    return with_graph(adata)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from nextpert.study.controls import (
 )
 from nextpert.tl._read_halves import read_halves, read_refit
 from nextpert.tl._read_plan import stored_null
+from tests._screens import with_graph
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -49,8 +50,7 @@ def guided(spread=0.0, n_guides=10, n_cells=60, rng=0, sign=-1.0):
     table["batch"] = np.where(np.arange(len(table)) % 2, "b", "a")
     table.index = [f"c{k}" for k in range(len(table))]
     adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
-    return adata
+    return with_graph(adata)
 
 
 def diagnosed(adata, **roles):
@@ -328,8 +328,7 @@ def nested(n_perturbed=24, n_controls=60, n_genes=60):
     obs.index = obs.index.astype(str)
     x = 3 + rng.normal(size=(len(obs), n_genes)) + rng.normal(size=(4, n_genes))[batch]
     adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(n_genes)]))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    return adata
+    return with_graph(adata)
 
 
 @pytest.mark.slow

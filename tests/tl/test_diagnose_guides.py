@@ -14,6 +14,7 @@ import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.study.scores import judge_guides
 from nextpert.tl._read_halves import read_halves
+from tests._screens import with_graph
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 pytestmark = pytest.mark.brief_chain
@@ -34,8 +35,7 @@ def guided(effect_of_guide, batch_effect=0.0, rng=0):
     table = pd.DataFrame(obs, columns=["perturbation", "guide", "batch"])
     table.index = table.index.astype(str)
     adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=[f"g{k}" for k in range(12)]))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    return adata
+    return with_graph(adata)
 
 
 @pytest.mark.slow

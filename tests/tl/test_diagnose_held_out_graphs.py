@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +12,7 @@ from nextpert._adata.screen import read_environments, screen_moments, without_se
 from nextpert.core import PriorKnowledge
 from nextpert.study.prior import read_knowledge, stored_knowledge
 from nextpert.tl._cells import read_cells
+from tests._screens import screen_of
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 LEARN = {"method": "boss", "environments": "all"}
@@ -21,8 +21,7 @@ LEARN = {"method": "boss", "environments": "all"}
 def made(parts, genes):
     x = np.concatenate(list(parts.values()))
     labels = np.repeat(list(parts), [len(part) for part in parts.values()])
-    obs = pd.DataFrame({"perturbation": labels}, index=[str(i) for i in range(len(x))])
-    return ad.AnnData(x, obs, pd.DataFrame(index=genes))
+    return screen_of(x, labels, genes)
 
 
 def hidden_edges(scatter):

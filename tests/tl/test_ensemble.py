@@ -14,6 +14,7 @@ from nextpert._adata.stored import with_format
 from nextpert.core._codec import pack
 from nextpert.core.design.distances import states_of
 from nextpert.study.ranking import candidates_of
+from tests._screens import with_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 N_GRAPHS = 6
@@ -46,9 +47,7 @@ def graphs_of(adata):
 def alone(adata):
     """The same screen with the graph of all cells only."""
     other = adata.copy()
-    npt.tl.learn_dag(other, method="given", dag=read_graph(adata, "dag")[2])
-    npt.tl.fit_dag_blr(other, shift_sd=0)
-    return other
+    return with_fit(other, read_graph(adata, "dag")[2], genes=None, shift_sd=0)
 
 
 def test_graphs_are_read_back_as_they_were_counted(many):

@@ -9,14 +9,14 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.study.pool import read_candidates
+from tests._screens import with_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
 
 @pytest.fixture
 def screen(small_screen, edges):
-    npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    return small_screen
+    return with_graph(small_screen, edges, genes=None)
 
 
 def test_exact_shifts_have_no_effects_of_their_own(screen):

@@ -9,6 +9,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata.posterior import posterior_from
+from tests._screens import screen_of, with_fit
 
 pytestmark = pytest.mark.full_chain
 
@@ -26,9 +27,7 @@ def modules():
     effects += 0.5 * rng.normal(size=(N_MODULES, N_GENES))[module]
     label = np.repeat(np.arange(N_SEEN + 1), [400, *[40] * N_SEEN])
     x = 2 + rng.normal(size=(len(label), N_GENES)) + np.vstack([np.zeros(N_GENES), effects])[label]
-    obs = pd.DataFrame({"perturbation": np.array(["control", *NAMES])[label]})
-    obs.index = obs.index.astype(str)
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{g}" for g in range(N_GENES)]))
+    adata = screen_of(x, np.array(["control", *NAMES])[label], [f"G{g}" for g in range(N_GENES)])
     npt.pp.setup_screen(adata, check_scale=False)
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
     table = rng.normal(size=(N_MODULES, 5))[module] + 0.2 * rng.normal(size=(len(NAMES), 5))
@@ -127,8 +126,7 @@ def test_labels_without_targets_are_designed_with(modules, plain, informed):
 
 def test_a_screen_with_targets_refuses_what_is_probably_misspelled(small_screen):
     screen = small_screen.copy()
-    npt.tl.learn_dag(screen, method="given", dag=[("MYC", "STK3")])
-    npt.tl.fit_dag_blr(screen)
+    with_fit(screen, [("MYC", "STK3")], genes=None)
     with pytest.raises(ValueError, match="outside the panel"):
         npt.tl.perturbation_effects(screen, candidates=["MYCC"])
     sets = {"one": ["MYC", "MYCC"], "two": ["STK3", "OXR1"]}

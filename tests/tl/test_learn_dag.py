@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments, boss, gsp, minimal_imap, random_scm
+from tests._screens import screen_of
 
 
 def edges_of(adata, key="dag"):
@@ -26,8 +27,7 @@ def edges_of(adata, key="dag"):
 @pytest.fixture
 def many_controls(truth, small_screen):
     cells = truth.sample(5000, rng=3)
-    obs = pd.DataFrame({"perturbation": ["control"] * 5000}, index=np.arange(5000).astype(str))
-    return ad.AnnData(cells, obs, pd.DataFrame(index=small_screen.var_names))
+    return screen_of(cells, ["control"] * 5000, small_screen.var_names)
 
 
 def test_skeleton_of_the_truth(many_controls, edges):
@@ -219,8 +219,7 @@ def test_as_many_genes_as_controls_with_one_warning(method):
         shift[k] = -1.5
         labels += [names[k]] * 30
         cells.append(truth.sample(30, shift=shift, rng=k + 2))
-    obs = pd.DataFrame({"perturbation": labels}, index=np.arange(len(labels)).astype(str))
-    adata = ad.AnnData(np.vstack(cells), obs, pd.DataFrame(index=names))
+    adata = screen_of(np.vstack(cells), labels, names)
     with pytest.warns(UserWarning, match="Only 100 control cells for 100 genes") as caught:
         npt.tl.learn_dag(adata, method=method, search_options={"n_runs": 2})
     assert [str(one.message).endswith('use method="boss".') for one in caught] == [method == "gsp"]

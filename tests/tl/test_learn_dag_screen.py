@@ -5,7 +5,6 @@ import threading
 import anndata as ad
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -20,6 +19,7 @@ from nextpert.study import searches as graphs
 from nextpert.study.context_nodes import _distinguishable, _joined, context_nodes, target_table
 from nextpert.study.prior import read_stored_targets
 from nextpert.tl._read_graphs import read_held_out
+from tests._screens import screen_of
 
 
 def edges_of(adata, key="dag"):
@@ -45,8 +45,7 @@ def chain():
     n = {"control": 1500}
     x = [scm.sample(n.get(k, 300), shift=np.array(s, float), rng=rng) for k, s in shifts.items()]
     labels = np.repeat(list(shifts), [n.get(k, 300) for k in shifts])
-    obs = pd.DataFrame({"perturbation": labels}, index=np.arange(len(labels)).astype(str))
-    return ad.AnnData(np.vstack(x) + 5, obs, pd.DataFrame(index=GENES))
+    return screen_of(np.vstack(x) + 5, labels, GENES)
 
 
 def table(adata, columns=("perturbation", "gene")):
@@ -321,8 +320,7 @@ def test_cells_of_weak_perturbations_have_a_mean_of_their_own(monkeypatch):
     rng = np.random.default_rng(0)
     group = rng.integers(0, 6, 900)
     x = rng.normal(size=(900, 3)) + np.array([0.0, 0.1, 3.0, 0.2, -2.0, 0.1])[group, None]
-    obs = pd.DataFrame({"perturbation": np.array(["control", *"PQRST"])[group]})
-    adata = ad.AnnData(x, obs.set_index(obs.index.astype(str)), pd.DataFrame(index=list("ABC")))
+    adata = screen_of(x, np.array(["control", *"PQRST"])[group], list("ABC"))
     environments = read_environments(adata, read_roles(adata))
     screen = screen_moments(adata, np.arange(3), environments)
     joint = Joint.of(screen, 3, context_nodes(environments, list("ABC")))

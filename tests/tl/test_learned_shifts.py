@@ -11,6 +11,7 @@ import pytest
 
 import nextpert as npt
 from nextpert._adata import posterior_from
+from tests._screens import with_fit, with_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
 
@@ -64,8 +65,7 @@ def test_weights_do_not_depend_on_how_partial_knockdowns_are(small_screen, edges
     for shift_sd in (0, "learned"):
         weights = []
         for adata in (small_screen, partial):
-            npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
-            npt.tl.fit_dag_blr(adata, perturbations=["MYC", "STK3", "OXR1"], shift_sd=shift_sd)
+            with_fit(adata, edges, perturbations=["MYC", "STK3", "OXR1"], shift_sd=shift_sd)
             weights.append(adata.varp["dag_blr_mean"].toarray())
         moved.append(np.abs(weights[1] - weights[0]).max())
     assert moved[0] > 0.005
@@ -95,8 +95,7 @@ def simulated(n_genes=12, **options):
         n_genes=n_genes, n_control=1000, expected_degree=4, **options
     )
     truth = adata.uns["truth"]["weights"]
-    npt.tl.learn_dag(adata, method="given", dag=truth.T, genes=list(adata.var_names))
-    return adata
+    return with_graph(adata, truth.T)
 
 
 def test_the_true_graph_earns_its_weight_and_a_wrong_one_does_not():
@@ -109,8 +108,7 @@ def test_the_true_graph_earns_its_weight_and_a_wrong_one_does_not():
     # The last edge's end is perturbed to do what the first's does: no graph of such edges
     # transmits.
     wrong = adata.uns["truth"]["weights"][::-1, ::-1]
-    npt.tl.learn_dag(adata, method="given", dag=wrong, genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, wrong)
     assert weights_of(adata)["graph"] < 0.5
 
 

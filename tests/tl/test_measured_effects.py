@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -13,6 +11,7 @@ from nextpert.core import ScreenMoments
 from nextpert.core.model.hierarchical import fit_hierarchical
 from nextpert.core.screen.guides import pool_guides
 from nextpert.study.pool import read_candidates
+from tests._screens import screen_of, true_graph, with_fit
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +30,7 @@ def screen():
 
 def fitted(screen, *, turned):
     adata, weights = screen[0].copy(), screen[0].uns["truth"]["weights"]
-    npt.tl.learn_dag(adata, method="given", dag=weights if turned else weights.T)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    return with_fit(adata, weights if turned else weights.T)
 
 
 def error(screen, table, names):
@@ -54,8 +51,7 @@ def test_effects_are_those_of_the_model_by_hand(screen):
     adata = screen[0].copy()
     adata.obs["perturbation"] = ["x" + str(name) for name in adata.obs["perturbation"]]
     npt.pp.setup_screen(adata, control="xcontrol")
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     label = adata.obs["perturbation"].astype(str).to_numpy()
     codes = {name: j for j, name in enumerate(["xcontrol", *effects.obs_names])}
@@ -112,10 +108,8 @@ def test_without_predictors_a_combination_is_held_back_by_no_word_of_its_members
         x[np.char.find(label, gene) >= 0, "ABC".index(gene)] -= 2
     x[label == "A+C", -1] += 4
     genes = [*"ABC", *(f"g{i}" for i in range(9))]
-    obs = pd.DataFrame({"perturbation": label}, index=np.arange(len(label)).astype(str))
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=genes))
-    npt.tl.learn_dag(adata, method="given", dag=[("A", "g0")], genes=genes)
-    npt.tl.fit_dag_blr(adata)
+    adata = screen_of(x, label, genes)
+    with_fit(adata, [("A", "g0")], genes=genes)
     effects = npt.tl.perturbation_effects(adata, as_anndata=True)
     assert effects["A+C"].X[0, -1] > 3.5
 
@@ -127,8 +121,7 @@ def test_effects_do_not_depend_on_the_unit_of_a_gene(screen):
     def effects(factor):
         adata = screen[0].copy()
         adata.X = adata.X * np.where(np.arange(adata.n_vars) == 2, factor, 1.0)
-        npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-        npt.tl.fit_dag_blr(adata, prior_options={"prior_units": "noise"})
+        with_fit(adata, true_graph(adata), prior_options={"prior_units": "noise"})
         npt.tl.perturbation_effects(adata)
         found = adata.uns["perturbation_effects"]
         unit = np.where(np.arange(adata.n_vars) == 2, factor, 1.0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
 import nextpert as npt
+from tests._screens import screen_of, with_fit
 
 N, GENES = 30, [f"G{g}" for g in range(40)]
 NAMES = [f"P{j}" for j in range(N)]
@@ -22,9 +22,7 @@ def screen(seed):
     label = np.repeat(np.arange(N + 1), [200, *[40] * N])
     x = 2 + np.vstack([np.zeros(len(GENES)), effects])[label] + rng.normal(size=(len(label), 1))
     x += rng.normal(size=x.shape)
-    obs = pd.DataFrame({"perturbation": np.array(["control", *NAMES])[label]})
-    obs.index = obs.index.astype(str)
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+    adata = screen_of(x, np.array(["control", *NAMES])[label], GENES)
     npt.pp.setup_screen(adata, check_scale=False)
     return adata
 
@@ -39,9 +37,7 @@ def means(adata):
 @pytest.fixture(scope="module")
 def adata():
     adata = screen(1)
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    return with_fit(adata)
 
 
 def without_origin(adata):

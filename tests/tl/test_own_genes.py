@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -19,6 +17,7 @@ from nextpert.core.design.stopping import AT_TARGET, draw_plate
 from nextpert.study.panel_target import without_own_genes
 from nextpert.study.pool import read_candidates, with_measured
 from nextpert.tl._read_target import read_target
+from tests._screens import new_copies, screen_of, with_fit
 
 GENES = [*"TABCQS", *(f"G{i}" for i in range(9))]
 SHARED = np.array([0.7, -0.5, 0.6, 0.4, -0.6, 0.5, 0.0, 0.3, -0.4])
@@ -41,21 +40,13 @@ def screen(effects=EFFECTS, n=60):
         count = 300 if name == "control" else n
         cells.append(mean + 0.7 * rng.standard_normal((count, len(GENES))))
         labels += [name] * count
-    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{i}" for i in range(len(labels))])
-    adata = ad.AnnData(np.concatenate(cells), obs, pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[("T", "Q")], genes=GENES)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    adata = screen_of(np.concatenate(cells), labels, GENES)
+    return with_fit(adata, [("T", "Q")])
 
 
-@pytest.fixture(scope="module")
-def _fitted():
+@new_copies
+def fitted():
     return screen()
-
-
-@pytest.fixture
-def fitted(_fitted):
-    return _fitted.copy()
 
 
 def ranking(adata, target="T", **options):

@@ -8,6 +8,7 @@ import pytest
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.study.ranking import candidates_of
+from tests._screens import small_fit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
@@ -45,18 +46,10 @@ def by_plan_cells(adata, target, **options):
 WAYS = [by_design, by_plan_screen, by_plan_cells]
 
 
-@pytest.fixture(scope="module")
-def _fitted(_small_screen, edges):
-    adata = _small_screen.copy()
-    npt.tl.learn_dag(adata, method="given", dag=edges, genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
 @pytest.fixture
-def fitted(_fitted):
+def fitted():
     """A screen of MYC, STK3, OXR1, MYC+OXR1 and an enhancer HS2, fitted."""
-    return _fitted.copy()
+    return small_fit()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -15,22 +15,13 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.core.model.sampler import Chain
-
-
-@pytest.fixture(scope="module")
-def _fitted():
-    adata = npt.datasets.simulated_screen(
-        n_control=800, n_perturbed=60, perturbed=["MYC", "FOS", "CDK4"], rng=1
-    )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+from tests._screens import screen_of, simulated_fit, with_fit
 
 
 @pytest.fixture
-def fitted(_fitted):
+def fitted():
     """A simulated screen, fitted on its true graph."""
-    return _fitted.copy()
+    return simulated_fit(n_control=800, n_perturbed=60, perturbed=["MYC", "FOS", "CDK4"], rng=1)
 
 
 def test_tables_are_those_of_the_core(fitted):
@@ -166,14 +157,12 @@ def test_graphs_of_resamples_are_averaged(small_screen):
 
 
 @pytest.fixture
-def narrow(_fitted):
+def narrow(fitted):
     """The same cells, with half of the genes in the panel; FOS and a constant gene are not."""
-    adata = _fitted.copy()
+    adata = fitted
     adata.X[:, adata.var_names.get_loc("B2M")] = 0.5
     panel = [gene for gene in adata.var_names[::2] if gene not in ("FOS", "B2M")]
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=sorted({*panel, "MYC", "CDK4", "STAT3"}))
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    return with_fit(adata, genes=sorted({*panel, "MYC", "CDK4", "STAT3"}))
 
 
 def test_genes_outside_the_panel_are_shrunken(narrow):
@@ -215,10 +204,8 @@ def test_effects_outside_the_panel_are_recovered_in_blocks(at_once, monkeypatch)
     x = 3.0 + rng.normal(size=(len(label), 40))
     for name, effect in zip(names, truth, strict=True):
         x[label == name] += effect
-    obs = pd.DataFrame({"perturbation": label}, index=np.arange(len(label)).astype(str))
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(40)]))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=["g0", "g1"])
-    npt.tl.fit_dag_blr(adata)
+    adata = screen_of(x, label)
+    with_fit(adata, genes=["g0", "g1"])
     monkeypatch.setattr("nextpert.tl._perturbation_effects._AT_ONCE", at_once)
     sizes, chains = [], []
 
@@ -261,10 +248,8 @@ def test_own_genes_of_combinations_do_what_they_did_alone(n_alone):
     for k, (name, by) in enumerate(fallen.items()):
         x[label == name, k] -= by
         x[label == name, 4 + k] += 1
-    obs = pd.DataFrame({"perturbation": label}, index=[f"c{i}" for i in range(len(label))])
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[*"ABCD", *"efgh"]))
-    npt.tl.learn_dag(adata, method="given", dag=[("A", "h")], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    adata = screen_of(x, label, [*"ABCD", *"efgh"])
+    with_fit(adata, [("A", "h")])
     npt.tl.perturbation_effects(adata, candidates=["A", "B", "A+B"])
     mean = adata.uns["perturbation_effects"]["mean"]
     place = [list(adata.uns["perturbation_effects"]["genes"]).index(gene) for gene in "ABef"]

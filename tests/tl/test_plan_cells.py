@@ -20,24 +20,16 @@ from nextpert.core.design.stopping import (
 )
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.study.pool import read_candidates
+from tests._screens import simulated_fit, with_fit
 
 pytestmark = pytest.mark.brief_chain
 
 
-@pytest.fixture(scope="module")
-def _fitted():
-    adata = npt.datasets.simulated_screen(
-        n_genes=12, n_control=600, n_perturbed=300, perturbed=["CDK4", "B2M", "CD58"], rng=1
-    )
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
 @pytest.fixture
-def fitted(_fitted):
+def fitted():
     """A simulated screen of one guide and one batch, without a graph."""
-    return _fitted.copy()
+    names = ["CDK4", "B2M", "CD58"]
+    return simulated_fit([], n_genes=12, n_control=600, n_perturbed=300, perturbed=names, rng=1)
 
 
 def guided(guide_sd, batch_sd=0.0, *, response=0.0, seed=0):
@@ -58,9 +50,7 @@ def guided(guide_sd, batch_sd=0.0, *, response=0.0, seed=0):
     obs.index = [f"c{i}" for i in range(len(obs))]
     adata = ad.AnnData(np.concatenate(cells), obs, pd.DataFrame(index=[f"g{i}" for i in range(40)]))
     npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
-    return adata
+    return with_fit(adata)
 
 
 def cells_of(adata, name):
@@ -192,8 +182,7 @@ def noise_screen(seed, kind):
         adata.X = drawn.astype(np.float32)
     else:
         adata.obs["perturbation"] = rng.permutation(labels)
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     state = dict(zip(adata.var_names, wanted.tolist(), strict=True))
     return adata, {"label": names[0], "state": state}
 
@@ -401,7 +390,6 @@ def test_joined_guides_are_no_further_guides():
         second, guide + "|control_" + (np.arange(adata.n_obs) % 2).astype(str), guide
     )
     npt.pp.setup_screen(adata, guide_key="guide")
-    npt.tl.learn_dag(adata, method="given", dag=[])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     npt.tl.plan_cells(adata)
     assert "2 guides" in adata.uns["plan_cells"]["verdict"]

@@ -8,22 +8,15 @@ import pytest
 import nextpert as npt
 from nextpert.core.design.plate import dunnett_controls
 from nextpert.core.design.remaining_variance import RemainingVariance
-
-
-@pytest.fixture(scope="module")
-def _fitted():
-    adata = npt.datasets.simulated_screen(
-        n_control=600, n_perturbed=40, perturbed=["MYC", "FOS", "CDK4", "B2M", "CD58"], rng=1
-    )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
-    return adata
+from tests._screens import simulated_fit
 
 
 @pytest.fixture
-def fitted(_fitted):
-    """A simulated screen, fitted on its true graph."""
-    return _fitted.copy()
+def fitted():
+    """Five knockouts, fitted on their true graph."""
+    return simulated_fit(
+        n_control=600, n_perturbed=40, perturbed=["MYC", "FOS", "CDK4", "B2M", "CD58"], rng=1
+    )
 
 
 TARGET = {"STAT1": 0.5, "B2M": 1.0}

@@ -7,6 +7,7 @@ import pytest
 
 import nextpert as npt
 from nextpert.core.design.loading import cells_to_reach
+from tests._screens import with_fit
 
 TARGET = {"STAT1": 0.5}
 
@@ -14,8 +15,7 @@ TARGET = {"STAT1": 0.5}
 @pytest.fixture(scope="module")
 def planned():
     adata = npt.datasets.simulated_screen(n_control=200, n_perturbed=20, perturbed=["MYC", "FOS"])
-    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, [("MYC", "STAT1"), ("STAT1", "B2M")], genes=None)
     npt.tl.plan_screen(adata, TARGET, n_cells=3000, n_perturbations=2, strategy="exploit")
     return adata
 
@@ -77,8 +77,7 @@ def test_guides_of_a_perturbation_even_out_its_abundance():
     is_rare = label.groupby(label).cumcount() < 4
     adata.obs["guide"] = label.where(label == "control", label + np.where(is_rare, "_1", "_2"))
     npt.pp.setup_screen(adata, guide_key="guide")
-    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STAT1"), ("STAT1", "B2M")])
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, [("MYC", "STAT1"), ("STAT1", "B2M")], genes=None)
     npt.tl.plan_screen(adata, TARGET, n_cells=60, n_perturbations=2, strategy="exploit")
     _, x = loaded(adata)
     cv, plate = x["abundance_cv"], adata.uns["plan"]["plate"]

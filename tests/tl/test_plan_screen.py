@@ -20,24 +20,17 @@ from nextpert.study.plate import PlateSize, split_cells
 from nextpert.study.pool import read_candidates
 from nextpert.study.ranking import draws_of
 from nextpert.tl._read_target import read_target
+from tests._screens import simulated_fit
 
 pytestmark = pytest.mark.full_chain
 
 
-@pytest.fixture(scope="module")
-def _fitted():
-    adata = npt.datasets.simulated_screen(
+@pytest.fixture
+def fitted():
+    """Five knockouts, fitted on their true graph."""
+    return simulated_fit(
         n_control=600, n_perturbed=40, perturbed=["MYC", "FOS", "CDK4", "B2M", "CD58"], rng=1
     )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
-@pytest.fixture
-def fitted(_fitted):
-    """A simulated screen, fitted on its true graph."""
-    return _fitted.copy()
 
 
 def planned(adata, target="MYC", **options):
@@ -105,9 +98,7 @@ def test_where_the_best_is_known_wells_go_to_learning():
         "HLA-A",
         "RB1",
     ]
-    fitted = npt.datasets.simulated_screen(n_control=600, perturbed=names, rng=1)
-    npt.tl.learn_dag(fitted, method="given", dag=fitted.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(fitted)
+    fitted = simulated_fit(n_control=600, perturbed=names, rng=1)
     _, _, stored = planned(fitted, candidates="genes")
     assert stored["advice"]["best_known"] == "MYC"
     assert stored["advice"]["probability_best_known"] == 1.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 import scanpy as sc
 
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.model.programs import find_programs
+from tests._screens import new_copies, screen_of, with_fit
 
 GENES = [f"G{i}" for i in range(40)]
 FIRST, SECOND = GENES[10:18], GENES[25:33]  # of two pathways
@@ -23,8 +23,7 @@ def cells(effect, seed=0, n=60):
     mean = np.vstack([np.zeros(len(GENES)), effect])
     code = np.repeat(np.arange(len(mean)), [10 * n, *[n] * len(effect)])
     x = 5.0 + mean[code] + rng.normal(size=(len(code), len(GENES)))
-    obs = pd.DataFrame({"perturbation": label}, index=[f"cell{i}" for i in range(len(x))])
-    return ad.AnnData(x, obs, pd.DataFrame(index=GENES))
+    return screen_of(x, label, GENES)
 
 
 def pathways():
@@ -40,21 +39,14 @@ def pathways():
 
 
 def fitted(adata, **options):
-    npt.tl.learn_dag(adata, method="given", dag=[(GENES[38], GENES[39])], genes=GENES)
-    npt.tl.fit_dag_blr(adata, **options)
-    return adata
+    return with_fit(adata, [(GENES[38], GENES[39])], **options)
 
 
-@pytest.fixture(scope="module")
-def _shared():
+@new_copies
+def shared():
     adata = fitted(cells(pathways()))
     npt.tl.perturbation_effects(adata)
     return adata
-
-
-@pytest.fixture
-def shared(_shared):
-    return _shared.copy()
 
 
 def auc(score, true):
@@ -134,8 +126,7 @@ def test_perturbations_of_one_pathway_share_a_program_on_a_real_screen(screen_pa
     adata = adata[place < np.where(control, 1000, 20)].copy()
     sc.pp.normalize_total(adata)
     sc.pp.log1p(adata)
-    npt.tl.learn_dag(adata, method="given", dag=[("JAK2", "STAT1")], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, [("JAK2", "STAT1")])
     npt.tl.perturbation_effects(adata)
     stored = adata.uns["perturbation_effects"]
     pathway = ["IFNGR1", "IFNGR2", "JAK2", "STAT1"]

@@ -11,6 +11,7 @@ from nextpert.core.screen.mean_distance import mean_distance
 from nextpert.core.screen.moments import Moments
 from nextpert.study.replay import in_words, overall_table, plates_until_good
 from nextpert.tl import _replay_design as campaigns
+from tests._screens import simulated_fit, small_fit
 
 pytestmark = [
     pytest.mark.brief_chain, pytest.mark.filterwarnings("ignore:Perturbations left out"),
@@ -19,23 +20,15 @@ SMALL = {"n_rounds": 3, "n_repeats": 4, "n_perturbations": 2}
 EVERY = ["thompson", "exact_greedy", "random", "round_robin_means"]
 
 
-@pytest.fixture(scope="module")
-def _fitted(_small_screen, edges):
-    adata = _small_screen.copy()
-    npt.tl.learn_dag(adata, method="given", dag=edges)
-    npt.tl.fit_dag_blr(adata)
-    return adata
-
-
 @pytest.fixture
-def screen(_fitted):
-    return _fitted.copy()
+def screen():
+    return small_fit(genes=None)
 
 
 @pytest.fixture(scope="module")
-def both(_fitted):
+def both():
     """Replays of two targets in the pool and held out, with what each campaign recommended."""
-    found, runs = [], []
+    found, runs, fitted = [], [], small_fit(genes=None)
     run_all = campaigns.run_all
 
     def keep(*args, **options):
@@ -46,9 +39,9 @@ def both(_fitted):
         patch.setattr("nextpert.tl._replay_design.run_all", keep)
         for held_out in (False, True):
             options = {"strategies": EVERY[:3], "held_out": held_out, **SMALL}
-            adata = npt.tl.replay_design(_fitted, ["MYC", "STK3"], copy=True, **options)
+            adata = npt.tl.replay_design(fitted, ["MYC", "STK3"], copy=True, **options)
             found.append(adata.uns["replay"])
-    return _fitted, found, runs
+    return fitted, found, runs
 
 
 def cells_of(adata, label):
@@ -181,11 +174,7 @@ def test_targets_by_themselves_are_those_off_the_controls(screen):
 
 @pytest.mark.slow
 def test_the_best_is_found_where_effects_are_clear():
-    adata = npt.datasets.simulated_screen(
-        n_genes=12, n_control=500, n_perturbed=160, perturbed=6, rng=1
-    )
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
+    adata = simulated_fit(n_genes=12, n_control=500, n_perturbed=160, perturbed=6, rng=1)
     npt.tl.replay_design(adata, strategies=["thompson"], n_repeats=3, n_rounds=4, n_perturbations=2)
     overall = adata.uns["replay"]["overall"].set_index("strategy")
     assert overall.loc["thompson", "share_good_last"] > 0.9

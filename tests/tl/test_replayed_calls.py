@@ -13,6 +13,7 @@ from nextpert.core.evaluate import replay_plates
 from nextpert.study import replay
 from nextpert.study.plate import STRATEGIES, PlateSize
 from nextpert.tl import _replay_design as campaigns
+from tests._screens import true_graph, with_fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
 
@@ -39,8 +40,7 @@ def campaign(request):
         adata.X += sd * rng.normal(size=(2, adata.n_vars))[plate]
     npt.pp.setup_screen(adata, guide_key=None, batch_key=None, check_scale=False)
     npt.pp.setup_screen(adata, check_scale=False, **told)
-    npt.tl.learn_dag(adata, method="given", dag=adata.uns["truth"]["weights"].T)
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata, true_graph(adata))
     pool, setting = campaigns.read_pool(adata, posterior_from(adata))
     control = np.flatnonzero(label == "control")
     rows = np.concatenate([np.flatnonzero(label == name) for name in setting.spec.plan.names])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import nextpert as npt
+from tests._screens import with_fit
 
 pytestmark = pytest.mark.slow
 
@@ -23,8 +24,7 @@ def world(seed, n, share):
     adata = ad.AnnData((rng.normal(size=mean.shape) + 3 + mean).astype(np.float32))
     adata.obs["perturbation"] = labels
     npt.pp.setup_screen(adata, check_scale=False)
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
-    npt.tl.fit_dag_blr(adata)
+    with_fit(adata)
     npt.tl.perturbation_effects(adata)
     return adata, effects
 

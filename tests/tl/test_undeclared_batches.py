@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +12,7 @@ import nextpert as npt
 from nextpert._adata import undeclared_batches as module
 from nextpert._adata.roles import Roles
 from nextpert._adata.undeclared_batches import shifted_covariates, undeclared_batches
+from tests._screens import screen_of, with_graph
 
 pytestmark = pytest.mark.brief_chain
 
@@ -33,13 +33,10 @@ def screen(shift=0.3, *, rng=0, n_cells=50, n_control=300, nested=False):
     x = 4 + rng.normal(size=(n, N_GENES)) + effects[group]
     x += 0.6 * rng.normal(size=(n, 1)) * rng.normal(size=N_GENES)
     x += shift * x.std(axis=0) * rng.choice([-1, 1], N_GENES) * plate[:, None]
-    obs = pd.DataFrame(
-        {"perturbation": np.array(["control", *NAMES])[group], "rack": np.where(plate, "b", "a")},
-        index=[f"c{k}" for k in range(n)],
+    adata = screen_of(
+        x, np.array(["control", *NAMES])[group], GENES, rack=np.where(plate, "b", "a")
     )
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=GENES))
-    npt.tl.learn_dag(adata, method="given", dag=[], genes=GENES)
-    return adata
+    return with_graph(adata)
 
 
 def searched(adata, roles=None):

@@ -13,6 +13,7 @@ import nextpert as npt
 from nextpert._adata.roles import Roles
 from nextpert._adata.undeclared_guides import undeclared_guides
 from nextpert.core import LinearScm, random_scm
+from tests._screens import with_graph
 
 pytestmark = pytest.mark.brief_chain
 
@@ -39,8 +40,7 @@ def screen(variance=0.1, *, effects=True, rng=0, n_genes=12, n_guides=3, n_cells
     table.index = [f"cell{k}" for k in range(len(table))]
     genes = [f"G{k}" for k in range(n_genes)]
     adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=genes))
-    npt.tl.learn_dag(adata, method="given", dag=scm.weights.T, genes=genes)
-    return adata
+    return with_graph(adata, scm.weights.T, genes=genes)
 
 
 def fitted(adata, **roles):
