@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import LinearScm
@@ -39,6 +41,24 @@ def with_fit(adata, dag=(), genes="all", **options) -> ad.AnnData:
     """Write a graph and a fit with these options into a screen, and return it."""
     npt.tl.fit_dag_blr(with_graph(adata, dag, genes), **options)
     return adata
+
+
+def diagnosis_of(adata, **roles) -> dict:
+    """Declare roles of columns, fit and diagnose without a warning, and return the diagnosis."""
+    if roles:
+        npt.pp.setup_screen(adata, **roles)
+    with warnings.catch_warnings(action="ignore"):
+        npt.tl.fit_dag_blr(adata)
+        npt.tl.diagnose(adata)
+    return adata.uns["diagnosis"]
+
+
+def edges_of(adata, key="dag") -> set[tuple[str, str]]:
+    """Return the edges of the graph that is stored under ``key``, by name."""
+    matrix = sp.coo_array(adata.varp[key])
+    names = np.asarray(adata.var_names)
+    assert (matrix.data == 1).all()
+    return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
 
 
 def new_copies(make):

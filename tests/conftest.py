@@ -57,8 +57,7 @@ def _full_screen():
     guides = labels.map(lambda label: {"control": "NO_SITE_1", "": ""}.get(label, f"{label}_1"))
     adata.obs["guides"] = adata.obs["called"] = guides
     adata.obs["condition"] = "Control"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         _screens.with_fit(adata, _screens.small_edges())
         npt.tl.design_interventions(adata, "MYC", n_samples=10)
         npt.tl.dag_fit(adata, n_random=20)

@@ -28,8 +28,7 @@ def shown():
     labels = adata.obs["perturbation"].astype(str)
     n = np.arange(adata.n_obs)
     adata.obs["guide"] = pd.Categorical([f"{a}_{k}" for a, k in zip(labels, n % 3, strict=True)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         npt.pp.setup_screen(adata, guide_key="guide")
         npt.tl.learn_dag(adata, method="boss", search_options={"n_runs": 1})
         npt.tl.fit_dag_blr(adata)
@@ -75,8 +74,7 @@ def guides(adata):
 
 
 def fit(adata):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         npt.tl.fit_dag_blr(adata, shift_sd=0)
     return adata
 
@@ -189,8 +187,7 @@ def test_roles_declared_since_are_noticed(shown):
 def test_a_first_plan_of_controls_knows_them(small_screen):
     adata = small_screen[small_screen.obs["perturbation"] == "control"].copy()
     npt.tl.plan_cells(adata, budget=5000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         npt.pl.plan_cells(adata, show=False)
     with pytest.warns(UserWarning, match=rf"{NOT_OURS}.*values of adata.X"):
         npt.pl.plan_cells(counts(adata), show=False)
@@ -198,13 +195,11 @@ def test_a_first_plan_of_controls_knows_them(small_screen):
 
 def test_the_status_of_a_campaign_notices_changed_cells(small_screen):
     known = small_screen[small_screen.obs["perturbation"].notna()].copy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         campaign = npt.Campaign(
             known, "MYC", learn={"method": "boss", "search_options": {"n_runs": 1}}
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         campaign.summarize()
     assert "Warning" not in repr(campaign)
     counts(campaign.adata)

@@ -215,8 +215,7 @@ def test_what_is_written_is_documented(name, small_screen):
     before, options = CALLS[name]
     sub, _, short = name.partition(".")
     function = getattr(getattr(npt, sub), short)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         if before is not None:
             before(small_screen)
         there = slots(small_screen)

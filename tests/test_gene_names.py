@@ -172,8 +172,7 @@ def test_what_joins_the_genes_of_a_label_is_hinted_at(mark, n_cells, small_scree
     hint = re.escape(f"MYC{mark}STK3 names several genes: declare separator=")
     with pytest.warns(UserWarning, match=f"{hint}'{re.escape(mark)}'"):
         npt.pp.perturbation_screen(small_screen, copy=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with warnings.catch_warnings(action="error", category=UserWarning):
         npt.pp.perturbation_screen(small_screen, separator=mark, copy=True)
 
 

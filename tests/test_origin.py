@@ -54,8 +54,7 @@ def replaced(column):
 
 
 def silently(call, *args, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         warnings.filterwarnings("ignore", message="Perturbations left out|Batches nest")
         return call(*args, **options)
 

@@ -205,8 +205,7 @@ def test_views_become_actual_without_a_word_and_the_parent_stays(
     parent = small_screen
     untouched = parent.copy()
     view, actual = parent[20:], parent[20:].copy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ad.ImplicitModificationWarning)
+    with warnings.catch_warnings(action="error", category=ad.ImplicitModificationWarning):
         warnings.filterwarnings("ignore", "Perturbations left out")
         call(view)
         call(actual)

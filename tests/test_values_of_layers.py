@@ -32,12 +32,10 @@ def test_another_layer_than_the_graphs(learned, counts):
     read = "log" if learned is None else None
     names = {None: r"adata\.X", "log": r"adata\.layers\['log'\]"}
     message = rf"learned on {names[learned]}, but this call reads {names[read]}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with warnings.catch_warnings(action="error", category=UserWarning):
         npt.tl.fit_dag_blr(counts)
     npt.pp.setup_screen(counts, layer=read)
     with pytest.warns(UserWarning, match=message):
         npt.tl.fit_dag_blr(counts)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with warnings.catch_warnings(action="error", category=UserWarning):
         with_fit(counts, [("A", "B"), ("B", "C")], genes=None)

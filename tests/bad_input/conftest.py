@@ -17,10 +17,8 @@ def assert_refused(assert_same_adata):
     def check(call, adata, words=(), error=_EXPECTED, one_of=()):
         before = None if adata is None else adata.copy()
         figures = plt.get_fignums()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pytest.raises(error) as caught:
-                call(adata)
+        with warnings.catch_warnings(action="ignore"), pytest.raises(error) as caught:
+            call(adata)
         # LinAlgError and the like are ValueErrors, too, and say nothing to a user.
         assert type(caught.value) in {*_EXPECTED, CycleError}
         message = str(caught.value)

@@ -39,8 +39,7 @@ def screen(seed, perturbed):
 
 @pytest.fixture(scope="module")
 def _campaign():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return npt.Campaign(
             screen(0, ["A", "B"]), {"C": 2.0}, learn=LEARN,
             plan={"candidates": "genes"},
@@ -120,8 +119,7 @@ def test_a_proposal_gives_an_order(campaign):
 
 
 def test_a_target_of_a_column_and_a_label_is_no_candidate_either(later):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         campaign = npt.Campaign(
             screen(0, ["A", "B"]), ("perturbation", "A"),
             learn=LEARN, plan={"candidates": "genes"},

@@ -75,8 +75,7 @@ def test_stored_tables_are_copies(name, call, key, part, fitted):
     pd.testing.assert_frame_equal(table, fitted.uns[key][part])
     table["perturbation"] = "changed"
     assert "changed" not in set(fitted.uns[key][part]["perturbation"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         getattr(npt.get, name)(fitted)
     npt.tl.fit_dag_blr(fitted, perturbations=["MYC", "OXR1", "MYC+OXR1"])
     options = {"allow_stale": True} if name == "order_df" else {}

@@ -146,8 +146,7 @@ def test_views_backed_files_and_copies_give_the_same(small_study, tmp_path, asse
     assert view.is_view
     assert_same_adata(new, expected)
     assert new.uns["preprocessing"]["params"]["panel"] == "list"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ad.ImplicitModificationWarning)
+    with warnings.catch_warnings(action="error", category=ad.ImplicitModificationWarning):
         assert npt.pp.perturb_cite_seq(view, **options) is None
     assert_same_adata(view, expected)
     assert_same_adata(small_study, whole)

@@ -111,8 +111,7 @@ def test_what_is_not_log_normalised_is_refused(case, call, assert_same_adata):
 @pytest.mark.parametrize("case", TAKEN)
 def test_what_may_be_log_normalised_is_taken_in_silence(case):
     x = TAKEN[case]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with warnings.catch_warnings(action="error", category=UserWarning):
         for kind in (np.asarray, sp.csr_matrix, lambda x: x.astype(np.float32)):
             adata = cells(kind(x))
             set_up(adata)
@@ -122,8 +121,7 @@ def test_what_may_be_log_normalised_is_taken_in_silence(case):
 def test_the_check_can_be_overruled_once_for_a_layer():
     x = 0.37 * counts()
     adata = cells(x, log=np.log1p(scaled()), twice=np.log1p(np.log1p(scaled())))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    with warnings.catch_warnings(action="error", category=UserWarning):
         set_up(adata, check_scale=False)
         assert not adata.uns["screen"]["values"]["checked"]
         set_up(adata, guide_key="guide")  # stays as it was said

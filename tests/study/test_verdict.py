@@ -145,8 +145,7 @@ def weak():
     adata.X = 0.25 * np.asarray(adata.X) + rng.normal(size=adata.shape)
     adata.X -= adata.X.min() - 0.1
     adata.obs["batch"] = np.where(np.arange(adata.n_obs) % 40 == 0, "small", "large")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         npt.pp.setup_screen(adata, batch_key="batch")
         with_fit(adata)
         npt.tl.diagnose(adata)
@@ -176,8 +175,7 @@ def test_batches_that_cannot_be_left_out_are_said_to_be(weak):
     assert parts.loc["batches", "verdict"] in weak.uns["diagnosis"]["verdict"]
     one = weak.copy()
     one.obs["batch"] = one.obs["guide"] = "one"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         npt.pp.setup_screen(one, batch_key="batch", guide_key="guide")
         npt.tl.fit_dag_blr(one)
         npt.tl.diagnose(one)

@@ -25,8 +25,7 @@ def rounds(adata):
 
 def silent(call, *args, **options):
     """Call it, and fail on any warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         return call(*args, **options)
 
 

@@ -282,8 +282,7 @@ def test_same_seed_same_result_and_cells_left_alone(screen, assert_same):
 ])  # fmt: skip
 def test_fits_of_every_kind_are_judged(small_screen, edges, options):
     npt.tl.learn_dag(small_screen, method="given", dag=edges)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         npt.tl.fit_dag_blr(small_screen, key_added="mine", **options)
     npt.tl.diagnose(small_screen, posterior_key="mine")
     assert small_screen.uns["diagnosis"]["params"]["posterior_key"] == "mine"

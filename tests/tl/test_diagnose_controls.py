@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 from types import SimpleNamespace
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import binom, norm
 
@@ -24,7 +22,7 @@ from nextpert.study.controls import (
 )
 from nextpert.tl._read_halves import read_halves, read_refit
 from nextpert.tl._read_plan import stored_null
-from tests._screens import with_graph
+from tests._screens import diagnosis_of, screen_of, with_graph
 
 N_GENES, N_PERTURBED = 40, 6
 GENES = [f"G{k}" for k in range(N_GENES)]
@@ -46,28 +44,16 @@ def guided(spread=0.0, n_guides=10, n_cells=60, rng=0, sign=-1.0):
             own = effects[j] + spread * rng.normal(size=N_GENES)
             parts.append(3 + own + rng.normal(size=(n_cells, N_GENES)))
             obs += [(name, f"{name}_{k}")] * n_cells
-    table = pd.DataFrame(obs, columns=["perturbation", "guide"])
-    table["batch"] = np.where(np.arange(len(table)) % 2, "b", "a")
-    table.index = [f"c{k}" for k in range(len(table))]
-    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=GENES))
-    return with_graph(adata)
-
-
-def diagnosed(adata, **roles):
-    if roles:
-        npt.pp.setup_screen(adata, **roles)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.diagnose(adata)
-    return adata.uns["diagnosis"]
+    label, guide = zip(*obs, strict=True)
+    batch = np.resize(["a", "b"], len(guide))
+    return with_graph(screen_of(np.vstack(parts), label, GENES, guide=guide, batch=batch))
 
 
 @pytest.fixture(scope="module")
 def right():
     """A screen on which the model is right, its guides declared, with its diagnosis."""
     adata = guided()
-    diagnosed(adata, guide_key="guide")
+    diagnosis_of(adata, guide_key="guide")
     return adata
 
 
@@ -85,7 +71,7 @@ def values(found, name=NEGATIVE):
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_the_null_of_a_model_that_is_right_has_the_width_1(spread, right):
-    found = diagnosed(guided(spread), guide_key="guide") if spread else right.uns["diagnosis"]
+    found = diagnosis_of(guided(spread), guide_key="guide") if spread else right.uns["diagnosis"]
     value = values(found)
     assert value["null_width"] == pytest.approx(1.0, abs=0.15)
     assert value["standard_error_factor"] == 1.0
@@ -100,7 +86,7 @@ def test_the_null_of_a_model_that_is_right_has_the_width_1(spread, right):
 @pytest.mark.slow
 def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
     adata = guided(0.35)
-    found = diagnosed(adata)
+    found = diagnosis_of(adata)
     value = values(found)
     # A guide of 60 cells among 540 others: what it has besides sampling error.
     true = np.sqrt((1 / 60 + 0.35**2) / (1 / 60 + 1 / 540))
@@ -116,12 +102,11 @@ def test_guides_that_are_not_declared_widen_the_null_and_the_tests():
 def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     adata = guided(0.2, rng=1)
     options = {"target": {"G7": 1.5}, "candidates": "genes"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         npt.tl.fit_dag_blr(adata)
     npt.tl.plan_cells(adata, **options)
     assert adata.uns["plan_cells"]["advice"]["kind"] == ORDER
-    found = diagnosed(adata)
+    found = diagnosis_of(adata)
     assert found["verdict"].startswith("Do not trust the model here: its significant effects may")
     npt.tl.plan_cells(adata, **options)
     found = adata.uns["plan_cells"]
@@ -158,7 +143,7 @@ def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(rig
 def test_effects_of_controls_are_those_that_a_user_gets():
     """Guides of a fold under labels of their own: the public calls give the same effects."""
     adata = guided(0.1)
-    found = diagnosed(adata, guide_key="guide")
+    found = diagnosis_of(adata, guide_key="guide")
     names = found["negative_controls"]["name"].tolist()
     fold = names[:3]  # of ten guides in four folds the first has three
     label = adata.obs["perturbation"].astype(str)
@@ -214,7 +199,7 @@ def test_controls_in_the_place_of_perturbations_tell_nothing_of_the_batches_of_t
 def test_a_guide_that_does_something_is_named():
     adata = guided()
     adata.X[(adata.obs["guide"] == "control_3").to_numpy(), :8] += 1.5
-    found = diagnosed(adata, guide_key="guide")
+    found = diagnosis_of(adata, guide_key="guide")
     n_false = found["negative_controls"].set_index("name")["n_false"]
     assert n_false["control_3"] >= 6
     assert f"{n_false['control_3']} of them by control_3" in part(found)["verdict"]
@@ -233,9 +218,9 @@ def test_controls_that_are_called_as_often_as_perturbations_are_not_trusted(monk
         adata.X[rows] += 1.5 * rng.normal(size=N_GENES) * (rng.random(N_GENES) < 0.2)
     npt.pp.setup_screen(adata, guide_key="guide")
     # The model learns these departures of guides, and calls none of them.
-    assert values(diagnosed(adata))["false_share"] < 0.01
+    assert values(diagnosis_of(adata))["false_share"] < 0.01
     monkeypatch.setattr(cells, "learn_spread", lambda guides, _: NO_SPREAD)
-    found = diagnosed(adata)
+    found = diagnosis_of(adata)
     assert values(found)["false_discovery_rate_lower"] > 0.1
     assert part(found)["level"] == "do not trust"
     assert found["level"] == "do not trust"
@@ -252,7 +237,7 @@ def test_halves_of_the_cells_are_the_weaker_proof(case):
         adata = adata[~few].copy()
     if case == "no column":
         del adata.obs["guide"]
-    found = diagnosed(adata, guide_key=None if case == "no column" else "guide")
+    found = diagnosis_of(adata, guide_key=None if case == "no column" else "guide")
     assert found["negative_controls"]["name"].tolist() == ["half of the control cells"]
     assert "This is weaker evidence" in part(found)["verdict"]
     assert part(found)["level"] == "trust"
@@ -263,12 +248,12 @@ def test_halves_of_the_cells_are_the_weaker_proof(case):
 @pytest.mark.slow
 def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_control():
     adata = guided(n_guides=2)
-    found = diagnosed(adata, guide_key="guide")
+    found = diagnosis_of(adata, guide_key="guide")
     assert len(found["negative_controls"]) == 1
     assert "effects of 1 control guide," in part(found)["verdict"]
     adata = guided(n_guides=5)
     adata.obs["guide"] = adata.obs["guide"].where(adata.obs["guide"] != "control_4")
-    found = diagnosed(adata, guide_key="guide")
+    found = diagnosis_of(adata, guide_key="guide")
     assert sorted(found["negative_controls"]["name"]) == [f"control_{k}" for k in range(4)]
 
 
@@ -277,7 +262,7 @@ def test_of_two_guides_one_is_judged_and_a_guide_that_is_not_said_stays_a_contro
 def test_few_controls_cannot_be_judged():
     adata = guided()
     control = (adata.obs["perturbation"] == "control").to_numpy()
-    found = diagnosed(adata[~control | (np.cumsum(control) <= 30)].copy())
+    found = diagnosis_of(adata[~control | (np.cumsum(control) <= 30)].copy())
     assert part(found)["level"] == "care"
     assert part(found)["verdict"] == (
         "Negative controls: could not be judged, because the controls have fewer than 40 cells."
@@ -306,7 +291,7 @@ def test_target_genes_are_found_as_the_effects_say(right):
 
 @pytest.mark.slow
 def test_target_genes_that_rise_under_a_knockout_are_said_to():
-    found = diagnosed(guided(sign=1.0), guide_key="guide")
+    found = diagnosis_of(guided(sign=1.0), guide_key="guide")
     assert found["perturbations"]["target_gene_found"].eq("opposite direction").all()
     assert values(found, "positive controls")["n_opposite"] == 6
     assert part(found, "positive controls")["level"] == "do not trust"
@@ -322,13 +307,10 @@ def nested(n_perturbed=24, n_controls=60, n_genes=60):
     rng = np.random.default_rng(0)
     number = np.repeat(np.arange(n_perturbed + 1), [4 * n_controls] + n_perturbed * [60])
     batch = np.where(number == 0, np.arange(len(number)) % 4, number % 4)
-    names = np.array(["control", *(f"P{j:02d}" for j in range(n_perturbed))])
-    obs = pd.DataFrame({"perturbation": names[number], "batch": np.array(list("abcd"))[batch]})
-    obs["guide"] = obs["perturbation"] + "_" + (np.arange(len(obs)) // 4 % 2).astype(str)
-    obs.index = obs.index.astype(str)
-    x = 3 + rng.normal(size=(len(obs), n_genes)) + rng.normal(size=(4, n_genes))[batch]
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"G{k}" for k in range(n_genes)]))
-    return with_graph(adata)
+    label = [f"P{j - 1:02d}" if j else "control" for j in number]
+    guide = [f"{name}_{k // 4 % 2}" for k, name in enumerate(label)]
+    x = 3 + rng.normal(size=(len(label), n_genes)) + rng.normal(size=(4, n_genes))[batch]
+    return with_graph(screen_of(x, label, guide=guide, batch=np.array(list("abcd"))[batch]))
 
 
 @pytest.mark.slow
@@ -355,7 +337,7 @@ def test_halves_of_the_controls_of_nested_batches_tell_whether_their_errors_are_
 @pytest.mark.slow
 def test_control_guides_of_nested_batches_are_judged_in_each():
     adata = nested(12, n_genes=20)
-    found = diagnosed(adata, batch_key="batch", guide_key="guide")
+    found = diagnosis_of(adata, batch_key="batch", guide_key="guide")
     table = found["negative_controls"]
     names = [f"control_{k} in {b}" for b in "abcd" for k in (0, 1)]
     assert sorted(table["name"]) == sorted(names)
@@ -363,7 +345,7 @@ def test_control_guides_of_nested_batches_are_judged_in_each():
     assert "effects of 8 control guides" in part(found)["verdict"]
     # A guide that is alone in its batch has to stay.
     alone = (adata.obs["guide"] != "control_1") | (adata.obs["batch"] != "c")
-    found = diagnosed(adata[alone].copy())
+    found = diagnosis_of(adata[alone].copy())
     assert sorted(found["negative_controls"]["name"]) == sorted(set(names) - {
         "control_0 in c", "control_1 in c",
     })  # fmt: skip

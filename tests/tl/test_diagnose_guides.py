@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import norm
 
@@ -14,7 +12,7 @@ import nextpert as npt
 from nextpert._adata import read_roles
 from nextpert.study.scores import judge_guides
 from nextpert.tl._read_halves import read_halves
-from tests._screens import with_graph
+from tests._screens import screen_of, with_graph
 from tests.tl.test_diagnose import diagnosed, levels, values
 
 pytestmark = pytest.mark.brief_chain
@@ -32,10 +30,8 @@ def guided(effect_of_guide, batch_effect=0.0, rng=0):
                 shift = own + (batch == "b") * batch_effect * rng.normal(size=12)
                 parts.append(3 + shift + rng.normal(size=(40, 12)))
                 obs += [("control" if j == 0 else f"P{j}", f"{j}_{k}", batch)] * 40
-    table = pd.DataFrame(obs, columns=["perturbation", "guide", "batch"])
-    table.index = table.index.astype(str)
-    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=[f"g{k}" for k in range(12)]))
-    return with_graph(adata)
+    label, guide, batch = zip(*obs, strict=True)
+    return with_graph(screen_of(np.vstack(parts), label, guide=guide, batch=batch))
 
 
 @pytest.mark.slow
@@ -144,9 +140,8 @@ def own_guides(rng, sd=0.0, weak=(), n=40):
                 mean[j - 1] -= 1.5
             parts.append(mean + rng.normal(size=(n, 12)))
             obs += [("control" if j == 0 else f"g{j - 1}", f"{j}_{k}")] * n
-    table = pd.DataFrame(obs, columns=["perturbation", "guide"], index=range(len(obs)))
-    table.index = table.index.astype(str)
-    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=[f"g{k}" for k in range(12)]))
+    label, guide = zip(*obs, strict=True)
+    adata = screen_of(np.vstack(parts), label, guide=guide)
     npt.pp.setup_screen(adata, guide_key="guide")
     return adata
 

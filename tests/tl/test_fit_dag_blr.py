@@ -115,8 +115,7 @@ def test_table_of_shifts(kind, screen, graph):
 
 
 def test_some_perturbations_or_none(screen, graph):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         npt.tl.fit_dag_blr(
             screen, perturbations=["OXR1"], shift_sd=0, prior_options={"prior_scale": 1.0}
         )
@@ -134,8 +133,7 @@ def test_targets_that_are_hardly_expressed_are_named(screen):
     screen.X[is_control, 4] = rare
     with pytest.warns(UserWarning, match="have a control mean near 0.*: OXR1"):
         npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"], shift_sd=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         npt.tl.fit_dag_blr(screen, perturbations=["OXR1"], shift="activation")
         npt.tl.fit_dag_blr(screen, perturbations=["OXR1", "MYC"])
         npt.tl.fit_dag_blr(screen, perturbations=["MYC"], shift_sd=0)

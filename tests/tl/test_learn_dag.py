@@ -10,18 +10,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Moments, boss, gsp, minimal_imap, random_scm
-from tests._screens import screen_of
-
-
-def edges_of(adata, key="dag"):
-    matrix = sp.coo_array(adata.varp[key])
-    names = np.asarray(adata.var_names)
-    assert (matrix.data == 1).all()
-    return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
+from tests._screens import edges_of, screen_of
 
 
 @pytest.fixture
@@ -171,8 +163,7 @@ def test_gsp_is_as_sparse_as_the_order_of_boss():
     truth, adata = many_genes(70, 10)
     moments = Moments.from_array(adata.X)
     alone = gsp(moments, n_runs=20, rng=0).dag.n_edges
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         npt.tl.learn_dag(adata, search_options={"n_runs": 20})
     found = adata.uns["dag"]["n_edges"]
     sparse = minimal_imap(moments, boss(moments, n_starts=10, rng=0).order).n_edges

@@ -8,13 +8,7 @@ import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert.core import Dag
-
-
-def edges_of(adata, key="dag"):
-    matrix = sp.coo_array(adata.varp[key])
-    names = np.asarray(adata.var_names)
-    return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
-
+from tests._screens import edges_of
 
 GIVEN = {
     "edges": lambda dag, names: [(names[k], names[i]) for k, i in dag.edges()],

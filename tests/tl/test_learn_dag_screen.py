@@ -6,7 +6,6 @@ import anndata as ad
 import joblib
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 import nextpert as npt
 from nextpert._adata.roles import fitted_roles, read_roles
@@ -19,14 +18,7 @@ from nextpert.study import searches as graphs
 from nextpert.study.context_nodes import _distinguishable, _joined, context_nodes, target_table
 from nextpert.study.prior import read_stored_targets
 from nextpert.tl._read_graphs import read_held_out
-from tests._screens import screen_of
-
-
-def edges_of(adata, key="dag"):
-    matrix = sp.coo_array(adata.varp[key])
-    names = np.asarray(adata.var_names)
-    return {(names[k], names[i]) for k, i in zip(*matrix.coords, strict=True)}
-
+from tests._screens import edges_of, screen_of
 
 GENES = ["A", "B", "C", "D"]
 WEIGHTS = np.zeros((4, 4))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
@@ -20,7 +19,7 @@ from nextpert.core.design.stopping import (
 )
 from nextpert.core.screen.departures import USUAL_VARIANCE
 from nextpert.study.pool import read_candidates
-from tests._screens import simulated_fit, with_fit
+from tests._screens import screen_of, simulated_fit, with_fit
 
 pytestmark = pytest.mark.brief_chain
 
@@ -46,9 +45,8 @@ def guided(guide_sd, batch_sd=0.0, *, response=0.0, seed=0):
                 rows += [(name, f"{name}-{k}", f"b{batch}")] * n
                 mean = 2.0 + 0.3 * (name == "A") + guide + shift[batch] + own[batch]
                 cells.append(mean + rng.normal(size=(n, 40)))
-    obs = pd.DataFrame(rows, columns=["perturbation", "guide", "batch"])
-    obs.index = [f"c{i}" for i in range(len(obs))]
-    adata = ad.AnnData(np.concatenate(cells), obs, pd.DataFrame(index=[f"g{i}" for i in range(40)]))
+    label, guide, batch = zip(*rows, strict=True)
+    adata = screen_of(np.concatenate(cells), label, guide=guide, batch=batch)
     npt.pp.setup_screen(adata, guide_key="guide", batch_key="batch")
     return with_fit(adata)
 

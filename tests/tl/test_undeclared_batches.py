@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +10,7 @@ import nextpert as npt
 from nextpert._adata import undeclared_batches as module
 from nextpert._adata.roles import Roles
 from nextpert._adata.undeclared_batches import shifted_covariates, undeclared_batches
-from tests._screens import screen_of, with_graph
+from tests._screens import diagnosis_of, screen_of, with_graph
 
 pytestmark = pytest.mark.brief_chain
 
@@ -41,15 +39,6 @@ def screen(shift=0.3, *, rng=0, n_cells=50, n_control=300, nested=False):
 
 def searched(adata, roles=None):
     return undeclared_batches(adata, np.arange(N_GENES), NAMES, roles or Roles())
-
-
-def diagnosed(adata, **roles):
-    npt.pp.setup_screen(adata, **roles)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.diagnose(adata)
-    return adata.uns["diagnosis"]
 
 
 # -- the search ---------------------------------------------------------------------------------
@@ -218,7 +207,7 @@ def test_fit_and_diagnosis_name_the_column_and_are_not_trusted():
     assert "Cells of G3 differ from the controls in adata.obs['phase']" in found["verdict"]
     factor = found["summary"].set_index("quantity")["value"]["standard_error_factor"]
     assert f"multiplied by {factor:.2f}" in parts.loc["cells", "verdict"]
-    declared = diagnosed(adata, batch_key="rack")
+    declared = diagnosis_of(adata, batch_key="rack")
     assert "calibrated" in declared["verdict"]
     assert not declared["parts"]["verdict"].str.contains("not declared").any()
 
@@ -228,7 +217,7 @@ def test_a_batch_that_is_divided_evenly_asks_for_care():
     adata = screen(0.0)
     adata.obs["rack"] = np.where(np.arange(adata.n_obs) % 2, "b", "a")
     adata.X = adata.X + 0.5 * adata.obs["rack"].eq("a").to_numpy()[:, None]
-    found = diagnosed(adata)
+    found = diagnosis_of(adata)
     parts = found["parts"].set_index("part")
     assert parts.loc["batches", "level"] == parts.loc["negative controls", "level"] == "care"
     assert "calibrated" not in found["verdict"]

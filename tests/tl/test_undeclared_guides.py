@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import nextpert as npt
 from nextpert._adata.roles import Roles
 from nextpert._adata.undeclared_guides import undeclared_guides
 from nextpert.core import LinearScm, random_scm
-from tests._screens import with_graph
+from tests._screens import diagnosis_of, screen_of, with_graph
 
 pytestmark = pytest.mark.brief_chain
 
@@ -35,22 +33,10 @@ def screen(variance=0.1, *, effects=True, rng=0, n_genes=12, n_guides=3, n_cells
             cells = scm.sample(n_cells, shift, rng=rng)
             parts.append(cells + np.sqrt(variance) * sd * rng.normal(size=n_genes))
             obs += [(name, f"{name}_{k}")] * n_cells
-    table = pd.DataFrame(obs, columns=["perturbation", "guide"])
-    table["batch"] = np.where(np.arange(len(table)) % 2, "b", "a")
-    table.index = [f"cell{k}" for k in range(len(table))]
-    genes = [f"G{k}" for k in range(n_genes)]
-    adata = ad.AnnData(np.vstack(parts), table, pd.DataFrame(index=genes))
-    return with_graph(adata, scm.weights.T, genes=genes)
-
-
-def fitted(adata, **roles):
-    if roles:
-        npt.pp.setup_screen(adata, **roles)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        npt.tl.fit_dag_blr(adata)
-        npt.tl.diagnose(adata)
-    return adata.uns["diagnosis"]
+    label, guide = zip(*obs, strict=True)
+    genes, batch = [f"G{k}" for k in range(n_genes)], np.resize(["a", "b"], len(guide))
+    adata = screen_of(np.vstack(parts), label, genes, guide=guide, batch=batch)
+    return with_graph(adata, scm.weights.T)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +113,7 @@ def test_other_columns_are_no_guides(column):
     del adata.obs["guide"]
     adata.obs["extra"] = column
     npt.pp.setup_screen(adata, batch_key="batch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         npt.tl.fit_dag_blr(adata)
 
 
@@ -150,8 +135,7 @@ def test_undeclared_guides_that_scatter_are_not_trusted(undeclared):
     assert parts.loc["shrinkage", "verdict"].startswith("Effects: do not rely on them for ")
     adata = screen()
     npt.pp.setup_screen(adata, guide_key="guide")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         npt.tl.fit_dag_blr(adata)
         npt.tl.diagnose(adata)
     declared = adata.uns["diagnosis"]
@@ -165,7 +149,7 @@ def test_declared_guides_count_although_those_of_the_controls_are_not_told_apart
     adata = screen()
     control = (adata.obs["perturbation"] == "control").to_numpy()
     adata.obs["guide"] = np.where(control, "control", adata.obs["guide"])
-    found = fitted(adata, guide_key="guide")
+    found = diagnosis_of(adata, guide_key="guide")
     assert adata.uns["dag_blr"]["guide_variance"] == pytest.approx(0.1, abs=0.05)
     assert quantity(found, "shrinkage", "coverage_90")["value"] > 0.83
 
@@ -184,7 +168,7 @@ def test_of_many_cells_a_sample_is_read(monkeypatch):
 
 @pytest.mark.slow
 def test_without_effects_guides_that_scatter_are_no_effects():
-    found = fitted(screen(effects=False))
+    found = diagnosis_of(screen(effects=False))
     assert found["level"] == "do not trust"
     assert quantity(found, "cells", "n_significant")["value"] <= 2  # of 10; 10 without guides
     assert quantity(found, "shrinkage", "error_to_no_effect")["passed"] == "no"

@@ -145,8 +145,9 @@ def test_wrong_shapes_are_refused():
 def test_values_too_large_to_be_squared_are_named(form, size):
     x = np.random.default_rng(0).normal(size=(500, 4))
     x[:, [1, 3]] *= size
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(ValueError, match=r"\[1, 3\] contain values too large") as caught:
-            Moments.from_array(FORMS[form](x * (np.abs(x) > 0.5)))
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(ValueError, match=r"\[1, 3\] contain values too large") as caught,
+    ):
+        Moments.from_array(FORMS[form](x * (np.abs(x) > 0.5)))
     assert caught.value.columns.tolist() == [1, 3]
