@@ -32,8 +32,9 @@ def screen_of(x, perturbation, genes=None, *, layers=None, **columns) -> ad.AnnD
 
 def with_graph(adata, dag=(), genes="all") -> ad.AnnData:
     """Write a graph into a screen, and return it: on all genes, those named, or (None) of edges."""
-    names = list(adata.var_names) if isinstance(genes, str) else genes
-    npt.tl.learn_dag(adata, method="given", dag=dag, genes=names)
+    if isinstance(genes, str):  # the panel of edges would be the genes that they join
+        genes = list(adata.var_names) if isinstance(dag, list) and dag else None
+    npt.tl.learn_dag(adata, method="given", dag=dag, genes=genes)
     return adata
 
 

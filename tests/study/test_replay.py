@@ -11,18 +11,9 @@ from nextpert.core.fit.interventions import Plan
 from nextpert.core.fit.learn import Graphs, Spec
 from nextpert.core.fit.naming import Naming
 from nextpert.study.replay import Setting, known_strategies
+from tests.core.evaluate.test_plates import J, P, make_pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.brief_chain]
-
-P, J = 6, 7
-
-
-def make_pool(n_cells=60, size=1.5, seed=0):
-    rng = np.random.default_rng(seed)
-    scm = random_scm(P, rng=3)
-    shifts = size * rng.normal(size=(J, P)) * (rng.random((J, P)) < 0.5)
-    cells = [scm.sample(n_cells + j, shift, rng=rng) for j, shift in enumerate(shifts)]
-    return CellPool(scm.sample(200, rng=rng), cells)
 
 
 def run(pool, deal, strategy, *, dag=None, own=None, rng=0, **options):

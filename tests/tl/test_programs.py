@@ -11,6 +11,7 @@ import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.core.model.programs import find_programs
 from tests._screens import new_copies, screen_of, with_fit
+from tests.core.model.test_programs import auc
 
 GENES = [f"G{i}" for i in range(40)]
 FIRST, SECOND = GENES[10:18], GENES[25:33]  # of two pathways
@@ -47,12 +48,6 @@ def shared():
     adata = fitted(cells(pathways()))
     npt.tl.perturbation_effects(adata)
     return adata
-
-
-def auc(score, true):
-    order = score.argsort().argsort() + 1
-    k = true.sum()
-    return (order[true].sum() - k * (k + 1) / 2) / (k * (len(true) - k))
 
 
 def test_two_pathways_are_recovered(shared):

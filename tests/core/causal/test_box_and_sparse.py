@@ -15,23 +15,12 @@ from nextpert.core import (
     Dag,
     DagBlr,
     Greedy,
-    MaxVariance,
     Moments,
     Sparse,
     TargetMeanVariance,
     random_scm,
 )
-
-LOOKAHEAD = [Civ, CausalVariance, MaxVariance, TargetMeanVariance]
-
-
-def instance(p, seed, n=10, scale=1.0, **options):
-    """Draw a posterior and a target mean."""
-    rng = np.random.default_rng(seed)
-    scm = random_scm(p, "complete", rng=rng)
-    blr = DagBlr(scm.dag, prior_scale=1.0, prior_rate=1e-3 * scale**2, **options)
-    blr = blr.update(Moments.from_array(scale * scm.sample(n, rng=rng)))
-    return blr, scale * scm.mean(rng.normal(size=p)), rng
+from tests.core.causal.test_domains import DOMAINS, LOOKAHEAD, instance
 
 
 @pytest.mark.parametrize("kind", [Civ, TargetMeanVariance])
@@ -170,31 +159,6 @@ def test_sparse_shifts_of_one_node_and_of_all(kind):
         last = more.value
 
 
-DOMAINS = {
-    "box": Box([-1.0, 0.0, 2.0, -3.0], [1.0, 0.5, 2.0, 3.0]),
-    "sparse": Sparse(2, 1.5),
-}
-
-
-@pytest.mark.parametrize("name", DOMAINS)
-def test_moments_are_those_of_draws_and_projections_are_the_nearest_points(name):
-    domain, rng = DOMAINS[name], np.random.default_rng(2)
-    draws, b = domain.sample(40_000, 4, rng), rng.normal(size=4)
-    mean, variance = domain.moments(4)
-    square = domain.mean_square(b)
-    for values, wanted in (
-        (draws, mean),
-        ((draws - mean) ** 2, variance),
-        ((draws - b) ** 2, square),
-    ):
-        error = values.std(axis=0) / np.sqrt(len(draws))
-        assert (np.abs(values.mean(axis=0) - wanted) <= 5 * error + 1e-10).all()
-    np.testing.assert_allclose([domain.project(a) for a in draws[:20]], draws[:20], rtol=1e-12)
-    for shift in 2 * rng.normal(size=(5, 4)):
-        nearest = np.linalg.norm(domain.project(shift) - shift)
-        assert nearest <= np.linalg.norm(draws - shift, axis=1).min() + 1e-12
-
-
 def test_draws_stay_in_their_domain():
     rng, box = np.random.default_rng(3), DOMAINS["box"]
     drawn = box.sample(100, 4, rng)
@@ -219,23 +183,3 @@ def test_greedy_takes_the_nearest_point():
     found = Sparse(2, 1.1).minimise(greedy).shift
     others = Sparse(2, 1.1).sample(20_000, 5, rng)
     assert ((found - b) ** 2).sum() <= ((others - b) ** 2).sum(axis=1).min()
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Box(1.0, 0.0), "low <= high"),
-        (lambda: Box(-np.inf, 0.0), "low"),
-        (lambda: Box(np.zeros(3), 1.0).moments(4), r"shape \(4,\)"),
-        (lambda: Sparse(0), "k must"),
-        (lambda: Sparse(1.5), "k must"),
-        (lambda: Sparse(1, 0.0), "radius"),
-        *(
-            (lambda d=d: CivOw(DagBlr(Dag.from_edges(4, [])), np.ones(4), domain=d), "CIV-OW")
-            for d in DOMAINS.values()
-        ),
-    ],
-)
-def test_what_is_no_domain_is_refused(make, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        make()

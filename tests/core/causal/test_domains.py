@@ -1,4 +1,4 @@
-"""Pools and spheres: searches against exhaustive ones, moments against draws."""
+"""Domains of shifts: searches against exhaustive ones, moments against draws."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from scipy.optimize import brentq
 
 from nextpert.core import (
     Acquisition,
+    Box,
     CausalVariance,
     Civ,
     CivOw,
@@ -16,6 +17,7 @@ from nextpert.core import (
     Moments,
     Pool,
     Random,
+    Sparse,
     Sphere,
     TargetMeanVariance,
     random_scm,
@@ -24,13 +26,13 @@ from nextpert.core import (
 LOOKAHEAD = [Civ, CausalVariance, MaxVariance, TargetMeanVariance]
 
 
-def instance(p, seed):
+def instance(p, seed, n=10, scale=1.0, **options):
     """Draw a posterior and a target mean."""
     rng = np.random.default_rng(seed)
     scm = random_scm(p, "complete", rng=rng)
-    blr = DagBlr(scm.dag, prior_scale=1.0, prior_rate=1e-3)
-    blr = blr.update(Moments.from_array(scm.sample(10, rng=rng)))
-    return blr, scm.mean(rng.normal(size=p)), rng
+    blr = DagBlr(scm.dag, prior_scale=1.0, prior_rate=1e-3 * scale**2, **options)
+    blr = blr.update(Moments.from_array(scale * scm.sample(n, rng=rng)))
+    return blr, scale * scm.mean(rng.normal(size=p)), rng
 
 
 @pytest.mark.parametrize("kind", [*LOOKAHEAD, CivOw, Greedy])
@@ -50,17 +52,24 @@ def test_pool_takes_the_best_candidate_and_the_first_of_equals(kind):
 DOMAINS = {
     "pool": Pool(np.random.default_rng(1).normal(size=(7, 4))),
     "sphere": Sphere(2.5),
+    "box": Box([-1.0, 0.0, 2.0, -3.0], [1.0, 0.5, 2.0, 3.0]),
+    "sparse": Sparse(2, 1.5),
 }
 
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_moments_are_those_of_draws_and_projections_are_the_nearest_points(name):
     domain, rng = DOMAINS[name], np.random.default_rng(2)
-    draws = domain.sample(40_000, 4, rng)
+    draws, b = domain.sample(40_000, 4, rng), rng.normal(size=4)
     mean, variance = domain.moments(4)
-    for values, wanted in ((draws, mean), ((draws - mean) ** 2, variance)):
+    square = domain.mean_square(b)
+    for values, wanted in (
+        (draws, mean),
+        ((draws - mean) ** 2, variance),
+        ((draws - b) ** 2, square),
+    ):
         error = values.std(axis=0) / np.sqrt(len(draws))
-        assert (np.abs(values.mean(axis=0) - wanted) <= 5 * error + 1e-12).all()
+        assert (np.abs(values.mean(axis=0) - wanted) <= 5 * error + 1e-10).all()
     np.testing.assert_allclose([domain.project(a) for a in draws[:20]], draws[:20], rtol=1e-12)
     for shift in 2 * rng.normal(size=(5, 4)):
         nearest = np.linalg.norm(domain.project(shift) - shift)
@@ -84,6 +93,19 @@ def test_draws_of_pools_and_a_shift_of_zero():
         (lambda: Pool(np.eye(3)).moments(4), "3 nodes"),
         (lambda: Pool(np.eye(3)).minimise(Random(DagBlr(Dag.from_edges(4, [])), rng=0)), "pool"),
         *((lambda bad=bad: Sphere(bad), "radius") for bad in (0.0, -1.0, np.nan, np.inf)),
+        (lambda: Box(1.0, 0.0), "low <= high"),
+        (lambda: Box(-np.inf, 0.0), "low"),
+        (lambda: Box(np.zeros(3), 1.0).moments(4), r"shape \(4,\)"),
+        (lambda: Sparse(0), "k must"),
+        (lambda: Sparse(1.5), "k must"),
+        (lambda: Sparse(1, 0.0), "radius"),
+        *(
+            (
+                lambda d=DOMAINS[d]: CivOw(DagBlr(Dag.from_edges(4, [])), np.ones(4), domain=d),
+                "CIV-OW",
+            )
+            for d in ("box", "sparse")
+        ),
     ],
 )
 def test_what_is_no_domain_is_refused(make, message):
