@@ -195,9 +195,7 @@ def test_a_crafted_file_with_a_valid_digest_is_named(saved, case):
         CRAFTED[case](file)
     content = image.getvalue()
     saved.write_bytes(content + _files._SEAL + hashlib.sha256(content).digest())
-    with pytest.raises(
-        ValueError, match=r"has the digest of a campaign, but not|is damaged or|lacks uns"
-    ):
+    with pytest.raises(ValueError, match=r"digest of a campaign|damaged|lacks uns"):
         npt.Campaign.load(saved)
 
 

@@ -376,9 +376,7 @@ def test_a_column_decides():
     expected = ["MYC", "MYC_enhancer", "HS2 P1", "control"]
     assert adata.obs["perturbation"].tolist() == expected * 2
     adata.obs.loc["c0", "gene"] = "JUN"
-    with pytest.raises(
-        ValueError, match=r"several targets in adata.obs\['gene'\]: a \(a: JUN, MYC"
-    ):
+    with pytest.raises(ValueError, match=r"several targets .*'gene'\]: a \(a: JUN, MYC"):
         npt.pp.assign_guides(adata, guides="guide", targets="gene")
 
 
@@ -452,9 +450,7 @@ def test_constructs_of_two_guides_are_not_split():
 
 def test_labels_that_are_guides_name_the_call():
     adata = cells_of(SCHEMES["GENEg1, Papalexi"][0].split(), copies=30)
-    with pytest.raises(
-        ValueError, match=r"No control cells.*pp.assign_guides\(adata, guides='guide'"
-    ):
+    with pytest.raises(ValueError, match=r"control.*pp.assign_guides\(adata, guides='guide'"):
         npt.pp.perturbation_screen(adata, "guide")
     adata = cells_of(["MYC_1", "MYC_2", "NTC_1", "MYC_1;NTC_1", "JUN_1;MYC_2", "JUN_1"], copies=30)
     with pytest.raises(ValueError, match=r"No control cells.*guides named GENE_1: call pp.assign"):

@@ -100,9 +100,7 @@ def test_the_proof_on_the_screen_is_told_and_drawn(adata, tmp_path):
     found = adata.uns["diagnosis"]
     text = read(npt.report(adata, tmp_path / "page.html"))
     drawn = [attrs["alt"] for tag, attrs in Page(text).tags if tag == "img"]
-    assert (
-        sum(alt.startswith("Quantiles of the z-scores of negative controls") for alt in drawn) == 1
-    )
+    assert sum("z-scores of negative controls" in alt for alt in drawn) == 1
     # Where nothing could be judged there is nothing to draw.
     summary = found["summary"]
     summary.loc[summary["quantity"] == "null_width", "value"] = np.nan
@@ -264,9 +262,7 @@ def test_each_result_makes_a_page_alone(adata, tmp_path, name):
 def test_nothing_to_report_or_a_damaged_result_is_an_error_and_writes_nothing(adata, tmp_path):
     plan = adata.uns["plan"]
     adata.uns = {"dag_blr": adata.uns["dag_blr"], "plan": "tomorrow", "design": {"of": "others"}}
-    with pytest.raises(
-        ValueError, match=r"no result to report: run tl\.learn_dag.*tl\.plan_screen"
-    ):
+    with pytest.raises(ValueError, match=r"no result.*tl\.learn_dag.*tl\.plan_screen"):
         npt.report(adata, tmp_path / "page.html")
     adata.uns = {"plan": {k: v for k, v in plan.items() if k != "summary"}}
     with pytest.raises(ValueError, match=r"damaged.*run tl\.plan_screen again"):
@@ -280,10 +276,7 @@ def test_keys_name_other_results(adata, tmp_path):
     assert "Next round" not in headings(read(without))
     page = npt.report(adata, tmp_path / "b.html", keys={"plan": "second"})
     assert "Next round" in headings(read(page))
-    with pytest.raises(
-        ValueError,
-        match=r"'third' for plan, but adata.uns has no such result: run tl\.plan_screen first",
-    ):
+    with pytest.raises(ValueError, match=r"'third' for plan.* run tl\.plan_screen first"):
         npt.report(adata, tmp_path / "c.html", keys={"plan": "third"})
     with pytest.raises(ValueError, match=r"unknown names: plann\. Close matches: plan"):
         npt.report(adata, tmp_path / "c.html", keys={"plann": "third"})

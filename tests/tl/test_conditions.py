@@ -163,9 +163,7 @@ def test_unknown_conditions_and_other_genes_raise(options, message):
 def test_a_condition_without_controls_raises():
     adata, _ = lined()
     adata = adata[~((adata.obs["line"] == "B") & (adata.obs["perturbation"] == "control"))].copy()
-    with pytest.raises(
-        ValueError, match=r"These conditions in adata\.obs\['line'\] have no control cells: B"
-    ):
+    with pytest.raises(ValueError, match=r"obs\['line'\] have no control cells: B"):
         npt.pp.setup_screen(adata, condition_key="line")
     assert "screen" not in adata.uns
 

@@ -264,9 +264,7 @@ def test_few_controls_cannot_be_judged():
     control = (adata.obs["perturbation"] == "control").to_numpy()
     found = diagnosis_of(adata[~control | (np.cumsum(control) <= 30)].copy())
     assert part(found)["level"] == "care"
-    assert part(found)["verdict"] == (
-        "Negative controls: could not be judged, because the controls have fewer than 40 cells."
-    )
+    assert part(found)["verdict"].endswith("the controls have fewer than 40 cells.")
     assert len(found["negative_controls"]) == 0
     assert np.isnan(values(found)["null_width"])
     assert values(found)["standard_error_factor"] == 1.0

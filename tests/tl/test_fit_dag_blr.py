@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -87,10 +88,7 @@ def test_measured_genes_outside_the_panel_get_their_own_reason(small_screen):
     with pytest.warns(UserWarning, match="left out") as caught:
         npt.tl.fit_dag_blr(small_screen, shift_sd=0)
     said = str(caught[0].message)
-    assert (
-        "; MYC (measured but outside the panel); MYC+OXR1 (measured but outside the panel: MYC)"
-        in said
-    )
+    assert re.search(r"; MYC \(measured.*outside the panel\); MYC\+OXR1 \(.*panel: MYC\)", said)
     left = small_screen.uns["dag_blr"]["left_out"]
     assert left["perturbation"].tolist() == ["HS2", "MYC", "MYC+OXR1"]
     assert small_screen.uns["dag_blr"]["genes"].tolist() == ["STK3", "OXR1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -70,10 +72,7 @@ def test_genes_have_the_power_of_the_stated_rule(fitted):
     }  # fmt: skip
     assert found["params"]["effect"] == 0.3
     assert found["params"]["rule"] == "lfsr"
-    assert (
-        "Detecting a change of 0.3 with 90% power (local false sign rate below 0.05)"
-        in (found["verdict"])
-    )
+    assert re.search(r"change of 0\.3 with 90% power .*below 0\.05\)", found["verdict"])
     # Genes that vary more need more cells, and have less power now.
     order = np.argsort(table["cell_sd"].to_numpy())
     assert table["power"].iloc[order[0]] > table["power"].iloc[order[-1]]
@@ -139,14 +138,8 @@ def test_stopping_is_that_of_the_core(fitted):
     assert found["kind"] == CONFIRM
     assert found["n_untested"] == 0
     assert (found["n_perturbations"], found["n_cells"]) == (1, 30)
-    assert (
-        "probability > 99%, none of the 3 candidates is closer to "
-        in fitted.uns["plan_cells"]["verdict"]
-    )
-    assert (
-        "than CDK4 by more than 5% of the control's distance."
-        in (fitted.uns["plan_cells"]["verdict"])
-    )
+    words = "probability > 99%, none of the 3 candidates .* than CDK4 by more than 5%"
+    assert re.search(words, fitted.uns["plan_cells"]["verdict"])
 
 
 def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
@@ -157,10 +150,7 @@ def test_candidates_never_tried_are_a_reason_to_go_on(fitted):
     assert found["advice"]["n_untested"] == fitted.n_vars - 3
     assert found["advice"]["kind"] == ORDER
     assert found["advice"]["relative_gain"] > max(0.05, found["advice"]["relative_gain_of_more"])
-    assert (
-        "Order 8 perturbations (185 cells each): after that, the best known perturbation "
-        "is expected to be closer by "
-    ) in found["verdict"]
+    assert "Order 8 perturbations (185 cells each)" in found["verdict"]
     npt.tl.plan_cells(fitted, npt.Target(state={gene: 0.1}, others="control"))
     assert fitted.uns["plan_cells"]["advice"]["best_known"] == "no perturbation"
 

@@ -38,9 +38,7 @@ def test_every_damage_is_a_clear_error(blr):
 
 
 def refused(stored, name):
-    with pytest.raises(
-        ValueError, match="stored posterior is damaged or was written by another"
-    ) as caught:
+    with pytest.raises(ValueError, match="posterior is damaged") as caught:
         DagBlr.from_dict(stored)
     assert re.search(r"fit it again \(tl\.fit_dag_blr\)", str(caught.value)), name
 
