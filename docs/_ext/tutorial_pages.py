@@ -23,6 +23,8 @@ PICTURES = {
     "replay_a_screen": 2,
     "a_genome_scale_screen": 2,
     "a_table_of_effects": 4,
+    "a_drug_screen": 4,
+    "a_table_of_bulk_rnaseq": 3,
     "perturb_cite_seq": 3,
     "the_paper_on_simulated_models": 3,
 }
@@ -30,11 +32,11 @@ HEAD = """# Tutorials
 
 Each notebook answers one question and ends with a decision. Start with the
 [quickstart](quickstart.ipynb), then choose by question. To run a notebook, install from the clone:
-`pip install . jupyterlab`. Nine of the thirteen notebooks run without files of your own; those on
+`pip install . jupyterlab`. Ten of the fifteen notebooks run without files of your own; those on
 TAP-seq download 6 MB. The four on Papalexi and Norman read `papalexi_thp1/papalexi_lowmoi.h5ad` or
 `norman2019/norman_subset.h5ad` in the folder that the environment variable `NEXTPERT_DATA` names,
-and state which columns the file needs. The folder `tutorials/workflows` of the clone has Snakemake
-and SLURM workflows.
+and state which columns the file needs; the one on MorPhiC reads two tables there. The folder
+`tutorials/workflows` of the clone has Snakemake and SLURM workflows.
 
 """
 CARD = """:::{{grid-item-card}} {title}
