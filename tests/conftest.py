@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 
 import anndata as ad
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ import scipy.sparse as sp
 import nextpert as npt
 from nextpert._adata import same_cells
 from nextpert._adata.stored import with_parts
-from nextpert.core import Dag, LinearScm
+from nextpert.core import CycleError, Dag, LinearScm
 from nextpert.core.model.sampler import Chain
 from tests import _screens
 
@@ -215,16 +216,28 @@ def _assert_same(one: object, two: object, where: str = "") -> None:
         assert one == two or (one != one and two != two), where  # NaN
 
 
+_EXPECTED = (ValueError, TypeError, FileNotFoundError)
+
+
 @pytest.fixture
 def assert_refused(assert_same_adata):
-    """Check that a call raises an error with all of some words, and changes nothing."""
+    """Call with bad input: one clear sentence that holds the words, and nothing changed."""
 
-    def check(adata, call, error, words) -> None:
-        before = adata.copy()
-        with pytest.raises(error) as caught:
+    def check(call, adata, words=(), error=_EXPECTED, one_of=()):
+        before = None if adata is None else adata.copy()
+        figures = plt.get_fignums()
+        with warnings.catch_warnings(action="ignore"), pytest.raises(error) as caught:
             call(adata)
-        missing = [word for word in words if word not in str(caught.value)]
-        assert not missing, f"{missing} not in {caught.value}"
-        assert_same_adata(adata, before)
+        # LinAlgError and the like are ValueErrors, too, and say nothing to a user.
+        assert type(caught.value) in {*_EXPECTED, CycleError}
+        message = str(caught.value)
+        missing = [word for word in words if word not in message]
+        assert not missing, f"{missing} not in {message!r}"
+        assert not one_of or any(word in message for word in one_of), message
+        assert len(message) >= 25, message
+        assert message[-1] in ".)", message
+        if adata is not None:
+            assert_same_adata(adata, before)
+        assert plt.get_fignums() == figures
 
     return check

@@ -236,7 +236,7 @@ def test_the_rule_has_limits_that_a_lab_sets(screens):
 
 WORDS = {
     "kind": MEASURE, "best_known": "A", "good_enough": 0.87, "relative_gain": 0.03,
-    "relative_gain_of_more": 0.034, "relative_distance": 0.4, "perturbations": ["A", "B"],
+    "relative_gain_of_more": 0.054, "relative_distance": 0.4, "perturbations": ["A", "B"],
     "cells_needed": 0.0, "n_new_guides": 0, "n_perturbations": 8, "n_cells": 185,
     "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "min_gain": 0.02,
     "candidates": ["A"] * 24,
@@ -262,7 +262,7 @@ UNLIKELY = {**BY_MORE, "good_enough": 0.004}
             {"kind": STOP, "best_known": "no perturbation"},
             r"^Order nothing; no candidate is known to be closer: .*10% of .* distance\.$",
         ),
-        ({}, rf"^Measure more cells of A, B first \(185 cells each\): .* by 3% .*W{CHANCE}.*\.$"),
+        ({}, rf"^Measure more cells of A, B first \(185 cells each\): .* by 5% .*W{CHANCE}.*\.$"),
         ({"n_new_guides": 4}, r"\(185 cells each, with 4 new guides each\)"),
         (MORE, rf"^Order nothing new; confirm A, B .* 34 new cells each: w{CHANCE}.* A has 40% "),
         ({**MORE, "n_new_guides": 4}, "confirm A, B .* 34 new cells in 4 new guides each: with"),
