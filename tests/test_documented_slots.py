@@ -26,11 +26,11 @@ from nextpert.core._codec import describe
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
-def study(adata):
+def look_like_the_study(adata):
     """Make the screen look like the study of Perturb-CITE-seq: counts, conditions, guides."""
+    npt.pp.assign_guides(adata, guides=guide_counts(adata))
     adata.X = np.abs(np.round(adata.X))
     adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
-    npt.pp.assign_guides(adata, guides=guide_counts(adata))
 
 
 def guide_counts(adata):
@@ -39,12 +39,12 @@ def guide_counts(adata):
     return pd.DataFrame(counts, adata.obs_names, ["MYC_1", "STK3_1", "NO_SITE_1"])
 
 
-def graph(adata):
+def given(adata):
     npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
 
 
 def fit(adata):
-    graph(adata)
+    given(adata)
     npt.tl.fit_dag_blr(adata)
 
 
@@ -56,14 +56,14 @@ def plan(adata):
 # By function: what has to be there before, and the options of a call that writes all it can.
 CALLS = {
     "pp.assign_guides": (None, lambda adata: {"guides": guide_counts(adata)}),
-    "pp.perturb_cite_seq": (study, lambda _: {"panel": ["MYC", "STK3"]}),
+    "pp.perturb_cite_seq": (look_like_the_study, lambda _: {"panel": ["MYC", "STK3"]}),
     "pp.perturbation_screen": (None, lambda _: {"panel": ["MYC", "STK3"]}),
     "pp.setup_screen": (None, lambda _: {"batch_key": "batch"}),
     "tl.cpca": (None, lambda _: {"alpha": 1.0}),
-    "tl.dag_fit": (graph, lambda _: {"n_random": 5}),
+    "tl.dag_fit": (given, lambda _: {"n_random": 5}),
     "tl.design_interventions": (fit, lambda _: {"target": "MYC", "n_samples": 10}),
     "tl.diagnose": (fit, lambda _: {}),
-    "tl.fit_dag_blr": (graph, lambda _: {}),
+    "tl.fit_dag_blr": (given, lambda _: {}),
     "tl.learn_dag": (
         None,
         lambda _: {"method": "boss", "environments": "all", "n_graphs": 3},

@@ -5,22 +5,18 @@ import re
 import warnings
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import pytest
 import zarr
 
 import nextpert as npt
+from tests.test_documented_slots import given, guide_counts, look_like_the_study
 
 pytestmark = [pytest.mark.formats, pytest.mark.brief_chain]
 
 
 def learn(adata):
     npt.tl.learn_dag(adata, search_options={"n_runs": 5, "prior": {"before": [("MYC", "UBR5")]}})
-
-
-def given(adata):
-    npt.tl.learn_dag(adata, method="given", dag=[("MYC", "STK3"), ("MYC", "GATA1")])
 
 
 def no_edges(adata):
@@ -79,12 +75,6 @@ def cpca(adata):
     npt.tl.cpca(adata, alpha=1.0)
 
 
-def guide_counts(adata):
-    rng = np.random.default_rng(0)
-    names = ["MYC_1", "STK3_1", "NO_SITE_1"]
-    return pd.DataFrame(rng.integers(0, 12, (adata.n_obs, 3)), adata.obs_names, names)
-
-
 def assign(adata):
     npt.pp.assign_guides(adata, guides=guide_counts(adata), key_added="mine")
 
@@ -94,9 +84,7 @@ def screen(adata):
 
 
 def study(adata):
-    npt.pp.assign_guides(adata, guides=guide_counts(adata))
-    adata.obs["condition"] = pd.Categorical(["Control"] * adata.n_obs)
-    adata.X = np.abs(np.round(adata.X))
+    look_like_the_study(adata)
     npt.pp.perturb_cite_seq(adata, panel=["MYC", "STK3"], controls="both")
 
 
