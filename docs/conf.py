@@ -83,6 +83,7 @@ copybutton_exclude = ".linenos, .gp, .go"  # outputs are not copied
 html_theme = "sphinx_book_theme"
 html_title = "nextpert"
 html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", f"{URLS['Documentation']}/en/stable/")
+html_context = {"social_picture": f"{html_baseurl.rstrip('/')}/_static/social.png"}
 html_static_path = ["_static"]
 html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
