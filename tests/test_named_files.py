@@ -4,15 +4,13 @@ import matplotlib.pyplot as plt
 import pytest
 
 import nextpert as npt
-from tests._screens import with_fit
+from tests._screens import new_copies, small_fit
 
 
-@pytest.fixture
-def planned(small_screen, edges):
+@new_copies
+def planned():
     """A screen with a plan to report and draw."""
-    with_fit(small_screen, edges, genes=None)
-    npt.tl.plan_screen(small_screen, "MYC")
-    return small_screen
+    return npt.tl.plan_screen(small_fit(genes=None), "MYC", copy=True)
 
 
 WRITERS = {

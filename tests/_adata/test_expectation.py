@@ -10,7 +10,7 @@ from nextpert.core.model.perturbations import Perturbations
 from nextpert.core.model.predictors.coexpression import Coexpression
 from nextpert.core.model.predictors.mean_perturbation import MeanPerturbation
 from nextpert.study.pool import read_candidates
-from tests._screens import with_fit
+from tests._screens import small_fit
 
 P = 6
 SCALES = np.array([[2.0, 0.5], [1.0, 1.0]])
@@ -52,9 +52,8 @@ def test_unseen_perturbations_are_expected_by_weighted_predictors_and_graph(seen
     np.testing.assert_array_equal(nothing.scale, np.ones((1, 2)))
 
 
-def test_of_candidates_own_changes_are_those_of_the_efficacy(small_screen, edges):
-    with_fit(small_screen, edges, genes=None)
-    fit = posterior_from(small_screen)
+def test_of_candidates_own_changes_are_those_of_the_efficacy():
+    fit = posterior_from(small_fit(genes=None))
     names = ["GATA1", "MYC", "UBR5"]
     unseen = [name for name in names if name not in fit.names]
     assert unseen

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 
 import nextpert as npt
-from tests._screens import with_fit
+from tests._screens import simulated_fit
 
 
 def pytest_collection_modifyitems(items):
@@ -23,9 +23,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def _designed():
-    adata = npt.datasets.simulated_screen(n_control=300, n_perturbed=30, perturbed=4, rng=2)
-    edges = adata.uns["truth"]["weights"].T
-    with_fit(adata, edges, genes=None)
+    adata = simulated_fit(n_control=300, n_perturbed=30, perturbed=4, rng=2)
     for name in ("remaining_variance", "greedy", "remaining_variance"):
         npt.tl.design_interventions(adata, {"MYC": 1.0}, acquisition=name, candidates="genes")
     npt.tl.cpca(adata, alpha=1.0, n_components=3)

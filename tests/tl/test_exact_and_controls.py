@@ -9,14 +9,8 @@ import pytest
 import nextpert as npt
 from nextpert._adata import posterior_from
 from nextpert.study.pool import read_candidates
-from tests._screens import with_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
-
-
-@pytest.fixture
-def screen(small_screen, edges):
-    return with_graph(small_screen, edges, genes=None)
 
 
 def test_exact_shifts_have_no_effects_of_their_own(screen):
@@ -25,8 +19,8 @@ def test_exact_shifts_have_no_effects_of_their_own(screen):
     assert posterior_from(screen).is_exact
 
 
-def test_means_and_weights_are_those_of_the_cells_and_survive_a_file(screen, tmp_path, assert_same):
-    npt.tl.fit_dag_blr(screen)
+def test_means_and_weights_are_those_of_the_cells_and_survive_a_file(fitted, tmp_path, assert_same):
+    screen = fitted
     screen.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
     assert_same(again.uns["dag_blr"]["means"], screen.uns["dag_blr"]["means"])
@@ -66,8 +60,8 @@ def test_of_controls_alone_effects_are_expected_of_the_usual_size(screen, tmp_pa
     assert again.uns["design"]["ranking"]["predicted_distance"].notna().all()
 
 
-def test_an_acquisition_fills_a_plate(screen):
-    npt.tl.fit_dag_blr(screen)
+def test_an_acquisition_fills_a_plate(fitted):
+    screen = fitted
     # As "genes", and the combination that contains the target.
     options = {"candidates": ["HS2", "MYC+OXR1", "OXR1", "STK3", "GATA1", "RIPK2", "UBR5"]}
     npt.tl.design_interventions(screen, "MYC", acquisition="greedy", **options)

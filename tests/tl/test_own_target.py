@@ -8,7 +8,6 @@ import pytest
 import nextpert as npt
 from nextpert._adata.arguments import in_mappings
 from nextpert.study.ranking import candidates_of
-from tests._screens import small_fit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Perturbations without a target on the panel"),
@@ -44,12 +43,6 @@ def by_plan_cells(adata, target, **options):
 
 
 WAYS = [by_design, by_plan_screen, by_plan_cells]
-
-
-@pytest.fixture
-def fitted():
-    """A screen of MYC, STK3, OXR1, MYC+OXR1 and an enhancer HS2, fitted."""
-    return small_fit()
 
 
 @pytest.mark.parametrize("way", WAYS)

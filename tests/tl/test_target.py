@@ -14,14 +14,8 @@ from nextpert.core.design.joint_draws import NOT_JOINED
 from nextpert.study.pool import read_candidates
 from nextpert.study.target import cell_variance
 from nextpert.tl._read_target import read_group, read_target
-from tests._screens import small_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Perturbations left out")
-
-
-@pytest.fixture
-def fitted():
-    return small_fit()
 
 
 def cells(adata, label):
