@@ -306,12 +306,15 @@ def test_the_program_is_the_regression_of_every_gene(sampler):
     w = 1 / (before_of(sampler) + noise_of(sampler, state.doubled))
     y = means.x - (state.scores[:, 1 : q + 1] + state.scores[:, q + 1 :]) @ means.design[1:]
     z = np.column_stack([np.ones(n), means.columns, state.scores[:, 0]])
-    drawn = []
+    drawn, precision = [], []
     for _ in range(4000):
         sampler.program_variance = variance
         sampler._draw_program(sums)
         drawn.append(np.vstack([sampler.control, sampler.batches, means.design[0]]))
+        precision.append((0.001 + (means.design[0] ** 2).sum() / 2) / sampler.program_variance)
     mean = np.mean(drawn, axis=0)
+    # The variance of the program is inverse gamma of shape 1 + p / 2 (equation 17).
+    assert np.abs(np.mean(precision) - (1 + p / 2)) < 4.5 * np.sqrt((1 + p / 2) / 4000)
     for i in range(p):
         prior = np.array([1 / means.psi[i]] * z.shape[1])
         prior[0], prior[-1] = 1 / sampler.control_noise[i], 1 / variance
