@@ -220,10 +220,12 @@ def read_names(names: Sequence[str], genes: Genes) -> Reading:
     >>> found.scheme, [found.target_of(name) for name in names]
     ('lib_sgGENE_1', ['MYC', 'MYC', 'HLA-A', 'NT'])
     """
+    min_names = _MIN_SHARE * len(names)
+    joins = [join for join in _JOINS if sum(join in name for name in names) >= min_names]
     schemes = [
         (prefix, shown, join, pattern)
         for prefix, shown in _prefixes(names, genes)
-        for join in ("", *_joins(names))
+        for join in ("", *joins)
         for pattern in PATTERNS
     ]
     # A sample tells which schemes are far off, so that many names take seconds.
@@ -260,11 +262,6 @@ def _prefixes(names: Sequence[str], genes: Genes) -> Iterator[tuple[re.Pattern[s
                 usual = shown or Counter(prefixes).most_common(1)[0][0]
                 text = rf"(?:{re.escape(start)})?(?:{regex.pattern})?"
                 yield re.compile(text), f"{start}{usual}"
-
-
-def _joins(names: Sequence[str]) -> list[str]:
-    n = {join: sum(join in name for name in names) for join in _JOINS}
-    return [join for join in _JOINS if n[join] >= _MIN_SHARE * len(names)]
 
 
 def _read_all(names: Sequence[str], scheme: Scheme, genes: Genes) -> Reading:

@@ -80,17 +80,6 @@ class Coding(NamedTuple):
     columns: Mapping[str, Index] = {}
 
 
-def block_rows(n_columns: int, n_groups: int) -> int:
-    """Return the number of rows of a block.
-
-    The number depends only on the panel and the environments, not on the format, the chunks, the
-    available memory or the number of workers. Sums are taken block by block, in the order of the
-    rows, so the result does not depend on these either.
-    """
-    rows = max(_BLOCK_ENTRIES // max(n_columns, 1), _CELLS_A_GROUP * n_groups)
-    return max(1, min(rows, _MOST_ENTRIES // max(n_columns, 1)))
-
-
 def read_screens(
     adata: ad.AnnData,
     columns: ArrayLike,
@@ -391,7 +380,11 @@ def _locate(
         columns = np.arange(source.n_vars)[adata._vidx][columns]
     by_row = np.argsort(rows, kind="stable")
     panel, back = np.unique(columns, return_inverse=True)
-    n_rows = block_rows(len(panel), n_groups)
+    # The rows per block depend only on panel and environments, not on format, chunks, memory or
+    # workers. Sums are taken by block, in the order of rows, and do not depend on these either.
+    p = max(len(panel), 1)
+    n_rows = max(_BLOCK_ENTRIES // p, _CELLS_A_GROUP * n_groups)
+    n_rows = max(1, min(n_rows, _MOST_ENTRIES // p))
     starts = np.flatnonzero(np.diff(rows[by_row] // n_rows, prepend=-1))
     blocks = [(rows[block], cells[block]) for block in np.split(by_row, starts[1:]) if len(block)]
     return matrix, panel, back, n_rows, blocks

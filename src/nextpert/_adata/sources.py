@@ -210,7 +210,10 @@ class LazyBlocks:
     def __init__(self, matrix: Any, columns: NDArray[np.int64], n_rows: int) -> None:
         self._is_sparse = sp.issparse(matrix._meta)
         self._n_rows = n_rows
-        panel = _as_dense(_checked(matrix)[:, columns])
+        # Checked before columns are selected, because a damaged chunk would crash the selection.
+        checked = matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
+        empty = np.empty((0, 0))
+        panel = checked[:, columns].map_blocks(dense, dtype=np.float64, meta=empty)
         self._blocks = panel.rechunk({0: n_rows, 1: -1}).to_delayed()[:, 0]
 
     def read(self, rows: NDArray[np.int64]) -> Values:
@@ -238,15 +241,6 @@ class LazyBlocks:
             ]
             for (rows, _), sums in zip(some, computed(delayed(list)(leaves)), strict=True):
                 yield len(rows), sums
-
-
-def _checked(matrix: Any) -> Any:
-    # Checked before columns are selected, because a damaged chunk would crash the selection.
-    return matrix.map_blocks(_sound, dtype=matrix.dtype, meta=matrix._meta)
-
-
-def _as_dense(matrix: Any) -> Any:
-    return matrix.map_blocks(dense, dtype=np.float64, meta=np.empty((0, 0)))
 
 
 def _part(part: Any, block: NDArray[np.float64], rows: Any, is_sparse: bool, *more: Any) -> Any:

@@ -39,7 +39,6 @@ from nextpert.study.ranking import candidates_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from nextpert._report.results import Verdict
     from nextpert.cli._options import Job
 
 Writers = dict[Path, Callable[[Path], Any]]
@@ -116,14 +115,10 @@ def _run_report(job: Job) -> None:
         adata = read_screen(screen)
         for path in options["also"] or ():
             _join(adata, read_screen(Path(path)), path)
-    verdict = _verdict(adata)
+    results = read_all(adata, keys_of({}), {})
+    verdict = verdict_of(results, changes_of(adata, results))
     words = "\n".join(filter(None, [verdict.changes, verdict.next, verdict.trust, *verdict.notes]))
     deliver(job, writers, words, {"n_cells": adata.n_obs})
-
-
-def _verdict(adata: AnnData) -> Verdict:
-    results = read_all(adata, keys_of({}), {})
-    return verdict_of(results, changes_of(adata, results))
 
 
 def call(job: Job, function: Callable[..., Any], adata: AnnData, **arguments: Any) -> list[str]:

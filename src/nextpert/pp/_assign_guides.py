@@ -154,7 +154,8 @@ def read_guides(
     if isinstance(guides, str) and guides not in adata.obsm:
         remedy = "pass a key of adata.obsm, or the column with the guides of every cell, as guides"
         column = column_of(adata, guides, remedy)
-        if guide_separator is None and (usual := usual_separator(_texts(column))):
+        levels = {str(value) for value in column.dropna().unique()}
+        if guide_separator is None and (usual := usual_separator(levels)):
             guide_separator = usual
             logger.info("The guides of a cell are joined by %r in obs[%r].", usual, guides)
         codes, lists = split_lists(column, guide_separator or _SEPARATOR)
@@ -200,11 +201,6 @@ def label_columns(
         "n_guides": sets["n_guides"].to_numpy()[codes],
         "n_targets": sets["targets"].map(len).to_numpy()[codes],
     }
-
-
-def _texts(column: pd.Series) -> set[str]:
-    """Return the distinct values of a column as texts."""
-    return {str(value) for value in column.dropna().unique()}
 
 
 def _umi(adata: ad.AnnData, table: Any) -> tuple[sp.csr_matrix, list[str]]:

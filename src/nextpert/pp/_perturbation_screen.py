@@ -161,7 +161,10 @@ def perturbation_screen(
     choices = Choices(panel, min_cells, combinations, roles.layer, depth_key=depth_key)
     guides = None
     if roles.guide_key and roles.perturbation_key == LABELS and LABELS not in adata.obs:
-        guides = _read_guides(adata, control, roles)
+        named = _controls(control)
+        named_guides = None if named == [CONTROL] else named
+        inputs = GuideInput(roles.guide_key, control_guides=named_guides)
+        guides = read_guides(adata, inputs, 1, None)
     cells = _read_targets(adata, control, roles) if guides is None else _targets_of(guides)
     if target_groups is not None:
         cells = _with_groups(adata, cells, target_groups)
@@ -255,12 +258,6 @@ def _guide_advice(adata: ad.AnnData, labels: LabelTable) -> str:
         f" The labels look like guides named {reading.scheme}: call pp.assign_guides(adata, "
         f"guides={labels.key!r}), and then pp.perturbation_screen(adata, guide_key='guides')."
     )
-
-
-def _read_guides(adata: ad.AnnData, control: str | Sequence[str], roles: Roles) -> CellGuides:
-    """Return the guides of every cell and their targets, in the absence of labels."""
-    named = None if _controls(control) == [CONTROL] else _controls(control)
-    return read_guides(adata, GuideInput(roles.guide_key, control_guides=named), 1, None)
 
 
 def _targets_of(guides: CellGuides) -> CellTargets:

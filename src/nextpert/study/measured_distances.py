@@ -62,10 +62,6 @@ class _RequestedTarget(NamedTuple):
         """The states that are means of cells."""
         return [state for state in self.states if isinstance(state, Group)]
 
-    def are_perturbations(self, control: str) -> bool:
-        """Whether all states are perturbations, whose target genes can be left out."""
-        return all(isinstance(x, Group) and x.label not in (None, control) for x in self.states)
-
 
 class _Cells(NamedTuple):
     """Moments of the rows and of the target states, and their errors of batch effects.
@@ -203,7 +199,9 @@ def _without_target_genes(
     label = labels[0] if len(requested.states) == 1 and labels else None
     target = PanelTarget(requested.name, goal, goal, requested.target.distance, label)
     perturbations = np.arange(int(rows[0] == naming.control), len(rows))
-    if requested.target.own_genes != "exclude" or not requested.are_perturbations(naming.control):
+    no_label = None, naming.control  # of perturbations alone, target genes can be left out
+    are_labelled = all(isinstance(x, Group) and x.label not in no_label for x in requested.states)
+    if requested.target.own_genes != "exclude" or not are_labelled:
         return target, perturbations
     of_labels = (gene for name in labels for gene in naming.targets(name)[0])
     common = tuple(dict.fromkeys(of_labels))

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nextpert.core.fit.fitted import FittedPosterior
-    from nextpert.study.pool import Pool
     from nextpert.study.ranking import Ranking
 
     Vector = NDArray[np.float64]
@@ -292,12 +291,6 @@ class PlateChoice:
         return *ordered(max(n_best, 1)), n_best
 
 
-def _cost(limits: Pool, chosen: Sequence[int], n_cells: Index) -> Vector:
-    """Return the cost of each row of a plan, cells included; the controls are last."""
-    assert limits.price is not None
-    return np.append(limits.price[list(chosen)], 0.0) + limits.cell_price * n_cells
-
-
 def plate_table(
     choice: PlateChoice,
     plan: ChosenPlate,
@@ -354,6 +347,9 @@ def plate_table(
             words = f"{aim}; nearest with probability {percent(distance.nearest[i])}"
         why.append(words)
     is_advised = np.isin(names, [*map(str, advised)])
+    costs: dict[str, Vector] = {}
+    if pool.price is not None:  # of the controls, that of their cells
+        costs = {"cost": np.append(pool.price[chosen], 0.0) + pool.cell_price * n_cells}
     # The main columns are at both ends, because print leaves out the middle.
     table = pd.DataFrame(
         {
@@ -373,7 +369,7 @@ def plate_table(
             **{name: column[rows] for name, column in ranking.columns.items()},
             "state_distance": state[rows],
             "probability_best": distance.nearest[rows],
-            **({} if pool.price is None else {"cost": _cost(pool, chosen, n_cells)}),
+            **costs,
             "n_cells": n_cells,
         },
         index=pd.Index(np.arange(len(rows))),

@@ -51,7 +51,7 @@ def as_signature(signature: Any) -> Any:
         if (
             signature
             and {*signature} <= {*_SIDES}
-            and not any(_is_number(x) for x in signature.values())
+            and not any(isinstance(x, int | float | np.number) for x in signature.values())
         ):
             return _of_sides(signature)
         return signature
@@ -62,10 +62,6 @@ def as_signature(signature: Any) -> Any:
         if all(isinstance(gene, str) for gene in genes):
             return dict.fromkeys(genes, 1.0)
     return signature
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number)
 
 
 def _of_sides(sides: Mapping[str, Any]) -> dict[str, float]:

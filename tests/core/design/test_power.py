@@ -30,8 +30,8 @@ def test_spread_of_means_of_cells_in_guides_and_replicates():
     replicates = rng.normal(0, np.sqrt(0.1), (n_draws, 1, 2))
     cells = rng.normal(size=(n_draws, 3, 2)) / np.sqrt(2)  # two cells of each
     means = (guides + replicates + cells).mean(axis=(1, 2))
-    error = layout.spread(12) * np.sqrt(2 / n_draws)
-    assert abs(means.var() - layout.spread(12)) < 4 * error
+    error = (1 / 12 + layout.floor) * np.sqrt(2 / n_draws)
+    assert abs(means.var() - (1 / 12 + layout.floor)) < 4 * error
 
 
 @pytest.mark.parametrize(("share", "sd"), [(0.05, 0.5), (0.2, 0.37), (0.02, 1.0)])

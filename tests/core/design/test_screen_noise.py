@@ -49,7 +49,7 @@ def test_spread_is_that_of_the_means():
         screen, (group, guide, batch) = simulated(rng, p=10)
         noise = screen_noise(screen, group, guide, batch, 9)
         away.append((noise.pooled.mean[3] - 3) ** 2)
-    stated = noise.layout(3).spread(480)
+    stated = 1 / 480 + noise.layout(3).floor
     np.testing.assert_allclose(np.mean(away), stated, rtol=0.25)
 
 

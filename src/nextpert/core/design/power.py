@@ -31,9 +31,9 @@ class Layout:
 
     .. math:: \sigma^2 (1/n + \tau_g^2 / g + \tau_r^2 / r),
 
-    which more cells cannot lower below ``floor``. The effect of a replicate on all of its cells,
-    controls included, is not part of it, because it cancels in differences from controls of the
-    same replicate.
+    which more cells cannot lower below ``floor``, ``tau_g^2 / g + tau_r^2 / r``. The effect of a
+    replicate on all of its cells, controls included, is not part of it, because it cancels in
+    differences from controls of the same replicate.
 
     Parameters
     ----------
@@ -47,9 +47,8 @@ class Layout:
     Examples
     --------
     >>> from nextpert.core.design.power import Layout
-    >>> layout = Layout(2, guide_variance=0.02)
-    >>> layout.spread([50, 100]).round(3).tolist()
-    [0.03, 0.02]
+    >>> Layout(2, guide_variance=0.02).floor
+    0.01
     """
 
     n_guides: int = 1
@@ -61,10 +60,6 @@ class Layout:
     def floor(self) -> float:
         """Variance of a mean of infinitely many cells, divided by that of a cell."""
         return self.guide_variance / self.n_guides + self.replicate_variance / self.n_replicates
-
-    def spread(self, n_cells: ArrayLike) -> Array:
-        """Return the variance of a mean of ``n_cells`` cells, divided by that of a cell."""
-        return 1 / np.asarray(n_cells, np.float64) + self.floor
 
 
 @dataclass(frozen=True)
@@ -110,16 +105,6 @@ class ScreenNoise:
             self.replicate_variance,
         )
 
-    @property
-    def batch_error(self) -> float:
-        """Variance that batches add to the median perturbation's difference from controls.
-
-        It is divided by the variance of a cell, and assumes that new cells are distributed over
-        batches as in the screen.
-        """
-        errors = self.pooled.fixed_error()[1:]
-        return float(np.median(errors)) if len(errors) else 0.0
-
     def planned(
         self,
         n_cells: float,
@@ -157,7 +142,9 @@ class ScreenNoise:
         ratio = self.variance(0) / np.maximum(self.perturbed_variance, _TINY)
         cell_error = np.asarray(per_cell) / n_cells + layout.floor
         of_controls = ratio * (np.asarray(per_cell) / n_control + self.layout(0).floor)
-        error = ratio * self.batch_error
+        # Batches of the median perturbation: new cells are divided among them as in the screen.
+        of_batches = self.pooled.fixed_error()[1:]
+        error = ratio * (float(np.median(of_batches)) if len(of_batches) else 0.0)
         means = cell_error + of_controls + error
         freedom = 1 / np.maximum(
             (cell_error / means) ** 2 / max(n_cells - 1, 1.0)

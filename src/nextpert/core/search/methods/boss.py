@@ -279,7 +279,8 @@ class _Task(NamedTuple):
             order = knowledge.nearest_order(order) if member is None else knowledge.order_of(member)
             ends.append(self._climb(self.problem, order, np.array([seed], np.uint64))[:2])
             if member is not None and knowledge.allows(member):
-                ends.append(_scored(self.problem, member))
+                rows = rows_of(member.to_matrix().toarray() != 0)
+                ends.append((total_score(self.problem, rows), rows))
         return max(ends, key=lambda pair: pair[0])
 
     def _from_start(
@@ -332,9 +333,3 @@ class _Task(NamedTuple):
             if new_total > total + 1e-6:  # more than rounding
                 total, parents, order = new_total, new_parents, new_order
         return parents
-
-
-def _scored(problem: Score, dag: Dag) -> tuple[float, NDArray[np.bool_]]:
-    """Return the score of a graph and its parent sets."""
-    rows = rows_of(dag.to_matrix().toarray() != 0)
-    return total_score(problem, rows), rows
