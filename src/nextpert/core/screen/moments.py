@@ -198,6 +198,7 @@ class Moments:
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
     variance: NDArray[np.float64] = field(init=False)  # by maximum likelihood, (n_nodes,)
+    n_nodes: int = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("mean", "scatter"):
@@ -219,7 +220,7 @@ class Moments:
         if not np.isfinite(scatter).all():
             # A product may overflow although both squares are finite: all its nodes are listed.
             raise too_large(np.asarray(~np.isfinite(scatter).all(axis=0)))
-        object.__setattr__(self, "variance", np.diag(scatter) / max(self.n, 1))
+        vars(self).update(variance=np.diag(scatter) / max(self.n, 1), n_nodes=len(mean))
 
     @classmethod
     def zeros(cls, n_nodes: int) -> Moments:
@@ -263,11 +264,6 @@ class Moments:
             with one_thread():
                 products = centred.T @ centred
                 return cls(n, mean, (products + products.T) / 2)
-
-    @property
-    def n_nodes(self) -> int:
-        """Number of nodes (genes)."""
-        return len(self.mean)
 
     @property
     def total(self) -> NDArray[np.float64]:
