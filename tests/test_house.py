@@ -196,12 +196,12 @@ def test_no_file_is_long(path):
 # for a diagnosis) and 10 calls. A predictor more, as a contributor adds it, passes one or two.
 FEW = {
     "fit_dag_blr": (246, 10),
-    "perturbation_effects": (130, 10),
-    "plan_screen": (285, 11),
-    "diagnose": (389, 13),
-    "design_interventions": (283, 12),
-    "plan_cells": (340, 12),
-    "replay_design": (337, 16),
+    "perturbation_effects": (128, 10),
+    "plan_screen": (283, 11),
+    "diagnose": (386, 13),
+    "design_interventions": (281, 12),
+    "plan_cells": (338, 12),
+    "replay_design": (334, 16),
 }
 REPLAY = {"n_repeats": 2, "n_rounds": 2, "n_perturbations": 2, "n_cells": 20}
 INLINE = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")

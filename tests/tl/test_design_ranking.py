@@ -81,7 +81,7 @@ def test_being_as_near_is_stored_by_tolerance(fitted, monkeypatch, tolerance):
     stored, (ranking,) = fitted.uns["design"], rankings
     tolerances = stored["as_near"]["tolerances"]
     np.testing.assert_allclose(tolerances, sorted({*np.arange(51) / 100, tolerance}))
-    names = [*ranking.pool.names, fitted.uns["dag_blr"]["params"]["control"]]
+    names = [*ranking.pool.candidates.names, fitted.uns["dag_blr"]["params"]["control"]]
     rows = [names.index(name) for name in stored["ranking"]["perturbation"]]
     counted = [j for j in range(len(names)) if j != len(names) - 2]
     for share in (0.0, tolerance, 0.5):

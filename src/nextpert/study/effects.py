@@ -40,18 +40,13 @@ class Requested:
     n_cells: NDArray[np.int64]
 
     @property
-    def names(self) -> list[str]:
-        """Labels."""
-        return self.pool.interventions.names
-
-    @property
     def unseen(self) -> NDArray[np.bool_]:
         """Whether a perturbation has no cells in any condition, ``(n_perturbations,)``."""
         return (self.n_cells == 0) & ~self.pool.measured
 
     def raw_mean(self, fit: FittedPosterior) -> NDArray[np.float64]:
         """Return plain differences of means, NaN without cells, ``(n_perturbations, n_genes)``."""
-        shape = len(self.names), len(fit.genes)
+        shape = len(self.pool.names), len(fit.genes)
         table = np.full(shape, np.nan, table_type(shape[0] * shape[1]))
         means, fit_rows = fit.means, self.pool.fit_rows
         if means is None or not self.pool.measured.any():
@@ -80,9 +75,7 @@ def read_requested(candidates: Any, fit: FittedPosterior) -> Requested:
         return Requested(fitted_candidates(interventions, fit), fit.n_cells)
     pool = read_candidates(candidates, fit)
     is_table = isinstance(candidates, (pd.DataFrame, Mapping))
-    fit_rows = (
-        np.full(len(pool.fit_rows), -1) if is_table else fit.rows_of(pool.interventions.names)
-    )
+    fit_rows = np.full(len(pool.fit_rows), -1) if is_table else fit.rows_of(pool.names)
     return Requested(pool, np.append(fit.n_cells, 0)[fit_rows])
 
 

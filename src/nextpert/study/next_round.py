@@ -139,7 +139,7 @@ def _advised(
         ranking = ranking.rows(np.flatnonzero(is_part), fit, **options)
     pool, choice = ranking.pool, PlateChoice(ranking, size)
     target = pool.target
-    names, is_measured = pool.names, pool.candidates.measured
+    names, is_measured = pool.candidates.names, pool.candidates.measured
     rows = fit.rows_of(names)
     if fit.is_exact:
         is_measured = (rows >= 0) & (np.append(fit.n_cells, 0)[rows] > 0)
@@ -273,7 +273,7 @@ def _stored(decision: Stopping, ranking: Ranking, rule: StoppingRule) -> dict[st
     relative = distances.median[first] / distances.median[-1] if is_apart else np.nan
     return {
         "kind": decision.advice,
-        "best_known": [*ranking.pool.names, NO_PERTURBATION][first],
+        "best_known": [*ranking.pool.candidates.names, NO_PERTURBATION][first],
         "probability_best_known": float(distances.nearest[first]),
         "good_enough": decision.good_enough,
         "relative_gain": decision.relative_gain,
@@ -282,5 +282,5 @@ def _stored(decision: Stopping, ranking: Ranking, rule: StoppingRule) -> dict[st
         "tolerance": rule.tolerance,
         "min_gain": rule.min_gain,
         "stop_probability": rule.stop_probability,
-        "candidates": strings(ranking.pool.names),
+        "candidates": strings(ranking.pool.candidates.names),
     }

@@ -58,11 +58,6 @@ class Pool:
     budget: float = np.inf
 
     @property
-    def names(self) -> list[str]:
-        """The names of the candidates."""
-        return self.candidates.interventions.names
-
-    @property
     def is_needed(self) -> NDArray[np.bool_]:
         """Which candidates are included or in progress, shape ``(n_candidates,)``."""
         return np.isin(np.arange(len(self.allowed)), [*self.include, *self.pending])
@@ -101,7 +96,7 @@ def priced(pool: Pool, costs: Mapping[str, Any], naming: Naming, min_cells: int)
         raise ValueError(message)
     budget = float(check_value(costs["budget"], "costs['budget']", "float", above(0)))
     cell = float(check_value(costs.get("cell", 0.0), "costs['cell']", "float", at_least(0)))
-    names, by_perturbation = pool.names, costs.get("perturbation", 0.0)
+    names, by_perturbation = pool.candidates.names, costs.get("perturbation", 0.0)
     if isinstance(by_perturbation, Mapping):
         by_perturbation = naming.renamed(by_perturbation, names, "costs['perturbation']")
         can_be_planned = [names[i] for i in (*np.flatnonzero(pool.allowed), *pool.include)]
@@ -190,10 +185,10 @@ def read_pool(
     pool = pool.rows(not_excluded) if len(not_excluded) < len(interventions.names) else pool
     if pairs:
         pool = with_pairs(pool, fit, target, is_excluded)
-    can_be_planned = {*pool.interventions.names}
+    can_be_planned = {*pool.names}
     pool = with_measured(pool, fit, target, is_excluded)
     pool, target = without_own_genes(pool, target, fit, can_be_planned)
-    position_of = {name: i for i, name in enumerate(pool.interventions.names)}
+    position_of = {name: i for i, name in enumerate(pool.names)}
     included = _named(include, position_of, "include", fit.naming)
     in_progress = fit.naming.renamed(amounts, position_of, "pending")
     # Names in pending that define or contain the target, or are not ranked, are ignored.
@@ -249,7 +244,7 @@ def with_pairs(
         If no two candidates can be combined: labels have no separator, there are fewer than two
         single candidates, or shifts are given as a table.
     """
-    names, members = pool.interventions.names, fit.naming.members
+    names, members = pool.names, fit.naming.members
     separator = str(fit.params["separator"])
     single = [i for i, name in enumerate(names) if len(members(name)) == 1]
     if not separator or len(single) < 2 or pool.interventions.sources[0] == "table":
@@ -393,7 +388,7 @@ def with_measured(
     """
     if pool.is_exact:
         return pool
-    names = pool.interventions.names
+    names = pool.names
     present = {fit.naming.key(name) for name in names}
     contains = excluder([] if target.label is None else [target.label], fit)
     measured = [
@@ -410,9 +405,9 @@ def with_measured(
 def read_all(candidates: Any, fit: FittedPosterior, target: PanelTarget) -> Pool:
     """Return the candidates and all measured perturbations; only the former are ``allowed``."""
     requested = read_candidates(candidates, fit, target)
-    names = {*requested.interventions.names}
+    names = {*requested.names}
     combined, target = without_own_genes(with_measured(requested, fit, target), target, fit, names)
-    allowed = np.array([name in names for name in combined.interventions.names])
+    allowed = np.array([name in names for name in combined.names])
     return Pool(combined, target, allowed)
 
 

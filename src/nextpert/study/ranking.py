@@ -101,7 +101,7 @@ def rank(
 def _admission(pool: Pool, ranked: Candidates, fit: FittedPosterior) -> Admission:
     """Return which candidates are admitted, with the columns and ``adds_up`` of a ranking."""
     target, candidates = pool.target, pool.candidates
-    names, key, members = pool.names, fit.naming.key, fit.naming.members
+    names, key, members = candidates.names, fit.naming.key, fit.naming.members
     new = {
         i: members(name)
         for i, name in enumerate(names)
@@ -267,9 +267,7 @@ def _measured(pool: CandidateSet, target: PanelTarget, fit: FittedPosterior) -> 
     distance = goal.distance(mean) - goal.floor
     if fit.expectation is not None:
         screen = fit.expectation.measured.moments
-        environment_of = 1 + np.append(
-            fit.rows_of(pool.interventions.names), -1
-        )  # the controls are first
+        environment_of = 1 + np.append(fit.rows_of(pool.names), -1)  # the controls are first
         for i in np.flatnonzero(has_cells):
             distance[i] -= np.sum(goal.rows([i]).excess(screen.mean_variance(environment_of[i])))
     return np.where(has_cells, np.maximum(distance, 0.0), np.nan)

@@ -352,7 +352,7 @@ def judge_unseen(
         with warnings.catch_warnings():  # ignored: a table has no row for labels left out
             warnings.simplefilter("ignore", UserWarning)
             chosen = read_requested(predictable, fit)
-        rows = [names.index(name) for name in chosen.names]
+        rows = [names.index(name) for name in chosen.pool.names]
         effects = panel_effects(fit, chosen)
         for name, values in vars(effects).items():
             tables[name][rows] = values
@@ -360,10 +360,10 @@ def judge_unseen(
         for name, (effect, covariance) in _estimates(model, chosen, fit, effects).items():
             predicted, shared = effect / by, covariance / by**2
             departure = (observed - predicted) ** 2 - noise[rows] + 2 * shared
-            table.loc[chosen.names, name] = (departure * counts[rows]).sum(axis=1)
+            table.loc[chosen.pool.names, name] = (departure * counts[rows]).sum(axis=1)
             if name == WHOLE:
                 r = scores.correlations(predicted, observed, used[rows], shared)
-                table.loc[chosen.names, R] = r
+                table.loc[chosen.pool.names, R] = r
     effects = Effects(**tables)
     used &= table[NOTHING].notna().to_numpy()[:, None]
     share = cells.guide_variance * halves.guide_shares(halves.all_cells)
@@ -434,7 +434,7 @@ def predictors(candidates: Requested, fit: FittedPosterior, effects: Effects) ->
     sampling error of the controls' means. The changes of target genes are those expected from the
     efficacy. Combinations are predicted by their members alone (``effects``).
     """
-    chosen, names = candidates.pool.interventions, candidates.names
+    chosen, names = candidates.pool.interventions, candidates.pool.names
     rows, shared = shared_with_controls(names, fit)
     together = CombinationPrediction(
         np.array(rows, np.int64), effects.mean[rows], effects.sd[rows] ** 2, shared

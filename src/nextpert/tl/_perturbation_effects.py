@@ -150,7 +150,7 @@ def perturbation_effects(
     column_of = {gene: i for i, gene in enumerate(all_genes)}
     order = [column_of[gene] for gene in chosen]
     # Tables of very large screens are stored in single precision, and converted one by one.
-    kind = table_type(len(perturbations.names) * len(chosen))
+    kind = table_type(len(perturbations.pool.names) * len(chosen))
     is_in_order = order == list(range(len(all_genes)))
     for name in list(tables):
         table = tables.pop(name)
@@ -170,7 +170,7 @@ def perturbation_effects(
         stored_panel = {"panel": _adata.strings(fit.genes), "fit_params": dict(fit.params)}
         obs = pd.DataFrame(
             {"n_cells": perturbations.n_cells},
-            index=pd.Index(perturbations.names, name="perturbation"),
+            index=pd.Index(perturbations.pool.names, name="perturbation"),
         )
         return ad.AnnData(
             tables.pop("mean"),
@@ -181,7 +181,7 @@ def perturbation_effects(
         )
     stored = {
         **tables,
-        "perturbations": _adata.strings(perturbations.names),
+        "perturbations": _adata.strings(perturbations.pool.names),
         "genes": _adata.strings(chosen),
         "in_graph": in_graph,
         "n_cells": perturbations.n_cells,
@@ -190,7 +190,7 @@ def perturbation_effects(
         "params": params,
     }
     if condition is not None:
-        stored["condition"] = _adata.strings([condition] * len(perturbations.names))
+        stored["condition"] = _adata.strings([condition] * len(perturbations.pool.names))
     return _adata.write_results(adata, uns={key_added: stored}, copy=copy)
 
 
@@ -211,14 +211,14 @@ def outside_tables(
     These genes are fitted like the panel, 500 at a time. A perturbation that targets such a gene is
     expected to change it by the efficacy of the screen. ``direct`` is NaN without a graph.
     """
-    shape = (len(perturbations.names), len(genes))
+    shape = (len(perturbations.pool.names), len(genes))
     kind = table_type(shape[0] * shape[1])
     tables = {name: np.zeros(shape, kind) for name in (*Effects.__dataclass_fields__, "raw_mean")}
     tables["lfsr"][:] = 1.0
     tables["direct"][:] = tables["raw_mean"][:] = np.nan
     roles, names = _adata.fitted_roles(adata, fit.params), fit.names
     environments, guided = fit_environments(adata, roles, names), roles.guide_key is not None
-    fit_rows = np.where(perturbations.n_cells > 0, fit.rows_of(perturbations.names), -1)
+    fit_rows = np.where(perturbations.n_cells > 0, fit.rows_of(perturbations.pool.names), -1)
     raw = fit_rows >= 0
     # Lengths of chains are those of the whole, so that a block takes no more sweeps than a panel.
     chain = Chain.of_size(len(names) * len(columns)).unthinned()
@@ -237,7 +237,7 @@ def outside_tables(
         new = np.flatnonzero(number < 0)
         number[new] = len(measured) + np.arange(len(new))
         pooled_block = pooled.subset(varies).rows(np.append(0, 1 + measured))
-        labels = [*(names[j] for j in measured), *(perturbations.names[j] for j in new)]
+        labels = [*(names[j] for j in measured), *(perturbations.pool.names[j] for j in new)]
         expected_shifts = _own_genes(
             [genes[int(i)] for i in block[varies]], labels, fit, pooled_block
         )

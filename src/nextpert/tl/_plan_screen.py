@@ -183,7 +183,7 @@ def plan_screen(
         rng=rng,
     )
     chosen, ranking = plan.chosen, plan.choice.ranking
-    names, requested = ranking.pool.names, ranking.pool.target
+    names, requested = ranking.pool.candidates.names, ranking.pool.target
     # Where guides vary, new cells come from new guides; otherwise from those of the screen.
     n_new = int(plan.advice["n_new_guides"]) if ranking.draws.noise.shared > 0 else 0
     if strategy != ADVISED or not n_new:

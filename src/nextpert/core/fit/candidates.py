@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,21 +45,22 @@ class CandidateSet:
     interventions: Interventions
     fit_rows: NDArray[np.int64]
     without_cells: WithoutCells | None = None
+    # Derived from the fields above.
+    names: list[str] = field(init=False)  # labels
+    measured: NDArray[np.bool_] = field(init=False)  # which have cells; none for exact shifts
+    is_exact: bool = field(init=False)  # shifts are exact, and act on the graph
+
+    def __post_init__(self) -> None:
+        vars(self).update(
+            names=self.interventions.names,
+            measured=self.fit_rows >= 0,
+            is_exact=self.without_cells is None,
+        )
 
     @classmethod
     def exact(cls, interventions: Interventions) -> CandidateSet:
         """Return candidates whose shifts are exact."""
         return cls(interventions, np.full(len(interventions.names), -1))
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether shifts are exact, and act on the graph."""
-        return self.without_cells is None
-
-    @property
-    def measured(self) -> NDArray[np.bool_]:
-        """Which candidates have cells, shape ``(n_candidates,)``; none for exact shifts."""
-        return self.fit_rows >= 0
 
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> CandidateSet:
         """Return some of the candidates, in the given order."""
