@@ -153,7 +153,7 @@ def test_report_and_summary_have_a_banner(shown, change, tmp_path):
         assert "do not belong to the present screen" in words
         assert "the next round" in words
         if change is genes:
-            assert "genes are missing: Genes not in adata.var_names: MYC" in words
+            assert "not in adata.var_names: MYC" in words
             return
         page = npt.report(adata, tmp_path / "page.html").read_text()
     assert '<p class="changes" role="alert">' in page

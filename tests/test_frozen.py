@@ -53,7 +53,7 @@ def page(folder, tmp_path_factory):
 
 def test_all_screens_have_a_section(page):
     assert set(page) == {"absent", "roles", "table", "no_labels", "usual"}
-    assert "**Failed**: FileNotFoundError: There is no file 'nowhere.h5ad'" in page["absent"]
+    assert "FileNotFoundError: There is no file 'nowhere.h5ad'" in page["absent"]
     assert "**Failed**" in page["no_labels"]
     for name in ("roles", "table", "usual"):
         assert "Failed" not in page[name]

@@ -295,7 +295,8 @@ def test_few_targets_that_are_not_measured_are_named(caplog):
     names = [f"{gene}_1" for gene in (*GENES[:6], "LEER", "NTC")]
     npt.pp.assign_guides(cells_of(names), guides="guide")
     (note,) = [x.message for x in caplog.records if x.levelno == logging.WARNING]
-    assert "no measured genes: LEER. If they are controls, pass control_guides" in note
+    assert ": LEER." in note
+    assert "pass control_guides" in note
     caplog.clear()
     npt.pp.assign_guides(cells_of(names, genes=["CD3E"]), guides="guide")
     assert not [x for x in caplog.records if x.levelno == logging.WARNING]

@@ -98,7 +98,7 @@ def test_the_summary_repeats_the_advice_of_the_diagnosis():
     words = "Do not trust the model here: do not rely on its effects.\nEffects: do not use them."
     found = {"diagnosis": {"level": "do not trust", "parts": parts, "verdict": words}}
     trust = verdict_of(found).trust
-    assert trust.startswith("Do not trust the model here: do not rely on its effects. With care: ")
+    assert trust.startswith("Do not trust the model here: ")
     assert "means" not in trust
 
 
@@ -120,7 +120,7 @@ def test_random_choice_is_advised_only_if_predictions_are_not_trusted(unseen):
     flat = [row for row in flat if row.name != "perturbations_width"]
     level, verdict, table = judge(flat, {}, nulls, halves, Undeclared(), None, {"guides": "of x"})
     assert level == "do not trust"
-    assert verdict.startswith("Do not trust the model here: do not rely on its effects")
+    assert verdict.startswith("Do not trust the model here: ")
     assert ("at random" in verdict) == (unseen == "do not trust")
     assert table["part"].tolist()[-1] == "guides"
     assert "Guides: could not be judged, because of x." in verdict

@@ -107,7 +107,7 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     npt.tl.plan_cells(adata, **options)
     assert adata.uns["plan_cells"]["advice"]["kind"] == ORDER
     found = diagnosis_of(adata)
-    assert found["verdict"].startswith("Do not trust the model here: its significant effects may")
+    assert found["verdict"].startswith("Do not trust the model here: its significant effects")
     npt.tl.plan_cells(adata, **options)
     found = adata.uns["plan_cells"]
     assert found["advice"]["kind"] == NO_DIFFERENCE
@@ -132,7 +132,7 @@ def test_standard_errors_of_tests_are_multiplied_by_the_width_and_it_is_said(rig
     npt.tl.diagnose(adata)
     found = adata.uns["diagnosis"]
     after = found["perturbations"]
-    assert "(standard errors multiplied by 2.00, see negative controls)" in found["verdict"]
+    assert "multiplied by 2.00, see negative controls" in found["verdict"]
     assert (after["q_value"] >= before["q_value"]).all()
     assert (after["q_value"] > before["q_value"]).any()
     lost = before["squared_distance"] - after["squared_distance"]

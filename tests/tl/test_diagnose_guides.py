@@ -80,7 +80,7 @@ def test_a_perturbation_of_one_guide_is_split_by_cells():
     found = diagnosed(adata)
     by = found["perturbations"].set_index("perturbation")["split_by"].to_dict()
     assert by == {"P1": "cells", "P2": "cells"} | dict.fromkeys(["P3", "P4", "P5", "P6"], "guides")
-    assert "half of the screen (by guide for 4 of 6 perturbations)" in found["verdict"]
+    assert "by guide for 4 of 6 perturbations" in found["verdict"]
 
 
 @pytest.mark.slow
@@ -202,7 +202,8 @@ def test_the_verdict_names_guides_that_do_not_work():
     npt.tl.learn_dag(adata, method="given", dag=[], genes=list(adata.var_names))
     found = diagnosed(adata)
     assert found["guides"]["guide"][found["guides"]["weak"]].tolist() == ["3_1", "7_4"]
-    assert "Of 60 guides that can be compared on their target gene, 3_1 (" in found["verdict"]
+    assert "Of 60 guides " in found["verdict"]
+    assert ", 3_1 (" in found["verdict"]
     assert levels(found)["guides"] == "care"
     assert "hardly change their target gene: 3_1, 7_4." in str(npt.summary(adata))
     # They are guides of the screen, but plans do not order them.

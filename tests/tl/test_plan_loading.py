@@ -97,7 +97,7 @@ def test_more_usable_cells_are_loaded_than_planned_where_few_would_not_reach(pla
     found, x = loaded(adata)
     assert x["usable_cells"] > 85 > x["planned_cells"] == 80
     assert x["share_reached"] == pytest.approx(0.9)
-    assert "(more than the 80 planned, so that 90% of the perturbations reach 20)" in found["words"]
+    assert "the 80 planned, so that 90% of the perturbations reach 20" in found["words"]
     assert "more than" not in loaded(planned)[0]["words"]
 
 

@@ -123,7 +123,7 @@ def test_more_repeats_of_few_targets_are_not_more_evidence():
     many = overall_table(np.repeat(relative, 50, axis=2), good, ["ours", "round_robin_means"])
     assert many["relative_p_adjusted"][0] == 2 / 2**4
     assert many["verdict"][0] == "no difference seen"
-    assert "fewer than 6 targets, no difference is significant" in words
+    assert "fewer than 6 targets" in words
 
 
 def test_words_say_who_is_nearer():
