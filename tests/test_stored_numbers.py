@@ -134,6 +134,7 @@ def batches_that_perturbations_do_not_share():
 def columns_that_are_not_declared():
     adata = screen(2, batches=2)
     adata.obs["lane"] = adata.obs["batch"]
+    adata.X[(adata.obs["lane"] == "b1").to_numpy()] += np.linspace(0, 0.6, 8)
     fitted(adata, {"perturbation_key": "perturbation"}, n_graphs=2)
     npt.tl.diagnose(adata)
     npt.tl.plan_screen(adata, {"STAT1": 1.0, "MYC": 2.5}, n_perturbations=2, strategy="thompson")
@@ -169,6 +170,7 @@ def two_conditions():
     fitted(adata, {"condition_key": "condition", "batch_key": "batch"})
     npt.tl.perturbation_effects(adata, condition="IFN")
     npt.tl.design_interventions(adata, ("condition", "IFN"), n_samples=50)
+    npt.tl.diagnose(adata)
     yield adata
 
 
@@ -287,6 +289,16 @@ def programs_of_many_perturbations():
     budget = {"total": 2000, "cell": 0.3, "construct": 20, "n_perturbations": 30}
     npt.tl.plan_cells(adata, effect={"size": 0.4, "share": 0.1, "sd": 0.5}, budget=budget)
     yield adata
+
+
+@pipeline
+def what_is_to_be_confirmed():
+    adata = fitted(screen(19, labels=["STAT1", "MYC", "JUN", "MYC+STAT1"], n_cells=60))
+    npt.tl.diagnose(adata)
+    npt.tl.plan_screen(adata, {"STAT1": 1.0, "MYC": 2.0}, n_cells=900, n_perturbations=2)
+    npt.tl.plan_cells(adata, {"STAT1": 1.0}, stopping={"tolerance": 0.2, "stop_probability": 0.8})
+    yield adata
+    yield npt.get.plan_df(adata)
 
 
 @pipeline

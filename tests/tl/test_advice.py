@@ -363,6 +363,9 @@ def test_where_no_pair_is_admitted_there_is_nothing_to_order(screens):
     assert plan["summary"]["if_effects_add_up"] == 0  # no candidate is untested
     assert not plan["plate"]["perturbation"].str.contains("+", regex=False).any()
     assert plan["advice"]["words"].startswith("Order nothing new; confirm g0 with at least ")
+    rows = plan["plate"].set_index("perturbation")["n_cells"]
+    cells = rows.drop("control")
+    assert rows["control"] == round(np.sqrt(len(cells)) * cells.mean())
     npt.tl.design_interventions(adata, state(along(-2.0)))
     assert adata.uns["design"]["advice"]["words"] == plan["advice"]["words"]
     # Asked to reduce uncertainty, pairs are planned nevertheless.

@@ -242,3 +242,13 @@ def test_bad_input_is_named_and_nothing_is_written(adata, options, change, messa
     assert set(adata.uns) == {"truth"}
     assert not adata.obsm
     assert not adata.varm
+
+
+def test_labels_left_out_are_named_unless_groups_are_given(small_screen, caplog):
+    small_screen.obs["perturbation"] = small_screen.obs["perturbation"].cat.add_categories("")
+    small_screen.obs.loc[small_screen.obs_names[:3], "perturbation"] = ""
+    cpca(small_screen)
+    assert "(empty)" in caplog.text
+    caplog.clear()
+    cpca(small_screen, groups=["MYC"])
+    assert "(empty)" not in caplog.text

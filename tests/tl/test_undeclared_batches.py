@@ -179,10 +179,16 @@ def test_cells_that_differ_in_phase_are_named():
     assert shifted_covariates(adata, NAMES, Roles(batch_key=("day",))) == within
 
 
+def test_differences_by_chance_are_not_named():
+    adata, rng = screen(0.0), np.random.default_rng(4)
+    for k in range(4):
+        adata.obs[f"phase{k}"] = rng.choice(["S", "G1"], adata.n_obs)
+    assert shifted_covariates(adata, NAMES, Roles()) == ()
+
+
 # -- fit and diagnosis --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_fit_and_diagnosis_name_the_column_and_are_not_trusted():
     adata = screen(0.8)
     adata.obs["phase"] = np.where(adata.obs["perturbation"] == "G3", "S", "G1")

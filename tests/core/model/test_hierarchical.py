@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
+from nextpert.core.model import sampler as sampler_module
 from nextpert.core.model._hierarchical_kernel import N_VARIANCES
 from nextpert.core.model.effect_draws import (
     HIGHEST,
@@ -651,3 +652,23 @@ def test_a_short_chain_that_starts_at_likely_tails_has_settled():
         error[name] = ((found.effects.posterior_mean() - effect) ** 2).mean()
     assert error["warm"] < 1.15 * error["long"]
     assert error["short"] > 1.2 * error["long"]
+
+
+def test_tails_of_the_warm_up_have_the_densities_of_enumeration(sampler, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sampler_module, "best_weights", lambda chance, *_: seen.append(chance))
+    sampler.rng = np.random.default_rng(7)
+    sampler.likely_tails(np.ones(len(TAILS)))
+    rng, (n, p) = np.random.default_rng(7), sampler.means.x.shape
+    row, gene = (rng.integers(size, size=sampler_module._TAIL_PAIRS) for size in (n, p))
+    drawn = sampler.state.place[row, gene] < N_VARIANCES
+    row, gene = row[drawn], gene[drawn]
+    q = len(sampler.means.design) - 1
+    scores, (program, *gamma) = sampler.state.scores, sampler.means.design
+    along = (scores[:, 1 : q + 1] + scores[:, q + 1 :]) @ np.array(gamma).reshape(q, p)
+    rest = sampler.means.x - level(sampler) - along - np.outer(scores[:, 0], program)
+    noise = noise_of(sampler, sampler.means.doubled[:, None])[row, gene]
+    at = np.clip(sampler.state.scale[row, None] + SCALES[0] + TAILS, LOWEST, HIGHEST)
+    density = norm.pdf(rest[row, gene, None], scale=np.sqrt(noise[:, None] + 2.0**at))
+    ratio = seen[0] / density
+    np.testing.assert_allclose(ratio / ratio.max(axis=1, keepdims=True), 1, rtol=1e-6)
