@@ -99,5 +99,6 @@ html_theme_options = {
     "navbar_persistent": [],  # the search field of the sidebar is enough
 }
 html_math_renderer = "mathml"
+html_search_scorer = "search_scorer.js"
 html_copy_source = False
 html_show_sourcelink = False
