@@ -175,10 +175,15 @@ def test_an_order_of_compounds_has_their_doses():
     for label, compound, dose in (
         ("trametinib_0.1uM", "trametinib", "0.1uM"), ("JQ1@500 nM", "JQ1", "500 nM"),
         ("BI-2536_10", "BI-2536", "10"), ("5-FU", "5-FU", ""), ("IL_2", "IL", "2"),
-        ("ethanol_0.5%", "ethanol", "0.5%"),
+        ("ethanol_0.5%", "ethanol", "0.5%"), ("JQ1_1uM+A_0.1uM", "A, JQ1", "0.1uM, 1uM"),
+        ("JQ1+A_2", "A, JQ1", "2, "), ("JQ1+A", "A, JQ1", ""), ("control", "", ""),
     ):  # fmt: skip
-        table = pd.DataFrame({"perturbation": [label], "kind": ["compound"]})
-        assert with_doses(table)[["compound", "dose"]].to_numpy().tolist() == [[compound, dose]]
+        kind = "control" if label == "control" else "compound"
+        table = pd.DataFrame({"perturbation": [label], "kind": [kind]})
+        found = with_doses(table, Naming())[["compound", "dose"]]
+        assert found.to_numpy().tolist() == [[compound, dose]]
+    pair = made("A+B", 1, kinds=COMPOUNDS)
+    assert pair[["compound", "dose"]].to_numpy().tolist() == [["A, B", ""]]
 
 
 def test_further_columns_of_guides_are_in_the_order():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from nextpert.core.fit.fitted import FittedPosterior
+    from nextpert.core.fit.naming import Naming
 
 
 # What a construct of one, two and more members is, by what the screen says about it.
@@ -46,25 +47,29 @@ def noun_of(constructs: pd.DataFrame) -> str:
     return "guide" if kinds == {GUIDES[0]} else "construct"
 
 
-def with_doses(constructs: pd.DataFrame) -> pd.DataFrame:
+def with_doses(constructs: pd.DataFrame, naming: Naming) -> pd.DataFrame:
     """Return constructs that are compounds with ``compound`` and ``dose``, read from their labels.
 
-    Labels without a dose are the compound, with an empty dose; controls have neither.
+    Labels without a dose are the compound, with an empty dose; controls have neither. Compounds
+    and doses of a combination are joined by ``", "``, sorted by label.
 
     Examples
     --------
     >>> import pandas as pd
+    >>> from nextpert.core.fit.naming import Naming
     >>> from nextpert.study.constructs import with_doses
-    >>> labels = ["trametinib_0.1uM", "BI-2536_10", "JQ1", "DMSO"]
+    >>> labels = ["trametinib_0.1uM", "BI-2536_10+JQ1_2", "JQ1", "DMSO"]
     >>> table = pd.DataFrame({"perturbation": labels, "kind": ["compound"] * 3 + ["control"]})
-    >>> with_doses(table)[["compound", "dose"]].to_numpy().tolist()
-    [['trametinib', '0.1uM'], ['BI-2536', '10'], ['JQ1', ''], ['', '']]
+    >>> with_doses(table, Naming())[["compound", "dose"]].to_numpy().tolist()
+    [['trametinib', '0.1uM'], ['BI-2536, JQ1', '10, 2'], ['JQ1', ''], ['', '']]
     """
     parsed = []
     for label, kind in zip(constructs["perturbation"], constructs["kind"], strict=True):
-        match = _DOSE.fullmatch(str(label))
-        parts = (match["compound"], match["dose"]) if match else (str(label), "")
-        parsed.append(("", "") if kind == "control" else parts)
+        members = [] if kind == "control" else naming.members(str(label))
+        matches = [(name, _DOSE.fullmatch(name)) for name in members]
+        doses_of = [match["dose"] if match else "" for _, match in matches]
+        compounds_of = [match["compound"] if match else name for name, match in matches]
+        parsed.append((", ".join(compounds_of), ", ".join(doses_of) if any(doses_of) else ""))
     compounds, doses = zip(*parsed, strict=True) if parsed else ((), ())
     return constructs.assign(compound=strings(compounds), dose=strings(doses))
 
@@ -140,7 +145,7 @@ def constructs_table(
     table = pd.DataFrame(rows, columns=names).astype({"construct": int, "n_cells": int})
     is_advised = plate.set_index("perturbation")["is_advised"]
     table["is_advised"] = table["perturbation"].map(is_advised).to_numpy(bool)
-    table = with_doses(table) if kinds is COMPOUNDS else table
+    table = with_doses(table, naming) if kinds is COMPOUNDS else table
     texts = {name: strings(table[name]) for name in names if table[name].dtype == object}
     return table.assign(**texts)
 
