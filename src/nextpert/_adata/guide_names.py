@@ -134,6 +134,7 @@ PATTERNS = (
     # CRISPRi v2 (Horlbeck 2016); TAP-seq mixes it with letters.
     _pattern("GENE_+_123.23-P1P2 or GENE-A", rf"GENE(?:{_POSITION}|-[A-H])"),
     _pattern("GENE_SEQUENCE", rf"GENE[-_]{_SEQUENCE}"),  # TKOv3
+    _pattern("GENE_1_SEQUENCE", rf"GENE[-_. ](?:{_MARK}[-_. ]?)?\d+[-_]{_SEQUENCE}"),
     _pattern("chr1:1-20_GENE_+", r"chr\w+[:_-]\d+[-_]\d+_GENE(?:_[+-])?"),  # TKOv1
     _pattern("GENE_CCDS1.1_ex1_...", r"GENE_(?:CCDS|ENST|NM_|XM_)\d[\w.]*_.+"),  # Yusa
     _pattern("1_GENE", r"\d+_GENE(?:_(?P<promoter>P\d(?:P\d)*)_ENS[A-Z]*G\d+)?"),  # Replogle
