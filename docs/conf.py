@@ -99,6 +99,6 @@ html_theme_options = {
     "navbar_persistent": [],  # the search field of the sidebar is enough
 }
 html_math_renderer = "mathml"
-html_search_scorer = "search_scorer.js"
+html_search_scorer = str(HERE / "search_scorer.js")  # a path from where Sphinx runs
 html_copy_source = False
 html_show_sourcelink = False
