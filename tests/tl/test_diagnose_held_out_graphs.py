@@ -64,7 +64,7 @@ def test_moments_without_some_labels_are_those_of_the_other_cells(small_screen):
     cells = read_cells(
         adata, columns, environments, ["MYC", "HS2", "STK3"], searches=environments, sets=folds
     )
-    parts = without_sets(*cells.searches, folds)
+    parts = without_sets(environments, cells.searches, folds)
     for fold, (rest, found) in zip(folds, parts, strict=True):
         others = adata[~adata.obs["perturbation"].isin(fold).to_numpy()].copy()
         expected = read_environments(others, roles)

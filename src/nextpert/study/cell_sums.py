@@ -27,7 +27,7 @@ class Cells:
     """
 
     fits: list[tuple[Environments, Screen]]
-    searches: tuple[Environments, Screen] | None
+    searches: Screen | None
     halves: Screen | None
 
     def fit_cells(

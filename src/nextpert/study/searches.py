@@ -55,7 +55,7 @@ class HeldOut(NamedTuple):
 def graphs_without(
     dag: Dag,
     held_out: HeldOut | None,
-    searches: tuple[Environments, Screen] | None,
+    searches: Screen | None,
     genes: Sequence[str],
     sets: Sequence[Sequence[str]],
     *,
@@ -65,10 +65,10 @@ def graphs_without(
 
     Each is the graph that :func:`nextpert.tl.learn_dag` gives of a file without these cells, with
     the same options and ``rng``; it is searched unless it is known. If ``held_out`` is ``None``,
-    ``dag`` is returned for every set. ``searches`` are the environments of ``held_out`` and their
-    sums, with a fold for every set that is not known. Nothing is taken from the graph of all cells,
-    which knows the effects of the perturbations. Without ``n_jobs``, the number of threads is that
-    of joblib's active configuration, or else that which draws the effects.
+    ``dag`` is returned for every set. ``searches`` are sums of the environments of ``held_out``,
+    with a fold for every set that is not known. Nothing is taken from the graph of all cells, which
+    knows the effects of the perturbations. Without ``n_jobs``, the number of threads is that of
+    joblib's active configuration, or else that which draws the effects.
     """
     if held_out is None:
         return [dag] * len(sets)
@@ -76,7 +76,7 @@ def graphs_without(
     unknown = held_out.unknown(sets)
     if not unknown or searches is None:
         return [graphs[frozenset(members)] for members in sets]
-    parts = without_sets(held_out.environments, searches[1], unknown)
+    parts = without_sets(held_out.environments, searches, unknown)
     contexts = (
         (screen_part, context_nodes(remaining, genes, held_out.targets))
         for remaining, screen_part in parts

@@ -90,6 +90,6 @@ def read_cells(
     screens += other
     return Cells(
         list(zip(fits, screens[: len(fits)], strict=True)),
-        None if searches is None else (searches, screens[-1]),
+        None if searches is None else screens[-1],
         None if halves is None else screens[len(fits)],
     )

@@ -251,11 +251,7 @@ def fit_dag_blr(
     every_graph = Graphs(
         dag,
         graphs,
-        lambda folds: (
-            [dag] * len(folds)
-            if held_out is None
-            else graphs_without(dag, held_out, searches, genes, folds, n_jobs=n_jobs)
-        ),
+        lambda folds: graphs_without(dag, held_out, searches, genes, folds, n_jobs=n_jobs),
     )
     with reported("Sampling effects") as progress:
         model = Model.fit(spec, cells, every_graph, progress, n_jobs)

@@ -315,8 +315,7 @@ def _from_cells(
         )
         stored["graphs"] = pack(graphs_record(graphs))
     if folds:
-        sums = environments, screen
-        dags = graphs_without(best.dag, held_out, sums, genes, folds, n_jobs=n_jobs)
+        dags = graphs_without(best.dag, held_out, screen, genes, folds, n_jobs=n_jobs)
         record = graphs_record([dag.to_matrix() for dag in dags])
         present = _adata.fingerprint(adata, environments.roles, columns)
         stored["held_out"] = pack(HeldOutRecord(folds, record, present))
