@@ -8,8 +8,6 @@ change that moves numbers on purpose, write them anew and say in the commit what
     python -m pytest tests/test_stored_numbers.py --write-numbers
 """
 
-import contextlib
-import io
 import json
 import logging
 import re
@@ -46,6 +44,8 @@ from nextpert.core import (
     random_scm,
     random_target,
 )
+from nextpert.core.graph.random_dag import FAMILIES
+from tests._screens import screen_of
 
 STORED = Path(__file__).with_name("numbers.json")
 # Processors sum in different orders: 1e-7 in single precision. A fault moves much more.
@@ -86,9 +86,10 @@ def screen(seed, *, labels=TARGETS, n_control=120, n_cells=24, batches=2, unequa
             x = 2 + (shift + rng.normal(0, 0.4, (n, 8))) @ total.T + batch_shift[batch]
             parts.append(np.maximum(x, 0))
             rows += [(label, f"{label}_{guide}", f"b{b}") for b in batch]
-    obs = pd.DataFrame(rows, columns=["perturbation", "guides", "batch"]).astype("category")
-    obs.index = [f"cell{i}" for i in range(len(obs))]
-    return ad.AnnData(np.vstack(parts), obs, pd.DataFrame(index=GENES))
+    perturbation, guides, batch = (pd.Categorical(column) for column in zip(*rows, strict=True))
+    adata = screen_of(np.vstack(parts), perturbation, GENES, guides=guides, batch=batch)
+    adata.obs_names = "cell" + adata.obs_names
+    return adata
 
 
 def fitted(adata, roles=None, fit=None, **search):
@@ -242,10 +243,9 @@ def tables_of_effects():
     npt.tl.diagnose(table)
     npt.tl.design_interventions(table, "drug3")
     yield table
-    rows = pd.DataFrame({"perturbation": [*names, *names], "batch": ["x"] * 9 + ["y"] * 9})
-    doubled = ad.AnnData(
-        np.vstack([effect, effect + 0.1]), rows.set_axis(rows.index.astype(str)),
-        pd.DataFrame(index=GENES), layers={"se": np.vstack([se, se])},
+    doubled = screen_of(
+        np.vstack([effect, effect + 0.1]), [*names, *names], GENES,
+        layers={"se": np.vstack([se, se])}, batch=["x"] * 9 + ["y"] * 9,
     )  # fmt: skip
     doubled = npt.pp.effect_table(doubled, control_se=dict.fromkeys(GENES, 0.02))
     npt.tl.fit_dag_blr(doubled)
@@ -272,7 +272,6 @@ def counts_and_guide_matrix():
 @pipeline
 def programs_of_many_perturbations():
     rng = np.random.default_rng(16)
-    genes = [f"g{i}" for i in range(12)]
     names = [f"p{i}" for i in range(36)]
     loadings = rng.normal(0, 0.5, (36, 2)) * (np.arange(36) % 3 > 0)[:, None]
     means = loadings @ rng.normal(0, 1, (2, 12)) + (rng.random((36, 12)) < 0.05)
@@ -280,8 +279,7 @@ def programs_of_many_perturbations():
     labels = np.repeat(["control", *names], [150, *n_cells])
     x = 3 + rng.normal(0, 0.5, (len(labels), 12))
     x[150:] += np.repeat(means, n_cells, axis=0)
-    obs = pd.DataFrame({"perturbation": pd.Categorical(labels)}).rename(str)
-    adata = ad.AnnData(x, obs, pd.DataFrame(index=genes))
+    adata = screen_of(x, pd.Categorical(labels))
     fitted(adata, {"perturbation_key": "perturbation"})
     npt.tl.perturbation_effects(adata)
     npt.tl.target_distances(adata, "p4")
@@ -403,13 +401,8 @@ def commands():
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.chdir(name)
         adata.write_h5ad("screen.h5ad")
-        shown = io.StringIO()
-        with contextlib.redirect_stdout(shown):
-            roles = ["--guide-key", "guides", "--batch-key", "batch"]
-            assert (
-                main(["demo", "--data", "screen.h5ad", "--target", "STAT1", *roles, "--out", "x"])
-                == 0
-            )
+        options = "--target STAT1 --guide-key guides --batch-key batch --out x"
+        assert main(["demo", "--data", "screen.h5ad", *options.split()]) == 0
         for path in sorted(Path("x").rglob("*.csv")):
             yield path.name
             yield pd.read_csv(path)
@@ -426,9 +419,8 @@ def searches():
             yield found.dag.indices
             yield np.asarray(found.order)
         yield minimal_imap(moments, np.arange(9), alpha=0.05, **options).indices
-    for family in ("erdos_renyi", "barabasi_albert", "complete", "line"):
-        with contextlib.suppress(ValueError):
-            yield random_dag(9, family, rng=3).indices
+    for family in FAMILIES:
+        yield random_dag(9, family, rng=3).indices
     yield list(random_target(scm, 3, rng=4))
 
 
@@ -518,15 +510,21 @@ def differences(found, stored):
             yield f"{place}: {old} is now {new}"
 
 
+def as_text(numbers):
+    """Return stored numbers as JSON with one place a line, so that changes are easy to read."""
+    parts = []
+    for name, places in sorted(numbers.items()):
+        lines = (f"{json.dumps(place)}: {json.dumps(places[place])}" for place in sorted(places))
+        parts.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_numbers_are_those_stored(name, request, caplog):
     found = numbers_of(name, caplog)
     if request.config.getoption("--write-numbers"):
         stored = json.loads(STORED.read_text()) if STORED.exists() else {}
-        text = json.dumps(stored | {name: found}, indent=0, sort_keys=True)
-        STORED.write_text(
-            re.sub(r",\n(?=-?[\d.])|(?<=\[)\n|\n(?=\])", lambda m: m[0].strip(), text) + "\n"
-        )
+        STORED.write_text(as_text(stored | {name: found}))
         return
     moved = list(differences(found, json.loads(STORED.read_text())[name]))
     assert not moved, f"{len(moved)} places moved: " + "; ".join(moved[:5])
