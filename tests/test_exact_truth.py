@@ -178,6 +178,32 @@ def test_distances_leave_out_own_genes():
     np.testing.assert_allclose(np.delete(found, 2), np.delete(same, 2))
 
 
+def test_rankings_leave_out_the_same_genes(screens):
+    split = worlds.truth_of(screens["tiny"], "svd").world(25, 0)
+    npt.tl.learn_dag(split.adata, method="boss", environments="all")
+    npt.tl.fit_dag_blr(split.adata)
+    found = exact_truth.by_advice(split, 0)
+    ranking = split.adata.uns["design"]["ranking"].set_index("perturbation")
+    genes = split.adata.var_names
+    assert split.own.any(axis=1).all()
+    for k, name in enumerate(split.names[1:], start=1):
+        left_out = set(ranking["genes_left_out"][name].split(", "))
+        assert left_out == set(genes[split.own[0] | split.own[k]])
+    # What is stated is that of the ranking, and judged by the distances of this page.
+    true, control = exact_truth.distances(split.truth, split.own, 0)
+    true = pd.Series([*true[1:], control], [*split.names[1:], "control"])
+    rows = ranking.loc[true.index]
+    inside = (rows["predicted_low"] <= true) & (true <= rows["predicted_high"])
+    assert found["inside"] == pytest.approx(inside.mean())
+    assert found["control said"] == ranking["mean_distance"]["control"]
+    assert found["nearest said"] == ranking["probability_best"].max()
+    likely = ranking["probability_best"].idxmax()
+    assert found["nearest true"] == float(true[:-1].idxmin() == likely)
+    best = str(split.adata.uns["design"]["advice"]["best_known"])
+    assert found["nextpert"] == pytest.approx(true.get(best, control))
+    assert found["first of the ranking"] == pytest.approx(true[ranking.index[0]])
+
+
 def test_the_control_is_a_choice():
     left = np.array([5.0, 6.0, 7.0])
     found = np.array([3.0, 2.0, np.inf])
