@@ -30,7 +30,7 @@ from nextpert import _adata
 from nextpert.core.design.detection import LFSR, RULES
 from nextpert.core.design.effect_sizes import EffectSizes
 from nextpert.core.design.power import Layout
-from nextpert.core.design.stopping import AT_TARGET, KINDS
+from nextpert.core.design.stopping import KINDS
 from nextpert.core.model.effect_draws import TAILS
 from nextpert.core.model.scores import SIGNIFICANCE
 from nextpert.tl import _plan_cells as planning
@@ -297,7 +297,7 @@ def targets_table(folder: Path) -> str:
         denied, counts = [], []
         for label in effects["perturbation"].unique():
             npt.tl.plan_cells(adata, label)
-            denied.append(adata.uns["plan_cells"]["advice"]["kind"] == AT_TARGET)
+            denied.append(not adata.uns["plan_cells"]["advice"]["target_differs"])
             counts.append(significant.get(label, 0))
         said, found = np.array(denied), np.array(counts)
         rows[name] = [

@@ -100,9 +100,9 @@ TYPES = {
 FIELDS = {
     "dataclasses": "f3b40e81", "pp.assign_guides": "44136fa3", "pp.perturb_cite_seq": "48a42541",
     "pp.perturbation_screen": "48a42541", "pp.setup_screen": "5bca3346", "tl.cpca": "6089d643",
-    "tl.dag_fit": "154628a3", "tl.design_interventions": "18f71227", "tl.diagnose": "b7f8b756",
+    "tl.dag_fit": "154628a3", "tl.design_interventions": "29b60291", "tl.diagnose": "b7f8b756",
     "tl.fit_dag_blr": "c7412a0e", "tl.learn_dag": "9ef719e1", "tl.perturbation_effects": "c98c6141",
-    "tl.plan_cells": "11b6b867", "tl.plan_loading": "9aeb6eea", "tl.plan_screen": "67ac4a57",
+    "tl.plan_cells": "fc03cb0a", "tl.plan_loading": "9aeb6eea", "tl.plan_screen": "3982b4a3",
     "tl.replay_design": "f468346e", "tl.target_distances": "6ddc6231",
 }  # fmt: skip
 NEW_FORMAT = (

@@ -14,11 +14,10 @@ from nextpert._report.planned import plan_section
 from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
-    KINDS,
     MEASURE,
-    NO_DIFFERENCE,
     ORDER,
     STOP,
+    UNTRUSTED,
 )
 from nextpert.study.advice import in_words
 from nextpert.study.pool import read_candidates
@@ -55,8 +54,6 @@ SEVERAL = {f"g{k}": along(-2.0) + along(1.0, k + 1) for k in range(5)} | {"g6": 
 ALIKE = {f"g{k}": along(-2.0) + along(0.5 * (k + 1), k + 1) for k in range(5)}
 # A screen, a target and candidates of each kind.
 CASES = {
-    AT_TARGET: (STRONG, state(along(0.01)), None),
-    NO_DIFFERENCE: (NOTHING, state(along(-2.0)), None),
     CONFIRM: (STRONG, state(along(-2.0)), None),
     MEASURE: (SEVERAL, state(along(-2.0) + along(1.5, 7)), None),
     STOP: (ALIKE, state(along(-2.0)), None),
@@ -86,7 +83,7 @@ def everywhere(adata, target, candidates=None, folder=None):
     return {k: adata.uns[k]["advice"] for k in ("design", "plan", "plan_cells")}, said
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CASES)
 def test_each_kind_in_the_same_words_everywhere(kind, screens, tmp_path):
     _, target, candidates = CASES[kind]
     adata = screens[kind].copy()
@@ -126,12 +123,12 @@ def test_the_plate_is_what_is_advised(screens, caplog):
         advice = adata.uns["plan"]["advice"]
         assert advice["n_new_guides"] == 0  # guides are not known
         (level,) = {x.levelname for x in caplog.records if x.getMessage() == advice["words"]}
-        assert (level == "WARNING") == (kind in (AT_TARGET, NO_DIFFERENCE))
+        assert level == "INFO"
         plan, order = adata.uns["plan"], npt.get.order_df(adata)
         chosen = plan["plate"].query("strategy != 'control'")
         said = plan["advice"]
         assert plan["plate"]["n_cells"].sum() <= 600
-        if kind in (AT_TARGET, STOP):
+        if kind == STOP:
             assert not len(plan["plate"])
             assert not len(order)
             with pytest.raises(ValueError, match="plan is empty"):
@@ -151,21 +148,41 @@ def test_the_plate_is_what_is_advised(screens, caplog):
             assert plan["plate"]["n_cells"].sum() == 600
 
 
-def test_where_none_differs_more_cells_are_planned_only_if_they_may_gain(screens):
-    _, target, _ = CASES[NO_DIFFERENCE]
-    adata = screens[NO_DIFFERENCE].copy()
-    npt.tl.plan_screen(adata, target, n_cells=600)
-    plan = adata.uns["plan"]
-    assert plan["advice"]["relative_gain_of_more"] > 0.02
-    assert plan["plate"]["is_advised"].all()
-    assert (plan["plate"]["n_cells_seen"] > 0).all()
-    named = ", ".join(plan["advice"]["perturbations"])
-    assert f"measure more cells of {named} (" in plan["advice"]["words"]
-    npt.tl.plan_screen(adata, target, n_cells=600, stopping={"min_gain": 0.5})
-    plan = adata.uns["plan"]
-    assert plan["advice"]["kind"] == NO_DIFFERENCE
-    assert not len(plan["plate"])
-    assert plan["advice"]["words"].startswith("Order nothing by this ranking: no candidate")
+def test_a_test_warns_and_does_not_decide(screens, caplog):
+    """Of a target that is not shown to differ nothing is stated, and what is nearest is used."""
+    adata = screens[CONFIRM].copy()
+    far, near = state(along(-2.0)), state(along(-0.05))
+    npt.tl.plan_screen(adata, far)
+    assert adata.uns["plan"]["advice"]["target_differs"]
+    caplog.set_level("INFO", "nextpert")
+    npt.tl.plan_screen(adata, near)
+    advice = adata.uns["plan"]["advice"]
+    assert not advice["target_differs"]
+    assert np.isnan(advice["good_enough"])
+    assert "do not show that " in advice["words"]
+    assert "with probability" not in advice["words"].lower()
+    (level,) = {x.levelname for x in caplog.records if x.getMessage() == advice["words"]}
+    assert level == "WARNING"
+    npt.tl.design_interventions(adata, near)
+    mean = adata.uns["design"]["ranking"].set_index("perturbation")["mean_distance"]
+    best = mean.idxmin()
+    assert advice["best_known"] == ("no perturbation" if best == "control" else best)
+    nothing = with_differences({"candidates_differ": 0})
+    assert "No candidate with cells is shown to differ" in nothing
+
+
+def with_differences(changes):
+    """Return the words of an advice with these results of the tests."""
+    return in_words({**WORDS, **changes}, "T")
+
+
+def test_no_difference_between_candidates_is_a_warning():
+    adata = screen(NOTHING)
+    npt.tl.plan_screen(adata, state(along(-2.0)), n_cells=600)
+    advice = adata.uns["plan"]["advice"]
+    assert not advice["candidates_differ"]
+    assert "No candidate with cells is shown to differ" in advice["words"]
+    assert advice["kind"] in (CONFIRM, STOP, MEASURE)
 
 
 def test_included_candidates_are_planned_and_marked_whatever_is_advised(screens):
@@ -238,7 +255,8 @@ WORDS = {
     "kind": MEASURE, "best_known": "A", "good_enough": 0.87, "relative_gain": 0.03,
     "relative_gain_of_more": 0.054, "relative_distance": 0.4, "perturbations": ["A", "B"],
     "cells_needed": 0.0, "n_new_guides": 0, "n_perturbations": 8, "n_cells": 185,
-    "n_untested": 0, "controls_trusted": 1, "tolerance": 0.1, "min_gain": 0.02,
+    "n_untested": 0, "target_differs": 1, "candidates_differ": 1, "has_replicates": 1,
+    "tolerance": 0.1, "min_gain": 0.02,
     "candidates": ["A"] * 24,
 }  # fmt: skip
 CHANCE = "ith probability 87%, none of the 24 candidates .* T than A by more than 10% "
@@ -271,11 +289,11 @@ UNLIKELY = {**BY_MORE, "good_enough": 0.004}
         (NONE, f"^Order nothing: w{CHANCE.replace('than A', 'than the control')}"),
         (BY_MORE, r"by less than 1% of .* distance \(more cells of .*: less"),
         (UNLIKELY, "With probability > 99%, at least one of the 24 candidates .* T than the"),
-        ({**UNLIKELY, "kind": NO_DIFFERENCE}, r"or test the 3 untested candidates\."),
-        (
-            {**UNLIKELY, "kind": NO_DIFFERENCE, "controls_trusted": 0},
-            "tl.diagnose does not trust the negative controls",
-        ),
+        ({**UNLIKELY, "kind": UNTRUSTED}, "tl.diagnose does not trust the negative controls"),
+        ({"kind": AT_TARGET}, "^Order nothing: the control is at T, so no "),
+        ({"good_enough": np.nan}, r"closer by 5% of the control's distance\.$"),
+        ({"target_differs": 0}, r" The cells do not show that T differs from the control\.$"),
+        ({"has_replicates": 0}, r" The table has no replicates, so that distances "),
     ],
 )
 def test_words_by_numbers(changes, words):
@@ -311,7 +329,7 @@ def test_a_pair_has_to_be_nearer_than_its_members_and_than_the_best_measured(pai
     fit = posterior_from(adata)
     wanted = read_target(adata, TOGETHER, fit)
     pool = read_candidates(asked, fit)
-    (_, draw), rng = pool.states(fit, wanted.targets), np.random.default_rng(1)
+    (_, draw), rng = pool.states(fit, wanted.rows_in_fit), np.random.default_rng(1)
     means = np.array([each.states for one in draw(4000, rng) for each in one.sampled(rng)])
     away = ((means - wanted.goal.states[0]) ** 2).sum(axis=-1)
     at = {name: i for i, name in enumerate(asked)}

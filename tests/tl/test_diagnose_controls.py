@@ -11,7 +11,7 @@ from scipy.stats import binom, norm
 
 import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
-from nextpert.core.design.stopping import NO_DIFFERENCE, ORDER
+from nextpert.core.design.stopping import ORDER, UNTRUSTED
 from nextpert.core.fit import cells
 from nextpert.core.screen.departures import GuideSpread
 from nextpert.study.controls import (
@@ -110,7 +110,7 @@ def test_one_is_not_advised_to_go_on_where_controls_are_not_trusted():
     assert found["verdict"].startswith("Do not trust the model here: its significant effects")
     npt.tl.plan_cells(adata, **options)
     found = adata.uns["plan_cells"]
-    assert found["advice"]["kind"] == NO_DIFFERENCE
+    assert found["advice"]["kind"] == UNTRUSTED
     # Fitted with its guides, the diagnosis of the other fit says nothing.
     npt.pp.setup_screen(adata, guide_key="guide")
     npt.tl.fit_dag_blr(adata)

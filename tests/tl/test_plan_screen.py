@@ -70,7 +70,7 @@ def test_the_best_are_those_of_the_plate_that_replays_fill(fitted):
     pool = read_candidates("genes", fit)
     wanted = read_target(fitted, target, fit)
     rng = np.random.default_rng(5)
-    states = pool.states(fit, wanted.targets)
+    states = pool.states(fit, wanted.rows_in_fit)
     found = ranked_distance(states, wanted.goal, n_samples=1000, rng=rng)
     expected, draws = first_order_distances(
         states, wanted.goal, n_samples=len(found.draws), rng=rng

@@ -10,7 +10,6 @@ import nextpert as npt
 from nextpert._adata import posterior_from, read_roles
 from nextpert.core import Moments
 from nextpert.core.design.distances import ranked_distance, states_of
-from nextpert.core.design.joint_draws import NOT_JOINED
 from nextpert.study.pool import read_candidates
 from nextpert.study.target import cell_variance
 from nextpert.tl._read_target import read_group, read_target
@@ -115,7 +114,9 @@ def test_the_ranking_measures_as_the_target_says(fitted):
     fit = posterior_from(fitted)
     pool = read_candidates(None, fit)
     wanted = read_target(fitted, target, fit)
-    found = ranked_distance(pool.states(fit, wanted.targets), wanted.goal, n_samples=4000, rng=1)
+    found = ranked_distance(
+        pool.states(fit, wanted.rows_in_fit), wanted.goal, n_samples=4000, rng=1
+    )
     names = fit.environments["perturbation"].astype(str)
     np.testing.assert_allclose(table.loc[names, "state_distance"], np.maximum(found.centre[:-1], 0))
     near = np.abs(table.loc[names, "mean_distance"] - np.maximum(found.mean[:-1], 0))
@@ -263,7 +264,7 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
     fit = posterior_from(fitted)
     names = fit.environments["perturbation"].astype(str).tolist()
     wanted = read_target(fitted, "STK3", fit)
-    assert wanted.targets.rows == (names.index("STK3"),)
+    assert wanted.rows_in_fit == (names.index("STK3"),)
     model = fit.hierarchical
     mean = model.control.mean(axis=0) + model.effects.posterior_mean()[names.index("STK3")]
     np.testing.assert_allclose(wanted.goal.states, mean[None])
@@ -273,11 +274,11 @@ def test_a_label_of_the_screen_joins_the_draws(fitted):
     # Of a candidate that is the target every draw is the target itself.
     pool = read_candidates(None, fit)
     row = pool.interventions.names.index("STK3")
-    for drawn in one_by_one(pool.states(fit, wanted.targets), 20):
+    for drawn in one_by_one(pool.states(fit, wanted.rows_in_fit), 20):
         np.testing.assert_allclose(drawn.states[row] - drawn.target_error[0], mean)
     # Beside it, it is drawn with the controls and programs that it shares with the candidates.
     others = read_candidates(None, fit, wanted)
-    states = others.states(fit, wanted.targets)
+    states = others.states(fit, wanted.rows_in_fit)
     drawn = list(one_by_one(states, 4000))
     assert {each.states.shape for each in drawn} == {(len(others.interventions.names) + 1, 8)}
     error = np.array([each.target_error[0] for each in drawn])
@@ -294,15 +295,15 @@ def test_other_targets_are_known_by_their_cells(fitted):
     fit = posterior_from(fitted)
     for state in ({"MYC": 1.0}, ("batch", "a")):
         wanted = read_target(fitted, npt.Target(state=state), fit)
-        assert wanted.targets.rows == (-1,)
+        assert wanted.rows_in_fit == (-1,)
         assert wanted.goal is wanted.cells
     both = read_target(fitted, npt.Target(state=["MYC", {"STK3": 0.0}]), fit)
-    assert [row >= 0 for row in both.targets.rows] == [True, False]
+    assert [row >= 0 for row in both.rows_in_fit] == [True, False]
     assert both.goal.floor == 0
     np.testing.assert_array_equal(both.goal.states[1], both.cells.states[1])
     npt.tl.fit_dag_blr(fitted, shift_sd=0)
     exact = read_target(fitted, "MYC", posterior_from(fitted))
-    assert exact.targets == NOT_JOINED
+    assert exact.rows_in_fit == ()
     assert exact.goal is exact.cells
 
 
@@ -399,6 +400,6 @@ def test_the_first_perturbation_of_a_fit_is_a_target_as_others_are(fitted):
     fit = posterior_from(fitted)
     for row, label in enumerate(fit.names[:2]):
         target = read(fitted, state=label)
-        expected = fit.expected_state(row, target.targets)
+        expected = fit.expected_state(row)
         np.testing.assert_allclose(target.goal.states[0], expected)
         assert np.abs(expected - target.cells.states[0]).max() > 1e-3

@@ -67,6 +67,15 @@ def of_samples(adata: ad.AnnData) -> bool:
     return str(adata.uns[KEY].get("source", "")) == SAMPLES
 
 
+def lacks_replicates(adata: ad.AnnData) -> bool:
+    """Whether a table has one row per perturbation, and is not computed from samples or cells."""
+    if str(adata.uns[KEY]["source"]) != "table":
+        return False
+    labels = adata.obs["perturbation"].astype(str)
+    control = str(dict(adata.uns.get("screen", {})).get("control", "control"))
+    return bool(labels[labels != control].is_unique)
+
+
 def require_cells(adata: ad.AnnData, what: str) -> None:
     """Raise if an AnnData is a table: ``what`` needs cells."""
     if is_table(adata):
@@ -86,9 +95,7 @@ def not_told(adata: ad.AnnData) -> str:
     }
     absent = [each for name, each in words.items() if not int(adata.uns[KEY][name])]
     sentences = [f"The table does not state {'; '.join(absent)}."] if absent else []
-    labels = adata.obs["perturbation"].astype(str)
-    control = str(dict(adata.uns.get("screen", {})).get("control", "control"))
-    if str(adata.uns[KEY]["source"]) == "table" and labels[labels != control].is_unique:
+    if lacks_replicates(adata):
         sentences.append(_WITHOUT_REPLICATES)
     return " ".join(sentences)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from math import floor
+from math import floor, isnan
 from typing import TYPE_CHECKING, Any
 
 from nextpert.core._checks import list_names
@@ -12,8 +12,8 @@ from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
     MEASURE,
-    NO_DIFFERENCE,
     STOP,
+    UNTRUSTED,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ def orders_cells(plan: Mapping[str, Any]) -> bool:
     return is_advised(plan) and bool(chosen_of(plan)["is_advised"].astype(bool).any())
 
 
+def warns(advice: Mapping[str, Any]) -> bool:
+    """Whether an advice is a warning: nothing can be used, or no difference is shown."""
+    is_shown = bool(advice["target_differs"]) and bool(advice["candidates_differ"])
+    return str(advice["kind"]) in (AT_TARGET, UNTRUSTED) or not is_shown
+
+
 def as_sentence(words: str) -> str:
     """Return words with the first letter as a capital, as at the start of a sentence."""
     return words[:1].upper() + words[1:]
@@ -70,46 +76,41 @@ def name_of(target: Any) -> str:
 
 def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
     """Return an advice in one or two sentences; ``genes`` says which genes are left out."""
-    kind, untested = str(advice["kind"]), int(advice["n_untested"])
+    kind = str(advice["kind"])
     if kind == AT_TARGET:
         return (
-            f"Order nothing: {target} cannot be distinguished from the control{' ' * bool(genes)}"
-            f"{genes}, so no perturbation can be said to be nearer. Choose a target farther from "
-            f"the control, or measure more cells of both."
+            f"Order nothing: the control is at {target}{' ' * bool(genes)}{genes}, so no "
+            f"perturbation can be nearer. Choose a target farther from the control."
         )
-    if kind == NO_DIFFERENCE and not advice["controls_trusted"]:
+    if kind == UNTRUSTED:
         return (
             "Order nothing: because tl.diagnose does not trust the negative controls, no "
             "perturbation can be said to differ from the others. Declare any undeclared guides and "
             "batches, and fit again; if all are declared, use more control guides."
         )
-    if kind == NO_DIFFERENCE:
-        alternatives = (
-            f"the {untested} untested candidates" if untested > 1 else "other perturbations"
-        )
-        why = "no candidate with cells differs both from the controls and from the others"
-        if not len(advice["perturbations"]):
-            return (
-                f"Order nothing by this ranking: {why}, and more cells of them are expected to "
-                f"gain too little. Test {alternatives}."
-            )
-        named = list_names(advice["perturbations"], limit=8)
-        return (
-            f"Do not rely on this ranking yet, because {why}: measure more cells of {named} "
-            f"({_each_in_words(advice)}), or test {alternatives}."
-        )
+    return f"{_decision_in_words(advice, target)}{_warnings_in_words(advice, target, genes)}"
+
+
+def _warnings_in_words(advice: Mapping[str, Any], target: str, genes: str) -> str:
+    """Return what the cells do not show; a test only warns, and does not change the decision."""
+    words = ""
+    if not advice["target_differs"]:
+        words += f" The cells do not show that {target} differs from the control"
+        words += f"{' ' * bool(genes)}{genes}."
+    if not advice["has_replicates"]:
+        words += " The table has no replicates, so that distances may be far too certain."
+    if not advice["candidates_differ"]:
+        words += " No candidate with cells is shown to differ from the controls and the others."
+    return words
+
+
+def _decision_in_words(advice: Mapping[str, Any], target: str) -> str:
+    """Return what to use and what to order, with the expected gain."""
+    kind, untested = str(advice["kind"]), int(advice["n_untested"])
     best = str(advice["best_known"])
     best = "the control" if best == NO_PERTURBATION else best
-    # Rounded down, so that no probability below 0.95 reads as 95%.
-    enough, n = floor(100 * advice["good_enough"]) / 100, len(advice["candidates"])
-    nearer_in_words, probability = (
-        ("none", enough) if enough >= 0.5 else ("at least one", 1 - enough)
-    )
-    chance = (
-        f"with probability {percent(probability)}, {nearer_in_words} of the {n} candidates is "
-        f"closer to {target} than {best} by more than {100 * advice['tolerance']:g}% of the "
-        f"control's distance"
-    )
+    chance = _chance_in_words(advice, target, best)
+    sentence = f" {as_sentence(chance)}." * bool(chance)
     named, x = list_names(advice["perturbations"], limit=8), advice["relative_distance"]
     fraction = "less than 1%" if x < 0.01 else f"{100 * x:,.0f}%"
     distance_of_best = f" {best} has {fraction} of the control's distance."
@@ -134,8 +135,7 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         return (
             f"Order nothing; {use}: another round is expected to bring cells closer by "
             f"{closer} of the control's distance, below the smallest gain that is worth a round "
-            f"({min_gain}). "
-            f"{as_sentence(chance)}.{distance_of_best * (best != 'the control')}"
+            f"({min_gain}).{sentence}{distance_of_best * (best != 'the control')}"
         )
     n, cells_in_words = int(advice["n_perturbations"]), _each_in_words(advice)
     action, instead = f"Order {n} perturbation{'s' * (n > 1)} ({cells_in_words})", ""
@@ -154,7 +154,23 @@ def in_words(advice: Mapping[str, Any], target: str, genes: str = "") -> str:
         instead = f" ({other}: {of_more})"
     return (
         f"{action}: after that, the best known perturbation is expected to be closer by {gain} of "
-        f"the control's distance{instead}. {as_sentence(chance)}."
+        f"the control's distance{instead}.{sentence}"
+    )
+
+
+def _chance_in_words(advice: Mapping[str, Any], target: str, best: str) -> str:
+    """Return the probability that no candidate is closer; empty if it is not stated."""
+    if isnan(advice["good_enough"]):
+        return ""
+    # Rounded down, so that no probability below 0.95 reads as 95%.
+    enough, n = floor(100 * advice["good_enough"]) / 100, len(advice["candidates"])
+    nearer_in_words, probability = (
+        ("none", enough) if enough >= 0.5 else ("at least one", 1 - enough)
+    )
+    return (
+        f"with probability {percent(probability)}, {nearer_in_words} of the {n} candidates is "
+        f"closer to {target} than {best} by more than {100 * advice['tolerance']:g}% of the "
+        f"control's distance"
     )
 
 

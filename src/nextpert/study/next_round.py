@@ -14,7 +14,6 @@ from nextpert.core.design.stopping import (
     CONFIRM,
     MEASURE,
     MIN_GAIN,
-    NO_DIFFERENCE,
     ORDER,
     STOP_PROBABILITY,
     TOLERANCE,
@@ -153,6 +152,7 @@ def _advised(
     drawn = [
         _draw(plate, fit, ranking) if plate.candidates else None for plate in (order, remeasure)
     ]
+    target_differs = differs_from_control(fit, measured_goal(target, fit), target.rows_in_fit)
     decision = stopping(
         ranking.draws.distances,
         is_measured,
@@ -161,8 +161,8 @@ def _advised(
         tolerance=rule.tolerance,
         min_gain=rule.min_gain,
         stop_probability=rule.stop_probability,
-        target_differs=differs_from_control(fit, measured_goal(target, fit), target.targets),
-        distinct=bool(differs.any() or not is_measured.any()) and null.is_trusted,
+        is_stated=target_differs and fit.has_replicates,
+        is_trusted=null.is_trusted,
     )
     chosen = choice.measure([])
     needed = pd.DataFrame({"n_guides": np.empty(0, int), "n_cells": np.empty(0)})
@@ -177,7 +177,7 @@ def _advised(
         median = ranking.draws.distances.median
         is_near = median[decision.chosen] <= MAX_NEAR_DISTANCE * median[-1]
         chosen = choice.confirm(named, _best(needed)["n_cells"] if is_near else 0.0)
-    elif decision.advice in (MEASURE, ORDER) or _is_short_of_cells(decision, ranking, null, rule):
+    elif decision.advice in (MEASURE, ORDER):
         chosen = order if decision.advice == ORDER else remeasure
         named = [i for i in chosen.candidates if i not in pool.include]
     advice = _stored(decision, ranking, rule) | {
@@ -188,25 +188,14 @@ def _advised(
         "cells_needed": _best(needed)["n_cells"],
         "cells_by_guides": needed,
         "n_untested": int((~is_measured).sum()),
-        "controls_trusted": int(null.is_trusted),
+        "target_differs": int(target_differs),
+        "candidates_differ": int(differs.any() or not is_measured.any()),
+        "has_replicates": int(fit.has_replicates),
     }
     if not ranking.draws.noise.shared > 0:  # guides do not vary, or are not known
         advice["n_new_guides"] = 0
     advice["words"] = in_words(advice, name_of(target.name), target.genes_in_words)
     return NextRound(advice, chosen, choice, admitted, ranking.adds_up)
-
-
-def _is_short_of_cells(
-    decision: Stopping, ranking: Ranking, null: StoredControls, rule: StoppingRule
-) -> bool:
-    """Whether no perturbation may differ yet because of few cells.
-
-    More cells of measured candidates are then expected to gain as much as a round has to.
-    """
-    if decision.advice != NO_DIFFERENCE or not null.is_trusted:
-        return False
-    enough = rule.min_gain * float(ranking.draws.distances.mean[-1])
-    return bool(decision.gain_of_more >= enough)
 
 
 def _draw(
@@ -226,7 +215,7 @@ def _draw(
         of_cell = np.asarray(fit.hierarchical.effects.unit**2 * ratio)
     n_cells = round(float(np.median(plate.cells)))
     return draw_plate(
-        ranking.pool.candidates.rows(candidates).states(fit, target.targets),
+        ranking.pool.candidates.rows(candidates).states(fit, target.rows_in_fit),
         target.goal.rows([*candidates, -1]),
         candidates,
         variance=(1 / n_cells + ranking.draws.noise.shared) * of_cell,

@@ -19,7 +19,7 @@ from nextpert._adata import (
 )
 from nextpert._warn import warn
 from nextpert.core.design.goal import Goal
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined, control_by_node
+from nextpert.core.design.joint_draws import control_by_node
 from nextpert.core.fit.naming import places
 from nextpert.study.target import (
     NAMED,
@@ -66,9 +66,9 @@ class PanelTarget:
         the goal with the means of the target's cells and their sampling error.
     label
         The perturbation whose cells' mean is the target state, if it is a perturbation.
-    targets
-        Target states that are part of the candidates' draws: perturbations of the hierarchical
-        model, and the numbers of a single state that was given as a mapping.
+    rows_in_fit
+        The perturbation of the hierarchical model that each target state is, drawn jointly with the
+        candidates; -1 for states that are none.
     target_genes
         Genes that these perturbations target, which count for no candidate; ``None`` if all count.
     left_out, not_ranked
@@ -84,7 +84,7 @@ class PanelTarget:
     cells: Goal
     distance: str = "squared"
     label: str | None = None
-    targets: Joined = NOT_JOINED
+    rows_in_fit: tuple[int, ...] = ()
     target_genes: tuple[str, ...] | None = None
     left_out: Sequence[Sequence[str]] = ()
     not_ranked: Mapping[str, str] = field(default_factory=dict)
@@ -211,27 +211,24 @@ def panel_target(
         message = f"The control cells already reach the target {name!r}: give another target."
     if message:
         raise ValueError(message)
-    targets = NOT_JOINED
-    # The parts of the target that are drawn jointly with the candidates.
+    rows: tuple[int, ...] = ()
+    # The target states that are drawn jointly with the candidates.
     if fit.hierarchical is not None:
         rows_found = fit.rows_of(state.label or "" for state in states)
-        rows = (int(row) if row >= 0 and fit.is_measured[row] else -1 for row in rows_found)
-        by_numbers = len(states) == 1 and not states[0].n_cells
-        numbers = given_by_numbers(states[0].mean, fit) if by_numbers else None
-        targets = Joined(tuple(rows), numbers)
-    for k, row in enumerate(targets.rows):
+        rows = tuple(int(row) if row >= 0 and fit.is_measured[row] else -1 for row in rows_found)
+    for k, row in enumerate(rows):
         # The draws contain its error.
         if row >= 0:
-            means[k], variances[k] = fit.expected_state(row, targets), None
+            means[k], variances[k] = fit.expected_state(row), None
     goal = of_cells
-    if max(targets.rows, default=-1) >= 0:
+    if max(rows, default=-1) >= 0:
         goal = make(states=means, variances=variances)
     label = states[0].label if len(states) == 1 else None
     genes = None
     plain = goal.is_states or (goal.of_changes is not None and requested.state is not None)
-    if requested.own_genes == "exclude" and plain and min(targets.rows, default=-1) >= 0:
-        genes = tuple(dict.fromkeys(gene for row in targets.rows for gene in fit.targets[row]))
-    return PanelTarget(name, goal, of_cells, requested.distance, label, targets, genes)
+    if requested.own_genes == "exclude" and plain and min(rows, default=-1) >= 0:
+        genes = tuple(dict.fromkeys(gene for row in rows for gene in fit.targets[row]))
+    return PanelTarget(name, goal, of_cells, requested.distance, label, rows, genes)
 
 
 def without_own_genes(
@@ -255,11 +252,11 @@ def without_own_genes(
     """
     # The draws of exact candidates do not include the target.
     if pool.is_exact:
-        return pool, replace(target, goal=target.cells, targets=NOT_JOINED, target_genes=None)
+        return pool, replace(target, goal=target.cells, rows_in_fit=(), target_genes=None)
     if target.target_genes is None:
         return pool, target
     interventions = pool.interventions
-    of_control = pool.rows([]).states(fit, target.targets)
+    of_control = pool.rows([]).states(fit, target.rows_in_fit)
     control = control_by_node(of_control, target.goal)
     ranked, bound = bind(
         target, fit.genes, interventions.names, interventions.targets, control, "ranked", required
@@ -346,15 +343,6 @@ def measured_goal(target: PanelTarget, fit: FittedPosterior) -> Goal:
     square = cells.shares @ ((fit.control_mean - cells.states) ** 2 - cells.variances)
     *target_columns, common = places(target.left_out, fit.genes)
     return cells.leave_out(common, target_columns, cells.weights * (square - variance))
-
-
-def given_by_numbers(mean: Vector, fit: FittedPosterior) -> Vector:
-    """Return the numbers of a target state, with NaN for genes at the mean of the control cells.
-
-    Such genes are treated as if they were not named, because their numbers add no information.
-    """
-    is_unchanged = np.isclose(mean, fit.control_mean, rtol=1e-6, atol=1e-9)
-    return np.where(is_unchanged, np.nan, mean)
 
 
 def given_state(state: Mapping[str, float] | pd.Series, fit: FittedPosterior) -> TargetState:

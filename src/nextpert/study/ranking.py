@@ -74,7 +74,7 @@ def draws_of(
         fit.posteriors,
         candidates.interventions.shifts if candidates.is_exact else None,
         target.goal,
-        states=candidates.states(fit, target.targets),
+        states=candidates.states(fit, target.rows_in_fit),
         measured=candidates.measured,
         main=fit.posterior,
         noise=None if model is None else CellNoise(*model.within_cells(), shared),

@@ -18,7 +18,6 @@ from nextpert.core._checks import list_names
 from nextpert.core._codec import strings
 from nextpert.core._tasks import run_tasks
 from nextpert.core.causal.registry import acquisitions
-from nextpert.core.design.joint_draws import Joined
 from nextpert.core.evaluate import BY_MEANS, replay_plates
 from nextpert.core.fit.candidates import as_fitted, fitted_candidates
 from nextpert.core.fit.cells import pool_cells
@@ -26,7 +25,7 @@ from nextpert.core.fit.interventions import shift_environments
 from nextpert.core.fit.learn import Model
 from nextpert.study.next_round import next_plate
 from nextpert.study.paired import LEVEL, MIN_UNITS, differences_from
-from nextpert.study.panel_target import PanelTarget, given_by_numbers
+from nextpert.study.panel_target import PanelTarget
 from nextpert.study.plate import STRATEGIES, PlateSize
 from nextpert.study.pool import Pool, usual
 from nextpert.study.ranking import draws_of
@@ -296,8 +295,7 @@ def by_model(
         shifts = as_fitted(plan.names, plan.targets, fit)
     else:
         shifts = shift_environments(plan, spec.genes, cells.control)
-    numbers = given_by_numbers(task.goal.states[0], fit)  # they are part of the draws
-    target = PanelTarget("target", task.goal, task.goal, targets=Joined(numbers=numbers))
+    target = PanelTarget("target", task.goal, task.goal)
     is_ready = np.isin(np.arange(len(plan.names)), ready)
     pool = Pool(fitted_candidates(shifts, fit), target, is_ready)
     stream = task.rng.spawn(1)[0]

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from nextpert import _adata, core
 from nextpert._adata.arguments import at_least, checked, one_of
 from nextpert._adata.presets import PRESETS
-from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
 from nextpert.study.advice import logger as of_advice
+from nextpert.study.advice import warns
 from nextpert.study.next_round import StoppingRule
 from nextpert.study.panel_target import measured_goal
 from nextpert.study.pool import read_all
@@ -218,9 +218,7 @@ def design_interventions(
     }
     written = _adata.write_results(adata, uns={key_added: stored}, copy=copy)
     advice = stored["advice"]
-    # In these cases the ranking is not reliable.
-    severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE)
-    of_advice.log(logging.WARNING if severe else logging.INFO, "%s", advice["words"])
+    of_advice.log(logging.WARNING if warns(advice) else logging.INFO, "%s", advice["words"])
     logger.info(
         "Round %d, target %s: %s ranks first of %d candidates by %s.",
         this_round,

@@ -16,7 +16,7 @@ from nextpert._adata.arguments import WORKERS, above, checked, one_of, options
 from nextpert._adata.labels import left_out_table
 from nextpert._adata.presets import PRESETS
 from nextpert._adata.progress import reported
-from nextpert._adata.table import is_table
+from nextpert._adata.table import is_table, lacks_replicates
 from nextpert._adata.undeclared_batches import undeclared_batches, warn_undeclared_batches
 from nextpert._adata.undeclared_guides import undeclared_guides, warn_undeclared
 from nextpert.core import DagBlr
@@ -286,6 +286,8 @@ def fit_dag_blr(
         params["gene_symbols"] = symbols
     if _adata.panel_of(adata.uns.get(dag_key)) is not None:  # one that a user wrote has no record
         params["graph_record"] = True
+    if is_table(adata) and lacks_replicates(adata):
+        params["lacks_replicates"] = True
     n_cells = {name: labels.n_cells(name) for name, _ in plan.left_out}
     record = record_of(
         model,

@@ -14,8 +14,7 @@ from nextpert import _adata
 from nextpert._adata.arguments import checked, one_of, options
 from nextpert._adata.labels import parts_of
 from nextpert.core import acquisitions
-from nextpert.core.design.stopping import AT_TARGET, NO_DIFFERENCE
-from nextpert.study.advice import chosen_of, is_advised, name_of, orders_cells
+from nextpert.study.advice import chosen_of, is_advised, name_of, orders_cells, warns
 from nextpert.study.advice import logger as of_advice
 from nextpert.study.constructs import constructs_table
 from nextpert.study.next_round import StoppingRule, next_plate
@@ -248,7 +247,7 @@ def _log_plan(stored: dict[str, Any], has_guides: bool) -> None:
     params, summary, chosen = stored["params"], stored["summary"], chosen_of(stored)
     advice, target, n = stored["advice"], name_of(params["target"]), len(chosen)
     follows = is_advised(stored)
-    is_severe = advice["kind"] in (AT_TARGET, NO_DIFFERENCE) or not follows
+    is_severe = warns(advice) or not follows
     of_advice.log(logging.WARNING if is_severe else logging.INFO, "%s", advice["words"])
     n_explored = int((chosen["strategy"].astype(str) == "explore").sum())
     if params["strategy"] == "exploit" and n_explored:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from nextpert.core.design.given_target import given_target
 from nextpert.core.design.goal import Goal
 from nextpert.core.design.joint_draws import Draw, distance_draws, slope_draws
 
@@ -139,43 +138,6 @@ def test_slopes_have_the_distribution_of_those_of_states(rows):
     # The controls have no own part, and no slope but that of an error of the target.
     alike = [np.corrcoef(x[:, :-1].T) for x in (found, exact)]
     np.testing.assert_allclose(*alike, atol=0.04)
-
-
-def test_numbers_of_a_target_correct_the_error_of_the_controls():
-    """Against the posterior of every control mean on a grid, weights by plain EM (equation 31)."""
-    rng, p, n = np.random.default_rng(8), 300, 4000
-    unit, error = rng.uniform(0.5, 2.0, p), 0.15
-    truth = rng.normal(size=p)
-    seen = truth + error * unit * rng.normal(size=p)
-    control = seen + error * unit * rng.normal(size=(n, p))  # a flat prior
-    numbers = truth + unit * rng.normal(size=p) * (rng.random(p) < 0.1)
-    numbers[:5] = np.nan
-    moved = control + given_target(numbers, None, control, unit).control
-    np.testing.assert_array_equal(moved[:, :5], control[:, :5])
-    power, told = np.arange(-15.0, 5.0), slice(5, None)
-    variance, away = control.var(axis=0, ddof=1)[told], (numbers - control.mean(axis=0))[told]
-    each = 2.0**power * unit[told, None] ** 2
-
-    def density(x, v):
-        return np.exp(-0.5 * x**2 / v) / np.sqrt(2 * np.pi * v)
-
-    chance, weights = density(away[:, None], variance[:, None] + each), np.full(20, 1 / 20)
-    for _ in range(20_000):
-        of = chance * weights
-        weights = (of / of.sum(axis=1, keepdims=True)).sum(axis=0) + 1 / 20
-        weights /= weights.sum()
-    grid = np.linspace(-6, 6, 2001)[:, None] * np.sqrt(variance)  # about the draws' mean
-    posterior = density(grid, variance) * np.sum(
-        [w * density(away - grid, v) for w, v in zip(weights, each.T, strict=True)], axis=0
-    )
-    posterior /= posterior.sum(axis=0)
-    mean = (posterior * grid).sum(axis=0)
-    sd = np.sqrt((posterior * grid**2).sum(axis=0) - mean**2)
-    off = moved[:, told].mean(axis=0) - control[:, told].mean(axis=0) - mean
-    assert (np.abs(off) < 5.5 * sd / np.sqrt(n) + 0.02 * np.sqrt(variance)).all()
-    np.testing.assert_allclose(moved[:, told].std(axis=0), sd, rtol=0.2)
-    before, after = (((x.mean(axis=0) - truth)[told] ** 2).mean() for x in (control, moved))
-    assert after < 0.4 * before
 
 
 def test_without_own_parts_slopes_are_exact():

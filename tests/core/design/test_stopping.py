@@ -7,9 +7,9 @@ from nextpert.core.design.stopping import (
     AT_TARGET,
     CONFIRM,
     MEASURE,
-    NO_DIFFERENCE,
     ORDER,
     STOP,
+    UNTRUSTED,
     NextPlate,
     differing,
     is_apart,
@@ -115,20 +115,33 @@ def test_a_state_that_may_be_the_target_leaves_nothing_to_gain():
     assert advised(ranked(draws), some).good_enough < 0.9
 
 
-def test_no_plate_is_advised_where_nothing_differs():
+def test_no_plate_is_advised_where_controls_are_not_trusted():
     rng = np.random.default_rng(0)
     found = ranked(rng.gamma(4, size=(200, 9)) + 1)
     assert advised(found, np.ones(8, bool), told=True).advice == ORDER
-    result = advised(found, np.ones(8, bool), told=True, distinct=False)
-    assert result.advice == NO_DIFFERENCE  # more cells may tell
+    result = advised(found, np.ones(8, bool), told=True, is_trusted=False)
+    assert result.advice == UNTRUSTED
+
+
+def test_what_is_not_stated_does_not_change_what_is_used():
+    """A test only warns: without the statement, the choice and its gain remain."""
+    found = ranked([[2, 1, 10], [2, 4, 10], [2, 1.5, 10], [2, 2.5, 10]])
+    options = {"tolerance": 0.1, "stop_probability": 0.7}
+    stated, not_stated = (
+        advised(found, [True, True], told=True, is_stated=x, **options) for x in (True, False)
+    )
+    assert (stated.advice, stated.good_enough) == (CONFIRM, 1)
+    assert np.isnan(not_stated.good_enough)
+    assert not_stated.advice == ORDER
+    assert (not_stated.chosen, not_stated.gain) == (stated.chosen, stated.gain)
 
 
 def test_shares_are_nan_where_the_control_is_at_the_target():
     """The distance of the control was clipped to 0, and shares of it were as large as 1e298."""
     rng = np.random.default_rng(0)
-    for nothing, apart in ((0.0, False), (1.0, False), (-1.0, True)):
+    for nothing in (-0.5, -1.0):
         found = ranked(rng.normal([3.0, 4.0, nothing], 0.3, (400, 3)))
-        result = advised(found, [True, True], told=True, target_differs=apart)
+        result = advised(found, [True, True], told=True)
         assert result.advice == AT_TARGET
         assert np.isnan([result.relative_gain, result.good_enough]).all()
         assert result.gain >= 0

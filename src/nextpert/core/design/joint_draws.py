@@ -10,12 +10,10 @@ import numpy as np
 
 from nextpert.core._blas import in_blocks
 from nextpert.core._codec import table_type
-from nextpert.core.design.given_target import slopes_on_control
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from nextpert.core.design.given_target import GivenTarget
     from nextpert.core.design.goal import Goal
     from nextpert.core.model.effect_draws import EffectDraws
 
@@ -101,20 +99,6 @@ class States(NamedTuple):
     draws: Callable[[int, np.random.Generator], Iterator[Draw]]
 
 
-class Joined(NamedTuple):
-    """The parts of a target that are drawn jointly with candidates.
-
-    ``rows`` holds the perturbation of the fit that defines each target state, -1 for none;
-    ``numbers`` is a state given by its means, NaN for genes that were not given, ``(n_genes,)``.
-    """
-
-    rows: tuple[int, ...] = ()
-    numbers: Array | None = None
-
-
-NOT_JOINED = Joined()
-
-
 def states_by_effects(
     effects: EffectDraws,
     control: Array,
@@ -122,13 +106,8 @@ def states_by_effects(
     targets: Sequence[int] = (),
     points: Array | None = None,
     n_more: int = 0,
-    given_target: GivenTarget | None = None,
 ) -> States:
     """Return the joint posterior of states: the controls' means plus effects.
-
-    A target state given by its numbers (:class:`Joined`) is informative about the means of the
-    controls, which most of its genes share, and about perturbations that make it: draws are
-    conditional on these numbers.
 
     Parameters
     ----------
@@ -144,8 +123,6 @@ def states_by_effects(
         and its state in the goal, ``(n_states, n_nodes)``.
     n_more
         Number of perturbations that are only targets.
-    given_target
-        The changes of the draws, given a target's numbers; its rows are those of ``effects``.
     """
     effect_rows = (
         np.arange(len(effects.expected))
@@ -157,10 +134,6 @@ def states_by_effects(
     joined = index[:, None] >= 0
     rows = tuple(np.where(index < n, index, -1).tolist())
 
-    slopes = np.zeros(0)
-    if given_target is not None:
-        slopes = slopes_on_control(effects, control, np.append(effect_rows, effect_rows[:1]))
-
     def draws(n_samples: int, rng: np.random.Generator) -> Iterator[Draw]:
         # Only own parts remain to be drawn, by the caller.
         del rng
@@ -168,14 +141,6 @@ def states_by_effects(
             # One additional row for the controls, because a copy might not fit into memory.
             states, spread = effects.given(k, np.append(effect_rows, effect_rows[:1]))
             states += control[k]
-            start_of_draw = control[k]
-            if given_target is not None:
-                start_of_draw = control[k] + given_target.control[k]
-                states += slopes * given_target.control[k]
-                for j, state in given_target.states[k].items():
-                    positions = np.flatnonzero(effect_rows == j)
-                    states[positions] = state
-                    spread[positions] = 0.0
             of_targets: dict[str, Any] = {}
             if points is not None and joined.any():
                 of_targets = {
@@ -183,7 +148,7 @@ def states_by_effects(
                     "target_spread": np.where(joined, spread[index], 0.0),
                     "target_error": np.where(joined, states[index] - points, 0.0),
                 }
-            states[n] = start_of_draw
+            states[n] = control[k]
             spread[n] = 0.0
             yield Draw(states[: n + 1], spread[: n + 1], count, **of_targets)
             del states, spread  # frees memory before the next draw
@@ -192,12 +157,6 @@ def states_by_effects(
     mean = effects.posterior_mean(np.append(effect_rows[:n], effect_rows[:1]))
     mean += start
     mean[n] = start
-    if given_target is not None:
-        moved = given_target.control.mean(axis=0)
-        mean += slopes[: n + 1] * moved
-        mean[n] = start + moved
-        for j, change in given_target.change.items():
-            mean[:n][effect_rows[:n] == j] += change
     return States(mean.astype(table_type(mean.size), copy=False), draws)
 
 

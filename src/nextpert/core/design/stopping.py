@@ -130,13 +130,13 @@ def knowledge_gradient(plate: NextPlate, measured: ArrayLike, elsewhere: float) 
 
 
 # The six kinds of advice, in the order in which they are tried.
-AT_TARGET = "the target does not differ from the control"
-NO_DIFFERENCE = "no perturbation differs from the others"
+AT_TARGET = "the control is at the target"
+UNTRUSTED = "the negative controls are not trusted"
 CONFIRM = "confirm what you have"
 STOP = "stop, as a further round gains too little"
 MEASURE = "measure more cells of these first"
 ORDER = "order this plan"
-KINDS = (AT_TARGET, NO_DIFFERENCE, CONFIRM, STOP, MEASURE, ORDER)
+KINDS = (AT_TARGET, UNTRUSTED, CONFIRM, STOP, MEASURE, ORDER)
 # Defaults of the rule. TOLERANCE is the smallest difference between two candidates that matters, a
 # tenth of the control's distance; MIN_GAIN the smallest expected gain of a round that is worth its
 # cost, relative to the same distance; STOP_PROBABILITY that with which no candidate is closer.
@@ -150,11 +150,11 @@ _TINY = 1e-150  # avoids 0 / 0; its square is still above 0
 class Stopping:
     """The expected gain of the next round, and whether the plan is worthwhile.
 
-    ``chosen`` is the best known candidate: that with the smallest mean distance among candidates
-    with cells and the control (the last). ``gain`` is the squared distance by which the best known
-    candidate is expected to be closer after the plan, ``relative_gain`` its share of the control's
-    distance, and ``good_enough`` the probability that no candidate is closer by more than the
-    tolerance; the last two are NaN if the control may be at the target. ``gain_of_more`` is the
+    ``chosen`` is the best known candidate: that with the smallest expected distance among
+    candidates with cells and the control (the last). ``gain`` is the squared distance by which the
+    best known candidate is expected to be closer after the plan, ``relative_gain`` its share of the
+    control's distance (NaN if this is not above 0), and ``good_enough`` the probability that no
+    candidate is closer by more than the tolerance, NaN if it is not stated. ``gain_of_more`` is the
     gain from the same number of cells of measured candidates, NaN if not requested. ``advice`` is
     one of :data:`KINDS`.
     """
@@ -176,18 +176,20 @@ def stopping(
     tolerance: float = TOLERANCE,
     min_gain: float = MIN_GAIN,
     stop_probability: float = STOP_PROBABILITY,
-    target_differs: bool = True,
-    distinct: bool = True,
+    is_stated: bool = True,
+    is_trusted: bool = True,
 ) -> Stopping:
     """Return the expected gain of the next round, and one of six kinds of advice.
 
-    The first applicable advice is given: the target does not differ from the control
-    (``target_differs``, from ``is_apart``, or an expected distance of the control of 0); no
-    candidate with cells differs from the others (``distinct``); confirm the best known candidate,
-    because with probability ``stop_probability`` or more no candidate is closer to the target by
-    more than ``tolerance`` of the control's distance; stop, because the better of the two plans
-    gains less than ``min_gain`` of that distance; measure more cells of candidates with cells first
-    (the plan ``repeat``), because they gain at least as much as the plan; or order the plan.
+    The decision minimises the expected squared distance: the best known candidate, which may be the
+    control, is that with the smallest mean over draws, and no test overrides it. The first
+    applicable advice is given: the control is at the target (its expected distance is not above 0);
+    the negative controls are not trusted (``is_trusted``), so that no draw can be; confirm the best
+    known candidate, because with probability ``stop_probability`` or more no candidate is closer to
+    the target by more than ``tolerance`` of the control's distance; stop, because the better of the
+    two plans gains less than ``min_gain`` of that distance; measure more cells of candidates with
+    cells first (the plan ``repeat``), because they gain at least as much as the plan; or order the
+    plan. The probability is stated only if ``is_stated``.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
     expected distance of the candidate that is best known now, minus that of the candidate best
@@ -217,7 +219,7 @@ def stopping(
     control_distance = float(ranked.mean[-1])
     has_mean = np.append(is_measured, True)  # the control is known
     chosen = int(np.where(has_mean, ranked.mean, np.inf).argmin())
-    has_distance = target_differs and control_distance > 0
+    has_distance = control_distance > 0
     enough = tolerance * max(control_distance, 0.0)
     as_near = ranked.as_near(tolerance)[0, chosen]
     measured_means = ranked.mean[:-1][is_measured]
@@ -240,16 +242,17 @@ def stopping(
     of_more = gradients[1]
     if not has_distance:
         advice = AT_TARGET
-    elif not distinct:
-        advice = NO_DIFFERENCE
-    elif good >= stop_probability:
+    elif not is_trusted:
+        advice = UNTRUSTED
+    elif is_stated and good >= stop_probability:
         advice = CONFIRM
     elif not max(gain, 0.0 if np.isnan(of_more) else of_more) >= min_gain * control_distance:
         advice = STOP
     else:
         advice = MEASURE if of_more >= gain else ORDER
     fraction = gain / control_distance if has_distance else np.nan
-    return Stopping(chosen, gain, fraction, good if has_distance else np.nan, of_more, advice)
+    good = good if has_distance and is_stated else np.nan
+    return Stopping(chosen, gain, fraction, good, of_more, advice)
 
 
 def is_apart(goal: Goal, counted: ArrayLike, covariance: ArrayLike) -> bool:

@@ -12,7 +12,7 @@ from nextpert._warn import warn
 from nextpert.core._checks import list_names
 from nextpert.core.causal.weights import downstream
 from nextpert.core.design.distances import states_of
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined, States, states_by_effects
+from nextpert.core.design.joint_draws import States, states_by_effects
 from nextpert.core.design.stopping import is_apart
 from nextpert.core.fit.interventions import Interventions, in_full
 from nextpert.core.fit.naming import numbered, places
@@ -72,35 +72,32 @@ class CandidateSet:
         interventions = self.interventions.rows(selected.tolist())
         return CandidateSet(interventions, self.fit_rows[selected], prior)
 
-    def states(self, fit: FittedPosterior, targets: Joined = NOT_JOINED) -> States:
+    def states(self, fit: FittedPosterior, target_rows: Sequence[int] = ()) -> States:
         """Return the joint posterior of the candidates' states.
 
         It comes from the hierarchical model, or from the graph if shifts are exact. If target
-        states are perturbations of the fit (``targets``, of a ``PanelTarget``), every draw contains
-        their departures from :meth:`FittedPosterior.expected_state`.
+        states are perturbations of the fit (``target_rows``, -1 for the others), every draw
+        contains their departures from :meth:`FittedPosterior.expected_state`.
         """
         if self.is_exact:
             return states_of(fit.posteriors, self.interventions.shifts)
         # A target that is also a candidate has one draw, not two.
-        target_rows = [
-            row for row in dict.fromkeys(targets.rows) if row >= 0 and row not in self.fit_rows
+        more_rows = [
+            row for row in dict.fromkeys(target_rows) if row >= 0 and row not in self.fit_rows
         ]
-        all_rows = np.append(self.fit_rows, np.array(target_rows, np.int64))
-        at = [int(np.flatnonzero(all_rows == row)[0]) if row >= 0 else -1 for row in targets.rows]
+        all_rows = np.append(self.fit_rows, np.array(more_rows, np.int64))
+        at = [int(np.flatnonzero(all_rows == row)[0]) if row >= 0 else -1 for row in target_rows]
         none = np.zeros(len(fit.genes))
-        points = np.array(
-            [fit.expected_state(row, targets) if row >= 0 else none for row in targets.rows]
-        )
+        points = np.array([fit.expected_state(row) if row >= 0 else none for row in target_rows])
         model, draws, rows = fit.draws_with(len(self.fit_rows), all_rows, self.without_cells)
-        changes = fit.changes_given(targets, model)
-        return states_by_effects(draws, model.control, rows, at, points, len(target_rows), changes)
+        return states_by_effects(draws, model.control, rows, at, points, len(more_rows))
 
 
-def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NOT_JOINED) -> bool:
+def differs_from_control(fit: FittedPosterior, cells: Goal, target_rows: Sequence[int]) -> bool:
     """Return whether a target differs from the controls of a fit (``is_apart``).
 
-    ``cells`` is the goal with the means of the target's cells, and ``targets`` its parts that are
-    perturbations of the fit; both are those of ``PanelTarget`` (tl).
+    ``cells`` is the goal with the means of the target's cells, and ``target_rows`` has the
+    perturbation of the fit that each of its states is, -1 for none.
     """
     model = fit.hierarchical
     goal = copy(cells)
@@ -115,7 +112,7 @@ def differs_from_control(fit: FittedPosterior, cells: Goal, targets: Joined = NO
         error = covariance.diagonal() / fit.n_control_cells
         error = np.maximum(error, model.control.var(axis=0))
     goal.variances = cells.variances.copy()
-    for k, row in enumerate(targets.rows):
+    for k, row in enumerate(target_rows):
         if row >= 0 and fit.means is not None:  # includes the variance between guides
             of_mean = covariance.diagonal() * fit.means.ratio[row] / fit.means.n[row]
             goal.variances[k] = np.maximum(goal.variances[k], of_mean)

@@ -22,8 +22,6 @@ from nextpert.core._codec import (
     texts,
 )
 from nextpert.core.causal.dag_blr import DagBlr
-from nextpert.core.design.given_target import GivenTarget, given_target
-from nextpert.core.design.joint_draws import NOT_JOINED, Joined
 from nextpert.core.fit.naming import Naming, places
 from nextpert.core.model.effects import Efficacy
 from nextpert.core.model.hierarchical import Hierarchical
@@ -243,6 +241,7 @@ class FittedPosterior:
     # Derived from the stored fields.
     names: list[str] = field(init=False)  # of the perturbations, one per row
     n_cells: NDArray[np.int64] = field(init=False)  # (n_perturbations,)
+    has_replicates: bool = field(init=False)  # false for tables with one row per perturbation
     is_exact: bool = field(init=False)  # shifts are assumed exact, as in Zhang et al. 2023
     counted: Array = field(init=False)  # effective numbers of cells, 0 for exact shifts
     is_measured: NDArray[np.bool_] = field(init=False)  # perturbations with such cells
@@ -260,6 +259,7 @@ class FittedPosterior:
         vars(self).update(
             names=self.environments["perturbation"].astype(str).tolist(),
             n_cells=self.environments["n_cells"].to_numpy(np.int64),
+            has_replicates=not params.get("lacks_replicates", False),
             is_exact=self.hierarchical is None,
             counted=counted,
             is_measured=counted > 0,
@@ -376,47 +376,13 @@ class FittedPosterior:
             weight[rows] = np.minimum(counted * (weight[rows] / effects.unit) ** 2, 1.0)
         return weight
 
-    def expected_state(self, row: int, joined: Joined = NOT_JOINED) -> Array:
-        """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``.
-
-        If it is the target (``joined``), other perturbations may make it.
-        """
+    def expected_state(self, row: int) -> Array:
+        """Return the posterior mean of the state of a perturbation with cells, ``(n_genes,)``."""
         model = self.hierarchical
         assert model is not None
         number = int(np.count_nonzero(self.is_measured[:row]))
         effect = model.effects.posterior_mean(np.array([number]))[0]
-        state = np.asarray(model.control.mean(axis=0) + effect)
-        changes = self.changes_given(joined, model)
-        if changes is not None and number in changes.change:
-            moved = changes.control.mean(axis=0)
-            state += changes.slope[number] * moved + changes.change[number]
-        return state
-
-    def changes_given(self, joined: Joined, model: Hierarchical) -> GivenTarget | None:
-        """Return the changes of draws given a target, from all perturbations with cells.
-
-        The target is given by numbers, or is one perturbation. The changes do not depend on the
-        candidates, and those of the last target are kept in memory.
-        """
-        numbers = joined.numbers
-        effects = model.effects
-        noise = None
-        row = -1
-        if len(joined.rows) == 1 and joined.rows[0] >= 0 and self.means is not None:
-            j = joined.rows[0]
-            row = int(np.count_nonzero(self.is_measured[:j]))
-            numbers = self.means.mean[j]
-            noise = effects.unit**2 * self.means.ratio[j] / self.means.n[j]
-        if numbers is None:
-            return None
-        key = row, numbers.tobytes(), effects.n_draws
-        if vars(self).get("_last_given", (None, None))[0] != key:
-            changes = given_target(
-                numbers, effects, model.control, effects.unit, noise=noise, row=row
-            )
-            vars(self)["_last_given"] = key, changes
-        last: GivenTarget | None = vars(self)["_last_given"][1]
-        return last
+        return np.asarray(model.control.mean(axis=0) + effect)
 
     def in_condition(self, name: str) -> FittedPosterior:
         """Return the fit with the effects, cells and controls of one condition.
