@@ -15,8 +15,8 @@ multiplied by the control's on all genes that count for the target over that on 
 left (equation 28, here with the true effects). What keeps less than half of the control's true
 distance is no candidate; choosing it, or what the ranking leaves out, counts as the control.
 
-``nextpert`` uses the ``best_known`` of the advice, which can be the control. All other rules also may
-choose the control, except the first of the ranking and a random candidate.
+``nextpert`` uses the ``best_known`` of the advice, which can be the control. All other rules may
+also choose the control, except the first of the ranking and a random candidate.
 
 Targets are the unit: of each, seeds are averaged first. The result of a rule is the sum over
 targets of the true distance that is left by what it chooses, over the sum of the controls'

@@ -11,7 +11,7 @@ import pandas as pd
 from nextpert._adata import strings
 from nextpert.core._text import percent
 from nextpert.core.causal.registry import find_acquisition
-from nextpert.core.design.distances import first_order_distances, probability_nearest
+from nextpert.core.design.distances import probability_nearest
 from nextpert.core.design.plate import best_order, dunnett_controls
 from nextpert.core.design.remaining_variance import removed, split_by_variance
 
@@ -264,13 +264,10 @@ class PlateChoice:
         :data:`MIN_PROBABILITY_OF_BEST`.
         """
         candidates, limits = self.ranking.draws, self.ranking.pool
-        centre = candidates.distances.centre
-        n_samples = len(candidates.distances.draws)
-        expected, draws = first_order_distances(
-            candidates.states, candidates.goal, n_samples=n_samples, rng=candidates.rng
-        )
+        expected, to_control = candidates.distances.centre[:-1], candidates.distances.centre[-1]
+        draws = candidates.distances.draws[:, :-1]
         allowed = np.flatnonzero(limits.allowed & self.ranking.admitted)
-        is_nearer = centre[:-1] < centre[-1]
+        is_nearer = expected < to_control
 
         def ordered(size: int) -> tuple[Index, Vector]:
             chance = np.full(candidates.size, np.nan)

@@ -6,13 +6,12 @@ import pytest
 from nextpert.core import Dag, DagBlr, Moments
 from nextpert.core.causal.weights import mean_draws
 from nextpert.core.design.distances import (
-    first_order_distances,
     probability_nearest,
     ranked_distance,
     states_of,
 )
 from nextpert.core.design.goal import Goal
-from nextpert.core.design.joint_draws import Draw, States
+from nextpert.core.design.joint_draws import Draw, States, slope_draws
 
 
 @pytest.mark.slow
@@ -163,9 +162,18 @@ def no_error(states):
     return lambda n, rng: (Draw(drawn.states) for drawn in states.draws(n, rng))
 
 
+def first_order(states, goal, n_samples, rng):
+    """Return distances of expected states, and draws of them to first order."""
+    generator, expected = np.random.default_rng(rng), goal.distance(states.mean, states.mean[-1])
+    slopes = [
+        slope_draws(goal, states.mean, one, generator) for one in states.draws(n_samples, generator)
+    ]
+    return expected[:-1], (expected + np.concatenate(slopes))[:, :-1]
+
+
 def test_to_first_order_the_target_moves_with_its_draw():
     states, wanted, _ = joint_states(np.random.default_rng(7))
-    expected, draws = first_order_distances(states, Goal.point(wanted[0]), n_samples=7, rng=3)
+    expected, draws = first_order(states, Goal.point(wanted[0]), 7, 3)
     apart = states.mean[:-1] - wanted[0]
     np.testing.assert_allclose(expected, (apart**2).sum(axis=1))
     for drawn, got in zip(states.draws(7, np.random.default_rng(3)), draws, strict=True):
@@ -179,13 +187,13 @@ def test_to_first_order_by_gradients_and_a_bound_only_where_it_is_missed():
     blr = blr.update(Moments.from_array(rng.normal(size=(40, 3)) + 1))
     states, target = states_of(blr, rng.normal(size=(4, 3))), np.array([1.0, -1.0, 0.5])
     centre = states.mean[:-1]
-    expected, draws = first_order_distances(states, target, n_samples=30, rng=1)
+    expected, draws = first_order(states, Goal.point(target), 30, 1)
     np.testing.assert_allclose(expected, ((centre - target) ** 2).sum(axis=1), rtol=1e-12)
     for drawn, got in zip(states.draws(30, np.random.default_rng(1)), draws, strict=True):
         moved = ((centre - target) * (drawn.states[:-1] - centre)).sum(axis=1)
         np.testing.assert_allclose(got, expected + 2 * moved, rtol=1e-8)
     for bound, is_missed in ((50.0, True), (-50.0, False)):
         goal = Goal(np.zeros(3), low=[-np.inf, bound, -np.inf])
-        expected, draws = first_order_distances(states, goal, rng=2)
+        expected, draws = first_order(states, goal, 400, 2)
         np.testing.assert_allclose(expected, is_missed * (50 - centre[:, 1]) ** 2, rtol=1e-10)
         assert (draws.std() > 0) == is_missed

@@ -12,7 +12,6 @@ from nextpert.core.causal.dag_blr import DagBlr
 from nextpert.core.causal.weights import known_shifts
 from nextpert.core.design.distances import (
     RankedDistance,
-    first_order_distances,
     ranked_distance,
     states_of,
 )
@@ -148,7 +147,3 @@ class Candidates:
     def draw(self, n_samples: int) -> RankedDistance:
         """Return distances to the target from new draws."""
         return ranked_distance(self.states, self.goal, n_samples=n_samples, rng=self.rng)
-
-    def first_order(self, n_samples: int) -> tuple[Vector, Vector]:
-        """Return distances of the expected states, and first-order draws (equation 30)."""
-        return first_order_distances(self.states, self.goal, n_samples=n_samples, rng=self.rng)

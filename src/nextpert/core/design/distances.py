@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,43 +48,6 @@ def states_of(posterior: DagBlr | Sequence[DagBlr], shifts: ArrayLike) -> States
         return map(Draw, mean_draws(posteriors, exact, n_samples=n_samples, rng=rng))
 
     return States(np.mean([blr.predict_mean(with_control) for blr in posteriors], axis=0), draws)
-
-
-@one_thread()
-def first_order_distances(
-    states: States,
-    target: ArrayLike | Goal,
-    *,
-    n_samples: int = 400,
-    rng: int | np.random.Generator | None = None,
-) -> tuple[Array, Array]:
-    """Return distances of expected states, ``(n,)``, and of first-order draws, ``(n_draws, n)``.
-
-    First-order draws leave out the squared deviations from the expected state. These have heavy
-    tails and, summed over many genes, mask the differences between candidates, above all between
-    untested ones. In replays of screens, the probability of being the nearest under first-order
-    draws selects better candidates; the draws are not a posterior of the distance. The contribution
-    of the target's error is not subtracted.
-
-    Examples
-    --------
-    >>> from nextpert.core import Dag, DagBlr
-    >>> from nextpert.core.design.distances import first_order_distances, states_of
-    >>> blr = DagBlr(Dag.from_edges(2, []), noise_var=1.0, intercept=False)
-    >>> states = states_of(blr, [[1.0, 2.0], [3.0, 0.0]])
-    >>> expected, draws = first_order_distances(states, [0.0, 2.0], n_samples=1)
-    >>> expected.tolist(), draws.tolist()
-    ([1.0, 13.0], [[1.0, 13.0]])
-    """
-    require_count(n_samples, "n_samples")
-    centre, draw = states
-    goal = as_goal(target, centre.shape[1])
-
-    expected = goal.distance(centre, centre[-1])[:-1]
-    generator = as_rng(rng)
-    # A lazy map, so that only one draw is in memory at a time.
-    slopes = map(partial(slope_draws, goal, centre, rng=generator), draw(n_samples, generator))
-    return expected, expected + np.concatenate([slope[:, :-1] for slope in slopes])
 
 
 @dataclass(frozen=True)

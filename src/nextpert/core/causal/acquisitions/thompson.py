@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
     Index = NDArray[np.int64]
 
-DRAWS = 40  # from which one is sampled with replacement for each perturbation of a plan
+DRAWS = 40  # of means, from which one is sampled for each perturbation of a plan
 
 
 @acquisition("thompson")
@@ -50,7 +50,7 @@ class Thompson(Acquisition):
     @classmethod
     def plate(cls, candidates: CandidateStates, allowed: Index, size: int) -> Index:
         """Return up to ``size`` candidates in ``allowed``, each the nearest in its own draw."""
-        _, draws = candidates.first_order(DRAWS)
+        draws = candidates.distances.draws
         return allowed[thompson_plate(draws[:, allowed], size, candidates.rng)]
 
 
