@@ -1,5 +1,7 @@
 """The frozen judgement: any folder of screens gives a page, failures among them."""
 
+import tomllib
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -81,7 +83,7 @@ def test_no_effect_has_its_own_error(page):
 def test_replicates_of_a_table_share_nothing(folder):
     """The row that is seen is not among those that judge it."""
     screen = frozen.opened(
-        frozen.tomllib.loads((folder / "table.toml").read_text()), folder / "table.toml", folder
+        tomllib.loads((folder / "table.toml").read_text()), folder / "table.toml", folder
     )
     split = screen.split(1, 3)
     assert split.is_judged.all()
