@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -20,7 +20,7 @@ from benchmarks._screens import Source, read_screen
 from nextpert._adata.roles import Roles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     Array = np.ndarray
@@ -29,33 +29,49 @@ MIN_HELD_OUT = 40  # cells of a perturbation that judge it
 CELL_KEYS = ("perturbation_key", "control", "guide_key", "layer")
 
 
+class HeldOut(NamedTuple):
+    """Means of cells or rows that are held out, and the variances of their errors.
+
+    ``effect`` and ``variance`` are perturbations x genes, NaN without cells or rows. The variance
+    of the controls' means, ``(n_genes,)``, comes on top in effects (in tables, errors hold it).
+    """
+
+    effect: Array
+    variance: Array
+    control_variance: Array
+
+    @property
+    def is_known(self) -> Array:
+        """Perturbations with cells or rows."""
+        return np.isfinite(self.effect).all(axis=1)
+
+
 @dataclass(frozen=True)
 class Split:
     """What is seen of a screen, and what judges it.
 
     Arrays are perturbations x genes of the panel: ``effect`` and ``variance`` of the means that are
-    seen, ``truth`` and ``noise`` of those held out (NaN for perturbations that are not judged). The
-    variances of the controls' means, ``(n_genes,)``, come on top in effects (in tables, errors hold
-    them). ``own`` marks target genes, ``sd`` is that of a gene within cells (its error in a table).
+    seen, with the variance of the controls' means as in ``HeldOut``. ``held_out`` are all cells or
+    rows that judge, ``halves`` two parts of them that share none. ``own`` marks target genes,
+    ``sd`` is that of a gene within cells (its error in a table).
     """
 
     adata: ad.AnnData
     names: list[str]
     effect: Array
     variance: Array
-    truth: Array
-    noise: Array
     control_variance: Array
-    control_noise: Array
+    held_out: HeldOut
+    halves: tuple[HeldOut, HeldOut]
     own: Array
     sd: Array
     shift: str
     has_cells: bool
 
     @property
-    def is_judged(self) -> Array:
-        """Perturbations with held-out effects."""
-        return np.isfinite(self.truth).all(axis=1)
+    def in_halves(self) -> Array:
+        """Perturbations with held-out effects in both halves."""
+        return self.halves[0].is_known & self.halves[1].is_known
 
 
 class CellScreen:
@@ -103,31 +119,35 @@ class CellScreen:
             **roles,
         )
         x = self.x[:, genes]
-        effect, truth, noise = np.zeros((3, len(names), x.shape[1]))
-        control_parts = np.array_split(controls, [len(controls) // 2])
-        seen = [control_parts[0], *(cells[:n_cells] for cells in rows.values())]
+        effect = np.zeros((len(names), x.shape[1]))
+        seen = [controls[: len(controls) // 2], *(cells[:n_cells] for cells in rows.values())]
         within = np.concatenate([x[cells] - x[cells].mean(axis=0) for cells in seen])
         sd = np.sqrt((within**2).sum(axis=0) / (len(within) - len(seen)))
-        for k, name in enumerate(names):
-            part = rows[name][n_cells:]
+        for k in range(len(names)):
             effect[k] = x[seen[k + 1]].mean(axis=0) - x[seen[0]].mean(axis=0)
-            truth[k] = x[part].mean(axis=0) - x[control_parts[1]].mean(axis=0)
-            noise[k] = x[part].var(axis=0, ddof=1) / len(part)
-        variance = np.tile(sd**2 / n_cells, (len(names), 1))
-        control_noise = x[control_parts[1]].var(axis=0, ddof=1) / len(control_parts[1])
-        control_variance = sd**2 / len(seen[0])
+        variance, control_variance = np.tile(sd**2 / n_cells, (len(names), 1)), sd**2 / len(seen[0])
+        # The order is random, so that the first and the last half are random halves.
+        out = [controls[len(controls) // 2 :], *(cells[n_cells:] for cells in rows.values())]
+        first, last = zip(*(np.array_split(cells, 2) for cells in out), strict=True)
         own = np.array([
             [gene == self.target(name) for gene in adata.var_names] for name in names
         ])  # fmt: skip
         return Split(
-            adata, names, effect, variance, truth, noise, control_variance, control_noise, own, sd,
-            self.shift, has_cells=True,
+            adata, names, effect, variance, control_variance, means_of(x, out),
+            (means_of(x, first), means_of(x, last)), own, sd, self.shift, has_cells=True,
         )  # fmt: skip
 
     def target(self, name: str) -> str | None:
         """Return the gene that a perturbation targets, if it is measured."""
         column = self.screen.targets.get(name)
         return None if column is None else str(self.screen.cells.var_names[column])
+
+
+def means_of(x: Array, parts: Sequence[Array]) -> HeldOut:
+    """Return the means of rows of each perturbation less those of the control, the first part."""
+    means = np.array([x[part].mean(axis=0) for part in parts])
+    variance = np.array([x[part].var(axis=0, ddof=1) / len(part) for part in parts])
+    return HeldOut(means[1:] - means[0], variance[1:], variance[0])
 
 
 def has_counts(path: Path, roles: Roles) -> bool:
@@ -185,19 +205,27 @@ class TableScreen:
         batch = {name: str(self.batch[row]) for name, row in zip(names, seen, strict=True)}
         told = {} if None in self.batch else {"batch": batch}
         adata = npt.pp.effect_table(parts[0], parts[1], control_se="conservative", **told)
-        truth, noise = np.full((2, len(names), len(genes)), np.nan)
-        for k, row in enumerate(rows):
-            if len(others := row[1:]):
-                truth[k] = effects[others].mean(axis=0)
-                between = effects[others].var(axis=0, ddof=1) if len(others) > 1 else 0.0
-                noise[k] = np.maximum(between / len(others), (errors[others] ** 2).mean(axis=0))
+        out = [row[1:] for row in rows]
+        # A perturbation with a single row held out has no halves.
+        halves = [np.array_split(row, 2) if len(row) > 1 else [row[:0]] * 2 for row in out]
+        first, last = (replicates(effects, errors, part) for part in zip(*halves, strict=True))
         own = np.array([[gene == name for gene in adata.var_names] for name in names])
         sd = np.sqrt((errors[seen] ** 2).mean(axis=0))
-        none = np.zeros(len(genes))
         return Split(
-            adata, names, effects[seen], errors[seen] ** 2, truth, noise, none, none, own, sd,
-            self.shift, has_cells=False,
+            adata, names, effects[seen], errors[seen] ** 2, np.zeros(len(genes)),
+            replicates(effects, errors, out), (first, last), own, sd, self.shift, has_cells=False,
         )  # fmt: skip
+
+
+def replicates(effects: Array, errors: Array, parts: Sequence[Array]) -> HeldOut:
+    """Return the means of rows of each perturbation; NaN without rows."""
+    mean, variance = np.full((2, len(parts), effects.shape[1]), np.nan)
+    for k, part in enumerate(parts):
+        if len(part):
+            mean[k] = effects[part].mean(axis=0)
+            between = effects[part].var(axis=0, ddof=1) if len(part) > 1 else 0.0
+            variance[k] = np.maximum(between / len(part), (errors[part] ** 2).mean(axis=0))
+    return HeldOut(mean, variance, np.zeros(effects.shape[1]))
 
 
 def found_file(name: str, path: Path, data: Path) -> Path:

@@ -1,6 +1,7 @@
 """The frozen judgement: any folder of screens gives a page, failures among them."""
 
 import tomllib
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -54,13 +55,14 @@ def page(folder, tmp_path_factory):
 
 
 def test_all_screens_have_a_section(page):
-    assert set(page) == {"absent", "roles", "table", "no_labels", "usual"}
+    assert set(page) == {"absent", "roles", "table", "no_labels", "usual", "All screens"}
     assert "FileNotFoundError: There is no file 'nowhere.h5ad'" in page["absent"]
     assert "**Failed**" in page["no_labels"]
-    for name in ("roles", "table", "usual"):
+    for name in ("roles", "table", "usual", "All screens"):
         assert "Failed" not in page[name]
         assert "nan" not in page[name]
         assert "Recommendation" in page[name]
+        assert float(rows(page[name], "Recommendation")["no perturbation"]) == 1.0
     assert "Chosen by looking at this screen: nothing." in page["roles"]
     assert "Chosen by looking at this screen: not stated." in page["usual"]
 
@@ -76,23 +78,86 @@ def test_no_effect_has_its_own_error(page):
         errors = rows(page[name], "Effects")
         assert float(errors["no effect"]) == pytest.approx(1.0, abs=1e-3)
         assert float(errors["nextpert"]) < 0.5
-        best = rows(page[name], "Recommendation")
-        assert float(best["the nearest held out"]) <= float(best["nextpert"]) + 1e-9
 
 
-def test_replicates_of_a_table_share_nothing(folder):
-    """The row that is seen is not among those that judge it."""
-    screen = frozen.opened(
-        tomllib.loads((folder / "table.toml").read_text()), folder / "table.toml", folder
-    )
+def test_all_screens_have_the_targets_of_each(page):
+    """Each weighs by its number of targets, as units are targets."""
+    of = {name: rows(page[name], "Recommendation") for name in ("roles", "table", "usual")}
+    n = {name: int(page[name].split("### Recommendation: ")[1].split()[0]) for name in of}
+    total = sum(n.values())
+    assert f"### Recommendation: {total} targets" in page["All screens"]
+    assert all(f"{name} {size}" in page["All screens"] for name, size in n.items())
+    for method, mean in rows(page["All screens"], "Recommendation").items():
+        wanted = sum(n[name] * float(of[name][method]) for name in of) / total
+        assert float(mean) == pytest.approx(wanted, abs=2e-3)
+
+
+def result(ours, control, said, true):
+    return {
+        "chosen": {"nextpert": ours, "no perturbation": control},
+        "correlation": {"nextpert": 0.5},
+        "inside": 0.9,
+        "kind": "stop",
+        "none closer said": said,
+        "none closer true": true,
+    }
+
+
+def test_pooled_units_are_targets():
+    """Splits are averaged first, screens divided by the mean distance of their control."""
+    one = [("A", result(1.0, 4.0, 0.9, 1.0)), ("A", result(3.0, 4.0, 0.7, 0.0))]
+    one += [("B", result(6.0, 2.0, np.nan, 0.0))]
+    other = [("A", result(30.0, 60.0, 0.6, 0.0))]
+    unclear = [("C", result(9.0, -1.0, 0.1, 1.0))]
+    text = frozen.all_screens([("x", one), ("y", other), ("z", unclear), ("w", [])])
+    assert "Targets: x 2, y 1." in text
+    assert "Recommendation: 3 targets" in text
+    # Of x, targets leave 2 and 6 of a mean control's distance of 3; of y, a half.
+    ours = np.array([2 / 3, 6 / 3, 0.5])
+    assert float(rows(text, "Recommendation")["nextpert"]) == pytest.approx(ours.mean(), abs=6e-4)
+    difference = ours - np.array([4 / 3, 2 / 3, 1.0])
+    assert frozen.with_interval(difference) in text
+    assert "stated with 0.70 and holds in 0.25, over 2 targets" in text
+    assert "there are no targets" in frozen.all_screens([("w", [])])
+
+
+@pytest.fixture
+def rows_of_table(folder):
+    settings = tomllib.loads((folder / "table.toml").read_text())
+    return frozen.opened(settings, folder / "table.toml", folder)
+
+
+def test_replicates_of_a_table_share_nothing(rows_of_table):
+    """The row that is seen is not among those that judge it, and halves share none."""
+    screen = rows_of_table
     split = screen.split(1, 3)
-    assert split.is_judged.all()
+    assert split.held_out.is_known.all()
+    assert split.in_halves.all()
     for k, name in enumerate(split.names):
         mine = screen.effects.to_numpy()[screen.names == name]
         mine = mine[:, screen.effects.columns.get_indexer(split.adata.var_names)]
         seen = np.abs(mine - split.effect[k]).max(axis=1).argmin()
         others = np.delete(mine, seen, axis=0)
-        np.testing.assert_allclose(split.truth[k], others.mean(axis=0))
+        np.testing.assert_allclose(split.held_out.effect[k], others.mean(axis=0))
+        by_half = np.array([half.effect[k] for half in split.halves])
+        order = np.abs(by_half[0] - others).max(axis=1).argsort()
+        np.testing.assert_allclose(by_half, others[order])
+
+
+def test_a_single_held_out_row_judges_effects_alone(rows_of_table):
+    screen = rows_of_table
+    is_left = np.arange(len(screen.names)) != np.flatnonzero(screen.names == "P2")[0]
+    screen.effects, screen.errors = screen.effects[is_left], screen.errors[is_left]
+    screen.names, screen.batch = screen.names[is_left], list(np.array(screen.batch)[is_left])
+    split = screen.split(1, 0)
+    k = split.names.index("P2")
+    assert split.held_out.is_known.all()
+    assert not split.in_halves[k]
+    assert frozen.targets_of(split) == [j for j in range(6) if j != k]
+    npt.tl.fit_dag_blr(split.adata)
+    found = frozen.towards(split, frozen.estimates_of(split), 0, np.random.default_rng(0))
+    assert "P2" not in split.adata.uns["design"]["ranking"]["perturbation"].tolist()
+    assert found["chosen"]["random"] > 0
 
 
 def test_cells_that_judge_are_not_seen(folder):
@@ -107,7 +172,49 @@ def test_cells_that_judge_are_not_seen(folder):
         held_out = (x[label == name].sum(axis=0) - seen) / ((label == name).sum() - 20)
         control = np.asarray(split.adata[split.adata.obs["perturbation"] == "control"].X)
         other = (x[label == "control"].sum(axis=0) - control.sum(axis=0)) / 150
-        np.testing.assert_allclose(split.truth[k], held_out - other, atol=1e-5)
+        np.testing.assert_allclose(split.held_out.effect[k], held_out - other, atol=1e-5)
+    # 60 cells and 150 controls are held out: halves of equal size that share none make their mean.
+    first, last = (half.effect for half in split.halves)
+    np.testing.assert_allclose((first + last) / 2, split.held_out.effect, atol=1e-10)
+    assert np.abs(first - last).min(axis=1).max() > 0
+    ratio = np.mean([half.variance for half in split.halves]) / split.held_out.variance.mean()
+    assert ratio == pytest.approx(2.0, rel=0.05)
+
+
+def test_targets_are_chosen_by_seen_cells(folder):
+    screen = frozen.opened({"cells": "usual.h5ad"}, folder / "usual.h5ad", folder)
+    split = screen.split(20, 0)
+    wanted = []
+    for k, effect in enumerate(split.effect):
+        far, variance = 0.0, 0.0
+        for e, v, v0, own in zip(
+            effect, split.variance[k], split.control_variance, split.own[k], strict=True
+        ):
+            far += 0.0 if own else e**2 - v - v0
+            variance += 0.0 if own else 4 * e**2 * (v + v0) + 2 * (v + v0) ** 2
+        if far > 2 * np.sqrt(variance):
+            wanted.append(k)
+    assert wanted
+    assert frozen.targets_of(split) == wanted
+    assert split.own.any()
+    # What is held out does not choose, and of noise alone there is no target.
+    out = split.held_out._replace(effect=np.zeros_like(split.held_out.effect))
+    halves = (split.halves[0]._replace(effect=out.effect), split.halves[1])
+    assert frozen.targets_of(replace(split, held_out=out, halves=halves)) == wanted
+    noise = np.random.default_rng(0).normal(size=split.effect.shape)
+    noise *= np.sqrt(split.variance + split.control_variance)
+    assert not frozen.targets_of(replace(split, effect=noise))
+
+
+def test_the_nearest_by_the_other_half_is_not_flattered():
+    """Of candidates at one distance, the smallest estimate is too small, the crossed is not."""
+    rng = np.random.default_rng(0)
+    estimates = 1.0 + 0.3 * rng.normal(size=(4000, 2, 6))
+    crossed = np.array([frozen.nearest_by_other(x, x) for x in estimates])
+    assert abs(crossed.mean() - 1.0) < 4 * crossed.std() / np.sqrt(len(crossed))
+    assert estimates.mean(axis=1).min(axis=1).mean() < 0.8
+    by_hand = [(x[1, x[0].argmin()] + x[0, x[1].argmin()]) / 2 for x in estimates]
+    np.testing.assert_allclose(crossed, by_hand)
 
 
 def test_distances_are_unbiased():
@@ -134,3 +241,93 @@ def test_singular_values_are_shrunk_towards_the_signal():
     np.testing.assert_allclose(
         _shrinkage.singular_values(quiet, variance), _shrinkage.james_stein(quiet, variance)
     )
+
+
+@pytest.fixture
+def dominated(tmp_path):
+    """A split in which most of the effect of G0 is in G1, which the candidate G1 targets."""
+    rng = np.random.default_rng(0)
+    names = ["control", *(f"G{j}" for j in range(6))]
+    label = np.repeat(names, [300, *[100] * 6])
+    effects = pd.DataFrame(0.0, names, names[1:]) + 0.4 * rng.normal(size=(7, 6))
+    effects.loc["control"] = 0.0
+    effects.loc["G0", "G1"] = 4.0
+    x = 5.0 + effects.loc[label].to_numpy() + rng.normal(size=(len(label), 6))
+    obs = pd.DataFrame({"perturbation": label}, [f"c{i}" for i in range(len(label))])
+    adata = ad.AnnData(x.astype(np.float32), obs, pd.DataFrame(index=names[1:]))
+    adata.write_h5ad(tmp_path / "dominated.h5ad")
+    screen = frozen.opened(
+        {"cells": "dominated.h5ad", "counts": False}, tmp_path / "dominated.h5ad", tmp_path
+    )
+    split = screen.split(20, 0)
+    npt.tl.learn_dag(split.adata, method="boss", environments="all")
+    npt.tl.fit_dag_blr(split.adata)
+    return split
+
+
+def squared_distances(split, k, j=None):
+    """Return the unbiased distances of ``j`` (or of the control) to ``k`` by each half."""
+    found = []
+    for half in split.halves:
+        total = 0.0
+        for i in range(split.effect.shape[1]):
+            other = 0.0 if j is None else half.effect[j, i]
+            error = half.control_variance[i] if j is None else half.variance[j, i]
+            own = split.own[k, i] or (j is not None and split.own[j, i])
+            size = (half.effect[k, i] - other) ** 2 - half.variance[k, i] - error
+            total += 0.0 if own else size
+        found.append(total)
+    return np.array(found)
+
+
+def chosen_name(split):
+    return split.adata.uns["design"]["advice"]["best_known"]
+
+
+def test_a_candidate_that_is_not_ranked_is_not_chosen(dominated):
+    """It has no stated distance; all other estimates may choose it."""
+    split = dominated
+    k, own = split.names.index("G0"), split.names.index("G1")
+    estimates = frozen.estimates_of(split)
+    estimates["of one"] = 100.0 + split.effect
+    estimates["of one"][own] = estimates["of one"][k]
+    found = frozen.towards(split, estimates, k, np.random.default_rng(0))
+    assert list(split.adata.uns["design"]["not_ranked"]["perturbation"]) == ["G1"]
+    assert np.isfinite([*found["chosen"].values(), *found["correlation"].values()]).all()
+    assert 0 <= found["inside"] <= 1
+    wanted = squared_distances(split, k, own).mean()
+    assert found["chosen"]["of one"] == pytest.approx(wanted)
+    assert chosen_name(split) != "G1"
+
+
+@pytest.mark.parametrize("best", ["G3", "no perturbation", "of no candidate"])
+def test_what_is_chosen_is_judged_by_crossed_halves(dominated, monkeypatch, best):
+    """As by loops, of what the advice names: a candidate, or the control."""
+    split, real = dominated, npt.tl.design_interventions
+
+    def advised(adata, *args, **named):
+        adata.uns.pop("design", None)  # which names what is not a result of the package
+        real(adata, *args, **named)
+        adata.uns["design"]["advice"]["best_known"] = best
+
+    monkeypatch.setattr(npt.tl, "design_interventions", advised)
+    holds = []
+    for k, target in enumerate(split.names):
+        if target == best:
+            continue
+        found = frozen.towards(split, frozen.estimates_of(split), k, np.random.default_rng(0))
+        control = squared_distances(split, k)
+        others = {j: squared_distances(split, k, j) for j in range(6) if j != k}
+        ours = others[split.names.index(best)] if best in split.names else control
+        assert found["chosen"]["nextpert"] == pytest.approx(ours.mean())
+        assert found["chosen"]["no perturbation"] == pytest.approx(control.mean())
+        assert found["chosen"]["random"] == pytest.approx(np.mean([*others.values()]))
+        gaps, nearest = [], []
+        for a, b in [(0, 1), (1, 0)]:
+            j = min(others, key=lambda j: others[j][a])
+            gaps.append(ours[b] - others[j][b])
+            nearest.append(others[j][b] if others[j][a] < control[a] else control[b])
+        assert found["chosen"][frozen.NEAREST] == pytest.approx(np.mean(nearest))
+        holds.append(found["none closer true"])
+        assert holds[-1] == (np.mean(gaps) <= control.mean() / 10)
+    assert len(holds) >= 5
