@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 import nextpert as npt
+from benchmarks._frozen_splits import CellScreen, HeldOut, Split, TableScreen
 from benchmarks._shrinkage import ash, singular_values
-from benchmarks.frozen import CellScreen, Split, TableScreen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,9 +108,10 @@ def _of_cells(truth: Truth, n_cells: int, rng: np.random.Generator) -> Split:
     mean = np.array([part.mean(axis=0) for part in parts])
     n = np.array([len(part) for part in parts])[:, None]
     own = np.array([[gene == screen.target(name) for gene in adata.var_names] for name in names])
+    exact = HeldOut(known, np.zeros_like(known), np.zeros_like(sd))
     return Split(
-        adata, names, mean[1:] - mean[0], sd**2 / n[1:], known, np.zeros_like(known),
-        sd**2 / n[0], np.zeros_like(sd), own, sd, screen.shift, has_cells=True,
+        adata, names, mean[1:] - mean[0], sd**2 / n[1:], sd**2 / n[0], exact, (exact, exact), own,
+        sd, screen.shift, has_cells=True,
     )  # fmt: skip
 
 
@@ -157,7 +158,8 @@ def _of_rows(truth: Truth, n_cells: int, rng: np.random.Generator) -> Split:
     tables = [pd.DataFrame(values, names, columns) for values in (effect, error)]
     adata = npt.pp.effect_table(*tables, control_se="conservative", **told)
     none, own = np.zeros(len(columns)), [[gene == name for gene in columns] for name in names]
+    exact = HeldOut(truth.effect, np.zeros_like(effect), none)
     return Split(
-        adata, names, effect, error**2, truth.effect, np.zeros_like(effect), none, none,
-        np.array(own), np.sqrt((error**2).mean(axis=0)), screen.shift, has_cells=False,
+        adata, names, effect, error**2, none, exact, (exact, exact), np.array(own),
+        np.sqrt((error**2).mean(axis=0)), screen.shift, has_cells=False,
     )  # fmt: skip

@@ -39,15 +39,16 @@ import pandas as pd
 from scipy import stats
 
 import nextpert as npt
+from benchmarks._frozen_splits import CellScreen, opened, screens_in
 from benchmarks._page import ROOT, options, quiet, ratio, save, show, table, with_error
 from benchmarks._residual_worlds import WAYS, truth_of
 from benchmarks._shrinkage import mash_posterior
-from benchmarks.frozen import CellScreen, estimates_of, opened, screens_in
+from benchmarks.frozen import estimates_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from benchmarks.frozen import Split, TableScreen
+    from benchmarks._frozen_splits import Split, TableScreen
 
     Array = np.ndarray
 
@@ -124,7 +125,7 @@ def reached(split: Split, k: int) -> tuple[Array, float]:
 
     What is no candidate leaves the control's distance.
     """
-    truth, control = distances(split.truth, split.own, k)
+    truth, control = distances(split.held_out.effect, split.own, k)
     return np.where(np.isfinite(truth), truth, control), float(control)
 
 
@@ -133,7 +134,7 @@ def by_advice(split: Split, k: int) -> dict[str, Any]:
 
     Without a ranking, nothing is chosen or stated.
     """
-    true, control = distances(split.truth, split.own, k)
+    true, control = distances(split.held_out.effect, split.own, k)
     control = float(control)
     candidates = [name for name in split.names if name != split.names[k]]
     try:

@@ -67,8 +67,8 @@ def test_all_cells_together_have_the_known_effects(screens, way):
     control = screen.x[screen.label == "control"].mean(axis=0)[columns]
     for k, name in enumerate(truth.names):
         mean = values[label == name].mean(axis=0)
-        np.testing.assert_allclose(mean - control, split.truth[k], atol=1e-10)
-        np.testing.assert_allclose(split.truth[k], truth.effect[k][columns])
+        np.testing.assert_allclose(mean - control, split.held_out.effect[k], atol=1e-10)
+        np.testing.assert_allclose(split.held_out.effect[k], truth.effect[k][columns])
 
 
 def test_guides_batches_and_residuals_stay(screens):
@@ -190,7 +190,7 @@ def test_rankings_leave_out_the_same_genes(screens):
         left_out = set(ranking["genes_left_out"][name].split(", "))
         assert left_out == set(genes[split.own[0] | split.own[k]])
     # What is stated is that of the ranking, and judged by the distances of this page.
-    true, control = exact_truth.distances(split.truth, split.own, 0)
+    true, control = exact_truth.distances(split.held_out.effect, split.own, 0)
     true = pd.Series([*true[1:], control], [*split.names[1:], "control"])
     rows = ranking.loc[true.index]
     inside = (rows["predicted_low"] <= true) & (true <= rows["predicted_high"])
