@@ -266,7 +266,8 @@ def test_variance_reduction_grows_with_the_cells_and_has_no_say_in_greedy(fitted
     few = ranking(fitted, "STK3", n_cells=10, **options)
     many = ranking(fitted, "STK3", n_cells=1000, **options)
     few, many = (t.set_index("perturbation")["variance_reduction"] for t in (few, many))
-    assert few.is_monotonic_decreasing  # the acquisition falls as more is removed
+    # The acquisition falls as more is removed; candidates without effect differ by rounding.
+    assert (np.diff(few) < 1e-12).all()
     assert (few > 0).all()
     assert (many > few[many.index]).all()
     assert (many < 1).all()
