@@ -164,7 +164,6 @@ def test_the_lines_of(path, judged, tmp_path, monkeypatch):
     names = plate.loc[plate["strategy"] != "control", "perturbation"]
     assert names.tolist() == adata.uns["plan"]["advice"]["perturbations"].tolist()
     assert adata.uns["plan"]["advice"]["best_known"] == "DSCC1"
-    assert plate.empty  # the advice is to order nothing
     if path == README:
         assert f"# a CRISPRi screen, {judged[1]:,} cells" in text_of(path)
         assert_printed(adata)

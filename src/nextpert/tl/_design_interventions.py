@@ -133,8 +133,8 @@ def design_interventions(
     >>> npt.tl.design_interventions(adata, "UBR5")  # which is nearest to the state of UBR5?
     >>> npt.get.ranking_df(adata)[["perturbation", "probability_best"]].head(2).round(2)
       perturbation  probability_best
-    0        DSCC1              0.83
-    1          MYC              0.12
+    0        DSCC1              0.72
+    1          MYC              0.17
     """
     fit = _adata.posterior_from(adata, posterior_key)
     trace = _read_trace(adata, key_added, fit.genes)

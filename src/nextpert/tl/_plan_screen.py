@@ -141,7 +141,7 @@ def plan_screen(
     >>> npt.tl.fit_dag_blr(adata)
     >>> npt.tl.plan_screen(adata, "UBR5", n_perturbations=2, n_cells=2000, strategy="exploit")
     >>> adata.uns["plan"]["advice"]["kind"]
-    'stop, as a further round gains too little'
+    'measure more cells of these first'
     >>> npt.get.plan_df(adata)[["perturbation", "n_cells", "n_cells_seen"]]
       perturbation  n_cells  n_cells_seen
     0        DSCC1      586           537

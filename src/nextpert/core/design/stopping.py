@@ -182,8 +182,8 @@ def stopping(
     """Return the expected gain of the next round, and one of six kinds of advice.
 
     The decision minimises the expected squared distance: the best known candidate, which may be the
-    control, is that with the smallest mean over draws, and no test overrides it. The first
-    applicable advice is given: the control is at the target (its expected distance is not above 0);
+    control, is that with the smallest mean over draws (equation 31), and no test overrides it. The
+    first applicable advice is given: the control is at the target (its expected distance is not above 0);
     the negative controls are not trusted (``is_trusted``), so that no draw can be; confirm the best
     known candidate, because with probability ``stop_probability`` or more no candidate is closer to
     the target by more than ``tolerance`` of the control's distance; stop, because the better of the
