@@ -183,13 +183,13 @@ def stopping(
 
     The decision minimises the expected squared distance: the best known candidate, which may be the
     control, is that with the smallest mean over draws (equation 31), and no test overrides it. The
-    first applicable advice is given: the control is at the target (its expected distance is not above 0);
-    the negative controls are not trusted (``is_trusted``), so that no draw can be; confirm the best
-    known candidate, because with probability ``stop_probability`` or more no candidate is closer to
-    the target by more than ``tolerance`` of the control's distance; stop, because the better of the
-    two plans gains less than ``min_gain`` of that distance; measure more cells of candidates with
-    cells first (the plan ``repeat``), because they gain at least as much as the plan; or order the
-    plan. The probability is stated only if ``is_stated``.
+    first applicable advice is given: the control is at the target (its expected distance is not
+    above 0); the negative controls are not trusted (``is_trusted``), so that no draw can be;
+    confirm the best known candidate, because with probability ``stop_probability`` or more no
+    candidate is closer to the target by more than ``tolerance`` of the control's distance; stop,
+    because the better of the two plans gains less than ``min_gain`` of that distance; measure more
+    cells of candidates with cells first (the plan ``repeat``), because they gain at least as much
+    as the plan; or order the plan. The probability is stated only if ``is_stated``.
 
     The gain is a knowledge gradient (Frazier, Powell and Dayanik 2008, doi:10.1137/070693424): the
     expected distance of the candidate that is best known now, minus that of the candidate best
